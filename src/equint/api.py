@@ -1,0 +1,152 @@
+"""The library's front door: load a network, quantize it, keep the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from . import inputs, recipe as recipes
+from .errors import EquintError
+from .evaluate.data import Card, read_card
+from .model import Event, Model
+from .pipeline import Progress, run
+from .target import Target, target as built_in_target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Input = Card | str | os.PathLike[str] | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A quantized network.
+
+    Attributes:
+        model: the value after the last pass; its log says what every pass did and skipped.
+        original: the network as it was read.
+        recipe, target: names of what was applied.
+        seconds: time spent in reading and passes.
+    """
+
+    model: Model
+    original: Model
+    recipe: str
+    target: str
+    seconds: float = field(compare=False, default=0.0)
+
+    @cached_property
+    def proto(self) -> ModelProto:
+        """The quantized network as a QDQ ONNX model."""
+        from .onnx.qdq import export
+
+        return export(self.model)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the QDQ model; above 2 GB its constants go to a file beside it.
+
+        Raises:
+            EquintError: the output cannot be written.
+        """
+        from .onnx.writer import save_proto
+
+        save_proto(self.proto, path)
+
+    @property
+    def warnings(self) -> tuple[Event, ...]:
+        """What a user should know before trusting the result."""
+        return tuple(e for e in self.model.log if e.warning)
+
+    def facts(self) -> dict[str, Any]:
+        """The result in numbers and words, ready for JSON."""
+        from .report.summary import facts
+
+        return facts(self)
+
+    def summary(self) -> str:
+        """The result as a short text."""
+        from .report.summary import text
+
+        return text(self)
+
+
+def load(source: str | os.PathLike[str] | ModelProto) -> Model:
+    """Read a float ONNX network.
+
+    Raises:
+        EquintError: the file is missing, damaged, too old or already quantized.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> load(model_path()).graph.outputs
+        ('output',)
+    """
+    from .onnx.reader import read
+
+    return read(source)
+
+
+def quantize(
+    source: Model | str | os.PathLike[str] | ModelProto,
+    recipe: str | os.PathLike[str] | recipes.Recipe = recipes.DEFAULT,
+    target: str | Target | None = None,
+    *,
+    weight_bits: int | None = None,
+    activation_bits: recipes.ActivationBits = None,
+    input: Input = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Quantize a network without data.
+
+    Args:
+        source: a model from `load`, a path, or an ONNX model.
+        recipe: name of a built-in recipe, a TOML file, or a `Recipe`.
+        target: what the hardware accepts; the recipe's own target if left out.
+        weight_bits, activation_bits: 2 to 16; activations may also stay "float".
+        input: what the network's input looks like: a card (or its path), or its lowest and highest value.
+            Left out, it is inferred from the first BatchNorm.
+        progress: called before each pass.
+
+    Raises:
+        EquintError: anything about the network, recipe, target or bit widths that cannot be used.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> quantize(model_path(), input=(0, 1)).recipe
+        'dfq'
+    """
+    start = perf_counter()
+    chosen = recipes.recipe(recipe)
+    hardware = target if isinstance(target, Target) else built_in_target(target or chosen.target)
+    passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits)
+    original = source if isinstance(source, Model) else load(source)
+    model = run(described(original, input), passes, progress)
+    if not model.qparams:
+        raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
+    return Result(model, original, chosen.name, hardware.name, perf_counter() - start)
+
+
+def described(model: Model, given: Input) -> Model:
+    """The model with what is known of its input.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
+        'given'
+    """
+    if isinstance(given, (str, os.PathLike)):
+        given = read_card(given)
+    if isinstance(given, Card):
+        if given.range is not None:
+            return inputs.describe_range(model, *given.range)
+        if given.kind != "features":
+            return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
+    elif given is not None:
+        if len(given) != 2:
+            raise EquintError(f"input range {list(given)}: give the lowest and the highest value")
+        return inputs.describe_range(model, float(given[0]), float(given[1]))
+    return inputs.infer_input(model)

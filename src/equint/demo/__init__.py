@@ -1,0 +1,26 @@
+"""A small trained network and held-out digits, so that equint can be tried on a fresh machine."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+
+def model_path() -> Path:
+    """The bundled float network: MobileNet-like, with depthwise layers, a residual sum and ReLU6.
+
+    Example:
+        >>> model_path().name
+        'digits.onnx'
+    """
+    return Path(str(resources.files(__package__) / "digits.onnx"))
+
+
+def data_path() -> Path:
+    """Held-out digits with labels, never seen in training.
+
+    Example:
+        >>> data_path().suffix
+        '.npz'
+    """
+    return Path(str(resources.files(__package__) / "digits_heldout.npz"))

@@ -1,0 +1,1 @@
+"""Data, cards and measures: how good a network is."""

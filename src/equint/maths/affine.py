@@ -1,0 +1,142 @@
+"""Uniform affine quantization: real = scale · (q − zero_point), rounding half to even as ONNX does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import EquintError
+from ..model import Array, QParams, QSpec
+
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def choose_qparams(lo: Array, hi: Array, spec: QSpec, axis: int | None = None) -> QParams:
+    """The grid of `spec` that covers [lo, hi] and holds zero exactly.
+
+    Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
+    zero_point = round(qmin − lo/scale), so that real 0 is the integer zero_point. Symmetric: signed
+    grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
+    in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear).
+
+    Args:
+        lo, hi: `()` or `(C,)`, real units.
+        spec: bits 2 to 16; `narrow` leaves out the most negative integer.
+        axis: recorded for per-channel grids.
+
+    Raises:
+        EquintError: bits outside 2 to 16, or a range that is not finite.
+
+    Example:
+        >>> q = choose_qparams(np.float32(-1.0), np.float32(3.0), QSpec(8, signed=False, symmetric=False))
+        >>> int(q.zero_point), round(float(q.scale), 6)
+        (64, 0.015686)
+    """
+    check_bits(spec.bits)
+    if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
+        raise EquintError("a range to quantize is not finite; check the weights and the input range")
+    grid = QParams(np.float32(1), np.int32(0), spec.bits, spec.signed, axis, narrow=spec.narrow)
+    qmin, qmax = grid.qmin, grid.qmax
+    low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
+    if spec.symmetric:
+        zero = 0 if spec.signed else 1 << (spec.bits - 1)
+        scale = np.maximum(low / (qmin - zero), high / (qmax - zero))
+        zero_point = np.full(np.shape(scale), zero)
+    else:
+        scale = (high - low) / (qmax - qmin)
+        zero_point = np.clip(np.rint(qmin - low / np.maximum(scale, TINY)), qmin, qmax)
+    scale = np.where(scale < TINY, 1.0, scale).astype(np.float32)
+    return QParams(scale, zero_point.astype(np.int32), spec.bits, spec.signed, axis, narrow=spec.narrow)
+
+
+def check_bits(bits: int) -> None:
+    """Refuse bit widths that no grid here has.
+
+    Raises:
+        EquintError: outside 2 to 16.
+
+    Example:
+        >>> check_bits(8)
+    """
+    if not 2 <= bits <= 16:
+        raise EquintError(f"{bits} bits cannot be quantized to: choose 2 to 16")
+
+
+def quantize(x: Array, q: QParams) -> Array:
+    """Integers of `q` for real `x`: clip(round(x/scale) + zero_point, qmin, qmax), half to even.
+
+    Computed in float32 as ONNX's QuantizeLinear does, so both agree bit for bit.
+
+    Args:
+        x: any shape; a per-channel grid runs along `q.axis`.
+
+    Returns:
+        int32 array of the shape of `x`.
+
+    Example:
+        >>> q = choose_qparams(np.float32(-1), np.float32(1), QSpec(8))
+        >>> quantize(np.array([-1.0, 0.0, 2.0], np.float32), q).tolist()
+        [-127, 0, 127]
+    """
+    scale, zero_point = along_axis(q.scale, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
+    scaled = np.rint(x.astype(np.float32) / scale) + zero_point.astype(np.float32)
+    return np.clip(scaled, q.qmin, q.qmax).astype(np.int32)
+
+
+def dequantize(integers: Array, q: QParams) -> Array:
+    """Real float32 values of integers: scale · (q − zero_point).
+
+    Example:
+        >>> dequantize(np.array([3, 5]), QParams(np.float32(0.5), np.int32(3))).tolist()
+        [0.0, 1.0]
+    """
+    scale, zero_point = along_axis(q.scale, q.axis, integers.ndim), along_axis(q.zero_point, q.axis, integers.ndim)
+    return ((integers - zero_point).astype(np.float32) * scale).astype(np.float32)
+
+
+def fake_quantize(x: Array, q: QParams) -> Array:
+    """The real values that `x` becomes: dequantize(quantize(x)).
+
+    Example:
+        >>> float(fake_quantize(np.array([0.3], np.float32), QParams(np.float32(0.25), np.int32(0)))[0])
+        0.25
+    """
+    return dequantize(quantize(x, q), q)
+
+
+def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
+    """The weight scale, raised just enough that the bias fits its integer grid.
+
+    A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in).
+
+    Args:
+        scale: `()` or `(C,)` weight scale.
+        bias: `(C,)` real units.
+        input_scale: scale of the layer's input.
+        bits: width of the bias grid.
+
+    Returns:
+        The scale, of the same shape; equal to `scale` where the bias fits.
+
+    Example:
+        >>> float(fit_bias(np.float32(0.01), np.array([1.0]), 0.1, 8)) > 0.07
+        True
+    """
+    qmax = float((1 << (bits - 1)) - 1)
+    need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
+    need = need.max(initial=0.0) if np.ndim(scale) == 0 else need
+    return np.maximum(np.asarray(scale, np.float64), need).astype(np.float32)
+
+
+def along_axis(values: Array, axis: int | None, rank: int) -> Array:
+    """`(C,)` values shaped to broadcast along `axis` of a rank-`rank` array; scalars pass.
+
+    Example:
+        >>> along_axis(np.arange(3), 1, 4).shape
+        (1, 3, 1, 1)
+    """
+    values = np.asarray(values)
+    if values.ndim == 0 or axis is None:
+        return values
+    shape = [1] * rank
+    shape[axis] = values.size
+    return values.reshape(shape)

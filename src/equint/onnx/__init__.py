@@ -1,0 +1,1 @@
+"""Reading and writing ONNX files. The only folder that imports onnx."""

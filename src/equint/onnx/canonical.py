@@ -1,0 +1,170 @@
+"""One form for what exporters write in many: exact rewrites that later passes can rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ..fields import pad_widths
+from ..model import Array, Graph, Name, Node
+
+
+def canonical(graph: Graph) -> Graph:
+    """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions.
+
+    Example:
+        >>> gemm = Node("Gemm", ("x", "w", "b"), ("y",), {"alpha": 2.0, "beta": 0.5})
+        >>> consts = {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}
+        >>> graph = canonical(Graph((gemm,), consts, ("x",), ("y",), {"x": ("N", 2), "y": ("N", 3)}))
+        >>> [float(graph.consts[i].flat[0]) for i in graph.nodes[0].inputs[1:]]
+        [2.0, 0.5]
+    """
+    for step in (_scalar_bounds, _plain_gemm, _biased_matmul, _merged_pads):
+        graph = step(graph)
+    return graph
+
+
+Edit = tuple[list[Node], dict[Name, Array]]
+
+
+def _rewritten(graph: Graph, edits: Callable[[Graph, Node], Edit | None]) -> Graph:
+    """Replace each node by what `edits` makes of it (None: leave it)."""
+    nodes: list[Node] = []
+    consts: dict[Name, Array] = {}
+    for node in graph.nodes:
+        edit = None if node.domain else edits(graph, node)
+        nodes += [node] if edit is None else edit[0]
+        consts |= {} if edit is None else edit[1]
+    return graph.with_nodes(nodes, consts)
+
+
+def _scalar_bounds(graph: Graph) -> Graph:
+    """Clip bounds of one element as scalars, which is what the standard asks for."""
+    bounds = {i for node in graph.nodes if node.op == "Clip" and not node.domain for i in node.inputs[1:] if i}
+    vectors = {i: graph.consts[i] for i in bounds if i in graph.consts and graph.consts[i].shape == (1,)}
+    only_clips = {i: a.reshape(()) for i, a in vectors.items() if all(u.op == "Clip" for u in graph.users(i))}
+    return graph.with_consts(only_clips)
+
+
+def _plain_gemm(graph: Graph) -> Graph:
+    return _rewritten(graph, _gemm)
+
+
+def _gemm(graph: Graph, node: Node) -> Edit | None:
+    if node.op != "Gemm" or node.inputs[1] not in graph.consts or node.inputs[0] in graph.consts:
+        return None
+    a, b, *rest = node.inputs
+    c = rest[0] if rest else ""
+    y, alpha, beta = node.outputs[0], node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
+    before: list[Node] = []
+    after: list[Node] = []
+    consts: dict[Name, Array] = {}
+    if node.attrs.get("transA", 0):
+        flipped = graph.fresh(f"{y}_input")
+        before.append(Node("Transpose", (a,), (flipped,), {"perm": [1, 0]}))
+        a = flipped
+    if alpha != 1:
+        b = graph.fresh(f"{b}_{y}_alpha")
+        consts[b] = graph.consts[node.inputs[1]] * np.float32(alpha)
+    weight = graph.consts[node.inputs[1]]
+    width = weight.shape[0 if node.attrs.get("transB", 0) else 1]
+    value = graph.constant(c)
+    if value is not None and value.size in (1, width) and value.shape[-1:] in ((), (1,), (width,)):
+        if beta != 1 or value.shape != (width,):
+            c = graph.fresh(f"{c}_{y}_beta")
+            consts[c] = np.broadcast_to(value.reshape(-1) * np.float32(beta), (width,)).copy()
+    elif c:  # a bias that is computed or differs per row: add it afterwards
+        product = graph.fresh(f"{y}_product")
+        if beta != 1:
+            factor, scaled = graph.fresh(f"{y}_factor"), graph.fresh(f"{y}_addend")
+            consts[factor] = np.asarray(beta, np.float32)
+            after.append(Node("Mul", (c, factor), (scaled,)))
+            c = scaled
+        after.append(Node("Add", (product, c), (y,)))
+        y, c = product, ""
+    attrs = {"transB": int(node.attrs.get("transB", 0))}
+    return [*before, replace(node, inputs=(a, b, *([c] if c else [])), outputs=(y,), attrs=attrs), *after], consts
+
+
+def _biased_matmul(graph: Graph) -> Graph:
+    """MatMul by a constant followed by a constant Add becomes one operator (a Gemm on rank 2)."""
+    adds = {id(node): add for node, add in _matmul_adds(graph)}
+    merged = {id(add) for add in adds.values()}
+
+    def edit(graph: Graph, node: Node) -> Edit | None:
+        if id(node) in merged:
+            return [], {}
+        if node.op != "MatMul" or node.inputs[1] not in graph.consts:
+            return None
+        add = adds.get(id(node))
+        flat = graph.rank(node.inputs[0]) == 2 and graph.consts[node.inputs[1]].ndim == 2
+        if add is None:
+            return ([replace(node, op="Gemm", attrs={"transB": 0})], {}) if flat else None
+        bias = next(i for i in add.inputs if i in graph.consts)
+        width = graph.consts[node.inputs[1]].shape[-1]
+        name = graph.fresh(f"{bias}_{node.outputs[0]}")
+        value = np.broadcast_to(graph.consts[bias].reshape(-1), (width,)).copy()
+        op, attrs = ("Gemm", {"transB": 0}) if flat else ("MatMul", {})
+        return [replace(node, op=op, attrs=attrs, inputs=(*node.inputs, name), outputs=add.outputs)], {name: value}
+
+    return _rewritten(graph, edit)
+
+
+def _matmul_adds(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    for node in graph.nodes:
+        weight = graph.constant(node.inputs[1]) if node.op == "MatMul" and not node.domain else None
+        users = graph.users(node.outputs[0])
+        if weight is None or weight.ndim != 2 or len(users) != 1 or node.outputs[0] in graph.outputs:
+            continue
+        add = users[0]
+        bias = next((graph.consts[i] for i in add.inputs if i in graph.consts), None)
+        if add.op == "Add" and bias is not None and bias.size in (1, weight.shape[1]):
+            if bias.size == 1 or (bias.shape[-1] == weight.shape[1] and bias.ndim <= (graph.rank(node.inputs[0]) or 0)):
+                yield node, add
+
+
+def _merged_pads(graph: Graph) -> Graph:
+    """A spatial zero Pad read by convolutions only becomes their padding."""
+    pads = {node.outputs[0]: node for node in graph.nodes if _is_mergeable_pad(graph, node)}
+
+    def edit(graph: Graph, node: Node) -> Edit | None:
+        if node.outputs[0] in pads:
+            return [], {}
+        pad = pads.get(node.inputs[0]) if node.op == "Conv" else None
+        if pad is None:
+            return None
+        rank = len(graph.shapes[pad.inputs[0]])
+        widths = (pad_widths(graph, pad, rank) or [])[2:]
+        own = node.attrs.get("pads", [0] * 2 * len(widths))
+        both = [w[0] for w in widths] + [w[1] for w in widths]
+        attrs = {k: v for k, v in node.attrs.items() if k != "auto_pad"}
+        attrs["pads"] = [int(a + b) for a, b in zip(own, both, strict=True)]
+        return [replace(node, inputs=(pad.inputs[0], *node.inputs[1:]), attrs=attrs)], {}
+
+    return _rewritten(graph, edit)
+
+
+def _is_mergeable_pad(graph: Graph, node: Node) -> bool:
+    if node.op != "Pad" or node.domain or node.attrs.get("mode", "constant") != "constant":
+        return False
+    name = node.inputs[2] if len(node.inputs) > 2 else ""
+    value = graph.constant(name) if name else np.zeros(())
+    rank = graph.rank(node.inputs[0])
+    if value is None or np.any(value) or rank is None or node.outputs[0] in graph.outputs:
+        return False
+    widths = pad_widths(graph, node, rank)
+    users = graph.users(node.outputs[0])
+    return (
+        widths is not None
+        and not any(any(w) for w in widths[:2])
+        and all(min(w) >= 0 for w in widths)
+        and bool(users)
+        and all(_can_take_pads(user, node.outputs[0]) for user in users)
+    )
+
+
+def _can_take_pads(node: Node, padded: Name) -> bool:
+    unset = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return node.op == "Conv" and not node.domain and unset and padded not in node.inputs[1:]

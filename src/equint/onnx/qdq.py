@@ -1,0 +1,241 @@
+"""Export as QDQ: float operators between QuantizeLinear and DequantizeLinear, which runtimes turn into integers.
+
+Weights and biases are stored as integers. Where a quantizer's saturation does what a ReLU or clip did, the
+activation is left out; where a bound lies inside the grid, or differs per channel, an integer clamp stands
+between QuantizeLinear and DequantizeLinear. Grids narrower than 8 bits are held by the same clamp.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, checker, helper
+
+from ..channels import clip_bounds
+from ..layout import Layer, as_layer
+from ..maths.affine import quantize
+from ..model import Array, Graph, Model, Name, Node, QParams, View
+from ..placement import is_activation, place
+from .writer import to_proto
+
+
+def export(model: Model) -> ModelProto:
+    """The quantized model as ONNX.
+
+    Tensors keep their names: what a consumer reads as `t` is the dequantized `t`. The scale and offset that
+    relate rewritten tensors to the original network's travel in the metadata, for `compare`.
+
+    Raises:
+        onnx.checker.ValidationError: never on models that the passes made; it would be a bug here.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> from equint.passes.quantize import Quantize
+        >>> model = Quantize(activation=None)(Model(tiny_graph()))
+        >>> [n.op_type for n in export(model).graph.node]
+        ['DequantizeLinear', 'Conv']
+    """
+    graph = _Exporter(model).graph()
+    opset = 21 if any(q.bits > 8 for q in model.qparams.values()) else graph.opset
+    proto = to_proto(graph)
+    if opset > graph.opset:
+        proto = _at_opset(model, opset)
+    helper.set_model_props(proto, {"equint.views": _packed_views(model.views)})
+    checker.check_model(proto) if proto.ByteSize() < 1 << 31 else None
+    return proto
+
+
+def views_of(proto: ModelProto) -> dict[Name, View]:
+    """The views stored in an exported model; empty for models of other origin."""
+    stored = next((p.value for p in proto.metadata_props if p.key == "equint.views"), None)
+    if stored is None:
+        return {}
+    table = json.loads(stored)
+    arrays = [np.frombuffer(base64.b64decode(a), np.float32) for a in table["arrays"]]
+    shaped = {name: [arrays[i].reshape(s) for i, s in pairs] for name, pairs in table["views"].items()}
+    return {name: View(scale, offset) for name, (scale, offset) in shaped.items()}
+
+
+def _packed_views(views: Mapping[Name, View]) -> str:
+    """JSON with every distinct array once: tensors of a group share theirs."""
+    index: dict[bytes, int] = {}
+    table: dict[str, Any] = {}
+    for name, view in views.items():
+        fields = [np.asarray(f, np.float32) for f in (view.scale, view.offset)]
+        table[name] = [(index.setdefault(f.tobytes(), len(index)), list(f.shape)) for f in fields]
+    return json.dumps({"arrays": [base64.b64encode(a).decode() for a in index], "views": table})
+
+
+def _at_opset(model: Model, opset: int) -> ModelProto:
+    """Convert the float network first: the converter does not know quantizers of every width."""
+    from onnx import version_converter
+
+    from .reader import _decode
+
+    proto = version_converter.convert_version(to_proto(model.graph), opset)
+    graph = replace(_decode(proto, "model"), shapes=model.graph.shapes, dtypes=model.graph.dtypes)
+    return to_proto(_Exporter(replace(model, graph=graph)).graph())
+
+
+class _Exporter:
+    """Walks the graph once and emits nodes; keeps the names under which values are now read."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.source = model, model.graph
+        self.merged = place(model.graph).merged
+        self.nodes: list[Node] = []
+        self.consts: dict[Name, Array] = dict(model.graph.consts)
+        self.reads: dict[Name, Name] = {}  # where consumers find a value now
+        self.stored: dict[tuple[Name, int], Name] = {}
+
+    def graph(self) -> Graph:
+        for name in self.source.inputs:
+            if name in self.model.qparams:
+                self.reads[name] = f"{name}_dequantized"
+                self.quantizer(name, name, self.reads[name], [])
+        for node in self.source.nodes:
+            self.emit(node)
+        dtypes = {**self.source.dtypes, **{n: str(a.dtype) for n, a in self.consts.items()}}
+        return replace(self.source.with_nodes(self.nodes, self.consts), dtypes=dtypes)
+
+    def emit(self, node: Node) -> None:
+        layer = as_layer(self.source, node)
+        out = node.outputs[0] if node.outputs else ""
+        q = self.model.qparams.get(out)
+        if is_activation(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
+            self.reads[out] = self.now(node.inputs[0])  # the quantizer at the end of the chain does it
+            if q is not None:
+                self.quantizer(out, self.reads.pop(out), out, self.chain(node))
+            return
+        inputs = [self.now(i) for i in node.inputs]
+        if layer is not None and layer.weight in self.model.qparams:
+            inputs = self.integer_operands(layer, inputs)
+        elif not node.domain and node.op in ("Add", "Mul"):
+            inputs = [self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs]
+        raw = f"{out}_float" if q is not None else out
+        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(raw, *node.outputs[1:])))
+        if q is not None:
+            self.quantizer(out, raw, out, [])
+        for further in node.outputs[1:]:
+            if further in self.model.qparams:
+                self.nodes[-1] = replace(
+                    self.nodes[-1], outputs=tuple(f"{o}_float" if o == further else o for o in self.nodes[-1].outputs)
+                )
+                self.quantizer(further, f"{further}_float", further, [])
+
+    def now(self, name: Name) -> Name:
+        return self.reads.get(name, name)
+
+    def grid_behind(self, name: Name) -> QParams | None:
+        """The grid in which a chain of activations ends, if an integer clamp can do their work there."""
+        while name in self.merged:
+            name = self.source.users(name)[0].outputs[0]
+        q = self.model.qparams.get(name)
+        return q if q is not None and (q.bits <= 8 or self.covers(q, name)) else None
+
+    def covers(self, q: QParams, last: Name) -> bool:
+        bounds = [clip_bounds(self.source, n) for n in self.chain(self.source.producer[last])]
+        return all(_inside(q, lo, hi) for lo, hi in bounds if lo is not None and hi is not None)
+
+    def chain(self, node: Node) -> list[Node]:
+        """The activations merged into the quantizer of the node's output, nearest the layer first."""
+        found = [node]
+        while found[0].inputs[0] in self.merged:
+            before = self.source.producer[found[0].inputs[0]]
+            if not is_activation(self.source, before):
+                break
+            found.insert(0, before)
+        return found if is_activation(self.source, node) else []
+
+    def quantizer(self, name: Name, raw: Name, out: Name, activations: list[Node]) -> None:
+        """raw → QuantizeLinear → (integer clamp) → DequantizeLinear → out."""
+        q = self.model.qparams[name]
+        scale, zero = self.grid_consts(name, q)
+        integer = f"{name}_quantized"
+        self.nodes.append(Node("QuantizeLinear", (raw, scale, zero), (integer,), name=f"{name}_QuantizeLinear"))
+        integer = self.clamp(name, integer, q, activations)
+        self.nodes.append(Node("DequantizeLinear", (integer, scale, zero), (out,), name=f"{name}_DequantizeLinear"))
+
+    def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
+        dtype = _storage(q)
+        full = np.iinfo(dtype)
+        low: Array = np.asarray(q.qmin)
+        high: Array = np.asarray(q.qmax)
+        for node in activations:
+            lo, hi = clip_bounds(self.source, node)
+            if lo is not None and np.any(np.isfinite(lo)):
+                low = np.maximum(low, _on_grid(lo, q))
+                high = np.maximum(high, low) if np.any(low > high) else high
+            if hi is not None and np.any(np.isfinite(hi)):
+                high = np.minimum(high, _on_grid(hi, q))
+        for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
+            if np.any(bound != idle) and not (q.bits > 8 and np.all(bound == (q.qmin if op == "Max" else q.qmax))):
+                constant = f"{name}_{op.lower()}imum"
+                self.consts[constant] = bound.astype(dtype)
+                clamped = f"{name}_clamped_{op.lower()}"
+                self.nodes.append(Node(op, (integer, constant), (clamped,), name=f"{name}_{op}"))
+                integer = clamped
+        return integer
+
+    def grid_consts(self, name: Name, q: QParams) -> tuple[Name, Name]:
+        scale, zero = f"{name}_scale", f"{name}_zero_point"
+        self.consts[scale] = np.asarray(q.scale, np.float32)
+        self.consts[zero] = np.asarray(q.zero_point).astype(_storage(q))
+        return scale, zero
+
+    def integer_operands(self, layer: Layer, inputs: list[Name]) -> list[Name]:
+        """Weight and bias as integer constants behind DequantizeLinear."""
+        q = self.model.qparams[layer.weight]
+        at = layer.node.inputs.index(layer.weight)
+        inputs = [self.weight(layer.weight, q) if k == at else i for k, i in enumerate(inputs)]
+        x = self.model.qparams.get(layer.x)
+        if layer.bias is not None and x is not None:
+            scale = np.asarray(x.scale * q.scale, np.float32)
+            flat = self.source.consts[layer.bias].reshape(-1).astype(np.float64)
+            integers = np.clip(np.rint(flat / scale), -(1 << 31) + 1, (1 << 31) - 1).astype(np.int32)
+            inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
+        return inputs
+
+    def weight(self, name: Name, q: QParams | None) -> Name:
+        """A quantized constant, stored once however many nodes read it."""
+        q = q or self.model.qparams[name]
+        key = (name, id(q))
+        if key not in self.stored:
+            integers = quantize(self.source.consts[name], q).astype(_storage(q))
+            stem = name if f"{name}_quantized" not in self.consts else f"{name}_{len(self.stored)}"
+            self.stored[key] = self.constant(stem, integers, q.scale, q.axis, q.zero_point)
+        return self.stored[key]
+
+    def constant(self, stem: Name, integers: Array, scale: Array, axis: int | None, zero: Array | None = None) -> Name:
+        names = (f"{stem}_quantized", f"{stem}_scale", f"{stem}_zero_point")
+        zeros = np.zeros(np.shape(scale), integers.dtype) if zero is None else np.asarray(zero).astype(integers.dtype)
+        self.consts |= dict(zip(names, (integers, np.asarray(scale, np.float32), zeros), strict=True))
+        attrs = {} if axis is None else {"axis": axis}
+        self.nodes.append(
+            Node("DequantizeLinear", names, (f"{stem}_dequantized",), attrs, name=f"{stem}_DequantizeLinear")
+        )
+        return f"{stem}_dequantized"
+
+
+def _storage(q: QParams) -> Any:
+    """The integer type that holds a grid: 8 or 16 bits wide."""
+    if q.bits <= 8:
+        return np.dtype(np.int8 if q.signed else np.uint8)
+    return np.dtype(np.int16 if q.signed else np.uint16)
+
+
+def _on_grid(bound: Array, q: QParams) -> Array:
+    """A clip's bound as integer of the grid; infinite bounds become the grid's ends."""
+    finite = np.clip(bound, -3e38, 3e38).astype(np.float32)
+    return np.asarray(quantize(finite, QParams(q.scale, q.zero_point, q.bits, q.signed)))
+
+
+def _inside(q: QParams, lo: Array, hi: Array) -> bool:
+    return bool(np.all(_on_grid(lo, q) <= q.qmin) and np.all(_on_grid(hi, q) >= q.qmax))
+
+

@@ -1,0 +1,336 @@
+"""From an ONNX file of any exporter to a `Graph` with constants folded, shapes known and few surprises."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto, helper, numpy_helper
+
+from ..errors import EquintError
+from ..model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
+from .canonical import canonical
+from .writer import to_proto
+
+OLDEST, NATIVE = 7, 13
+FOLDABLE_BYTES = 1 << 28
+_ALREADY_INTEGER = frozenset("QuantizeLinear DequantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger".split())
+_NEVER_FOLDED = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial".split())
+
+
+def read(source: str | os.PathLike[str] | ModelProto) -> Model:
+    """Read a float network.
+
+    Opsets before 13 are converted, local functions inlined, constants folded (shape arithmetic included),
+    Identity and Dropout removed, Gemm and MatMul brought to one form and zero Pads merged into convolutions.
+
+    Args:
+        source: path of an .onnx file, or a loaded model.
+
+    Raises:
+        EquintError: no such file, not ONNX, truncated, missing external data, unsupported opset, already
+            quantized, or weights that are not finite.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> read(to_proto(tiny_graph())).graph.nodes[0].op
+        'Conv'
+    """
+    label = "model" if isinstance(source, ModelProto) else os.fspath(source)
+    proto = source if isinstance(source, ModelProto) else _load(Path(source))
+    if not proto.graph.node:
+        raise EquintError(f"{label}: no operators in it; is it an ONNX model?")
+    proto = _modern(proto, label)
+    for node in proto.graph.node:
+        if node.op_type in _ALREADY_INTEGER:
+            raise EquintError(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
+    graph = _decode(proto, label)
+    graph = infer_shapes(graph)
+    graph = _folded(graph)
+    graph = infer_shapes(_without_dead(_without_identity(graph)))
+    graph = infer_shapes(_static_reshapes(graph))
+    graph = canonical(_without_dead(graph))
+    graph = infer_shapes(graph)
+    _check_weights(graph, label)
+    return Model(graph).noted(Event("read", label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+
+
+def load_proto(path: str | os.PathLike[str]) -> ModelProto:
+    """An ONNX file as it stands, quantized or not, external data included."""
+    return _load(Path(path))
+
+
+def _load(path: Path) -> ModelProto:
+    if not path.is_file():
+        raise EquintError(f"{path}: no such file")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise EquintError(f"{path}: not an ONNX model, or a truncated one; export it again") from error
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EquintError(f"{path}: external data is missing or damaged ({reason}); copy it beside the model") from error
+    return proto
+
+
+def _modern(proto: ModelProto, label: str) -> ModelProto:
+    """Local functions inlined, opset at least 13."""
+    if proto.functions:
+        from onnx import inliner
+
+        proto = inliner.inline_local_functions(proto)
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if version is None:
+        raise EquintError(f"{label}: names no ONNX operator set; export it again")
+    if version >= NATIVE:
+        return proto
+    if version < OLDEST:
+        raise EquintError(f"{label}: opset {version} is too old to convert; export it with opset 13 or newer")
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(proto, NATIVE)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise EquintError(
+            f"{label}: opset {version} could not be converted ({reason}); export it with opset 13 or newer"
+        ) from error
+
+
+def _decode(proto: ModelProto, label: str) -> Graph:
+    consts: dict[Name, Array] = {}
+    for tensor in proto.graph.initializer:
+        consts[tensor.name] = _array(tensor, label)
+    nodes = []
+    for node in proto.graph.node:
+        attrs = {a.name: _attribute(a) for a in node.attribute}
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            consts[node.output[0]] = _constant(attrs, label)
+            continue
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        captured = tuple(dict.fromkeys(_captured(node.attribute)))
+        nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
+    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    names = lambda values: tuple(v.name for v in values)  # noqa: E731
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    return Graph(
+        tuple(nodes),
+        {n: frozen(a) for n, a in consts.items()},
+        tuple(n for n in names(proto.graph.input) if n not in consts),
+        names(proto.graph.output),
+        {i.name: shape for i in infos if (shape := _shape(i)) is not None},
+        {i.name: dtype for i in infos if (dtype := _dtype(i))},
+        opset,
+        {o.domain: o.version for o in proto.opset_import if o.domain not in ("", "ai.onnx")},
+        proto.graph.name or "equint",
+    )
+
+
+def _array(tensor: onnx.TensorProto, label: str) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:
+        raise EquintError(f"{label}: constant {tensor.name} is damaged; export the model again") from error
+
+
+def _constant(attrs: Mapping[str, Any], label: str) -> Array:
+    key, value = next(iter(attrs.items()))
+    if key == "value":
+        return _array(value, label)
+    if key.startswith("value_float"):
+        return np.asarray(value, np.float32)
+    if key.startswith("value_int"):
+        return np.asarray(value, np.int64)
+    if key.startswith("value_string"):
+        return np.asarray(value, np.str_)
+    raise EquintError(f"{label}: a Constant holds {key}, which is not supported; make it dense")
+
+
+def _attribute(attribute: AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (str, int, float)) or hasattr(value, "SerializeToString"):
+        return value
+    items = list(value)
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in items]
+
+
+def _captured(attributes: Iterable[AttributeProto]) -> Iterable[Name]:
+    """Names that subgraphs read from outside."""
+    for attribute in attributes:
+        for sub in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+            own = {v.name for v in (*sub.input, *sub.initializer)} | {o for n in sub.node for o in n.output}
+            wanted = [i for n in sub.node for i in (*n.input, *_captured(n.attribute))] + [o.name for o in sub.output]
+            yield from (name for name in wanted if name and name not in own)
+
+
+def _shape(info: ValueInfoProto) -> Shape | None:
+    if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dim(d) for d in info.type.tensor_type.shape.dim)
+
+
+def _dim(dim: Any) -> Dim:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value > 0 else None
+    return str(dim.dim_param) or None
+
+
+def _dtype(info: ValueInfoProto) -> str:
+    if not info.type.HasField("tensor_type") or not info.type.tensor_type.elem_type:
+        return ""
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
+
+
+def infer_shapes(graph: Graph) -> Graph:
+    """Shapes and types of every value that ONNX's shape inference can tell.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> infer_shapes(tiny_graph()).shapes["y"]
+        ('N', 4, 4, 4)
+    """
+    proto = to_proto(graph, weightless=True)
+    foreign = {o for node in graph.nodes if node.domain for o in node.outputs}
+    proto.graph.value_info.extend(
+        helper.make_tensor_value_info(o, helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])), graph.shapes.get(o))
+        for o in foreign
+        if o in graph.dtypes
+    )
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EquintError(f"the network's shapes do not fit together ({reason}); export it again") from error
+    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    shapes = {i.name: shape for i in infos if (shape := _shape(i)) is not None}
+    dtypes = {i.name: dtype for i in infos if (dtype := _dtype(i))}
+    return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
+
+
+def _folded(graph: Graph) -> Graph:
+    """Evaluate every node that depends on constants alone, and Shapes that are known."""
+    consts = dict(graph.consts)
+    nodes: list[Node] = []
+    partial: dict[Name, list[Dim]] = {}
+    for node in graph.nodes:
+        value = _static_shape(graph, node, consts, partial)
+        if value is None and node.inputs and all(i in consts for i in node.reads) and _may_fold(node):
+            value = _evaluate(node, consts, graph)
+        if value is None:
+            nodes.append(node)
+        else:
+            consts.update((n, frozen(v)) for n, v in zip(node.outputs, value, strict=True) if n)
+    return graph.with_nodes(nodes, consts)
+
+
+def _may_fold(node: Node) -> bool:
+    return not node.domain and not node.captured and node.op not in _NEVER_FOLDED
+
+
+def _static_shape(
+    graph: Graph, node: Node, consts: Mapping[Name, Array], partial: dict[Name, list[Dim]]
+) -> list[Array] | None:
+    """Shape, and Gather or Slice of a Shape, where the sizes asked for are known although others are not."""
+    if node.domain:
+        return None
+    sizes: list[Dim] | None = None
+    if node.op == "Shape" and (shape := graph.shapes.get(node.inputs[0])) is not None:
+        sizes = list(shape)[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
+    elif node.op in ("Gather", "Slice") and node.inputs[0] in partial:
+        rest = [consts.get(i) for i in node.inputs[1:]]
+        if any(r is None for r in rest):
+            return None
+        index = np.arange(len(partial[node.inputs[0]]))
+        if node.op == "Gather":
+            picked = index[np.asarray(rest[0])]
+        else:
+            step = int(np.asarray(rest[3]).item()) if len(rest) > 3 else 1
+            picked = index[int(np.asarray(rest[0]).item()) : int(np.asarray(rest[1]).item()) : step]
+        sizes = [partial[node.inputs[0]][int(k)] for k in picked.reshape(-1)]
+        if sizes and all(isinstance(s, int) for s in sizes):
+            return [np.asarray(sizes, np.int64).reshape(picked.shape)]
+        return None
+    if sizes is None:
+        return None
+    partial[node.outputs[0]] = sizes
+    return [np.asarray(sizes, np.int64)] if sizes and all(isinstance(s, int) for s in sizes) else None
+
+
+def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Array] | None:
+    if sum(consts[i].nbytes for i in node.reads) > FOLDABLE_BYTES:
+        return None
+    from onnx.reference import ReferenceEvaluator
+
+    part = Graph((node,), {i: consts[i] for i in node.reads}, (), node.outputs, opset=graph.opset)
+    proto = to_proto(part)
+    try:
+        return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
+    except Exception:  # an operator that the reference cannot run simply stays in the graph
+        return None
+
+
+def _without_identity(graph: Graph) -> Graph:
+    """Identity and inference-time Dropout removed, their readers reading the source."""
+    source: dict[Name, Name] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(source.get(i, i) for i in node.inputs))
+        idle = node.op == "Identity" or (node.op == "Dropout" and not any(node.outputs[1:]))
+        if idle and not node.domain and node.outputs[0] not in graph.outputs and not _is_captured(graph, node.outputs[0]):
+            source[node.outputs[0]] = node.inputs[0]
+        else:
+            nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _is_captured(graph: Graph, name: Name) -> bool:
+    return any(name in node.captured for node in graph.users(name))
+
+
+def _without_dead(graph: Graph) -> Graph:
+    """Nodes that no output depends on removed."""
+    wanted, kept = set(graph.outputs), []
+    for node in reversed(graph.nodes):
+        if any(o in wanted for o in node.outputs):
+            wanted.update(node.reads)
+            kept.append(node)
+    return graph.with_nodes(reversed(kept))
+
+
+def _static_reshapes(graph: Graph) -> Graph:
+    """Reshapes to computed shapes made constant where inference knows all sizes but the batch's."""
+    nodes, consts = [], {}
+    for node in graph.nodes:
+        before = graph.shapes.get(node.inputs[0]) if node.inputs else None
+        after = graph.shapes.get(node.outputs[0])
+        if node.op == "Reshape" and not node.domain and before and after and node.inputs[1] not in graph.consts:
+            batch = [0] if not isinstance(after[0], int) and (after[0] or after[0] == before[0]) else after[:1]
+            sizes = [*batch, *after[1:]]
+            same_batch = isinstance(after[0], int) or after[0] == before[0] or after[0] is None
+            if same_batch and all(isinstance(s, int) for s in sizes[1:]) and isinstance(sizes[0] or 0, int):
+                name = graph.fresh(f"{node.outputs[0]}_shape")
+                consts[name] = np.asarray([s or 0 for s in sizes], np.int64)
+                node = replace(node, inputs=(node.inputs[0], name))
+        nodes.append(node)
+    return _without_dead(graph.with_nodes(nodes, consts)) if consts else graph
+
+
+def _check_weights(graph: Graph, label: str) -> None:
+    for name, array in graph.consts.items():
+        if array.dtype.kind != "f":
+            continue
+        user = next(iter(graph.users(name)), None)
+        where = f"{user.op} {user.label}" if user else "the output"
+        if np.isnan(array).any() or (array.size > 1 and np.isinf(array).any()):
+            raise EquintError(f"{label}: {name} of {where} holds NaN or infinite values; train or export it again")
+        if user and user.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and array.dtype != np.float32:
+            raise EquintError(f"{label}: {name} of {where} is {array.dtype}; convert the model to float32 first")

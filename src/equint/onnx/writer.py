@@ -1,0 +1,156 @@
+"""From a `Graph` to an ONNX model, and a model to a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from ..errors import EquintError
+from ..model import Array, Graph, Name, Node
+
+EXTERNAL_ABOVE = (1 << 31) - (1 << 26)
+"""Bytes of constants above which a file cannot hold them and external data is written."""
+
+
+def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
+    """The graph as an ONNX model of float operators.
+
+    Args:
+        weightless: large constants become typed inputs, which is enough for shape inference and keeps
+            networks of any size within protobuf's 2 GB.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> to_proto(tiny_graph()).graph.node[0].op_type
+        'Conv'
+    """
+    graph = lowered(graph)
+    inputs = [value_info(graph, name) for name in graph.inputs]
+    initializers = []
+    for name, array in graph.consts.items():
+        if weightless and array.size > 1024 and array.dtype.kind == "f":
+            inputs.append(helper.make_tensor_value_info(name, _element_type(array), array.shape))
+        else:
+            initializers.append(numpy_helper.from_array(np.asarray(array), name))
+    proto = helper.make_graph(
+        [_node(node) for node in graph.nodes],
+        graph.name,
+        inputs,
+        [value_info(graph, name) for name in graph.outputs],
+        initializers,
+    )
+    return model_proto(proto, graph.opset, graph.domains)
+
+
+def model_proto(graph: onnx.GraphProto, opset: int, domains: dict[str, int] | Any) -> ModelProto:
+    """Wrap a graph with its operator sets; the IR version is the oldest that has them."""
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in domains.items() if d)]
+    return helper.make_model(
+        graph, opset_imports=opsets, producer_name="equint", ir_version=8 if opset <= 18 else 10
+    )
+
+
+def value_info(graph: Graph, name: Name) -> ValueInfoProto:
+    """Type and shape of a value as ONNX describes it."""
+    element = getattr(TensorProto, _ONNX_TYPES.get(graph.dtypes.get(name, "float32"), "FLOAT"))
+    return helper.make_tensor_value_info(name, element, graph.shapes.get(name))
+
+
+def lowered(graph: Graph) -> Graph:
+    """The same network in plain ONNX: Clip with a bound per channel as Max and Min, MatMul with bias as Add.
+
+    Example:
+        >>> node = Node("MatMul", ("x", "w", "b"), ("y",))
+        >>> [n.op for n in lowered(Graph((node,), {"b": np.ones(2)}, ("x",), ("y",))).nodes]
+        ['MatMul', 'Add']
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op == "MatMul" and len(node.inputs) == 3 and not node.domain:
+            product = graph.fresh(f"{node.outputs[0]}_product")
+            nodes.append(replace(node, inputs=node.inputs[:2], outputs=(product,)))
+            nodes.append(Node("Add", (product, node.inputs[2]), node.outputs, name=f"{node.name}_bias"))
+        elif node.op == "Clip" and any(_is_wide(graph.constant(i)) for i in node.inputs[1:]):
+            nodes.extend(_clip(graph, node))
+        else:
+            nodes.append(node)
+    return graph.with_nodes(nodes) if len(nodes) != len(graph.nodes) else graph
+
+
+def _is_wide(bound: Array | None) -> bool:
+    return bound is not None and bound.size > 1
+
+
+def _clip(graph: Graph, node: Node) -> list[Node]:
+    steps = [(op, i) for op, i in zip(("Max", "Min"), node.inputs[1:], strict=False) if i]
+    value, nodes = node.inputs[0], []
+    for k, (op, bound) in enumerate(steps):
+        out = node.outputs[0] if k == len(steps) - 1 else graph.fresh(f"{node.outputs[0]}_{op.lower()}")
+        zero = graph.constant(bound)
+        if op == "Max" and zero is not None and not np.any(zero):
+            nodes.append(Node("Relu", (value,), (out,), name=f"{node.name}_relu"))
+        else:
+            nodes.append(Node(op, (value, bound), (out,), name=f"{node.name}_{op.lower()}"))
+        value = out
+    return nodes
+
+
+def _node(node: Node) -> onnx.NodeProto:
+    proto = helper.make_node(node.op, node.inputs, node.outputs, node.name or None, domain=node.domain or None)
+    proto.attribute.extend(_attributes(node))
+    return proto
+
+
+def _attributes(node: Node) -> Iterable[AttributeProto]:
+    for key, value in sorted(node.attrs.items()):
+        if isinstance(value, np.ndarray):
+            value = numpy_helper.from_array(value)
+        if isinstance(value, (list, tuple)) and not value:
+            yield helper.make_attribute(key, value, attr_type=AttributeProto.INTS)
+        else:
+            yield helper.make_attribute(key, value)
+
+
+_ONNX_TYPES = {
+    "float32": "FLOAT", "float64": "DOUBLE", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "int8": "INT8",
+    "uint8": "UINT8", "int16": "INT16", "uint16": "UINT16", "int32": "INT32", "int64": "INT64",
+    "uint32": "UINT32", "uint64": "UINT64", "bool": "BOOL", "str": "STRING",
+}  # fmt: skip
+
+
+def _element_type(array: Array) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
+    """Write a model; constants above `external_above` bytes go to `<name>.data` beside it.
+
+    Everything is written under temporary names in the same folder and renamed, so no half-written model
+    exists.
+
+    Raises:
+        EquintError: the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise EquintError(f"{target}: is a folder; give a file name for the output")
+    size = sum(len(t.raw_data) for t in proto.graph.initializer)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as folder:
+            draft, data = Path(folder) / target.name, f"{target.name}.data"
+            if size > external_above:
+                onnx.save_model(proto, draft, save_as_external_data=True, location=data, size_threshold=1024)
+                os.replace(Path(folder) / data, target.parent / data)
+            else:
+                draft.write_bytes(proto.SerializeToString())
+            os.replace(draft, target)
+    except OSError as error:
+        raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error

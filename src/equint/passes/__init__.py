@@ -1,0 +1,27 @@
+"""One file, one pass: each a frozen dataclass called as Model -> Model, its fields its options."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, Protocol
+
+from ..model import Model
+
+
+class Keeps(Enum):
+    """What a pass promises to leave as it was."""
+
+    FUNCTION = "float outputs equal up to rounding"
+    NEARLY = "float outputs equal on typical inputs"
+    TOPOLOGY = "nodes unchanged; constants may change"
+    FLOATS = "nodes and constants unchanged; only the description changes"
+
+
+class Pass(Protocol):
+    """A step of a recipe."""
+
+    keeps: ClassVar[Keeps]
+
+    def __call__(self, model: Model) -> Model:
+        """The model after the step."""
+        ...

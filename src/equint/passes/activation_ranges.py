@@ -1,0 +1,72 @@
+"""Ranges of all activations from their moments alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..layout import as_layer, layers
+from ..model import Event, Graph, Model, Moments, Name
+from ..moments import propagate, reach
+from . import Keeps
+
+
+@dataclass(frozen=True)
+class ActivationRanges:
+    """mean ± n·std per channel, mapped through what follows (Nagel et al. 2019, section 5).
+
+    Behind ReLU the lower end is 0, behind a clip the upper end is at most its bound; sums add means and
+    variances; concats keep each branch's range. Layers that put out the network's results without a
+    BatchNorm read correlated features: their spread is taken between independence and full correlation
+    (the geometric mean), or the largest logits would be cut off.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> ActivationRanges()(Model(tiny_graph())).ranges
+        {}
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.FLOATS
+
+    n: float = 6.0
+
+    def __call__(self, model: Model) -> Model:
+        moments = propagate(model.graph, model.moments)
+        widened = {**moments, **_correlated_heads(model.graph, moments)}
+        given = {n: r for n, r in model.ranges.items() if n in model.graph.inputs}
+        ranges = reach(model.graph, widened, given, self.n)
+        sources = sorted({m.source for m in moments.values()})
+        facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
+        if "batchnorm" not in sources:
+            facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
+        event = Event("activation ranges from moments", "", facts, "activation_ranges", warning="why" in facts)
+        return replace(model, moments=moments, ranges=ranges).noted(event)
+
+
+def _correlated_heads(graph: Graph, moments: dict[Name, Moments]) -> dict[Name, Moments]:
+    """Wider moments for layers that no other layer follows and no BatchNorm describes."""
+    wider: dict[Name, Moments] = {}
+    for layer in layers(graph):
+        m, x = moments.get(layer.y), moments.get(layer.x)
+        if m is None or x is None or m.source == "batchnorm" or _leads_to_layer(graph, layer.y):
+            continue
+        weight = np.abs(layer.unpack(graph.consts[layer.weight]).astype(np.float64)).sum(-1)
+        g, o, i = weight.shape
+        std = np.broadcast_to(np.max(x.std) if x.std.size not in (1, g * i) else x.std.reshape(-1), (g * i,))
+        together = np.einsum("goi,gi->go", weight, std.reshape(g, i)).reshape(m.std.shape)
+        wider[layer.y] = replace(m, std=np.sqrt(m.std * together))
+    return wider
+
+
+def _leads_to_layer(graph: Graph, name: Name) -> bool:
+    seen, stack = {name}, [name]
+    while stack:
+        for user in graph.users(stack.pop()):
+            if as_layer(graph, user) is not None:
+                return True
+            fresh = [o for o in user.outputs if o and o not in seen]
+            seen.update(fresh)
+            stack += fresh
+    return False

@@ -1,0 +1,83 @@
+"""Analytic bias correction: take the mean error of quantized weights out of the biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..edit import Editor
+from ..layout import Layer, layer_coverage, layers
+from ..maths.affine import fake_quantize
+from ..model import Array, Event, Graph, Model, Moments, QParams
+from ..moments import expected_input
+from . import Keeps
+from .quantize import fitted
+
+
+@dataclass(frozen=True)
+class CorrectBias:
+    """b_o ← b_o − Σ_i E[x_i]·Σ_k ΔW_oik·c_k, ΔW = W_q − W (Nagel et al. 2019, section 4.2).
+
+    E[x] are the model's moments, through activations of any bounds, sums, concats and poolings; c_k is
+    the share of positions where tap k meets the input and not padding. Earlier layers being corrected
+    too, E[x] is the float network's.
+
+    Attributes:
+        bias_bits: width of the integer biases; a corrected bias that no longer fits raises its weight's
+            scale, and the layer is corrected again.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> CorrectBias()(Model(tiny_graph())).log[-1].facts["layers"]
+        0
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+
+    bias_bits: int = 32
+
+    def __call__(self, model: Model) -> Model:
+        editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        moves: list[float] = []
+        for layer in layers(model.graph):
+            grid, x = qparams.get(layer.weight), model.moments.get(layer.x)
+            if grid is None:
+                continue
+            if x is None:
+                facts = {"why": "nothing is known of its input's mean"}
+                events.append(Event("bias not corrected", layer.name, facts, "correct_bias", warning=True))
+                continue
+            bias = self._corrected(model, layer, grid, x)
+            draft = Editor(model.graph)
+            draft.set(layer.node, 2, bias, f"{layer.y}_bias")
+            redone = replace(model, graph=draft.done())
+            refit = fitted(redone, _with_bias(redone, layer), grid, qparams, self.bias_bits, events)
+            if refit is not grid:
+                qparams[layer.weight] = refit
+                bias = self._corrected(model, layer, refit, x)
+            editor.set(layer.node, 2, bias, f"{layer.y}_bias")
+            before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
+        facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
+        done = Event("corrected biases", "", facts, "correct_bias")
+        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+
+    def _corrected(self, model: Model, layer: Layer, grid: QParams, x: Moments) -> Array:
+        bias = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+        return (bias - mean_error(model.graph, layer, grid, x)).astype(np.float32)
+
+
+def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
+    """E[y_q] − E[y] = Σ_i E[x_i]·Σ_k ΔW_oik·c_k per output channel, `(O,)`, real units."""
+    weight = graph.consts[layer.weight]
+    error = layer.unpack(fake_quantize(weight, grid) - weight).astype(np.float64)
+    g, o, i, _ = error.shape
+    expected = expected_input(graph, layer, x).reshape(g, i)
+    return np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected).reshape(-1)
+
+
+def _with_bias(model: Model, layer: Layer) -> Layer:
+    node = model.graph.producer[layer.y]
+    return replace(layer, node=node, bias=node.inputs[2])

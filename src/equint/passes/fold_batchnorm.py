@@ -1,0 +1,208 @@
+"""Fold BatchNormalization, and multiplications and additions by constants, into the layers beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..edit import Editor
+from ..fields import aligned
+from ..layout import Layer, as_layer, pads_zero
+from ..model import Array, Event, Graph, Model, Moments, Name, Node
+from ..moments import propagate
+from . import Keeps
+
+Affine = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class FoldBatchnorm:
+    """y = γ·(x − μ)/√(σ² + ε) + β becomes part of a layer's weights; β and |γ| are kept as moments.
+
+    Behind Conv, ConvTranspose, Gemm or MatMul: W' = W·a, b' = b·a + c, with a = γ/√(σ² + ε) and
+    c = β − μ·a per output channel. In front of a layer that pads nothing: W' = W·a, b' = b + Σ W·c per
+    input channel. Anywhere else: a depthwise 1×1 convolution (Mul and Add on two dimensions). Constant Mul,
+    Div, Add and Sub per channel fold behind layers in the same way.
+
+    Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].did
+        'folded BatchNormalization'
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.FUNCTION
+
+    def __call__(self, model: Model) -> Model:
+        moments = {**model.moments, **_known_moments(model.graph)}
+        folded = {"behind a layer": 0, "before a layer": 0, "as depthwise": 0, "as Mul and Add": 0, "constants": 0}
+        graph, skipped = model.graph, list[Event]()
+        changed = True
+        while changed:  # folding one may bring the next beside a layer
+            graph, changed = _fold_behind(graph, moments, folded)
+        graph = _fold_before(graph, folded)
+        graph = _stand_alone(graph, folded, skipped)
+        moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
+        moments = propagate(graph, moments)
+        event = Event("folded BatchNormalization", "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
+        return replace(model, graph=graph, moments=moments).noted(event, *skipped)
+
+
+def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
+    """(a, c) of an inference-time BatchNormalization, per channel, float64; None where not constant.
+
+    Example:
+        >>> consts = {n: np.full(2, v) for n, v in zip("gbmv", (2.0, 1.0, 3.0, 4.0))}
+        >>> node = Node("BatchNormalization", ("x", "g", "b", "m", "v"), ("y",), {"epsilon": 0.0})
+        >>> a, c = batchnorm_affine(Graph((node,), consts, ("x",), ("y",)), node)
+        >>> a.tolist(), c.tolist()
+        ([1.0, 1.0], [-2.0, -2.0])
+    """
+    if node.op != "BatchNormalization" or node.domain or node.attrs.get("training_mode", 0):
+        return None
+    values = [graph.constant(i) for i in node.inputs[1:5]]
+    if any(v is None for v in values) or any(node.outputs[1:]):
+        return None
+    gamma, beta, mean, var = (np.asarray(v, np.float64) for v in values)
+    a = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
+    return a, beta - mean * a
+
+
+def _known_moments(graph: Graph) -> dict[Name, Moments]:
+    """What each BatchNorm knows: β, |γ| of its output; μ, σ of its input where that is no layer's output."""
+    known: dict[Name, Moments] = {}
+    for node in graph.nodes:
+        rank = graph.rank(node.outputs[0]) if batchnorm_affine(graph, node) is not None else None
+        if rank is None:
+            continue
+        gamma, beta, mean, var = (aligned(np.asarray(graph.consts[i], np.float64), 1, rank) for i in node.inputs[1:5])
+        shrink = np.sqrt(var / (var + node.attrs.get("epsilon", 1e-5)))
+        known[node.outputs[0]] = Moments(beta, np.abs(gamma) * shrink, "batchnorm")
+        known.setdefault(node.inputs[0], Moments(mean, np.sqrt(var), "batchnorm"))
+    return known
+
+
+def _constant_affine(graph: Graph, node: Node, channels: int, rank: int, axis: int) -> Affine | None:
+    """(a, c) of a Mul, Div, Add or Sub by a constant per channel."""
+    if node.op not in ("Mul", "Div", "Add", "Sub") or node.domain or len(node.inputs) != 2:
+        return None
+    side = next((k for k in (0, 1) if node.inputs[k] in graph.consts), None)
+    if side is None or (node.op == "Div" and side == 0):
+        return None
+    value = np.asarray(graph.consts[node.inputs[side]], np.float64)
+    shape = (1,) * (rank - value.ndim) + value.shape
+    if len(shape) > rank or any(n != 1 for d, n in enumerate(shape) if d != axis % rank):
+        return None
+    value = np.broadcast_to(value.reshape(-1), (channels,)) if value.size in (1, channels) else None
+    if value is None:
+        return None
+    one, zero = np.ones(channels), np.zeros(channels)
+    if node.op in ("Mul", "Div"):
+        return (value if node.op == "Mul" else 1 / value), zero
+    if node.op == "Add":
+        return one, value
+    return (-one, value) if side == 0 else (one, -value)
+
+
+def _fold_behind(graph: Graph, moments: dict[Name, Moments], folded: dict[str, int]) -> tuple[Graph, bool]:
+    """Fold every affine operator that alone reads a layer; moments of the layer's output move with it."""
+    editor, changed = Editor(graph), False
+    for node in graph.nodes:
+        layer = as_layer(graph, node)
+        users = graph.users(layer.y) if layer else ()
+        if layer is None or len(users) != 1 or layer.y in graph.outputs:
+            continue
+        _, outputs = layer.channels(graph.consts[layer.weight])
+        affine = batchnorm_affine(graph, users[0]) if layer.y_axis == 1 else None
+        kind = "behind a layer"
+        rank = graph.rank(layer.y)
+        if affine is None and rank is not None:
+            affine, kind = _constant_affine(graph, users[0], outputs, rank, layer.y_axis), "constants"
+        if affine is None or not all(np.all(np.isfinite(v)) for v in affine):
+            continue
+        _scale_output(graph, editor, layer, *affine)
+        name = users[0].outputs[0]
+        if kind == "constants" and layer.y in moments and rank is not None:
+            a, c = (aligned(v, layer.y_axis, rank) for v in affine)
+            before = moments[layer.y]
+            moments[name] = replace(before, mean=a * before.mean + c, std=np.abs(a) * before.std)
+        editor.swap(users[0], [])
+        editor.rename_output(node, name)
+        folded[kind] += 1
+        changed = True
+    return editor.done(), changed
+
+
+def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array) -> None:
+    weight = graph.consts[layer.weight]
+    view = layer.unpack(weight).astype(np.float64)
+    g, o, _, _ = view.shape
+    scaled = layer.pack((view * a.reshape(g, o, 1, 1)).astype(weight.dtype), weight.shape)
+    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
+    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
+    if np.any(bias * a + c) or layer.bias:
+        editor.set(layer.node, 2, (bias * a + c).astype(weight.dtype), f"{layer.y}_bias")
+
+
+def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
+    """BatchNorm whose every reader is a layer that pads nothing (or whose padding stays exact)."""
+    editor = Editor(graph)
+    for node in graph.nodes:
+        affine = batchnorm_affine(graph, node)
+        users = graph.users(node.outputs[0])
+        if affine is None or not users or node.outputs[0] in graph.outputs:
+            continue
+        takers = [as_layer(graph, user) for user in users]
+        exact = all(t is not None and t.x_axis in (1, -1) and (not pads_zero(t) or not np.any(affine[1])) for t in takers)
+        ranked = all(t is None or t.x_axis == 1 or graph.rank(t.x) == 2 for t in takers)
+        if not exact or not ranked:
+            continue
+        for layer in takers:
+            if layer is not None:
+                _scale_input(graph, editor, layer, *affine)
+                editor.rename_input(layer.node, node.outputs[0], node.inputs[0])
+        editor.swap(node, [])
+        folded["before a layer"] += 1
+    return editor.done()
+
+
+def _scale_input(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array) -> None:
+    weight = graph.consts[layer.weight]
+    view = layer.unpack(weight).astype(np.float64)
+    g, o, i, _ = view.shape
+    scaled = layer.pack((view * a.reshape(g, 1, i, 1)).astype(weight.dtype), weight.shape)
+    extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
+    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
+    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
+    if np.any(extra) or layer.bias:
+        editor.set(layer.node, 2, (bias + extra).astype(weight.dtype), f"{layer.y}_bias")
+
+
+def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> Graph:
+    """What is left becomes a depthwise 1×1 convolution, whose weights can be quantized and equalized."""
+    editor = Editor(graph)
+    for node in graph.nodes:
+        if node.op != "BatchNormalization" or node.domain:
+            continue
+        affine, rank = batchnorm_affine(graph, node), graph.rank(node.inputs[0])
+        if affine is None or rank is None or rank < 2:
+            why = "training mode, computed statistics or unknown rank"
+            skipped.append(Event("left BatchNormalization as it is", node.label, {"why": why}, "fold_batchnorm"))
+            continue
+        a, c = (v.astype(np.float32) for v in affine)
+        stem = node.outputs[0]
+        if 3 <= rank <= 5:
+            w = editor.add_const(f"{stem}_weight", a.reshape(-1, 1, *[1] * (rank - 2)))
+            b = editor.add_const(f"{stem}_bias", c)
+            attrs = {"group": a.size, "kernel_shape": [1] * (rank - 2)}
+            editor.swap(node, [Node("Conv", (node.inputs[0], w, b), node.outputs, attrs, node.name)])
+            folded["as depthwise"] += 1
+        else:
+            w, b = editor.add_const(f"{stem}_scale", aligned(a, 1, rank)), editor.add_const(f"{stem}_shift", aligned(c, 1, rank))
+            scaled = graph.fresh(f"{stem}_scaled")
+            editor.swap(node, [Node("Mul", (node.inputs[0], w), (scaled,)), Node("Add", (scaled, b), node.outputs)])
+            folded["as Mul and Add"] += 1
+    return editor.done()

@@ -1,0 +1,136 @@
+"""Choose the integer grid of every weight and activation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..layout import Layer, layers
+from ..maths.affine import check_bits, choose_qparams, fit_bias
+from ..model import Array, Event, Model, Name, QParams, QSpec
+from ..placement import borders, place
+from . import Keeps
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Grids for activations from their ranges, for weights from their extremes.
+
+    A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
+    raised just enough. Tensors that must share a grid get one range that holds them all. Where nothing
+    tells a tensor's range it stays float, with an event.
+
+    Attributes:
+        activation: None leaves activations float (weights only).
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> sorted(Quantize(activation=None)(Model(tiny_graph())).qparams)
+        ['w']
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.FLOATS
+
+    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
+    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    bias_bits: int = 32
+
+    def __call__(self, model: Model) -> Model:
+        if self.bias_bits not in (8, 16, 32):
+            check_bits(self.bias_bits)
+        events: list[Event] = []
+        qparams = {} if self.activation is None else _activations(model, self.activation, events)
+        weights = _weights(model, self.weight, self.bias_bits, qparams, events)
+        if not weights:
+            return model.noted(Event("found no weights to quantize", "", {}, "quantize", warning=True))
+        events += [
+            Event(f"{op} stays float", names[0], {"nodes": len(names)}, "quantize")
+            for op, names in borders(model.graph).items()
+        ]
+        facts = {
+            "weights": len(weights),
+            "activations": len(qparams),
+            "bits": f"W{self.weight.bits}A{self.activation.bits if self.activation else 32}",
+            "granularity": self.weight.granularity,
+        }
+        done = Event("chose grids", "", facts, "quantize")
+        return replace(model, qparams={**qparams, **weights}).noted(done, *events)
+
+
+def weight_grid(layer: Layer, weight: Array, spec: QSpec) -> QParams:
+    """The grid of a layer's weight: per output channel where the spec and the layout have one, else one.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> layer = next(layers(tiny_graph()))
+        >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
+        (4,)
+    """
+    axis = layer.out_axis() if spec.granularity == "channel" and layer.x_axis != -2 else None
+    if axis is None:
+        return choose_qparams(weight.min(), weight.max(), spec)
+    others = tuple(d for d in range(weight.ndim) if d != axis)
+    return choose_qparams(weight.min(others), weight.max(others), spec, axis)
+
+
+def _activations(model: Model, spec: QSpec, events: list[Event]) -> dict[Name, QParams]:
+    qparams: dict[Name, QParams] = {}
+    placement = place(model.graph)
+    for tensors in placement.classes:
+        known = [model.ranges[t] for t in tensors if t in model.ranges]
+        if not known or any(t not in model.ranges for t in tensors if _is_source(model, t)):
+            events += [Event("stays float: nothing tells its range", t, {}, "quantize", warning=True) for t in tensors]
+            continue
+        lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
+        grid = choose_qparams(np.float64(lo), np.float64(hi), spec)
+        qparams |= dict.fromkeys(tensors, grid)
+    for name in placement.operands:
+        value = model.graph.consts[name]
+        qparams[name] = choose_qparams(value.min(), value.max(), spec)
+    return qparams
+
+
+def _is_source(model: Model, tensor: Name) -> bool:
+    node = model.graph.producer.get(tensor)
+    return node is None or node.op == "Concat"
+
+
+def _weights(
+    model: Model, spec: QSpec, bias_bits: int, activations: Mapping[Name, QParams], events: list[Event]
+) -> dict[Name, QParams]:
+    grids: dict[Name, QParams] = {}
+    for layer in layers(model.graph):
+        weight = model.graph.consts[layer.weight]
+        if spec.granularity == "channel" and layer.out_axis() is None:
+            events.append(Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize"))
+        grid = grids.get(layer.weight) or weight_grid(layer, weight, spec)
+        grids[layer.weight] = fitted(model, layer, grid, activations, bias_bits, events)
+    return grids
+
+
+def fitted(
+    model: Model,
+    layer: Layer,
+    grid: QParams,
+    activations: Mapping[Name, QParams],
+    bias_bits: int,
+    events: list[Event],
+) -> QParams:
+    """The weight grid with its scale raised where the layer's bias would overflow `bias_bits`."""
+    x = activations.get(layer.x)
+    if x is None or layer.bias is None:
+        return grid
+    scale = fit_bias(grid.scale, model.graph.consts[layer.bias].reshape(-1), float(x.scale), bias_bits)
+    raised = scale > grid.scale
+    if not np.any(raised):
+        return grid
+    facts = {
+        "channels": int(np.sum(raised)),
+        "largest factor": float(np.max(scale / grid.scale)),
+        "bias bits": bias_bits,
+    }
+    events.append(Event("raised the weight scale for its bias", layer.name, facts, "quantize", warning=True))
+    return replace(grid, scale=scale)

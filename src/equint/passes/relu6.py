@@ -1,0 +1,98 @@
+"""What to do with activations that are clipped from above, so that channels may be scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ..channels import clip_bounds
+from ..edit import Editor
+from ..fields import aligned
+from ..model import Event, Graph, Model, Node
+from ..moments import propagate
+from . import Keeps
+
+
+@dataclass(frozen=True)
+class Relu6:
+    """Clip(x, 0, 6) and other clips with an upper bound, made ready for equalization.
+
+    `replace`: drop the upper bound, as DFQ does; only near to the same function, and on networks whose
+    activations reach the bound not even that (the event says how often they do). `channel_clip`: give the
+    clip a bound per channel, which rescaling can move: exact, for hardware with a per-channel clamp.
+    `keep`: leave the shared bound; equalization then scales only channels that never reach it.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> Relu6("keep")(Model(tiny_graph())).log[-1].facts["clips"]
+        0
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.NEARLY
+
+    mode: Literal["replace", "channel_clip", "keep"] = "keep"
+
+    def __call__(self, model: Model) -> Model:
+        clips = [node for node in model.graph.nodes if has_shared_bound(model.graph, node)]
+        event = Event(f"clips: {self.mode}", "", {"clips": len(clips)}, "relu6")
+        if self.mode == "keep" or not clips:
+            return model.noted(event)
+        editor, events = Editor(model.graph), [event]
+        for node in clips:
+            if self.mode == "replace":
+                events.append(_bound_dropped(model, node))
+                inputs = node.inputs[:2]
+                relu = Node("Relu", node.inputs[:1], node.outputs, name=node.name)
+                lo, _ = clip_bounds(model.graph, node)
+                editor.swap(node, [relu if lo == 0 else replace(node, inputs=inputs)])
+                continue
+            channels = _channels(model.graph, node)
+            if channels is None:
+                events.append(Event("left a clip as it is", node.label, {"why": "unknown channel count"}, "relu6"))
+                continue
+            count, rank = channels
+            for position in range(1, len(node.inputs)):
+                bound = model.graph.constant(node.inputs[position])
+                if bound is not None and np.any(bound) and np.all(np.isfinite(bound)):
+                    wide = np.full(count, bound, np.float32)
+                    fresh = editor.add_const(f"{node.outputs[0]}_bound", aligned(wide, 1, rank))
+                    editor.rename_input(node, node.inputs[position], fresh)
+        graph = editor.done()
+        moments = propagate(graph, model.moments) if self.mode == "replace" else model.moments
+        return replace(model, graph=graph, moments=moments).noted(*events)
+
+
+def has_shared_bound(graph: Graph, node: Node) -> bool:
+    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
+
+    Example:
+        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
+        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
+        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
+        True
+    """
+    if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
+        return False
+    lo, hi = clip_bounds(graph, node)
+    if lo is None or hi is None or lo.size > 1 or hi.size > 1:
+        return False
+    return bool(np.isfinite(hi)) or bool(np.isfinite(lo) and lo != 0)
+
+
+def _channels(graph: Graph, node: Node) -> tuple[int, int] | None:
+    shape = graph.shapes.get(node.outputs[0])
+    if shape is None or len(shape) < 2 or not isinstance(shape[1], int) or shape[1] < 2:
+        return None
+    return shape[1], len(shape)
+
+
+def _bound_dropped(model: Model, node: Node) -> Event:
+    """How many channels reach the bound that is dropped: the price of replacing."""
+    moments, (_, hi) = model.moments.get(node.inputs[0]), clip_bounds(model.graph, node)
+    if moments is None or hi is None:
+        return Event("dropped a clip's bound", node.label, {"reached": "unknown"}, "relu6", warning=True)
+    reached = float(np.mean(moments.mean + 3 * moments.std > hi))
+    facts = {"bound": float(hi), "channels that reach it": f"{reached:.0%}"}
+    return Event("dropped a clip's bound", node.label, facts, "relu6", warning=reached > 0)

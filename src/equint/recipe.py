@@ -1,0 +1,211 @@
+"""Recipes: a target and a list of passes, as data, read from TOML and checked key by key."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from .errors import EquintError
+from .maths.affine import check_bits
+from .model import QSpec
+from .passes import Pass
+from .passes.absorb_bias import AbsorbBias
+from .passes.activation_ranges import ActivationRanges
+from .passes.correct_bias import CorrectBias
+from .passes.equalize import Equalize
+from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.quantize import Quantize
+from .passes.relu6 import Relu6
+from .target import TARGETS, Target, target
+
+DEFAULT = "dfq"
+PASSES: Mapping[str, Any] = {
+    "fold_batchnorm": FoldBatchnorm,
+    "relu6": Relu6,
+    "equalize": Equalize,
+    "absorb_bias": AbsorbBias,
+    "activation_ranges": ActivationRanges,
+    "quantize": Quantize,
+    "correct_bias": CorrectBias,
+}
+"""The passes a recipe can name."""
+
+_FROM_TARGET = frozenset({"weight", "activation", "bias_bits"})
+_SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
+ActivationBits = int | Literal["float"] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do to a network, as data.
+
+    Attributes:
+        level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
+        target: the target used where the user names none.
+        weight, activation: fields of `QSpec` that differ from the target's.
+        passes: (name, options) in order.
+    """
+
+    name: str
+    description: str = ""
+    level: int = 1
+    target: str = TARGETS[0].name
+    weight: Mapping[str, Any] = field(default_factory=dict)
+    activation: Mapping[str, Any] = field(default_factory=dict)
+    passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+
+def built_in() -> tuple[Recipe, ...]:
+    """The recipes that come with equint.
+
+    Example:
+        >>> [r.name for r in built_in()]
+        ['lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published']
+    """
+    return tuple(_built_in(name) for name in ("lwq", "cwq", "cwq-bc", "dfq", "dfq-published"))
+
+
+@cache
+def _built_in(name: str) -> Recipe:
+    text = resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    return parse(tomllib.loads(text), name)
+
+
+def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
+    """A built-in recipe by name, or one read from a TOML file.
+
+    Raises:
+        EquintError: unknown name, unreadable file, unknown keys or values of a wrong type.
+
+    Example:
+        >>> recipe("dfq").level
+        1
+    """
+    if isinstance(name, Recipe):
+        return name
+    label = os.fspath(name)
+    found = next((r for r in built_in() if r.name == label), None)
+    if found is not None:
+        return found
+    path = Path(label)
+    if path.suffix != ".toml":
+        raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
+    try:
+        return parse(tomllib.loads(path.read_text("utf-8")), label)
+    except FileNotFoundError as error:
+        raise EquintError(f"{path}: no such recipe file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquintError(f"{path}: not a readable TOML recipe ({error})") from error
+
+
+def parse(table: Mapping[str, Any], label: str) -> Recipe:
+    """A recipe from TOML's tables, every key and type checked.
+
+    Example:
+        >>> parse({"passes": [{"pass": "quantize"}]}, "mine").passes
+        (('quantize', {}),)
+    """
+    known = {f.name for f in fields(Recipe)}
+    _refuse_unknown(label, "the recipe", table, known)
+    for key in ("weight", "activation"):
+        _refuse_unknown(label, f"[{key}]", _table(label, table.get(key, {}), f"[{key}]"), _SPEC_KEYS)
+        _check_types(label, f"[{key}]", table.get(key, {}), QSpec)
+    entries = table.get("passes", [])
+    if not isinstance(entries, list) or not entries:
+        raise EquintError(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
+    passes = []
+    for entry in entries:
+        entry = dict(_table(label, entry, "[[passes]]"))
+        name = entry.pop("pass", None)
+        if name not in PASSES:
+            raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
+        options = {f.name for f in fields(PASSES[name])} - _FROM_TARGET
+        _refuse_unknown(label, f"pass {name}", entry, options)
+        _check_types(label, f"pass {name}", entry, PASSES[name])
+        passes.append((name, entry))
+    if not any(name == "quantize" for name, _ in passes):
+        raise EquintError(f"{label}: no pass quantizes; add [[passes]] with pass = \"quantize\"")
+    level = table.get("level", 1)
+    if level not in (1, 2, 3, 4):
+        raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
+    name = str(table.get("name", Path(label).stem))
+    chosen = target(str(table.get("target", TARGETS[0].name))).name
+    return Recipe(
+        name,
+        str(table.get("description", "")),
+        level,
+        chosen,
+        table.get("weight", {}),
+        table.get("activation", {}),
+        tuple(passes),
+    )
+
+
+def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise EquintError(f"{label}: {where} must be a table")
+    return value
+
+
+def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        options = ", ".join(sorted(known)) or "none"
+        raise EquintError(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
+
+
+def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        choices = get_args(hints[key])
+        if choices:
+            good = value in choices or (kind is Relu6 and value == "target")
+            asked = ", ".join(map(repr, choices))
+        else:
+            numeric = hints[key] is float and isinstance(value, int) and not isinstance(value, bool)
+            good, asked = type(value) is hints[key] or numeric, hints[key].__name__
+        if not good:
+            raise EquintError(f"{label}: {key} = {value!r} in {where}; expected {asked}")
+
+
+def resolve(
+    chosen: Recipe, on: Target, weight_bits: int | None = None, activation_bits: ActivationBits = None
+) -> tuple[Pass, ...]:
+    """The passes of a recipe for a target, ready to run.
+
+    Raises:
+        EquintError: bit widths that cannot be, or weights finer than the target takes.
+
+    Example:
+        >>> [type(p).__name__ for p in resolve(recipe("lwq"), target("per-tensor"))]
+        ['FoldBatchnorm', 'ActivationRanges', 'Quantize']
+    """
+    weight: QSpec = replace(on.weight, **chosen.weight)
+    activation: QSpec | None = replace(on.activation, **chosen.activation)
+    if weight_bits is not None:
+        weight = replace(weight, bits=weight_bits)
+    if isinstance(activation_bits, int):
+        activation = replace(activation, bits=activation_bits)  # type: ignore[type-var]
+    for spec in (weight, activation):
+        check_bits(spec.bits)  # type: ignore[union-attr]
+    if activation_bits == "float":
+        activation = None
+    if weight.granularity == "channel" and on.weight.granularity == "tensor":
+        raise EquintError(f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take")
+    given = {"weight": weight, "activation": activation, "bias_bits": on.bias_bits}
+
+    def ready(name: str, options: Mapping[str, Any]) -> Pass:
+        options = dict(options)
+        if options.get("mode") == "target":
+            options["mode"] = "channel_clip" if on.channel_clip else "keep"
+        own = {f.name for f in fields(PASSES[name])}
+        made: Pass = PASSES[name](**{k: v for k, v in given.items() if k in own}, **options)
+        return made
+
+    return tuple(ready(name, options) for name, options in chosen.passes)

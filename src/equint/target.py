@@ -1,0 +1,63 @@
+"""What hardware accepts, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .errors import EquintError
+from .model import QSpec
+
+
+@dataclass(frozen=True)
+class Target:
+    """The number formats and operators of one kind of hardware.
+
+    Attributes:
+        weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
+        bias_bits: width of integer biases.
+        channel_clip: whether an activation may be clamped to a bound per channel.
+
+    Example:
+        >>> target("per-tensor").weight.granularity
+        'tensor'
+    """
+
+    name: str
+    description: str
+    weight: QSpec
+    activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    bias_bits: int = 32
+    channel_clip: bool = False
+
+
+TARGETS = (
+    Target(
+        "per-channel",
+        "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
+        QSpec(8, signed=True, symmetric=True, granularity="channel"),
+    ),
+    Target(
+        "per-tensor",
+        "one weight scale and zero point per layer: older and smaller accelerators, DSPs",
+        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
+    ),
+    Target(
+        "per-tensor-clip",
+        "per-tensor weights, and activations may be clamped to a bound per channel",
+        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
+        channel_clip=True,
+    ),
+)
+"""The built-in targets; the first is the default."""
+
+
+def target(name: str) -> Target:
+    """The built-in target called `name`.
+
+    Raises:
+        EquintError: no such target; the message lists them.
+    """
+    found = next((t for t in TARGETS if t.name == name), None)
+    if found is None:
+        raise EquintError(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")
+    return found
