@@ -9,10 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from ..channels import Channels, Group, clip_bounds, rescale, solve
-from ..layout import as_layer, layers
+from ..layout import layers
 from ..maths.scales import equalizing
 from ..model import Array, Event, Model, Name
 from . import Keeps
+
+DEAD = 1e-5
+"""A channel whose range is below this share of its layer's counts as dead: no 16-bit grid would hold it."""
+SPREAD = 6.0
+"""Standard deviations that an activation is taken to reach."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,11 @@ class Equalize:
     sums, concats, shared inputs) uses the geometric means of their ranges. Groups are swept in
     topological order until no scale moves by more than `tolerance`.
 
-    Guards: a channel with a zero range keeps scale 1; no scale leaves [1/max_scale, max_scale]; and no
-    channel is stretched until its activations reach more than `reach_limit` times as far as its tensor's
-    upper quartile did after equalization, so that one channel cannot set a tensor's range (0 turns this off).
+    Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
+    how far the channel's activations reach. Guards: a channel that no layer reads keeps scale 1; one whose
+    own weights are dead but whose bias still puts something out is equalized by its reach; no scale leaves
+    [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
+    far as the upper quartile of its tensor (0 turns this off), so that one channel cannot set a tensor's range.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -35,6 +42,7 @@ class Equalize:
 
     keeps: ClassVar[Keeps] = Keeps.FUNCTION
 
+    activations: float = 0.0
     sweeps: int = 100
     tolerance: float = 1e-3
     max_scale: float = 1024.0
@@ -48,45 +56,94 @@ class Equalize:
                 Event("equalization found no free channel scales", "", {"why": why}, "equalize", warning=True)
             )
         ranges = _Ranges(model, channels)
+        reach = reaches(model, channels)
         least = np.maximum(channels.floor, 1 / self.max_scale)
-        scales, sweeps, moved = self._swept(ranges, channels, np.ones(channels.size), least)
+        scales, sweeps, moved = self._swept(ranges, channels, reach, np.ones(channels.size), least)
         events: list[Event] = []
         if self.reach_limit:
-            stretched = _stretch_floor(model, channels, scales, self.reach_limit)
+            stretched = np.zeros(channels.size)
             for group in channels.groups:
-                held = group.classes[scales[group.classes] < stretched[group.classes] * (1 - 1e-9)]
-                if held.size:
-                    facts = {"channels": int(held.size), "of": int(group.classes.size)}
-                    events.append(Event("held back channels that would stretch a range", group.tensors[0], facts, "equalize"))
+                held = _stretched(group, ranges, reach, scales, self.reach_limit)
+                stretched[group.classes] = held
+                count = int(np.sum(scales[group.classes] < held))
+                if count:
+                    facts = {"channels": count, "of": int(group.classes.size)}
+                    events.append(Event("held back channels that would set a range", group.tensors[0], facts, "equalize"))
             if events:
-                least = np.maximum(least, np.minimum(stretched, 1.0))
-                scales, more, moved = self._swept(ranges, channels, np.maximum(scales, least), least)
+                least = np.maximum(least, np.minimum(stretched, self.max_scale))
+                scales, more, moved = self._swept(ranges, channels, reach, np.maximum(scales, least), least)
                 sweeps += more
         free = np.concatenate([g.classes for g in channels.groups])
-        dead = int(np.sum(scales[free] == 1))
         facts = {
             "groups": len(channels.groups),
             "channels": int(free.size),
-            "left at 1": dead,
+            "left at 1": int(np.sum(scales[free] == 1)),
             "sweeps": sweeps,
             "last move": float(moved),
             "largest scale": float(np.max(np.maximum(scales[free], 1 / scales[free]))),
         }
-        done = Event("equalized", "", facts, "equalize", warning=bool(moved > self.tolerance))
-        return rescale(model, channels, scales).noted(done, *events)
+        return rescale(model, channels, scales).noted(Event("equalized", "", facts, "equalize"), *events)
 
-    def _swept(self, ranges: _Ranges, channels: Channels, scales: Array, least: Array) -> tuple[Array, int, float]:
+    def _swept(
+        self, ranges: _Ranges, channels: Channels, reach: Array, scales: Array, least: Array
+    ) -> tuple[Array, int, float]:
+        """Scales after sweeping all groups until they rest; how many sweeps, and the last move in log units."""
         scales, moved, sweep = scales.copy(), 0.0, 0
         for sweep in range(1, self.sweeps + 1):
             before = scales.copy()
             for group in channels.groups:
                 c = group.classes
-                step = equalizing(*ranges.of(group, scales))
-                scales[c] = np.clip(scales[c] * step, np.minimum(least[c], scales[c]), self.max_scale)
+                given, taken = ranges.of(group, scales)
+                step = equalizing(_with_reach(given, reach[c] / scales[c], self.activations), taken)
+                scales[c] = np.clip(scales[c] * step, least[c], self.max_scale)
             moved = float(np.max(np.abs(np.log(scales / before))))
             if moved <= self.tolerance:
                 break
         return scales, sweep, moved
+
+
+def _with_reach(given: Array, reach: Array, share: float) -> Array:
+    """r1^(1−λ)·(κ·a)^λ, κ the median of r1/a; κ·a alone where r1 is dead."""
+    both = (given > 0) & (reach > 0)
+    if not both.any():
+        return given
+    stand_in = np.median(given[both] / reach[both]) * reach
+    mixed = np.where(both, given ** (1 - share) * np.where(both, stand_in, 1.0) ** share, given)
+    return np.where((given == 0) & (reach > 0), stand_in, mixed)
+
+
+def _stretched(group: Group, ranges: _Ranges, reach: Array, scales: Array, limit: float) -> Array:
+    """Least scale of each of the group's channels for which none reaches `limit` times the upper quartile."""
+    given, taken = ranges.of(group, scales)
+    now = reach[group.classes] / scales[group.classes]
+    alive = (given > 0) & (taken > 0) & (now > 0)
+    if np.sum(alive) < 4:
+        return np.zeros(group.classes.size)
+    bound = limit * np.quantile(now[alive], 0.75)
+    return np.where(taken > 0, reach[group.classes] / bound, 0.0)
+
+
+def reaches(model: Model, channels: Channels) -> Array:
+    """How far each class's activations reach from 0, over all its tensors, `(channels.size,)`.
+
+    What a ReLU or clip cuts off does not count.
+    """
+    table = np.zeros(channels.size)
+    for name, ids in channels.ids.items():
+        moments, users = model.moments.get(name), model.graph.users(name)
+        if moments is None or (users and all(user.op in ("Relu", "Clip") for user in users)):
+            continue
+        lo, hi = moments.mean - SPREAD * moments.std, moments.mean + SPREAD * moments.std
+        node = model.graph.producer.get(name)
+        if node is not None and node.op in ("Relu", "Clip"):
+            before = model.moments.get(node.inputs[0])
+            low, high = clip_bounds(model.graph, node)
+            if before is not None and low is not None and high is not None:
+                ends = (before.mean - SPREAD * before.std, before.mean + SPREAD * before.std)
+                lo, hi = (np.clip(end, low, high) for end in ends)
+        reach, classes = (a.ravel() for a in np.broadcast_arrays(np.maximum(np.abs(lo), np.abs(hi)), ids))
+        np.maximum.at(table, classes, reach)
+    return table
 
 
 class _Ranges:
@@ -100,7 +157,8 @@ class _Ranges:
         for layer in layers(model.graph):
             view = layer.unpack(model.graph.consts[layer.weight])
             g, o, i, _ = view.shape
-            self.peaks[layer.name] = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
+            peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
+            self.peaks[layer.name] = np.where(peaks < DEAD * peaks.max(), 0.0, peaks)
             self.inputs[layer.name] = channels.of_input(model.graph, layer).reshape(g, 1, i)
             self.outputs[layer.name] = channels.of_output(model.graph, layer).reshape(g, o, 1)
 
@@ -119,38 +177,9 @@ class _Ranges:
 
     @staticmethod
     def _mean(tables: list[Array]) -> Array:
-        """Geometric mean of the tables that hold a class (a range of -1 says that one does not)."""
+        """Geometric mean of the tables that hold a class (-1: not held); 0 where one of them holds 0."""
         stack = np.stack(tables)
         held = stack >= 0
         with np.errstate(divide="ignore"):
             logs = np.where(held, np.log(np.maximum(stack, 0)), 0.0)
         return np.where(held.any(0), np.exp(logs.sum(0) / np.maximum(held.sum(0), 1)), 0.0)
-
-
-def _stretch_floor(model: Model, channels: Channels, scales: Array, limit: float) -> Array:
-    """Least scale per class for which no tensor's channel reaches `limit` times its upper quartile."""
-    least = np.zeros(channels.size)
-    for name, ids in channels.ids.items():
-        m = model.moments.get(name)
-        if m is None or ids.size < 4:
-            continue
-        node = model.graph.producer.get(name)
-        reach = np.abs(m.mean) + 6 * m.std
-        if node is not None and node.op == "Clip":
-            hi = clip_bounds(model.graph, node)[1]
-            reach = np.minimum(reach, np.inf if hi is None else hi)
-        elif any(user.op in ("Relu", "Clip") for user in model.graph.users(name)) and as_layer_output(model, name):
-            continue  # what follows the clip counts, not what it cuts off
-        reach, classes = (a.ravel() for a in np.broadcast_arrays(reach, ids))
-        alive = (reach > 0) & (classes != 0)
-        if not alive.any():
-            continue
-        bound = limit * np.quantile(reach[alive] / scales[classes[alive]], 0.75)
-        np.maximum.at(least, classes, np.where(alive, reach / bound, 0.0))
-    return least
-
-
-def as_layer_output(model: Model, name: Name) -> bool:
-    """Whether a weighted layer makes the tensor."""
-    node = model.graph.producer.get(name)
-    return node is not None and as_layer(model.graph, node) is not None
