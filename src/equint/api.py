@@ -14,7 +14,7 @@ from .errors import EquintError
 from .evaluate.data import Card, read_card
 from .model import Event, Model
 from .pipeline import Progress, run
-from .target import Target, target as built_in_target
+from .target import TARGETS, Target, target as built_in_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -92,7 +92,7 @@ def load(source: str | os.PathLike[str] | ModelProto) -> Model:
 
 def quantize(
     source: Model | str | os.PathLike[str] | ModelProto,
-    recipe: str | os.PathLike[str] | recipes.Recipe = recipes.DEFAULT,
+    recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
     target: str | Target | None = None,
     *,
     weight_bits: int | None = None,
@@ -104,8 +104,8 @@ def quantize(
 
     Args:
         source: a model from `load`, a path, or an ONNX model.
-        recipe: name of a built-in recipe, a TOML file, or a `Recipe`.
-        target: what the hardware accepts; the recipe's own target if left out.
+        recipe: name of a built-in recipe, a TOML file, or a `Recipe`; the target's best if left out.
+        target: what the hardware accepts; the recipe's own if left out, per-channel if both are.
         weight_bits, activation_bits: 2 to 16; activations may also stay "float".
         input: what the network's input looks like: a card (or its path), or its lowest and highest value.
             Left out, it is inferred from the first BatchNorm.
@@ -117,17 +117,27 @@ def quantize(
     Example:
         >>> from equint.demo import model_path
         >>> quantize(model_path(), input=(0, 1)).recipe
-        'dfq'
+        'cwq-bc'
     """
     start = perf_counter()
-    chosen = recipes.recipe(recipe)
-    hardware = target if isinstance(target, Target) else built_in_target(target or chosen.target)
+    chosen, hardware = _choose(recipe, target)
     passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits)
     original = source if isinstance(source, Model) else load(source)
     model = run(described(original, input), passes, progress)
     if not model.qparams:
         raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
     return Result(model, original, chosen.name, hardware.name, perf_counter() - start)
+
+
+def _choose(
+    recipe: str | os.PathLike[str] | recipes.Recipe | None, target: str | Target | None
+) -> tuple[recipes.Recipe, Target]:
+    hardware = built_in_target(target) if isinstance(target, str) else target
+    if recipe is None:
+        hardware = hardware or TARGETS[0]
+        return recipes.recipe(hardware.recipe), hardware
+    chosen = recipes.recipe(recipe)
+    return chosen, hardware or built_in_target(chosen.target)
 
 
 def described(model: Model, given: Input) -> Model:

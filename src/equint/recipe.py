@@ -24,7 +24,6 @@ from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .target import TARGETS, Target, target
 
-DEFAULT = "dfq"
 PASSES: Mapping[str, Any] = {
     "fold_batchnorm": FoldBatchnorm,
     "relu6": Relu6,

@@ -16,6 +16,7 @@ class Target:
         weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
         bias_bits: width of integer biases.
         channel_clip: whether an activation may be clamped to a bound per channel.
+        recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
 
     Example:
         >>> target("per-tensor").weight.granularity
@@ -28,6 +29,7 @@ class Target:
     activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     channel_clip: bool = False
+    recipe: str = "dfq"
 
 
 TARGETS = (
@@ -35,6 +37,7 @@ TARGETS = (
         "per-channel",
         "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
         QSpec(8, signed=True, symmetric=True, granularity="channel"),
+        recipe="cwq-bc",
     ),
     Target(
         "per-tensor",

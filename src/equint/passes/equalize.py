@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import numpy as np
 from ..channels import Channels, Group, clip_bounds, rescale, solve
 from ..layout import layers
 from ..maths.scales import equalizing
-from ..model import Array, Event, Model, Name
+from ..model import Array, Event, Model
 from . import Keeps
 
 DEAD = 1e-5
@@ -26,11 +25,13 @@ class Equalize:
 
     For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several givers or takers (residual
     sums, concats, shared inputs) uses the geometric means of their ranges. Groups are swept in
-    topological order until no scale moves by more than `tolerance`.
+    topological order until no scale moves by more than `tolerance` (relative to its group).
+
+    Sweeps run forwards and backwards in turn.
 
     Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
-    how far the channel's activations reach. Guards: a channel that no layer reads keeps scale 1; one whose
-    own weights are dead but whose bias still puts something out is equalized by its reach; no scale leaves
+    how far the channel's activations reach. Guards: a channel whose weights are dead on one side is
+    equalized as if it had its group's typical range there, so that it spoils neither side; no scale leaves
     [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
     far as the upper quartile of its tensor (0 turns this off), so that one channel cannot set a tensor's range.
 
@@ -91,25 +92,40 @@ class Equalize:
         scales, moved, sweep = scales.copy(), 0.0, 0
         for sweep in range(1, self.sweeps + 1):
             before = scales.copy()
-            for group in channels.groups:
+            for group in channels.groups[:: 1 if sweep % 2 else -1]:
                 c = group.classes
                 given, taken = ranges.of(group, scales)
-                step = equalizing(_with_reach(given, reach[c] / scales[c], self.activations), taken)
+                step = equalizing(*_met(given, taken, reach[c] / scales[c], self.activations))
                 scales[c] = np.clip(scales[c] * step, least[c], self.max_scale)
-            moved = float(np.max(np.abs(np.log(scales / before))))
+            moved = max(_unevenness(scales[g.classes] / before[g.classes]) for g in channels.groups)
             if moved <= self.tolerance:
                 break
         return scales, sweep, moved
 
 
-def _with_reach(given: Array, reach: Array, share: float) -> Array:
-    """r1^(1−λ)·(κ·a)^λ, κ the median of r1/a; κ·a alone where r1 is dead."""
-    both = (given > 0) & (reach > 0)
-    if not both.any():
-        return given
-    stand_in = np.median(given[both] / reach[both]) * reach
-    mixed = np.where(both, given ** (1 - share) * np.where(both, stand_in, 1.0) ** share, given)
-    return np.where((given == 0) & (reach > 0), stand_in, mixed)
+def _unevenness(steps: Array) -> float:
+    """How unlike a group's steps are, in log units: a factor common to all channels changes no grid."""
+    logs = np.log(steps)
+    return float(np.max(np.abs(logs - np.median(logs))))
+
+
+def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array, Array]:
+    """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead.
+
+    κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead giver counts κ·a where its bias still puts
+    something out; what is dead otherwise counts the mean of its side, so that the other side is tamed.
+    """
+    living, read = (given > 0) & (reach > 0), taken > 0
+    if not living.any() or not read.any():
+        return given, taken
+    stand_in = _geometric_mean(given[living] / reach[living]) * reach
+    mixed = np.where(given > 0, given, 1.0) ** (1 - share) * np.where(living, stand_in, 1.0) ** share
+    dead = np.where(reach > 0, stand_in, _geometric_mean(given[living]))
+    return np.where(living, mixed, np.where(given > 0, given, dead)), np.where(read, taken, _geometric_mean(taken[read]))
+
+
+def _geometric_mean(values: Array) -> float:
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def _stretched(group: Group, ranges: _Ranges, reach: Array, scales: Array, limit: float) -> Array:
@@ -146,40 +162,66 @@ def reaches(model: Model, channels: Channels) -> Array:
     return table
 
 
+@dataclass(frozen=True)
+class _Side:
+    """One side of one layer as a group sees it: which of the layer's channels are which of the group's."""
+
+    peaks: Array  # (G, O, I) largest magnitude over taps
+    inputs: Array  # (G, 1, I) classes
+    outputs: Array  # (G, O, 1) classes
+    reduce: int  # the axis that the other side's channels run along
+    channels: Array  # positions of the group's channels on this side
+    members: Array  # and their positions in the group
+
+    def ranges(self, scales: Array, size: int) -> Array:
+        """Range of each of the group's channels, `(size,)`; -1 where the layer does not hold one."""
+        now = self.peaks * (scales[self.inputs] / scales[self.outputs])
+        found = np.full(size, -1.0)
+        np.maximum.at(found, self.members, now.max(self.reduce).ravel()[self.channels])
+        return found
+
+
 class _Ranges:
-    """Weight ranges of every layer's channels for any scales, without rescaling the weights."""
+    """Weight ranges of every group's channels for any scales, without rescaling the weights."""
 
     def __init__(self, model: Model, channels: Channels) -> None:
-        self.size = channels.size
-        self.peaks: dict[Name, Array] = {}
-        self.inputs: dict[Name, Array] = {}
-        self.outputs: dict[Name, Array] = {}
-        for layer in layers(model.graph):
-            view = layer.unpack(model.graph.consts[layer.weight])
-            g, o, i, _ = view.shape
-            peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
-            self.peaks[layer.name] = np.where(peaks < DEAD * peaks.max(), 0.0, peaks)
-            self.inputs[layer.name] = channels.of_input(model.graph, layer).reshape(g, 1, i)
-            self.outputs[layer.name] = channels.of_output(model.graph, layer).reshape(g, o, 1)
+        table = {layer.name: layer for layer in layers(model.graph)}
+        views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight])) for name, layer in table.items()}
+        self.sides: dict[int, tuple[list[_Side], list[_Side]]] = {}
+        for group in channels.groups:
+            sides: tuple[list[_Side], list[_Side]] = ([], [])
+            for k, names in enumerate((group.givers, group.takers)):
+                for name in names:
+                    g, o, i = views[name].shape
+                    inputs = channels.of_input(model.graph, table[name])
+                    outputs = channels.of_output(model.graph, table[name])
+                    own = inputs if k else outputs
+                    held = np.flatnonzero(np.isin(own, group.classes))
+                    order = np.argsort(group.classes)
+                    members = order[np.searchsorted(group.classes[order], own[held])]
+                    shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
+                    sides[k].append(_Side(views[name], *shaped, 1 if k else 2, held, members))
+            self.sides[id(group)] = sides
 
     def of(self, group: Group, scales: Array) -> tuple[Array, Array]:
         """Geometric mean over givers of the output ranges, over takers of the input ranges, `(n,)` each."""
-        return (
-            self._mean([self._side(name, scales, 2, self.outputs) for name in group.givers])[group.classes],
-            self._mean([self._side(name, scales, 1, self.inputs) for name in group.takers])[group.classes],
-        )
+        given, taken = self.sides[id(group)]
+        size = group.classes.size
+        return _mean([s.ranges(scales, size) for s in given]), _mean([s.ranges(scales, size) for s in taken])
 
-    def _side(self, name: Name, scales: Array, reduce: int, classes: Mapping[Name, Array]) -> Array:
-        now = self.peaks[name] * (scales[self.inputs[name]] / scales[self.outputs[name]])
-        ranges = np.full(self.size, -1.0)
-        np.maximum.at(ranges, classes[name].ravel(), now.max(reduce).ravel())
-        return ranges
 
-    @staticmethod
-    def _mean(tables: list[Array]) -> Array:
-        """Geometric mean of the tables that hold a class (-1: not held); 0 where one of them holds 0."""
-        stack = np.stack(tables)
-        held = stack >= 0
-        with np.errstate(divide="ignore"):
-            logs = np.where(held, np.log(np.maximum(stack, 0)), 0.0)
-        return np.where(held.any(0), np.exp(logs.sum(0) / np.maximum(held.sum(0), 1)), 0.0)
+def _peaks(view: Array) -> Array:
+    """Largest magnitude over taps; 0 where the channel is dead."""
+    peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
+    return np.where(peaks < DEAD * peaks.max(initial=0.0), 0.0, peaks)
+
+
+def _mean(tables: list[Array]) -> Array:
+    """Geometric mean of the tables that hold a channel (-1: not held); 0 where one of them holds 0."""
+    if len(tables) == 1:
+        return np.maximum(tables[0], 0.0)
+    stack = np.stack(tables)
+    held = stack >= 0
+    with np.errstate(divide="ignore"):
+        logs = np.where(held, np.log(np.maximum(stack, 0)), 0.0)
+    return np.where(held.any(0), np.exp(logs.sum(0) / np.maximum(held.sum(0), 1)), 0.0)
