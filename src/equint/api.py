@@ -30,6 +30,7 @@ class Result:
         model: the value after the last pass; its log says what every pass did and skipped.
         original: the network as it was read.
         recipe, target: names of what was applied.
+        level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
         seconds: time spent in reading and passes.
     """
 
@@ -37,6 +38,7 @@ class Result:
     original: Model
     recipe: str
     target: str
+    level: int = 1
     seconds: float = field(compare=False, default=0.0)
 
     @cached_property
@@ -126,7 +128,7 @@ def quantize(
     model = run(described(original, input), passes, progress)
     if not model.qparams:
         raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
-    return Result(model, original, chosen.name, hardware.name, perf_counter() - start)
+    return Result(model, original, chosen.name, hardware.name, chosen.level, perf_counter() - start)
 
 
 def _choose(

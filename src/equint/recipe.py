@@ -72,8 +72,17 @@ def built_in() -> tuple[Recipe, ...]:
 
 @cache
 def _built_in(name: str) -> Recipe:
-    text = resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    return parse(tomllib.loads(text), name)
+    return parse(tomllib.loads(source(name)), name)
+
+
+def source(name: str) -> str:
+    """The TOML of a built-in recipe, to copy and change.
+
+    Example:
+        >>> source("cwq").splitlines()[0]
+        'name = "cwq"'
+    """
+    return resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
 
 
 def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:

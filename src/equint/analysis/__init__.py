@@ -1,0 +1,1 @@
+"""Looking into networks: their channels, and where quantization noise arises."""

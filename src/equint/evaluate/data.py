@@ -20,7 +20,7 @@ from ..errors import EquintError
 from ..model import Array
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
-_KINDS = ("rgb", "gray", "features")
+KINDS = ("rgb", "gray", "features")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     if unknown:
         raise EquintError(f"{path}: unknown key {sorted(unknown)[0]} in [input]; known are kind, mean, std, size, range")
     kind = given.get("kind", "rgb")
-    if kind not in _KINDS:
-        raise EquintError(f"{path}: kind = {kind!r}; choose {', '.join(_KINDS)}")
+    if kind not in KINDS:
+        raise EquintError(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
     channels = {"rgb": 3, "gray": 1}.get(kind, 0)
     mean = _numbers(path, given, "mean", [0.0] * channels)
     std = _numbers(path, given, "std", [1.0] * channels)

@@ -1,0 +1,82 @@
+"""Networks of well-known sizes with random weights: enough to measure time and memory on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, blocks and stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""
+
+
+class _Builder:
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.consts: list[onnx.TensorProto] = []
+
+    def const(self, name: str, value: np.ndarray) -> str:  # type: ignore[type-arg]
+        self.consts.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def conv(self, x: str, name: str, i: int, o: int, k: int = 1, stride: int = 1, group: int = 1) -> str:
+        fan_in = i // group * k * k
+        w = self.const(f"{name}.weight", self.rng.normal(0, (2 / fan_in) ** 0.5, (o, i // group, k, k)))
+        attrs = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4, "group": group}
+        self.nodes.append(helper.make_node("Conv", [x, w], [f"{name}.conv"], f"{name}.conv", **attrs))
+        stats = {
+            "gamma": np.exp(self.rng.normal(-0.3, 0.6, o)),
+            "beta": self.rng.normal(0.2, 0.5, o),
+            "mean": self.rng.normal(0, 0.3, o),
+            "var": np.exp(self.rng.normal(0, 0.7, o)),
+        }
+        inputs = [f"{name}.conv", *(self.const(f"{name}.{k}", v) for k, v in stats.items())]
+        self.nodes.append(helper.make_node("BatchNormalization", inputs, [f"{name}.bn"], f"{name}.bn"))
+        return f"{name}.bn"
+
+    def relu6(self, x: str) -> str:
+        self.nodes.append(helper.make_node("Clip", [x, "zero", "six"], [f"{x}.relu6"], f"{x}.relu6"))
+        return f"{x}.relu6"
+
+
+def mobilenet_v2(seed: int = 0, classes: int = 1000) -> onnx.ModelProto:
+    """MobileNetV2 1.0 at 224 pixels: 3.5 million random weights, BatchNorm unfolded."""
+    net = _Builder(seed)
+    net.const("zero", np.asarray(0.0))
+    net.const("six", np.asarray(6.0))
+    x, channels = net.relu6(net.conv("input", "stem", 3, 32, 3, 2)), 32
+    for s, (expand, out, blocks, stride) in enumerate(_STAGES):
+        for b in range(blocks):
+            name, wide, before = f"stage{s}.{b}", channels * expand, x
+            if expand > 1:
+                x = net.relu6(net.conv(x, f"{name}.expand", channels, wide))
+            x = net.relu6(net.conv(x, f"{name}.depthwise", wide, wide, 3, stride if b == 0 else 1, wide))
+            x = net.conv(x, f"{name}.project", wide, out)
+            if b:
+                net.nodes.append(helper.make_node("Add", [before, x], [f"{name}.add"], f"{name}.add"))
+                x = f"{name}.add"
+            channels = out
+    x = net.relu6(net.conv(x, "head", channels, 1280))
+    net.nodes.append(helper.make_node("GlobalAveragePool", [x], ["pool"], "pool"))
+    net.nodes.append(helper.make_node("Flatten", ["pool"], ["flat"], "flat"))
+    w = net.const("classifier.weight", net.rng.normal(0, 0.03, (classes, 1280)))
+    b = net.const("classifier.bias", np.zeros(classes))
+    net.nodes.append(helper.make_node("Gemm", ["flat", w, b], ["output"], "classifier", transB=1))
+    return _model(net, [("input", ["N", 3, 224, 224])], [("output", ["N", classes])])
+
+
+def _model(
+    net: _Builder, inputs: list[tuple[str, list[int | str]]], outputs: list[tuple[str, list[int | str]]]
+) -> onnx.ModelProto:
+    infos = [[helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in side] for side in (inputs, outputs)]
+    graph = helper.make_graph(net.nodes, "random", infos[0], infos[1], net.consts)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model and return its path."""
+    onnx.save(model, path)
+    return path
