@@ -1,8 +1,8 @@
 """Mean and spread of every tensor of a network, from what BatchNorm knows and from propagation.
 
 BatchNorm's β and |γ| are the mean and standard deviation of what it puts out; everything else follows from
-those by the formulas of `maths/gaussian.py`, channel by channel, taking different tensors, channels and
-taps as independent.
+those by the formulas of `maths/gaussian.py`, channel by channel, taking different tensors as independent and a
+layer's inputs as nearly so.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ KNOWN = frozenset(_CURVES) | {"Softmax"}
 """Activation functions, beside the piecewise linear ones, whose moments and ranges are known."""
 
 Pair = tuple[Array, Array]
+
+CORRELATION = 0.1
+"""How far a layer's inputs are from independent (0) towards fully correlated (1): measured, docs/moments.md."""
+PIXEL_CORRELATION = 0.9
+"""Correlation of neighbouring pixels of a network's input."""
 
 
 def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments]:
@@ -111,7 +116,6 @@ def _operand(graph: Graph, name: Name, table: Mapping[Name, Moments]) -> Pair | 
 
 
 def _layer(graph: Graph, layer: Layer, x: Moments | None) -> list[Pair] | None:
-    """mean_o = b_o + Σ_i E[x_i]·Σ_k W_oik·c_k; var_o = Σ_i Var[x_i]·Σ_k W_oik²·c_k; c_k = share of positions."""
     if x is None:
         return None
     mean, std = layer_moments(graph, layer, x)
@@ -119,18 +123,28 @@ def _layer(graph: Graph, layer: Layer, x: Moments | None) -> list[Pair] | None:
     return [(aligned(mean, layer.y_axis, rank), aligned(std, layer.y_axis, rank))]
 
 
-def layer_moments(graph: Graph, layer: Layer, x: Moments) -> Pair:
-    """Mean and standard deviation `(O,)` of a layer's output for inputs `x`."""
+def layer_moments(graph: Graph, layer: Layer, x: Moments, correlation: float = CORRELATION) -> Pair:
+    """Mean and standard deviation `(O,)` of a layer's output for inputs `x`.
+
+    mean_o = b_o + Σ_i E[x_i]·Σ_k W_oik·c_k, c_k being the share of positions where tap k meets the input.
+    Independent inputs would give var_o = Σ_i Var[x_i]·Σ_k W_oik²·c_k, fully correlated ones
+    std_o ≤ Σ_i σ_i·Σ_k |W_oik|·c_k; the result lies between, at independent^(1−c)·correlated^c.
+    The network's own input is an image: its neighbouring pixels are strongly correlated.
+    """
     w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
     g, o, i, _ = w.shape
     share = layer_coverage(graph, layer)
     mean_x = _flat(x.mean, layer.x_axis, g * i).reshape(g, i)
-    var_x = np.square(_flat(x.std, layer.x_axis, g * i)).reshape(g, i)
+    std_x = _flat(x.std, layer.x_axis, g * i).reshape(g, i)
     mean = np.einsum("goi,gi->go", w @ share, mean_x).reshape(-1)
-    var = np.einsum("goi,gi->go", np.square(w) @ share, var_x).reshape(-1)
+    energy = np.square(w) @ share
+    if layer.x in graph.inputs:
+        energy = (1 - PIXEL_CORRELATION) * energy + PIXEL_CORRELATION * np.square(w @ share)
+    apart = np.sqrt(np.einsum("goi,gi->go", energy, np.square(std_x))).reshape(-1)
+    together = np.einsum("goi,gi->go", np.abs(w) @ share, std_x).reshape(-1)
     if layer.bias:
         mean = mean + graph.consts[layer.bias].reshape(-1)
-    return mean, np.sqrt(var)
+    return mean, apart ** (1 - correlation) * together**correlation
 
 
 def _flat(field: Array, axis: int, count: int) -> Array:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
 from ..layout import as_layer, layers
 from ..model import Event, Graph, Model, Moments, Name
-from ..moments import propagate, reach
+from ..moments import layer_moments, propagate, reach
 from . import Keeps
 
 
@@ -52,11 +50,8 @@ def _correlated_heads(graph: Graph, moments: dict[Name, Moments]) -> dict[Name, 
         m, x = moments.get(layer.y), moments.get(layer.x)
         if m is None or x is None or m.source == "batchnorm" or _leads_to_layer(graph, layer.y):
             continue
-        weight = np.abs(layer.unpack(graph.consts[layer.weight]).astype(np.float64)).sum(-1)
-        g, o, i = weight.shape
-        std = np.broadcast_to(np.max(x.std) if x.std.size not in (1, g * i) else x.std.reshape(-1), (g * i,))
-        together = np.einsum("goi,gi->go", weight, std.reshape(g, i)).reshape(m.std.shape)
-        wider[layer.y] = replace(m, std=np.sqrt(m.std * together))
+        _, std = layer_moments(graph, layer, x, correlation=0.5)
+        wider[layer.y] = replace(m, std=std.reshape(m.std.shape))
     return wider
 
 

@@ -115,7 +115,7 @@ def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array,
     κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead giver counts κ·a where its bias still puts
     something out; what is dead otherwise counts the mean of its side, so that the other side is tamed.
     """
-    living, read = (given > 0) & (reach > 0), taken > 0
+    living, read = (given > 0) & (reach > DEAD * reach.max(initial=0.0)), taken > 0
     if not living.any() or not read.any():
         return given, taken
     stand_in = _geometric_mean(given[living] / reach[living]) * reach

@@ -1,0 +1,153 @@
+"""Quantization agrees with onnxruntime bit for bit, holds zero, covers its range and refuses what has no grid."""
+
+from functools import cache
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from numpy.typing import NDArray
+from onnx import helper
+
+from equint.errors import EquintError
+from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize
+from equint.model import QParams, QSpec
+
+Floats = NDArray[np.float32]
+STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}
+bits = st.integers(2, 16)
+specs = st.builds(QSpec, bits, st.booleans(), st.booleans(), narrow=st.booleans())
+ends = st.floats(-1e6, 1e6, width=32)
+
+
+@cache
+def onnx_quantizer(dtype: str, per_channel: bool) -> ort.InferenceSession:
+    """QuantizeLinear and DequantizeLinear of opset 21, along axis 1 or with one scale."""
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    few = ["C"] if per_channel else []
+    info = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=1),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=1),
+    ]
+    inputs = [info("x", 1, ["N", "C"]), info("s", 1, few), info("z", element, few)]
+    outputs = [info("q", element, ["N", "C"]), info("d", 1, ["N", "C"])]
+    graph = helper.make_graph(nodes, "quantizer", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def assert_same_bits(x: Floats, scale: Floats, zero: NDArray[np.int32], dtype: str) -> None:
+    width, signed = STORED[dtype]
+    grid = QParams(scale, zero, width, signed, 1 if scale.ndim else None)
+    q, d = onnx_quantizer(dtype, scale.ndim == 1).run(None, {"x": x, "s": scale, "z": zero.astype(dtype)})
+    integers = quantize(x, grid)
+    np.testing.assert_array_equal(integers, q)
+    np.testing.assert_array_equal(dequantize(integers, grid), d)
+
+
+@st.composite
+def quantizations(draw: st.DrawFn) -> tuple[Floats, Floats, NDArray[np.int32], str]:
+    """Values of all sizes, many of them half way between two integers, and a grid for them."""
+    dtype = draw(st.sampled_from(sorted(STORED)))
+    channels = draw(st.integers(1, 4))
+    shape = (channels,) if draw(st.booleans()) else ()
+    info = np.iinfo(dtype)
+    powers = st.integers(-20, 4).map(lambda e: 2.0**e)
+    scale = draw(hnp.arrays(np.float32, shape, elements=st.one_of(powers, st.floats(2**-20, 16, width=32))))
+    zero = draw(hnp.arrays(np.int32, shape, elements=st.integers(int(info.min), int(info.max))))
+    halves = draw(hnp.arrays(np.float32, (3, channels), elements=st.integers(-140_000, 140_000).map(float)))
+    others = draw(hnp.arrays(np.float32, (3, channels), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+    return np.concatenate([halves / 2 * scale, others]).astype(np.float32), scale, zero, dtype
+
+
+@settings(max_examples=60)
+@given(quantizations())
+def test_agrees_with_onnxruntime_bit_for_bit(case: tuple[Floats, Floats, NDArray[np.int32], str]) -> None:
+    assert_same_bits(*case)
+
+
+def test_a_quotient_that_overflows_saturates() -> None:
+    x = np.array([[3e38, -3e38, 1.0]], np.float32)
+    assert_same_bits(x, np.array(1e-6, np.float32), np.array(3, np.int32), "int8")
+
+
+def test_ties_round_to_even() -> None:
+    grid = QParams(np.float32(0.5), np.int32(0))
+    assert quantize(np.array([0.25, 0.75, 1.25, -0.25, -0.75], np.float32), grid).tolist() == [0, 2, 2, 0, -2]
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "spec", "scale", "zero_point"),
+    [
+        (-1.0, 3.0, QSpec(8, signed=False, symmetric=False), 4 / 255, 64),
+        (-1.0, 3.0, QSpec(8, signed=True, symmetric=False), 4 / 255, -64),
+        (-1.0, 3.0, QSpec(8, signed=True, symmetric=True), 3 / 127, 0),
+        (-3.0, 1.0, QSpec(8, signed=True, symmetric=True), 3 / 128, 0),
+        (-3.0, 1.0, QSpec(8, signed=True, symmetric=True, narrow=True), 3 / 127, 0),
+        (-3.0, 1.0, QSpec(8, signed=False, symmetric=True), 3 / 128, 128),
+        (2.0, 3.0, QSpec(4, signed=False, symmetric=False), 3 / 15, 0),
+        (-3.0, -2.0, QSpec(4, signed=False, symmetric=False), 3 / 15, 15),
+        (0.0, 0.0, QSpec(8, signed=False, symmetric=False), 1, 0),
+    ],
+)
+def test_grids_worked_by_hand(lo: float, hi: float, spec: QSpec, scale: float, zero_point: int) -> None:
+    q = choose_qparams(np.float64(lo), np.float64(hi), spec)
+    assert float(q.scale) == pytest.approx(scale, rel=1e-6)
+    assert int(q.zero_point) == zero_point
+
+
+@settings(max_examples=100)
+@given(ends, ends, specs)
+def test_every_grid_holds_zero_and_covers_its_range(a: float, b: float, spec: QSpec) -> None:
+    lo, hi = min(a, b), max(a, b)
+    q = choose_qparams(np.float32(lo), np.float32(hi), spec)
+    scale, zero = float(q.scale), int(q.zero_point)
+    least = (-(2 ** (spec.bits - 1)) if spec.signed else 0) + (1 if spec.narrow else 0)
+    most = 2 ** (spec.bits - 1) - 1 if spec.signed else 2**spec.bits - 1
+    assert least <= zero <= most
+    assert fake_quantize(np.zeros(1, np.float32), q)[0] == 0
+    assert scale * (least - zero) <= lo + 0.51 * scale
+    assert scale * (most - zero) >= hi - 0.51 * scale
+
+
+@given(st.lists(st.tuples(ends, ends), min_size=1, max_size=5), specs)
+def test_a_channel_has_the_grid_that_it_would_have_alone(ranges: list[tuple[float, float]], spec: QSpec) -> None:
+    lo, hi = np.sort(np.array(ranges, np.float32), axis=1).T
+    together = choose_qparams(lo, hi, spec, axis=0)
+    alone = [choose_qparams(a, b, spec) for a, b in zip(lo, hi, strict=True)]
+    assert together.scale.tolist() == [float(q.scale) for q in alone]
+    assert together.zero_point.tolist() == [int(q.zero_point) for q in alone]
+
+
+@pytest.mark.parametrize("width", [1, 17])
+def test_refuses_widths_without_a_grid(width: int) -> None:
+    with pytest.raises(EquintError, match=f"{width} bits"):
+        choose_qparams(np.float32(-1), np.float32(1), QSpec(width))
+
+
+@pytest.mark.parametrize("end", [np.inf, np.nan])
+def test_refuses_ranges_without_an_end(end: float) -> None:
+    with pytest.raises(EquintError, match="not finite"):
+        choose_qparams(np.float32(0), np.float32(end), QSpec(8))
+
+
+@given(
+    hnp.arrays(np.float64, 4, elements=st.floats(-1e3, 1e3)),
+    hnp.arrays(np.float32, 4, elements=st.floats(2**-20, 1, width=32)),
+    st.floats(1e-4, 1),
+    st.sampled_from([8, 16, 32]),
+    st.booleans(),
+)
+def test_a_bias_fits_just_so(
+    bias: NDArray[np.float64], scale: Floats, input_scale: float, width: int, per_channel: bool
+) -> None:
+    scale = scale if per_channel else scale[:1].reshape(())
+    fitted = fit_bias(scale, bias, input_scale, width).astype(np.float64)
+    most = 2 ** (width - 1) - 1
+    assert fitted.shape == scale.shape
+    assert np.all(np.abs(np.rint(bias / (input_scale * fitted))) <= most)
+    overflow = np.abs(bias) / (input_scale * fitted * (1 - 1e-5)) > most
+    assert np.all((fitted == scale) | (overflow if per_channel else overflow.any()))

@@ -1,0 +1,57 @@
+"""The rules for channel scales do what their formulas say, and what sweeping them over a network arrives at."""
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from nets import Net
+from numpy.typing import NDArray
+
+from equint.layout import layers
+from equint.maths.scales import equalizing, overlap_ratio, triple
+from equint.onnx.reader import read
+from equint.passes.equalize import Equalize
+
+Floats = NDArray[np.float64]
+ranges = hnp.arrays(np.float64, 6, elements=st.floats(1e-6, 1e6))
+
+
+@given(ranges, ranges)
+def test_a_pair_meets_at_the_geometric_mean(r1: Floats, r2: Floats) -> None:
+    s = equalizing(r1, r2)
+    np.testing.assert_allclose(r1 / s, np.sqrt(r1 * r2), rtol=1e-9)
+    np.testing.assert_allclose(r2 * s, np.sqrt(r1 * r2), rtol=1e-9)
+
+
+def test_a_dead_side_keeps_scale_one() -> None:
+    assert equalizing(np.array([0.0, 4.0, 0.0]), np.array([9.0, 0.0, 0.0])).tolist() == [1.0, 1.0, 1.0]
+
+
+@given(ranges, ranges, ranges)
+def test_a_triple_meets_at_the_cubic_mean(r1: Floats, r2: Floats, r3: Floats) -> None:
+    s12, s23 = triple(r1, r2, r3)
+    for met in (r1 / s12, r2 * s12 / s23, r3 * s23):
+        np.testing.assert_allclose(met, np.cbrt(r1 * r2 * r3), rtol=1e-9)
+
+
+def test_sweeps_over_a_depthwise_net_converge_to_the_triple() -> None:
+    net = Net(seed=3)
+    x = net.relu(net.conv(net.input, 8, 1, scale=10.0 ** np.linspace(-2, 2, 8)))
+    x = net.relu(net.conv(x, 8, groups=8, scale=10.0 ** np.linspace(1, -1, 8)))
+    model = read(net.build(net.conv(x, 5, 1)))
+    before = [model.graph.consts[la.weight] for la in layers(model.graph)]
+    peaks = [np.abs(w).max(axes).astype(np.float64) for w, axes in zip(before, [(1, 2, 3), (1, 2, 3), (0, 2, 3)])]
+    s12, s23 = triple(*peaks)
+    swept = Equalize(reach_limit=0, tolerance=1e-9, sweeps=1000, max_scale=1e9)(model).graph
+    w1, w2, w3 = (swept.consts[la.weight] for la in layers(swept))
+    np.testing.assert_allclose(w1, before[0] / s12.reshape(-1, 1, 1, 1), rtol=1e-5)
+    np.testing.assert_allclose(w2, before[1] * (s12 / s23).reshape(-1, 1, 1, 1), rtol=1e-5)
+    np.testing.assert_allclose(w3, before[2] * s23.reshape(1, -1, 1, 1), rtol=1e-5)
+
+
+def test_overlap_ratio_by_hand() -> None:
+    lo, hi = np.array([-1.0, -0.5, 0.0]), np.array([1.0, 0.5, 0.25])
+    assert overlap_ratio(lo, hi) == pytest.approx((2 + 1 + 0.25) / 3 / 2)
+    assert overlap_ratio(np.array([-1.0, -1.0]), np.array([2.0, 2.0])) == 1
+    assert overlap_ratio(np.zeros(3), np.zeros(3)) == 1

@@ -1,0 +1,198 @@
+"""Many forms of the same operator become one, exactly; what only looks alike is left."""
+
+import numpy as np
+import pytest
+from handwritten import Array, assert_same, network, normal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from equint.model import Model
+from equint.onnx.reader import read
+from equint.onnx.writer import to_proto
+
+
+def check(proto: ModelProto, *xs: Array) -> Model:
+    model = read(proto)
+    assert_same(proto, to_proto(model.graph), *xs)
+    return model
+
+
+def ops(model: Model) -> list[str]:
+    return [node.op for node in model.graph.nodes]
+
+
+# Gemm
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    inner=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    trans_a=st.booleans(),
+    trans_b=st.booleans(),
+    alpha=st.sampled_from([1.0, 0.5, -2.0]),
+    beta=st.sampled_from([1.0, 0.25, -3.0, 0.0]),
+    addend=st.sampled_from(["", "()", "(1)", "(N)", "(1,N)", "(M,1)", "(M,N)", "(1,1)"]),
+    computed=st.booleans(),
+)
+def test_gemm(
+    rows: int, inner: int, columns: int, trans_a: bool, trans_b: bool, alpha: float, beta: float, addend: str,
+    computed: bool,
+) -> None:  # fmt: skip
+    sizes = {"M": rows, "N": columns, "1": 1}
+    consts = {"w": normal(*((columns, inner) if trans_b else (inner, columns)))}
+    x = normal(*((inner, rows) if trans_a else (rows, inner)), scale=1)
+    inputs, xs = f"float[{x.shape[0]},{x.shape[1]}] x", [x]
+    if addend:
+        c = normal(*(sizes[d] for d in addend.strip("()").split(",") if d), seed=2, scale=1)
+        if computed:
+            inputs, xs = f"{inputs}, float[{','.join(map(str, c.shape))}] c", [x, c]
+        else:
+            consts["c"] = c
+    attrs = f"alpha = {alpha}, beta = {beta}, transA = {int(trans_a)}, transB = {int(trans_b)}"
+    body = f"y = Gemm <{attrs}> (x, w{', c' if addend else ''})"
+    model = check(network(body, inputs=inputs, output="float[M,N] y", **consts), *xs)
+    (gemm,) = [n for n in model.graph.nodes if n.op == "Gemm"]
+    assert set(gemm.attrs) <= {"transB"}
+
+
+def test_gemm_by_hand() -> None:
+    proto = network("y = Gemm <alpha = 2.0, beta = 0.5> (x, w, c)", inputs="float[N,2] x", output="float[N,3] y",
+                    w=np.ones((2, 3)), c=np.ones((1, 3)))  # fmt: skip
+    model = check(proto, np.ones((4, 2), np.float32))
+    _, w, c = (model.graph.constant(i) for i in model.graph.nodes[0].inputs)
+    assert w is not None
+    assert c is not None
+    assert (w == 2).all()
+    assert c.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_gemm_column_is_not_a_bias() -> None:
+    """As many rows as columns: an addend of shape (M, 1) still differs per row."""
+    proto = network("y = Gemm(x, w, c)", inputs="float[4,2] x", output="float[4,4] y", w=normal(2, 4), c=normal(4, 1))
+    check(proto, normal(4, 2, scale=1))
+
+
+def test_shared_gemm_constants() -> None:
+    body = "a = Gemm <alpha = 2.0> (x, w, c) b = Gemm <beta = 3.0> (x, w, c) y = Add(a, b)"
+    proto = network(body, inputs="float[N,3] x", output="float[N,3] y", w=normal(3, 3), c=normal(3))
+    check(proto, normal(2, 3, scale=1))
+
+
+# MatMul
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 5), (1, 1), (1, 1, 5), (1, 1, 1), (4, 1), (4, 5)])
+@pytest.mark.parametrize("x", [(4, 3), (4, 4, 3), (2, 4, 3)])
+@pytest.mark.parametrize("first", [True, False])
+def test_matmul_and_add(shape: tuple[int, ...], x: tuple[int, ...], first: bool) -> None:
+    rank = max(len(x), len(shape))
+    add = "Add(c, a)" if first else "Add(a, c)"
+    proto = network(f"a = MatMul(x, w) y = {add}", inputs=f"float[{','.join(map(str, x))}] x",
+                    output=f"float[{','.join('ABC'[:rank])}] y", w=normal(3, 5), c=normal(*shape, scale=1))  # fmt: skip
+    model = check(proto, normal(*x, scale=1))
+    if shape in ((), (5,)):
+        assert ops(model) == (["Gemm"] if len(x) == 2 else ["MatMul"])
+
+
+def test_constant_on_the_left() -> None:
+    proto = network("a = MatMul(w, x) y = Add(a, c)", inputs="float[N,3,6] x", output="float[N,5,6] y",
+                    w=normal(5, 3), c=normal(5, 1))  # fmt: skip
+    check(proto, normal(2, 3, 6, scale=1))
+
+
+def test_square_constant_on_the_left() -> None:
+    proto = network("a = MatMul(w, x) y = Add(a, c)", inputs="float[4,4] x", output="float[4,4] y",
+                    w=normal(4, 4), c=normal(4))  # fmt: skip
+    check(proto, normal(4, 4, scale=1))
+
+
+def test_product_of_two_activations() -> None:
+    proto = network("a = MatMul(x, z) y = Add(a, c)", inputs="float[4,3] x, float[3,5] z", output="float[4,5] y",
+                    c=normal(5))  # fmt: skip
+    assert ops(check(proto, normal(4, 3, scale=1), normal(3, 5, scale=1))) == ["MatMul", "Add"]
+
+
+def test_product_used_twice() -> None:
+    proto = network("a = MatMul(x, w) b = Add(a, c) y = Mul(a, b)", inputs="float[4,3] x", output="float[4,5] y",
+                    w=normal(3, 5), c=normal(5))  # fmt: skip
+    check(proto, normal(4, 3, scale=1))
+
+
+def test_product_that_is_an_output() -> None:
+    proto = network("a = MatMul(x, w) y = Add(a, c)", inputs="float[4,3] x", output="float[4,5] y, float[4,5] a",
+                    w=normal(3, 5), c=normal(5))  # fmt: skip
+    check(proto, normal(4, 3, scale=1))
+
+
+def test_stacked_matrices() -> None:
+    proto = network("a = MatMul(x, w) y = Add(a, c)", inputs="float[2,4,3] x", output="float[2,4,5] y",
+                    w=normal(2, 3, 5), c=normal(5))  # fmt: skip
+    check(proto, normal(2, 4, 3, scale=1))
+
+
+# Pad
+
+
+def padded(pads: list[int], conv: str = "", pad: str = "", rest: str = "", **consts: Array) -> Model:
+    body = f"a = Pad {pad} (x, pads{', value' if 'value' in consts else ''}) y = Conv {conv} (a, w) {rest}"
+    outputs = "float[N,A,B,C] y" + (", float[N,A,B,C] z" if rest else "")
+    w = normal(4, 3 + pads[1] + pads[5], 3, 3)
+    return check(network(body, output=outputs, pads=np.asarray(pads), w=w, **consts))
+
+
+@pytest.mark.parametrize("pads", [[0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 1, 2], [0] * 8])
+@pytest.mark.parametrize("conv", ["", "<strides = [2, 2]>", "<pads = [1, 0, 2, 1]>", '<auto_pad = "VALID">'])
+def test_pad_becomes_the_convolutions(pads: list[int], conv: str) -> None:
+    assert ops(padded(pads, conv)) == ["Conv"]
+
+
+def test_pad_with_value_zero() -> None:
+    assert ops(padded([0, 0, 1, 1, 0, 0, 1, 1], value=np.zeros((), np.float32))) == ["Conv"]
+
+
+def test_pad_read_by_two_convolutions() -> None:
+    model = padded([0, 0, 1, 1, 0, 0, 1, 1], rest="z = Conv <strides = [2, 2]> (a, w)")
+    assert ops(model) == ["Conv", "Conv"]
+
+
+def test_pad_with_axes() -> None:
+    body = "a = Pad(x, pads, , axes) y = Conv(a, w)"
+    consts = {"pads": np.asarray([1, 2, 0, 1]), "axes": np.asarray([3, -2])}
+    assert ops(check(network(body, opset=18, w=normal(4, 3, 3, 3), **consts))) == ["Conv"]
+
+
+@pytest.mark.parametrize(
+    ("pads", "options"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"value": np.full((), 1.5, np.float32)}),
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"pad": '<mode = "reflect">'}),
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"pad": '<mode = "edge">'}),
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"conv": '<auto_pad = "SAME_UPPER">'}),
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"rest": "z = MaxPool <kernel_shape = [2, 2]> (a)"}),
+        ([0, 0, 1, 1, 0, 0, 1, 1], {"rest": "z = Identity(a)"}),
+        ([0, 0, -1, 0, 0, 0, 0, 1], {}),
+        ([0, 1, 0, 0, 0, 1, 0, 0], {}),
+    ],
+    ids=["value", "reflect", "edge", "same", "pooled", "output", "crop", "channels"],
+)
+def test_pad_stays(pads: list[int], options: dict[str, str]) -> None:
+    assert "Pad" in ops(padded(pads, **options))  # type: ignore[arg-type]
+
+
+# Clip
+
+
+def test_bounds_of_one_element_become_scalars() -> None:
+    proto = network("a = Conv(x, w) y = Clip(a, low, high)", w=normal(4, 3, 3, 3), low=[0.0], high=[1.0])
+    model = read(proto)
+    assert [model.graph.consts[i].shape for i in model.graph.nodes[1].inputs[1:]] == [(), ()]
+    scalar = network("a = Conv(x, w) y = Clip(a, low, high)", w=normal(4, 3, 3, 3), low=0.0, high=1.0)
+    assert_same(scalar, to_proto(model.graph))
+
+
+def test_bound_with_other_readers() -> None:
+    proto = network("a = Mul(x, high) y = Clip(a, low, high)", low=0.0, high=1.5)
+    check(proto)
