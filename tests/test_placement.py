@@ -6,18 +6,20 @@ import onnx
 from handwritten import network, normal
 from hypothesis import given, settings
 from nets import networks
+from numpy.typing import ArrayLike
 
+from equint.model import Graph
 from equint.onnx.reader import read
 from equint.placement import borders, place
 
 W, V = normal(4, 3, 3, 3), normal(4, 4, 3, 3)
 
 
-def graph_of(body: str, **consts: object):  # type: ignore[no-untyped-def]
-    return read(network(body, **consts)).graph  # type: ignore[arg-type]
+def graph_of(body: str, **consts: ArrayLike) -> Graph:
+    return read(network(body, **consts)).graph
 
 
-def grids(body: str, **consts: object) -> list[tuple[str, ...]]:
+def grids(body: str, **consts: ArrayLike) -> list[tuple[str, ...]]:
     return sorted(place(graph_of(body, **consts)).classes)
 
 

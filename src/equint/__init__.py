@@ -10,8 +10,21 @@ Example:
 
 from __future__ import annotations
 
-from .api import Result, load, quantize
+from typing import TYPE_CHECKING, Any
+
 from .errors import EquintError
+
+if TYPE_CHECKING:
+    from .api import Result, load, quantize
 
 __version__ = "0.1.0"
 __all__ = ["EquintError", "Result", "__version__", "load", "quantize"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the library on first use, so that the command line starts at once."""
+    if name in ("Result", "load", "quantize"):
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

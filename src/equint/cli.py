@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,12 +29,12 @@ app = typer.Typer(
 ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 CardFile = Annotated[
-    Optional[Path], typer.Option("--card", help="TOML card that says how the network's input is made.")
+    Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")
 ]
-Mean = Annotated[Optional[str], typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
-Std = Annotated[Optional[str], typer.Option(help="Pixel standard deviations, comma-separated.")]
+Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
+Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
 TargetName = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor or per-tensor-clip."),
 ]
 
@@ -52,16 +52,16 @@ def quantize(
     model: ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the int8 model.", show_default=False)],
     recipe: Annotated[
-        Optional[str], typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
+        str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
     ] = None,
     target: TargetName = None,
-    weight_bits: Annotated[Optional[int], typer.Option("--weight-bits", help="2 to 16. [default: 8]")] = None,
+    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")] = None,
     activation_bits: Annotated[
-        Optional[str], typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
+        str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
     ] = None,
     card: CardFile = None,
     input_range: Annotated[
-        Optional[tuple[float, float]],
+        tuple[float, float] | None,
         typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
     ] = None,
     mean: Mean = None,
@@ -126,7 +126,7 @@ def inspect(
 
 @app.command()
 def recipes(
-    show: Annotated[Optional[str], typer.Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
+    show: Annotated[str | None, typer.Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the built-in recipes and targets."""
@@ -157,16 +157,16 @@ def evaluate(
     model: ModelFile,
     card: CardFile = None,
     against: Annotated[
-        Optional[Path], typer.Option("--against", help="The float original, for agreement and SQNR.")
+        Path | None, typer.Option("--against", help="The float original, for agreement and SQNR.")
     ] = None,
     data: Annotated[
-        Optional[Path], typer.Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
+        Path | None, typer.Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
     ] = None,
-    kind: Annotated[Optional[str], typer.Option(help="rgb, gray or features, where there is no card.")] = None,
+    kind: Annotated[str | None, typer.Option(help="rgb, gray or features, where there is no card.")] = None,
     mean: Mean = None,
     std: Std = None,
-    size: Annotated[Optional[tuple[int, int]], typer.Option(metavar="H W", help="Resize pictures to this.")] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Resize pictures to this.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
     optimized: Annotated[
         bool, typer.Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
     ] = False,
@@ -201,7 +201,7 @@ def compare(
     original: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float model.")],
     quantized: Annotated[Path, typer.Argument(metavar="INT8", help="The quantized model.")],
     card: CardFile = None,
-    data: Annotated[Optional[Path], typer.Option("--data", help="Inputs. [default: the card's, else random]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Inputs. [default: the card's, else random]")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Use only the first so many samples.")] = 16,
     as_json: AsJson = False,
 ) -> None:

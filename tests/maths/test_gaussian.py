@@ -101,7 +101,7 @@ def test_product_of_independent_variables(ma: float, sa: float, mb: float, sb: f
 def test_maximum_of_the_root_of_count_independent_variables(count: int) -> None:
     draws = np.random.default_rng(0).normal(1.0, 2.0, (200_000, round(sqrt(count)))).max(1)
     found = gaussian.maximum(np.array(1.0), np.array(2.0), count)
-    assert_moments(found, (float(draws.mean()), float(draws.std())), 0.05)
+    assert_moments(found, (float(draws.mean()), float(draws.std())), 0.1)
 
 
 def test_elementwise_on_arrays() -> None:

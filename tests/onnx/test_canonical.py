@@ -48,7 +48,8 @@ def test_gemm(
     if addend:
         c = normal(*(sizes[d] for d in addend.strip("()").split(",") if d), seed=2, scale=1)
         if computed:
-            inputs, xs = f"{inputs}, float[{','.join(map(str, c.shape))}] c", [x, c]
+            dims = f"[{','.join(map(str, c.shape))}]" if c.shape else ""
+            inputs, xs = f"{inputs}, float{dims} c", [x, c]
         else:
             consts["c"] = c
     attrs = f"alpha = {alpha}, beta = {beta}, transA = {int(trans_a)}, transB = {int(trans_b)}"

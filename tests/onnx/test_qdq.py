@@ -1,0 +1,405 @@
+"""The exported model: valid, runnable, exactly what its grids say, and integer after onnxruntime's optimizer."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+import pytest
+from handwritten import Array, execute, network, normal, operators
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import Net, networks, random_network, run, sample
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import equint
+from equint.demo import model_path
+from equint.onnx.qdq import views_of
+from equint.runtime.session import Session
+
+TARGETS = [("cwq-bc", "per-channel"), ("dfq", "per-tensor"), ("dfq", "per-tensor-clip")]
+WAYS = [("lwq", "per-tensor"), ("cwq", "per-channel"), *TARGETS, ("dfq", "per-channel")]
+BITS = (4, 8, 16)
+
+
+def initializers(proto: ModelProto) -> dict[str, NDArray[np.generic]]:
+    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+
+
+def producers(proto: ModelProto) -> dict[str, onnx.NodeProto]:
+    return {o: node for node in proto.graph.node for o in node.output}
+
+
+def opset(proto: ModelProto) -> int:
+    return next(int(o.version) for o in proto.opset_import if not o.domain)
+
+
+def integers(proto: ModelProto, x: Array) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Every integer activation that is dequantized, by the name of what it becomes."""
+    consts = initializers(proto)
+    reads = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    taps = {out: q for out, q in reads.items() if q not in consts}
+    values = Session(proto, taps=list(taps.values())).run(x)
+    return ((out, values[q]) for out, q in taps.items())
+
+
+def sqnr(proto: ModelProto, quantized: ModelProto) -> float:
+    x = sample(proto, 8)
+    signal, noisy = run(proto, x)[0].astype(np.float64), run(quantized, x)[0]
+    return float(10 * np.log10(max(np.square(signal).sum(), 1e-30) / max(np.square(noisy - signal).sum(), 1e-30)))
+
+
+def near(signal: Array, noisy: Array) -> bool:
+    """At least 15 dB of signal above the noise."""
+    return bool(np.square(noisy - signal).sum() < 10**-1.5 * np.square(signal).sum())
+
+
+# On random networks
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.sampled_from(WAYS), st.sampled_from(BITS), st.sampled_from([*BITS, "float"]))
+def test_valid_and_runs(proto: ModelProto, way: tuple[str, str], weight: int, activation: int) -> None:
+    result = equint.quantize(proto, *way, weight_bits=weight, activation_bits=activation)
+    made = result.proto
+    onnx.checker.check_model(made, full_check=True)
+    for ours, theirs in ((made.graph.input, proto.graph.input), (made.graph.output, proto.graph.output)):
+        assert [v.name for v in ours] == [v.name for v in theirs]
+    x = sample(proto)
+    (wanted,), (found,) = run(proto, x), run(made, x)
+    assert found.shape == wanted.shape
+    assert np.isfinite(found).all()
+    wide = weight == 16 or activation == 16
+    assert (opset(made) == 21) == wide
+    kinds = {a.dtype for a in initializers(made).values()}
+    assert (np.dtype(np.int16) in kinds) == (weight == 16)
+    assert (np.dtype(np.uint16) in kinds) == (activation == 16)
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks(), st.sampled_from(WAYS), st.sampled_from([2, 3, 4, 5, 7]), st.sampled_from([2, 3, 4, 6]))
+def test_narrow_grids_hold(proto: ModelProto, way: tuple[str, str], weight: int, activation: int) -> None:
+    made = equint.quantize(proto, *way, weight_bits=weight, activation_bits=activation).proto
+    consts = initializers(made)
+    for name, found in integers(made, 10 * sample(proto)):
+        assert found.dtype == np.uint8, name
+        assert found.max() < 1 << activation, name
+    weights = [a for n, a in consts.items() if n.endswith("_quantized") and a.dtype == np.int8]
+    assert weights
+    for w in weights:
+        assert -(1 << weight - 1) <= w.min() <= w.max() < 1 << weight - 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids="/".join)
+def test_sane_at_8_bits(way: tuple[str, str]) -> None:
+    models = [random_network(seed, calibrated=True) for seed in range(15)]
+    assert median(sqnr(m, equint.quantize(m, *way).proto) for m in models) > 10
+
+
+def test_more_bits_less_noise() -> None:
+    model = random_network(2, calibrated=True, count=(2, 3))
+    found = [sqnr(model, equint.quantize(model, "cwq", weight_bits=b, activation_bits=b).proto) for b in (4, 6, 8, 12)]
+    assert found == sorted(found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(networks(blocks=("two_branches", "split_merge", "fork", "conv_bn_act", "pool"), count=(2, 4)))
+def test_concat_inputs_share_a_grid(proto: ModelProto) -> None:
+    made = equint.quantize(proto, "cwq").proto
+    consts, made_by = initializers(made), producers(made)
+    for node in made.graph.node:
+        if node.op_type != "Concat":
+            continue
+        (after,) = [n for n in made.graph.node if node.output[0] in n.input]
+        behind = [made_by[i] for i in node.input]
+        assert {n.op_type for n in behind} == {"DequantizeLinear"}
+        assert after.op_type == "QuantizeLinear"
+        assert len({tuple(consts[i].item() for i in n.input[1:]) for n in [*behind, after]}) == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(networks(), st.sampled_from(WAYS))
+def test_weights_and_biases_are_stored_as_integers(proto: ModelProto, way: tuple[str, str]) -> None:
+    made = equint.quantize(proto, *way).proto
+    consts, made_by = initializers(made), producers(made)
+    for node in made.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        for position, dtype in enumerate((np.uint8, np.int8, np.int32)[: len(node.input)]):
+            source = made_by[node.input[position]]
+            assert source.op_type == "DequantizeLinear"
+            if position:
+                assert consts[source.input[0]].dtype == dtype
+
+
+def test_the_same_input_gives_the_same_file() -> None:
+    proto = random_network(5)
+    once, again = (equint.quantize(proto, "dfq").proto.SerializeToString(deterministic=True) for _ in range(2))
+    assert once == again
+
+
+# Exactly what the grids say
+
+
+def convolve(x: NDArray[np.int64], w: NDArray[np.int64], stride: int = 1) -> NDArray[np.int64]:
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, w)
+
+
+def per_tensor(w: Array, bits: int) -> tuple[float, NDArray[np.int64]]:
+    """Asymmetric signed grid: scale and (integer − zero point)."""
+    lo, hi = min(0.0, float(w.min())), max(0.0, float(w.max()))
+    scale = np.float32((hi - lo) / (2**bits - 1))
+    zero = round(-(2 ** (bits - 1)) - lo / ((hi - lo) / (2**bits - 1)))
+    q = np.clip(np.rint(w / scale) + zero, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return float(scale), (q - zero).astype(np.int64)
+
+
+def per_channel(w: Array, bits: int) -> tuple[Array, NDArray[np.int64]]:
+    lo, hi = w.min((1, 2, 3)), w.max((1, 2, 3))
+    scale = np.maximum(-lo.astype(np.float64) / 2 ** (bits - 1), hi.astype(np.float64) / (2 ** (bits - 1) - 1))
+    scale32 = scale.astype(np.float32)
+    q = np.clip(np.rint(w / scale32.reshape(-1, 1, 1, 1)), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return scale32, q.astype(np.int64)
+
+
+@pytest.mark.parametrize(("recipe", "bits"), [("lwq", 8), ("lwq", 4), ("cwq", 8), ("cwq", 5)])
+def test_against_integer_arithmetic(recipe: str, bits: int) -> None:
+    """Two layers computed with integers alone in the test equal the exported model, integer by integer."""
+    w1, b1, w2 = normal(6, 3, 3, 3), normal(6, scale=0.2), normal(4, 6, 3, 3, seed=2)
+    body = "a = Conv(x, w1, b1) h = Relu(a) y = Conv <strides = [2, 2]> (h, w2)"
+    result = equint.quantize(network(body, w1=w1, b1=b1, w2=w2), recipe, weight_bits=bits, activation_bits=bits, input=(-1, 2))
+    x = np.random.default_rng(0).uniform(-1.2, 2.2, (2, 3, 8, 8)).astype(np.float32)
+    top, grids = 2**bits - 1, result.model.qparams
+
+    s_x, z_x = 3 / top, round(top / 3)
+    assert float(grids["x"].scale) == pytest.approx(s_x)
+    q_x = np.clip(np.rint(x / np.float32(s_x)) + z_x, 0, top)
+    of_weight: Callable[[Array, int], tuple[Array | float, NDArray[np.int64]]]
+    of_weight = per_tensor if recipe == "lwq" else per_channel
+    s_1, q_1 = of_weight(w1, bits)
+    s_2, q_2 = of_weight(w2, bits)
+    s_h, z_h, s_y, z_y = (f(grids[t]) for t in "hy" for f in (lambda g: float(g.scale), lambda g: int(g.zero_point)))
+    bias = np.rint(b1.astype(np.float64) / (s_x * np.asarray(s_1, np.float64)))
+
+    aligned = lambda s: np.reshape(np.asarray(s, np.float64), (-1, 1, 1))  # noqa: E731
+    sums = convolve((q_x - z_x).astype(np.int64), q_1) + bias.astype(np.int64).reshape(-1, 1, 1)
+    q_h = np.clip(np.rint(sums * s_x * aligned(s_1) / s_h) + z_h, z_h, top)
+    sums = convolve((q_h - z_h).astype(np.int64), q_2, 2)
+    q_y = np.clip(np.rint(sums * s_h * aligned(s_2) / s_y) + z_y, 0, top)
+
+    found = dict(integers(result.proto, x))
+    np.testing.assert_array_equal(found["x_dequantized"], q_x)
+    np.testing.assert_array_equal(found["h"], q_h)
+    np.testing.assert_array_equal(found["y"], q_y)
+    np.testing.assert_allclose(execute(result.proto, x)[0], (q_y - z_y) * s_y, rtol=1e-6)
+
+
+def test_weights_only_is_float_arithmetic_with_rounded_weights() -> None:
+    w, b = normal(4, 3, 3, 3), normal(4)
+    made = equint.quantize(network("y = Conv(x, w, b)", w=w, b=b), "cwq", activation_bits="float").proto
+    assert operators(made.graph.node) == ["DequantizeLinear", "Conv"]
+    scale, q = per_channel(w, 8)
+    rounded = network("y = Conv(x, w, b)", w=(q * scale.reshape(-1, 1, 1, 1)).astype(np.float32), b=b)
+    x = normal(2, 3, 8, 8, scale=1)
+    np.testing.assert_allclose(execute(made, x)[0], execute(rounded, x)[0], rtol=1e-5, atol=1e-6)
+
+
+# Activations
+
+
+W, V = normal(6, 3, 3, 3), normal(4, 6, 3, 3)
+
+
+def test_relu_is_done_by_the_quantizer() -> None:
+    proto = network("a = Conv(x, w) h = Relu(a) y = Conv(h, v)", w=W, v=V)
+    made = equint.quantize(proto, "cwq", input=(0, 1)).proto
+    assert not {"Relu", "Clip", "Max", "Min"} & set(operators(made.graph.node))
+    assert producers(made)["h"].op_type == "DequantizeLinear"
+
+
+def test_bound_inside_the_grid_becomes_an_integer_clamp() -> None:
+    """A clip at 0.05 below what else shares its grid: the concat's other branch reaches further."""
+    body = "a = Conv(x, w) h = Clip(a, lo, hi) c = Concat <axis = 1> (h, x) y = Conv(c, v)"
+    made = equint.quantize(network(body, w=normal(6, 3, 1, 1), v=normal(4, 9, 3, 3), lo=0.0, hi=0.05), "cwq", input=(-1, 1)).proto
+    ops = operators(made.graph.node)
+    assert "Clip" not in ops
+    assert {"Max", "Min"} <= set(ops)
+    h = Session(made, taps=["h"]).run(normal(2, 3, 8, 8, scale=1))["h"]
+    step = float(initializers(made)["h_scale"])
+    assert h.min() == 0
+    assert 0.05 - step <= h.max() <= 0.05 + step
+
+
+def test_clamp_per_channel() -> None:
+    net = Net(seed=3, shape=(3, 8, 8), calibrated=True)
+    h = net.relu6(net.batchnorm(net.conv(net.input, 8, scale=10 ** net.rng.uniform(-1, 1, 8))))
+    proto = net.build(net.conv(h, 4))
+    made = equint.quantize(proto, "dfq", "per-tensor-clip").proto
+    consts, made_by = initializers(made), producers(made)
+    (clamp,) = [n for n in made.graph.node if n.op_type == "Min"]
+    bound = consts[clamp.input[1]]
+    assert bound.dtype == np.uint8
+    assert bound.shape == (1, 8, 1, 1)
+    assert np.unique(bound).size > 1
+    assert made_by[clamp.input[0]].op_type == "QuantizeLinear"
+    (after,) = [n for n in made.graph.node if clamp.output[0] in n.input]
+    assert after.op_type == "DequantizeLinear"
+    assert sqnr(proto, made) > 25
+
+
+def test_16_bits_keep_bounds_that_the_grid_does_not() -> None:
+    """onnxruntime's clamps know no 16-bit integers: the activation stays float where the grid reaches further."""
+    body = "a = Conv(x, w) h = Clip(a, lo, hi) c = Concat <axis = 1> (h, x) y = Conv(c, v)"
+    proto = network(body, w=normal(6, 3, 1, 1), v=normal(4, 9, 3, 3), lo=0.0, hi=0.05)
+    made = equint.quantize(proto, "cwq", activation_bits=16, weight_bits=16, input=(-4, 4)).proto
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    np.testing.assert_allclose(execute(made, x)[0], execute(proto, x)[0], atol=1e-3)
+
+
+def test_leaky_relu_keeps_its_negative_side() -> None:
+    proto = network("a = Conv(x, w) h = LeakyRelu <alpha = 0.1> (a) y = Conv(h, v)", w=W, v=V)
+    made = equint.quantize(proto, "cwq", input=(-4, 4)).proto
+    assert operators(made.graph.node).count("LeakyRelu") == 1
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    signal, noisy = execute(proto, x)[0], execute(made, x)[0]
+    assert near(signal, noisy)
+
+
+def test_intermediate_outputs_keep_their_names() -> None:
+    proto = network("a = Conv(x, w) h = Relu(a) y = Conv(h, v)", w=W, v=V,
+                    output="float[N,A,B,C] a, float[N,A,B,C] h, float[N,D,E,F] y")  # fmt: skip
+    made = equint.quantize(proto, "cwq", input=(-4, 4)).proto
+    assert [o.name for o in made.graph.output] == ["a", "h", "y"]
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    for signal, noisy in zip(execute(proto, x), execute(made, x), strict=True):
+        assert near(signal, noisy)
+
+
+def test_two_outputs_of_one_node() -> None:
+    body = "a = Conv(x, w) p, q = Split <axis = 1> (a, sizes) r = Conv(p, v) s = Conv(q, v) y = Add(r, s)"
+    proto = network(body, w=W, v=normal(4, 3, 3, 3), sizes=np.asarray([3, 3]))
+    made = equint.quantize(proto, "cwq", input=(-4, 4)).proto
+    onnx.checker.check_model(made, full_check=True)
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    signal, noisy = execute(proto, x)[0], execute(made, x)[0]
+    assert near(signal, noisy)
+
+
+def test_foreign_operators_stay() -> None:
+    made = equint.quantize(network("a = Conv(x, w) b = acme.Blur (a) y = Conv(b, v)", w=W, v=V), "cwq", input=(0, 1)).proto
+    (foreign,) = [n for n in made.graph.node if n.domain]
+    assert (foreign.domain, foreign.op_type) == ("acme", "Blur")
+
+
+def test_subgraphs_read_what_they_read_before() -> None:
+    body = """a = Conv(x, w) h = Relu(a)
+        y = If (flag) < then_branch = yes () => (float[N,A,B,C] t) { t = Neg(h) },
+                        else_branch = no () => (float[N,A,B,C] e) { e = Add(h, x2) } >"""
+    body = body.replace("Add(h, x2)", "Abs(h)")
+    proto = network(body, inputs="float[N,3,8,8] x, bool flag", w=W)
+    made = equint.quantize(proto, "cwq", input=(-4, 4)).proto
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    for flag in (True, False):
+        feeds = x, np.asarray(flag)
+        signal, noisy = (execute(p, *feeds)[0] for p in (proto, made))  # type: ignore[arg-type]
+        assert near(signal, noisy)
+
+
+# Metadata
+
+
+def test_views_travel_in_the_metadata() -> None:
+    net = Net(seed=1, calibrated=True)
+    h = net.relu(net.batchnorm(net.conv(net.input, 8, scale=10 ** net.rng.uniform(-1, 1, 8))))
+    proto = net.build(net.conv(h, 4))
+    result = equint.quantize(proto, "dfq", "per-tensor")
+    assert result.model.views
+    found = views_of(ModelProto.FromString(result.proto.SerializeToString()))
+    assert found.keys() == result.model.views.keys()
+    for name, view in result.model.views.items():
+        np.testing.assert_allclose(found[name].scale, view.scale, rtol=1e-6)
+        np.testing.assert_allclose(found[name].offset, view.offset, rtol=1e-6)
+    assert views_of(proto) == {}
+
+
+# After onnxruntime's optimizer
+
+
+def mobilenet() -> ModelProto:
+    net = Net(seed=1, shape=(3, 16, 16), calibrated=True)
+
+    def block(x: str, channels: int, kernel: int = 1, groups: int = 1, stride: int = 1) -> str:
+        y = net.conv(x, channels, kernel, groups=groups, stride=stride, bias=False)
+        return net.batchnorm(y)
+
+    x = net.relu6(block(net.input, 8, 3, stride=2))
+    x = net.relu6(block(x, 8, 3, groups=8))
+    x = block(x, 12)
+    y = net.relu6(block(x, 24))
+    y = net.relu6(block(y, 24, 3, groups=24))
+    x = net.add(x, block(y, 12))
+    x = net.relu6(block(x, 32))
+    return net.build(net.gemm(net.flatten(net.globalpool(x)), 10))
+
+
+def resnet() -> ModelProto:
+    net = Net(seed=2, shape=(3, 16, 16), calibrated=True)
+    x = net.relu(net.batchnorm(net.conv(net.input, 8, bias=False)))
+    x = net.maxpool(x, 3, 2, 1)
+    y = net.relu(net.batchnorm(net.conv(x, 8, bias=False)))
+    x = net.relu(net.add(net.batchnorm(net.conv(y, 8, bias=False)), x))
+    y = net.relu(net.batchnorm(net.conv(x, 16, stride=2, bias=False)))
+    y = net.batchnorm(net.conv(y, 16, bias=False))
+    x = net.relu(net.add(y, net.batchnorm(net.conv(x, 16, 1, stride=2, bias=False))))
+    return net.build(net.matmul(net.reducemean(x), 10))
+
+
+def yolo() -> ModelProto:
+    net = Net(seed=3, shape=(3, 16, 16), calibrated=True)
+    fine = net.leaky(net.batchnorm(net.conv(net.input, 8, stride=2, bias=False)))
+    coarse = net.leaky(net.batchnorm(net.conv(net.maxpool(fine), 16, bias=False)))
+    up = net.upsample(net.leaky(net.batchnorm(net.conv(coarse, 8, 1, bias=False))))
+    x = net.concat(up, fine)
+    x = net.leaky(net.batchnorm(net.conv(x, 16, groups=16, bias=False)))
+    return net.build(net.conv(x, 18, 1))
+
+
+FLOATS = {"Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"}
+
+
+def deployed(proto: ModelProto, folder: Path) -> list[str]:
+    """The operators that onnxruntime makes of a model before it chooses layouts."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return operators(onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize("make", [mobilenet, resnet, yolo, lambda: onnx.load(model_path())],
+                         ids=["mobilenet", "resnet", "yolo", "demo"])  # fmt: skip
+@pytest.mark.parametrize("way", TARGETS, ids="/".join)
+def test_nothing_is_computed_in_float(make: Callable[[], ModelProto], way: tuple[str, str], tmp_path: Path) -> None:
+    proto = make()
+    ops = deployed(equint.quantize(proto, *way).proto, tmp_path)
+    layers = sum(n.op_type in FLOATS for n in proto.graph.node)
+    assert not FLOATS & set(ops)
+    assert sum(op in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") for op in ops) == layers
+
+
+@pytest.mark.parametrize("make", [mobilenet, resnet, yolo])
+@pytest.mark.parametrize("way", TARGETS, ids="/".join)
+def test_accuracy_of_common_shapes(make: Callable[[], ModelProto], way: tuple[str, str]) -> None:
+    proto = make()
+    assert sqnr(proto, equint.quantize(proto, *way).proto) > 18
+
+
+def test_output_types() -> None:
+    made = equint.quantize(mobilenet(), "cwq").proto
+    assert made.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert helper.printable_value_info(made.graph.input[0]) == helper.printable_value_info(mobilenet().graph.input[0])

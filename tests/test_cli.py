@@ -1,0 +1,294 @@
+"""The command line, as its users run it: contract, outputs, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from equint.cli import main
+from equint.demo import data_path, model_path
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; give its exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def conv_model(path: Path, weight: np.ndarray, op: str = "Conv") -> Path:  # type: ignore[type-arg]
+    """A model of one operator, with the weight given."""
+    node = helper.make_node(op, ["x", "w"] if op == "Conv" else ["x"], ["y"], op.lower())
+    info = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", weight.shape[1], 8, 8])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "g", [info], [out], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def card(path: Path, text: str = "") -> Path:
+    """A card for the digits."""
+    path.write_text(text or f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\neval = "{data_path()}"\n')
+    return path
+
+
+@pytest.mark.parametrize("target", ["per-channel", "per-tensor", "per-tensor-clip"])
+def test_quantize_writes_what_evaluate_measures(run: Run, tmp_path: Path, target: str) -> None:
+    out, described = tmp_path / "int8.onnx", card(tmp_path / "card.toml")
+    code, text, err = run("quantize", model_path(), "-o", out, "--target", target, "--card", described, "--json")
+    facts = json.loads(text)
+    assert (code, err) == (0, "")
+    assert (facts["target"], facts["level"], facts["weights"][:6]) == (target, 1, "8 bits")
+    assert facts["integer_bytes"] < 0.4 * facts["float_bytes"]
+    onnx.checker.check_model(onnx.load(out))
+    code, text, _ = run("evaluate", out, "--card", described, "--against", model_path(), "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["samples"] == 500
+    assert found["top1"] > 93
+    assert found["agreement"] > 94
+    assert found["sqnr_db"] > 12
+
+
+def test_a_person_reads_what_was_done_and_skipped(run: Run, tmp_path: Path) -> None:
+    code, text, _ = run(
+        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", "dfq", "--input-range", "0", "1"
+    )
+    assert code == 0
+    for line in ("recipe dfq (level 1)", "folded BatchNormalization", "equalized", "the next layer pads with zeros"):
+        assert line in text
+
+
+def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
+    code, toml, _ = run("recipes", "--show", "cwq")
+    assert code == 0
+    own = tmp_path / "mine.toml"
+    own.write_text(toml.replace('"cwq"', '"mine"'))
+    code, text, _ = run(
+        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", own, "--weight-bits", 4,
+        "--activation-bits", "float", "--json",
+    )  # fmt: skip
+    facts = json.loads(text)
+    assert code == 0
+    assert (facts["recipe"], facts["weights"], facts["activations"]) == ("mine", "4 bits per channel", "float")
+    weights = [
+        numpy_helper.to_array(t) for t in onnx.load(tmp_path / "o.onnx").graph.initializer if t.name.endswith("_quantized")
+    ]
+    assert weights
+    assert all(w.min() >= -8 and w.max() <= 7 for w in weights)
+
+
+def test_recipes_lists_levels(run: Run) -> None:
+    table = json.loads(run("recipes", "--json")[1])
+    assert [r["name"] for r in table["recipes"]] == ["lwq", "cwq", "cwq-bc", "dfq", "dfq-published"]
+    assert {r["level"] for r in table["recipes"]} == {1}
+    assert "levels: 1 no data" in run("recipes")[1]
+
+
+def test_inspect_names_groups_and_pins(run: Run) -> None:
+    found = json.loads(run("inspect", model_path(), "--target", "per-tensor-clip", "--json")[1])
+    residual = [g for g in found["groups"] if len(g["givers"]) > 1]
+    assert residual
+    assert all(g["channels"] > 0 and g["takers"] for g in found["groups"])
+    assert found["pinned"]["output"] == "network output"
+    assert {row["moments"] for row in found["layers"]} == {"batchnorm", "propagated"}
+    assert "free channel scales" in run("inspect", model_path())[1]
+
+
+def test_compare_undoes_rescaling(run: Run, tmp_path: Path) -> None:
+    """Without undoing the channel scales, equalized tensors would show an SQNR around 0 dB."""
+    out = tmp_path / "o.onnx"
+    run("quantize", model_path(), "-o", out, "--target", "per-tensor-clip", "--input-range", "0", "1", "--json")
+    code, text, _ = run("compare", model_path(), out, "--data", data_path(), "--card", card(tmp_path / "c.toml"), "--json")
+    rows = json.loads(text)
+    assert code == 0
+    assert len(rows) > 10
+    assert min(row["sqnr_db"] for row in rows) > 10
+    assert "SQNR" in run("compare", model_path(), out)[1]
+
+
+def test_demo_shows_the_collapse_and_its_cure(run: Run) -> None:
+    rows = {row["network"]: row for row in json.loads(run("demo", "--json")[1])}
+    assert rows["naive int8, per tensor"]["accuracy"] < rows["float"]["accuracy"] - 20
+    assert rows["equint int8, per tensor"]["accuracy"] > rows["float"]["accuracy"] - 2
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, equint.cli\n"
+        "try: equint.cli.main(['quantize', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'scipy', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+BAD_MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda d: d / "none.onnx", "no such file"),
+    "folder": (lambda d: d, "no such file"),
+    "empty": (lambda d: _written(d, b""), "is it an ONNX model"),
+    "text": (lambda d: _written(d, b"hello"), "not an ONNX model"),
+    "truncated": (lambda d: _written(d, model_path().read_bytes()[:20000]), "truncated"),
+    "nan": (lambda d: conv_model(d / "m.onnx", np.full((4, 3, 3, 3), np.nan, np.float32)), "w of Conv conv holds NaN"),
+    "external data gone": (lambda d: _external_gone(d), "external data is missing"),
+    "nothing to quantize": (lambda d: conv_model(d / "m.onnx", np.ones((1, 3), np.float32), "Relu"), "nothing to quantize"),
+    "float16": (lambda d: conv_model(d / "m.onnx", np.ones((4, 3, 3, 3), np.float16)), "float"),
+}
+
+
+def _written(folder: Path, content: bytes) -> Path:
+    path = folder / "m.onnx"
+    path.write_bytes(content)
+    return path
+
+
+def _external_gone(folder: Path) -> Path:
+    path = folder / "m.onnx"
+    model = onnx.load(model_path())
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=16)
+    (folder / "m.data").unlink()
+    return path
+
+
+@pytest.mark.parametrize("kind", BAD_MODELS)
+def test_bad_models(run: Run, tmp_path: Path, kind: str) -> None:
+    make, message = BAD_MODELS[kind]
+    refused(run, tmp_path, message, "quantize", make(tmp_path), "-o", tmp_path / "out.onnx")
+
+
+BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
+    "weight bits 1": (["--weight-bits", "1"], "1 bits"),
+    "weight bits 17": (["--weight-bits", "17"], "17 bits"),
+    "activation bits 0": (["--activation-bits", "0"], "0 bits"),
+    "activation bits many": (["--activation-bits", "many"], "give 2 to 16, or float"),
+    "recipe": (["--recipe", "magic"], "unknown recipe 'magic'"),
+    "recipe file": (["--recipe", "none.toml"], "no such recipe file"),
+    "target": (["--target", "toaster"], "unknown target 'toaster'"),
+    "recipe finer than target": (["--recipe", "cwq", "--target", "per-tensor"], "does not take"),
+    "card": (["--card", "none.toml"], "no such card"),
+    "range": (["--input-range", "2", "1"], "empty"),
+    "range and card": (["--input-range", "0", "1", "--mean", "0"], "give one of"),
+    "means": (["--mean", "a,b"], "--mean a,b"),
+    "channels": (["--mean", "1,2,3", "--std", "1,1,1"], "3 means and stds"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OPTIONS)
+def test_bad_options(run: Run, tmp_path: Path, kind: str) -> None:
+    options, message = BAD_OPTIONS[kind]
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", *options)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('name = "x"\nfoo = 1\n[[passes]]\npass = "quantize"\n', "unknown key 'foo'"),
+        ('[[passes]]\npass = "quantise"\n', "unknown pass 'quantise'"),
+        ('[[passes]]\npass = "equalize"\nsweep = 3\n', "unknown key 'sweep' in pass equalize"),
+        ('[[passes]]\npass = "equalize"\nsweeps = "many"\n', "sweeps = 'many'"),
+        ('[weight]\nbit = 4\n[[passes]]\npass = "quantize"\n', "unknown key 'bit' in [weight]"),
+        ("level = 9\n[[passes]]\npass = 'quantize'\n", "level = 9"),
+        ("[[passes]\n", "not a readable TOML"),
+        ("", "needs [[passes]]"),
+    ],
+)
+def test_bad_recipes(run: Run, tmp_path: Path, toml: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(toml)
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", "--recipe", path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("kind = ", "not a readable TOML"),
+        ('[input]\nkind = "cmyk"\n', "cmyk"),
+        ('[input]\nkind = "rgb"\nmean = [1.0]\nstd = [0.0]\n', "std above 0"),
+        ('[input]\nkind = "rgb"\nsizes = [3, 3]\n', "unknown key sizes"),
+        ('[input]\nkind = "gray"\nsize = [0, 3]\n', "size"),
+    ],
+)
+def test_bad_cards(run: Run, tmp_path: Path, toml: str, message: str) -> None:
+    bad = card(tmp_path / "card.toml", toml)
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", "--card", bad)
+
+
+def test_unwritable_outputs_keep_what_was_there(run: Run, tmp_path: Path) -> None:
+    refused(run, tmp_path, "no such folder", "quantize", model_path(), "-o", tmp_path / "none" / "out.onnx")
+    refused(run, tmp_path, "is a folder", "quantize", model_path(), "-o", tmp_path)
+    if Path("/proc").is_dir():  # a folder that not even root can write to
+        refused(run, tmp_path, "cannot write", "quantize", model_path(), "-o", "/proc/out.onnx")
+    kept = tmp_path / "kept.onnx"
+    kept.write_bytes(b"old")
+    refused(run, tmp_path, "1 bits", "quantize", model_path(), "-o", kept, "--weight-bits", 1)
+    assert kept.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", model_path()), "no data to evaluate on"),
+        (("evaluate", model_path(), "--data", "none.npz", "--kind", "gray"), "no such file"),
+        (("evaluate", "none.onnx", "--data", data_path()), "no such file"),
+        (("evaluate", model_path(), "--data", data_path(), "--kind", "rgb"), "needs (H, W, 3)"),
+        (("evaluate", model_path(), "--data", data_path(), "--kind", "odd"), "'odd'"),
+        (("compare", model_path(), "none.onnx"), "no such file"),
+        (("inspect", "none.onnx"), "no such file"),
+        (("recipes", "--show", "none"), "unknown recipe"),
+    ],
+)
+def test_other_commands_refuse_too(run: Run, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
+    refused(run, tmp_path, message, *arguments)
+
+
+def test_already_quantized_is_refused(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    run("quantize", model_path(), "-o", out, "--json")
+    refused(run, tmp_path, "already quantized", "quantize", out, "-o", tmp_path / "again.onnx")
+
+
+def test_empty_data_is_refused(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "empty.npz"
+    np.savez(data, x=np.zeros((0, 8, 8, 1), np.uint8), y=np.zeros(0, np.int64))
+    refused(run, tmp_path, "x is empty", "evaluate", model_path(), "--data", data, "--kind", "gray")
+
+
+def test_debug_shows_the_traceback() -> None:
+    command = [sys.executable, "-m", "equint", "inspect", "none.onnx"]
+    quiet = subprocess.run(command, capture_output=True, text=True, check=False)
+    loud = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert quiet.returncode == 2
+    assert quiet.stderr == "equint: none.onnx: no such file\n"
+    assert "Traceback" in loud.stderr
+
+
+def refused(run: Run, folder: Path, message: str, *arguments: object) -> None:
+    """Exit code 2, one line on standard error that says `message`, and no new file."""
+    before = {p for p in folder.rglob("*")}
+    code, out, err = run(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("equint: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert {p for p in folder.rglob("*")} == before
