@@ -43,8 +43,10 @@ def main() -> None:
     print("|---" * (len(RUNS) + 1) + "|", flush=True)
     for network in chosen:
         top1, _, _ = network.measure(network.model)
-        head = f"{network.name} ({sum(map(len, network.inputs))})" if top1 is None else (
-            f"{network.name} ({top1:.2f}, {sum(map(len, network.inputs))})"
+        head = (
+            f"{network.name} ({sum(map(len, network.inputs))})"
+            if top1 is None
+            else (f"{network.name} ({top1:.2f}, {sum(map(len, network.inputs))})")
         )
         cells = [cell(network, r, t, "float" if weights_only else None) for r, t in RUNS]
         print(f"| {head} | " + " | ".join(cells) + " |", flush=True)

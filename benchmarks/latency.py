@@ -48,7 +48,11 @@ def main() -> None:
                 label = f"onnxruntime {name} {'per-channel' if per_channel else 'per-tensor'}"
                 models[label] = here / f"{name}{per_channel}.onnx"
                 quantize_static(
-                    str(here / "prepared.onnx"), str(models[label]), _Noise(), per_channel=per_channel, activation_type=kind
+                    str(here / "prepared.onnx"),
+                    str(models[label]),
+                    _Noise(),
+                    per_channel=per_channel,
+                    activation_type=kind,
                 )
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 import onnx
 from onnx import helper, numpy_helper
 
@@ -71,7 +72,9 @@ def mobilenet_v2(seed: int = 0, classes: int = 1000) -> onnx.ModelProto:
 def _model(
     net: _Builder, inputs: list[tuple[str, list[int | str]]], outputs: list[tuple[str, list[int | str]]]
 ) -> onnx.ModelProto:
-    infos = [[helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in side] for side in (inputs, outputs)]
+    infos = [
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in side] for side in (inputs, outputs)
+    ]
     graph = helper.make_graph(net.nodes, "random", infos[0], infos[1], net.consts)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 

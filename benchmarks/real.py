@@ -50,9 +50,7 @@ class Network:
     def measure(self, source: Source) -> tuple[float | None, float | None, float]:
         """(top-1 %, agreement with float %, output SQNR dB of the worst output); None where not classifying."""
         found = self.outputs(source)
-        worst = min(
-            sqnr_db(_flat(self.reference, k), _flat(found, k)) for k in range(len(self.reference[0]))
-        )
+        worst = min(sqnr_db(_flat(self.reference, k), _flat(found, k)) for k in range(len(self.reference[0])))
         if self.labels is None:
             return None, None, worst
         float_top1 = np.concatenate([o[0].argmax(1) for o in self.reference])

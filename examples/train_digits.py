@@ -44,13 +44,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 DEMO_DIR = Path(__file__).resolve().parents[1] / "src" / "equint" / "demo"
 
@@ -237,7 +238,8 @@ class GraphWriter:
             dilations=[1, 1],
             group=conv.groups,
         )
-        assert bn.running_mean is not None and bn.running_var is not None
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
         statistics = {
             "gamma": bn.weight,
             "beta": bn.bias,

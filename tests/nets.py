@@ -18,9 +18,10 @@ from typing import TypedDict, TypeVar, Unpack
 
 import hypothesis.strategies as st
 import numpy as np
-import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
+
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = helper.make_opsetid("", 17)

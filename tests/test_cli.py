@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
+import onnx
 from equint.cli import main
 from equint.demo import data_path, model_path
+from onnx import helper, numpy_helper
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,7 +91,9 @@ def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert (facts["recipe"], facts["weights"], facts["activations"]) == ("mine", "4 bits per channel", "float")
     weights = [
-        numpy_helper.to_array(t) for t in onnx.load(tmp_path / "o.onnx").graph.initializer if t.name.endswith("_quantized")
+        numpy_helper.to_array(t)
+        for t in onnx.load(tmp_path / "o.onnx").graph.initializer
+        if t.name.endswith("_quantized")
     ]
     assert weights
     assert all(w.min() >= -8 and w.max() <= 7 for w in weights)
@@ -118,7 +120,9 @@ def test_compare_undoes_rescaling(run: Run, tmp_path: Path) -> None:
     """Without undoing the channel scales, equalized tensors would show an SQNR around 0 dB."""
     out = tmp_path / "o.onnx"
     run("quantize", model_path(), "-o", out, "--target", "per-tensor-clip", "--input-range", "0", "1", "--json")
-    code, text, _ = run("compare", model_path(), out, "--data", data_path(), "--card", card(tmp_path / "c.toml"), "--json")
+    code, text, _ = run(
+        "compare", model_path(), out, "--data", data_path(), "--card", card(tmp_path / "c.toml"), "--json"
+    )
     rows = json.loads(text)
     assert code == 0
     assert len(rows) > 10
@@ -151,7 +155,10 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated": (lambda d: _written(d, model_path().read_bytes()[:20000]), "truncated"),
     "nan": (lambda d: conv_model(d / "m.onnx", np.full((4, 3, 3, 3), np.nan, np.float32)), "w of Conv conv holds NaN"),
     "external data gone": (lambda d: _external_gone(d), "external data is missing"),
-    "nothing to quantize": (lambda d: conv_model(d / "m.onnx", np.ones((1, 3), np.float32), "Relu"), "nothing to quantize"),
+    "nothing to quantize": (
+        lambda d: conv_model(d / "m.onnx", np.ones((1, 3), np.float32), "Relu"),
+        "nothing to quantize",
+    ),
     "float16": (lambda d: conv_model(d / "m.onnx", np.ones((4, 3, 3, 3), np.float16)), "float"),
 }
 
@@ -284,11 +291,11 @@ def test_debug_shows_the_traceback() -> None:
 
 def refused(run: Run, folder: Path, message: str, *arguments: object) -> None:
     """Exit code 2, one line on standard error that says `message`, and no new file."""
-    before = {p for p in folder.rglob("*")}
+    before = set(folder.rglob("*"))
     code, out, err = run(*arguments)
     assert code == 2, err
     assert out == ""
     assert err.startswith("equint: ")
     assert err.count("\n") == 1
     assert message in err
-    assert {p for p in folder.rglob("*")} == before
+    assert set(folder.rglob("*")) == before

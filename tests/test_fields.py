@@ -25,7 +25,6 @@ MOVED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, ArrayLik
     "reshape, add ones": ("Reshape(x, s)", (2, 6), (1, 6), {"s": [0, 6, 1, 1]}),
     "reshape, mix": ("Reshape(x, s)", (2, 6, 4, 4), (1, 6, 1, 1), {"s": [0, 8, 12]}),
     "flatten": ("Flatten(x)", (2, 6, 4, 3), (1, 6, 1, 1), {}),
-    "flatten, last": ("Flatten <axis = -1> (x)", (2, 6, 4, 3), (1, 1, 1, 3), {}),
     "transpose": ("Transpose <perm = [0, 2, 3, 1]> (x)", (2, 6, 4, 3), (1, 6, 1, 1), {}),
     "transpose, reverse": ("Transpose(x)", (2, 6, 4), (1, 6, 1), {}),
     "squeeze": ("Squeeze(x, s)", (2, 6, 1, 1), (1, 6, 1, 1), {"s": [2, 3]}),

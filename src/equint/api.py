@@ -9,12 +9,14 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from . import inputs, recipe as recipes
+from . import inputs
+from . import recipe as recipes
 from .errors import EquintError
 from .evaluate.data import Card, read_card
 from .model import Event, Model
 from .pipeline import Progress, run
-from .target import TARGETS, Target, target as built_in_target
+from .target import TARGETS, Target
+from .target import target as built_in_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -24,11 +24,24 @@ REACH = 6.0
 """A channel whose mean lies this many standard deviations below a clip's bound never reaches it."""
 
 _PASS = frozenset(
-    "Relu LeakyRelu PRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool ReduceMean ReduceMax Resize Mul Div "
-    "Clip".split()
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "ReduceMean",
+        "ReduceMax",
+        "Resize",
+        "Mul",
+        "Div",
+        "Clip",
+    ]
 )
-_TIE = frozenset("Add Sub Sum Max Min".split())
-_BLIND = frozenset("Shape Size".split())
+_TIE = frozenset(["Add", "Sub", "Sum", "Max", "Min"])
+_BLIND = frozenset(["Shape", "Size"])
 
 
 @dataclass(frozen=True)
@@ -245,7 +258,7 @@ class _Solver:
         lo, hi = clip_bounds(self.graph, node)
         if lo is None or hi is None:
             return "Clip with computed bounds"
-        if np.size(lo) > 1 or np.size(hi) > 1 or (np.all(lo == 0) | np.all(np.isinf(lo))) and np.all(np.isinf(hi)):
+        if np.size(lo) > 1 or np.size(hi) > 1 or ((np.all(lo == 0) | np.all(np.isinf(lo))) and np.all(np.isinf(hi))):
             return ""
         moments = self.model.moments.get(node.inputs[0])
         if moments is None:
@@ -276,8 +289,8 @@ class _Solver:
         rows = np.concatenate([a for a, _ in self.ties] or [np.zeros(0, np.int64)])
         cols = np.concatenate([b for _, b in self.ties] or [np.zeros(0, np.int64)])
         links = coo_array((np.ones(rows.size, np.int8), (rows, cols)), shape=(self.size, self.size))
-        count, labels = connected_components(links, directed=False)
-        labels = labels.astype(np.int64)
+        count, found = connected_components(links, directed=False)
+        labels: Array = found.astype(np.int64)
         renumber = np.zeros(count, np.int64)
         order = np.unique(labels, return_index=True)[1].argsort()  # by first appearance; 0 is pinned
         renumber[order] = np.arange(count)

@@ -28,9 +28,7 @@ app = typer.Typer(
 
 ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-CardFile = Annotated[
-    Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")
-]
+CardFile = Annotated[Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")]
 Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
 Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
 TargetName = Annotated[
@@ -276,9 +274,7 @@ def _input(card: Path | None, span: tuple[float, float] | None, mean: str | None
     return card if card is not None else span
 
 
-def _card(
-    card: Path | None, kind: str | None, mean: str | None, std: str | None, size: tuple[int, int] | None
-) -> Card:
+def _card(card: Path | None, kind: str | None, mean: str | None, std: str | None, size: tuple[int, int] | None) -> Card:
     """The card given, or one made of options."""
     from .evaluate.data import KINDS, Card, read_card
 

@@ -15,7 +15,20 @@ import numpy as np
 from .model import Array, Dim, Graph, Node, Shape
 
 MOVES = frozenset(
-    "Identity Dropout Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Pad Expand Gather".split()
+    [
+        "Identity",
+        "Dropout",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Pad",
+        "Expand",
+        "Gather",
+    ]
 )
 """Operators whose outputs hold input values (or padding) in another place."""
 
@@ -66,12 +79,13 @@ def stacked(graph: Graph, node: Node, fields: Sequence[Array]) -> Array | None:
     if all(f.shape == fields[0].shape and f.shape[axis] == 1 and np.array_equal(f, fields[0]) for f in fields):
         return fields[0]
     sizes = [_dim(graph.shapes.get(i), axis) for i in node.inputs]
-    if any(not isinstance(s, int) for s in sizes):
+    numbers = [s for s in sizes if isinstance(s, int)]
+    if len(numbers) < len(sizes):
         return None
     shape = np.broadcast_shapes(*(tuple(1 if d == axis else n for d, n in enumerate(f.shape)) for f in fields))
     parts = [
         np.broadcast_to(f, [s if d == axis else n for d, n in enumerate(shape)])
-        for f, s in zip(fields, sizes, strict=True)
+        for f, s in zip(fields, numbers, strict=True)
     ]
     return np.concatenate(parts, axis)
 

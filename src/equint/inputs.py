@@ -106,7 +106,9 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
         bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
         total = (weight @ share).sum(-1).reshape(-1)
         mean = float(total @ (running_mean - bias) / max(float(total @ total), 1e-30))
-        var = _variance(np.square(weight).sum((-1, -2)).reshape(-1), np.square(weight.sum((-1, -2))).reshape(-1), running_var)
+        var = _variance(
+            np.square(weight).sum((-1, -2)).reshape(-1), np.square(weight.sum((-1, -2))).reshape(-1), running_var
+        )
         if np.isfinite(mean) and var > 0:
             return mean, float(np.sqrt(var))
     return None

@@ -102,8 +102,8 @@ class Graph:
 
     def fresh(self, stem: Name) -> Name:
         """A value name that is not taken, derived from `stem`."""
-        taken = lambda n: n in self.consts or n in self.producer or n in self.inputs  # noqa: E731
-        return next(n for n in chain((stem,), (f"{stem}_{k}" for k in count(1))) if not taken(n))
+        stems = chain((stem,), (f"{stem}_{k}" for k in count(1)))
+        return next(n for n in stems if not (n in self.consts or n in self.producer or n in self.inputs))
 
     def with_consts(self, consts: Mapping[Name, Array]) -> Graph:
         """The same graph with some constants replaced or added."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from .channels import clip_bounds, reduced_axes
 from .fields import MOVES, aligned, moved, per_channel, stacked
@@ -30,7 +30,7 @@ _CURVES: Mapping[str, Callable[[Node], Callable[[Array], Array]]] = {
     "Sqrt": lambda node: lambda x: np.sqrt(np.maximum(x, 0)),
     "Abs": lambda node: np.abs,
     "Neg": lambda node: np.negative,
-    "Gelu": lambda node: lambda x: x * gaussian.ndtr(x),
+    "Gelu": lambda node: lambda x: x * ndtr(x),
     "Mish": lambda node: lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
 KNOWN = frozenset(_CURVES) | {"Softmax"}
@@ -181,11 +181,13 @@ def _combined(graph: Graph, node: Node, operands: list[Pair | None]) -> list[Pai
         (ma, sa), (mb, sb) = pairs
         return None if np.any(sb) or np.any(mb == 0) else [(ma / mb, sa / np.abs(mb))]
     if node.op in ("Max", "Min"):
-        (ma, sa), (mb, sb) = pairs if len(pairs) == 2 else (pairs[0], (np.nan, np.ones(1)))
-        if np.any(sb):
+        pairs.sort(key=lambda pair: not np.any(pair[1]))  # the constant, if there is one, comes last
+        if len(pairs) != 2 or np.any(pairs[1][1]):
             return None
-        lo, hi = (mb, np.inf) if node.op == "Max" else (-np.inf, mb)
-        return [gaussian.clipped(*np.broadcast_arrays(ma, sa), lo, hi)]
+        (ma, sa), (bound, _) = pairs
+        mean, std = np.broadcast_arrays(ma, sa)
+        lo, hi = (bound, np.asarray(np.inf)) if node.op == "Max" else (np.asarray(-np.inf), bound)
+        return [gaussian.clipped(mean, std, lo, hi)]
     total = pairs[0]
     for other in pairs[1:]:
         if node.op == "Mul":
@@ -237,9 +239,7 @@ def _regrouped(node: Node, mean: Array, std: Array) -> Pair:
     square = int(node.attrs["blocksize"]) ** 2
     crd = node.attrs.get("mode", b"DCR") in (b"CRD", "CRD")
     axis = 1 if crd else 0
-    means, stds = (
-        np.broadcast_to(a, mean.shape).reshape((-1, square) if crd else (square, -1)) for a in (mean, std)
-    )
+    means, stds = (np.broadcast_to(a, mean.shape).reshape((-1, square) if crd else (square, -1)) for a in (mean, std))
     first = means.mean(axis)
     second = np.sqrt(np.maximum((np.square(means) + np.square(stds)).mean(axis) - np.square(first), 0))
     shape = (1, -1) + (1,) * (mean.ndim - 2)
@@ -290,7 +290,9 @@ def _meet(node: Node, spread: Range | None, bound: Range | None) -> Range | None
         return bound or spread
     if node.op in MOVES | KNOWN | {"Relu", "Clip", "LeakyRelu", "PRelu", "MaxPool", "Concat", "Mul", "Max", "Min"}:
         return bound
-    return Range(np.maximum(bound.lo, np.minimum(spread.lo, bound.hi)), np.minimum(bound.hi, np.maximum(spread.hi, bound.lo)))
+    return Range(
+        np.maximum(bound.lo, np.minimum(spread.lo, bound.hi)), np.minimum(bound.hi, np.maximum(spread.hi, bound.lo))
+    )
 
 
 def _bound(graph: Graph, node: Node, position: int, table: Mapping[Name, Range]) -> Range | None:

@@ -15,7 +15,18 @@ from .layout import as_layer
 from .model import Graph, Name, Node
 
 _WORKERS = frozenset(
-    "Add Mul Concat AveragePool GlobalAveragePool MaxPool GlobalMaxPool LeakyRelu PRelu ConvTranspose".split()
+    [
+        "Add",
+        "Mul",
+        "Concat",
+        "AveragePool",
+        "GlobalAveragePool",
+        "MaxPool",
+        "GlobalMaxPool",
+        "LeakyRelu",
+        "PRelu",
+        "ConvTranspose",
+    ]
 )
 _GRID_KEEPERS = MOVES - {"Gather"} | {"MaxPool", "GlobalMaxPool", "Resize", "DepthToSpace"}
 """Operators whose output holds only values of their input (or between them), so one grid serves both."""

@@ -138,7 +138,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         _check_types(label, f"pass {name}", entry, PASSES[name])
         passes.append((name, entry))
     if not any(name == "quantize" for name, _ in passes):
-        raise EquintError(f"{label}: no pass quantizes; add [[passes]] with pass = \"quantize\"")
+        raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
     level = table.get("level", 1)
     if level not in (1, 2, 3, 4):
         raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
@@ -205,7 +205,9 @@ def resolve(
     if activation_bits == "float":
         activation = None
     if weight.granularity == "channel" and on.weight.granularity == "tensor":
-        raise EquintError(f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take")
+        raise EquintError(
+            f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take"
+        )
     given = {"weight": weight, "activation": activation, "bias_bits": on.bias_bits}
 
     def ready(name: str, options: Mapping[str, Any]) -> Pass:

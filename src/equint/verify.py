@@ -39,7 +39,9 @@ def verify(model: Model, after: str = "") -> None:
         bias = graph.consts[layer.bias] if layer.bias else None
         outputs = layer.channels(weight)[1]
         if bias is not None and (bias.size != outputs or not np.all(np.isfinite(bias))):
-            raise EquintError(f"bias of {layer.name} has {bias.size} values for {outputs} channels, or is not finite{where}")
+            raise EquintError(
+                f"bias of {layer.name} has {bias.size} values for {outputs} channels, or is not finite{where}"
+            )
     for name, moments in model.moments.items():
         rank = graph.rank(name)
         if rank is not None and np.ndim(moments.mean) > rank:

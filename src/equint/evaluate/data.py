@@ -63,7 +63,9 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         raise EquintError(f"{path}: [input] and [data] must be tables")
     unknown = set(given) - {"kind", "mean", "std", "size", "range"}
     if unknown:
-        raise EquintError(f"{path}: unknown key {sorted(unknown)[0]} in [input]; known are kind, mean, std, size, range")
+        raise EquintError(
+            f"{path}: unknown key {sorted(unknown)[0]} in [input]; known are kind, mean, std, size, range"
+        )
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
         raise EquintError(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
@@ -132,7 +134,7 @@ def _open_arrays(path: Path) -> tuple[Array, Array | None]:
             return loaded, None
         if "x" not in loaded:
             raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
-        return loaded["x"], loaded["y"] if "y" in loaded else None
+        return loaded["x"], loaded.get("y", None)
     except FileNotFoundError as error:
         raise EquintError(f"{path}: no such file") from error
     except EquintError:
@@ -150,7 +152,9 @@ def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tu
         raise EquintError(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
     for start in range(0, total, size):
         part = x[start : min(start + size, total)]
-        ready = part.astype(np.float32) if card.kind == "features" else np.stack([_prepared(p, card, path) for p in part])
+        ready = (
+            part.astype(np.float32) if card.kind == "features" else np.stack([_prepared(p, card, path) for p in part])
+        )
         yield ready, None if y is None else y[start : start + len(part)]
 
 
@@ -184,7 +188,9 @@ def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[
         for file in files[start : start + (size if card.size else 1)]:
             try:
                 with Image.open(file) as picture:
-                    part.append(_prepared(np.asarray(picture.convert("RGB" if card.kind == "rgb" else "L")), card, file))
+                    part.append(
+                        _prepared(np.asarray(picture.convert("RGB" if card.kind == "rgb" else "L")), card, file)
+                    )
             except OSError as error:
                 raise EquintError(f"{file}: not a readable picture ({error})") from error
         yield np.stack(part), None if labels is None else labels[start : start + len(part)]

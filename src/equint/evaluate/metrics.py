@@ -115,7 +115,9 @@ def evaluate(
         if labels is not None and card.task == "classification":
             tally.add_labels(outputs[session.outputs[0]], labels)
         elif reference is None:
-            raise EquintError(f"{data}: no labels of classes (task {card.task}); give --against FLOAT.onnx to compare with")
+            raise EquintError(
+                f"{data}: no labels of classes (task {card.task}); give --against FLOAT.onnx to compare with"
+            )
         if reference is not None:
             tally.add_reference(outputs, reference.run(x))
         if progress is not None:

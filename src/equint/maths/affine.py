@@ -10,7 +10,7 @@ from ..model import Array, QParams, QSpec
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def choose_qparams(lo: Array, hi: Array, spec: QSpec, axis: int | None = None) -> QParams:
+def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int | None = None) -> QParams:
     """The grid of `spec` that covers [lo, hi] and holds zero exactly.
 
     Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
@@ -34,7 +34,7 @@ def choose_qparams(lo: Array, hi: Array, spec: QSpec, axis: int | None = None) -
     check_bits(spec.bits)
     if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
         raise EquintError("a range to quantize is not finite; check the weights and the input range")
-    grid = QParams(np.float32(1), np.int32(0), spec.bits, spec.signed, axis, narrow=spec.narrow)
+    grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, narrow=spec.narrow)
     qmin, qmax = grid.qmin, grid.qmax
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
     if spec.symmetric:
@@ -79,7 +79,8 @@ def quantize(x: Array, q: QParams) -> Array:
     """
     scale, zero_point = along_axis(q.scale, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
     scaled = np.rint(x.astype(np.float32) / scale) + zero_point.astype(np.float32)
-    return np.clip(scaled, q.qmin, q.qmax).astype(np.int32)
+    integers: Array = np.clip(scaled, q.qmin, q.qmax).astype(np.int32)
+    return integers
 
 
 def dequantize(integers: Array, q: QParams) -> Array:

@@ -20,7 +20,7 @@ def density(x: Array) -> Array:
         >>> round(float(density(np.float64(0))), 4)
         0.3989
     """
-    return np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi)
+    return np.asarray(np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi))
 
 
 def clipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ def averaged(std: Array, count: float) -> Array:
         >>> float(averaged(np.array(1.0), 32))
         0.5
     """
-    return std / max(float(count), 1.0) ** 0.2
+    return np.asarray(std / max(float(count), 1.0) ** 0.2)
 
 
 def maximum(mean: Array, std: Array, count: float) -> tuple[Array, Array]:

@@ -120,9 +120,11 @@ def _matmul_adds(graph: Graph) -> Iterator[tuple[Node, Node]]:
             continue
         add = users[0]
         bias = next((graph.consts[i] for i in add.inputs if i in graph.consts), None)
-        if add.op == "Add" and bias is not None and bias.size in (1, weight.shape[1]):
-            if bias.size == 1 or (bias.shape[-1] == weight.shape[1] and bias.ndim <= (graph.rank(node.inputs[0]) or 0)):
-                yield node, add
+        if add.op != "Add" or bias is None:
+            continue
+        wide = bias.shape[-1:] == weight.shape[1:] and bias.ndim <= (graph.rank(node.inputs[0]) or 0)
+        if bias.size == 1 or (wide and bias.size == weight.shape[1]):
+            yield node, add
 
 
 def _merged_pads(graph: Graph) -> Graph:

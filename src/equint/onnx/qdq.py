@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
 from onnx import ModelProto, checker, helper
 
 from ..channels import clip_bounds
@@ -116,7 +117,9 @@ class _Exporter:
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
         elif not node.domain and node.op in ("Add", "Mul"):
-            inputs = [self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs]
+            inputs = [
+                self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs
+            ]
         raw = f"{out}_float" if q is not None else out
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(raw, *node.outputs[1:])))
         if q is not None:
@@ -237,5 +240,3 @@ def _on_grid(bound: Array, q: QParams) -> Array:
 
 def _inside(q: QParams, lo: Array, hi: Array) -> bool:
     return bool(np.all(_on_grid(lo, q) <= q.qmin) and np.all(_on_grid(hi, q) >= q.qmax))
-
-

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import EquintError
 from ..model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
@@ -19,8 +20,12 @@ from .writer import to_proto
 
 OLDEST, NATIVE = 7, 13
 FOLDABLE_BYTES = 1 << 28
-_ALREADY_INTEGER = frozenset("QuantizeLinear DequantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger".split())
-_NEVER_FOLDED = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial".split())
+_ALREADY_INTEGER = frozenset(
+    ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
+)
+_NEVER_FOLDED = frozenset(
+    ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"]
+)
 
 
 def read(source: str | os.PathLike[str] | ModelProto) -> Model:
@@ -76,7 +81,9 @@ def _load(path: Path) -> ModelProto:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise EquintError(f"{path}: external data is missing or damaged ({reason}); copy it beside the model") from error
+        raise EquintError(
+            f"{path}: external data is missing or damaged ({reason}); copy it beside the model"
+        ) from error
     return proto
 
 
@@ -118,13 +125,12 @@ def _decode(proto: ModelProto, label: str) -> Graph:
         captured = tuple(dict.fromkeys(_captured(node.attribute)))
         nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
     infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-    names = lambda values: tuple(v.name for v in values)  # noqa: E731
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     return Graph(
         tuple(nodes),
         {n: frozen(a) for n, a in consts.items()},
-        tuple(n for n in names(proto.graph.input) if n not in consts),
-        names(proto.graph.output),
+        tuple(i.name for i in proto.graph.input if i.name not in consts),
+        tuple(o.name for o in proto.graph.output),
         {i.name: shape for i in infos if (shape := _shape(i)) is not None},
         {i.name: dtype for i in infos if (dtype := _dtype(i))},
         opset,
@@ -201,7 +207,9 @@ def infer_shapes(graph: Graph) -> Graph:
     proto = to_proto(graph, weightless=True)
     foreign = {o for node in graph.nodes if node.domain for o in node.outputs}
     proto.graph.value_info.extend(
-        helper.make_tensor_value_info(o, helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])), graph.shapes.get(o))
+        helper.make_tensor_value_info(
+            o, helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])), graph.shapes.get(o)
+        )
         for o in foreign
         if o in graph.dtypes
     )
@@ -285,7 +293,12 @@ def _without_identity(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = replace(node, inputs=tuple(source.get(i, i) for i in node.inputs))
         idle = node.op == "Identity" or (node.op == "Dropout" and not any(node.outputs[1:]))
-        if idle and not node.domain and node.outputs[0] not in graph.outputs and not _is_captured(graph, node.outputs[0]):
+        if (
+            idle
+            and not node.domain
+            and node.outputs[0] not in graph.outputs
+            and not _is_captured(graph, node.outputs[0])
+        ):
             source[node.outputs[0]] = node.inputs[0]
         else:
             nodes.append(node)

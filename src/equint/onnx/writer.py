@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -53,9 +54,7 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
 def model_proto(graph: onnx.GraphProto, opset: int, domains: dict[str, int] | Any) -> ModelProto:
     """Wrap a graph with its operator sets; the IR version is the oldest that has them."""
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in domains.items() if d)]
-    return helper.make_model(
-        graph, opset_imports=opsets, producer_name="equint", ir_version=8 if opset <= 18 else 10
-    )
+    return helper.make_model(graph, opset_imports=opsets, producer_name="equint", ir_version=8 if opset <= 18 else 10)
 
 
 def value_info(graph: Graph, name: Name) -> ValueInfoProto:

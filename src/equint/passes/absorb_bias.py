@@ -103,5 +103,3 @@ def _receive(model: Model, editor: Editor, layer: Layer, c: Array) -> None:
 
 def _shifted(view: View | None, shift: Array) -> View:
     return View(np.ones_like(shift), shift) if view is None else View(view.scale, view.offset + shift)
-
-

@@ -46,17 +46,14 @@ class CorrectBias:
             if grid is None:
                 continue
             if x is None:
-                facts = {"why": "nothing is known of its input's mean"}
-                events.append(Event("bias not corrected", layer.name, facts, "correct_bias", warning=True))
+                why = {"why": "nothing is known of its input's mean"}
+                events.append(Event("bias not corrected", layer.name, why, "correct_bias", warning=True))
                 continue
-            bias = self._corrected(model, layer, grid, x)
-            draft = Editor(model.graph)
-            draft.set(layer.node, 2, bias, f"{layer.y}_bias")
-            redone = replace(model, graph=draft.done())
-            refit = fitted(redone, _with_bias(redone, layer), grid, qparams, self.bias_bits, events)
+            bias = _corrected(model.graph, layer, grid, x)
+            refit = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, events)
             if refit is not grid:
                 qparams[layer.weight] = refit
-                bias = self._corrected(model, layer, refit, x)
+                bias = _corrected(model.graph, layer, refit, x)
             editor.set(layer.node, 2, bias, f"{layer.y}_bias")
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
@@ -64,9 +61,10 @@ class CorrectBias:
         done = Event("corrected biases", "", facts, "correct_bias")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
 
-    def _corrected(self, model: Model, layer: Layer, grid: QParams, x: Moments) -> Array:
-        bias = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-        return (bias - mean_error(model.graph, layer, grid, x)).astype(np.float32)
+
+def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
+    bias = np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
+    return (bias - mean_error(graph, layer, grid, x)).astype(np.float32)
 
 
 def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
@@ -75,9 +73,4 @@ def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
     error = layer.unpack(fake_quantize(weight, grid) - weight).astype(np.float64)
     g, o, i, _ = error.shape
     expected = expected_input(graph, layer, x).reshape(g, i)
-    return np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected).reshape(-1)
-
-
-def _with_bias(model: Model, layer: Layer) -> Layer:
-    node = model.graph.producer[layer.y]
-    return replace(layer, node=node, bias=node.inputs[2])
+    return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)

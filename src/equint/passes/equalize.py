@@ -68,14 +68,16 @@ class Equalize:
                 stretched[group.classes] = held
                 count = int(np.sum(scales[group.classes] < held))
                 if count:
-                    facts = {"channels": count, "of": int(group.classes.size)}
-                    events.append(Event("held back channels that would set a range", group.tensors[0], facts, "equalize"))
+                    held_back = {"channels": count, "of": int(group.classes.size)}
+                    events.append(
+                        Event("held back channels that would set a range", group.tensors[0], held_back, "equalize")
+                    )
             if events:
                 least = np.maximum(least, np.minimum(stretched, self.max_scale))
                 scales, more, moved = self._swept(ranges, channels, reach, np.maximum(scales, least), least)
                 sweeps += more
         free = np.concatenate([g.classes for g in channels.groups])
-        facts = {
+        facts: dict[str, float] = {
             "groups": len(channels.groups),
             "channels": int(free.size),
             "left at 1": int(np.sum(scales[free] == 1)),
@@ -112,8 +114,9 @@ def _unevenness(steps: Array) -> float:
 def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array, Array]:
     """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead.
 
-    κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead giver counts κ·a where its bias still puts
-    something out; what is dead otherwise counts the mean of its side, so that the other side is tamed.
+    κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead
+    giver counts κ·a where its bias still puts something out; what is dead otherwise counts the mean of
+    its side, so that the other side is tamed.
     """
     living, read = (given > 0) & (reach > DEAD * reach.max(initial=0.0)), taken > 0
     if not living.any() or not read.any():
@@ -121,7 +124,9 @@ def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array,
     stand_in = _geometric_mean(given[living] / reach[living]) * reach
     mixed = np.where(given > 0, given, 1.0) ** (1 - share) * np.where(living, stand_in, 1.0) ** share
     dead = np.where(reach > 0, stand_in, _geometric_mean(given[living]))
-    return np.where(living, mixed, np.where(given > 0, given, dead)), np.where(read, taken, _geometric_mean(taken[read]))
+    return np.where(living, mixed, np.where(given > 0, given, dead)), np.where(
+        read, taken, _geometric_mean(taken[read])
+    )
 
 
 def _geometric_mean(values: Array) -> float:

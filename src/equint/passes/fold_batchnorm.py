@@ -96,9 +96,9 @@ def _constant_affine(graph: Graph, node: Node, channels: int, rank: int, axis: i
     shape = (1,) * (rank - value.ndim) + value.shape
     if len(shape) > rank or any(n != 1 for d, n in enumerate(shape) if d != axis % rank):
         return None
-    value = np.broadcast_to(value.reshape(-1), (channels,)) if value.size in (1, channels) else None
-    if value is None:
+    if value.size not in (1, channels):
         return None
+    value = np.broadcast_to(value.reshape(-1), (channels,))
     one, zero = np.ones(channels), np.zeros(channels)
     if node.op in ("Mul", "Div"):
         return (value if node.op == "Mul" else 1 / value), zero
@@ -156,7 +156,9 @@ def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
         if affine is None or not users or node.outputs[0] in graph.outputs:
             continue
         takers = [as_layer(graph, user) for user in users]
-        exact = all(t is not None and t.x_axis in (1, -1) and (not pads_zero(t) or not np.any(affine[1])) for t in takers)
+        exact = all(
+            t is not None and t.x_axis in (1, -1) and (not pads_zero(t) or not np.any(affine[1])) for t in takers
+        )
         ranked = all(t is None or t.x_axis == 1 or graph.rank(t.x) == 2 for t in takers)
         if not exact or not ranked:
             continue
@@ -201,7 +203,10 @@ def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> 
             editor.swap(node, [Node("Conv", (node.inputs[0], w, b), node.outputs, attrs, node.name)])
             folded["as depthwise"] += 1
         else:
-            w, b = editor.add_const(f"{stem}_scale", aligned(a, 1, rank)), editor.add_const(f"{stem}_shift", aligned(c, 1, rank))
+            w, b = (
+                editor.add_const(f"{stem}_scale", aligned(a, 1, rank)),
+                editor.add_const(f"{stem}_shift", aligned(c, 1, rank)),
+            )
             scaled = graph.fresh(f"{stem}_scaled")
             editor.swap(node, [Node("Mul", (node.inputs[0], w), (scaled,)), Node("Add", (scaled, b), node.outputs)])
             folded["as Mul and Add"] += 1

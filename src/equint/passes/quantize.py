@@ -85,7 +85,7 @@ def _activations(model: Model, spec: QSpec, events: list[Event]) -> dict[Name, Q
             events += [Event("stays float: nothing tells its range", t, {}, "quantize", warning=True) for t in tensors]
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
-        grid = choose_qparams(np.float64(lo), np.float64(hi), spec)
+        grid = choose_qparams(lo, hi, spec)
         qparams |= dict.fromkeys(tensors, grid)
     for name in placement.operands:
         value = model.graph.consts[name]
@@ -107,23 +107,24 @@ def _weights(
         if spec.granularity == "channel" and layer.out_axis() is None:
             events.append(Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize"))
         grid = grids.get(layer.weight) or weight_grid(layer, weight, spec)
-        grids[layer.weight] = fitted(model, layer, grid, activations, bias_bits, events)
+        bias = model.graph.consts[layer.bias] if layer.bias else None
+        grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), bias_bits, events)
     return grids
 
 
 def fitted(
-    model: Model,
-    layer: Layer,
-    grid: QParams,
-    activations: Mapping[Name, QParams],
-    bias_bits: int,
-    events: list[Event],
+    layer: Layer, grid: QParams, bias: Array | None, x: QParams | None, bias_bits: int, events: list[Event]
 ) -> QParams:
-    """The weight grid with its scale raised where the layer's bias would overflow `bias_bits`."""
-    x = activations.get(layer.x)
-    if x is None or layer.bias is None:
+    """The weight grid, its scale raised where the layer's bias would overflow `bias_bits`.
+
+    Args:
+        bias: `(O,)` real units, or None.
+        x: grid of the layer's input, or None where that stays float.
+        events: gets one event where the scale is raised.
+    """
+    if x is None or bias is None:
         return grid
-    scale = fit_bias(grid.scale, model.graph.consts[layer.bias].reshape(-1), float(x.scale), bias_bits)
+    scale = fit_bias(grid.scale, bias.reshape(-1), float(x.scale), bias_bits)
     raised = scale > grid.scale
     if not np.any(raised):
         return grid

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
+
 from onnx import ModelProto, helper
 
 from ..errors import EquintError

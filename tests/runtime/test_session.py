@@ -1,0 +1,144 @@
+"""Sessions run what they are given, on what they are given, and say in one line what does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from handwritten import network, normal
+from nets import random_network, run, sample
+
+from equint.errors import EquintError
+from equint.runtime.session import Session, random_inputs
+
+W = normal(4, 3, 3, 3)
+PROTO = network("a = Conv(x, w) b = Relu(a) y = Neg(b)", w=W)
+X = normal(2, 3, 8, 8, scale=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    onnx.save(PROTO, path)
+    return path
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_run(optimized: bool) -> None:
+    for seed in range(5):
+        proto = random_network(seed)
+        x = sample(proto)
+        (found,) = Session(proto, optimized).run(x).values()
+        (wanted,) = run(proto, x)
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_from_model_path_and_string(path: Path) -> None:
+    y = Session(PROTO).run(X)["y"]
+    for source in (path, str(path)):
+        np.testing.assert_array_equal(Session(source).run(X)["y"], y)
+
+
+def test_description() -> None:
+    session = Session(PROTO)
+    assert (session.inputs, session.outputs) == (("x",), ("y",))
+    assert session.shapes == {"x": ["N", 3, 8, 8]}
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_taps(path: Path, from_file: bool) -> None:
+    values = Session(path if from_file else PROTO, taps=["a", "b", "y"]).run(X)
+    assert sorted(values) == ["a", "b", "y"]
+    np.testing.assert_array_equal(values["b"], np.maximum(values["a"], 0))
+    np.testing.assert_array_equal(values["y"], -values["b"])
+
+
+def test_tapping_leaves_the_model_alone() -> None:
+    before = PROTO.SerializeToString()
+    Session(PROTO, taps=["a"])
+    assert PROTO.SerializeToString() == before
+
+
+def test_taps_survive_optimization() -> None:
+    values = Session(PROTO, optimized=True, taps=["a"]).run(X)
+    np.testing.assert_allclose(values["a"], Session(PROTO, taps=["a"]).run(X)["a"], atol=1e-5)
+
+
+def test_plain_sessions_are_not_optimized(tmp_path: Path) -> None:
+    """Two roundings that an optimizer would take for one."""
+    body = "q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) r = QuantizeLinear(a, s, z) y = DequantizeLinear(r, s, z)"
+    proto = network(body, s=np.float32(0.5), z=np.uint8(128))
+    values = Session(proto, taps=["q", "r"]).run(X)
+    np.testing.assert_array_equal(values["q"], values["r"])
+
+
+def test_several_inputs() -> None:
+    proto = network("y = Add(x, z)", inputs="float[N,3] x, float[N,3] z", output="float[N,3] y")
+    x, z = normal(2, 3), normal(2, 3, seed=2)
+    np.testing.assert_array_equal(Session(proto).run({"z": z, "x": x})["y"], x + z)
+
+
+def test_external_data(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save_model(network("a = Conv(x, w) y = Relu(a)", w=W), path, save_as_external_data=True, location="w.bin",
+                    size_threshold=0)  # fmt: skip
+    y = Session(path).run(X)["y"]
+    np.testing.assert_array_equal(np.maximum(Session(path, taps=["a"]).run(X)["a"], 0), y)
+
+
+def one_line(error: pytest.ExceptionInfo[EquintError], *parts: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+def test_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.onnx", tmp_path):
+        for taps in ([], ["a"]):
+            with pytest.raises(EquintError) as error:
+                Session(path, taps=taps)
+            one_line(error, str(path), "no such file")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08"])
+def test_no_model(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(EquintError) as error:
+        Session(path)
+    one_line(error, str(path), "cannot load")
+
+
+def test_unknown_operator() -> None:
+    with pytest.raises(EquintError) as error:
+        Session(network("y = acme.Blur (x)"))
+    one_line(error, "Blur")
+
+
+def test_unknown_tap() -> None:
+    with pytest.raises(EquintError) as error:
+        Session(PROTO, taps=["nothing"])
+    one_line(error, "nothing")
+
+
+@pytest.mark.parametrize("x", [X[:, :2], X[0], X.astype(np.float64)], ids=["channels", "rank", "type"])
+def test_input_that_does_not_fit(path: Path, x: object) -> None:
+    with pytest.raises(EquintError) as error:
+        Session(path).run(x)  # type: ignore[arg-type]
+    one_line(error, str(path), "does not run on this input")
+
+
+def test_unknown_input() -> None:
+    with pytest.raises(EquintError):
+        Session(PROTO).run({"z": X})
+
+
+def test_random_inputs() -> None:
+    proto = network("y = Add(x, z)", inputs="float[N,3,H,32] x, float[N,1,1,1] z")
+    found = random_inputs(Session(proto), 4)
+    assert {name: a.shape for name, a in found.items()} == {"x": (4, 3, 64, 32), "z": (4, 1, 1, 1)}
+    assert {a.dtype for a in found.values()} == {np.dtype(np.float32)}
+    again, other = random_inputs(Session(proto), 4), random_inputs(Session(proto), 4, seed=1)
+    np.testing.assert_array_equal(found["x"], again["x"])
+    assert (found["x"] != other["x"]).any()
+    assert Session(proto).run(found)["y"].shape == (4, 3, 64, 32)
