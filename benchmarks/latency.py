@@ -20,14 +20,15 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.preprocess import quant_pre_process
 
 import equint
+from equint.model import Array
 
 
-class _Noise(CalibrationDataReader):  # type: ignore[misc]
+class _Noise(CalibrationDataReader):
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.feeds = iter([{"input": rng.normal(size=(1, 3, 224, 224)).astype(np.float32)} for _ in range(4)])
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[type-arg]
+    def get_next(self) -> dict[str, Array] | None:
         return next(self.feeds, None)
 
 

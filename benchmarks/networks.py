@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from equint.model import Array
+
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, blocks and stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""
 
@@ -19,15 +21,24 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.consts: list[onnx.TensorProto] = []
 
-    def const(self, name: str, value: np.ndarray) -> str:  # type: ignore[type-arg]
+    def const(self, name: str, value: Array) -> str:
         self.consts.append(numpy_helper.from_array(value.astype(np.float32), name))
         return name
 
     def conv(self, x: str, name: str, i: int, o: int, k: int = 1, stride: int = 1, group: int = 1) -> str:
         fan_in = i // group * k * k
         w = self.const(f"{name}.weight", self.rng.normal(0, (2 / fan_in) ** 0.5, (o, i // group, k, k)))
-        attrs = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4, "group": group}
-        self.nodes.append(helper.make_node("Conv", [x, w], [f"{name}.conv"], f"{name}.conv", **attrs))
+        node = helper.make_node(
+            "Conv",
+            [x, w],
+            [f"{name}.conv"],
+            f"{name}.conv",
+            kernel_shape=[k, k],
+            strides=[stride] * 2,
+            pads=[k // 2] * 4,
+            group=group,
+        )
+        self.nodes.append(node)
         stats = {
             "gamma": np.exp(self.rng.normal(-0.3, 0.6, o)),
             "beta": self.rng.normal(0.2, 0.5, o),
@@ -63,9 +74,9 @@ def mobilenet_v2(seed: int = 0, classes: int = 1000) -> onnx.ModelProto:
     x = net.relu6(net.conv(x, "head", channels, 1280))
     net.nodes.append(helper.make_node("GlobalAveragePool", [x], ["pool"], "pool"))
     net.nodes.append(helper.make_node("Flatten", ["pool"], ["flat"], "flat"))
-    w = net.const("classifier.weight", net.rng.normal(0, 0.03, (classes, 1280)))
-    b = net.const("classifier.bias", np.zeros(classes))
-    net.nodes.append(helper.make_node("Gemm", ["flat", w, b], ["output"], "classifier", transB=1))
+    weight = net.const("classifier.weight", net.rng.normal(0, 0.03, (classes, 1280)))
+    bias = net.const("classifier.bias", np.zeros(classes))
+    net.nodes.append(helper.make_node("Gemm", ["flat", weight, bias], ["output"], "classifier", transB=1))
     return _model(net, [("input", ["N", 3, 224, 224])], [("output", ["N", classes])])
 
 

@@ -82,9 +82,7 @@ class ConvBN(nn.Module):
         linear: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            cin, cout, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(cout)
         self.linear = linear
         nn.init.kaiming_normal_(self.conv.weight)
@@ -210,15 +208,11 @@ class GraphWriter:
         self.initializers: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: Tensor | float) -> str:
-        array = np.asarray(
-            value.detach().numpy() if isinstance(value, Tensor) else value, dtype=np.float32
-        )
+        array = np.asarray(value.detach().numpy() if isinstance(value, Tensor) else value, dtype=np.float32)
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(
-        self, op: str, name: str, inputs: list[str], output: str = "", **attributes: Any
-    ) -> str:
+    def node(self, op: str, name: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         """Add a node; its output tensor is named like the node unless told otherwise."""
         output = output or name
         self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))

@@ -1,0 +1,227 @@
+"""What is propagated agrees with what onnxruntime computes on many inputs of the right distribution."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from handwritten import execute, network, normal
+from hypothesis import given, settings
+from nets import networks, random_network, sample
+from numpy.typing import ArrayLike, NDArray
+from onnx import ModelProto
+from values import values
+
+from equint.layout import layers
+from equint.model import Array, Graph, Model, Moments, Node, Range
+from equint.moments import KNOWN, expected_input, propagate, reach, window
+from equint.onnx.reader import read
+from equint.passes.fold_batchnorm import FoldBatchnorm
+
+Floats = NDArray[np.float64]
+MEAN, STD = np.array([-0.5, 0.3, 2.0]), np.array([1.5, 0.7, 0.4])
+MEAN_Z, STD_Z = np.array([1.0, 0.0, -2.0]), np.array([0.5, 2.0, 1.0])
+
+
+def fields(*vectors: Floats) -> list[Floats]:
+    return [v.reshape(1, -1, 1, 1) for v in vectors]
+
+
+def channelwise(x: Array) -> tuple[Floats, Floats]:
+    axes = (0, *range(2, x.ndim))
+    return x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
+
+
+def calibrated(proto: ModelProto) -> Model:
+    """The folded network, its input known to be standard normal, which its BatchNorms agree with."""
+    model = read(proto)
+    shape = (1,) * (model.graph.rank(model.graph.inputs[0]) or 0)
+    given_input = Moments(np.zeros(shape), np.ones(shape), "given")
+    return FoldBatchnorm()(replace(model, moments={model.graph.inputs[0]: given_input}))
+
+
+@settings(max_examples=25)
+@given(networks(calibrated=True))
+def test_what_batchnorm_knows_is_true(proto: ModelProto) -> None:
+    model = calibrated(proto)
+    graph = model.graph
+    names = [n for n, m in model.moments.items() if m.source == "batchnorm" and n in graph.producer]
+    if not names:
+        return
+    for name, x in zip(names, values(model, sample(proto, 64), names), strict=True):
+        mean, std = channelwise(x)
+        scale = float(np.abs(x).max()) + 1e-3
+        np.testing.assert_allclose(model.moments[name].mean.reshape(-1), mean, atol=2e-3 * scale)
+        np.testing.assert_allclose(model.moments[name].std.reshape(-1), std, atol=2e-3 * scale)
+
+
+def test_what_follows_batchnorm_is_near() -> None:
+    """In standard deviations of the channel; not exact, because what BatchNorm puts out is not quite Gaussian."""
+    errors: list[float] = []
+    for seed in range(30):
+        proto = random_network(seed, calibrated=True, activations=["relu", "relu6", "leaky", "prelu"])
+        model = calibrated(proto)
+        sources = {n: m.source for n, m in model.moments.items()}
+        makers = [n for n in model.graph.nodes if n.op in ("Relu", "Clip", "LeakyRelu", "PRelu")]
+        names = [n.outputs[0] for n in makers if sources.get(n.inputs[0]) == "batchnorm"]
+        for name, x in zip(names, values(model, sample(proto, 64), names) if names else [], strict=True):
+            mean, std = channelwise(x)
+            live = std > 1e-3
+            errors += list((np.abs(model.moments[name].mean.reshape(-1) - mean)[live] / std[live]))
+    assert len(errors) > 300
+    assert np.median(errors) < 0.03
+    assert np.quantile(errors, 0.95) < 0.2
+
+
+SINGLE: dict[str, tuple[str, dict[str, ArrayLike]]] = {
+    "Relu": ("y = Relu(x)", {}),
+    "Clip": ("y = Clip(x, lo, hi)", {"lo": 0.0, "hi": 1.0}),
+    "Clip below": ("y = Clip(x, lo)", {"lo": -0.25}),
+    "LeakyRelu": ("y = LeakyRelu <alpha = 0.2> (x)", {}),
+    "PRelu": ("y = PRelu(x, c)", {"c": np.array([0.5, -0.2, 0.1]).reshape(3, 1, 1)}),
+    "Sigmoid": ("y = Sigmoid(x)", {}),
+    "Tanh": ("y = Tanh(x)", {}),
+    "HardSigmoid": ("y = HardSigmoid <alpha = 0.4, beta = 0.3> (x)", {}),
+    "HardSwish": ("y = HardSwish(x)", {}),
+    "Elu": ("y = Elu <alpha = 0.7> (x)", {}),
+    "Softplus": ("y = Softplus(x)", {}),
+    "Exp": ("y = Exp(x)", {}),
+    "Abs": ("y = Abs(x)", {}),
+    "Neg": ("y = Neg(x)", {}),
+    "Gelu": ("y = Gelu(x)", {}),
+    "Mish": ("y = Mish(x)", {}),
+    "SiLU": ("s = Sigmoid(x) y = Mul(x, s)", {}),
+    "HardSwish by hand": ("s = HardSigmoid <alpha = 0.166667> (x) y = Mul(s, x)", {}),
+    "gate": ("s = Sigmoid(z) y = Mul(x, s)", {}),
+    "Add": ("y = Add(x, z)", {}),
+    "Sub": ("y = Sub(x, z)", {}),
+    "Sum": ("r = Relu(z) y = Sum(x, r, c)", {"c": 0.5}),
+    "Add constant": ("y = Add(c, x)", {"c": np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)}),
+    "Sub from constant": ("y = Sub(c, x)", {"c": np.array([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)}),
+    "Mul constant": ("y = Mul(x, c)", {"c": -2.0}),
+    "Div constant": ("y = Div(x, c)", {"c": -2.0}),
+    "Max constant": ("y = Max(x, c)", {"c": np.array([0.0, 0.5, 2.0]).reshape(3, 1, 1)}),
+    "Min constant": ("y = Min(x, c)", {"c": 0.5}),
+    "Concat": ("r = Relu(z) y = Concat <axis = 1> (x, r)", {}),
+    "Split": ("a, y = Split <axis = 1> (x, s)", {"s": [1, 2]}),
+    "Transpose": ("y = Transpose <perm = [0, 1, 3, 2]> (x)", {}),
+    "Resize": ("y = Resize(x, , c)", {"c": [1.0, 1.0, 2.0, 2.0]}),
+    "DepthToSpace": ("a = Concat <axis = 1> (x, z, x, z) y = DepthToSpace <blocksize = 2> (a)", {}),
+    "DepthToSpace CRD": ('a = Concat <axis = 1> (x, z, x, z) y = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', {}),
+    "Conv": ("y = Conv(x, w, b)", {"w": normal(4, 3, 3, 3), "b": normal(4)}),
+    "Conv strided": ("y = Conv <group = 3, strides = [2, 2]> (x, w)", {"w": normal(6, 1, 2, 2)}),
+    "ConvTranspose": ("y = ConvTranspose <strides = [2, 2]> (x, w)", {"w": normal(3, 4, 2, 2)}),
+    "Gemm": ("a = Slice(x, i, j, k) f = Flatten(a) y = Gemm(f, w)", {
+        "w": normal(3, 5), "i": [0, 0], "j": [1, 1], "k": [2, 3],
+    }),
+}  # fmt: skip
+
+
+def described(body: str, consts: dict[str, ArrayLike], n: int = 1500) -> tuple[Graph, dict[str, Moments], list[Array]]:
+    """A graph of two Gaussian inputs, what is known of them, and draws."""
+    inputs = f"float[{n},3,8,8] x, float[{n},3,8,8] z"
+    proto = network(body, inputs=inputs, output="float[] y", opset=20, ir=9, **consts)
+    rng = np.random.default_rng(0)
+    known, draws = {}, []
+    for name, mean, std in (("x", *fields(MEAN, STD)), ("z", *fields(MEAN_Z, STD_Z))):
+        known[name] = Moments(mean, std, "given")
+        draws.append((mean + std * rng.standard_normal((n, 3, 8, 8))).astype(np.float32))
+    return read(proto).graph, known, execute(proto, *draws)
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_one_operator_against_simulation(case: str) -> None:
+    graph, known, (y,) = described(*SINGLE[case])
+    found = propagate(graph, known)[graph.outputs[0]]
+    assert found.mean.ndim == y.ndim
+    mean, std = channelwise(y)
+    tolerance = 0.02 * std.max()
+    np.testing.assert_allclose(np.broadcast_to(found.mean.reshape(-1), mean.shape), mean, atol=tolerance)
+    np.testing.assert_allclose(np.broadcast_to(found.std.reshape(-1), std.shape), std, atol=tolerance)
+
+
+def test_a_padded_convolution_sees_zeros_at_the_border() -> None:
+    body, consts = "y = Conv <pads = [1, 1, 0, 2]> (x, w, b)", {"w": normal(4, 3, 3, 3), "b": normal(4)}
+    graph, known, (y,) = described(body, consts)
+    mean, std = channelwise(y)
+    np.testing.assert_allclose(propagate(graph, known)["y"].mean.reshape(-1), mean, atol=0.01 * std.max())
+
+
+def test_a_bound_for_each_channel() -> None:
+    node = Node("Clip", ("x", "lo", "hi"), ("y",))
+    bounds = {"lo": np.float32(0), "hi": np.array([0.5, 1.0, 6.0], np.float32).reshape(1, 3, 1, 1)}
+    mean, std = fields(MEAN, STD)
+    found = propagate(Graph((node,), bounds, ("x",), ("y",)), {"x": Moments(mean, std, "given")})["y"]
+    draws = mean + std * np.random.default_rng(0).standard_normal((200_000, 3, 1, 1))
+    measured = channelwise(np.clip(draws, 0, bounds["hi"]))
+    np.testing.assert_allclose(found.mean.reshape(-1), measured[0], atol=0.01)
+    np.testing.assert_allclose(found.std.reshape(-1), measured[1], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = AveragePool <kernel_shape = [2, 2]> (x)",
+        "y = GlobalAveragePool(x)",
+        "y = ReduceMean <keepdims = 0> (x, c)",
+    ],
+)
+def test_averaging_keeps_the_mean(body: str) -> None:
+    graph, known, (y,) = described(body, {"c": [2, 3]} if "Reduce" in body else {})
+    found = propagate(graph, known)["y"]
+    np.testing.assert_allclose(found.mean.reshape(-1), MEAN, rtol=1e-12)
+    assert found.mean.ndim == y.ndim
+    assert np.all(found.std.reshape(-1) < STD)
+
+
+def test_windows_by_hand() -> None:
+    graph = described("a = MaxPool <kernel_shape = [2, 3]> (x) y = GlobalMaxPool(a)", {})[0]
+    assert [window(graph, node) for node in graph.nodes] == [6, 7 * 6]
+
+
+def test_what_is_known_is_kept_and_the_unknown_stays_unknown() -> None:
+    graph, known, _ = described("a = Relu(x) b = Softsign(a) y = Relu(b)", {})
+    fixed = Moments(*fields(MEAN, STD), "batchnorm")
+    found = propagate(graph, {**known, "a": fixed})
+    assert found["a"] is fixed
+    assert "y" not in found
+    stale = replace(fixed, source="propagated")
+    np.testing.assert_array_equal(propagate(graph, {**known, "a": stale})["a"].mean, propagate(graph, known)["a"].mean)
+
+
+def test_a_layer_behind_flatten_expects_each_channel_as_often_as_it_has_positions() -> None:
+    graph, known, _ = described("f = Flatten(x) y = Gemm(f, w)", {"w": normal(192, 2)}, n=1)
+    moments = propagate(graph, known)
+    (layer,) = layers(graph)
+    np.testing.assert_allclose(expected_input(graph, layer, moments[layer.x]), np.repeat(MEAN, 64))
+
+
+BOUNDED = [c for c in SINGLE if c.split()[0] in KNOWN | {"Relu", "Clip", "LeakyRelu", "PRelu", "Max", "Min"}]
+
+
+@pytest.mark.parametrize("case", [*BOUNDED, "SiLU", "gate", "Concat", "Split", "DepthToSpace", "Mul constant"])
+def test_nothing_leaves_its_reach(case: str) -> None:
+    """As long as the inputs stay within the three standard deviations that they are said to reach."""
+    body, consts = SINGLE[case]
+    graph, known, _ = described(body, consts, n=200)
+    rng = np.random.default_rng(0)
+    draws = [
+        (known[i].mean + known[i].std * np.clip(rng.normal(size=(200, 3, 8, 8)), -3, 3)).astype(np.float32)
+        for i in ("x", "z")
+    ]
+    shape = f"float[200,3,8,8] x, float[200,3,8,8] z"
+    (y,) = execute(network(body, inputs=shape, output="float[] y", opset=20, ir=9, **consts), *draws)
+    ranges = {n: Range(m.mean - 3 * m.std, m.mean + 3 * m.std) for n, m in known.items()}
+    found = reach(graph, propagate(graph, known), ranges, 3.0)[graph.outputs[0]]
+    lo, hi = (np.broadcast_to(end, y.shape) for end in (found.lo, found.hi))
+    slack = 1e-2 * float(np.max(hi - lo))
+    assert np.all(y >= lo - slack)
+    assert np.all(y <= hi + slack)
+    assert np.max(hi - lo) < 3 * (y.max() - y.min())
+
+
+def test_the_reach_of_a_sum_is_that_of_its_spread() -> None:
+    graph, known, _ = described("y = Add(x, z)", {}, n=1)
+    found = reach(graph, propagate(graph, known), {}, 6.0)["y"]
+    mean, std = MEAN + MEAN_Z, np.hypot(STD, STD_Z)
+    np.testing.assert_allclose(found.lo.reshape(-1), mean - 6 * std)
+    np.testing.assert_allclose(found.hi.reshape(-1), mean + 6 * std)
