@@ -1,0 +1,116 @@
+"""Imports run one way, and heavy libraries are loaded where they are used and no sooner."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import equint
+
+ROOT = Path(equint.__file__).parent
+GRAPH = {"layout", "fields", "edit", "channels", "moments", "inputs", "placement", "verify"}
+ABOVE = {"recipe", "pipeline", "api", "cli", "analysis", "evaluate", "report", "demo"}
+FORBIDDEN = {
+    "errors": {"model", "maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
+    "model": {"maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
+    "maths": {"passes", "target", "onnx", "runtime", *GRAPH, *ABOVE},
+    **dict.fromkeys(GRAPH, {"passes", "onnx", "runtime", *ABOVE}),
+    "passes": {"onnx", "runtime", *ABOVE},
+    "target": {"passes", "onnx", "runtime", *ABOVE},
+    "onnx": {"passes", "target", *ABOVE},
+    "runtime": {"passes", "target", *ABOVE},
+    "recipe": {"pipeline", "api", "cli", "onnx", "runtime"},
+    "pipeline": {"recipe", "api", "cli", "onnx", "runtime"},
+    "analysis": {"pipeline", "api", "cli"},
+    "evaluate": {"passes", "pipeline", "api", "cli"},
+    "report": {"passes", "pipeline", "api", "cli"},
+    "api": {"cli", "runtime"},
+}
+LIBRARIES = {
+    "onnx": {"onnx", "runtime"},
+    "onnxruntime": {"runtime"},
+    "PIL": {"evaluate"},
+    "typer": {"cli"},
+    "rich": {"cli", "report", "demo"},
+}
+
+
+def imports(body: list[ast.stmt], lazy: bool = True) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements that run; those in functions only if `lazy`, those for type checkers never."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from imports(node.orelse, lazy)
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for field in ("body", "orelse", "finalbody", "handlers"):
+                yield from imports(getattr(node, field, []), lazy)
+
+
+def imported(path: Path, lazy: bool = True) -> Iterator[str]:
+    """Full names of the modules that a file imports; names that are no modules included."""
+    package = ["equint", *path.relative_to(ROOT).parts[:-1]]
+    for node in imports(ast.parse(path.read_text("utf-8")).body, lazy):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else []
+        base = [*base, *([node.module] if node.module else [])]
+        yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_arrow_upwards(path: Path) -> None:
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("equint.")}
+    assert not rooms & FORBIDDEN.get(room(path), set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    for name in imported(path):
+        library = name.split(".")[0]
+        assert room(path) in LIBRARIES.get(library, {room(path)}), name
+
+
+def test_no_cycles() -> None:
+    modules = {".".join(["equint", *p.relative_to(ROOT).with_suffix("").parts]): p for p in FILES}
+    modules = {name.removesuffix(".__init__"): p for name, p in modules.items()}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for name, path in modules.items():
+        for target in imported(path, lazy=False):
+            found = target if target in modules else target.rpartition(".")[0]
+            if found in modules and found != name:
+                sorter.add(name, found)
+    sorter.prepare()  # raises CycleError, which names the modules
+
+
+def loaded(code: str) -> set[str]:
+    """Names of the libraries in memory after running `code` in a fresh interpreter."""
+    code = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_importing_equint_is_light() -> None:
+    assert not {"onnx", "onnxruntime", "PIL", "typer", "rich"} & loaded("import equint")
+
+
+def test_importing_the_library_is_light() -> None:
+    code = "from equint import quantize, load, Result"
+    assert not {"onnx", "onnxruntime", "PIL", "typer", "rich"} & loaded(code)
+
+
+def test_quantizing_needs_no_runtime() -> None:
+    code = "import equint; from equint.demo import model_path; equint.quantize(model_path(), input=(0, 1)).proto"
+    assert not {"onnxruntime", "PIL", "typer", "rich"} & loaded(code)
