@@ -1,7 +1,7 @@
 """ONNX models written by hand, as text, for the tests; and onnxruntime to compare two models.
 
-    proto = network("y = Conv <pads = [1, 1, 1, 1]> (x, w)", w=normal(4, 3, 3, 3))
-    assert_same(proto, rewritten(proto))
+proto = network("y = Conv <pads = [1, 1, 1, 1]> (x, w)", w=normal(4, 3, 3, 3))
+assert_same(proto, rewritten(proto))
 """
 
 import math
@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import ArrayLike, NDArray
+
+import onnx
 from onnx import ModelProto, numpy_helper, parser
 
 Array = NDArray[np.float32]
@@ -26,11 +27,17 @@ def normal(*shape: int, seed: int = 1, scale: float | None = None) -> Array:
 
 
 def network(
-    body: str, *, inputs: str = IMAGE, output: str = "float[N,A,B,C] y", opset: int = 17, ir: int = 8, rest: str = "",
+    body: str,
+    *,
+    inputs: str = IMAGE,
+    output: str = "float[N,A,B,C] y",
+    opset: int = 17,
+    ir: int = 8,
+    rest: str = "",
     **consts: ArrayLike,
-) -> ModelProto:  # fmt: skip
+) -> ModelProto:
     """A model of ONNX's text form: one node a line; `rest` holds local functions; double numbers become floats."""
-    domains = {match for match in re.findall(r"= (\w+)\.\w+ ", body)}
+    domains = set(re.findall(r"= (\w+)\.\w+ ", body))
     sets = ", ".join([f'"" : {opset}', *(f'"{d}" : 1' for d in sorted(domains))])
     text = f"<ir_version: {ir}, opset_import: [{sets}]> net ({inputs}) => ({output}) {{ {body} }} {rest}"
     model = parser.parse_model(text)

@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from handwritten import execute, network, normal
-from nets import random_network, run, sample
 
 import equint
+import onnx
 from equint import EquintError, load, quantize
 from equint.demo import model_path
 from equint.evaluate.data import Card
 from equint.model import Model
 from equint.recipe import built_in, recipe
 from equint.target import TARGETS, Target, target
+from handwritten import execute, network, normal
+from nets import random_network, run, sample
 
 DEMO = onnx.load(model_path())
 
 
 def same(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:
-    return a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
+    return bool(a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True))
 
 
 # Sources
@@ -84,7 +84,9 @@ def test_recipes_and_targets(name: str, on: str | None) -> None:
     assert (result.recipe, result.target) == (name, on or recipe(name).target)
     assert result.level == recipe(name).level
     per_channel = {q.axis for q in result.model.qparams.values()} - {None}
-    assert bool(per_channel) == (recipe(name).weight.get("granularity", target(result.target).weight.granularity) == "channel")
+    assert bool(per_channel) == (
+        recipe(name).weight.get("granularity", target(result.target).weight.granularity) == "channel"
+    )
 
 
 @pytest.mark.parametrize("on", TARGETS, ids=lambda t: t.name)
@@ -101,8 +103,10 @@ def test_default() -> None:
 
 def test_recipe_from_file_and_value(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('[[passes]]\npass = "fold_batchnorm"\n[[passes]]\npass = "activation_ranges"\nn = 4.0\n'
-                    '[[passes]]\npass = "quantize"\n')  # fmt: skip
+    path.write_text(
+        '[[passes]]\npass = "fold_batchnorm"\n[[passes]]\npass = "activation_ranges"\nn = 4.0\n'
+        '[[passes]]\npass = "quantize"\n'
+    )
     by_file, by_value = quantize(DEMO, path, input=(0, 1)), quantize(DEMO, recipe(path), input=(0, 1))
     assert by_file.recipe == "mine"
     assert same(by_file.proto, by_value.proto)

@@ -1,15 +1,12 @@
 """Any scales of the free classes leave a network's outputs as they were, and the classes are those one expects."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from handwritten import network, normal
 from hypothesis import given, settings
-from nets import Net, networks, random_network, sample
 from numpy.typing import NDArray
-from onnx import ModelProto
-from values import assert_close, values
 
 from equint.channels import Channels, rescale, solve
 from equint.layout import layers
@@ -17,6 +14,10 @@ from equint.model import Array, Model, Moments, Range
 from equint.onnx.reader import read
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
+from handwritten import network, normal
+from nets import Net, networks, random_network, sample
+from onnx import ModelProto
+from values import assert_close, values
 
 
 def random_scales(channels: Channels, seed: int = 0) -> NDArray[np.float64]:
@@ -101,16 +102,16 @@ BETWEEN = [  # what stands between a layer of four channels and the next, and ho
 
 @pytest.mark.parametrize(("body", "free"), BETWEEN)
 def test_every_operator_keeps_the_function(body: str, free: int) -> None:
-    consts = {
-        "four": np.array([0.5, -1.0, 2.0, 0.25]).reshape(4, 1, 1), "one": 0.3, "zero": 0.0, "doubled": [1.0, 1.0, 2.0, 2.0],
-        "x4": normal(2, 4, 8, 2), "w1": normal(4, 3, 1, 1), "b1": normal(4),
+    floats: dict[str, Any] = {
+        "four": np.array([0.5, -1.0, 2.0, 0.25]).reshape(4, 1, 1), "one": 0.3, "zero": 0.0,
+        "doubled": [1.0, 1.0, 2.0, 2.0], "x4": normal(2, 4, 8, 2), "w1": normal(4, 3, 1, 1), "b1": normal(4),
     }  # fmt: skip
-    ints = {
+    ints: dict[str, Any] = {
         "ones": [2, 2], "i1": [1], "i3": [3], "grouped": [0, 2, 2, 8, 8], "flat": [0, 4, 8, 8],
         "pads": [0, 0, 1, 2, 0, 0, 0, 1], "more": [0, 1, 0, 0, 0, 2, 0, 0],
     }  # fmt: skip
     start = f"a = Conv(x, w1, b1) {body}"
-    every = {**{k: np.asarray(v, np.float32) for k, v in consts.items()}, **ints}
+    every = {**{k: np.asarray(v, np.float32) for k, v in floats.items()}, **ints}
     draft = network(start, output="float[] h", inputs="float[2,3,8,8] x", **every)
     shape = values(read(draft), sample(draft))[0].shape
     if len(shape) == 4:

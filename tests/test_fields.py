@@ -7,13 +7,13 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from handwritten import execute, network
 from hypothesis import given, settings
 from numpy.typing import ArrayLike, NDArray
 
 from equint.fields import aligned, collapsed, moved, pad_widths, per_channel, stacked
 from equint.model import Graph, Node
 from equint.onnx.reader import read
+from handwritten import execute, network
 
 BIG = np.iinfo(np.int64).max
 MOVED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, ArrayLike]]] = {
@@ -56,7 +56,7 @@ def numbered(shape: tuple[int, ...]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("case", MOVED)
 def test_moves_as_onnxruntime_moves(case: str) -> None:
     body, size, shape, ints = MOVED[case]
-    consts = {name: np.asarray(value, np.int64) for name, value in ints.items()}
+    consts: dict[str, Any] = {name: np.asarray(value, np.int64) for name, value in ints.items()}
     dims = ",".join("N" if d == 0 and shape[0] == 1 else str(n) for d, n in enumerate(size))
     outputs = ["y", "z"] if body.startswith("Split") else ["y"]
     typed = ", ".join(f"float[] {o}" for o in outputs)
@@ -115,12 +115,18 @@ def test_reshapes_as_numpy_reshapes(case: tuple[tuple[int, ...], ...], batch: bo
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(("N", 6, "H", "W"), ("N", None)), (("N", 6, 4), ("M", 3, 4)), (None, ("N", 6)), (("N", 6, 4, 4), ("N", "A", "B"))],
+    [
+        (("N", 6, "H", "W"), ("N", None)),
+        (("N", 6, 4), ("M", 3, 4)),
+        (("N", 6, 4, 4), ("N", "A", "B")),
+        (None, ("N", 6)),
+    ],
 )
 def test_a_reshape_of_unknown_sizes_is_not_guessed(before: Any, after: Any) -> None:
     node = Node("Reshape", ("x", "s"), ("y",))
     shapes = {k: s for k, s in {"x": before, "y": after}.items() if s is not None}
-    assert moved(Graph((node,), {}, ("x",), ("y",), shapes), node, numbered((1, 6, 1, 1)[: len(before or "four")])) is None
+    field = numbered((1, 6, 1, 1)[: len(before or "four")])
+    assert moved(Graph((node,), {}, ("x",), ("y",), shapes), node, field) is None
 
 
 def test_padding_holds_the_filling() -> None:
@@ -141,9 +147,7 @@ def test_padding_holds_the_filling() -> None:
         (1, [(2, 3, 4), (2, 2, 4), (2, 1, 4)], [(1, 3, 4), (1, 1, 1), (1, 1, 4)]),
     ],
 )
-def test_stacks_as_numpy_concatenates(
-    axis: int, shapes: list[tuple[int, ...]], fields: list[tuple[int, ...]]
-) -> None:
+def test_stacks_as_numpy_concatenates(axis: int, shapes: list[tuple[int, ...]], fields: list[tuple[int, ...]]) -> None:
     names = [f"x{k}" for k in range(len(shapes))]
     node = Node("Concat", tuple(names), ("y",), {"axis": axis})
     graph = Graph((node,), {}, tuple(names), ("y",), {n: ("N", *s[1:]) for n, s in zip(names, shapes, strict=True)})

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "errors": {"model", "maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
     "model": {"maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
     "maths": {"passes", "target", "onnx", "runtime", *GRAPH, *ABOVE},
-    **dict.fromkeys(GRAPH, {"passes", "onnx", "runtime", *ABOVE}),
+    **{name: {"passes", "onnx", "runtime", *ABOVE} for name in GRAPH},
     "passes": {"onnx", "runtime", *ABOVE},
     "target": {"passes", "onnx", "runtime", *ABOVE},
     "onnx": {"passes", "target", *ABOVE},

@@ -5,14 +5,14 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from handwritten import network, normal
 from hypothesis import example, given, settings
-from nets import run
-from values import assert_close, values
 
 from equint.layout import Layer, as_layer, coverage, layers, pads_zero
-from equint.model import Graph, Model, Node
+from equint.model import Array, Graph, Model, Node
 from equint.onnx.reader import read
+from handwritten import network, normal
+from nets import run
+from values import assert_close, values
 
 IMAGE, ROWS, SERIES = (6, 5, 5), (6,), (6, 7)
 LAYOUTS = {  # operator, weight, the input without its batch axis
@@ -37,6 +37,10 @@ def loaded(layout: str) -> tuple[Model, Layer]:
     return model, next(layers(model.graph))
 
 
+def along(values: Array, axis: int, rank: int) -> Array:
+    return values.reshape([values.size if d == axis % rank else 1 for d in range(rank)])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pack_undoes_unpack(layout: str) -> None:
     model, layer = loaded(layout)
@@ -58,7 +62,6 @@ def test_the_view_has_the_channels_of_input_and_output(layout: str) -> None:
     g, o, i, _ = view.shape
     scaled = layer.pack(view * s.reshape(g, o, 1, 1) / t.reshape(g, 1, i, 1), weight.shape)
     x = rng.normal(size=(2, *LAYOUTS[layout][2])).astype(np.float32)
-    along = lambda v, axis, rank: v.reshape([v.size if d == axis % rank else 1 for d in range(rank)])
     (y,) = values(model, x)
     rescaled = replace(model, graph=model.graph.with_consts({layer.weight: scaled}))
     (found,) = values(rescaled, x * along(t, layer.x_axis, x.ndim))
@@ -100,11 +103,14 @@ def test_what_is_no_layer(node: Node) -> None:
 @st.composite
 def windows(draw: st.DrawFn) -> str:
     """Attributes of a convolution over 7×6 positions."""
-    pair = lambda low, high: [draw(st.integers(low, high)) for _ in range(2)]
+
+    def pair(low: int, high: int) -> list[int]:
+        return [draw(st.integers(low, high)) for _ in range(2)]
+
     return f"kernel_shape = {pair(1, 4)}, strides = {pair(1, 3)}, pads = {pair(0, 2) + pair(0, 2)}"
 
 
-def counted(op: str, attributes: str) -> tuple[np.ndarray, np.ndarray]:
+def counted(op: str, attributes: str) -> tuple[Array, Array]:
     """Coverage, and the share of outputs that each tap reaches: each has an output channel to itself."""
     kernel = eval(attributes.split("kernel_shape = ")[1].split("]")[0] + "]")
     taps = kernel[0] * kernel[1]

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from nets import run
 from numpy.typing import NDArray
 
 from equint.model import Model
 from equint.onnx.writer import to_proto
+from nets import run
 
 Array = NDArray[Any]
 

@@ -119,6 +119,9 @@ def _reshape(graph: Graph, node: Node, field: Array) -> list[Array] | None:
     before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
     if before is None or after is None or len(before) != field.ndim:
         return None
+    inner = _sizes(before[1:])
+    if inner is not None and inner == _sizes(after[1:]) and not isinstance(after[0], int):
+        after = (before[0], *after[1:])  # an inferred first dimension is the batch
     if field.size == 1:
         return [field.reshape((1,) * len(after))]
     shape: list[int] = []
@@ -173,6 +176,12 @@ def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     if blocks and j < len(after):
         blocks[-1][1].extend(range(j, len(after)))
     return blocks
+
+
+def _sizes(shape: Shape) -> int | None:
+    """How many values a shape holds, where all its sizes are known."""
+    sizes = [s for s in shape if isinstance(s, int)]
+    return prod(sizes) if len(sizes) == len(shape) else None
 
 
 def _product(a: Dim, b: Dim) -> Dim:

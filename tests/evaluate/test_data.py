@@ -119,12 +119,14 @@ def test_pixels_are_normalised_and_channels_first(npz: Path) -> None:
     assert y.tolist() == list(range(7))
 
 
-@pytest.mark.parametrize(("size", "limit", "sizes"), [(3, None, [3, 3, 1]), (3, 5, [3, 2]), (3, 100, [3, 3, 1]), (7, 7, [7])])
+@pytest.mark.parametrize(
+    ("size", "limit", "sizes"), [(3, None, [3, 3, 1]), (3, 5, [3, 2]), (3, 100, [3, 3, 1]), (7, 7, [7])]
+)
 def test_batches(npz: Path, size: int, limit: int | None, sizes: list[int]) -> None:
     parts = list(batches(npz, RGB, size, limit))
     assert [len(x) for x, _ in parts] == sizes
     labels = [y.tolist() for _, y in parts if y is not None]
-    assert sum(labels, []) == list(range(sum(sizes)))
+    assert [label for part in labels for label in part] == list(range(sum(sizes)))
     assert count(npz, limit) == sum(sizes)
 
 
@@ -238,7 +240,9 @@ def test_labels_table(folder: Path) -> None:
     assert count(folder) == 2
 
 
-@pytest.mark.parametrize("table", ["", "file,class\n0.png,3\n", "file,label\n", "file,label\n0.png,cat\n", "file,label\n0.png\n"])
+@pytest.mark.parametrize(
+    "table", ["", "file,class\n0.png,3\n", "file,label\n", "file,label\n0.png,cat\n", "file,label\n0.png\n"]
+)
 def test_bad_labels_table(folder: Path, table: str) -> None:
     (folder / "labels.csv").write_text(table)
     refused(lambda: list(batches(folder, RGB)), "labels.csv")

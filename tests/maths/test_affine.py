@@ -9,11 +9,11 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
-from onnx import helper
 
 from equint.errors import EquintError
 from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize
 from equint.model import QParams, QSpec
+from onnx import helper
 
 Floats = NDArray[np.float32]
 STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}
@@ -75,7 +75,7 @@ def test_a_quotient_that_overflows_saturates() -> None:
 
 
 def test_ties_round_to_even() -> None:
-    grid = QParams(np.float32(0.5), np.int32(0))
+    grid = QParams(np.array(0.5, np.float32), np.array(0))
     assert quantize(np.array([0.25, 0.75, 1.25, -0.25, -0.75], np.float32), grid).tolist() == [0, 2, 2, 0, -2]
 
 
@@ -94,7 +94,7 @@ def test_ties_round_to_even() -> None:
     ],
 )
 def test_grids_worked_by_hand(lo: float, hi: float, spec: QSpec, scale: float, zero_point: int) -> None:
-    q = choose_qparams(np.float64(lo), np.float64(hi), spec)
+    q = choose_qparams(lo, hi, spec)
     assert float(q.scale) == pytest.approx(scale, rel=1e-6)
     assert int(q.zero_point) == zero_point
 
@@ -103,7 +103,7 @@ def test_grids_worked_by_hand(lo: float, hi: float, spec: QSpec, scale: float, z
 @given(ends, ends, specs)
 def test_every_grid_holds_zero_and_covers_its_range(a: float, b: float, spec: QSpec) -> None:
     lo, hi = min(a, b), max(a, b)
-    q = choose_qparams(np.float32(lo), np.float32(hi), spec)
+    q = choose_qparams(lo, hi, spec)
     scale, zero = float(q.scale), int(q.zero_point)
     least = (-(2 ** (spec.bits - 1)) if spec.signed else 0) + (1 if spec.narrow else 0)
     most = 2 ** (spec.bits - 1) - 1 if spec.signed else 2**spec.bits - 1
@@ -125,13 +125,13 @@ def test_a_channel_has_the_grid_that_it_would_have_alone(ranges: list[tuple[floa
 @pytest.mark.parametrize("width", [1, 17])
 def test_refuses_widths_without_a_grid(width: int) -> None:
     with pytest.raises(EquintError, match=f"{width} bits"):
-        choose_qparams(np.float32(-1), np.float32(1), QSpec(width))
+        choose_qparams(-1.0, 1.0, QSpec(width))
 
 
 @pytest.mark.parametrize("end", [np.inf, np.nan])
 def test_refuses_ranges_without_an_end(end: float) -> None:
     with pytest.raises(EquintError, match="not finite"):
-        choose_qparams(np.float32(0), np.float32(end), QSpec(8))
+        choose_qparams(0.0, end, QSpec(8))
 
 
 @given(

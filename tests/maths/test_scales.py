@@ -5,13 +5,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from nets import Net
 from numpy.typing import NDArray
 
 from equint.layout import layers
 from equint.maths.scales import equalizing, overlap_ratio, triple
 from equint.onnx.reader import read
 from equint.passes.equalize import Equalize
+from nets import Net
 
 Floats = NDArray[np.float64]
 ranges = hnp.arrays(np.float64, 6, elements=st.floats(1e-6, 1e6))
@@ -37,12 +37,12 @@ def test_a_triple_meets_at_the_cubic_mean(r1: Floats, r2: Floats, r3: Floats) ->
 
 def test_sweeps_over_a_depthwise_net_converge_to_the_triple() -> None:
     net = Net(seed=3)
-    x = net.relu(net.conv(net.input, 8, 1, scale=10.0 ** np.linspace(-2, 2, 8)))
-    x = net.relu(net.conv(x, 8, groups=8, scale=10.0 ** np.linspace(1, -1, 8)))
+    x = net.relu(net.conv(net.input, 8, 1, scale=np.logspace(-2, 2, 8)))
+    x = net.relu(net.conv(x, 8, groups=8, scale=np.logspace(1, -1, 8)))
     model = read(net.build(net.conv(x, 5, 1)))
     before = [model.graph.consts[la.weight] for la in layers(model.graph)]
-    peaks = [np.abs(w).max(axes).astype(np.float64) for w, axes in zip(before, [(1, 2, 3), (1, 2, 3), (0, 2, 3)])]
-    s12, s23 = triple(*peaks)
+    w1, w2, w3 = (np.abs(w).astype(np.float64) for w in before)
+    s12, s23 = triple(w1.max((1, 2, 3)), w2.max((1, 2, 3)), w3.max((0, 2, 3)))
     swept = Equalize(reach_limit=0, tolerance=1e-9, sweeps=1000, max_scale=1e9)(model).graph
     w1, w2, w3 = (swept.consts[la.weight] for la in layers(swept))
     np.testing.assert_allclose(w1, before[0] / s12.reshape(-1, 1, 1, 1), rtol=1e-5)

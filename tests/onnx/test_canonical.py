@@ -1,15 +1,17 @@
 """Many forms of the same operator become one, exactly; what only looks alike is left."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from handwritten import Array, assert_same, network, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
 
 from equint.model import Model
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
+from handwritten import Array, assert_same, network, normal
+from onnx import ModelProto
 
 
 def check(proto: ModelProto, *xs: Array) -> Model:
@@ -38,11 +40,18 @@ def ops(model: Model) -> list[str]:
     computed=st.booleans(),
 )
 def test_gemm(
-    rows: int, inner: int, columns: int, trans_a: bool, trans_b: bool, alpha: float, beta: float, addend: str,
+    rows: int,
+    inner: int,
+    columns: int,
+    trans_a: bool,
+    trans_b: bool,
+    alpha: float,
+    beta: float,
+    addend: str,
     computed: bool,
-) -> None:  # fmt: skip
+) -> None:
     sizes = {"M": rows, "N": columns, "1": 1}
-    consts = {"w": normal(*((columns, inner) if trans_b else (inner, columns)))}
+    consts: dict[str, Any] = {"w": normal(*((columns, inner) if trans_b else (inner, columns)))}
     x = normal(*((inner, rows) if trans_a else (rows, inner)), scale=1)
     inputs, xs = f"float[{x.shape[0]},{x.shape[1]}] x", [x]
     if addend:
@@ -60,8 +69,13 @@ def test_gemm(
 
 
 def test_gemm_by_hand() -> None:
-    proto = network("y = Gemm <alpha = 2.0, beta = 0.5> (x, w, c)", inputs="float[N,2] x", output="float[N,3] y",
-                    w=np.ones((2, 3)), c=np.ones((1, 3)))  # fmt: skip
+    proto = network(
+        "y = Gemm <alpha = 2.0, beta = 0.5> (x, w, c)",
+        inputs="float[N,2] x",
+        output="float[N,3] y",
+        w=np.ones((2, 3)),
+        c=np.ones((1, 3)),
+    )
     model = check(proto, np.ones((4, 2), np.float32))
     _, w, c = (model.graph.constant(i) for i in model.graph.nodes[0].inputs)
     assert w is not None
@@ -91,53 +105,88 @@ def test_shared_gemm_constants() -> None:
 def test_matmul_and_add(shape: tuple[int, ...], x: tuple[int, ...], first: bool) -> None:
     rank = max(len(x), len(shape))
     add = "Add(c, a)" if first else "Add(a, c)"
-    proto = network(f"a = MatMul(x, w) y = {add}", inputs=f"float[{','.join(map(str, x))}] x",
-                    output=f"float[{','.join('ABC'[:rank])}] y", w=normal(3, 5), c=normal(*shape, scale=1))  # fmt: skip
+    proto = network(
+        f"a = MatMul(x, w) y = {add}",
+        inputs=f"float[{','.join(map(str, x))}] x",
+        output=f"float[{','.join('ABC'[:rank])}] y",
+        w=normal(3, 5),
+        c=normal(*shape, scale=1),
+    )
     model = check(proto, normal(*x, scale=1))
     if shape in ((), (5,)):
         assert ops(model) == (["Gemm"] if len(x) == 2 else ["MatMul"])
 
 
+def test_matmul_column_is_not_a_bias() -> None:
+    """As many rows as columns: an addend of shape (M, 1) still differs per row."""
+    proto = network(
+        "a = MatMul(x, w) y = Add(a, c)", inputs="float[5,3] x", output="float[5,5] y", w=normal(3, 5), c=normal(5, 1)
+    )
+    check(proto, normal(5, 3, scale=1))
+
+
 def test_constant_on_the_left() -> None:
-    proto = network("a = MatMul(w, x) y = Add(a, c)", inputs="float[N,3,6] x", output="float[N,5,6] y",
-                    w=normal(5, 3), c=normal(5, 1))  # fmt: skip
+    proto = network(
+        "a = MatMul(w, x) y = Add(a, c)",
+        inputs="float[N,3,6] x",
+        output="float[N,5,6] y",
+        w=normal(5, 3),
+        c=normal(5, 1),
+    )
     check(proto, normal(2, 3, 6, scale=1))
 
 
 def test_square_constant_on_the_left() -> None:
-    proto = network("a = MatMul(w, x) y = Add(a, c)", inputs="float[4,4] x", output="float[4,4] y",
-                    w=normal(4, 4), c=normal(4))  # fmt: skip
+    proto = network(
+        "a = MatMul(w, x) y = Add(a, c)", inputs="float[4,4] x", output="float[4,4] y", w=normal(4, 4), c=normal(4)
+    )
     check(proto, normal(4, 4, scale=1))
 
 
 def test_product_of_two_activations() -> None:
-    proto = network("a = MatMul(x, z) y = Add(a, c)", inputs="float[4,3] x, float[3,5] z", output="float[4,5] y",
-                    c=normal(5))  # fmt: skip
+    proto = network(
+        "a = MatMul(x, z) y = Add(a, c)", inputs="float[4,3] x, float[3,5] z", output="float[4,5] y", c=normal(5)
+    )
     assert ops(check(proto, normal(4, 3, scale=1), normal(3, 5, scale=1))) == ["MatMul", "Add"]
 
 
 def test_product_used_twice() -> None:
-    proto = network("a = MatMul(x, w) b = Add(a, c) y = Mul(a, b)", inputs="float[4,3] x", output="float[4,5] y",
-                    w=normal(3, 5), c=normal(5))  # fmt: skip
+    proto = network(
+        "a = MatMul(x, w) b = Add(a, c) y = Mul(a, b)",
+        inputs="float[4,3] x",
+        output="float[4,5] y",
+        w=normal(3, 5),
+        c=normal(5),
+    )
     check(proto, normal(4, 3, scale=1))
 
 
 def test_product_that_is_an_output() -> None:
-    proto = network("a = MatMul(x, w) y = Add(a, c)", inputs="float[4,3] x", output="float[4,5] y, float[4,5] a",
-                    w=normal(3, 5), c=normal(5))  # fmt: skip
+    proto = network(
+        "a = MatMul(x, w) y = Add(a, c)",
+        inputs="float[4,3] x",
+        output="float[4,5] y, float[4,5] a",
+        w=normal(3, 5),
+        c=normal(5),
+    )
     check(proto, normal(4, 3, scale=1))
 
 
 def test_stacked_matrices() -> None:
-    proto = network("a = MatMul(x, w) y = Add(a, c)", inputs="float[2,4,3] x", output="float[2,4,5] y",
-                    w=normal(2, 3, 5), c=normal(5))  # fmt: skip
+    proto = network(
+        "a = MatMul(x, w) y = Add(a, c)",
+        inputs="float[2,4,3] x",
+        output="float[2,4,5] y",
+        w=normal(2, 3, 5),
+        c=normal(5),
+    )
     check(proto, normal(2, 4, 3, scale=1))
 
 
 # Pad
 
 
-def padded(pads: list[int], conv: str = "", pad: str = "", rest: str = "", **consts: Array) -> Model:
+def padded(pads: list[int], conv: str = "", pad: str = "", rest: str = "", **consts: Any) -> Model:
     body = f"a = Pad {pad} (x, pads{', value' if 'value' in consts else ''}) y = Conv {conv} (a, w) {rest}"
     outputs = "float[N,A,B,C] y" + (", float[N,A,B,C] z" if rest else "")
     w = normal(4, 3 + pads[1] + pads[5], 3, 3)
@@ -161,7 +210,7 @@ def test_pad_read_by_two_convolutions() -> None:
 
 def test_pad_with_axes() -> None:
     body = "a = Pad(x, pads, , axes) y = Conv(a, w)"
-    consts = {"pads": np.asarray([1, 2, 0, 1]), "axes": np.asarray([3, -2])}
+    consts: dict[str, Any] = {"pads": np.asarray([1, 2, 0, 1]), "axes": np.asarray([3, -2])}
     assert ops(check(network(body, opset=18, w=normal(4, 3, 3, 3), **consts))) == ["Conv"]
 
 
@@ -180,7 +229,7 @@ def test_pad_with_axes() -> None:
     ids=["value", "reflect", "edge", "same", "pooled", "output", "crop", "channels"],
 )
 def test_pad_stays(pads: list[int], options: dict[str, str]) -> None:
-    assert "Pad" in ops(padded(pads, **options))  # type: ignore[arg-type]
+    assert "Pad" in ops(padded(pads, **options))
 
 
 # Clip

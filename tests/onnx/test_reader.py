@@ -1,20 +1,21 @@
 """Reading keeps the function, whatever the exporter wrote: onnxruntime on the original file is the oracle."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from handwritten import Array, assert_same, network, normal
 from hypothesis import given, settings
-from nets import networks, sample
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+import onnx
 from equint.channels import solve
 from equint.errors import EquintError
 from equint.model import Model
 from equint.onnx.reader import load_proto, read
 from equint.onnx.writer import to_proto
+from handwritten import Array, assert_same, network, normal
+from nets import networks, sample
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 CONV = "y = Conv <pads = [1, 1, 1, 1]> (x, w)"
 W = normal(4, 3, 3, 3)
@@ -76,7 +77,7 @@ def test_batchnorm_dropout_flatten_gemm(opset: int) -> None:
         y = Gemm <transB = 1> (g, fc, bias)
     """
     named = {"gamma": [1, -2, 0.5, 0.1], "beta": [0.1, 1, -1, 0], "mean": [0, 0.2, 0.3, 0.4], "var": [1, 2, 0.5, 0.01]}
-    norms = {k: np.asarray(v, np.float32) for k, v in named.items()}
+    norms: dict[str, Any] = {k: np.asarray(v, np.float32) for k, v in named.items()}
     proto = network(body, output="float[N,5] y", opset=opset, w=W, fc=normal(5, 4), bias=normal(5), **norms)
     assert ops(check(proto)) == ["Conv", "BatchNormalization", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
 
@@ -84,17 +85,20 @@ def test_batchnorm_dropout_flatten_gemm(opset: int) -> None:
 @pytest.mark.parametrize(
     ("opset", "body"),
     [
-        (7, "a = Upsample <mode = \"nearest\", scales = [1.0, 1.0, 2.0, 2.0]> (x)"),
-        (9, "a = Upsample <mode = \"nearest\"> (x, scales)"),
-        (9, "a = Upsample <mode = \"linear\"> (x, scales)"),
-        (10, "a = Resize <mode = \"nearest\"> (x, scales)"),
-        (11, 'a = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
-             " (x, roi, scales)"),
+        (7, 'a = Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]> (x)'),
+        (9, 'a = Upsample <mode = "nearest"> (x, scales)'),
+        (9, 'a = Upsample <mode = "linear"> (x, scales)'),
+        (10, 'a = Resize <mode = "nearest"> (x, scales)'),
+        (
+            11,
+            'a = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
+            " (x, roi, scales)",
+        ),
         (12, 'a = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (x, roi, scales)'),
     ],
-)  # fmt: skip
+)
 def test_upsampling(opset: int, body: str) -> None:
-    consts: dict[str, Array] = {"scales": np.asarray([1, 1, 2, 2], np.float32)} if "scales)" in body else {}
+    consts: dict[str, Any] = {"scales": np.asarray([1, 1, 2, 2], np.float32)} if "scales)" in body else {}
     consts |= {"roi": np.zeros(0, np.float32)} if "roi" in body else {}
     check(network(f"{body} y = Conv(a, w)", opset=opset, w=W, **consts))
 
@@ -126,8 +130,14 @@ def test_slice_with_attributes() -> None:
 
 def test_reshape_to_constant() -> None:
     for opset in (9, 11, 12):
-        proto = network("a = Reshape(x, s) y = Gemm(a, w, b)", opset=opset, output="float[N,4] y",
-                        s=np.asarray([-1, 192]), w=normal(192, 4), b=normal(4))  # fmt: skip
+        proto = network(
+            "a = Reshape(x, s) y = Gemm(a, w, b)",
+            opset=opset,
+            output="float[N,4] y",
+            s=np.asarray([-1, 192]),
+            w=normal(192, 4),
+            b=normal(4),
+        )
         assert ops(check(proto)) == ["Reshape", "Gemm"]
 
 
@@ -154,7 +164,9 @@ def test_constant_nodes() -> None:
 
 
 def test_weights_made_by_nodes() -> None:
-    body = "half = Constant <value_float = 0.5> () v = Mul(w, half) t = Transpose <perm = [1, 0, 2, 3]> (v) y = Conv(x, t)"
+    body = (
+        "half = Constant <value_float = 0.5> () v = Mul(w, half) t = Transpose <perm = [1, 0, 2, 3]> (v) y = Conv(x, t)"
+    )
     model = check(network(body, w=normal(3, 4, 3, 3)))
     assert ops(model) == ["Conv"]
 
@@ -199,7 +211,7 @@ FLATTEN = """
     ids=["gather", "shape-slice", "slice", "sizes", "product"],
 )
 def test_flatten_by_shape_arithmetic(shape: str) -> None:
-    consts = {"w": W, "fc": normal(5, 4), "bias": normal(5)}
+    consts: dict[str, Any] = {"w": W, "fc": normal(5, 4), "bias": normal(5)}
     model = check(network(FLATTEN.format(shape=shape), output="float[N,5] y", **consts))
     assert ops(model) == ["Conv", "Relu", "GlobalAveragePool", "Reshape", "Gemm"]
     (group,) = solve(model).groups  # channels reach the Gemm
@@ -207,9 +219,11 @@ def test_flatten_by_shape_arithmetic(shape: str) -> None:
 
 
 def test_flatten_with_fixed_batch() -> None:
-    shape = "s = Shape(g) zero = Constant <value_ints = [0]> () n = Gather(s, zero) " \
-            "m = Constant <value_ints = [-1]> () target = Concat <axis = 0> (n, m)"  # fmt: skip
-    consts = {"w": W, "fc": normal(5, 4), "bias": normal(5)}
+    shape = (
+        "s = Shape(g) zero = Constant <value_ints = [0]> () n = Gather(s, zero) "
+        "m = Constant <value_ints = [-1]> () target = Concat <axis = 0> (n, m)"
+    )
+    consts: dict[str, Any] = {"w": W, "fc": normal(5, 4), "bias": normal(5)}
     proto = network(FLATTEN.format(shape=shape), inputs="float[2,3,8,8] x", output="float[2,5] y", **consts)
     assert "Shape" not in ops(check(proto))
 
@@ -290,13 +304,14 @@ def test_nodes_without_effect_go() -> None:
 
 
 def test_local_functions() -> None:
-    functions = '<domain: "mine", opset_import: ["" : 17]> hswish (a) => (b) { c = HardSigmoid <alpha = 0.2> (a) b = Mul(a, c) }'
+    functions = """<domain: "mine", opset_import: ["" : 17]>
+        hswish (a) => (b) { c = HardSigmoid <alpha = 0.2> (a) b = Mul(a, c) }"""
     proto = network("a = Conv(x, w) y = mine.hswish (a)", rest=functions, w=W)
     assert ops(check(proto)) == ["Conv", "HardSigmoid", "Mul"]
 
 
 def test_foreign_operators_pass_through() -> None:
-    proto = network("a = Conv(x, w) b = acme.Blur <sigma = 1.5, name = \"soft\"> (a) y = Relu(b)", w=W)
+    proto = network('a = Conv(x, w) b = acme.Blur <sigma = 1.5, name = "soft"> (a) y = Relu(b)', w=W)
     node = to_proto(read(proto).graph).graph.node[1]
     assert (node.domain, node.op_type) == ("acme", "Blur")
     assert {a.name: helper.get_attribute_value(a) for a in node.attribute} == {"sigma": 1.5, "name": b"soft"}
@@ -319,7 +334,7 @@ def test_subgraphs_keep_what_they_capture() -> None:
     assert "v" in model.graph.consts
     x = normal(2, 3, 8, 8, scale=1)
     for flag in (True, False):
-        assert_same(proto, to_proto(model.graph), x, np.asarray(flag))  # type: ignore[arg-type]
+        assert_same(proto, to_proto(model.graph), x, np.asarray(flag))
 
 
 @pytest.mark.parametrize(
@@ -334,8 +349,13 @@ def test_subgraphs_keep_what_they_capture() -> None:
 def test_spatial_ranks(size: tuple[int, ...], w: tuple[int, ...], pads: str, symbolic: bool) -> None:
     dims = "HWD"[: len(size)] if symbolic else size
     outs = ",".join("ABC"[: len(size)])
-    proto = network(f"a = Conv <pads = {pads}> (x, w, b) y = Relu(a)", inputs=f"float[N,3,{','.join(map(str, dims))}] x",
-                    output=f"float[N,4,{outs}] y", w=normal(*w), b=normal(4))  # fmt: skip
+    proto = network(
+        f"a = Conv <pads = {pads}> (x, w, b) y = Relu(a)",
+        inputs=f"float[N,3,{','.join(map(str, dims))}] x",
+        output=f"float[N,4,{outs}] y",
+        w=normal(*w),
+        b=normal(4),
+    )
     model = check(proto, normal(2, 3, *size, scale=1))
     assert model.graph.shapes["a"][:2] == ("N", 4)
 
@@ -432,8 +452,9 @@ def test_initializer_truncated() -> None:
 
 
 def test_the_source_is_left_alone() -> None:
-    proto = network("i = Identity(x) y = Gemm <alpha = 2.0> (i, w)", inputs="float[N,3] x", output="float[N,4] y",
-                    w=normal(3, 4))  # fmt: skip
+    proto = network(
+        "i = Identity(x) y = Gemm <alpha = 2.0> (i, w)", inputs="float[N,3] x", output="float[N,4] y", w=normal(3, 4)
+    )
     before = proto.SerializeToString()
     model = read(proto)
     assert proto.SerializeToString() == before
@@ -442,7 +463,11 @@ def test_the_source_is_left_alone() -> None:
 
 
 def test_several_inputs_and_outputs() -> None:
-    proto = network("a = Conv(x, w) b = Conv(z, w) y = Add(a, b) u = Relu(b)",
-                    inputs="float[N,3,8,8] x, float[N,3,8,8] z", output="float[N,A,B,C] y, float[N,A,B,C] u", w=W)  # fmt: skip
+    proto = network(
+        "a = Conv(x, w) b = Conv(z, w) y = Add(a, b) u = Relu(b)",
+        inputs="float[N,3,8,8] x, float[N,3,8,8] z",
+        output="float[N,A,B,C] y, float[N,A,B,C] u",
+        w=W,
+    )
     model = check(proto, normal(1, 3, 8, 8, scale=1), normal(1, 3, 8, 8, seed=2, scale=1))
     assert (model.graph.inputs, model.graph.outputs) == (("x", "z"), ("y", "u"))

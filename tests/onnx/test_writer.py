@@ -2,19 +2,20 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
-from handwritten import Array, assert_same, execute, network, normal, operators
 from hypothesis import given, settings
-from nets import networks
 
+import onnx
 from equint.errors import EquintError
 from equint.model import Graph, Node
 from equint.onnx.reader import read
 from equint.onnx.writer import save_proto, to_proto
+from handwritten import Array, assert_same, execute, network, normal, operators
+from nets import networks
 
 X = normal(2, 3, 4, 4, scale=3)
 
@@ -66,6 +67,17 @@ def test_names_made_here_are_free() -> None:
     onnx.checker.check_model(to_proto(Graph(nodes, consts, ("x",), ("y",), shapes)), full_check=True)
 
 
+@pytest.mark.parametrize("op", ["Clip", "MatMul"])
+def test_unnamed_nodes_get_names_of_their_own(op: str) -> None:
+    """onnxruntime refuses two nodes of one name."""
+    consts: dict[str, Any] = {"lo": np.float32(0), "hi": channels(1, 2, 3), "w": normal(4, 4), "b": normal(4)}
+    rest = ("lo", "hi") if op == "Clip" else ("w", "b")
+    nodes = (Node(op, ("x", *rest), ("h",)), Node(op, ("h", *rest), ("y",)))
+    shapes = dict.fromkeys("xhy", ("N", 3, 4, 4))
+    (y,) = execute(to_proto(Graph(nodes, {n: consts[n] for n in rest}, ("x",), ("y",), shapes)), X)
+    assert y.shape == X.shape
+
+
 @settings(max_examples=15, deadline=None)
 @given(networks())
 def test_reading_back_changes_nothing(proto: onnx.ModelProto) -> None:
@@ -75,8 +87,16 @@ def test_reading_back_changes_nothing(proto: onnx.ModelProto) -> None:
 
 def test_attributes_of_every_kind() -> None:
     """Also the awkward ones: an empty list, a tensor, a string, a list of strings."""
-    attrs = {"i": 2, "f": 0.5, "s": "text", "none": [], "ints": [1, 2], "floats": [0.5, 2.0], "strings": ["a", "b"],
-             "t": onnx.numpy_helper.from_array(np.arange(3), "t")}  # fmt: skip
+    attrs = {
+        "i": 2,
+        "f": 0.5,
+        "s": "text",
+        "none": [],
+        "ints": [1, 2],
+        "floats": [0.5, 2.0],
+        "strings": ["a", "b"],
+        "t": onnx.numpy_helper.from_array(np.arange(3), "t"),
+    }
     graph = Graph((Node("Odd", ("x",), ("y",), attrs, domain="acme"),), {}, ("x",), ("y",), domains={"acme": 1})
     again = read(to_proto(graph)).graph.nodes[0]
     assert {**again.attrs, "t": 0} == {**attrs, "t": 0}

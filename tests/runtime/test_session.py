@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from handwritten import network, normal
-from nets import random_network, run, sample
 
+import onnx
 from equint.errors import EquintError
 from equint.runtime.session import Session, random_inputs
+from handwritten import network, normal
+from nets import random_network, run, sample
 
 W = normal(4, 3, 3, 3)
 PROTO = network("a = Conv(x, w) b = Relu(a) y = Neg(b)", w=W)
@@ -64,12 +64,14 @@ def test_taps_survive_optimization() -> None:
     np.testing.assert_allclose(values["a"], Session(PROTO, taps=["a"]).run(X)["a"], atol=1e-5)
 
 
-def test_plain_sessions_are_not_optimized(tmp_path: Path) -> None:
-    """Two roundings that an optimizer would take for one."""
-    body = "q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) r = QuantizeLinear(a, s, z) y = DequantizeLinear(r, s, z)"
-    proto = network(body, s=np.float32(0.5), z=np.uint8(128))
-    values = Session(proto, taps=["q", "r"]).run(X)
-    np.testing.assert_array_equal(values["q"], values["r"])
+def test_plain_sessions_compute_what_the_graph_says() -> None:
+    """Two roundings in a row, which the optimizer takes for one."""
+    body = """q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z)
+              r = QuantizeLinear(a, t, z) y = DequantizeLinear(r, t, z)"""
+    proto = network(body, s=np.float32(0.5), t=np.float32(0.375), z=np.uint8(128))
+    wanted = np.rint(np.rint(X / 0.5) * 0.5 / 0.375) * 0.375
+    np.testing.assert_array_equal(Session(proto).run(X)["y"], wanted)
+    assert (Session(proto, optimized=True).run(X)["y"] != wanted).any()
 
 
 def test_several_inputs() -> None:
@@ -80,8 +82,9 @@ def test_several_inputs() -> None:
 
 def test_external_data(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    onnx.save_model(network("a = Conv(x, w) y = Relu(a)", w=W), path, save_as_external_data=True, location="w.bin",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        network("a = Conv(x, w) y = Relu(a)", w=W), path, save_as_external_data=True, location="w.bin", size_threshold=0
+    )
     y = Session(path).run(X)["y"]
     np.testing.assert_array_equal(np.maximum(Session(path, taps=["a"]).run(X)["a"], 0), y)
 

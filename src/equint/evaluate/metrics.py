@@ -38,13 +38,15 @@ class Tally:
         self.top1 += int(np.sum(best[:, 0] == labels))
         self.top5 += int(np.sum(best == labels[:, None]))
 
-    def add_reference(self, outputs: Mapping[Name, Array], reference: Mapping[Name, Array]) -> None:
-        """Compare outputs with the float network's."""
+    def add_reference(
+        self, outputs: Mapping[Name, Array], reference: Mapping[Name, Array], decides: bool = True
+    ) -> None:
+        """Compare outputs with the float network's; where it `decides` among classes, their choices too."""
         missing = next((n for n in reference if n not in outputs or outputs[n].shape != reference[n].shape), None)
         if missing is not None:
             raise EquintError(f"the two networks differ in output {missing}; compare a network with its own original")
         first = next(iter(reference))
-        if reference[first].ndim >= 2 and reference[first].shape[1] > 1:
+        if decides and reference[first].ndim >= 2 and reference[first].shape[1] > 1:
             same = outputs[first].argmax(1) == reference[first].argmax(1)
             self.decisions += same.size
             self.agreed += int(same.sum())
@@ -119,7 +121,7 @@ def evaluate(
                 f"{data}: no labels of classes (task {card.task}); give --against FLOAT.onnx to compare with"
             )
         if reference is not None:
-            tally.add_reference(outputs, reference.run(x))
+            tally.add_reference(outputs, reference.run(x), card.task in ("classification", "segmentation"))
         if progress is not None:
             progress(tally.samples)
     return tally.results()

@@ -1,0 +1,118 @@
+"""Every pass keeps what it declares to keep, on random networks; and none touches the model that it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from equint.inputs import infer_input
+from equint.model import Array, Model
+from equint.onnx.reader import read
+from equint.passes import Keeps, Pass
+from equint.passes.absorb_bias import AbsorbBias
+from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.correct_bias import CorrectBias
+from equint.passes.equalize import Equalize
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.quantize import Quantize
+from equint.passes.relu6 import Relu6
+from equint.recipe import PASSES
+from equint.verify import verify
+from nets import Options, networks, sample
+from values import assert_close, values
+
+EXACT = 1e-4
+"""Of the greatest output: what rounding in float32 may cost."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pass, the steps that usually come before it, and the networks that it is tried on."""
+
+    step: Pass
+    before: tuple[Callable[[Model], Model], ...] = (FoldBatchnorm(),)
+    options: Options = field(default_factory=lambda: Options())
+    tolerance: float = EXACT  # or else the power of the difference, relative to that of the output
+
+
+def far_clips(model: Model) -> Model:
+    """Lift the bounds of all clips until nothing reaches them."""
+    highs = {n: np.array(1e4, np.float32) for n in model.graph.consts if n.startswith("high")}
+    return Model(model.graph.with_consts(highs), model.moments, model.ranges)
+
+
+FREED = (FoldBatchnorm(), Relu6("channel_clip"))
+DESCRIBED = (FoldBatchnorm(), ActivationRanges())
+UNPADDED = Options(calibrated=True, blocks=["depthwise_separable", "inverted_residual"], activations=["relu", "relu6"])
+CASES = {
+    "fold_batchnorm": Case(FoldBatchnorm(), ()),
+    "relu6 keep": Case(Relu6("keep")),
+    "relu6 channel_clip": Case(Relu6("channel_clip"), options=Options(activations=["relu6", "hardswish", "linear"])),
+    "relu6 replace": Case(Relu6("replace"), (FoldBatchnorm(), far_clips), Options(activations=["relu6"])),
+    "equalize": Case(Equalize(), FREED),
+    "equalize with activations": Case(Equalize(activations=0.5, reach_limit=2.0, sweeps=40), FREED),
+    "equalize without guards": Case(Equalize(max_scale=1e8, reach_limit=0.0), FREED),
+    "equalize before anything else": Case(Equalize(), ()),
+    "absorb_bias": Case(AbsorbBias(), options=UNPADDED, tolerance=0.02),
+    "activation_ranges": Case(ActivationRanges()),
+    "quantize": Case(Quantize(), DESCRIBED),
+    "correct_bias": Case(CorrectBias(), (*DESCRIBED, Quantize())),
+    "correct_bias of eight bits": Case(CorrectBias(8), (*DESCRIBED, Quantize(bias_bits=8))),
+}
+
+
+def contents(model: Model) -> dict[str, Any]:
+    """Everything in a model in a form that can be kept and compared."""
+    tables: dict[str, dict[str, tuple[Array, ...]]] = {
+        "const": {n: (a,) for n, a in model.graph.consts.items()},
+        "moments": {n: (m.mean, m.std) for n, m in model.moments.items()},
+        "range": {n: (r.lo, r.hi) for n, r in model.ranges.items()},
+        "grid": {n: (q.scale, q.zero_point) for n, q in model.qparams.items()},
+        "view": {n: (v.scale, v.offset) for n, v in model.views.items()},
+    }
+    copies = {
+        f"{kind} {name}": [(np.shape(a), np.asarray(a).dtype, np.asarray(a).tobytes()) for a in arrays]
+        for kind, table in tables.items()
+        for name, arrays in table.items()
+    }
+    return {**copies, "nodes": model.graph.nodes, "log": [str(e) for e in model.log]}
+
+
+def skeleton(model: Model) -> list[tuple[object, ...]]:
+    """The nodes without their biases."""
+    return [(n.op, n.inputs[:2], n.inputs[3:], n.outputs, dict(n.attrs)) for n in model.graph.nodes]
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_pass_keeps_what_it_promises(name: str, data: st.DataObject) -> None:
+    case = CASES[name]
+    proto = data.draw(networks(**case.options))
+    model = infer_input(read(proto))
+    for step in case.before:
+        model = step(model)
+    before = contents(model)
+    after = case.step(model)
+    assert contents(model) == before, "the input was changed"
+    assert contents(case.step(model)) == contents(after), "twice is not the same"
+    verify(after)
+    if case.step.keeps in (Keeps.FUNCTION, Keeps.NEARLY):
+        x = sample(proto)
+        for found, wanted in zip(values(after, x), values(model, x), strict=True):
+            if case.tolerance == EXACT:
+                assert_close(found, wanted)
+            else:
+                assert np.square(found - wanted).mean() <= case.tolerance * np.square(wanted).mean()
+    elif case.step.keeps is Keeps.TOPOLOGY:
+        assert skeleton(after) == skeleton(model)
+    else:
+        assert after.graph is model.graph
+
+
+def test_every_pass_is_tried() -> None:
+    assert {type(case.step) for case in CASES.values()} == set(PASSES.values())

@@ -1,0 +1,142 @@
+"""Every weight and activation gets the grid that its range asks for, shared where it must be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equint.errors import EquintError
+from equint.inputs import describe_range
+from equint.model import Array, Model, QSpec
+from equint.onnx.qdq import export
+from equint.onnx.reader import read
+from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.quantize import Quantize
+from handwritten import execute, network, normal
+from nets import sample
+
+
+def ranged(body: str, reach: float = 1.0, **consts: Any) -> Model:
+    model = describe_range(read(network(body, output="float[] y", **consts)), -reach, reach)
+    return ActivationRanges()(model)
+
+
+def test_weights_have_a_grid_for_each_output_channel() -> None:
+    w = normal(4, 3, 3, 3)
+    for body, axis, weight in (
+        ("y = Conv(x, w)", 0, w),
+        ("y = ConvTranspose(x, w)", 1, w.transpose(1, 0, 2, 3)),
+        ("f = GlobalMaxPool(x) g = Flatten(f) y = Gemm(g, w)", 1, w[:, :, 0, 0].T),
+    ):
+        grid = Quantize()(ranged(body, w=weight)).qparams["w"]
+        others = tuple(d for d in range(weight.ndim) if d != axis)
+        assert grid.axis == axis
+        bound = np.maximum(weight.max(others) / 127, -weight.min(others) / 128)
+        np.testing.assert_allclose(grid.scale, bound, rtol=1e-6)
+        assert not grid.zero_point.any()
+
+
+def test_one_grid_for_a_tensor_on_request() -> None:
+    w = normal(4, 3, 3, 3)
+    spec = QSpec(4, signed=True, symmetric=False, granularity="tensor")
+    grid = Quantize(weight=spec)(ranged("y = Conv(x, w)", w=w)).qparams["w"]
+    assert grid.axis is None
+    assert float(grid.scale) == pytest.approx(float(w.max() - w.min()) / 15)
+    assert int(grid.zero_point) == round(-8 - float(w.min()) / float(grid.scale))
+
+
+def test_a_grouped_transposed_convolution_has_one_grid_and_says_so() -> None:
+    body = "a = Conv(x, v) y = ConvTranspose <group = 2> (a, w)"
+    after = Quantize()(ranged(body, v=normal(4, 3, 1, 1), w=normal(4, 2, 2, 2)))
+    assert after.qparams["w"].scale.ndim == 0
+    assert any(e.did == "one grid for all channels" for e in after.log)
+
+
+def test_an_activation_has_the_grid_of_its_range() -> None:
+    model = ranged("a = Conv(x, w) y = Relu(a)", w=normal(4, 3, 1, 1))
+    after = Quantize(activation=QSpec(6, signed=False, symmetric=False))(model)
+    span, grid = model.ranges["y"], after.qparams["y"]
+    assert (grid.qmin, grid.qmax, int(grid.zero_point)) == (0, 63, 0)
+    assert float(grid.scale) == pytest.approx(float(np.max(span.hi)) / 63)
+    assert "a" not in after.qparams
+
+
+@pytest.mark.parametrize(
+    ("body", "tensors"),
+    [
+        ("a = Conv(x, w) b = Conv(x, v) y = Concat <axis = 1> (a, b)", "aby"),
+        ("a = Conv(x, w) y = MaxPool <kernel_shape = [2, 2]> (a)", "ay"),
+        ("a = Conv(x, w) b = Transpose <perm = [0, 2, 3, 1]> (a) y = MatMul(b, m)", "ab"),
+        ("a = Conv(x, w) b, c = Split <axis = 1> (a, s) y = Add(b, c)", "abc"),
+        ("a = Conv(x, w) b = Resize(a, , r) y = Conv <group = 4> (b, u)", "ab"),
+    ],
+)
+def test_tensors_that_must_share_a_grid_share_one_object(body: str, tensors: str) -> None:
+    consts: dict[str, Any] = {
+        "w": 9 * normal(4, 3, 1, 1),
+        "v": normal(4, 3, 1, 1, seed=2),
+        "m": normal(4, 2),
+        "u": normal(4, 1, 1, 1),
+    }
+    model = ranged(body, s=[2, 2], r=np.array([1.0, 1.0, 2.0, 2.0]), **consts)
+    qparams = Quantize()(model).qparams
+    grids = [qparams[t] for t in tensors]
+    assert all(g is grids[0] for g in grids)
+    low = min(float(model.ranges[t].lo.min()) for t in tensors)
+    high = max(float(model.ranges[t].hi.max()) for t in tensors)
+    assert float(grids[0].scale) == pytest.approx((high - low) / 255)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_a_bias_that_overflows_raises_the_scale(bits: int, granularity: str) -> None:
+    bias = np.array([0.0, 1.0, 1e4, 0.01])
+    weight = QSpec(8, granularity="channel" if granularity == "channel" else "tensor")
+    model = ranged("y = Conv(x, w, b)", w=normal(4, 3, 1, 1), b=bias)
+    wide, after = Quantize(weight=weight)(model), Quantize(weight=weight, bias_bits=bits)(model)
+    plain, raised = (np.broadcast_to(m.qparams["w"].scale.astype(np.float64), 4) for m in (wide, after))
+    x_scale = float(after.qparams["x"].scale)
+    need = np.abs(bias) / (x_scale * (2 ** (bits - 1) - 1))
+    wanted = np.maximum(plain, need if granularity == "channel" else need.max())
+    np.testing.assert_allclose(raised, wanted, rtol=1e-5)
+    event = next(e for e in after.log if e.did == "raised the weight scale for its bias")
+    assert event.warning
+    assert event.facts["bias bits"] == bits
+    assert event.facts["largest factor"] == pytest.approx(float((wanted / plain).max()), rel=1e-4)
+    assert not any(e.did == event.did for e in wide.log)
+
+
+def test_a_dead_channel_keeps_its_bias() -> None:
+    """Its weights are all zero, so any scale serves them; the bias, stored at that scale too, needs a fine one."""
+    w = 0.01 * normal(4, 3, 1, 1)
+    w[1] = 0
+    model = ranged("y = Conv(x, w, b)", reach=255.0, w=w, b=[0.0, 3.3, 0.0, 0.0])
+    after = Quantize()(model)
+    proto = export(after)
+    x = sample(proto)
+    found: Array = execute(proto, x)[0][:, 1]
+    step = float(after.qparams["y"].scale)
+    assert np.abs(found - 3.3).max() <= 0.51 * step
+
+
+def test_weights_only() -> None:
+    after = Quantize(activation=None)(ranged("a = Conv(x, w) y = Relu(a)", w=normal(4, 3, 1, 1)))
+    assert set(after.qparams) == {"w"}
+
+
+def test_where_nothing_tells_a_range_it_stays_float_and_is_said() -> None:
+    model = read(network("a = Conv(x, w) b = Softsign(a) y = Conv(b, v)", w=normal(4, 3, 1, 1), v=normal(4, 4, 1, 1)))
+    after = Quantize()(model)
+    assert set(after.qparams) == {"w", "v"}
+    assert {e.at for e in after.log if e.did.startswith("stays float: nothing tells")} == {"x", "a", "b", "y"}
+    assert any(e.did == "Softsign stays float" for e in after.log)
+
+
+def test_says_so_where_nothing_has_weights() -> None:
+    assert Quantize()(read(network("y = Relu(x)"))).log[-1].did == "found no weights to quantize"
+
+
+@pytest.mark.parametrize("step", [Quantize(weight=QSpec(1)), Quantize(weight=QSpec(17)), Quantize(bias_bits=24)])
+def test_refuses_widths_without_a_grid(step: Quantize) -> None:
+    with pytest.raises(EquintError, match="bits cannot be quantized to"):
+        step(ranged("y = Conv(x, w)", w=normal(4, 3, 1, 1)))

@@ -1,0 +1,165 @@
+"""Trained networks on real images: rewriting changes nothing, and accuracy stays above what was once reached.
+
+They are found in the folder that EQUINT_REAL names: cards (*.toml) with networks and data as docs/cards.md
+describes; without it these tests are skipped.
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+import pytest
+from numpy.typing import NDArray
+
+import onnx
+from equint import load, quantize
+from equint.api import described
+from equint.evaluate.data import Card, batches, read_card
+from equint.maths.noise import sqnr_db
+from equint.onnx.writer import to_proto
+from equint.passes import Keeps, Pass
+from equint.passes.equalize import Equalize
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.relu6 import Relu6
+from equint.runtime.session import Session
+from handwritten import operators
+
+FOLDER = os.environ.get("EQUINT_REAL", "")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="EQUINT_REAL names no folder of real networks")
+CARDS = sorted(Path(FOLDER).glob("*.toml")) if FOLDER else []
+IMAGENET, VWW, CIFAR = "mobilenet_v1_025_224_imagenet", "mobilenet_v1_025_96_vww", "resnet20_cifar10"
+FLOATS = {"Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"}
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A card, the path of its network, and batches of evaluation samples with the float network's answers."""
+
+    card: Card
+    model: Path
+    inputs: tuple[Array, ...]
+    labels: NDArray[np.int64] | None
+    outputs: tuple[tuple[Array, ...], ...]
+
+    @property
+    def top1(self) -> float:
+        return share(logits(self.outputs).argmax(1), self.labels)
+
+
+def share(a: NDArray[Any], b: NDArray[Any] | None) -> float:
+    """How many of the answers agree, in percent."""
+    assert b is not None
+    return 100 * float(np.mean(a == b))
+
+
+def logits(outputs: tuple[tuple[Array, ...], ...]) -> Array:
+    """The only output of a classifier, for all samples."""
+    return np.concatenate([y for (y,) in outputs])
+
+
+def answers(session: Session, inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], ...]:
+    return tuple(tuple(session.run(x).values()) for x in inputs)
+
+
+@cache
+def network(name: str, limit: int) -> Network:
+    path = Path(FOLDER) / f"{name}.toml"
+    card = read_card(path)
+    model = path.parent / tomllib.loads(path.read_text())["model"]
+    pairs = list(batches(card.data["eval"], card, 50, limit))
+    inputs, labels = tuple(x for x, _ in pairs), [y for _, y in pairs if y is not None]
+    outputs = answers(Session(model, optimized=True), inputs)
+    return Network(card, model, inputs, np.concatenate(labels) if labels else None, outputs)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A quantized network against its float original: top-1 and agreement in percent, SQNR in dB."""
+
+    top1: float
+    agreement: float
+    sqnr: float
+
+
+@cache
+def score(name: str, limit: int, recipe: str, target: str | None = None, activations: Any = None) -> Score:
+    net = network(name, limit)
+    proto = quantize(net.model, recipe, target, activation_bits=activations, input=net.card).proto
+    found, wanted = logits(answers(Session(proto), net.inputs)), logits(net.outputs)
+    best = found.argmax(1)
+    return Score(share(best, net.labels), share(best, wanted.argmax(1)), sqnr_db(wanted, found))
+
+
+# Passes that promise to keep the function
+
+CHAINS: dict[str, tuple[Pass, ...]] = {
+    "read": (),
+    "fold": (FoldBatchnorm(),),
+    "equalize": (FoldBatchnorm(), Equalize()),
+    "keep": (FoldBatchnorm(), Relu6("keep"), Equalize()),
+    "channel_clip": (FoldBatchnorm(), Relu6("channel_clip"), Equalize()),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("path", CARDS, ids=lambda p: p.stem)
+def test_the_function_is_kept(path: Path, chain: str) -> None:
+    net = network(path.stem, 4)
+    model = described(load(net.model), net.card)
+    for step in CHAINS[chain]:
+        assert step.keeps is Keeps.FUNCTION or isinstance(step, Relu6)
+        model = step(model)
+    results = answers(Session(to_proto(model.graph), optimized=True), net.inputs)
+    for wanted, found in (
+        (w, f) for pair in zip(net.outputs, results, strict=True) for w, f in zip(*pair, strict=True)
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+        if net.labels is not None:
+            assert (found.argmax(1) == wanted.argmax(1)).all()
+
+
+# What was reached
+
+
+def test_per_channel_on_imagenet() -> None:
+    found = score(IMAGENET, 400, "cwq-bc")
+    assert found.agreement >= 88
+    assert found.sqnr >= 19
+
+
+def test_per_tensor_clip_on_imagenet() -> None:
+    assert score(IMAGENET, 400, "dfq", "per-tensor-clip").top1 >= network(IMAGENET, 400).top1 - 6
+
+
+def test_weights_alone_on_imagenet() -> None:
+    """One grid per tensor ruins this network; with equalized weights the same grids serve."""
+    assert score(IMAGENET, 400, "lwq", activations="float").top1 < 2
+    assert score(IMAGENET, 400, "dfq", "per-tensor-clip", "float").top1 >= 52
+
+
+@pytest.mark.parametrize(("name", "limit"), [(VWW, 400), (CIFAR, 2000)])
+def test_per_tensor_clip_within_a_point(name: str, limit: int) -> None:
+    assert score(name, limit, "dfq", "per-tensor-clip").top1 >= network(name, limit).top1 - 1
+
+
+# Integer after onnxruntime's optimizer
+
+
+@pytest.mark.parametrize("recipe", ["cwq-bc per-channel", "dfq per-tensor", "dfq per-tensor-clip"])
+@pytest.mark.parametrize("name", [IMAGENET, CIFAR, "yolo_fastest_11_coco"])
+def test_nothing_is_computed_in_float(name: str, recipe: str, tmp_path: Path) -> None:
+    net = network(name, 4)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    proto = quantize(net.model, *recipe.split(), input=net.card).proto
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    assert not FLOATS & set(operators(onnx.load(tmp_path / "optimized.onnx").graph.node))

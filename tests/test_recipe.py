@@ -1,0 +1,164 @@
+"""Recipes are checked key by key, survive TOML, and become passes only on targets that can take them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equint.errors import EquintError
+from equint.passes.correct_bias import CorrectBias
+from equint.passes.equalize import Equalize
+from equint.passes.quantize import Quantize
+from equint.passes.relu6 import Relu6
+from equint.recipe import Recipe, built_in, parse, recipe, resolve
+from equint.target import TARGETS, Target, target
+
+QUANTIZE: dict[str, Any] = {"pass": "quantize"}
+FULL = """
+name = "mine"
+level = 1
+description = "all that can be said"
+target = "per-tensor"
+
+[weight]
+bits = 6
+symmetric = true
+
+[activation]
+signed = true
+symmetric = true
+
+[[passes]]
+pass = "fold_batchnorm"
+
+[[passes]]
+pass = "equalize"
+sweeps = 7
+max_scale = 16
+
+[[passes]]
+pass = "relu6"
+mode = "target"
+
+[[passes]]
+pass = "quantize"
+
+[[passes]]
+pass = "correct_bias"
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"passes": [QUANTIZE], "pases": []}, "'pases'"),
+        ({"passes": [QUANTIZE], "weight": {"bit": 8}}, r"'bit' in \[weight\]"),
+        ({"passes": [QUANTIZE], "activation": {"bits": "8"}}, r"bits = '8' in \[activation\]; expected int"),
+        ({"passes": [QUANTIZE], "weight": {"bits": True}}, "bits = True"),
+        ({"passes": [QUANTIZE], "weight": {"symmetric": 1}}, "symmetric = 1"),
+        ({"passes": [QUANTIZE], "weight": {"granularity": "row"}}, "granularity = 'row'.*'channel'"),
+        ({"passes": [QUANTIZE], "weight": 8}, r"\[weight\] must be a table"),
+        ({"passes": []}, "needs"),
+        ({"passes": QUANTIZE}, "needs"),
+        ({}, "needs"),
+        ({"passes": ["quantize"]}, "must be a table"),
+        ({"passes": [{"pass": "quantise"}]}, "'quantise'.*fold_batchnorm"),
+        ({"passes": [{"pass": ["quantize"]}]}, "unknown pass"),
+        ({"passes": [{"sweeps": 3}]}, "unknown pass"),
+        ({"passes": [QUANTIZE, {"pass": "equalize", "sweep": 3}]}, "'sweep' in pass equalize.*sweeps"),
+        ({"passes": [QUANTIZE, {"pass": "equalize", "sweeps": 1.5}]}, "sweeps = 1.5"),
+        ({"passes": [QUANTIZE, {"pass": "equalize", "tolerance": True}]}, "tolerance = True"),
+        ({"passes": [QUANTIZE, {"pass": "relu6", "mode": "drop"}]}, "mode = 'drop'.*'keep'"),
+        ({"passes": [{"pass": "quantize", "bias_bits": 8}]}, "'bias_bits' in pass quantize"),
+        ({"passes": [{"pass": "fold_batchnorm"}]}, "no pass quantizes"),
+        ({"passes": [QUANTIZE], "level": 5}, "level = 5"),
+        ({"passes": [QUANTIZE], "target": "abacus"}, "'abacus'"),
+    ],
+)
+def test_what_is_wrong_is_named(table: dict[str, Any], named: str) -> None:
+    with pytest.raises(EquintError, match=named):
+        parse(table, "mine")
+
+
+def test_a_file_says_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "whatever.toml"
+    path.write_text(FULL, "utf-8")
+    assert recipe(path) == recipe(str(path)) == Recipe(
+        "mine", "all that can be said", 1, "per-tensor", {"bits": 6, "symmetric": True},
+        {"signed": True, "symmetric": True},
+        (("fold_batchnorm", {}), ("equalize", {"sweeps": 7, "max_scale": 16}), ("relu6", {"mode": "target"}),
+         ("quantize", {}), ("correct_bias", {})),
+    )  # fmt: skip
+
+
+def test_a_file_without_a_name_is_called_after_itself(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text('[[passes]]\npass = "quantize"\n', "utf-8")
+    assert recipe(path).name == "short"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("gone.toml", None, "no such recipe"),
+        ("bad.toml", b"= 3", "not a readable"),
+        ("bad.toml", b"\xff\xfe", "not a readable"),
+        ("unknown", None, "unknown recipe 'unknown'; choose lwq"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(EquintError, match=why):
+        recipe(str(tmp_path / name) if name.endswith(".toml") else name)
+
+
+@pytest.mark.parametrize("chosen", built_in(), ids=lambda r: r.name)
+@pytest.mark.parametrize("hardware", TARGETS, ids=lambda t: t.name)
+def test_built_in_recipes_resolve_wherever_their_weights_fit(chosen: Recipe, hardware: Target) -> None:
+    assert recipe(chosen.name) is chosen
+    if chosen.weight.get("granularity") == "channel" and hardware.weight.granularity == "tensor":
+        with pytest.raises(EquintError, match=f"{chosen.name} needs a weight scale per channel.*{hardware.name}"):
+            resolve(chosen, hardware)
+    else:
+        assert len(resolve(chosen, hardware)) == len(chosen.passes)
+
+
+def test_target_and_recipe_meet_in_the_passes() -> None:
+    hardware = target("per-tensor")
+    _, equalize, relu6, quantize, correct = resolve(parse_full(), hardware)
+    assert equalize == Equalize(sweeps=7, max_scale=16)
+    assert relu6 == Relu6("keep")
+    assert isinstance(quantize, Quantize)
+    assert (quantize.weight.bits, quantize.weight.symmetric, quantize.weight.granularity) == (6, True, "tensor")
+    assert quantize.activation is not None
+    assert (quantize.activation.bits, quantize.activation.signed) == (8, True)
+    assert correct == CorrectBias(hardware.bias_bits)
+
+
+def parse_full() -> Recipe:
+    import tomllib
+
+    return parse(tomllib.loads(FULL), "full")
+
+
+def test_clips_follow_the_target() -> None:
+    modes = {t.name: next(p for p in resolve(recipe("dfq"), t) if isinstance(p, Relu6)).mode for t in TARGETS}
+    assert modes == {"per-channel": "keep", "per-tensor": "keep", "per-tensor-clip": "channel_clip"}
+
+
+def test_bits_asked_for_come_last() -> None:
+    quantize = resolve(parse_full(), target("per-tensor"), weight_bits=4, activation_bits=16)[3]
+    assert isinstance(quantize, Quantize)
+    assert quantize.weight.bits == 4
+    assert quantize.activation is not None
+    assert quantize.activation.bits == 16
+    floating = resolve(parse_full(), target("per-tensor"), activation_bits="float")[3]
+    assert isinstance(floating, Quantize)
+    assert floating.activation is None
+
+
+@pytest.mark.parametrize("asked", [{"weight_bits": 1}, {"weight_bits": 17}, {"activation_bits": 1}])
+def test_bits_that_cannot_be_are_refused(asked: dict[str, int]) -> None:
+    with pytest.raises(EquintError, match="bits cannot be quantized to"):
+        resolve(recipe("lwq"), target("per-tensor"), **asked)
