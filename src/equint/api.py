@@ -14,6 +14,8 @@ from . import recipe as recipes
 from .errors import EquintError
 from .evaluate.data import Card, read_card
 from .model import Event, Model
+from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.relu6 import Relu6
 from .pipeline import Progress, run
 from .target import TARGETS, Target
 from .target import target as built_in_target
@@ -142,6 +144,23 @@ def _choose(
         return recipes.recipe(hardware.recipe), hardware
     chosen = recipes.recipe(recipe)
     return chosen, hardware or built_in_target(chosen.target)
+
+
+def inspect(
+    source: Model | str | os.PathLike[str] | ModelProto, target: str | Target | None = None, *, input: Input = None
+) -> dict[str, Any]:
+    """What a network offers to quantization for a target: layers, free channel scales, and what pins the others.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> sorted(inspect(model_path(), "per-tensor-clip"))
+        ['borders', 'events', 'groups', 'layers', 'pinned']
+    """
+    from .analysis.inspect import inspect as look
+
+    hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
+    model = described(source if isinstance(source, Model) else load(source), input)
+    return look(Relu6("channel_clip" if hardware.channel_clip else "keep")(FoldBatchnorm()(model)))
 
 
 def described(model: Model, given: Input) -> Model:

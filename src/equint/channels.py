@@ -20,8 +20,6 @@ from .layout import Layer, as_layer, layers
 from .model import Array, Graph, Model, Moments, Name, Node, Range, View
 
 PINNED = 0
-REACH = 6.0
-"""A channel whose mean lies this many standard deviations below a clip's bound never reaches it."""
 
 _PASS = frozenset(
     [
@@ -96,18 +94,19 @@ class Channels:
         return np.zeros(count, np.int64) if found is None else found
 
 
-def solve(model: Model) -> Channels:
+def solve(model: Model, clip_reach: float = np.inf) -> Channels:
     """Find every free channel scale of a network.
 
-    A Clip with one shared bound keeps exact only the channels that never reach it (needs moments; without
-    them its channels are pinned). A Clip with a bound per channel is free.
+    A Clip with a bound per channel is free. One with a shared bound pins its channels, or only those that
+    may reach the bound if `clip_reach` says how many standard deviations a channel reaches: freedom that is
+    exact only as far as that holds.
 
     Example:
         >>> from .layout import tiny_graph
         >>> solve(Model(tiny_graph())).groups
         ()
     """
-    solver = _Solver(model)
+    solver = _Solver(model, clip_reach)
     for name in model.graph.inputs:
         rank = model.graph.rank(name)
         if rank is not None:
@@ -122,8 +121,8 @@ def solve(model: Model) -> Channels:
 class _Solver:
     """Walks the graph once, collecting ties between channel ids; `solved` closes them."""
 
-    def __init__(self, model: Model) -> None:
-        self.model, self.graph = model, model.graph
+    def __init__(self, model: Model, clip_reach: float) -> None:
+        self.model, self.graph, self.clip_reach = model, model.graph, clip_reach
         self.ids: dict[Name, Array] = {}
         self.size = 1
         self.ties: list[tuple[Array, Array]] = []
@@ -261,10 +260,12 @@ class _Solver:
         if np.size(lo) > 1 or np.size(hi) > 1 or ((np.all(lo == 0) | np.all(np.isinf(lo))) and np.all(np.isinf(hi))):
             return ""
         moments = self.model.moments.get(node.inputs[0])
+        if np.isinf(self.clip_reach):
+            return "one bound for all channels of Clip"
         if moments is None:
             return "Clip, and nothing known of how far its input reaches"
-        upper = moments.mean + REACH * moments.std
-        lower = moments.mean - REACH * moments.std
+        upper = moments.mean + self.clip_reach * moments.std
+        lower = moments.mean - self.clip_reach * moments.std
         need = np.maximum(upper / hi if hi > 0 else np.inf, 0.0 if lo == 0 else lower / lo if lo < 0 else np.inf)
         ids, need = np.broadcast_arrays(known, need)
         reaches = need >= 1

@@ -95,11 +95,8 @@ def inspect(
 ) -> None:
     """Show layers, free channel scales, and what pins the others."""
     from . import api
-    from .analysis.inspect import inspect as look
-    from .target import TARGETS
-    from .target import target as built_in
 
-    found = look(api.described(api.load(model), card), built_in(target) if target else TARGETS[0])
+    found = api.inspect(model, target, input=card)
     if as_json:
         return _print_json(found)
     layers = _table("layers", "layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")

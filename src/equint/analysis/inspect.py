@@ -10,14 +10,14 @@ from ..channels import solve
 from ..layout import layers
 from ..maths.scales import overlap_ratio
 from ..model import Model
-from ..passes.fold_batchnorm import FoldBatchnorm
-from ..passes.relu6 import Relu6
 from ..placement import borders
-from ..target import Target
+
+CLIP_REACH = 6.0
+"""Standard deviations that channels are taken to reach where a clip's bound is shared, as recipe dfq does."""
 
 
-def inspect(model: Model, target: Target) -> dict[str, Any]:
-    """Layers, channel groups, pins and borders of a network, as plain values.
+def inspect(model: Model) -> dict[str, Any]:
+    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded, as plain values.
 
     Returns:
         layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
@@ -27,13 +27,10 @@ def inspect(model: Model, target: Target) -> dict[str, Any]:
 
     Example:
         >>> from equint.layout import tiny_graph
-        >>> from equint.target import target
-        >>> inspect(Model(tiny_graph()), target("per-tensor"))["layers"][0]["channels"]
+        >>> inspect(Model(tiny_graph()))["layers"][0]["channels"]
         4
     """
-    model = FoldBatchnorm()(model)
-    model = Relu6("channel_clip" if target.channel_clip else "keep")(model)
-    channels = solve(model)
+    channels = solve(model, CLIP_REACH)
     table = []
     for layer in layers(model.graph):
         weight = model.graph.consts[layer.weight]

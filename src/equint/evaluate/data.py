@@ -132,9 +132,10 @@ def _open_arrays(path: Path) -> tuple[Array, Array | None]:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded, None
-        if "x" not in loaded:
-            raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
-        return loaded["x"], loaded.get("y", None)
+        with loaded:
+            if "x" not in loaded:
+                raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
+            return loaded["x"], loaded.get("y", None)
     except FileNotFoundError as error:
         raise EquintError(f"{path}: no such file") from error
     except EquintError:
@@ -165,7 +166,10 @@ def _listing(path: Path) -> tuple[list[Path], Array | None]:
             rows = list(csv.DictReader(handle))
         if not rows or not {"file", "label"} <= rows[0].keys():
             raise EquintError(f"{table}: needs columns file and label")
-        return [path / r["file"] for r in rows], np.asarray([int(r["label"]) for r in rows])
+        try:
+            return [path / r["file"] for r in rows], np.asarray([int(r["label"]) for r in rows])
+        except (TypeError, ValueError) as error:
+            raise EquintError(f"{table}: every row needs a file and a whole number as label ({error})") from error
     classes = sorted(p for p in path.iterdir() if p.is_dir())
     labelled = [(f, k) for k, c in enumerate(classes) for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
     if labelled:

@@ -71,7 +71,7 @@ def _gemm(graph: Graph, node: Node) -> Edit | None:
     weight = graph.consts[node.inputs[1]]
     width = weight.shape[0 if node.attrs.get("transB", 0) else 1]
     value = graph.constant(c)
-    if value is not None and value.size in (1, width) and value.shape[-1:] in ((), (1,), (width,)):
+    if value is not None and (value.size == 1 or value.shape in ((width,), (1, width))):
         if beta != 1 or value.shape != (width,):
             c = graph.fresh(f"{c}_{y}_beta")
             consts[c] = np.broadcast_to(value.reshape(-1) * np.float32(beta), (width,)).copy()
@@ -122,8 +122,8 @@ def _matmul_adds(graph: Graph) -> Iterator[tuple[Node, Node]]:
         bias = next((graph.consts[i] for i in add.inputs if i in graph.consts), None)
         if add.op != "Add" or bias is None:
             continue
-        wide = bias.shape[-1:] == weight.shape[1:] and bias.ndim <= (graph.rank(node.inputs[0]) or 0)
-        if bias.size == 1 or (wide and bias.size == weight.shape[1]):
+        fits = bias.ndim <= (graph.rank(node.inputs[0]) or 0)
+        if fits and (bias.size == 1 or (bias.shape[-1:] == weight.shape[1:] and bias.size == weight.shape[1])):
             yield node, add
 
 

@@ -107,10 +107,9 @@ class _Exporter:
     def emit(self, node: Node) -> None:
         layer = as_layer(self.source, node)
         out = node.outputs[0] if node.outputs else ""
-        q = self.model.qparams.get(out)
         if is_activation(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
             self.reads[out] = self.now(node.inputs[0])  # the quantizer at the end of the chain does it
-            if q is not None:
+            if out in self.model.qparams:
                 self.quantizer(out, self.reads.pop(out), out, self.chain(node))
             return
         inputs = [self.now(i) for i in node.inputs]
@@ -120,16 +119,11 @@ class _Exporter:
             inputs = [
                 self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs
             ]
-        raw = f"{out}_float" if q is not None else out
-        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(raw, *node.outputs[1:])))
-        if q is not None:
-            self.quantizer(out, raw, out, [])
-        for further in node.outputs[1:]:
-            if further in self.model.qparams:
-                self.nodes[-1] = replace(
-                    self.nodes[-1], outputs=tuple(f"{o}_float" if o == further else o for o in self.nodes[-1].outputs)
-                )
-                self.quantizer(further, f"{further}_float", further, [])
+        quantized = [o for o in node.outputs if o in self.model.qparams]
+        raw = {o: f"{o}_float" for o in quantized}
+        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
+        for o in quantized:
+            self.quantizer(o, raw[o], o, [])
 
     def now(self, name: Name) -> Name:
         return self.reads.get(name, name)
@@ -234,8 +228,8 @@ def _storage(q: QParams) -> Any:
 
 def _on_grid(bound: Array, q: QParams) -> Array:
     """A clip's bound as integer of the grid; infinite bounds become the grid's ends."""
-    finite = np.clip(bound, -3e38, 3e38).astype(np.float32)
-    return np.asarray(quantize(finite, QParams(q.scale, q.zero_point, q.bits, q.signed)))
+    near = np.clip(np.asarray(bound, np.float64), q.lo - float(q.scale), q.hi + float(q.scale)).astype(np.float32)
+    return np.asarray(quantize(near, QParams(q.scale, q.zero_point, q.bits, q.signed)))
 
 
 def _inside(q: QParams, lo: Array, hi: Array) -> bool:

@@ -103,12 +103,23 @@ def _modern(proto: ModelProto, label: str) -> ModelProto:
     from onnx import version_converter
 
     try:
-        return version_converter.convert_version(proto, NATIVE)
+        return _as_before_11(version_converter.convert_version(proto, NATIVE), version)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise EquintError(
             f"{label}: opset {version} could not be converted ({reason}); export it with opset 13 or newer"
         ) from error
+
+
+def _as_before_11(proto: ModelProto, version: int) -> ModelProto:
+    """Upsample and Resize had no coordinate modes before opset 11: x_in = x_out / scale, nearest rounded down."""
+    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for node in proto.graph.node if version < 11 else ():
+        if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
+            kept = [a for a in node.attribute if a.name not in modes]
+            del node.attribute[:]
+            node.attribute.extend([*kept, *(helper.make_attribute(k, v) for k, v in modes.items())])
+    return proto
 
 
 def _decode(proto: ModelProto, label: str) -> Graph:
@@ -234,6 +245,11 @@ def _folded(graph: Graph) -> Graph:
         if value is None and node.inputs and all(i in consts for i in node.reads) and _may_fold(node):
             value = _evaluate(node, consts, graph)
         if value is None:
+            target = _target(graph, node, consts, partial)
+            if target is not None:
+                name = graph.fresh(f"{node.outputs[0]}_shape")
+                consts[name] = frozen(np.asarray(target, np.int64))
+                node = replace(node, inputs=(node.inputs[0], name))
             nodes.append(node)
         else:
             consts.update((n, frozen(v)) for n, v in zip(node.outputs, value, strict=True) if n)
@@ -266,11 +282,31 @@ def _static_shape(
         sizes = [partial[node.inputs[0]][int(k)] for k in picked.reshape(-1)]
         if sizes and all(isinstance(s, int) for s in sizes):
             return [np.asarray(sizes, np.int64).reshape(picked.shape)]
+        partial[node.outputs[0]] = sizes
+        return None
+    elif node.op in ("Unsqueeze", "Squeeze", "Cast", "Identity") and node.inputs[0] in partial:
+        partial[node.outputs[0]] = partial[node.inputs[0]]
+        return None
+    elif node.op == "Concat" and all(i in partial or i in consts for i in node.inputs):
+        partial[node.outputs[0]] = [s for i in node.inputs for s in partial.get(i) or consts[i].reshape(-1).tolist()]
         return None
     if sizes is None:
         return None
     partial[node.outputs[0]] = sizes
     return [np.asarray(sizes, np.int64)] if sizes and all(isinstance(s, int) for s in sizes) else None
+
+
+def _target(
+    graph: Graph, node: Node, consts: Mapping[Name, Array], partial: Mapping[Name, list[Dim]]
+) -> list[int] | None:
+    """The constant that says what a Reshape's computed target does, where that keeps the batch: [0, sizes…]."""
+    if node.op != "Reshape" or node.domain or node.inputs[1] in consts:
+        return None
+    before, dims = graph.shapes.get(node.inputs[0]), partial.get(node.inputs[1])
+    if not before or not dims or not isinstance(before[0], str) or dims[0] != before[0]:
+        return None
+    rest = [d for d in dims[1:] if isinstance(d, int) and d != 0]
+    return [0, *rest] if len(rest) == len(dims) - 1 else None
 
 
 def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Array] | None:
@@ -292,7 +328,8 @@ def _without_identity(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         node = replace(node, inputs=tuple(source.get(i, i) for i in node.inputs))
-        idle = node.op == "Identity" or (node.op == "Dropout" and not any(node.outputs[1:]))
+        masked = any(graph.users(o) or o in graph.outputs for o in node.outputs[1:] if o)
+        idle = node.op == "Identity" or (node.op == "Dropout" and not masked)
         if (
             idle
             and not node.domain

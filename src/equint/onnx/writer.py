@@ -76,12 +76,12 @@ def lowered(graph: Graph) -> Graph:
         if node.op == "MatMul" and len(node.inputs) == 3 and not node.domain:
             product = graph.fresh(f"{node.outputs[0]}_product")
             nodes.append(replace(node, inputs=node.inputs[:2], outputs=(product,)))
-            nodes.append(Node("Add", (product, node.inputs[2]), node.outputs, name=f"{node.name}_bias"))
+            nodes.append(Node("Add", (product, node.inputs[2]), node.outputs, name=node.name and f"{node.name}_bias"))
         elif node.op == "Clip" and any(_is_wide(graph.constant(i)) for i in node.inputs[1:]):
             nodes.extend(_clip(graph, node))
         else:
             nodes.append(node)
-    return graph.with_nodes(nodes) if len(nodes) != len(graph.nodes) else graph
+    return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
 
 
 def _is_wide(bound: Array | None) -> bool:
@@ -95,9 +95,9 @@ def _clip(graph: Graph, node: Node) -> list[Node]:
         out = node.outputs[0] if k == len(steps) - 1 else graph.fresh(f"{node.outputs[0]}_{op.lower()}")
         zero = graph.constant(bound)
         if op == "Max" and zero is not None and not np.any(zero):
-            nodes.append(Node("Relu", (value,), (out,), name=f"{node.name}_relu"))
+            nodes.append(Node("Relu", (value,), (out,), name=node.name and f"{node.name}_relu"))
         else:
-            nodes.append(Node(op, (value, bound), (out,), name=f"{node.name}_{op.lower()}"))
+            nodes.append(Node(op, (value, bound), (out,), name=node.name and f"{node.name}_{op.lower()}"))
         value = out
     return nodes
 
@@ -146,7 +146,9 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as folder:
             draft, data = Path(folder) / target.name, f"{target.name}.data"
             if size > external_above:
-                onnx.save_model(proto, draft, save_as_external_data=True, location=data, size_threshold=1024)
+                copy = ModelProto()  # save_model moves the constants out of what it is given
+                copy.CopyFrom(proto)
+                onnx.save_model(copy, draft, save_as_external_data=True, location=data, size_threshold=1024)
                 os.replace(Path(folder) / data, target.parent / data)
             else:
                 draft.write_bytes(proto.SerializeToString())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from ..model import Model
 
@@ -20,7 +20,10 @@ class Keeps(Enum):
 class Pass(Protocol):
     """A step of a recipe."""
 
-    keeps: ClassVar[Keeps]
+    @property
+    def keeps(self) -> Keeps:
+        """The pass's promise."""
+        ...
 
     def __call__(self, model: Model) -> Model:
         """The model after the step."""

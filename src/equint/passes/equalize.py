@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,22 +35,29 @@ class Equalize:
     [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
     far as the upper quartile of its tensor (0 turns this off), so that one channel cannot set a tensor's range.
 
+    The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
+    channels share are scaled too, if they lie that many standard deviations below it.
+
     Example:
         >>> from equint.layout import tiny_graph
         >>> Equalize()(Model(tiny_graph())).log[-1].did
         'equalization found no free channel scales'
     """
 
-    keeps: ClassVar[Keeps] = Keeps.FUNCTION
-
     activations: float = 0.0
     sweeps: int = 100
     tolerance: float = 1e-3
     max_scale: float = 1024.0
     reach_limit: float = 4.0
+    clip_reach: float = math.inf
+
+    @property
+    def keeps(self) -> Keeps:
+        """FUNCTION, or NEARLY where channels behind shared bounds are scaled."""
+        return Keeps.FUNCTION if math.isinf(self.clip_reach) else Keeps.NEARLY
 
     def __call__(self, model: Model) -> Model:
-        channels = solve(model)
+        channels = solve(model, self.clip_reach)
         if not channels.groups:
             why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
             return model.noted(
