@@ -223,23 +223,28 @@ def clipped(mean: list[float], std: list[float]) -> Model:
 
 def test_a_shared_bound_pins_the_channels_that_reach_it() -> None:
     model = clipped([0.0, 1.0, 5.0], [0.1, 0.5, 0.5])
-    channels = solve(model)
+    channels = solve(model, clip_reach=6.0)
     first, second, third = classes(channels, model.graph.nodes[0].outputs[0])
     assert third == 0 < first < second
     np.testing.assert_allclose(channels.floor[[first, second]], [0.6 / 6, (1 + 3) / 6])
     assert "1 of 3 channels" in next(iter(channels.pinned.values()))
 
 
+def test_a_shared_bound_pins_all_by_default() -> None:
+    model = clipped([0.0, 1.0, 5.0], [0.1, 0.5, 0.5])
+    assert solve(model).groups == ()
+
+
 def test_a_shared_bound_pins_all_where_nothing_is_known() -> None:
     model = replace(clipped([0.0], [0.1]), moments={})
-    assert solve(model).groups == ()
+    assert solve(model, clip_reach=6.0).groups == ()
 
 
 def test_descriptions_are_rescaled_too() -> None:
     model = clipped([0.0, 1.0], [0.1, 0.5])
     name = model.graph.nodes[0].outputs[0]
     model = replace(model, ranges={name: Range(np.array(-1.0), np.array([[[[2.0]], [[4.0]]]]).reshape(1, 2, 1, 1))})
-    channels = solve(model)
+    channels = solve(model, clip_reach=6.0)
     scales = np.ones(channels.size)
     scales[classes(channels, name)] = [2.0, 4.0]
     scaled = rescale(model, channels, scales)

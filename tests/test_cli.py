@@ -14,6 +14,7 @@ import pytest
 import onnx
 from equint.cli import main
 from equint.demo import data_path, model_path
+from equint.model import Array
 from onnx import helper, numpy_helper
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-def conv_model(path: Path, weight: np.ndarray, op: str = "Conv") -> Path:  # type: ignore[type-arg]
+def conv_model(path: Path, weight: Array, op: str = "Conv") -> Path:
     """A model of one operator, with the weight given."""
     node = helper.make_node(op, ["x", "w"] if op == "Conv" else ["x"], ["y"], op.lower())
     info = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", weight.shape[1], 8, 8])

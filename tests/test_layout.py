@@ -107,7 +107,7 @@ def windows(draw: st.DrawFn) -> str:
     def pair(low: int, high: int) -> list[int]:
         return [draw(st.integers(low, high)) for _ in range(2)]
 
-    return f"kernel_shape = {pair(1, 4)}, strides = {pair(1, 3)}, pads = {pair(0, 2) + pair(0, 2)}"
+    return f"kernel_shape = {pair(1, 3)}, strides = {pair(1, 3)}, pads = {pair(0, 2) + pair(0, 2)}"
 
 
 def counted(op: str, attributes: str) -> tuple[Array, Array]:

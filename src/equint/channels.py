@@ -368,7 +368,7 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
             if np.any(t != 1) or np.any(s != 1):
                 editor.edit(node, node.inputs.index(layer.weight), _weight_edit(layer, t, s))
                 if layer.bias:
-                    editor.edit(node, 2, lambda b, s=s: (b / s).astype(b.dtype))  # type: ignore[misc]
+                    editor.edit(node, 2, lambda b, s=s: (b.reshape(-1) / s).astype(b.dtype).reshape(b.shape))  # type: ignore[misc]
             continue
         out = changed.get(node.outputs[0]) if node.outputs else None
         if out is not None and not node.domain and node.op in _TIE | {"Clip"}:

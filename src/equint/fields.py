@@ -125,7 +125,6 @@ def _reshape(graph: Graph, node: Node, field: Array) -> list[Array] | None:
     if field.size == 1:
         return [field.reshape((1,) * len(after))]
     shape: list[int] = []
-    source = field
     result_shape: list[int] = []
     for ins, outs in _blocks(before, after):
         if all(field.shape[d] == 1 for d in ins):
@@ -147,8 +146,9 @@ def _reshape(graph: Graph, node: Node, field: Array) -> list[Array] | None:
             numbers_out = [s if isinstance(s, int) else prod(numbers_in) // prod(numbers_out) for s in sizes_out]
         shape += numbers_in
         result_shape += numbers_out
-    source = np.broadcast_to(source, shape)
-    return [collapsed(source.reshape(result_shape))]
+    if prod(shape) != prod(result_shape):
+        return None
+    return [collapsed(np.broadcast_to(field, shape).reshape(result_shape))]
 
 
 def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
@@ -235,14 +235,13 @@ def _pad(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | N
         return None
     if node.attrs.get("mode", "constant") != "constant":
         return [field] if all(field.shape[d] == 1 for d, w in enumerate(widths) if any(w)) else None
-    shape = list(field.shape)
-    for axis in (1,) if field.ndim > 1 else ():  # padding along channels makes new channels; elsewhere none
-        size = _dim(graph.shapes.get(node.inputs[0]), axis)
-        if any(widths[axis]):
-            if not isinstance(size, int) or min(widths[axis]) < 0:
+    shape, grow = list(field.shape), [(0, 0)] * field.ndim
+    for axis, width in enumerate(widths):
+        if any(width) and (axis == 1 or shape[axis] > 1):  # padding makes new channels; elsewhere none
+            size = _dim(graph.shapes.get(node.inputs[0]), axis)
+            if not isinstance(size, int) or min(width) < 0:
                 return None
-            shape[axis] = size
-    grow = [w if d == 1 and any(w) else (0, 0) for d, w in enumerate(widths)]
+            shape[axis], grow[axis] = size, width
     return [np.pad(np.broadcast_to(field, shape), grow, constant_values=fill)]
 
 

@@ -65,6 +65,10 @@ class Layer:
             return 1 if self.groups == 1 else None
         return {"oik": 0, "oi": 0, "io": 1}[self.order]
 
+    def shaped_bias(self, values: Array) -> Array:
+        """`(O,)` values as the operator adds them: a column behind a MatMul whose weight comes first."""
+        return values.reshape(-1, 1) if self.y_axis == -2 else values
+
     def channels(self, weight: Array) -> tuple[int, int]:
         """(input channels, output channels)."""
         g, o, i, _ = self.unpack(weight).shape
@@ -143,7 +147,8 @@ def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_sha
             continue
         before = pads[d]
         if attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-            total = max((y - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - x, 0)
+            inner, outer = (x, y) if transposed else (y, x)
+            total = max((inner - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - outer, 0)
             before = total // 2 if attrs["auto_pad"] == "SAME_UPPER" else total - total // 2
         inner, outer = (x, y) if transposed else (y, x)
         hits = np.arange(inner)[:, None] * strides[d] + np.arange(kernel[d])[None, :] * dilations[d] - before

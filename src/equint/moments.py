@@ -36,6 +36,9 @@ _CURVES: Mapping[str, Callable[[Node], Callable[[Array], Array]]] = {
 KNOWN = frozenset(_CURVES) | {"Softmax"}
 """Activation functions, beside the piecewise linear ones, whose moments and ranges are known."""
 
+_BOUNDED = frozenset(["Relu", "Clip", "LeakyRelu", "PRelu", "MaxPool", "Concat", "Mul", "Max", "Min", "DepthToSpace"])
+"""Operators whose output range follows from their input's ranges better than from moments."""
+
 Pair = tuple[Array, Array]
 
 CORRELATION = 0.1
@@ -288,7 +291,7 @@ def _meet(node: Node, spread: Range | None, bound: Range | None) -> Range | None
     """Where both are known: the bound alone behind a non-linearity or a move, else their intersection."""
     if bound is None or spread is None:
         return bound or spread
-    if node.op in MOVES | KNOWN | {"Relu", "Clip", "LeakyRelu", "PRelu", "MaxPool", "Concat", "Mul", "Max", "Min"}:
+    if node.op in MOVES | KNOWN | _BOUNDED:
         return bound
     return Range(
         np.maximum(bound.lo, np.minimum(spread.lo, bound.hi)), np.minimum(bound.hi, np.maximum(spread.hi, bound.lo))

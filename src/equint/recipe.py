@@ -131,7 +131,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     for entry in entries:
         entry = dict(_table(label, entry, "[[passes]]"))
         name = entry.pop("pass", None)
-        if name not in PASSES:
+        if not isinstance(name, str) or name not in PASSES:
             raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
         options = {f.name for f in fields(PASSES[name])} - _FROM_TARGET
         _refuse_unknown(label, f"pass {name}", entry, options)

@@ -46,7 +46,7 @@ def verify(model: Model, after: str = "") -> None:
         rank = graph.rank(name)
         if rank is not None and np.ndim(moments.mean) > rank:
             raise EquintError(f"moments of {name} have more dimensions than the tensor{where}")
-        if np.any(moments.std < 0) or not np.all(np.isfinite(moments.mean)):
+        if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.std)) and np.all(moments.std >= 0)):
             raise EquintError(f"moments of {name} are not finite, or a spread is negative{where}")
     for name, q in model.qparams.items():
         if name not in made:

@@ -83,7 +83,7 @@ def test_leaky_at_the_extremes(mean: float, std: float, wanted: tuple[float, flo
 @given(means, st.floats(0, 2), st.sampled_from([np.tanh, expit, np.sin]))
 def test_through_is_the_integral_of_smooth_curves(mean: float, std: float, f: Callable[[Any], Any]) -> None:
     wanted = integrated(f, mean, std) if std > 1e-3 else (float(f(mean)), std * abs(f(mean + 1e-4) - f(mean)) / 1e-4)
-    assert_moments(gaussian.through(f, np.array(mean), np.array(std)), wanted, 1e-4)
+    assert_moments(gaussian.through(f, np.array(mean), np.array(std)), wanted, 1e-3)
 
 
 def test_a_constant_through_a_curve_has_no_spread() -> None:

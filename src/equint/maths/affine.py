@@ -78,7 +78,8 @@ def quantize(x: Array, q: QParams) -> Array:
         [-127, 0, 127]
     """
     scale, zero_point = along_axis(q.scale, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
-    scaled = np.rint(x.astype(np.float32) / scale) + zero_point.astype(np.float32)
+    with np.errstate(over="ignore"):  # a quotient beyond float32 saturates as it should
+        scaled = np.rint(x.astype(np.float32) / scale) + zero_point.astype(np.float32)
     integers: Array = np.clip(scaled, q.qmin, q.qmax).astype(np.int32)
     return integers
 

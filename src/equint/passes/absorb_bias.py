@@ -22,7 +22,7 @@ class AbsorbBias:
 
     P(z < c) is Φ(−n): 0.1 % at the default n = 3 (Nagel et al. 2019, section 4.1.3). Left alone, each with
     an event: layers that pad with zeros (the border would see 0 instead of c), activations that others
-    than layers read, and channels that reach a clip's bound.
+    than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -44,13 +44,15 @@ class AbsorbBias:
                 continue
             activation = model.graph.users(layer.y)[0]
             takers = [as_layer(model.graph, user) for user in model.graph.users(activation.outputs[0])]
-            why = _refusal(model, activation, takers)
+            estimated = model.moments[layer.y].source == "propagated"
+            why = "its moments are only estimated" if estimated else _refusal(model, activation, takers, layer, c.size)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}
                 skipped.append(Event("bias not absorbed", layer.name, facts, "absorb_bias"))
                 continue
             channels += int(np.count_nonzero(c))
-            editor.edit(layer.node, 2, lambda b, c=c: (b - c).astype(b.dtype))  # type: ignore[misc]
+            less = layer.shaped_bias(c)
+            editor.edit(layer.node, 2, lambda b, c=less: (b - c).astype(b.dtype))  # type: ignore[misc]
             for taker in takers:
                 if taker is not None:
                     _receive(model, editor, taker, c)
@@ -82,13 +84,19 @@ class AbsorbBias:
         return np.where(mean + self.n * std < bound, np.maximum(0.0, mean - self.n * std), 0.0)
 
 
-def _refusal(model: Model, activation: Node, takers: list[Layer | None]) -> str:
+def _refusal(model: Model, activation: Node, takers: list[Layer | None], giver: Layer, channels: int) -> str:
     if activation.outputs[0] in model.graph.outputs or not takers:
         return "the activation is a network output"
     if any(t is None for t in takers):
         return "others than layers read the activation"
     if any(t is not None and pads_zero(t) for t in takers):
         return "the next layer pads with zeros"
+    rank = model.graph.rank(giver.y) or 4
+    for taker in takers:
+        if taker is not None and (taker.x_axis - giver.y_axis) % rank:
+            return "the next layer reads it along another axis"
+        if taker is not None and taker.channels(model.graph.consts[taker.weight])[0] != channels:
+            return "the next layer reads other channels"
     return ""
 
 
@@ -98,7 +106,7 @@ def _receive(model: Model, editor: Editor, layer: Layer, c: Array) -> None:
     extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
     bias = editor.value(layer.node, 2)
     total = extra if bias is None else bias.reshape(-1) + extra
-    editor.set(layer.node, 2, total.astype(np.float32), f"{layer.y}_bias")
+    editor.set(layer.node, 2, layer.shaped_bias(total.astype(np.float32)), f"{layer.y}_bias")
 
 
 def _shifted(view: View | None, shift: Array) -> View:

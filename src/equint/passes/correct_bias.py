@@ -15,6 +15,8 @@ from ..moments import expected_input
 from . import Keeps
 from .quantize import fitted
 
+_REFITS = 10
+
 
 @dataclass(frozen=True)
 class CorrectBias:
@@ -49,12 +51,16 @@ class CorrectBias:
                 why = {"why": "nothing is known of its input's mean"}
                 events.append(Event("bias not corrected", layer.name, why, "correct_bias", warning=True))
                 continue
+            raised: list[Event] = []
             bias = _corrected(model.graph, layer, grid, x)
-            refit = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, events)
-            if refit is not grid:
-                qparams[layer.weight] = refit
-                bias = _corrected(model.graph, layer, refit, x)
-            editor.set(layer.node, 2, bias, f"{layer.y}_bias")
+            for _ in range(_REFITS):  # a raised scale changes the correction, which may raise it again
+                refit = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, raised)
+                if refit is grid:
+                    break
+                qparams[layer.weight] = grid = refit
+                bias = _corrected(model.graph, layer, grid, x)
+            events += raised[-1:]
+            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}

@@ -144,7 +144,8 @@ def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array
     bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
     editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
     if np.any(bias * a + c) or layer.bias:
-        editor.set(layer.node, 2, (bias * a + c).astype(weight.dtype), f"{layer.y}_bias")
+        shifted = layer.shaped_bias((bias * a + c).astype(weight.dtype))
+        editor.set(layer.node, 2, shifted, f"{layer.y}_bias")
 
 
 def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:

@@ -73,7 +73,11 @@ def weight_grid(layer: Layer, weight: Array, spec: QSpec) -> QParams:
     if axis is None:
         return choose_qparams(weight.min(), weight.max(), spec)
     others = tuple(d for d in range(weight.ndim) if d != axis)
-    return choose_qparams(weight.min(others), weight.max(others), spec, axis)
+    lo, hi = weight.min(others), weight.max(others)
+    grid = choose_qparams(lo, hi, spec, axis)
+    dead = (lo == 0) & (hi == 0)
+    fine = grid.scale[~dead].min(initial=1.0) if not dead.all() else np.float32(2.0**-16)
+    return replace(grid, scale=np.where(dead, fine, grid.scale).astype(np.float32))
 
 
 def _activations(model: Model, spec: QSpec, events: list[Event]) -> dict[Name, QParams]:
@@ -133,5 +137,5 @@ def fitted(
         "largest factor": float(np.max(scale / grid.scale)),
         "bias bits": bias_bits,
     }
-    events.append(Event("raised the weight scale for its bias", layer.name, facts, "quantize", warning=True))
+    events.append(Event("raised the weight scale for its bias", layer.name, facts, "quantize", warning=bias_bits < 32))
     return replace(grid, scale=scale)
