@@ -30,9 +30,9 @@ class Equalize:
     Sweeps run forwards and backwards in turn.
 
     Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
-    how far the channel's activations reach. Guards: a channel whose weights are dead on one side is
-    equalized as if it had its group's typical range there, so that it spoils neither side; no scale leaves
-    [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
+    how far the channel's activations reach. Guards: with `stand_ins`, a channel whose weights are dead on
+    one side is equalized as if it had its group's typical range there, so that it spoils neither side
+    (without, a zero range keeps scale 1, as published); no scale leaves [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
     far as the upper quartile of its tensor (0 turns this off), so that one channel cannot set a tensor's range.
 
     The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
@@ -50,6 +50,7 @@ class Equalize:
     max_scale: float = 1024.0
     reach_limit: float = 4.0
     clip_reach: float = math.inf
+    stand_ins: bool = True
 
     @property
     def keeps(self) -> Keeps:
@@ -63,7 +64,7 @@ class Equalize:
             return model.noted(
                 Event("equalization found no free channel scales", "", {"why": why}, "equalize", warning=True)
             )
-        ranges = _Ranges(model, channels)
+        ranges = _Ranges(model, channels, DEAD if self.stand_ins else 0.0)
         reach = reaches(model, channels)
         least = np.maximum(channels.floor, 1 / self.max_scale)
         scales, sweeps, moved = self._swept(ranges, channels, reach, np.ones(channels.size), least)
@@ -104,7 +105,9 @@ class Equalize:
             for group in channels.groups[:: 1 if sweep % 2 else -1]:
                 c = group.classes
                 given, taken = ranges.of(group, scales)
-                step = equalizing(*_met(given, taken, reach[c] / scales[c], self.activations))
+                if self.stand_ins or self.activations:
+                    given, taken = _met(given, taken, reach[c] / scales[c], self.activations)
+                step = equalizing(given, taken)
                 scales[c] = np.clip(scales[c] * step, least[c], self.max_scale)
             moved = max(_unevenness(scales[g.classes] / before[g.classes]) for g in channels.groups)
             if moved <= self.tolerance:
@@ -196,9 +199,9 @@ class _Side:
 class _Ranges:
     """Weight ranges of every group's channels for any scales, without rescaling the weights."""
 
-    def __init__(self, model: Model, channels: Channels) -> None:
+    def __init__(self, model: Model, channels: Channels, dead: float) -> None:
         table = {layer.name: layer for layer in layers(model.graph)}
-        views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight])) for name, layer in table.items()}
+        views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight]), dead) for name, layer in table.items()}
         self.sides: dict[int, tuple[list[_Side], list[_Side]]] = {}
         for group in channels.groups:
             sides: tuple[list[_Side], list[_Side]] = ([], [])
@@ -222,10 +225,10 @@ class _Ranges:
         return _mean([s.ranges(scales, size) for s in given]), _mean([s.ranges(scales, size) for s in taken])
 
 
-def _peaks(view: Array) -> Array:
-    """Largest magnitude over taps; 0 where the channel is dead."""
+def _peaks(view: Array, dead: float) -> Array:
+    """Largest magnitude over taps; 0 where it is below the share `dead` of the layer's largest."""
     peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
-    return np.where(peaks < DEAD * peaks.max(initial=0.0), 0.0, peaks)
+    return np.where(peaks < dead * peaks.max(initial=0.0), 0.0, peaks)
 
 
 def _mean(tables: list[Array]) -> Array:
