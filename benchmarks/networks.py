@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,7 @@ def save(model: onnx.ModelProto, path: Path) -> Path:
     """Write a model and return its path."""
     onnx.save(model, path)
     return path
+
+
+if __name__ == "__main__":
+    save(mobilenet_v2(), Path(sys.argv[1]))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import ArrayLike, NDArray
 
-from equint.fields import aligned, collapsed, moved, pad_widths, per_channel, stacked
+from equint.fields import aligned, collapsed, moved, per_channel, stacked
 from equint.model import Graph, Node
 from equint.onnx.reader import read
+from equint.operators import pad_widths
 from handwritten import execute, network
 
 BIG = np.iinfo(np.int64).max

@@ -18,6 +18,7 @@ from .edit import Editor
 from .fields import MOVES, moved, per_channel, stacked
 from .layout import Layer, as_layer, layers
 from .model import Array, Graph, Model, Moments, Name, Node, Range, View
+from .operators import clip_bounds, pads_with_zero, reduced_axes
 
 PINNED = 0
 
@@ -177,7 +178,7 @@ class _Solver:
         self.ids[layer.y] = self.new(tuple(shape))
 
     def moving(self, node: Node, known: Array) -> None:
-        if node.op == "Pad" and not _pads_with_zero(self.graph, node):
+        if node.op == "Pad" and not pads_with_zero(self.graph, node):
             return self.border(node, "Pad with a value other than 0")
         outputs = moved(self.graph, node, known, fill=-1)
         if outputs is None:
@@ -415,52 +416,12 @@ def _deepen(view: View | None, s: Array) -> View:
     return View(s, np.zeros_like(s)) if view is None else View(view.scale * s, view.offset / s)
 
 
-def clip_bounds(graph: Graph, node: Node) -> tuple[Array | None, Array | None]:
-    """Lower and upper bound of a Relu or Clip; infinite where absent, None where computed.
-
-    Example:
-        >>> clip_bounds(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
-        (array(0.), array(inf))
-    """
-    if node.op == "Relu":
-        return np.asarray(0.0), np.asarray(np.inf)
-    bounds: list[Array | None] = []
-    for position, absent in ((1, -np.inf), (2, np.inf)):
-        name = node.inputs[position] if len(node.inputs) > position else ""
-        value = np.asarray(absent) if not name else graph.constant(name)
-        if value is not None:
-            value = value.astype(np.float64)
-            value = np.where(np.abs(value) >= np.finfo(np.float32).max, np.copysign(np.inf, value), value)
-            value = value.reshape(()) if value.size == 1 else value
-        bounds.append(value)
-    return bounds[0], bounds[1]
-
-
-def reduced_axes(graph: Graph, node: Node, rank: int) -> list[int] | None:
-    """The axes of a ReduceMean/ReduceMax, from attribute or input; None where computed."""
-    axes = node.attrs.get("axes")
-    if axes is None and len(node.inputs) > 1 and node.inputs[1]:
-        constant = graph.constant(node.inputs[1])
-        if constant is None:
-            return None
-        axes = constant.tolist()
-    return [int(a) % rank for a in axes] if axes is not None else list(range(rank))
-
-
 def _reduced(graph: Graph, node: Node, field: Array) -> Array:
     """A field behind an operator of `_PASS`: the same, less the axes that a Reduce drops."""
     if node.op in ("ReduceMean", "ReduceMax") and not node.attrs.get("keepdims", 1):
         axes = reduced_axes(graph, node, field.ndim) or []
         return field.reshape([n for d, n in enumerate(field.shape) if d not in axes])
     return field
-
-
-def _pads_with_zero(graph: Graph, node: Node) -> bool:
-    if node.attrs.get("mode", "constant") not in ("constant", b"constant"):
-        return True
-    name = node.inputs[2] if len(node.inputs) > 2 else ""
-    value = graph.constant(name) if name else np.asarray(node.attrs.get("value", 0.0))
-    return value is not None and not np.any(value)
 
 
 def _lift(field: Array, rank: int) -> Array:

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from .model import Array, Dim, Graph, Node, Shape
+from .operators import pad_widths
 
 MOVES = frozenset(
     [
@@ -243,19 +244,3 @@ def _pad(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | N
                 return None
             shape[axis], grow[axis] = size, width
     return [np.pad(np.broadcast_to(field, shape), grow, constant_values=fill)]
-
-
-def pad_widths(graph: Graph, node: Node, rank: int) -> list[tuple[int, int]] | None:
-    """(before, after) of a Pad for every dimension, or None where they are not constant."""
-    pads = graph.constant(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(node.attrs.get("pads", ()))
-    if pads is None:
-        return None
-    axes = graph.constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    chosen = range(rank) if axes is None else [int(a) % rank for a in axes.flat]
-    half = len(pads) // 2
-    if half != len(list(chosen)):
-        return None
-    widths = [(0, 0)] * rank
-    for k, axis in enumerate(chosen):
-        widths[axis] = (int(pads[k]), int(pads[half + k]))
-    return widths

@@ -13,11 +13,11 @@ from math import prod
 import numpy as np
 from scipy.special import expit, ndtr
 
-from .channels import clip_bounds, reduced_axes
 from .fields import MOVES, aligned, moved, per_channel, stacked
 from .layout import Layer, as_layer, layer_coverage
 from .maths import gaussian
 from .model import Array, Graph, Moments, Name, Node, Range
+from .operators import clip_bounds, reduced_axes
 
 _CURVES: Mapping[str, Callable[[Node], Callable[[Array], Array]]] = {
     "Sigmoid": lambda node: expit,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .channels import clip_bounds
 from .fields import MOVES
 from .layout import as_layer
 from .model import Graph, Name, Node
+from .operators import clip_bounds
 
 _WORKERS = frozenset(
     [

@@ -140,7 +140,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     if not any(name == "quantize" for name, _ in passes):
         raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
     level = table.get("level", 1)
-    if level not in (1, 2, 3, 4):
+    if type(level) is not int or level not in (1, 2, 3, 4):
         raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
     name = str(table.get("name", Path(label).stem))
     chosen = target(str(table.get("target", TARGETS[0].name))).name
@@ -208,6 +208,10 @@ def resolve(
         raise EquintError(
             f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take"
         )
+    if weight.granularity == "shift" and on.weight.granularity != "shift":
+        raise EquintError(f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take")
+    if activation is not None and activation.granularity != "tensor":
+        raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
     given = {"weight": weight, "activation": activation, "bias_bits": on.bias_bits}
 
     def ready(name: str, options: Mapping[str, Any]) -> Pass:

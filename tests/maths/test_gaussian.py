@@ -110,3 +110,8 @@ def test_elementwise_on_arrays() -> None:
     first, spread = gaussian.clipped(mean, std, 0.0, hi)
     assert first.shape == spread.shape == (2, 3)
     assert_moments((first[1, 2], spread[1, 2]), integrated(lambda z: min(max(z, 0.0), 3.0), 1.0, 2.0, 0.0, 3.0))
+
+
+def test_leaky_keeps_a_small_spread_beside_a_large_mean() -> None:
+    _, std = gaussian.leaky(np.array([1e4, -1e4]), np.full(2, 1e-4), 0.2)
+    np.testing.assert_allclose(std, [1e-4, 2e-5], rtol=1e-6)

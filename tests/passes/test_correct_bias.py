@@ -97,6 +97,22 @@ def test_a_narrow_bias_still_fits(bits: int) -> None:
     assert np.all(np.abs(np.rint(after.graph.consts[layer.bias] / scale)) <= 2 ** (bits - 1) - 1)
 
 
+def test_a_scale_that_a_later_layer_raises_corrects_the_earlier_too() -> None:
+    """Two convolutions share a weight; the second's large bias makes its grid coarse for both."""
+    consts = {"w": normal(4, 4, 1, 1), "big": np.full(4, 90.0, np.float32), "u": normal(2, 4, 1, 1)}
+    body = "p = Conv(x, w) q = Relu(p) s = Conv(q, w, big) y = Conv(s, u)"
+    model = read(network(body, inputs="float[N,4,6,6] x", output="float[] y", **consts))
+    one = np.ones((1, 4, 1, 1))
+    model = replace(model, moments={"x": Moments(one, one, "given")}, ranges={"x": Range(-5 * one, 7 * one)})
+    model = Quantize(bias_bits=32)(ActivationRanges()(model))
+    after = CorrectBias(bias_bits=8)(model)
+    first, *_ = layers(after.graph)
+    error = fake_quantize(consts["w"], after.qparams["w"]) - consts["w"]
+    assert first.bias is not None
+    assert after.qparams["w"].scale.max() > model.qparams["w"].scale.max()
+    np.testing.assert_allclose(after.graph.consts[first.bias], -error.sum((1, 2, 3)), atol=1e-5)
+
+
 def test_says_which_biases_stay() -> None:
     model = Quantize(activation=None)(replace(described("convolution"), moments={}))
     after = CorrectBias()(model)

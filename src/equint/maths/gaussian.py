@@ -72,13 +72,19 @@ def leaky(mean: Array, std: Array, slope: Array | float) -> tuple[Array, Array]:
         >>> round(float(m), 6), round(float(s), 6)
         (0.0, 1.0)
     """
-    mean = np.asarray(mean, np.float64)
-    up, up_std = clipped(mean, std, 0.0, np.inf)
-    down = mean - up
-    down_square = np.square(mean) + np.square(std) - (np.square(up) + np.square(up_std))
-    first = up + slope * down
-    second = np.square(up) + np.square(up_std) + np.square(slope) * down_square
-    return first, np.sqrt(np.maximum(second - np.square(first), 0.0))
+    mean, sigma = np.asarray(mean, np.float64), np.maximum(np.asarray(std, np.float64), 1e-30)
+    with np.errstate(over="ignore"):
+        edge = -mean / sigma
+    below, above, at = ndtr(edge), ndtr(-edge), density(edge)
+    first = mean * above + sigma * at + slope * (mean * below - sigma * at)
+    # both halves about `first`, so that nothing cancels when the mean is far larger than std
+    up, down = mean - first, slope * mean - first
+    bend = _times(edge, at)
+    second = np.square(sigma) * (above + bend) + 2 * up * sigma * at + np.square(up) * above
+    second = (
+        second + np.square(slope * sigma) * (below - bend) - 2 * slope * down * sigma * at + np.square(down) * below
+    )
+    return first, np.sqrt(np.maximum(second, 0.0))
 
 
 def through(f: Callable[[Array], Array], mean: Array, std: Array) -> tuple[Array, Array]:

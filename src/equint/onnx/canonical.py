@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..fields import pad_widths
 from ..model import Array, Graph, Name, Node
+from ..operators import pad_widths
 
 
 def canonical(graph: Graph) -> Graph:

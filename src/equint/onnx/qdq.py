@@ -17,10 +17,10 @@ import numpy as np
 
 from onnx import ModelProto, checker, helper
 
-from ..channels import clip_bounds
 from ..layout import Layer, as_layer
 from ..maths.affine import quantize
 from ..model import Array, Graph, Model, Name, Node, QParams, View
+from ..operators import clip_bounds
 from ..placement import is_activation, place
 from .writer import to_proto
 

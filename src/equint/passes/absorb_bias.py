@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..channels import clip_bounds
 from ..edit import Editor
 from ..fields import aligned, per_channel
 from ..layout import Layer, as_layer, layers, pads_zero
 from ..model import Array, Event, Model, Node, View
 from ..moments import propagate
+from ..operators import clip_bounds
 from . import Keeps
 
 

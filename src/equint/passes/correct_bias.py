@@ -10,7 +10,7 @@ import numpy as np
 from ..edit import Editor
 from ..layout import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
-from ..model import Array, Event, Graph, Model, Moments, QParams
+from ..model import Array, Event, Graph, Model, Moments, Name, QParams
 from ..moments import expected_input
 from . import Keeps
 from .quantize import fitted
@@ -42,30 +42,42 @@ class CorrectBias:
 
     def __call__(self, model: Model) -> Model:
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
-        moves: list[float] = []
+        known = []
         for layer in layers(model.graph):
-            grid, x = qparams.get(layer.weight), model.moments.get(layer.x)
-            if grid is None:
+            if layer.weight not in qparams:
                 continue
-            if x is None:
+            if layer.x in model.moments:
+                known.append((layer, model.moments[layer.x]))
+            else:
                 why = {"why": "nothing is known of its input's mean"}
                 events.append(Event("bias not corrected", layer.name, why, "correct_bias", warning=True))
-                continue
-            raised: list[Event] = []
-            bias = _corrected(model.graph, layer, grid, x)
-            for _ in range(_REFITS):  # a raised scale changes the correction, which may raise it again
-                refit = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, raised)
-                if refit is grid:
-                    break
-                qparams[layer.weight] = grid = refit
-                bias = _corrected(model.graph, layer, grid, x)
-            events += raised[-1:]
+        moves: list[float] = []
+        self._settle(model.graph, known, qparams, events)
+        for layer, x in known:
+            bias = _corrected(model.graph, layer, qparams[layer.weight], x)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event("corrected biases", "", facts, "correct_bias")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+
+    def _settle(
+        self, graph: Graph, known: list[tuple[Layer, Moments]], qparams: dict[Name, QParams], events: list[Event]
+    ) -> None:
+        """Raise weight scales until every corrected bias fits: a raised scale changes the correction."""
+        raised: dict[Name, Event] = {}
+        for _ in range(_REFITS):
+            settled = True
+            for layer, x in known:
+                grid, noted = qparams[layer.weight], list[Event]()
+                bias = _corrected(graph, layer, grid, x)
+                qparams[layer.weight] = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, noted)
+                if noted:
+                    raised[layer.name], settled = noted[-1], False
+            if settled:
+                break
+        events += raised.values()
 
 
 def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channels import Channels, Group, clip_bounds, rescale, solve
+from ..channels import Channels, Group, rescale, solve
 from ..layout import layers
 from ..maths.scales import equalizing
 from ..model import Array, Event, Model
+from ..operators import clip_bounds
 from . import Keeps
 
 DEAD = 1e-5
@@ -32,8 +33,9 @@ class Equalize:
     Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
     how far the channel's activations reach. Guards: with `stand_ins`, a channel whose weights are dead on
     one side is equalized as if it had its group's typical range there, so that it spoils neither side
-    (without, a zero range keeps scale 1, as published); no scale leaves [1/max_scale, max_scale]; and no channel is stretched until it reaches more than `reach_limit` times as
-    far as the upper quartile of its tensor (0 turns this off), so that one channel cannot set a tensor's range.
+    (without, a zero range keeps scale 1, as published); no scale leaves [1/max_scale, max_scale]; and no
+    channel is stretched until it reaches more than `reach_limit` times as far as the upper quartile of its
+    tensor (0 turns this off), so that one channel cannot set a tensor's range.
 
     The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
     channels share are scaled too, if they lie that many standard deviations below it.

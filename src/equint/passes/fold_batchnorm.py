@@ -101,7 +101,8 @@ def _constant_affine(graph: Graph, node: Node, channels: int, rank: int, axis: i
     value = np.broadcast_to(value.reshape(-1), (channels,))
     one, zero = np.ones(channels), np.zeros(channels)
     if node.op in ("Mul", "Div"):
-        return (value if node.op == "Mul" else 1 / value), zero
+        with np.errstate(divide="ignore"):  # what is not finite is not folded
+            return (value if node.op == "Mul" else 1 / value), zero
     if node.op == "Add":
         return one, value
     return (-one, value) if side == 0 else (one, -value)

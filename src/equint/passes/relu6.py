@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..channels import clip_bounds
 from ..edit import Editor
 from ..fields import aligned
 from ..model import Event, Graph, Model, Node
 from ..moments import propagate
+from ..operators import clip_bounds
 from . import Keeps
 
 
