@@ -99,7 +99,7 @@ def test_a_narrow_bias_still_fits(bits: int) -> None:
 
 def test_a_scale_that_a_later_layer_raises_corrects_the_earlier_too() -> None:
     """Two convolutions share a weight; the second's large bias makes its grid coarse for both."""
-    consts = {"w": normal(4, 4, 1, 1), "big": np.full(4, 90.0, np.float32), "u": normal(2, 4, 1, 1)}
+    consts: dict[str, Any] = {"w": normal(4, 4, 1, 1), "big": np.full(4, 90.0, np.float32), "u": normal(2, 4, 1, 1)}
     body = "p = Conv(x, w) q = Relu(p) s = Conv(q, w, big) y = Conv(s, u)"
     model = read(network(body, inputs="float[N,4,6,6] x", output="float[] y", **consts))
     one = np.ones((1, 4, 1, 1))

@@ -80,11 +80,9 @@ def leaky(mean: Array, std: Array, slope: Array | float) -> tuple[Array, Array]:
     # both halves about `first`, so that nothing cancels when the mean is far larger than std
     up, down = mean - first, slope * mean - first
     bend = _times(edge, at)
-    second = np.square(sigma) * (above + bend) + 2 * up * sigma * at + np.square(up) * above
-    second = (
-        second + np.square(slope * sigma) * (below - bend) - 2 * slope * down * sigma * at + np.square(down) * below
-    )
-    return first, np.sqrt(np.maximum(second, 0.0))
+    upper = np.square(sigma) * (above + bend) + 2 * up * sigma * at + np.square(up) * above
+    lower = np.square(slope * sigma) * (below - bend) - 2 * slope * down * sigma * at + np.square(down) * below
+    return first, np.sqrt(np.maximum(upper + lower, 0.0))
 
 
 def through(f: Callable[[Array], Array], mean: Array, std: Array) -> tuple[Array, Array]:
