@@ -19,6 +19,7 @@ name = "mine"
 level = 1
 description = "all that can be said"
 target = "per-tensor"
+bias_bits = 16
 
 [weight]
 bits = 6
@@ -52,6 +53,8 @@ pass = "correct_bias"
     ("table", "named"),
     [
         ({"passes": [QUANTIZE], "pases": []}, "'pases'"),
+        ({"passes": [QUANTIZE], "bias_bits": 12}, "bias_bits = 12"),
+        ({"passes": [QUANTIZE], "level": True}, "level = True"),
         ({"passes": [QUANTIZE], "weight": {"bit": 8}}, r"'bit' in \[weight\]"),
         ({"passes": [QUANTIZE], "activation": {"bits": "8"}}, r"bits = '8' in \[activation\]; expected int"),
         ({"passes": [QUANTIZE], "weight": {"bits": True}}, "bits = True"),
@@ -86,6 +89,7 @@ def test_a_file_says_what_it_says(tmp_path: Path) -> None:
     assert recipe(path) == recipe(str(path)) == Recipe(
         "mine", "all that can be said", 1, "per-tensor", {"bits": 6, "symmetric": True},
         {"signed": True, "symmetric": True},
+        16,
         (("fold_batchnorm", {}), ("equalize", {"sweeps": 7, "max_scale": 16}), ("relu6", {"mode": "target"}),
          ("quantize", {}), ("correct_bias", {})),
     )  # fmt: skip
@@ -162,3 +166,17 @@ def test_bits_asked_for_come_last() -> None:
 def test_bits_that_cannot_be_are_refused(asked: dict[str, int]) -> None:
     with pytest.raises(EquintError, match="bits cannot be quantized to"):
         resolve(recipe("lwq"), target("per-tensor"), **asked)
+
+
+def test_bias_bits_reach_the_passes() -> None:
+    chosen = parse({"passes": [QUANTIZE, {"pass": "correct_bias"}], "bias_bits": 16}, "mine")
+    quantize, correct = resolve(chosen, target("per-tensor"))
+    assert isinstance(quantize, Quantize)
+    assert quantize.bias_bits == 16
+    assert correct == CorrectBias(16)
+
+
+@pytest.mark.parametrize("asked", [{"weight": {"granularity": "shift"}}, {"activation": {"granularity": "channel"}}])
+def test_what_no_target_takes_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(EquintError, match="mine"):
+        resolve(parse({"passes": [QUANTIZE], **asked}, "mine"), target("per-channel"))

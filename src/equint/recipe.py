@@ -48,6 +48,7 @@ class Recipe:
         level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
         target: the target used where the user names none.
         weight, activation: fields of `QSpec` that differ from the target's.
+        bias_bits: 8, 16 or 32 where it differs from the target's.
         passes: (name, options) in order.
     """
 
@@ -57,6 +58,7 @@ class Recipe:
     target: str = TARGETS[0].name
     weight: Mapping[str, Any] = field(default_factory=dict)
     activation: Mapping[str, Any] = field(default_factory=dict)
+    bias_bits: int | None = None
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
@@ -142,6 +144,9 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     level = table.get("level", 1)
     if type(level) is not int or level not in (1, 2, 3, 4):
         raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
+    bias_bits = table.get("bias_bits")
+    if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
+        raise EquintError(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
     name = str(table.get("name", Path(label).stem))
     chosen = target(str(table.get("target", TARGETS[0].name))).name
     return Recipe(
@@ -151,6 +156,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         chosen,
         table.get("weight", {}),
         table.get("activation", {}),
+        bias_bits,
         tuple(passes),
     )
 
@@ -212,7 +218,7 @@ def resolve(
         raise EquintError(f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take")
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
-    given = {"weight": weight, "activation": activation, "bias_bits": on.bias_bits}
+    given = {"weight": weight, "activation": activation, "bias_bits": chosen.bias_bits or on.bias_bits}
 
     def ready(name: str, options: Mapping[str, Any]) -> Pass:
         options = dict(options)
