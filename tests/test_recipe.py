@@ -137,7 +137,7 @@ def test_target_and_recipe_meet_in_the_passes() -> None:
     assert (quantize.weight.bits, quantize.weight.symmetric, quantize.weight.granularity) == (6, True, "tensor")
     assert quantize.activation is not None
     assert (quantize.activation.bits, quantize.activation.signed) == (8, True)
-    assert correct == CorrectBias(hardware.bias_bits)
+    assert correct == CorrectBias(16)
 
 
 def parse_full() -> Recipe:
