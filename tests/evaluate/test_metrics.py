@@ -1,0 +1,68 @@
+"""Accuracy, agreement and SQNR against sums made at once over all samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnx
+from equint.errors import EquintError
+from equint.evaluate.data import Card
+from equint.evaluate.metrics import Tally, evaluate
+from handwritten import execute, network, normal
+
+CARD = Card("features")
+
+
+def written(folder: Path, name: str, scale: float = 1.0) -> Path:
+    w = normal(7, 5) * np.float32(scale) + normal(7, 5, seed=2) * np.float32(scale - 1)
+    model = network("y = Gemm <transB = 1> (x, w)", inputs="float[N,5] x", output="float[N,7] y", w=w)
+    onnx.save(model, folder / name)
+    return folder / name
+
+
+def test_measures_equal_those_of_all_samples_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(150, 5)).astype(np.float32), rng.integers(0, 7, 150)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    clean, noisy = written(tmp_path, "a.onnx"), written(tmp_path, "b.onnx", 1.4)
+    found = evaluate(noisy, tmp_path / "data.npz", CARD, clean)
+    (a,), (b,) = execute(onnx.load(clean), x), execute(onnx.load(noisy), x)
+    order = np.argsort(-b, 1)
+    assert found["samples"] == 150
+    assert found["top1"] == pytest.approx(100 * np.mean(order[:, 0] == y))
+    assert found["top5"] == pytest.approx(100 * np.mean([y[i] in order[i, :5] for i in range(150)]))
+    assert found["agreement"] == pytest.approx(100 * np.mean(a.argmax(1) == b.argmax(1)))
+    assert found["sqnr_db"] == pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), rel=1e-5)
+    assert found["cosine"] == pytest.approx((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()), rel=1e-5)
+
+
+def test_limit_takes_the_first_samples(tmp_path: Path) -> None:
+    x = np.eye(5, dtype=np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=np.zeros(5, np.int64))
+    model = written(tmp_path, "a.onnx")
+    assert evaluate(model, tmp_path / "data.npz", CARD, limit=3)["samples"] == 3
+
+
+def test_without_labels_there_is_nothing_to_measure_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.zeros((2, 5), np.float32))
+    model = written(tmp_path, "a.onnx")
+    with pytest.raises(EquintError, match="--against"):
+        evaluate(model, tmp_path / "data.npy", CARD)
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    with pytest.raises(EquintError, match="labels up to 9"):
+        Tally().add_labels(np.zeros((2, 7)), np.array([0, 9]))
+
+
+def test_other_outputs_are_refused() -> None:
+    with pytest.raises(EquintError, match="output y"):
+        Tally().add_reference({"z": np.zeros(3)}, {"y": np.zeros(3)})
+
+
+def test_detectors_have_no_agreement() -> None:
+    tally = Tally()
+    tally.add_reference({"y": np.ones((1, 4, 2))}, {"y": np.ones((1, 4, 2))}, decides=False)
+    assert "agreement" not in tally.results()
+    assert tally.results()["sqnr_db"] == float("inf")
