@@ -130,7 +130,7 @@ def test_own_target() -> None:
         ({"activation_bits": 0}, "0 bits"),
         ({"activation_bits": 32}, "32 bits"),
         ({"input": (1, 0)}, "1.0 to 0.0 is empty"),
-        ({"input": (0, float("nan"))}, "empty"),
+        ({"input": (0, float("nan"))}, "not finite"),
         ({"input": (0, 1, 2)}, "lowest and the highest"),
         ({"input": "absent.toml"}, r"absent\.toml: no such card"),
         ({"input": Card("rgb", (0.0,) * 3, (1.0,) * 3)}, "3 means and stds for input input of 1 channels"),

@@ -150,7 +150,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 
 BAD_MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda d: d / "none.onnx", "no such file"),
-    "folder": (lambda d: d, "no such file"),
+    "folder": (lambda d: d, "is a folder"),
     "empty": (lambda d: _written(d, b""), "is it an ONNX model"),
     "text": (lambda d: _written(d, b"hello"), "not an ONNX model"),
     "truncated": (lambda d: _written(d, model_path().read_bytes()[:20000]), "truncated"),
@@ -195,6 +195,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "recipe finer than target": (["--recipe", "cwq", "--target", "per-tensor"], "does not take"),
     "card": (["--card", "none.toml"], "no such card"),
     "range": (["--input-range", "2", "1"], "empty"),
+    "endless range": (["--input-range", "0", "1e38"], "beyond"),
     "range and card": (["--input-range", "0", "1", "--mean", "0"], "give one of"),
     "means": (["--mean", "a,b"], "--mean a,b"),
     "channels": (["--mean", "1,2,3", "--std", "1,1,1"], "3 means and stds"),
@@ -218,6 +219,11 @@ def test_bad_options(run: Run, tmp_path: Path, kind: str) -> None:
         ("level = 9\n[[passes]]\npass = 'quantize'\n", "level = 9"),
         ("[[passes]\n", "not a readable TOML"),
         ("", "needs [[passes]]"),
+        ('[[passes]]\npass = "equalize"\nmax_scale = 0\n[[passes]]\npass = "quantize"\n', "max_scale = 0"),
+        ('[[passes]]\npass = "activation_ranges"\nn = -3.0\n[[passes]]\npass = "quantize"\n', "n = -3.0"),
+        ('[[passes]]\npass = "quantize"\n[[passes]]\npass = "fold_batchnorm"\n', "fold_batchnorm after quantize"),
+        ('[[passes]]\npass = "correct_bias"\n[[passes]]\npass = "quantize"\n', "move it behind"),
+        ('name = 3\n[[passes]]\npass = "quantize"\n', "name = 3"),
     ],
 )
 def test_bad_recipes(run: Run, tmp_path: Path, toml: str, message: str) -> None:
@@ -267,6 +273,13 @@ def test_unwritable_outputs_keep_what_was_there(run: Run, tmp_path: Path) -> Non
 )
 def test_other_commands_refuse_too(run: Run, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
     refused(run, tmp_path, message, *arguments)
+
+
+def test_the_float_model_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(model_path().read_bytes())
+    refused(run, tmp_path, "would overwrite", "quantize", model, "-o", tmp_path / "." / "m.onnx")
+    assert model.read_bytes() == model_path().read_bytes()
 
 
 def test_already_quantized_is_refused(run: Run, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def quantize(
 
     given = _input(card, input_range, mean, std)
     bits = _activation_bits(activation_bits)
-    _check_output(output)
+    _check_output(output, model)
     with _progress(not as_json) as step:
         result = api.quantize(
             model, recipe, target, weight_bits=weight_bits, activation_bits=bits, input=given, progress=step
@@ -171,12 +171,13 @@ def evaluate(
     from .evaluate import data as datasets
     from .evaluate.metrics import evaluate as measure
 
-    prepared = _card(card, kind, mean, std, size)
+    _check_file(model)
+    prepared = _card(card, kind or _kind(model, mean, std), mean, std, size)
     where = data or prepared.data.get("eval")
     if where is None:
         raise EquintError("no data to evaluate on: give --data, or a card with eval in [data]")
-    for file in (model, *([against] if against else [])):
-        _check_file(file)
+    if against is not None:
+        _check_file(against)
     with _counter(not as_json, lambda: datasets.count(where, limit)) as done:
         found = measure(model, where, prepared, against, optimized=optimized, limit=limit, progress=done)
     if as_json:
@@ -215,7 +216,8 @@ def compare(
     if as_json:
         _print_json([asdict(row) for row in rows])
         return
-    table = _table("on " + (str(where) if where else "random inputs"), "tensor", "made by", ">SQNR dB", ">peak", "")
+    title = f"on {where}" if where else "on random inputs; --card or --data for real ones"
+    table = _table(title, "tensor", "made by", ">SQNR dB", ">peak", "")
     for row in rows:
         bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         table.add_row(row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar)
@@ -255,10 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"equint: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except MemoryError:
+    except Exception as error:
         if debug:
             raise
-        print("equint: not enough memory for this model", file=sys.stderr)
+        reason = " ".join(str(error).split())[:300]
+        what = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {reason}"
+        print(f"equint: {what}; --debug shows where", file=sys.stderr)
         sys.exit(2)
 
 
@@ -288,6 +292,16 @@ def _card(card: Path | None, kind: str | None, mean: str | None, std: str | None
     return Card(chosen, means, stds, size)
 
 
+def _kind(model: Path, mean: str | None, std: str | None) -> str | None:
+    """rgb or gray by the channels of the model's input, where pixels are normalised."""
+    if mean is None and std is None:
+        return None
+    from .runtime.session import Session
+
+    shape = next(iter(Session(model).shapes.values()), ())
+    return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
+
+
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
@@ -306,15 +320,15 @@ def _activation_bits(text: str | None) -> Any:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise EquintError(f"{path}: no such file")
+        raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, model: Path) -> None:
     """Fail before the work and not after it."""
-    if path.is_dir():
-        raise EquintError(f"{path}: is a folder; give a file name for the output")
-    if not path.parent.is_dir():
-        raise EquintError(f"{path.parent}: no such folder; make it or choose another output")
+    from .onnx.writer import writable
+
+    if writable(path) == model.resolve():
+        raise EquintError(f"{path}: would overwrite the float model; choose another output")
 
 
 @contextmanager

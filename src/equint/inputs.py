@@ -14,6 +14,8 @@ from .model import Array, Event, Graph, Model, Moments, Name, Range
 
 PIXEL_MEAN, PIXEL_STD = 117.0, 68.0
 """Mean and standard deviation of natural photographs' pixels, 0 to 255 (ImageNet's, rounded)."""
+LARGEST = 1e12
+"""No network's input is larger than this."""
 REACH = 4.0
 """Standard deviations that an input of unknown range is assumed to reach."""
 
@@ -42,7 +44,9 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
         >>> round(float(describe_range(Model(tiny_graph()), 0, 1).moments["x"].mean.item()), 3)
         0.459
     """
-    if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+    if not abs(lo) + abs(hi) < LARGEST:
+        raise EquintError(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
+    if lo >= hi:
         raise EquintError(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
     return _described(
@@ -77,7 +81,9 @@ def infer_input(model: Model) -> Model:
 def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str) -> Model:
     names = [n for n in model.graph.inputs if model.graph.is_float(n)]
     if len(names) != 1:
-        raise EquintError(f"the network has {len(names)} float inputs; a card or range describes exactly one")
+        raise EquintError(
+            f"the network has {len(names)} float inputs; a card or range describes exactly one: leave it out"
+        )
     name, rank = names[0], model.graph.rank(names[0]) or 4
     shape = model.graph.shapes.get(name)
     channels = shape[1] if shape and len(shape) > 1 else None

@@ -139,14 +139,16 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         _refuse_unknown(label, f"pass {name}", entry, options)
         _check_types(label, f"pass {name}", entry, PASSES[name])
         passes.append((name, entry))
-    if not any(name == "quantize" for name, _ in passes):
-        raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
+    _check_order(label, [name for name, _ in passes])
     level = table.get("level", 1)
     if type(level) is not int or level not in (1, 2, 3, 4):
         raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
     bias_bits = table.get("bias_bits")
     if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
         raise EquintError(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
+    for key in ("name", "description", "target"):
+        if not isinstance(table.get(key, ""), str):
+            raise EquintError(f"{label}: {key} = {table[key]!r}; expected text")
     name = str(table.get("name", Path(label).stem))
     chosen = target(str(table.get("target", TARGETS[0].name))).name
     return Recipe(
@@ -159,6 +161,18 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         bias_bits,
         tuple(passes),
     )
+
+
+def _check_order(label: str, names: list[str]) -> None:
+    """`quantize` once, behind it only what leaves its grids right."""
+    if "quantize" not in names:
+        raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
+    before, after = names[: names.index("quantize")], names[names.index("quantize") + 1 :]
+    late = next((name for name in after if name != "correct_bias"), None)
+    if late is not None:
+        raise EquintError(f"{label}: pass {late} after quantize would make its grids wrong; move it before")
+    if "correct_bias" in before:
+        raise EquintError(f"{label}: correct_bias needs the grids; move it behind quantize")
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
@@ -177,7 +191,7 @@ def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set
 def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
     hints = get_type_hints(kind)
     for key, value in table.items():
-        choices = get_args(hints[key])
+        choices = tuple(c for c in get_args(hints[key]) if c != "shift")  # no built-in target shifts weights
         if choices:
             good = value in choices or (kind is Relu6 and value == "target")
             asked = ", ".join(map(repr, choices))
@@ -228,4 +242,7 @@ def resolve(
         made: Pass = PASSES[name](**{k: v for k, v in given.items() if k in own}, **options)
         return made
 
-    return tuple(ready(name, options) for name, options in chosen.passes)
+    try:
+        return tuple(ready(name, options) for name, options in chosen.passes)
+    except EquintError as error:
+        raise EquintError(f"recipe {chosen.name}: {error}") from error

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
@@ -425,3 +426,47 @@ def test_output_types() -> None:
     made = equint.quantize(mobilenet(), "cwq").proto
     assert made.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert helper.printable_value_info(made.graph.input[0]) == helper.printable_value_info(mobilenet().graph.input[0])
+
+
+# What strangers' networks brought up
+
+
+def both_ways(proto: ModelProto, x: Array, **options: object) -> tuple[Array, Array, Array]:
+    """The float output, the quantized network's as simulated, and as deployed on integer kernels."""
+    quantized = equint.quantize(proto, **options).proto  # type: ignore[arg-type]
+    simulated, deployed = (next(iter(Session(quantized, optimized=way).run(x).values())) for way in (False, True))
+    return execute(proto, x)[0], simulated, deployed
+
+
+@pytest.mark.parametrize("bias", [None, normal(8, 1), normal(1, 1)], ids=["none", "column", "scalar"])
+def test_a_weight_that_comes_first_keeps_its_column_of_biases(bias: Array | None) -> None:
+    """Square, so that a bias added along the wrong axis would fit."""
+    body = "y = MatMul(w, x)" if bias is None else "p = MatMul(w, x) y = Add(p, b)"
+    consts: dict[str, Any] = {"w": normal(8, 8)} | ({} if bias is None else {"b": bias})
+    proto = network(body, inputs="float[N,8,8] x", output="float[N,8,8] y", **consts)
+    x = np.clip(normal(64, 8, 8, scale=0.4), -1, 1)
+    for found in both_ways(proto, x, input=(-1, 1))[1:]:
+        assert near(execute(proto, x)[0], found)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-3])
+def test_a_large_bias_beside_small_weights_does_not_overflow_the_accumulator(weight: float) -> None:
+    """A bias at the end of 32 bits would wrap as soon as a product is added: only integer kernels show it."""
+    consts: dict[str, Any] = {
+        "w": normal(8, 3, 3, 3) * np.float32(weight),
+        "b": np.linspace(-2, 2, 8).astype(np.float32),
+    }
+    x = np.clip(normal(4, 3, 8, 8, scale=0.4), -1, 1)
+    for target in ("per-channel", "per-tensor"):
+        clean, simulated, deployed = both_ways(network("h = Conv(x, w, b) y = Relu(h)", **consts), x, target=target)
+        assert near(clean, simulated)
+        assert near(clean, deployed)
+
+
+def test_names_that_are_taken_are_left_alone() -> None:
+    body = "x_scale = Relu(x) x_QuantizeLinear = Conv(x_scale, x_quantized) y = Relu(x_QuantizeLinear)"
+    proto = network(body, x_quantized=normal(4, 3, 3, 3))
+    x = np.clip(normal(4, 3, 8, 8, scale=0.4), -1, 1)
+    clean, simulated, deployed = both_ways(proto, x, input=(-1, 1))
+    assert near(clean, simulated)
+    assert near(clean, deployed)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 import onnx
 from equint.channels import solve
 from equint.errors import EquintError
-from equint.model import Model
+from equint.model import Graph, Model, Node
 from equint.onnx.reader import load_proto, read
 from equint.onnx.writer import to_proto
 from handwritten import Array, assert_same, network, normal
@@ -471,3 +471,34 @@ def test_several_inputs_and_outputs() -> None:
     )
     model = check(proto, normal(1, 3, 8, 8, scale=1), normal(1, 3, 8, 8, seed=2, scale=1))
     assert (model.graph.inputs, model.graph.outputs) == (("x", "z"), ("y", "u"))
+
+
+@pytest.mark.parametrize("fill", ["ConstantOfShape(n)", "Expand(one, n)"])
+def test_folding_makes_no_large_constants(fill: str) -> None:
+    """Sixteen million zeros stay the three nodes that they were."""
+    proto = network(f"z = {fill} s = ReduceSum(z) y = Add(x, s)", n=[4000, 4000], one=np.ones(1), output="float[] y")
+    graph = read(proto).graph
+    assert sum(a.nbytes for a in graph.consts.values()) < 1000
+    assert_same(proto, to_proto(graph))
+
+
+def test_constants_that_old_files_do_not_list_as_inputs() -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    infos = [
+        helper.make_tensor_value_info("x", 1, ["N", 3, 8, 8]),
+        helper.make_tensor_value_info("y", 1, ["N", 4, 6, 6]),
+    ]
+    graph = helper.make_graph(nodes, "old", infos[:1], infos[1:], [numpy_helper.from_array(normal(4, 3, 3, 3), "w")])
+    for opset in (7, 8, 9):
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3)
+        assert [node.op for node in read(proto).graph.nodes] == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize(("shape", "group"), [((4, 3, 3, 3), 3), ((0, 3, 3, 3), 1), ((4, 3, 3, 3), 0)])
+def test_weights_that_make_no_sense_name_their_node(shape: tuple[int, ...], group: int) -> None:
+    graph = Graph(
+        (Node("Conv", ("x", "w"), ("y",), {"group": group}, "odd"),),
+        {"w": np.zeros(shape, np.float32)}, ("x",), ("y",), {"x": ("N", 3, 8, 8)},
+    )  # fmt: skip
+    with pytest.raises(EquintError, match=r"odd|shapes do not fit"):
+        read(to_proto(graph))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 import onnx
 from equint.errors import EquintError
+from equint.layout import tiny_graph
 from equint.model import Graph, Node
 from equint.onnx.reader import read
 from equint.onnx.writer import save_proto, to_proto
@@ -97,7 +98,8 @@ def test_attributes_of_every_kind() -> None:
         "strings": ["a", "b"],
         "t": onnx.numpy_helper.from_array(np.arange(3), "t"),
     }
-    graph = Graph((Node("Odd", ("x",), ("y",), attrs, domain="acme"),), {}, ("x",), ("y",), domains={"acme": 1})
+    odd = Node("Odd", ("x",), ("y",), attrs, domain="acme")
+    graph = Graph((odd,), {}, ("x",), ("y",), {"x": (1,)}, domains={"acme": 1})
     again = read(to_proto(graph)).graph.nodes[0]
     assert {**again.attrs, "t": 0} == {**attrs, "t": 0}
 
@@ -203,3 +205,20 @@ def test_failure_midway_keeps_the_old_file(
         save_proto(proto, path, external_above)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_special_files_and_links_survive(tmp_path: Path) -> None:
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link.onnx", tmp_path / "real.onnx"
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    with pytest.raises(EquintError, match="no regular file"):
+        save_proto(to_proto(tiny_graph()), pipe)
+    assert pipe.is_fifo()
+    save_proto(to_proto(tiny_graph()), link)
+    assert link.is_symlink()
+    onnx.checker.check_model(onnx.load(real))
+
+
+def test_a_name_that_no_folder_takes(tmp_path: Path) -> None:
+    with pytest.raises(EquintError, match="cannot write"):
+        save_proto(to_proto(tiny_graph()), tmp_path / ("n" * 300))

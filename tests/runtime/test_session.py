@@ -96,11 +96,11 @@ def one_line(error: pytest.ExceptionInfo[EquintError], *parts: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.onnx", tmp_path):
+    for path, problem in ((tmp_path / "absent.onnx", "no such file"), (tmp_path, "is a folder")):
         for taps in ([], ["a"]):
             with pytest.raises(EquintError) as error:
                 Session(path, taps=taps)
-            one_line(error, str(path), "no such file")
+            one_line(error, str(path), problem)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08"])

@@ -33,12 +33,12 @@ def compare(
     which models written by equint carry in their metadata.
 
     Args:
-        feeds: batches of input; two standard normal samples if left out.
+        feeds: batches of input; if left out, random ones within the range that the quantized network takes.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
     """
-    from ..onnx.qdq import views_of
+    from ..onnx.qdq import input_spans, views_of
     from ..onnx.reader import load_proto
     from ..runtime.session import Session, random_inputs
 
@@ -52,7 +52,7 @@ def compare(
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
-    for feed in feeds if feeds is not None else [random_inputs(clean, 2)]:
+    for feed in feeds if feeds is not None else [random_inputs(clean, 2, input_spans(noisy_proto))]:
         a, b = clean.run(feed), noisy.run(feed)
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)

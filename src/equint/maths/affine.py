@@ -108,7 +108,8 @@ def fake_quantize(x: Array, q: QParams) -> Array:
 def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
     """The weight scale, raised just enough that the bias fits its integer grid.
 
-    A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in).
+    A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in). A 32-bit bias
+    is added in a 32-bit accumulator, of which it may fill half.
 
     Args:
         scale: `()` or `(C,)` weight scale.
@@ -123,7 +124,7 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
         >>> float(fit_bias(np.float32(0.01), np.array([1.0]), 0.1, 8)) > 0.07
         True
     """
-    qmax = float((1 << (bits - 1)) - 1)
+    qmax = float((1 << (bits - 1)) - 1) if bits < 32 else float(1 << 30)
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
     need = need.max(initial=0.0) if np.ndim(scale) == 0 else need
     return np.maximum(np.asarray(scale, np.float64), need).astype(np.float32)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx import ModelProto, checker, helper
+from onnx import ModelProto, checker, helper, numpy_helper
 
 from ..layout import Layer, as_layer
 from ..maths.affine import quantize
@@ -47,7 +47,8 @@ def export(model: Model) -> ModelProto:
     if opset > graph.opset:
         proto = _at_opset(model, opset)
     helper.set_model_props(proto, {"equint.views": _packed_views(model.views)})
-    checker.check_model(proto) if proto.ByteSize() < 1 << 31 else None
+    if proto.ByteSize() < 1 << 31:
+        checker.check_model(proto, full_check=True)
     return proto
 
 
@@ -60,6 +61,20 @@ def views_of(proto: ModelProto) -> dict[Name, View]:
     arrays = [np.frombuffer(base64.b64decode(a), np.float32) for a in table["arrays"]]
     shaped = {name: [arrays[i].reshape(s) for i, s in pairs] for name, pairs in table["views"].items()}
     return {name: View(scale, offset) for name, (scale, offset) in shaped.items()}
+
+
+def input_spans(proto: ModelProto) -> dict[Name, tuple[float, float]]:
+    """The range that a quantized model's first quantizer gives each of its inputs."""
+    consts = {t.name: t for t in proto.graph.initializer}
+    spans = {}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear" and {*node.input[1:3]} <= consts.keys() and len(node.input) == 3:
+            scale, zero = (numpy_helper.to_array(consts[i]) for i in node.input[1:3])
+            if scale.size == 1 and node.input[0] in {i.name for i in proto.graph.input}:
+                ends = np.iinfo(zero.dtype)
+                lo, hi = ((float(e) - float(zero)) * float(scale) for e in (ends.min, ends.max))
+                spans[node.input[0]] = (lo, hi)
+    return spans
 
 
 def _packed_views(views: Mapping[Name, View]) -> str:
@@ -93,11 +108,20 @@ class _Exporter:
         self.consts: dict[Name, Array] = dict(model.graph.consts)
         self.reads: dict[Name, Name] = {}  # where consumers find a value now
         self.stored: dict[tuple[Name, int], Name] = {}
+        self.taken = {*model.graph.inputs, *model.graph.consts, *model.graph.producer}
+        self.taken |= {node.name for node in model.graph.nodes}
+
+    def fresh(self, stem: Name) -> Name:
+        """A name, for a value or a node, that nothing else has."""
+        while stem in self.taken:
+            stem += "_"
+        self.taken.add(stem)
+        return stem
 
     def graph(self) -> Graph:
         for name in self.source.inputs:
             if name in self.model.qparams:
-                self.reads[name] = f"{name}_dequantized"
+                self.reads[name] = self.fresh(f"{name}_dequantized")
                 self.quantizer(name, name, self.reads[name], [])
         for node in self.source.nodes:
             self.emit(node)
@@ -120,7 +144,7 @@ class _Exporter:
                 self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs
             ]
         quantized = [o for o in node.outputs if o in self.model.qparams]
-        raw = {o: f"{o}_float" for o in quantized}
+        raw = {o: self.fresh(f"{o}_float") for o in quantized}
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
         for o in quantized:
             self.quantizer(o, raw[o], o, [])
@@ -153,10 +177,13 @@ class _Exporter:
         """raw → QuantizeLinear → (integer clamp) → DequantizeLinear → out."""
         q = self.model.qparams[name]
         scale, zero = self.grid_consts(name, q)
-        integer = f"{name}_quantized"
-        self.nodes.append(Node("QuantizeLinear", (raw, scale, zero), (integer,), name=f"{name}_QuantizeLinear"))
+        integer = self.fresh(f"{name}_quantized")
+        self.add("QuantizeLinear", (raw, scale, zero), integer, f"{name}_QuantizeLinear")
         integer = self.clamp(name, integer, q, activations)
-        self.nodes.append(Node("DequantizeLinear", (integer, scale, zero), (out,), name=f"{name}_DequantizeLinear"))
+        self.add("DequantizeLinear", (integer, scale, zero), out, f"{name}_DequantizeLinear")
+
+    def add(self, op: str, inputs: tuple[Name, ...], out: Name, name: Name, **attrs: int) -> None:
+        self.nodes.append(Node(op, inputs, (out,), attrs, name=self.fresh(name)))
 
     def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
         dtype = _storage(q)
@@ -172,15 +199,14 @@ class _Exporter:
                 high = np.minimum(high, _on_grid(hi, q))
         for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
             if np.any(bound != idle) and not (q.bits > 8 and np.all(bound == (q.qmin if op == "Max" else q.qmax))):
-                constant = f"{name}_{op.lower()}imum"
+                constant, clamped = self.fresh(f"{name}_{op.lower()}imum"), self.fresh(f"{name}_clamped_{op.lower()}")
                 self.consts[constant] = bound.astype(dtype)
-                clamped = f"{name}_clamped_{op.lower()}"
-                self.nodes.append(Node(op, (integer, constant), (clamped,), name=f"{name}_{op}"))
+                self.add(op, (integer, constant), clamped, f"{name}_{op}")
                 integer = clamped
         return integer
 
     def grid_consts(self, name: Name, q: QParams) -> tuple[Name, Name]:
-        scale, zero = f"{name}_scale", f"{name}_zero_point"
+        scale, zero = self.fresh(f"{name}_scale"), self.fresh(f"{name}_zero_point")
         self.consts[scale] = np.asarray(q.scale, np.float32)
         self.consts[zero] = np.asarray(q.zero_point).astype(_storage(q))
         return scale, zero
@@ -193,8 +219,8 @@ class _Exporter:
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
             scale = np.asarray(x.scale * q.scale, np.float32)
-            flat = self.source.consts[layer.bias].reshape(-1).astype(np.float64)
-            integers = np.clip(np.rint(flat / scale), -(1 << 31) + 1, (1 << 31) - 1).astype(np.int32)
+            bias = self.source.consts[layer.bias].astype(np.float64)
+            integers = np.clip(np.rint(bias / scale), -(1 << 31) + 1, (1 << 31) - 1).astype(np.int32)
             inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
         return inputs
 
@@ -204,19 +230,16 @@ class _Exporter:
         key = (name, id(q))
         if key not in self.stored:
             integers = quantize(self.source.consts[name], q).astype(_storage(q))
-            stem = name if f"{name}_quantized" not in self.consts else f"{name}_{len(self.stored)}"
-            self.stored[key] = self.constant(stem, integers, q.scale, q.axis, q.zero_point)
+            self.stored[key] = self.constant(name, integers, q.scale, q.axis, q.zero_point)
         return self.stored[key]
 
     def constant(self, stem: Name, integers: Array, scale: Array, axis: int | None, zero: Array | None = None) -> Name:
-        names = (f"{stem}_quantized", f"{stem}_scale", f"{stem}_zero_point")
+        names = (self.fresh(f"{stem}_quantized"), self.fresh(f"{stem}_scale"), self.fresh(f"{stem}_zero_point"))
         zeros = np.zeros(np.shape(scale), integers.dtype) if zero is None else np.asarray(zero).astype(integers.dtype)
         self.consts |= dict(zip(names, (integers, np.asarray(scale, np.float32), zeros), strict=True))
-        attrs = {} if axis is None else {"axis": axis}
-        self.nodes.append(
-            Node("DequantizeLinear", names, (f"{stem}_dequantized",), attrs, name=f"{stem}_DequantizeLinear")
-        )
-        return f"{stem}_dequantized"
+        out = self.fresh(f"{stem}_dequantized")
+        self.add("DequantizeLinear", names, out, f"{stem}_DequantizeLinear", **({} if axis is None else {"axis": axis}))
+        return out
 
 
 def _storage(q: QParams) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .canonical import canonical
 from .writer import to_proto
 
 OLDEST, NATIVE = 7, 13
-FOLDABLE_BYTES = 1 << 28
+FOLDABLE_BYTES, GROWN_BYTES = 1 << 28, 1 << 24
 _ALREADY_INTEGER = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
 )
@@ -61,6 +62,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     graph = infer_shapes(_static_reshapes(graph))
     graph = canonical(_without_dead(graph))
     graph = infer_shapes(graph)
+    _check_inputs(graph, label)
     _check_weights(graph, label)
     return Model(graph).noted(Event("read", label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
 
@@ -72,7 +74,7 @@ def load_proto(path: str | os.PathLike[str]) -> ModelProto:
 
 def _load(path: Path) -> ModelProto:
     if not path.is_file():
-        raise EquintError(f"{path}: no such file")
+        raise EquintError(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:
@@ -102,8 +104,11 @@ def _modern(proto: ModelProto, label: str) -> ModelProto:
         raise EquintError(f"{label}: opset {version} is too old to convert; export it with opset 13 or newer")
     from onnx import version_converter
 
+    modern = ModelProto()
+    modern.CopyFrom(proto)
+    modern.ir_version = max(proto.ir_version, 4)  # before 4, constants had to be listed as inputs too
     try:
-        return _as_before_11(version_converter.convert_version(proto, NATIVE), version)
+        return _as_before_11(version_converter.convert_version(modern, NATIVE), version)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise EquintError(
@@ -310,7 +315,8 @@ def _target(
 
 
 def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Array] | None:
-    if sum(consts[i].nbytes for i in node.reads) > FOLDABLE_BYTES:
+    size = sum(consts[i].nbytes for i in node.reads)
+    if size > FOLDABLE_BYTES or _grows(graph, node, consts, size):
         return None
     from onnx.reference import ReferenceEvaluator
 
@@ -320,6 +326,16 @@ def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Ar
         return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
     except Exception:  # an operator that the reference cannot run simply stays in the graph
         return None
+
+
+def _grows(graph: Graph, node: Node, consts: Mapping[Name, Array], size: int) -> bool:
+    """Whether folding would make a large constant out of a small one, as ConstantOfShape and Expand can."""
+    limit = max(GROWN_BYTES, 2 * size)
+    if node.op == "ConstantOfShape":
+        return 8 * float(np.prod(consts[node.inputs[0]].astype(np.float64))) > limit
+    shapes = [graph.shapes.get(o) for o in node.outputs if o]
+    sizes = [[s for s in shape if isinstance(s, int)] for shape in shapes if shape is not None]
+    return 8 * sum(prod(s) for s in sizes) > limit
 
 
 def _without_identity(graph: Graph) -> Graph:
@@ -372,6 +388,21 @@ def _static_reshapes(graph: Graph) -> Graph:
                 node = replace(node, inputs=(node.inputs[0], name))
         nodes.append(node)
     return _without_dead(graph.with_nodes(nodes, consts)) if consts else graph
+
+
+def _check_inputs(graph: Graph, label: str) -> None:
+    for name in graph.inputs:
+        if graph.is_float(name) and graph.rank(name) is None:
+            raise EquintError(f"{label}: input {name} has no shape; export it with one (symbolic sizes will do)")
+    for node in graph.nodes:
+        weight = graph.constant(node.inputs[1]) if node.op in ("Conv", "ConvTranspose") and not node.domain else None
+        if weight is None:
+            continue
+        groups = int(node.attrs.get("group", 1))
+        if weight.size == 0 or weight.ndim < 3 or groups < 1 or weight.shape[0] % groups:
+            raise EquintError(
+                f"{label}: {node.op} {node.label}: weights {weight.shape} in {groups} groups; export it again"
+            )
 
 
 def _check_weights(graph: Graph, label: str) -> None:

@@ -129,6 +129,25 @@ def _element_type(array: Array) -> int:
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
+def writable(path: str | os.PathLike[str]) -> Path:
+    """Where an output goes, links followed.
+
+    Raises:
+        EquintError: it is a folder or a device, its folder does not exist, or its name is too long.
+    """
+    try:
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise EquintError(f"{path}: is a folder; give a file name for the output")
+        if target.exists() and not target.is_file():
+            raise EquintError(f"{path}: is no regular file; give a file name for the output")
+        if not target.parent.is_dir():
+            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another output")
+    except OSError as error:
+        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
+    return target
+
+
 def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
     """Write a model; constants above `external_above` bytes go to `<name>.data` beside it.
 
@@ -138,9 +157,7 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
     Raises:
         EquintError: the folder does not exist or cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise EquintError(f"{target}: is a folder; give a file name for the output")
+    target = writable(path)
     size = sum(len(t.raw_data) for t in proto.graph.initializer)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as folder:

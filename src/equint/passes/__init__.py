@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
+from ..errors import EquintError
 from ..model import Model
 
 
@@ -15,6 +16,19 @@ class Keeps(Enum):
     NEARLY = "float outputs equal on typical inputs"
     TOPOLOGY = "nodes unchanged; constants may change"
     FLOATS = "nodes and constants unchanged; only the description changes"
+
+
+def require(name: str, value: float, good: bool, asked: str) -> None:
+    """Refuse an option's value.
+
+    Raises:
+        EquintError: naming the option and what it may be.
+
+    Example:
+        >>> require("n", 6.0, True, "above 0")
+    """
+    if not good:
+        raise EquintError(f"{name} = {value}: choose {asked}")
 
 
 class Pass(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from ..layout import Layer, as_layer, layers, pads_zero
 from ..model import Array, Event, Model, Node, View
 from ..moments import propagate
 from ..operators import clip_bounds
-from . import Keeps
+from . import Keeps, require
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class AbsorbBias:
     keeps: ClassVar[Keeps] = Keeps.NEARLY
 
     n: float = 3.0
+
+    def __post_init__(self) -> None:
+        require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
         editor, moments, views = Editor(model.graph), dict(model.moments), dict(model.views)

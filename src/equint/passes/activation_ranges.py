@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..layout import as_layer, layers
 from ..model import Event, Graph, Model, Moments, Name
 from ..moments import layer_moments, propagate, reach
-from . import Keeps
+from . import Keeps, require
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class ActivationRanges:
     keeps: ClassVar[Keeps] = Keeps.FLOATS
 
     n: float = 6.0
+
+    def __post_init__(self) -> None:
+        require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
         moments = propagate(model.graph, model.moments)

@@ -12,7 +12,7 @@ from ..layout import layers
 from ..maths.scales import equalizing
 from ..model import Array, Event, Model
 from ..operators import clip_bounds
-from . import Keeps
+from . import Keeps, require
 
 DEAD = 1e-5
 """A channel whose range is below this share of its layer's counts as dead: no 16-bit grid would hold it."""
@@ -53,6 +53,14 @@ class Equalize:
     reach_limit: float = 4.0
     clip_reach: float = math.inf
     stand_ins: bool = True
+
+    def __post_init__(self) -> None:
+        require("activations", self.activations, 0 <= self.activations <= 1, "0 to 1")
+        require("sweeps", self.sweeps, self.sweeps >= 1, "1 or more")
+        require("tolerance", self.tolerance, 0 < self.tolerance < math.inf, "a number above 0")
+        require("max_scale", self.max_scale, 1 <= self.max_scale < math.inf, "1 or more")
+        require("reach_limit", self.reach_limit, 0 <= self.reach_limit < math.inf, "0 (off) or more")
+        require("clip_reach", self.clip_reach, self.clip_reach > 0, "above 0")
 
     @property
     def keeps(self) -> Keeps:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..layout import layers
-from ..maths.scales import overlap_ratio
 from ..model import Event, Model
 
 if TYPE_CHECKING:
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 
 def facts(result: Result) -> dict[str, Any]:
     """Everything the summary says, ready for JSON."""
-    model, before = result.model, result.original
+    model = result.model
     names = [layer.name for layer in layers(model.graph)]
-    ratios_before, ratios_after = mean_overlap(before), mean_overlap(model)
     float_bytes, integer_bytes = sizes(model)
     return {
         "recipe": result.recipe,
@@ -32,7 +30,6 @@ def facts(result: Result) -> dict[str, Any]:
         "activations": _format(model, _activations(model)),
         "float_bytes": float_bytes,
         "integer_bytes": integer_bytes,
-        "overlap_ratio": {"before": ratios_before, "after": ratios_after},
         "seconds": round(result.seconds, 3),
         "warnings": [str(e) for e in result.warnings],
         "events": [event_facts(e) for e in model.log],
@@ -49,12 +46,12 @@ def text(result: Result) -> str:
         recipe cwq-bc (level 1) for target per-channel
     """
     f = facts(result)
+    emulated = any(q.bits not in (8, 16) for q in result.model.qparams.values())
+    packed = "integer, bits packed (the ONNX file holds them in 8- or 16-bit types)" if emulated else "integer"
     rows = [
         f"recipe {f['recipe']} (level {f['level']}) for target {f['target']}",
         f"layers        {f['layers']}, weights {f['weights']}, activations {f['activations']}",
-        f"parameters    {kilobytes(f['float_bytes'])} float → {kilobytes(f['integer_bytes'])} integer",
-        f"overlap ratio {f['overlap_ratio']['before']:.3f} → {f['overlap_ratio']['after']:.3f}"
-        " (mean share of a layer's weight range that a channel uses)",
+        f"parameters    {kilobytes(f['float_bytes'])} float → {kilobytes(f['integer_bytes'])} {packed}",
         f"time          {f['seconds']:.2f} s",
         *(f"{'! ' if w else '- '}{line}" for w, line in grouped(result.model.log)),
     ]
@@ -90,16 +87,6 @@ def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
             line = f"{line} {rest}".rstrip()
         lines.append((any(e.warning for e in found), line))
     return lines
-
-
-def mean_overlap(model: Model) -> float:
-    """Mean overlap ratio of the weights of all layers (WES, eq. 9), over output channels."""
-    ratios = []
-    for layer in layers(model.graph):
-        view = layer.unpack(model.graph.consts[layer.weight])
-        lo, hi = view.min((-1, -2)).ravel(), view.max((-1, -2)).ravel()
-        ratios.append(overlap_ratio(lo, hi))
-    return float(np.mean(ratios)) if ratios else 1.0
 
 
 def sizes(model: Model) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from onnx import ModelProto, helper
@@ -50,7 +51,7 @@ class Session:
         if taps:
             source = _tapped(source, taps)
         if not isinstance(source, ModelProto) and not Path(source).is_file():
-            raise EquintError(f"{label}: no such file")
+            raise EquintError(f"{label}: {'is a folder' if Path(source).is_dir() else 'no such file'}")
         handle = source.SerializeToString() if isinstance(source, ModelProto) else os.fspath(source)
         try:
             self._session = ort.InferenceSession(handle, options, providers=["CPUExecutionProvider"])
@@ -68,8 +69,12 @@ class Session:
         try:
             values = self._session.run(self.outputs, dict(feeds))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:300]
-            raise EquintError(f"{self.label}: does not run on this input ({reason})") from error
+            given = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
+            asked = ", ".join(f"{n} {tuple(s)}" for n, s in self.shapes.items())
+            reason = " ".join(str(error).split())[:300]
+            raise EquintError(
+                f"{self.label}: does not run on this input, {given}; it wants {asked} ({reason})"
+            ) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -83,13 +88,21 @@ def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
     return proto
 
 
-def random_inputs(session: Session, count: int, seed: int = 0) -> dict[Name, Array]:
-    """Standard normal inputs of a session's shapes; symbolic sizes become 1 in front and 64 elsewhere."""
-    import numpy as np
+def random_inputs(
+    session: Session, count: int, spans: Mapping[Name, tuple[float, float]] | None = None, seed: int = 0
+) -> dict[Name, Array]:
+    """Normal inputs of a session's shapes, within `spans` (three standard deviations) or else standard.
 
+    Symbolic sizes become `count` in front and 64 elsewhere.
+    """
     rng = np.random.default_rng(seed)
     sizes = {
         name: [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
         for name, shape in session.shapes.items()
     }
-    return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    found = {}
+    for name, size in sizes.items():
+        lo, hi = (spans or {}).get(name, (-3.0, 3.0))
+        draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, size)
+        found[name] = np.clip(draws, lo, hi).astype(np.float32)
+    return found
