@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helpe
 from ..errors import EquintError
 from ..model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
+from .folding import folded, static_reshapes
 from .writer import to_proto
 
 OLDEST, NATIVE = 7, 13
-FOLDABLE_BYTES, GROWN_BYTES = 1 << 28, 1 << 24
 _ALREADY_INTEGER = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
-)
-_NEVER_FOLDED = frozenset(
-    ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"]
 )
 
 
@@ -57,9 +53,9 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
             raise EquintError(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
     graph = _decode(proto, label)
     graph = infer_shapes(graph)
-    graph = _folded(graph)
+    graph = folded(graph)
     graph = infer_shapes(_without_dead(_without_identity(graph)))
-    graph = infer_shapes(_static_reshapes(graph))
+    graph = infer_shapes(_without_dead(static_reshapes(graph)))
     graph = canonical(_without_dead(graph))
     graph = infer_shapes(graph)
     _check_inputs(graph, label)
@@ -240,104 +236,6 @@ def infer_shapes(graph: Graph) -> Graph:
     return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
 
 
-def _folded(graph: Graph) -> Graph:
-    """Evaluate every node that depends on constants alone, and Shapes that are known."""
-    consts = dict(graph.consts)
-    nodes: list[Node] = []
-    partial: dict[Name, list[Dim]] = {}
-    for node in graph.nodes:
-        value = _static_shape(graph, node, consts, partial)
-        if value is None and node.inputs and all(i in consts for i in node.reads) and _may_fold(node):
-            value = _evaluate(node, consts, graph)
-        if value is None:
-            target = _target(graph, node, consts, partial)
-            if target is not None:
-                name = graph.fresh(f"{node.outputs[0]}_shape")
-                consts[name] = frozen(np.asarray(target, np.int64))
-                node = replace(node, inputs=(node.inputs[0], name))
-            nodes.append(node)
-        else:
-            consts.update((n, frozen(v)) for n, v in zip(node.outputs, value, strict=True) if n)
-    return graph.with_nodes(nodes, consts)
-
-
-def _may_fold(node: Node) -> bool:
-    return not node.domain and not node.captured and node.op not in _NEVER_FOLDED
-
-
-def _static_shape(
-    graph: Graph, node: Node, consts: Mapping[Name, Array], partial: dict[Name, list[Dim]]
-) -> list[Array] | None:
-    """Shape, and Gather or Slice of a Shape, where the sizes asked for are known although others are not."""
-    if node.domain:
-        return None
-    sizes: list[Dim] | None = None
-    if node.op == "Shape" and (shape := graph.shapes.get(node.inputs[0])) is not None:
-        sizes = list(shape)[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
-    elif node.op in ("Gather", "Slice") and node.inputs[0] in partial:
-        rest = [consts.get(i) for i in node.inputs[1:]]
-        if any(r is None for r in rest):
-            return None
-        index = np.arange(len(partial[node.inputs[0]]))
-        if node.op == "Gather":
-            picked = index[np.asarray(rest[0])]
-        else:
-            step = int(np.asarray(rest[3]).item()) if len(rest) > 3 else 1
-            picked = index[int(np.asarray(rest[0]).item()) : int(np.asarray(rest[1]).item()) : step]
-        sizes = [partial[node.inputs[0]][int(k)] for k in picked.reshape(-1)]
-        if sizes and all(isinstance(s, int) for s in sizes):
-            return [np.asarray(sizes, np.int64).reshape(picked.shape)]
-        partial[node.outputs[0]] = sizes
-        return None
-    elif node.op in ("Unsqueeze", "Squeeze", "Cast", "Identity") and node.inputs[0] in partial:
-        partial[node.outputs[0]] = partial[node.inputs[0]]
-        return None
-    elif node.op == "Concat" and all(i in partial or i in consts for i in node.inputs):
-        partial[node.outputs[0]] = [s for i in node.inputs for s in partial.get(i) or consts[i].reshape(-1).tolist()]
-        return None
-    if sizes is None:
-        return None
-    partial[node.outputs[0]] = sizes
-    return [np.asarray(sizes, np.int64)] if sizes and all(isinstance(s, int) for s in sizes) else None
-
-
-def _target(
-    graph: Graph, node: Node, consts: Mapping[Name, Array], partial: Mapping[Name, list[Dim]]
-) -> list[int] | None:
-    """The constant that says what a Reshape's computed target does, where that keeps the batch: [0, sizes…]."""
-    if node.op != "Reshape" or node.domain or node.inputs[1] in consts:
-        return None
-    before, dims = graph.shapes.get(node.inputs[0]), partial.get(node.inputs[1])
-    if not before or not dims or not isinstance(before[0], str) or dims[0] != before[0]:
-        return None
-    rest = [d for d in dims[1:] if isinstance(d, int) and d != 0]
-    return [0, *rest] if len(rest) == len(dims) - 1 else None
-
-
-def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Array] | None:
-    size = sum(consts[i].nbytes for i in node.reads)
-    if size > FOLDABLE_BYTES or _grows(graph, node, consts, size):
-        return None
-    from onnx.reference import ReferenceEvaluator
-
-    part = Graph((node,), {i: consts[i] for i in node.reads}, (), node.outputs, opset=graph.opset)
-    proto = to_proto(part)
-    try:
-        return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
-    except Exception:  # an operator that the reference cannot run simply stays in the graph
-        return None
-
-
-def _grows(graph: Graph, node: Node, consts: Mapping[Name, Array], size: int) -> bool:
-    """Whether folding would make a large constant out of a small one, as ConstantOfShape and Expand can."""
-    limit = max(GROWN_BYTES, 2 * size)
-    if node.op == "ConstantOfShape":
-        return 8 * float(np.prod(consts[node.inputs[0]].astype(np.float64))) > limit
-    shapes = [graph.shapes.get(o) for o in node.outputs if o]
-    sizes = [[s for s in shape if isinstance(s, int)] for shape in shapes if shape is not None]
-    return 8 * sum(prod(s) for s in sizes) > limit
-
-
 def _without_identity(graph: Graph) -> Graph:
     """Identity and inference-time Dropout removed, their readers reading the source."""
     source: dict[Name, Name] = {}
@@ -370,24 +268,6 @@ def _without_dead(graph: Graph) -> Graph:
             wanted.update(node.reads)
             kept.append(node)
     return graph.with_nodes(reversed(kept))
-
-
-def _static_reshapes(graph: Graph) -> Graph:
-    """Reshapes to computed shapes made constant where inference knows all sizes but the batch's."""
-    nodes, consts = [], {}
-    for node in graph.nodes:
-        before = graph.shapes.get(node.inputs[0]) if node.inputs else None
-        after = graph.shapes.get(node.outputs[0])
-        if node.op == "Reshape" and not node.domain and before and after and node.inputs[1] not in graph.consts:
-            batch = [0] if not isinstance(after[0], int) and (after[0] or after[0] == before[0]) else after[:1]
-            sizes = [*batch, *after[1:]]
-            same_batch = isinstance(after[0], int) or after[0] == before[0] or after[0] is None
-            if same_batch and all(isinstance(s, int) for s in sizes[1:]) and isinstance(sizes[0] or 0, int):
-                name = graph.fresh(f"{node.outputs[0]}_shape")
-                consts[name] = np.asarray([s or 0 for s in sizes], np.int64)
-                node = replace(node, inputs=(node.inputs[0], name))
-        nodes.append(node)
-    return _without_dead(graph.with_nodes(nodes, consts)) if consts else graph
 
 
 def _check_inputs(graph: Graph, label: str) -> None:
