@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .edit import Editor
-from .fields import MOVES, moved, per_channel, stacked
+from .fields import MOVES, moved, per_channel, regrouped, stacked
 from .layout import Layer, as_layer, layers
 from .model import Array, Graph, Model, Moments, Name, Node, Range, View
 from .operators import clip_bounds, pads_with_zero, reduced_axes
@@ -163,8 +163,8 @@ class _Solver:
             return self.border(node, "", node.outputs[1:])
         if node.op == "DepthToSpace":
             return self.regrouping(node, known)
-        if node.op == "BatchNormalization" and known.ndim > 1:
-            return self.normalizing(node)
+        if node.op == "BatchNormalization":
+            return self.border(node, "BatchNormalization that could not be folded")
         return self.border(node, why if node.op in _PASS else node.op)
 
     def layer(self, layer: Layer) -> None:
@@ -190,44 +190,41 @@ class _Solver:
 
     def regrouping(self, node: Node, known: Array) -> None:
         """DepthToSpace: the channels that become one output channel share a scale."""
-        square = int(node.attrs["blocksize"]) ** 2
         if known.size > 1:
-            crd = node.attrs.get("mode", b"DCR") in (b"CRD", "CRD")
-            blocks = known.reshape((-1, square) if crd else (square, -1))
-            first = blocks[:, :1] if crd else blocks[:1]
-            self.tie(blocks, first)
-            known = first.reshape((1, -1) + (1,) * (known.ndim - 2))
+            blocks = regrouped(node, known)
+            self.tie(blocks, blocks[:1])
+            known = blocks[0].reshape((1, -1) + (1,) * (known.ndim - 2))
         self.ids[node.outputs[0]] = known
-
-    def normalizing(self, node: Node) -> None:
-        """A BatchNormalization left standing absorbs scales on both sides, like a 1×1 depthwise layer."""
-        self.border(node, "BatchNormalization that could not be folded")
 
     def joined(self, node: Node) -> None:
         """Operators with several activations: Add ties them, Concat stacks them, Mul lets one pass."""
         acts = [i for i in node.inputs if i and i not in self.graph.consts]
         if not acts or any(i not in self.ids for i in acts):
             return self.border(node, node.op)
-        fields = [self.ids[i] for i in acts]
-        if node.op in ("Mul", "Div"):
-            free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if node.op == "Mul" else acts
-            if node.op == "Div" and node.inputs[0] in self.graph.consts:
-                return self.border(node, "a constant divided by it")
-            for gate in gates:
-                self.pin(gate, f"gate of {node.label}")
-            if free in gates:
-                self.pin(free, f"multiplied by itself in {node.label}")
-            rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
-            self.ids[node.outputs[0]] = _lift(self.ids[free], rank)
-            return None
         if node.op == "Concat":
-            out = stacked(self.graph, node, fields) if len(acts) == len(node.inputs) else None
-            if out is None:
-                return self.border(node, "Concat of unknown shape or with a constant")
-            self.ids[node.outputs[0]] = out
-            return None
-        rank = max(f.ndim for f in fields)
-        fields = [_lift(f, rank) for f in fields]
+            return self.stacking(node, acts)
+        return self.gating(node, acts) if node.op in ("Mul", "Div") else self.tying(node, acts)
+
+    def gating(self, node: Node, acts: list[Name]) -> None:
+        if node.op == "Div" and node.inputs[0] in self.graph.consts:
+            return self.border(node, "a constant divided by it")
+        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if node.op == "Mul" else acts
+        for gate in gates:
+            self.pin(gate, f"gate of {node.label}")
+        rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
+        self.ids[node.outputs[0]] = _lift(self.ids[free], rank)
+        return None
+
+    def stacking(self, node: Node, acts: list[Name]) -> None:
+        out = stacked(self.graph, node, [self.ids[i] for i in acts]) if len(acts) == len(node.inputs) else None
+        if out is None:
+            return self.border(node, "Concat of unknown shape or with a constant")
+        self.ids[node.outputs[0]] = out
+        return None
+
+    def tying(self, node: Node, acts: list[Name]) -> None:
+        rank = max(self.ids[i].ndim for i in acts)
+        fields = [_lift(self.ids[i], rank) for i in acts]
         out = max(fields, key=lambda f: f.size)
         if any(np.broadcast_shapes(out.shape, f.shape) != out.shape for f in fields):
             for name in acts:
@@ -236,7 +233,6 @@ class _Solver:
             if f is not out:
                 self.tie(f, out)
         self.ids[node.outputs[0]] = _lift(out, self.graph.rank(node.outputs[0]) or rank)
-        return None
 
     def refuses(self, node: Node, known: Array) -> str:
         """Why an operator that usually passes scales does not here; empty if it does."""

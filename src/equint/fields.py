@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from .model import Array, Dim, Graph, Node, Shape
-from .operators import pad_widths
+from .operators import element_count, pad_widths
 
 MOVES = frozenset(
     [
@@ -91,6 +91,18 @@ def stacked(graph: Graph, node: Node, fields: Sequence[Array]) -> Array | None:
     return np.concatenate(parts, axis)
 
 
+def regrouped(node: Node, field: Array) -> Array:
+    """A DepthToSpace's input field as `(r², C)`: row by row the channels that become one output channel.
+
+    Example:
+        >>> node = Node("DepthToSpace", ("x",), ("y",), {"blocksize": 2, "mode": "CRD"})
+        >>> regrouped(node, np.arange(8).reshape(1, 8, 1, 1)).tolist()
+        [[0, 4], [1, 5], [2, 6], [3, 7]]
+    """
+    square = int(node.attrs["blocksize"]) ** 2
+    return field.reshape(-1, square).T if node.attrs.get("mode", "DCR") == "CRD" else field.reshape(square, -1)
+
+
 def collapsed(field: Array) -> Array:
     """The field with every axis along which it is constant cut to size 1.
 
@@ -120,8 +132,8 @@ def _reshape(graph: Graph, node: Node, field: Array) -> list[Array] | None:
     before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
     if before is None or after is None or len(before) != field.ndim:
         return None
-    inner = _sizes(before[1:])
-    if inner is not None and inner == _sizes(after[1:]) and not isinstance(after[0], int):
+    inner = element_count(before[1:])
+    if inner is not None and inner == element_count(after[1:]) and not isinstance(after[0], int):
         after = (before[0], *after[1:])  # an inferred first dimension is the batch
     if field.size == 1:
         return [field.reshape((1,) * len(after))]
@@ -177,12 +189,6 @@ def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     if blocks and j < len(after):
         blocks[-1][1].extend(range(j, len(after)))
     return blocks
-
-
-def _sizes(shape: Shape) -> int | None:
-    """How many values a shape holds, where all its sizes are known."""
-    sizes = [s for s in shape if isinstance(s, int)]
-    return prod(sizes) if len(sizes) == len(shape) else None
 
 
 def _product(a: Dim, b: Dim) -> Dim:

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from scipy.special import expit, ndtr
 
-from .fields import MOVES, aligned, moved, per_channel, stacked
+from .fields import MOVES, aligned, moved, per_channel, regrouped, stacked
 from .layout import Layer, as_layer, layer_coverage
 from .maths import gaussian
 from .model import Array, Graph, Moments, Name, Node, Range
@@ -237,14 +237,12 @@ def _pooled(graph: Graph, node: Node, mean: Array, std: Array) -> list[Pair] | N
 
 def _regrouped(node: Node, mean: Array, std: Array) -> Pair:
     """DepthToSpace: an output channel is a mixture of the channels that it interleaves."""
+    mean, std = np.broadcast_arrays(mean, std)
     if mean.size == 1:
         return mean, std
-    square = int(node.attrs["blocksize"]) ** 2
-    crd = node.attrs.get("mode", b"DCR") in (b"CRD", "CRD")
-    axis = 1 if crd else 0
-    means, stds = (np.broadcast_to(a, mean.shape).reshape((-1, square) if crd else (square, -1)) for a in (mean, std))
-    first = means.mean(axis)
-    second = np.sqrt(np.maximum((np.square(means) + np.square(stds)).mean(axis) - np.square(first), 0))
+    means, stds = regrouped(node, mean), regrouped(node, std)
+    first = means.mean(0)
+    second = np.sqrt(np.maximum((np.square(means) + np.square(stds)).mean(0) - np.square(first), 0))
     shape = (1, -1) + (1,) * (mean.ndim - 2)
     return first.reshape(shape), second.reshape(shape)
 

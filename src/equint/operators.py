@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from .model import Array, Graph, Node
+from .model import Array, Graph, Node, Shape
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[Array | None, Array | None]:
@@ -62,3 +64,14 @@ def pads_with_zero(graph: Graph, node: Node) -> bool:
     name = node.inputs[2] if len(node.inputs) > 2 else ""
     value = graph.constant(name) if name else np.asarray(node.attrs.get("value", 0.0))
     return value is not None and not np.any(value)
+
+
+def element_count(shape: Shape) -> int | None:
+    """How many values a shape holds, or None where a size is unknown.
+
+    Example:
+        >>> element_count((2, 3)), element_count(("N", 3))
+        (6, None)
+    """
+    sizes = [s for s in shape if isinstance(s, int)]
+    return prod(sizes) if len(sizes) == len(shape) else None

@@ -502,3 +502,13 @@ def test_weights_that_make_no_sense_name_their_node(shape: tuple[int, ...], grou
     )  # fmt: skip
     with pytest.raises(EquintError, match=r"odd|shapes do not fit"):
         read(to_proto(graph))
+
+
+def test_a_computed_reshape_that_moves_values_into_the_batch_stays() -> None:
+    """The first output dimension is unknown and not the batch: [0, 4] would not hold the values."""
+    body = (
+        "d = Shape(x) n = Gather(d, zero) m = Mul(n, six) u = Unsqueeze(m, zero1) t = Concat <axis = 0> (u, four)"
+        " y = Reshape(x, t)"
+    )
+    consts: dict[str, Any] = {"zero": np.int64(0), "six": np.int64(6), "zero1": [0], "four": [4]}
+    check(network(body, inputs="float[N,6,4] x", output="float[M,4] y", **consts), normal(2, 6, 4))

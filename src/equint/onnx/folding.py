@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 
 from ..model import Array, Dim, Graph, Name, Node, frozen
+from ..operators import element_count
 from .writer import to_proto
 
 FOLDABLE_BYTES, GROWN_BYTES = 1 << 28, 1 << 24
@@ -114,27 +114,39 @@ def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Ar
 
 def _grows(graph: Graph, node: Node, consts: Mapping[Name, Array], size: int) -> bool:
     """Whether folding would make a large constant out of a small one, as ConstantOfShape and Expand can."""
-    limit = max(GROWN_BYTES, 2 * size)
+    limit = max(GROWN_BYTES, 4 * size)
     if node.op == "ConstantOfShape":
         return 8 * float(np.prod(consts[node.inputs[0]].astype(np.float64))) > limit
-    shapes = [graph.shapes.get(o) for o in node.outputs if o]
-    sizes = [[s for s in shape if isinstance(s, int)] for shape in shapes if shape is not None]
-    return 8 * sum(prod(s) for s in sizes) > limit
+    counts = [element_count(graph.shapes.get(o, ())) for o in node.outputs if o]
+    return 8 * sum(count or 0 for count in counts) > limit
 
 
 def static_reshapes(graph: Graph) -> Graph:
-    """Reshapes to computed shapes made constant where inference knows all sizes but the batch's."""
-    nodes, consts = [], {}
+    """Reshapes to computed shapes made constant where inference knows all sizes, or all but a kept batch's.
+
+    Example:
+        >>> shapes = {"x": ("N", 2, 3), "y": (None, 6)}
+        >>> graph = static_reshapes(Graph((Node("Reshape", ("x", "s"), ("y",)),), {}, ("x", "s"), ("y",), shapes))
+        >>> graph.consts[graph.nodes[0].inputs[1]].tolist()
+        [0, 6]
+    """
+    nodes: list[Node] = []
+    consts: dict[Name, Array] = {}
     for node in graph.nodes:
-        before = graph.shapes.get(node.inputs[0]) if node.inputs else None
-        after = graph.shapes.get(node.outputs[0])
-        if node.op == "Reshape" and not node.domain and before and after and node.inputs[1] not in graph.consts:
-            batch = [0] if not isinstance(after[0], int) and (after[0] or after[0] == before[0]) else after[:1]
-            sizes = [*batch, *after[1:]]
-            same_batch = isinstance(after[0], int) or after[0] == before[0] or after[0] is None
-            if same_batch and all(isinstance(s, int) for s in sizes[1:]) and isinstance(sizes[0] or 0, int):
-                name = graph.fresh(f"{node.outputs[0]}_shape")
-                consts[name] = np.asarray([s or 0 for s in sizes], np.int64)
-                node = replace(node, inputs=(node.inputs[0], name))
+        target = None if node.domain or node.op != "Reshape" else _inferred_target(graph, node)
+        if target is not None:
+            name = graph.fresh(f"{node.outputs[0]}_shape")
+            consts[name] = np.asarray(target, np.int64)
+            node = replace(node, inputs=(node.inputs[0], name))
         nodes.append(node)
     return graph.with_nodes(nodes, consts) if consts else graph
+
+
+def _inferred_target(graph: Graph, node: Node) -> list[Dim] | None:
+    before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    if node.inputs[1] in graph.consts or not before or not after:
+        return None
+    if element_count(after) is not None:
+        return list(after)
+    inner = element_count(after[1:])
+    return [0, *after[1:]] if inner is not None and inner == element_count(before[1:]) else None
