@@ -11,6 +11,7 @@ import onnx
 from equint.channels import solve
 from equint.errors import EquintError
 from equint.model import Graph, Model, Node
+from equint.onnx.folding import static_reshapes
 from equint.onnx.reader import load_proto, read
 from equint.onnx.writer import to_proto
 from handwritten import Array, assert_same, network, normal
@@ -508,7 +509,15 @@ def test_a_computed_reshape_that_moves_values_into_the_batch_stays() -> None:
     """The first output dimension is unknown and not the batch: [0, 4] would not hold the values."""
     body = (
         "d = Shape(x) n = Gather(d, zero) m = Mul(n, six) u = Unsqueeze(m, zero1) t = Concat <axis = 0> (u, four)"
-        " y = Reshape(x, t)"
+        " r = Reshape(x, t) y = Relu(r)"
     )
     consts: dict[str, Any] = {"zero": np.int64(0), "six": np.int64(6), "zero1": [0], "four": [4]}
     check(network(body, inputs="float[N,6,4] x", output="float[M,4] y", **consts), normal(2, 6, 4))
+
+
+@pytest.mark.parametrize(("after", "target"), [((None, 24), [0, 24]), ((None, 4), None), ((8, 6), [8, 6])])
+def test_only_certain_targets_become_constant(after: tuple[int | None, ...], target: list[int] | None) -> None:
+    node = Node("Reshape", ("x", "s"), ("y",))
+    graph = static_reshapes(Graph((node,), {}, ("x", "s"), ("y",), {"x": ("N", 6, 4), "y": after}))
+    name = graph.nodes[0].inputs[1]
+    assert (graph.consts[name].tolist() if target else name) == (target or "s")
