@@ -122,7 +122,7 @@ def test_own_target() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"recipe": "magic"}, "unknown recipe 'magic'; choose lwq"),
+        ({"recipe": "magic"}, "unknown recipe 'magic'; choose optimal, lwq"),
         ({"recipe": "absent.toml"}, r"absent\.toml: no such recipe file"),
         ({"target": "magic"}, "unknown target 'magic'; choose per-channel"),
         ({"weight_bits": 1}, "1 bits"),

@@ -102,7 +102,7 @@ def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
 
 def test_recipes_lists_levels(run: Run) -> None:
     table = json.loads(run("recipes", "--json")[1])
-    assert [r["name"] for r in table["recipes"]] == ["lwq", "cwq", "cwq-bc", "dfq", "dfq-published"]
+    assert [r["name"] for r in table["recipes"]] == ["optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published"]
     assert {r["level"] for r in table["recipes"]} == {1}
     assert "levels: 1 no data" in run("recipes")[1]
 

@@ -107,7 +107,7 @@ def test_a_file_without_a_name_is_called_after_itself(tmp_path: Path) -> None:
         ("gone.toml", None, "no such recipe"),
         ("bad.toml", b"= 3", "not a readable"),
         ("bad.toml", b"\xff\xfe", "not a readable"),
-        ("unknown", None, "unknown recipe 'unknown'; choose lwq"),
+        ("unknown", None, "unknown recipe 'unknown'; choose optimal, lwq"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes | None, why: str) -> None:

@@ -95,19 +95,20 @@ class Channels:
         return np.zeros(count, np.int64) if found is None else found
 
 
-def solve(model: Model, clip_reach: float = np.inf) -> Channels:
+def solve(model: Model, clip_reach: float = np.inf, priced: frozenset[Name] = frozenset()) -> Channels:
     """Find every free channel scale of a network.
 
     A Clip with a bound per channel is free. One with a shared bound pins its channels, or only those that
     may reach the bound if `clip_reach` says how many standard deviations a channel reaches: freedom that is
-    exact only as far as that holds.
+    exact only as far as that holds. Clips whose outputs are `priced` pass all scales: the caller answers for
+    what that costs.
 
     Example:
         >>> from .layout import tiny_graph
         >>> solve(Model(tiny_graph())).groups
         ()
     """
-    solver = _Solver(model, clip_reach)
+    solver = _Solver(model, clip_reach, priced)
     for name in model.graph.inputs:
         rank = model.graph.rank(name)
         if rank is not None:
@@ -122,8 +123,8 @@ def solve(model: Model, clip_reach: float = np.inf) -> Channels:
 class _Solver:
     """Walks the graph once, collecting ties between channel ids; `solved` closes them."""
 
-    def __init__(self, model: Model, clip_reach: float) -> None:
-        self.model, self.graph, self.clip_reach = model, model.graph, clip_reach
+    def __init__(self, model: Model, clip_reach: float, priced: frozenset[Name]) -> None:
+        self.model, self.graph, self.clip_reach, self.priced = model, model.graph, clip_reach, priced
         self.ids: dict[Name, Array] = {}
         self.size = 1
         self.ties: list[tuple[Array, Array]] = []
@@ -255,6 +256,8 @@ class _Solver:
         if lo is None or hi is None:
             return "Clip with computed bounds"
         if np.size(lo) > 1 or np.size(hi) > 1 or ((np.all(lo == 0) | np.all(np.isinf(lo))) and np.all(np.isinf(hi))):
+            return ""
+        if node.outputs[0] in self.priced:
             return ""
         moments = self.model.moments.get(node.inputs[0])
         if np.isinf(self.clip_reach):

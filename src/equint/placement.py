@@ -28,7 +28,7 @@ _WORKERS = frozenset(
         "ConvTranspose",
     ]
 )
-_GRID_KEEPERS = MOVES - {"Gather"} | {"MaxPool", "GlobalMaxPool", "Resize", "DepthToSpace"}
+GRID_KEEPERS = MOVES - {"Gather"} | {"MaxPool", "GlobalMaxPool", "Resize", "DepthToSpace"}
 """Operators whose output holds only values of their input (or between them), so one grid serves both."""
 _CONST_OPERANDS = frozenset({"Add", "Mul"})
 
@@ -66,7 +66,7 @@ def place(graph: Graph) -> Placement:
         return n
 
     for node in graph.nodes:
-        if node.domain or node.op not in _GRID_KEEPERS | {"Concat"}:
+        if node.domain or node.op not in GRID_KEEPERS | {"Concat"}:
             continue
         tied = [*node.outputs, *(node.inputs if node.op == "Concat" else node.inputs[:1])]
         known = [root(n) for n in tied if n in parent]
@@ -94,7 +94,7 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     """Operators that stay float, by kind: everything equint does not turn into integers."""
     found: dict[str, list[Name]] = {}
     for node in graph.nodes:
-        known = as_layer(graph, node) is not None or node.op in _WORKERS | _GRID_KEEPERS | {"Relu", "Clip", "Shape"}
+        known = as_layer(graph, node) is not None or node.op in _WORKERS | GRID_KEEPERS | {"Relu", "Clip", "Shape"}
         if (not known or node.domain) and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found

@@ -20,8 +20,10 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.correct_bias import CorrectBias
 from .passes.equalize import Equalize
 from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.optimal import Optimal
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
+from .passes.round_weights import RoundWeights
 from .target import TARGETS, Target, target
 
 PASSES: Mapping[str, Any] = {
@@ -30,12 +32,15 @@ PASSES: Mapping[str, Any] = {
     "equalize": Equalize,
     "absorb_bias": AbsorbBias,
     "activation_ranges": ActivationRanges,
+    "optimal": Optimal,
     "quantize": Quantize,
+    "round_weights": RoundWeights,
     "correct_bias": CorrectBias,
 }
 """The passes a recipe can name."""
 
 _FROM_TARGET = frozenset({"weight", "activation", "bias_bits"})
+_BEHIND = frozenset({"round_weights", "correct_bias"})
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 ActivationBits = int | Literal["float"] | None
 
@@ -67,9 +72,9 @@ def built_in() -> tuple[Recipe, ...]:
 
     Example:
         >>> [r.name for r in built_in()]
-        ['lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published']
+        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published']
     """
-    return tuple(_built_in(name) for name in ("lwq", "cwq", "cwq-bc", "dfq", "dfq-published"))
+    return tuple(_built_in(name) for name in ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published"))
 
 
 @cache
@@ -168,11 +173,14 @@ def _check_order(label: str, names: list[str]) -> None:
     if "quantize" not in names:
         raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
     before, after = names[: names.index("quantize")], names[names.index("quantize") + 1 :]
-    late = next((name for name in after if name != "correct_bias"), None)
+    late = next((name for name in after if name not in _BEHIND), None)
     if late is not None:
         raise EquintError(f"{label}: pass {late} after quantize would make its grids wrong; move it before")
-    if "correct_bias" in before:
-        raise EquintError(f"{label}: correct_bias needs the grids; move it behind quantize")
+    early = next((name for name in before if name in _BEHIND), None)
+    if early is not None:
+        raise EquintError(f"{label}: {early} needs the grids; move it behind quantize")
+    if "correct_bias" in after and "round_weights" in after[after.index("correct_bias") :]:
+        raise EquintError(f"{label}: round_weights changes the errors that correct_bias corrects; move it before")
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:

@@ -18,8 +18,10 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.optimal import Optimal
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
+from equint.passes.round_weights import RoundWeights
 from equint.recipe import PASSES
 from equint.verify import verify
 from nets import Options, networks, sample
@@ -59,7 +61,9 @@ CASES = {
     "equalize before anything else": Case(Equalize(), ()),
     "absorb_bias": Case(AbsorbBias(), options=UNPADDED, tolerance=0.02),
     "activation_ranges": Case(ActivationRanges()),
+    "optimal": Case(Optimal(), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02),
     "quantize": Case(Quantize(), DESCRIBED),
+    "round_weights": Case(RoundWeights(), (*DESCRIBED, Quantize())),
     "correct_bias": Case(CorrectBias(), (*DESCRIBED, Quantize())),
     "correct_bias of eight bits": Case(CorrectBias(8), (*DESCRIBED, Quantize(bias_bits=8))),
 }

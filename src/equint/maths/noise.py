@@ -1,10 +1,11 @@
-"""Signal against noise."""
+"""Signal against noise, and the noise that grids and clips are expected to make."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..model import Array
+from .tails import exceedance
 
 
 def sqnr_db(signal: Array, noisy: Array) -> float:
@@ -20,3 +21,88 @@ def sqnr_db(signal: Array, noisy: Array) -> float:
     if noise == 0:
         return float("inf")
     return 10 * float(np.log10(max(power, 1e-300) / noise))
+
+
+def rounding(step: Array) -> Array:
+    """Variance of uniform rounding noise: step²/12.
+
+    Args:
+        step: distance of neighbouring grid values, real units; scale·2^-shift where weights are shifted.
+
+    Example:
+        >>> float(rounding(np.array(6.0)))
+        3.0
+    """
+    return np.asarray(np.square(np.asarray(step, np.float64)) / 12)
+
+
+def weight_noise(step: Array, energy: Array) -> Array:
+    """Noise variance at a layer's outputs from rounding its weights, `(G, O)` real units squared.
+
+    noise_o = Δw_o²/12 · Σ_i energy_i (Meller et al. 2019, eq. 5, per output channel). Rounding errors of
+    different weights are independent, so taps and input channels add up.
+
+    Args:
+        step: `()` per tensor, or `(G, O)` per channel and per tensor + shift (scale·2^-shift).
+        energy: `(G, I)` Σ_k c_k·E[x_i²] over the taps, c_k being the share of positions where tap k meets the
+            input; with Var[x_i] for E[x_i²] where the bias takes up the mean of the error.
+
+    Example:
+        >>> weight_noise(np.array(0.6), np.array([[1.0, 3.0]])).round(4).tolist()
+        [[0.12]]
+    """
+    total = np.sum(energy, axis=-1, keepdims=True)
+    return np.asarray(rounding(step) * total)
+
+
+def activation_noise(step: Array, active: Array, energy: Array) -> Array:
+    """Noise variance at a layer's outputs from rounding its input, `(G, O)` real units squared.
+
+    noise_o = Σ_i P_i·Δx²/12·Σ_k c_k·W_oik² (Meller et al. 2019, eq. 5). P_i is the share of values that are
+    not exactly zero behind a ReLU, nor exactly at a bound.
+
+    Args:
+        step: `()` of the input's grid, or `(G, 1, I)` where channels have their own scale.
+        active: `(G, I)` P_i.
+        energy: `(G, O, I)` Σ_k c_k·W_oik².
+
+    Example:
+        >>> activation_noise(np.array(0.6), np.array([[1.0, 0.5]]), np.array([[[1.0, 2.0]]])).round(4).tolist()
+        [[0.06]]
+    """
+    return np.asarray(np.einsum("goi,gi->go", rounding(step) * energy, active))
+
+
+def mismatch(
+    mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True
+) -> tuple[Array, Array, Array, Array]:
+    """What it costs that a channel is clipped at `bound` where it should be at `cap` (infinite: not at all).
+
+    d = min(z, bound) − min(z, cap) has moments in closed form, z having the tails of `maths/tails.py`. A grid
+    that saturates is this with bound = its upper end; a clip's bound that all channels share, where each would
+    need its own, is this with cap = what the channel needs.
+
+    Args:
+        mean, std, bound, cap: `(C,)` real units of the original network, std ≥ 0.
+        both: False where the channel's own clip is executed too, so that only bound < cap costs anything.
+
+    Returns:
+        Var[d], E[d], and their derivatives with respect to `bound`, each `(C,)`.
+
+    Example:
+        >>> variance, shift, _, _ = mismatch(np.zeros(1), np.ones(1), np.array([6.0]), np.array([6.0]))
+        >>> float(variance[0]), float(shift[0])
+        (0.0, 0.0)
+    """
+    bounded = np.isfinite(cap)
+    second, first, zeroth = exceedance(mean, std, bound)
+    cap_second, cap_first, _ = (np.where(bounded, e, 0.0) for e in exceedance(mean, std, np.where(bounded, cap, 0.0)))
+    gap = np.where(bounded, cap - bound, 0.0)
+    early = ~bounded | (bound < cap)
+    shift = cap_first - first
+    power = np.where(early, second - cap_second - 2 * gap * cap_first, cap_second - second + 2 * gap * first)
+    slope = np.where(early, -2 * (first - cap_first), -2 * gap * zeroth)
+    counts = early | both
+    variance = np.where(counts, np.maximum(power - np.square(shift), 0.0), 0.0)
+    shift = np.where(counts, shift, 0.0)
+    return variance, shift, np.where(counts, slope - 2 * shift * zeroth, 0.0), np.where(counts, zeroth, 0.0)

@@ -52,14 +52,21 @@ def _correlated_heads(graph: Graph, moments: dict[Name, Moments]) -> dict[Name, 
     wider: dict[Name, Moments] = {}
     for layer in layers(graph):
         m, x = moments.get(layer.y), moments.get(layer.x)
-        if m is None or x is None or m.source == "batchnorm" or _leads_to_layer(graph, layer.y):
+        if m is None or x is None or m.source == "batchnorm" or leads_to_layer(graph, layer.y):
             continue
         _, std = layer_moments(graph, layer, x, correlation=0.5)
         wider[layer.y] = replace(m, std=std.reshape(m.std.shape))
     return wider
 
 
-def _leads_to_layer(graph: Graph, name: Name) -> bool:
+def leads_to_layer(graph: Graph, name: Name) -> bool:
+    """Whether some layer reads what becomes of a tensor.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
+        (True, False)
+    """
     seen, stack = {name}, [name]
     while stack:
         for user in graph.users(stack.pop()):

@@ -88,7 +88,12 @@ def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
 def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
     """E[y_q] − E[y] = Σ_i E[x_i]·Σ_k ΔW_oik·c_k per output channel, `(O,)`, real units."""
     weight = graph.consts[layer.weight]
-    error = layer.unpack(fake_quantize(weight, grid) - weight).astype(np.float64)
-    g, o, i, _ = error.shape
+    return mean_error_of(graph, layer, fake_quantize(weight, grid) - weight, x)
+
+
+def mean_error_of(graph: Graph, layer: Layer, change: Array, x: Moments) -> Array:
+    """Σ_i E[x_i]·Σ_k ΔW_oik·c_k for any change ΔW of a layer's weight, `(O,)`, real units."""
+    error = layer.unpack(change).astype(np.float64)
+    g, _, i, _ = error.shape
     expected = expected_input(graph, layer, x).reshape(g, i)
     return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)

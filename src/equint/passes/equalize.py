@@ -119,10 +119,25 @@ class Equalize:
                     given, taken = _met(given, taken, reach[c] / scales[c], self.activations)
                 step = equalizing(given, taken)
                 scales[c] = np.clip(scales[c] * step, least[c], self.max_scale)
-            moved = max(_unevenness(scales[g.classes] / before[g.classes]) for g in channels.groups)
+            moves = (_unevenness(scales[g.classes] / before[g.classes]) for g in channels.groups)
+            moved = max(moves, default=0.0)
             if moved <= self.tolerance:
                 break
         return scales, sweep, moved
+
+
+def cross_layer(model: Model, channels: Channels) -> Array:
+    """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> model = Model(tiny_graph())
+        >>> cross_layer(model, solve(model)).tolist()
+        [1.0]
+    """
+    rule, ones = Equalize(activations=0.5, sweeps=20), np.ones(channels.size)
+    reach, ranges = reaches(model, channels), _Ranges(model, channels, DEAD)
+    return rule._swept(ranges, channels, reach, ones, np.full(channels.size, 1 / rule.max_scale))[0]
 
 
 def _unevenness(steps: Array) -> float:

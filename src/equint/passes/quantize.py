@@ -10,7 +10,7 @@ import numpy as np
 
 from ..layout import Layer, layers
 from ..maths.affine import check_bits, choose_qparams, fit_bias
-from ..model import Array, Event, Model, Name, QParams, QSpec
+from ..model import Array, Event, Model, Name, QParams, QSpec, Range
 from ..placement import borders, place
 from . import Keeps
 
@@ -60,8 +60,10 @@ class Quantize:
         return replace(model, qparams={**qparams, **weights}).noted(done, *events)
 
 
-def weight_grid(layer: Layer, weight: Array, spec: QSpec) -> QParams:
+def weight_grid(layer: Layer, weight: Array, spec: QSpec, chosen: Range | None = None) -> QParams:
     """The grid of a layer's weight: per output channel where the spec and the layout have one, else one.
+
+    It holds the extremes, or the range `chosen` for it (what lies outside saturates).
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -71,9 +73,12 @@ def weight_grid(layer: Layer, weight: Array, spec: QSpec) -> QParams:
     """
     axis = layer.out_axis() if spec.granularity == "channel" and layer.x_axis != -2 else None
     if axis is None:
-        return choose_qparams(weight.min(), weight.max(), spec)
+        lo, hi = (weight.min(), weight.max()) if chosen is None else (np.min(chosen.lo), np.max(chosen.hi))
+        return choose_qparams(lo, hi, spec)
     others = tuple(d for d in range(weight.ndim) if d != axis)
     lo, hi = weight.min(others), weight.max(others)
+    if chosen is not None:
+        lo, hi = np.maximum(lo, chosen.lo), np.minimum(hi, chosen.hi)
     grid = choose_qparams(lo, hi, spec, axis)
     dead = (lo == 0) & (hi == 0)
     fine = grid.scale[~dead].min(initial=1.0) if not dead.all() else np.float32(2.0**-16)
@@ -110,7 +115,7 @@ def _weights(
         weight = model.graph.consts[layer.weight]
         if spec.granularity == "channel" and layer.out_axis() is None:
             events.append(Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize"))
-        grid = grids.get(layer.weight) or weight_grid(layer, weight, spec)
+        grid = grids.get(layer.weight) or weight_grid(layer, weight, spec, model.ranges.get(layer.weight))
         bias = model.graph.consts[layer.bias] if layer.bias else None
         grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), bias_bits, events)
     return grids

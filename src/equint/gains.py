@@ -1,0 +1,218 @@
+"""How much of the noise in a tensor arrives at the network's outputs.
+
+The mirror image of `moments.py`: there, means and spreads travel forwards; here, the energy gain of small
+disturbances travels backwards. A gain is in original units, so no choice of channel scales changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.special import ndtr
+
+from .fields import MOVES, aligned, moved, per_channel, regrouped, stacked
+from .layout import Layer, as_layer, layer_coverage
+from .model import Array, Graph, Moments, Name, Node
+from .moments import window
+from .operators import clip_bounds
+
+CORRELATION = 0.1
+"""How far noise at neighbouring positions is from independent (0) towards equal (1): measured, docs/noise.md."""
+
+
+def gains(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Array]:
+    """Output noise over output signal per unit of noise variance in every channel, as fields.
+
+    A tensor with noise variance n_c in channel c adds Σ_c gain_c·n_c to the noise-to-signal ratio of the
+    network's outputs (their sum where there are several). Behind a layer, gain_i = Σ_o gain_o·[(1 − ρ)·Σ_k
+    W_oik²·c_k + ρ·(Σ_k W_oik·c_k)²]: noise of different channels is taken as independent, of neighbouring
+    positions as correlated by ρ. An operator that is not known ends the path as if it were an output.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> from .moments import propagate
+        >>> graph = tiny_graph()
+        >>> moments = propagate(graph, {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")})
+        >>> [round(float(v), 3) for v in gains(graph, moments)["y"].ravel()]
+        [0.007, 0.007, 0.007, 0.007]
+    """
+    table: dict[Name, Array] = {}
+
+    def add(name: Name, gain: Array | None) -> None:
+        if name in moments and gain is not None:
+            fitted = _fitted(gain, moments[name].mean.shape)
+            table[name] = table[name] + fitted if name in table else fitted
+
+    for name in graph.outputs:
+        add(name, _as_output(moments.get(name)))
+    for node in reversed(graph.nodes):
+        if any(o in table for o in node.outputs):
+            back = _layer if as_layer(graph, node) is not None else _BACK.get("" if node.domain else node.op, _ended)
+            for name, gain in back(graph, node, moments, table):
+                add(name, gain)
+    return table
+
+
+Found = list[tuple[Name, Array | None]]
+
+
+def _as_output(m: Moments | None) -> Array | None:
+    """Gain of a network output: noise over the signal's power, summed over channels."""
+    if m is None:
+        return None
+    power = np.square(m.mean) + np.square(m.std)
+    return np.full(power.shape, 1 / max(float(power.sum()), 1e-30))
+
+
+def _fitted(gain: Array, shape: tuple[int, ...]) -> Array:
+    """The gain as a field of the given shape: summed where the operator broadcast the tensor."""
+    gain = gain.reshape(gain.shape + (1,) * max(len(shape) - gain.ndim, 0))
+    lead = gain.ndim - len(shape)
+    gain = gain.sum(tuple(range(lead))) if lead else gain
+    for axis, n in enumerate(shape):
+        if n == 1 and gain.shape[axis] > 1:
+            gain = gain.sum(axis, keepdims=True)
+    return np.asarray(np.broadcast_to(gain, np.broadcast_shapes(gain.shape, shape)))
+
+
+def _ended(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    return [(i, _as_output(moments.get(i))) for i in node.reads]
+
+
+def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    layer = as_layer(graph, node)
+    if layer is None or layer.x not in moments:
+        return []
+    w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
+    g, o, i, _ = w.shape
+    behind = per_channel(table[layer.y], layer.y_axis, g * o)
+    if behind is None:
+        return _ended(graph, node, moments, table)
+    gain = np.einsum("goi,go->gi", tap_energy(graph, layer, w), behind.reshape(g, o)).reshape(-1)
+    return [(layer.x, aligned(gain, layer.x_axis, moments[layer.x].mean.ndim))]
+
+
+def tap_energy(graph: Graph, layer: Layer, weight: Array) -> Array:
+    """(1 − ρ)·Σ_k W²·c_k + ρ·(Σ_k W·c_k)² of a weight `(G, O, I, K)`, summed over taps: `(G, O, I)`."""
+    share = layer_coverage(graph, layer)
+    return np.asarray((1 - CORRELATION) * (np.square(weight) @ share) + CORRELATION * np.square(weight @ share))
+
+
+def _activation(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    x, gain = node.inputs[0], table[node.outputs[0]]
+    return [(x, gain * active(graph, node, moments[x]))] if x in moments else []
+
+
+def active(graph: Graph, node: Node, m: Moments) -> Array:
+    """Mean squared slope of a ReLU, clip, leaky ReLU or PRelu: for the first two, the share of values let through.
+
+    Example:
+        >>> relu = Node("Relu", ("x",), ("y",))
+        >>> float(active(Graph((relu,), {}, ("x",), ("y",)), relu, Moments(np.zeros(()), np.ones(()))))
+        0.5
+    """
+    std = np.maximum(m.std, 1e-30)
+    if node.op in ("Relu", "Clip"):
+        lo, hi = clip_bounds(graph, node)
+        if lo is None or hi is None:
+            return np.ones(m.mean.shape)
+        return np.asarray(ndtr((hi - m.mean) / std) - ndtr((lo - m.mean) / std))
+    slope = node.attrs.get("alpha", 0.01) if node.op == "LeakyRelu" else graph.constant(node.inputs[1])
+    above = ndtr(m.mean / std)
+    return np.asarray(above + np.square(1.0 if slope is None else slope) * (1 - above))
+
+
+def _moved(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    x = node.inputs[0]
+    if x not in moments:
+        return []
+    places = np.arange(moments[x].mean.size).reshape(moments[x].mean.shape)
+    outputs = moved(graph, node, places, fill=-1)
+    if outputs is None:
+        return _ended(graph, node, moments, table)
+    gain = np.zeros(places.size)
+    for name, origin in zip(node.outputs, outputs, strict=False):
+        if name in table:
+            _collect(gain, origin, table[name])
+    return [(x, gain.reshape(places.shape))]
+
+
+def _collect(gain: Array, origin: Array, behind: Array) -> None:
+    """Bring a moved tensor's gains back to where its values came from."""
+    if origin.ndim != behind.ndim:
+        origin = origin.reshape((1,) * (behind.ndim - origin.ndim) + origin.shape)
+    origin, behind = np.broadcast_arrays(origin, behind)
+    kept = origin >= 0
+    np.add.at(gain, origin[kept], behind[kept])
+
+
+def _joined(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    return [(i, table[node.outputs[0]]) for i in node.inputs]
+
+
+def _multiplied(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    gain, found = table[node.outputs[0]], list[tuple[Name, Array | None]]()
+    for k, name in enumerate(node.inputs):
+        other = node.inputs[1 - k]
+        if other in moments:
+            factor = np.square(moments[other].mean) + np.square(moments[other].std)
+        else:
+            constant = graph.constant(other)
+            factor = np.ones(1) if constant is None else np.square(constant.astype(np.float64))
+        if node.op == "Div":
+            if k == 1:
+                continue
+            factor = 1 / np.maximum(factor, 1e-30)
+        found.append((name, gain * factor))
+    return found
+
+
+def _stacked(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    if any(i not in moments for i in node.inputs):
+        return [(i, _as_output(moments.get(i))) for i in node.inputs]
+    sizes = [moments[i].mean.size for i in node.inputs]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    places = [
+        np.arange(a, b).reshape(moments[i].mean.shape) for i, a, b in zip(node.inputs, starts, starts[1:], strict=False)
+    ]
+    origin = stacked(graph, node, places)
+    if origin is None:
+        return [(i, _as_output(moments.get(i))) for i in node.inputs]
+    gain = np.zeros(starts[-1])
+    _collect(gain, origin, table[node.outputs[0]])
+    return [(i, gain[p]) for i, p in zip(node.inputs, places, strict=True)]
+
+
+def _averaged(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    share = (1 - CORRELATION) / window(graph, node) + CORRELATION
+    return [(node.inputs[0], table[node.outputs[0]] * share)]
+
+
+def _regrouped(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    x = node.inputs[0]
+    if x not in moments:
+        return []
+    places = np.arange(moments[x].mean.size).reshape(moments[x].mean.shape)
+    if places.size == 1:
+        return [(x, table[node.outputs[0]].mean(keepdims=True))]
+    blocks = regrouped(node, places)
+    gain = np.zeros(places.size)
+    gain[blocks] = np.broadcast_to(table[node.outputs[0]].reshape(-1) / blocks.shape[0], blocks.shape)
+    return [(x, gain.reshape(places.shape))]
+
+
+def _passed(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+    return [(node.inputs[0], table[node.outputs[0]])]
+
+
+_BACK: Mapping[str, Callable[[Graph, Node, Mapping[Name, Moments], Mapping[Name, Array]], Found]] = {
+    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu"), _activation),
+    **dict.fromkeys(MOVES, _moved),
+    **dict.fromkeys(("Add", "Sub", "Sum"), _joined),
+    **dict.fromkeys(("Mul", "Div"), _multiplied),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), _averaged),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "Resize", "Max", "Min"), _passed),
+    "Concat": _stacked,
+    "DepthToSpace": _regrouped,
+}

@@ -1,0 +1,228 @@
+"""Equalization by predicted noise: all channel scales and all ranges of a network at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..channels import Channels, rescale, solve
+from ..edit import Editor
+from ..gains import gains
+from ..layout import layer_coverage, layers
+from ..model import Array, Event, Graph, Model, Moments, Name, QSpec, Range
+from ..moments import expected_input, propagate
+from ..objective import Noise, Objective
+from ..operators import clip_bounds
+from ..placement import place
+from ..sources import TensorSource, tensor_sources, weight_sources
+from . import Keeps, require
+from .activation_ranges import leads_to_layer
+from .equalize import cross_layer, reaches
+
+TRIALS, TRIAL = 3, 10
+"""Rounds from every start before the best goes on alone, and their steps."""
+ROUND = 50
+"""Steps of a round: between two looks at which weights may leave their ranges."""
+LIMIT = 20.0
+"""Log-scales stay within ±20: beyond, float32 weights would lose digits."""
+
+
+@dataclass(frozen=True)
+class Optimal:
+    """Choose channel scales, activation ranges and weight ranges for the least predicted noise at the outputs.
+
+    The noise is that of `objective.py`: rounding and clipping of weights and activations, each times the gain
+    with which it reaches the outputs. All logarithms of scales and ranges move together (L-BFGS with exact
+    gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach (as
+    one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
+
+    Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
+    the end of the grid, and what it then clips wrongly is part of the price. The shift that saturation makes in
+    a channel's mean goes into the biases behind it. Grids of the network's inputs and results are left alone.
+
+    Attributes:
+        weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
+        iterations: most steps of the optimizer.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> Optimal()(Model(tiny_graph())).log[-1].did
+        'nothing to optimize'
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.NEARLY
+
+    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
+    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    iterations: int = 200
+
+    def __post_init__(self) -> None:
+        require("iterations", self.iterations, self.iterations >= 1, "1 or more")
+
+    def __call__(self, model: Model) -> Model:
+        gain = gains(model.graph, model.moments)
+        held = _held(model)
+        priced = frozenset(s.name for s in tensor_sources(model, gain) if s.grid not in held and _may_move(model, s))
+        channels = solve(model, priced=priced)
+        tensors = list(tensor_sources(model, gain, channels.ids))
+        weights = list(weight_sources(model, gain))
+        if not weights:
+            why = {"why": "no layer whose input moments are known"}
+            return model.noted(Event("nothing to optimize", "", why, "optimal", warning=True))
+        objective = Objective(model, channels, tensors, weights, self.weight, self.activation, held, priced)
+        x, before, after, steps = _least(objective, _starts(model, channels), self.iterations)
+        scales = objective.scales(x)
+        facts = {
+            "scales": int(objective.free.size),
+            "ranges": int(objective.size - objective.free.size),
+            "steps": steps,
+            "predicted SQNR before": _db(before.total),
+            "predicted SQNR": _db(after.total),
+            "of weights": _db(after.weights + after.clipped_weights),
+            "of activations": _db(after.activations),
+            "of clips": _db(after.clipped_activations),
+        }
+        events = [Event("chose scales and ranges for least predicted noise", "", facts, "optimal")]
+        if not channels.groups:
+            pins = {"why": "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"}
+            events.append(Event("found no free channel scales", "", pins, "optimal"))
+        scaled = rescale(model, channels, scales)
+        chosen = objective.tensor_ranges(x)
+        graph, moved = _with_bounds(scaled.graph, place(model.graph).classes, chosen, priced)
+        if moved:
+            told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
+            events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
+        ranges = {**scaled.ranges, **_weight_ranges(model.graph, graph, objective.weight_ranges(x))}
+        for grid, names in enumerate(place(model.graph).classes):
+            if grid in chosen and self.activation is not None:
+                ranges |= dict.fromkeys(names, chosen[grid])
+        model = replace(scaled, graph=graph, ranges=ranges)
+        return _recentred(model, objective.tensors.mean_shifts(x, scales)).noted(*events)
+
+
+def _held(model: Model) -> frozenset[int]:
+    """Grids that keep the range they have: inputs, results, and where nothing tells how a tensor is made."""
+    return frozenset(
+        k
+        for k, names in enumerate(place(model.graph).classes)
+        if any(n in model.graph.inputs or n not in model.moments for n in names)
+        or not any(leads_to_layer(model.graph, n) for n in names)
+    )
+
+
+def _may_move(model: Model, source: TensorSource) -> bool:
+    """Whether the tensor is a clip to [0, b] with one bound for all, which the end of its grid can replace."""
+    if source.clip is None or source.clip.outputs[0] != source.name:
+        return False
+    lo, hi = clip_bounds(model.graph, source.clip)
+    return lo is not None and hi is not None and bool(np.all(lo == 0) and np.all(hi > 0) and len(source.shape) > 1)
+
+
+def _starts(model: Model, channels: Channels) -> list[Array]:
+    """Scales to start from: none, cross-layer equalization, equal activation reach."""
+    reach = reaches(model, channels)
+    even = np.ones(channels.size)
+    for group in channels.groups:
+        own = reach[group.classes]
+        if np.any(own > 0):
+            even[group.classes] = np.clip(own / np.median(own[own > 0]), 1 / 64, 64)
+    return [np.ones(channels.size), cross_layer(model, channels), even]
+
+
+def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, Noise, int]:
+    """The best variables found, the noise of the network as it is and of the best, and the steps taken."""
+    from scipy.optimize import minimize
+
+    free, steps = objective.free.size, 0
+    bounds = [(-LIMIT, LIMIT)] * free + [(None, None)] * (objective.size - free)
+
+    def logarithm(x: Array) -> tuple[float, Array]:
+        noise, gradient = objective(x)
+        total = max(noise.total, 1e-300)
+        return float(np.log(total)), gradient / total
+
+    def settled(x: Array) -> tuple[float, Array]:
+        objective.watch(x)
+        return objective(x)[0].total, x
+
+    def run(x: Array, count: int) -> Array:
+        nonlocal steps
+        options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
+        found = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        steps += int(found.nit)
+        return np.asarray(found.x)
+
+    candidates = [objective.start(s) for s in starts]
+    before = objective.start(starts[0])
+    first = objective(before)[0]
+    tried = [settled(x) for x in candidates]
+    trials = []
+    for _, x in tried:
+        for _ in range(TRIALS):
+            value, x = settled(run(x, min(TRIAL, iterations)))
+        trials.append((value, x))
+    now = min(trials, key=lambda t: t[0])
+    best = min(*tried, now, key=lambda t: t[0])
+    for _ in range(iterations // ROUND):
+        last, now = now, settled(run(now[1], ROUND))
+        best = min(best, now, key=lambda t: t[0])
+        if 0 <= last[0] - now[0] < 1e-3 * last[0]:
+            break
+    objective.watch(best[1])
+    return best[1], first, objective(best[1])[0], steps
+
+
+def _with_bounds(
+    graph: Graph, classes: tuple[tuple[Name, ...], ...], chosen: Mapping[int, Range], priced: frozenset[Name]
+) -> tuple[Graph, list[Name]]:
+    """Clips whose bound is shared get the end of their grid as bound."""
+    editor, moved = Editor(graph), list[Name]()
+    grid_of = {name: k for k, names in enumerate(classes) for name in names}
+    for name in sorted(priced):
+        grid = chosen.get(grid_of[name])
+        node = graph.producer[name]
+        if grid is not None:
+            editor.set(node, 2, np.asarray(grid.hi, np.float32), f"{name}_bound")
+            moved.append(name)
+    return editor.done(), moved
+
+
+def _weight_ranges(before: Graph, after: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Range]:
+    """Ranges by the names that weights have after rescaling, where shared ones were copied."""
+    names = {layer.y: layer.weight for layer in layers(before)}
+    return {la.weight: ranges[names[la.y]] for la in layers(after) if names.get(la.y) in ranges}
+
+
+def _recentred(model: Model, shifts: Mapping[Name, Array]) -> Model:
+    """The model whose biases make up for means that saturation moved; its moments are those that are executed."""
+    graph, moments = model.graph, model.moments
+    known: dict[Name, Moments] = {i: moments[i] for i in graph.inputs if i in moments}
+    known |= {layer.y: moments[layer.y] for layer in layers(graph) if layer.y in moments}
+    for name, shift in shifts.items():
+        m = moments[name]
+        if name not in known:
+            known[name] = replace(m, mean=m.mean + shift, std=np.broadcast_to(m.std, np.shape(m.mean + shift)))
+    held = {n: replace(m, source="given") for n, m in known.items()}
+    executed = propagate(graph, held)
+    editor = Editor(graph)
+    for layer in layers(graph):
+        if layer.x not in executed or layer.x not in moments:
+            continue
+        off = executed[layer.x].mean - moments[layer.x].mean
+        if not np.any(off):
+            continue
+        w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
+        g, _, i, _ = w.shape
+        mean = expected_input(graph, layer, Moments(off, np.zeros_like(off))).reshape(g, i)
+        error = np.einsum("goi,gi->go", w @ layer_coverage(graph, layer), mean).reshape(-1)
+        bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
+        editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+    sources = {n: replace(executed[n], source=m.source) for n, m in moments.items() if n in executed}
+    return replace(model, graph=editor.done(), moments={**moments, **sources})
+
+
+def _db(noise: float) -> float:
+    return -10 * float(np.log10(max(noise, 1e-30)))

@@ -1,0 +1,83 @@
+"""Rounding that keeps the sum of every kernel: errors of neighbouring taps cancel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..edit import Editor
+from ..layout import Layer, layers
+from ..maths.affine import along_axis, dequantize, quantize
+from ..model import Array, Event, Model, QParams
+from . import Keeps
+from .correct_bias import mean_error_of
+
+
+@dataclass(frozen=True)
+class RoundWeights:
+    """Round some weights the other way, so that |Σ_k ΔW_oik| ≤ Δw/2 in every kernel.
+
+    A kernel's taps see neighbouring pixels, which are alike: the error Σ_k ΔW_oik·x_k is nearly x·Σ_k ΔW_oik. As
+    many taps as the rounded sum of errors has steps move by one step, those first that were nearest to it (Guo et
+    al. 2022, SQuant, kernel-wise). The weights become values of their grid; what the change does to the mean of
+    an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> RoundWeights()(Model(tiny_graph())).log[-1].facts["layers"]
+        0
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+
+    def __call__(self, model: Model) -> Model:
+        graph, editor = model.graph, Editor(model.graph)
+        changed = flips = 0
+        qparams = dict(model.qparams)
+        for layer in layers(graph):
+            grid, x = model.qparams.get(layer.weight), model.moments.get(layer.x)
+            weight = graph.consts[layer.weight]
+            shared = len(graph.users(layer.weight)) > 1
+            if grid is None or x is None or shared or layer.unpack(weight).shape[-1] == 1:
+                continue
+            nearest = quantize(weight, grid)
+            integers = kernel_rounding(layer, weight, nearest, grid)
+            rounded = dequantize(integers, grid)
+            error = mean_error_of(graph, layer, rounded - weight, x)
+            bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
+            editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _, new=rounded: new)  # type: ignore[misc]
+            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+            changed, flips = changed + 1, flips + int(np.sum(integers != nearest))
+        facts = {"layers": changed, "weights rounded the other way": flips}
+        done = Event("rounded kernels to keep their sums", "", facts, "round_weights")
+        return replace(model, graph=editor.done(), qparams=qparams).noted(done)
+
+
+def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:
+    """Integers for a weight whose errors nearly cancel over the taps of each kernel.
+
+    Args:
+        nearest: the integers of rounding to nearest, of the weight's shape.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> layer = next(layers(tiny_graph()))
+        >>> grid = QParams(np.float32(1), np.int32(0))
+        >>> weight = np.full((4, 1, 3, 3), 0.4, np.float32)
+        >>> int(kernel_rounding(layer, weight, quantize(weight, grid), grid)[0].sum())  # 9 times 0.4
+        4
+    """
+    scale, zero = along_axis(grid.scale, grid.axis, weight.ndim), along_axis(grid.zero_point, grid.axis, weight.ndim)
+    exact = weight.astype(np.float64) / scale + zero
+    error = layer.unpack(nearest - exact)
+    open_ = np.abs(error) <= 0.5 + 1e-3
+    error = np.where(open_, error, 0.0)
+    steps = np.rint(error.sum(-1, keepdims=True))
+    signed = error * np.sign(steps)
+    order = np.argsort(-signed, axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1, kind="stable")
+    flip = (rank < np.abs(steps)) & (signed > 0)
+    integers = layer.unpack(nearest) - (flip * np.sign(steps)).astype(nearest.dtype)
+    return layer.pack(np.clip(integers, grid.qmin, grid.qmax), weight.shape)

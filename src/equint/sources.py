@@ -1,0 +1,148 @@
+"""Where quantization noise enters a network: every tensor that becomes integer, and every quantized weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fields import per_channel
+from .gains import active
+from .layout import Layer, as_layer, layer_coverage
+from .model import Array, Graph, Model, Moments, Name, Node
+from .operators import clip_bounds
+from .placement import GRID_KEEPERS, place
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """A tensor that a quantizer rounds and saturates, channel by channel in real units.
+
+    Attributes:
+        name: the tensor; `grid` is the number of the placement class whose grid it uses.
+        mean, std: `(C,)` of the values before the activation that the quantizer is merged with.
+        floor, cap: `(C,)` where that activation clips; infinite where it does not.
+        slope: of the activation below zero (1 without one).
+        active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
+        gain: `(C,)` of `gains.py`.
+        shape: of the field that the arrays are raveled from.
+        clip: the Clip whose bound all channels share, if the tensor stands behind one.
+    """
+
+    name: Name
+    grid: int
+    mean: Array
+    std: Array
+    floor: Array
+    cap: Array
+    slope: float
+    active: Array
+    gain: Array
+    shape: tuple[int, ...]
+    clip: Node | None = None
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """A layer whose weights are rounded.
+
+    Attributes:
+        gain: `(G, O)` of its outputs.
+        energy: `(G, I)` Σ_k c_k·Var[x_i]: the bias takes up what the mean of x makes of the error.
+        taps: weights per input channel.
+    """
+
+    layer: Layer
+    gain: Array
+    energy: Array
+    taps: int
+
+
+def tensor_sources(
+    model: Model, gains: Mapping[Name, Array], fields: Mapping[Name, Array] | None = None
+) -> Iterator[TensorSource]:
+    """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
+
+    `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> list(tensor_sources(Model(tiny_graph()), {}))
+        []
+    """
+    graph, moments = model.graph, model.moments
+    for grid, tensors in enumerate(place(graph).classes):
+        for name in tensors:
+            maker = graph.producer.get(name)
+            passes_on = maker is not None and maker.op in GRID_KEEPERS | {"Concat"} and not maker.domain
+            if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
+                continue
+            if name not in moments or name not in gains:
+                continue
+            before, lo, hi, clip = _behind(graph, name, moments)
+            slope = 1.0
+            if maker is not None and maker.op == "LeakyRelu" and maker.inputs[0] in moments:
+                before, slope = maker.inputs[0], float(maker.attrs.get("alpha", 0.01))
+            elif maker is not None and before == name and as_layer(graph, maker) is None and name in model.ranges:
+                if maker.op not in ("Add", "Sub", "Sum"):  # what it puts out is bounded by more than its moments
+                    lo, hi = model.ranges[name].lo, model.ranges[name].hi
+                elif np.all(model.ranges[name].lo >= 0):
+                    lo = np.zeros(1)
+            m = moments[before]
+            finer = () if fields is None or name not in fields else fields[name].shape
+            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains[name].shape, finer)
+            share = moments[name].mean.size / int(np.prod(shape))
+            live = _active(graph, before, name, moments)
+            mean, std, floor, cap, part, gain = (
+                np.broadcast_to(np.asarray(a, np.float64), shape).ravel()
+                for a in (m.mean, m.std, lo, hi, live, gains[name] * min(share, 1.0))
+            )
+            yield TensorSource(name, grid, mean, std, floor, cap, slope, part, gain, shape, clip)
+
+
+def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
+    """What stands before the ReLUs and clips that make `name`, their bounds, and the clip with one bound for all."""
+    lo, hi, clip = np.full(1, -np.inf), np.full(1, np.inf), None
+    node = graph.producer.get(name)
+    while node is not None and node.op in ("Relu", "Clip") and node.inputs[0] in moments:
+        low, high = clip_bounds(graph, node)
+        if low is None or high is None:
+            break
+        if high.size == 1 and np.isfinite(high).all():
+            clip = node
+        lo, hi, name = np.maximum(lo, low), np.minimum(hi, high), node.inputs[0]
+        node = graph.producer.get(name)
+    return name, lo, hi, clip
+
+
+def _active(graph: Graph, before: Name, name: Name, moments: Mapping[Name, Moments]) -> Array:
+    maker = graph.producer.get(name)
+    if maker is None or before == name or maker.op not in ("Relu", "Clip"):
+        return np.ones(1)
+    return active(graph, maker, moments[before])
+
+
+def weight_sources(model: Model, gains: Mapping[Name, Array]) -> Iterator[WeightSource]:
+    """Every layer whose input moments and output gain are known.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> list(weight_sources(Model(tiny_graph()), {}))
+        []
+    """
+    graph = model.graph
+    for node in graph.nodes:
+        layer = as_layer(graph, node)
+        if layer is None or layer.x not in model.moments or layer.y not in gains:
+            continue
+        g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
+        m = model.moments[layer.x]
+        variance = per_channel(np.square(m.std), layer.x_axis, g * i)
+        if variance is None:
+            variance = np.full(g * i, float(np.mean(np.square(m.std))))
+        gain = per_channel(gains[layer.y], layer.y_axis, g * o)
+        if gain is None:
+            gain = np.full(g * o, float(np.mean(gains[layer.y])))
+        energy = variance.reshape(g, i) * float(layer_coverage(graph, layer).sum())
+        yield WeightSource(layer, gain.reshape(g, o), energy, taps)

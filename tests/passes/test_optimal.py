@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from equint.api import described, load, quantize
+from equint.channels import solve
+from equint.demo import model_path
+from equint.gains import gains
+from equint.model import Model, QSpec
+from equint.objective import Objective
+from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.optimal import Optimal, _held
+from equint.sources import tensor_sources, weight_sources
+
+TENSOR = QSpec(8, signed=True, symmetric=False)
+CHANNEL = QSpec(8, signed=True, symmetric=True, granularity="channel")
+
+
+def prepared() -> Model:
+    return ActivationRanges()(FoldBatchnorm()(described(load(model_path()), (0, 1))))
+
+
+def objective(weight: QSpec) -> Objective:
+    model = prepared()
+    gain, held = gains(model.graph, model.moments), _held(model)
+    priced = frozenset(s.name for s in tensor_sources(model, gain) if s.clip is not None and s.grid not in held)
+    channels = solve(model, priced=priced)
+    tensors = list(tensor_sources(model, gain, channels.ids))
+    sources = list(weight_sources(model, gain))
+    return Objective(model, channels, tensors, sources, weight, QSpec(8, False, False), held, priced)
+
+
+@pytest.mark.parametrize("weight", [TENSOR, CHANNEL])
+def test_gradient_agrees_with_differences(weight: QSpec) -> None:
+    noise = objective(weight)
+    rng = np.random.default_rng(0)
+    x = noise.start(np.ones(noise.channels.size)) + rng.normal(0, 0.2, noise.size)
+    noise.watch(x)
+    _, gradient = noise(x)
+    for _ in range(5):
+        d, step = rng.normal(size=x.size), 1e-6
+        slope = (noise(x + step * d)[0].total - noise(x - step * d)[0].total) / (2 * step)
+        assert float(gradient @ d) == pytest.approx(slope, rel=1e-4)
+
+
+def test_never_predicts_more_noise_than_its_start_and_is_deterministic() -> None:
+    model = prepared()
+    first, second = Optimal(TENSOR)(model), Optimal(TENSOR)(model)
+    facts = next(e.facts for e in first.log if "predicted SQNR" in e.facts)
+    assert facts["predicted SQNR"] >= facts["predicted SQNR before"]
+    for name, weight in first.graph.consts.items():
+        np.testing.assert_array_equal(weight, second.graph.consts[name])
+
+
+def test_every_grid_gets_the_chosen_weight_range() -> None:
+    result = quantize(model_path(), "optimal", "per-tensor", input=(0, 1))
+    for name, grid in result.model.qparams.items():
+        chosen = result.model.ranges.get(name) if name in result.model.graph.consts else None
+        if chosen is not None:
+            assert grid.hi == pytest.approx(float(chosen.hi), abs=float(grid.scale))
+            assert grid.lo == pytest.approx(float(chosen.lo), abs=float(grid.scale))
