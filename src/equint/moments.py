@@ -72,6 +72,27 @@ def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments
     return table
 
 
+def certain(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Name]:
+    """Tensors whose moments follow from BatchNorm, data or what the user said, without guessing at correlations.
+
+    Layers without BatchNorm and averages over positions are guesses, and so is all behind them until the next
+    BatchNorm; inputs that had to be inferred are too.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> graph = tiny_graph()
+        >>> given = {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")}
+        >>> sorted(certain(graph, propagate(graph, given)))
+        ['x']
+    """
+    sure = {n for n, m in moments.items() if m.source in ("batchnorm", "calibration", "given")}
+    for node in graph.nodes:
+        guesses = as_layer(graph, node) is not None or node.op in ("AveragePool", "GlobalAveragePool", "ReduceMean")
+        if not guesses and all(i in sure or i not in moments for i in node.inputs):
+            sure.update(o for o in node.outputs if o in moments)
+    return frozenset(sure)
+
+
 def _outputs(graph: Graph, node: Node, table: Mapping[Name, Moments]) -> list[Pair] | None:
     layer = as_layer(graph, node)
     if layer is not None:

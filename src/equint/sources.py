@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from .fields import per_channel
-from .gains import active
+from .gains import Gains, active
 from .layout import Layer, as_layer, layer_coverage
 from .model import Array, Graph, Model, Moments, Name, Node
+from .moments import certain
 from .operators import clip_bounds
 from .placement import GRID_KEEPERS, place
+
+
+DOUBT = 2.0
+"""By what standard deviations that are guesses may be too small: measured, docs/moments.md."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class TensorSource:
         floor, cap: `(C,)` where that activation clips; infinite where it does not.
         slope: of the activation below zero (1 without one).
         active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
-        gain: `(C,)` of `gains.py`.
+        doubt: by what the standard deviation may be wrong, where it is a guess.
+        fresh, lasting: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
         shape: of the field that the arrays are raveled from.
         clip: the Clip whose bound all channels share, if the tensor stands behind one.
     """
@@ -38,7 +44,9 @@ class TensorSource:
     cap: Array
     slope: float
     active: Array
-    gain: Array
+    doubt: float
+    fresh: Array
+    lasting: Array
     shape: tuple[int, ...]
     clip: Node | None = None
 
@@ -60,7 +68,7 @@ class WeightSource:
 
 
 def tensor_sources(
-    model: Model, gains: Mapping[Name, Array], fields: Mapping[Name, Array] | None = None
+    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None
 ) -> Iterator[TensorSource]:
     """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
 
@@ -68,17 +76,18 @@ def tensor_sources(
 
     Example:
         >>> from .layout import tiny_graph
-        >>> list(tensor_sources(Model(tiny_graph()), {}))
+        >>> list(tensor_sources(Model(tiny_graph()), Gains({}, {})))
         []
     """
     graph, moments = model.graph, model.moments
+    sure = certain(graph, moments)
     for grid, tensors in enumerate(place(graph).classes):
         for name in tensors:
             maker = graph.producer.get(name)
             passes_on = maker is not None and maker.op in GRID_KEEPERS | {"Concat"} and not maker.domain
             if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
                 continue
-            if name not in moments or name not in gains:
+            if name not in moments or name not in gains.fresh:
                 continue
             before, lo, hi, clip = _behind(graph, name, moments)
             slope = 1.0
@@ -86,19 +95,21 @@ def tensor_sources(
                 before, slope = maker.inputs[0], float(maker.attrs.get("alpha", 0.01))
             elif maker is not None and before == name and as_layer(graph, maker) is None and name in model.ranges:
                 if maker.op not in ("Add", "Sub", "Sum"):  # what it puts out is bounded by more than its moments
-                    lo, hi = model.ranges[name].lo, model.ranges[name].hi
+                    pooled = maker.inputs[0] in model.ranges and "Pool" in maker.op
+                    bounds = model.ranges[maker.inputs[0] if pooled else name]
+                    lo, hi = bounds.lo, bounds.hi
                 elif np.all(model.ranges[name].lo >= 0):
                     lo = np.zeros(1)
             m = moments[before]
             finer = () if fields is None or name not in fields else fields[name].shape
-            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains[name].shape, finer)
+            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains.fresh[name].shape, finer)
             share = moments[name].mean.size / int(np.prod(shape))
             live = _active(graph, before, name, moments)
-            mean, std, floor, cap, part, gain = (
-                np.broadcast_to(np.asarray(a, np.float64), shape).ravel()
-                for a in (m.mean, m.std, lo, hi, live, gains[name] * min(share, 1.0))
-            )
-            yield TensorSource(name, grid, mean, std, floor, cap, slope, part, gain, shape, clip)
+            doubt, part = 1.0 if before in sure else DOUBT, min(share, 1.0)
+            fields_ = (m.mean, m.std, lo, hi, live, gains.fresh[name] * part, gains.lasting[name] * part)
+            flat = (np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields_)
+            mean, std, floor, cap, rounded, fresh, lasting = flat
+            yield TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, fresh, lasting, shape, clip)
 
 
 def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
@@ -123,26 +134,26 @@ def _active(graph: Graph, before: Name, name: Name, moments: Mapping[Name, Momen
     return active(graph, maker, moments[before])
 
 
-def weight_sources(model: Model, gains: Mapping[Name, Array]) -> Iterator[WeightSource]:
+def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
     """Every layer whose input moments and output gain are known.
 
     Example:
         >>> from .layout import tiny_graph
-        >>> list(weight_sources(Model(tiny_graph()), {}))
+        >>> list(weight_sources(Model(tiny_graph()), Gains({}, {})))
         []
     """
     graph = model.graph
     for node in graph.nodes:
         layer = as_layer(graph, node)
-        if layer is None or layer.x not in model.moments or layer.y not in gains:
+        if layer is None or layer.x not in model.moments or layer.y not in gains.lasting:
             continue
         g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
         m = model.moments[layer.x]
         variance = per_channel(np.square(m.std), layer.x_axis, g * i)
         if variance is None:
             variance = np.full(g * i, float(np.mean(np.square(m.std))))
-        gain = per_channel(gains[layer.y], layer.y_axis, g * o)
+        gain = per_channel(gains.lasting[layer.y], layer.y_axis, g * o)
         if gain is None:
-            gain = np.full(g * o, float(np.mean(gains[layer.y])))
+            gain = np.full(g * o, float(np.mean(gains.lasting[layer.y])))
         energy = variance.reshape(g, i) * float(layer_coverage(graph, layer).sum())
         yield WeightSource(layer, gain.reshape(g, o), energy, taps)

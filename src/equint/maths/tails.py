@@ -1,9 +1,9 @@
 """How far activations reach beyond a bound: partial moments of a heavy-tailed law.
 
 Pre-activations of trained networks fall off like |z|^-7, not like a Gaussian: over the BatchNorm outputs of real
-networks the mean of E[(z − b)²₊] at 2, 4 and 8 standard deviations is 10^-1.6, 10^-2.5 and 10^-3.7 (MobileNetV2; docs/noise.md).
-Student's t with 6 degrees of freedom, scaled to the given standard deviation, gives 10^-1.6, 10^-2.5 and 10^-3.7; a
-Gaussian would give 10^-2.2, 10^-5.5 and 10^-16.7.
+networks the mean of E[(z − b)²₊] at 2, 4 and 8 standard deviations is 10^-1.6, 10^-2.5 and 10^-3.7 (MobileNetV2;
+docs/noise.md). Student's t with 6 degrees of freedom, scaled to the given standard deviation, gives 10^-1.6, 10^-2.5
+and 10^-3.7; a Gaussian would give 10^-2.2, 10^-5.5 and 10^-16.7.
 """
 
 from __future__ import annotations
