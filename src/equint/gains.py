@@ -18,22 +18,26 @@ from .model import Array, Graph, Moments, Name, Node
 from .moments import window
 from .operators import clip_bounds
 
-CORRELATION = 0.05
-"""How far noise at neighbouring positions is from independent (0) towards equal (1) after the first layer."""
-LIKENESS = 0.5
+LIKENESS = 0.65
 """How far noise grows as the signal does (1) and not as independent channels would (0): measured, docs/noise.md."""
+COMMON = 0.05
+"""What averaging over positions leaves of the variance of scattered noise, however many positions there are."""
+
+
+_Share = Callable[[float], float]
+Found = list[tuple[Name, Array | None]]
 
 
 class Gains(NamedTuple):
     """Gains of every tensor as fields: output noise over output signal per unit of noise variance in a channel.
 
     Attributes:
-        fresh: of noise that is independent from position to position, as rounding makes it.
-        lasting: of noise that neighbouring positions share, as clipping, wrong weights and earlier layers make it.
+        scattered: of noise that is independent from position to position, as rounding makes it.
+        steady: of noise that neighbouring positions share as they share the signal: of wrong weights and of clips.
     """
 
-    fresh: Mapping[Name, Array]
-    lasting: Mapping[Name, Array]
+    scattered: Mapping[Name, Array]
+    steady: Mapping[Name, Array]
 
 
 def gains(graph: Graph, moments: Mapping[Name, Moments]) -> Gains:
@@ -42,45 +46,46 @@ def gains(graph: Graph, moments: Mapping[Name, Moments]) -> Gains:
     A tensor with noise variance n_c in channel c adds Σ_c gain_c·n_c to the noise-to-signal ratio of the
     network's outputs (their sum where there are several). Behind a layer,
 
-        gain_i = κ^LIKENESS · Σ_o gain_o·[(1 − ρ)·Σ_k W_oik²·c_k + ρ·(Σ_k W_oik·c_k)²]
+        gain_i = Σ_o κ_o^LIKENESS · gain_o · Σ_k c_k·W_oik²
 
-    ρ is the correlation of neighbouring positions (0 for fresh noise). κ is how many times the layer's output,
-    weighted by its gains, varies more than it would if its input channels were independent: BatchNorm tells, and
-    noise shares part of it. An operator that is not known ends the path as if it were an output.
+    κ_o is how many times output o varies more than it would if the layer's inputs were independent: BatchNorm
+    tells, and noise shares part of it. Averaging n positions leaves COMMON + (1 − COMMON)/n of scattered noise's
+    variance, and 1/√n of steady noise's. An operator that is not known ends the path as if it were an output.
 
     Example:
         >>> from .layout import tiny_graph
         >>> from .moments import propagate
         >>> graph = tiny_graph()
         >>> moments = propagate(graph, {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")})
-        >>> [round(float(v), 3) for v in gains(graph, moments).fresh["y"].ravel()]
+        >>> [round(float(v), 3) for v in gains(graph, moments).scattered["y"].ravel()]
         [0.007, 0.007, 0.007, 0.007]
     """
-    fresh, lasting = dict[Name, Array](), dict[Name, Array]()
+    scattered = _table(graph, moments, lambda n: COMMON + (1 - COMMON) / n)
+    return Gains(scattered, _table(graph, moments, lambda n: n**-0.5))
 
-    def add(table: dict[Name, Array], found: Found) -> None:
-        for name, gain in found:
-            if name in moments and gain is not None:
-                fitted = _fitted(gain, moments[name].mean.shape)
-                table[name] = table[name] + fitted if name in table else fitted
 
-    for table in (fresh, lasting):
-        add(table, [(name, _as_output(moments.get(name))) for name in graph.outputs])
+def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict[Name, Array]:
+    table: dict[Name, Array] = {}
+
+    def add(name: Name, gain: Array | None) -> None:
+        if name in moments and gain is not None:
+            fitted = _fitted(gain, moments[name].mean.shape)
+            table[name] = table[name] + fitted if name in table else fitted
+
+    for name in graph.outputs:
+        add(name, _as_output(moments.get(name)))
     for node in reversed(graph.nodes):
-        if not any(o in lasting for o in node.outputs):
+        if not any(o in table for o in node.outputs):
             continue
-        back: _Back = _BACK.get("" if node.domain else node.op, _ended)
-        mixes = back is _averaged
         if as_layer(graph, node) is not None:
-            back, mixes = _layer, True
-        add(fresh, back(graph, node, moments, lasting if mixes else fresh, 0.0))
-        add(lasting, back(graph, node, moments, lasting, CORRELATION))
-    return Gains(fresh, lasting)
-
-
-Found = list[tuple[Name, Array | None]]
-_Table = Mapping[Name, Array]
-_Back = Callable[[Graph, Node, Mapping[Name, Moments], _Table, float], Found]
+            found = _layer(graph, node, moments, table)
+        elif node.op in _AVERAGES and not node.domain:
+            found = [(node.inputs[0], table[node.outputs[0]] * share(window(graph, node)))]
+        else:
+            found = _BACK.get("" if node.domain else node.op, _ended)(graph, node, moments, table)
+        for name, gain in found:
+            add(name, gain)
+    return table
 
 
 def _as_output(m: Moments | None) -> Array | None:
@@ -102,11 +107,11 @@ def _fitted(gain: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(np.broadcast_to(gain, np.broadcast_shapes(gain.shape, shape)))
 
 
-def _ended(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _ended(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     return [(i, _as_output(moments.get(i))) for i in node.reads]
 
 
-def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     layer = as_layer(graph, node)
     if layer is None or layer.x not in moments:
         return []
@@ -114,19 +119,26 @@ def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Ta
     g, o, i, _ = w.shape
     behind = per_channel(table[layer.y], layer.y_axis, g * o)
     if behind is None:
-        return _ended(graph, node, moments, table, rho)
-    share = layer_coverage(graph, layer)
-    energy = (1 - rho) * (np.square(w) @ share) + rho * np.square(w @ share)
-    gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o)).reshape(-1)
-    variance = per_channel(np.square(moments[layer.x].std), layer.x_axis, g * i)
-    if variance is not None and layer.y in moments:
-        here = float(np.sum(np.square(moments[layer.y].std) * table[layer.y]))
-        apart = float(gain @ variance)
-        gain = gain * (here / apart) ** LIKENESS if here > 0 and apart > 0 else gain
+        return _ended(graph, node, moments, table)
+    energy = np.square(w) @ layer_coverage(graph, layer)
+    gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * _likeness(layer, energy, moments)).reshape(-1)
     return [(layer.x, aligned(gain, layer.x_axis, moments[layer.x].mean.ndim))]
 
 
-def _activation(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments]) -> Array:
+    """κ^LIKENESS per output channel `(G, O)`; 1 where it cannot be known."""
+    g, o, i = energy.shape
+    x, y = moments[layer.x], moments.get(layer.y)
+    enters = per_channel(np.square(x.std), layer.x_axis, g * i)
+    leaves = None if y is None else per_channel(np.square(y.std), layer.y_axis, g * o)
+    if enters is None or leaves is None:
+        return np.ones((g, o))
+    apart, leaves = np.einsum("goi,gi->go", energy, enters.reshape(g, i)), leaves.reshape(g, o)
+    known = (apart > 0) & (leaves > 0)
+    return np.asarray(np.where(known, leaves / np.where(known, apart, 1.0), 1.0) ** LIKENESS)
+
+
+def _activation(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     x, gain = node.inputs[0], table[node.outputs[0]]
     return [(x, gain * active(graph, node, moments[x]))] if x in moments else []
 
@@ -150,14 +162,14 @@ def active(graph: Graph, node: Node, m: Moments) -> Array:
     return np.asarray(above + np.square(1.0 if slope is None else slope) * (1 - above))
 
 
-def _moved(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _moved(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     x = node.inputs[0]
     if x not in moments:
         return []
     places = np.arange(moments[x].mean.size).reshape(moments[x].mean.shape)
     outputs = moved(graph, node, places, fill=-1)
     if outputs is None:
-        return _ended(graph, node, moments, table, rho)
+        return _ended(graph, node, moments, table)
     gain = np.zeros(places.size)
     for name, origin in zip(node.outputs, outputs, strict=False):
         if name in table:
@@ -174,11 +186,11 @@ def _collect(gain: Array, origin: Array, behind: Array) -> None:
     np.add.at(gain, origin[kept], behind[kept])
 
 
-def _joined(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _joined(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     return [(i, table[node.outputs[0]]) for i in node.inputs]
 
 
-def _multiplied(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _multiplied(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     gain, found = table[node.outputs[0]], list[tuple[Name, Array | None]]()
     for k, name in enumerate(node.inputs):
         other = node.inputs[1 - k]
@@ -195,7 +207,7 @@ def _multiplied(graph: Graph, node: Node, moments: Mapping[Name, Moments], table
     return found
 
 
-def _stacked(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _stacked(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     if any(i not in moments for i in node.inputs):
         return [(i, _as_output(moments.get(i))) for i in node.inputs]
     sizes = [moments[i].mean.size for i in node.inputs]
@@ -211,12 +223,7 @@ def _stacked(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _
     return [(i, gain[p]) for i, p in zip(node.inputs, places, strict=True)]
 
 
-def _averaged(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
-    share = (1 - rho) / window(graph, node) + rho
-    return [(node.inputs[0], table[node.outputs[0]] * share)]
-
-
-def _regrouped(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _regrouped(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     x = node.inputs[0]
     if x not in moments:
         return []
@@ -229,16 +236,16 @@ def _regrouped(graph: Graph, node: Node, moments: Mapping[Name, Moments], table:
     return [(x, gain.reshape(places.shape))]
 
 
-def _passed(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: _Table, rho: float) -> Found:
+def _passed(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     return [(node.inputs[0], table[node.outputs[0]])]
 
 
-_BACK: Mapping[str, _Back] = {
+_AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+_BACK: Mapping[str, Callable[[Graph, Node, Mapping[Name, Moments], Mapping[Name, Array]], Found]] = {
     **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu"), _activation),
     **dict.fromkeys(MOVES, _moved),
     **dict.fromkeys(("Add", "Sub", "Sum"), _joined),
     **dict.fromkeys(("Mul", "Div"), _multiplied),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), _averaged),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "Resize", "Max", "Min"), _passed),
     "Concat": _stacked,
     "DepthToSpace": _regrouped,

@@ -259,11 +259,11 @@ class _Tensors:
             n = ids.size
             grid = np.full(n, self.grids[s.grid])
             columns.append(
-                (s.mean, s.std * s.doubt, s.floor, s.cap, np.full(n, s.slope), s.fresh * s.active, s.lasting)
+                (s.mean, s.std * s.doubt, s.floor, s.cap, np.full(n, s.slope), s.scattered * s.active, s.steady)
                 + (ids, grid, np.full(n, shared))
             )
         every = _joined(columns, 10)
-        self.mean, self.std, self.floor, self.cap, self.slope, self.fresh, self.lasting = every[:7]
+        self.mean, self.std, self.floor, self.cap, self.slope, self.scattered, self.steady = every[:7]
         self.ids, self.grid, self.shared = every[7:]
         count = len(numbers)
         self.negative = np.bincount(self.grid, (self.floor < 0) * 1.0, count) > 0
@@ -285,23 +285,23 @@ class _Tensors:
         rounded = 0.0
         if self.levels:
             step = (high + low) / self.levels
-            each = self.fresh * np.square(s * step[self.grid]) / 12
+            each = self.scattered * np.square(s * step[self.grid]) / 12
             rounded = float(each.sum())
             by_class += np.bincount(self.ids, 2 * each, by_class.size)
             by_grid = 2 * np.bincount(self.grid, each, count) / (high + low)
             self._add(gradient, by_grid * high, by_grid * low)
         bound = high[self.grid] * s
         variance, _, slope, _ = mismatch(self.mean, self.std, bound, self.cap, self.shared)
-        by_class += np.bincount(self.ids, self.lasting * slope * bound, by_class.size)
-        up = np.bincount(self.grid, self.lasting * slope * bound, count)
-        price = self.lasting * variance
+        by_class += np.bincount(self.ids, self.steady * slope * bound, by_class.size)
+        up = np.bincount(self.grid, self.steady * slope * bound, count)
+        price = self.steady * variance
         b = np.flatnonzero(self.below)
         under = low[self.grid[b]] * s[b]
         lower, _, fall, _ = mismatch(
             -self.slope[b] * self.mean[b], self.slope[b] * self.std[b], under, -self.floor[b], False
         )
-        price[b] += self.lasting[b] * lower
-        pull = self.lasting[b] * fall * under
+        price[b] += self.steady[b] * lower
+        pull = self.steady[b] * fall * under
         by_class += np.bincount(self.ids[b], pull, by_class.size)
         self._add(gradient, up, np.bincount(self.grid[b], pull, count))
         return rounded, float(price.sum())

@@ -15,7 +15,6 @@ from .moments import certain
 from .operators import clip_bounds
 from .placement import GRID_KEEPERS, place
 
-
 DOUBT = 2.0
 """By what standard deviations that are guesses may be too small: measured, docs/moments.md."""
 
@@ -31,7 +30,7 @@ class TensorSource:
         slope: of the activation below zero (1 without one).
         active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
         doubt: by what the standard deviation may be wrong, where it is a guess.
-        fresh, lasting: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
+        scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
         shape: of the field that the arrays are raveled from.
         clip: the Clip whose bound all channels share, if the tensor stands behind one.
     """
@@ -45,8 +44,8 @@ class TensorSource:
     slope: float
     active: Array
     doubt: float
-    fresh: Array
-    lasting: Array
+    scattered: Array
+    steady: Array
     shape: tuple[int, ...]
     clip: Node | None = None
 
@@ -67,9 +66,7 @@ class WeightSource:
     taps: int
 
 
-def tensor_sources(
-    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None
-) -> Iterator[TensorSource]:
+def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None) -> Iterator[TensorSource]:
     """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
 
     `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
@@ -87,7 +84,7 @@ def tensor_sources(
             passes_on = maker is not None and maker.op in GRID_KEEPERS | {"Concat"} and not maker.domain
             if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
                 continue
-            if name not in moments or name not in gains.fresh:
+            if name not in moments or name not in gains.scattered:
                 continue
             before, lo, hi, clip = _behind(graph, name, moments)
             slope = 1.0
@@ -102,14 +99,14 @@ def tensor_sources(
                     lo = np.zeros(1)
             m = moments[before]
             finer = () if fields is None or name not in fields else fields[name].shape
-            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains.fresh[name].shape, finer)
+            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains.scattered[name].shape, finer)
             share = moments[name].mean.size / int(np.prod(shape))
             live = _active(graph, before, name, moments)
             doubt, part = 1.0 if before in sure else DOUBT, min(share, 1.0)
-            fields_ = (m.mean, m.std, lo, hi, live, gains.fresh[name] * part, gains.lasting[name] * part)
+            fields_ = (m.mean, m.std, lo, hi, live, gains.scattered[name] * part, gains.steady[name] * part)
             flat = (np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields_)
-            mean, std, floor, cap, rounded, fresh, lasting = flat
-            yield TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, fresh, lasting, shape, clip)
+            mean, std, floor, cap, rounded, scattered, steady = flat
+            yield TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, scattered, steady, shape, clip)
 
 
 def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
@@ -145,15 +142,15 @@ def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
     graph = model.graph
     for node in graph.nodes:
         layer = as_layer(graph, node)
-        if layer is None or layer.x not in model.moments or layer.y not in gains.lasting:
+        if layer is None or layer.x not in model.moments or layer.y not in gains.steady:
             continue
         g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
         m = model.moments[layer.x]
         variance = per_channel(np.square(m.std), layer.x_axis, g * i)
         if variance is None:
             variance = np.full(g * i, float(np.mean(np.square(m.std))))
-        gain = per_channel(gains.lasting[layer.y], layer.y_axis, g * o)
+        gain = per_channel(gains.steady[layer.y], layer.y_axis, g * o)
         if gain is None:
-            gain = np.full(g * o, float(np.mean(gains.lasting[layer.y])))
+            gain = np.full(g * o, float(np.mean(gains.steady[layer.y])))
         energy = variance.reshape(g, i) * float(layer_coverage(graph, layer).sum())
         yield WeightSource(layer, gain.reshape(g, o), energy, taps)
