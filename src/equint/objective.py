@@ -47,7 +47,7 @@ class Objective:
 
         weights      Δw²/12 · Σ_o g_o·s_o² · Σ_i e_i/t_i²          (Δw per output channel where the grid is)
         clipped      Σ_oi g_o·s_o²·e_i/t_i²/K · (|W_oi|·t_i/s_o − range)²₊
-        activations  Σ_c g_c·[s_c²·Δx²/12·P_c + Var(min(z, s_c·hi) − min(z, cap_c)) + the same below]
+        activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
     A range is a variable like the scales: what lies outside pays, so no maximum needs smoothing.
     """
@@ -249,7 +249,6 @@ class _Tensors:
     ) -> None:
         self.levels = 0 if spec is None else 2**spec.bits - 1
         chosen = [s for s in sources if s.grid not in held and (spec is not None or s.clip is not None)]
-        self.names = [(s.name, s.shape) for s in chosen]
         numbers = sorted({s.grid for s in chosen})
         self.grids = {grid: k for k, grid in enumerate(numbers)}
         columns: list[tuple[Array, ...]] = []
@@ -291,15 +290,13 @@ class _Tensors:
             by_grid = 2 * np.bincount(self.grid, each, count) / (high + low)
             self._add(gradient, by_grid * high, by_grid * low)
         bound = high[self.grid] * s
-        variance, _, slope, _ = mismatch(self.mean, self.std, bound, self.cap, self.shared)
+        power, slope = mismatch(self.mean, self.std, bound, self.cap, self.shared)
         by_class += np.bincount(self.ids, self.steady * slope * bound, by_class.size)
         up = np.bincount(self.grid, self.steady * slope * bound, count)
-        price = self.steady * variance
+        price = self.steady * power
         b = np.flatnonzero(self.below)
         under = low[self.grid[b]] * s[b]
-        lower, _, fall, _ = mismatch(
-            -self.slope[b] * self.mean[b], self.slope[b] * self.std[b], under, -self.floor[b], False
-        )
+        lower, fall = mismatch(-self.slope[b] * self.mean[b], self.slope[b] * self.std[b], under, -self.floor[b], False)
         price[b] += self.steady[b] * lower
         pull = self.steady[b] * fall * under
         by_class += np.bincount(self.ids[b], pull, by_class.size)
@@ -310,17 +307,6 @@ class _Tensors:
         gradient[self.high] += high
         own = self.low >= 0
         gradient[self.low[own]] += low[own]
-
-    def mean_shifts(self, x: Array, scales: Array) -> dict[Name, Array]:
-        """How far saturation and shared bounds move every channel's mean, as fields in rescaled units."""
-        high, low = self.ends(x)
-        s = scales[self.ids]
-        shift = mismatch(self.mean, self.std, high[self.grid] * s, self.cap, self.shared)[1]
-        b = np.flatnonzero(self.below)
-        slope, under = self.slope[b], low[self.grid[b]] * s[b]
-        shift[b] -= mismatch(-slope * self.mean[b], slope * self.std[b], under, -self.floor[b], False)[1]
-        parts = np.split(shift / s, np.cumsum([int(np.prod(shape)) for _, shape in self.names])[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.names, parts, strict=False)}
 
     def widest(self, x: Array, scales: Array) -> None:
         high, low = np.full(len(self.grids), TINY), np.full(len(self.grids), TINY)

@@ -111,7 +111,7 @@ def test_a_pass_keeps_what_it_promises(name: str, data: st.DataObject) -> None:
             if case.tolerance == EXACT:
                 assert_close(found, wanted)
             else:
-                assert np.square(found - wanted).mean() <= case.tolerance * np.square(wanted).mean()
+                assert np.square(found - wanted).mean() <= case.tolerance * np.square(wanted).mean() + 1e-9
     elif case.step.keeps is Keeps.TOPOLOGY:
         assert skeleton(after) == skeleton(model)
     else:

@@ -73,12 +73,10 @@ def activation_noise(step: Array, active: Array, energy: Array) -> Array:
     return np.asarray(np.einsum("goi,gi->go", rounding(step) * energy, active))
 
 
-def mismatch(
-    mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True
-) -> tuple[Array, Array, Array, Array]:
+def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True) -> tuple[Array, Array]:
     """What it costs that a channel is clipped at `bound` where it should be at `cap` (infinite: not at all).
 
-    d = min(z, bound) − min(z, cap) has moments in closed form, z having the tails of `maths/tails.py`. A grid
+    E[d²] of d = min(z, bound) − min(z, cap) in closed form, z having the tails of `maths/tails.py`. A grid
     that saturates is this with bound = its upper end; a clip's bound that all channels share, where each would
     need its own, is this with cap = what the channel needs.
 
@@ -87,22 +85,19 @@ def mismatch(
         both: False where the channel's own clip is executed too, so that only bound < cap costs anything.
 
     Returns:
-        Var[d], E[d], and their derivatives with respect to `bound`, each `(C,)`.
+        E[d²] and its derivative with respect to `bound`, each `(C,)`.
 
     Example:
-        >>> variance, shift, _, _ = mismatch(np.zeros(1), np.ones(1), np.array([6.0]), np.array([6.0]))
-        >>> float(variance[0]), float(shift[0])
-        (0.0, 0.0)
+        >>> power, _ = mismatch(np.zeros(2), np.ones(2), np.array([6.0, 0.0]), np.array([6.0, np.inf]))
+        >>> power.round(6).tolist()
+        [0.0, 0.5]
     """
     bounded = np.isfinite(cap)
     second, first, zeroth = exceedance(mean, std, bound)
     cap_second, cap_first, _ = (np.where(bounded, e, 0.0) for e in exceedance(mean, std, np.where(bounded, cap, 0.0)))
     gap = np.where(bounded, cap - bound, 0.0)
     early = ~bounded | (bound < cap)
-    shift = cap_first - first
     power = np.where(early, second - cap_second - 2 * gap * cap_first, cap_second - second + 2 * gap * first)
     slope = np.where(early, -2 * (first - cap_first), -2 * gap * zeroth)
     counts = early | both
-    variance = np.where(counts, np.maximum(power - np.square(shift), 0.0), 0.0)
-    shift = np.where(counts, shift, 0.0)
-    return variance, shift, np.where(counts, slope - 2 * shift * zeroth, 0.0), np.where(counts, zeroth, 0.0)
+    return np.where(counts, np.maximum(power, 0.0), 0.0), np.where(counts, slope, 0.0)

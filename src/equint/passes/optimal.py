@@ -11,9 +11,8 @@ import numpy as np
 from ..channels import Channels, rescale, solve
 from ..edit import Editor
 from ..gains import gains
-from ..layout import layer_coverage, layers
-from ..model import Array, Event, Graph, Model, Moments, Name, QSpec, Range
-from ..moments import expected_input, propagate
+from ..layout import layers
+from ..model import Array, Event, Graph, Model, Name, QSpec, Range
 from ..objective import Noise, Objective
 from ..operators import clip_bounds
 from ..placement import place
@@ -40,8 +39,8 @@ class Optimal:
     one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
 
     Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
-    the end of the grid, and what it then clips wrongly is part of the price. The shift that saturation makes in
-    a channel's mean goes into the biases behind it. Grids of the network's inputs and results are left alone.
+    the end of the grid, and what it then clips wrongly is part of the price. Grids of the network's inputs and
+    results are left alone.
 
     Attributes:
         weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
@@ -99,8 +98,7 @@ class Optimal:
         for grid, names in enumerate(place(model.graph).classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
-        model = replace(scaled, graph=graph, ranges=ranges)
-        return _recentred(model, objective.tensors.mean_shifts(x, scales)).noted(*events)
+        return replace(scaled, graph=graph, ranges=ranges).noted(*events)
 
 
 def _held(model: Model) -> frozenset[int]:
@@ -194,34 +192,6 @@ def _weight_ranges(before: Graph, after: Graph, ranges: Mapping[Name, Range]) ->
     """Ranges by the names that weights have after rescaling, where shared ones were copied."""
     names = {layer.y: layer.weight for layer in layers(before)}
     return {la.weight: ranges[names[la.y]] for la in layers(after) if names.get(la.y) in ranges}
-
-
-def _recentred(model: Model, shifts: Mapping[Name, Array]) -> Model:
-    """The model whose biases make up for means that saturation moved; its moments are those that are executed."""
-    graph, moments = model.graph, model.moments
-    known: dict[Name, Moments] = {i: moments[i] for i in graph.inputs if i in moments}
-    known |= {layer.y: moments[layer.y] for layer in layers(graph) if layer.y in moments}
-    for name, shift in shifts.items():
-        m = moments[name]
-        if name not in known:
-            known[name] = replace(m, mean=m.mean + shift, std=np.broadcast_to(m.std, np.shape(m.mean + shift)))
-    held = {n: replace(m, source="given") for n, m in known.items()}
-    executed = propagate(graph, held)
-    editor = Editor(graph)
-    for layer in layers(graph):
-        if layer.x not in executed or layer.x not in moments:
-            continue
-        off = executed[layer.x].mean - moments[layer.x].mean
-        if not np.any(off):
-            continue
-        w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
-        g, _, i, _ = w.shape
-        mean = expected_input(graph, layer, Moments(off, np.zeros_like(off))).reshape(g, i)
-        error = np.einsum("goi,gi->go", w @ layer_coverage(graph, layer), mean).reshape(-1)
-        bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
-        editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
-    sources = {n: replace(executed[n], source=m.source) for n, m in moments.items() if n in executed}
-    return replace(model, graph=editor.done(), moments={**moments, **sources})
 
 
 def _db(noise: float) -> float:
