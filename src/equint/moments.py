@@ -72,25 +72,30 @@ def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments
     return table
 
 
-def certain(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Name]:
-    """Tensors whose moments follow from BatchNorm, data or what the user said, without guessing at correlations.
+def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Name]:
+    """Tensors that may reach far beyond what their moments say.
 
-    Layers without BatchNorm and averages over positions are guesses, and so is all behind them until the next
-    BatchNorm; inputs that had to be inferred are too.
+    Sums over many channels are well-behaved; averages and depthwise layers see one channel at neighbouring
+    positions, which are alike, so rare large values stay large. A BatchNorm behind them ends the doubt.
 
     Example:
-        >>> from .layout import tiny_graph
-        >>> graph = tiny_graph()
+        >>> pool = Node("GlobalAveragePool", ("x",), ("y",))
         >>> given = {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")}
-        >>> sorted(certain(graph, propagate(graph, given)))
-        ['x']
+        >>> graph = Graph((pool,), {}, ("x",), ("y",), {"x": ("N", 4, 7, 7)})
+        >>> sorted(heavy_tailed(graph, propagate(graph, given)))
+        ['y']
     """
-    sure = {n for n, m in moments.items() if m.source in ("batchnorm", "calibration", "given")}
+    found = set[Name]()
     for node in graph.nodes:
-        guesses = as_layer(graph, node) is not None or node.op in ("AveragePool", "GlobalAveragePool", "ReduceMean")
-        if not guesses and all(i in sure or i not in moments for i in node.inputs):
-            sure.update(o for o in node.outputs if o in moments)
-    return frozenset(sure)
+        layer = as_layer(graph, node)
+        if layer is not None:
+            doubtful = layer.unpack(graph.consts[layer.weight]).shape[2] == 1
+        else:
+            averages = node.op in ("AveragePool", "GlobalAveragePool", "ReduceMean")
+            doubtful = averages or any(i in found for i in node.inputs)
+        if doubtful:
+            found.update(o for o in node.outputs if o in moments and moments[o].source == "propagated")
+    return frozenset(found)
 
 
 def _outputs(graph: Graph, node: Node, table: Mapping[Name, Moments]) -> list[Pair] | None:

@@ -11,12 +11,12 @@ from .fields import per_channel
 from .gains import Gains, active
 from .layout import Layer, as_layer, layer_coverage
 from .model import Array, Graph, Model, Moments, Name, Node
-from .moments import certain
+from .moments import heavy_tailed
 from .operators import clip_bounds
 from .placement import GRID_KEEPERS, place
 
-DOUBT = 2.0
-"""By what standard deviations that are guesses may be too small: measured, docs/moments.md."""
+DOUBT = 3.0
+"""How many times further than their moments say heavy-tailed tensors are taken to reach: measured, docs/noise.md."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TensorSource:
         floor, cap: `(C,)` where that activation clips; infinite where it does not.
         slope: of the activation below zero (1 without one).
         active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
-        doubt: by what the standard deviation may be wrong, where it is a guess.
+        doubt: how many times further the tensor may reach than its moments say.
         scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
         shape: of the field that the arrays are raveled from.
         clip: the Clip whose bound all channels share, if the tensor stands behind one.
@@ -77,7 +77,7 @@ def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | No
         []
     """
     graph, moments = model.graph, model.moments
-    sure = certain(graph, moments)
+    doubtful = heavy_tailed(graph, moments)
     for grid, tensors in enumerate(place(graph).classes):
         for name in tensors:
             maker = graph.producer.get(name)
@@ -102,7 +102,7 @@ def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | No
             shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains.scattered[name].shape, finer)
             share = moments[name].mean.size / int(np.prod(shape))
             live = _active(graph, before, name, moments)
-            doubt, part = 1.0 if before in sure else DOUBT, min(share, 1.0)
+            doubt, part = DOUBT if before in doubtful else 1.0, min(share, 1.0)
             fields_ = (m.mean, m.std, lo, hi, live, gains.scattered[name] * part, gains.steady[name] * part)
             flat = (np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields_)
             mean, std, floor, cap, rounded, scattered, steady = flat
