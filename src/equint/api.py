@@ -178,6 +178,7 @@ def described(model: Model, given: Input) -> Model:
             return inputs.describe_range(model, *given.range)
         if given.kind != "features":
             return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
+        return inputs.infer_input(model, inputs.FEATURE_REACH)
     elif given is not None:
         if len(given) != 2:
             raise EquintError(f"input range {list(given)}: give the lowest and the highest value")

@@ -17,7 +17,9 @@ PIXEL_MEAN, PIXEL_STD = 117.0, 68.0
 LARGEST = 1e12
 """No network's input is larger than this."""
 REACH = 4.0
-"""Standard deviations that an input of unknown range is assumed to reach."""
+"""Standard deviations that pictures of unknown range are assumed to reach: ImageNet's normalisation ends at 2.6."""
+FEATURE_REACH = 8.0
+"""The same for features, which have no bounds: 7 balance rounding and saturation of 8 bits for Laplace's law."""
 
 
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
@@ -54,12 +56,12 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
     )
 
 
-def infer_input(model: Model) -> Model:
+def infer_input(model: Model, n: float = REACH) -> Model:
     """Estimate every input's mean and spread from the BatchNorms behind the layers that read it.
 
     The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²):
     least squares over the channels give m, v and ρ, the correlation between neighbours. An input that no
-    such BatchNorm sees is taken as standard normal, with a warning.
+    such BatchNorm sees is taken as standard normal, with a warning. It reaches n standard deviations.
     """
     for name in model.graph.inputs:
         if name in model.ranges or not model.graph.is_float(name) or model.graph.rank(name) is None:
@@ -69,7 +71,7 @@ def infer_input(model: Model) -> Model:
         rank = model.graph.rank(name) or 1
         shape = (1,) * rank
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
-        span = Range(np.full(shape, mean - REACH * std), np.full(shape, mean + REACH * std))
+        span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
         advice = "inferred from the first BatchNorm" if found else "nothing tells; assumed standard normal"
         model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
