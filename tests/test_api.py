@@ -229,7 +229,7 @@ def test_result() -> None:
     with pytest.raises(FrozenInstanceError):
         result.recipe = "other"  # type: ignore[misc]
     ran = [e.did.removeprefix("ran ") for e in result.model.log if e.did.startswith("ran ")]
-    assert ran == [name for name, _ in recipe("cwq-bc").passes]
+    assert ran == [name for name, _ in recipe("optimal").passes]
 
 
 def test_save(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def quantize(
     Example:
         >>> from equint.demo import model_path
         >>> quantize(model_path(), input=(0, 1)).recipe
-        'cwq-bc'
+        'optimal'
     """
     start = perf_counter()
     chosen, hardware = _choose(recipe, target)

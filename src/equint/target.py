@@ -29,7 +29,7 @@ class Target:
     activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     channel_clip: bool = False
-    recipe: str = "dfq"
+    recipe: str = "optimal"
 
 
 TARGETS = (
@@ -37,7 +37,6 @@ TARGETS = (
         "per-channel",
         "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
         QSpec(8, signed=True, symmetric=True, granularity="channel"),
-        recipe="cwq-bc",
     ),
     Target(
         "per-tensor",

@@ -17,9 +17,9 @@ CARD = Card("gray", (0.0,), (16.0,))
 """Digits have 17 grey levels, 0 to 16."""
 _RUNS = (
     ("naive int8, per tensor", "lwq", "per-tensor"),
-    ("equint int8, per tensor", "dfq", "per-tensor"),
-    ("equint int8, per tensor with channel clamp", "dfq", "per-tensor-clip"),
-    ("equint int8, per channel", "cwq-bc", "per-channel"),
+    ("equint int8, per tensor", "optimal", "per-tensor"),
+    ("equint int8, per tensor with channel clamp", "optimal", "per-tensor-clip"),
+    ("equint int8, per channel", "optimal", "per-channel"),
 )
 
 

@@ -43,7 +43,7 @@ def text(result: Result) -> str:
         >>> import equint
         >>> from equint.demo import model_path
         >>> print(equint.quantize(model_path(), input=(0, 1)).summary().splitlines()[0])
-        recipe cwq-bc (level 1) for target per-channel
+        recipe optimal (level 1) for target per-channel
     """
     f = facts(result)
     emulated = any(q.bits not in (8, 16) for q in result.model.qparams.values())
