@@ -256,6 +256,6 @@ def test_a_guess_about_the_input_is_a_warning() -> None:
 
 
 def test_public_names() -> None:
-    assert set(equint.__all__) == {"EquintError", "Result", "__version__", "load", "quantize"}
+    assert set(equint.__all__) == {"EquintError", "Result", "__version__", "explain", "load", "quantize"}
     assert all(hasattr(equint, name) for name in equint.__all__)
     assert not hasattr(equint, "magic")

@@ -70,6 +70,22 @@ def test_quantize_writes_what_evaluate_measures(run: Run, tmp_path: Path, target
     assert found["sqnr_db"] > 12
 
 
+def test_explain(run: Run, tmp_path: Path) -> None:
+    described = card(tmp_path / "card.toml")
+    code, text, err = run("explain", model_path(), "--target", "per-tensor", "--card", described, "--json")
+    found = json.loads(text)
+    assert (code, err) == (0, "")
+    assert found["predicted"]["after"]["total"] > found["predicted"]["before"]["total"] + 10
+    code, text, err = run("explain", model_path(), "--target", "per-tensor", "--card", described)
+    assert (code, err) == (0, "")
+    for words in ("plain grids", "limited by", "weight scales per channel", "not a forecast"):
+        assert words in text
+    assert all(row["name"] in text for row in found["layers"][:1])
+    code, _, err = run("explain", tmp_path / "none.onnx")
+    assert code == 2
+    assert "none.onnx" in err
+
+
 def test_a_person_reads_what_was_done_and_skipped(run: Run, tmp_path: Path) -> None:
     code, text, _ = run(
         "quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", "dfq", "--input-range", "0", "1"

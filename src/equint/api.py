@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from . import recipe as recipes
 from .errors import EquintError
 from .evaluate.data import Card, read_card
 from .model import Event, Model
+from .passes.activation_ranges import ActivationRanges
 from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .pipeline import Progress, run
 from .target import TARGETS, Target
@@ -161,6 +163,50 @@ def inspect(
     hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
     model = described(source if isinstance(source, Model) else load(source), input)
     return look(Relu6("channel_clip" if hardware.channel_clip else "keep")(FoldBatchnorm()(model)))
+
+
+def explain(
+    source: Model | str | os.PathLike[str] | ModelProto,
+    recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
+    target: str | Target | None = None,
+    *,
+    weight_bits: int | None = None,
+    activation_bits: recipes.ActivationBits = None,
+    input: Input = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What limits a network once it is quantized, and what each thing you could change would gain: predicted.
+
+    The arguments are those of `quantize`. "Before" is the same format with plain grids: no scales, n = 6 ranges.
+
+    Returns:
+        What `equint.analysis.explain.explain` says: predicted, layers, tensors, changes.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> found = explain(model_path(), target="per-tensor", input=(0, 1))
+        >>> found["predicted"]["after"]["total"] > found["predicted"]["before"]["total"]
+        True
+    """
+    from .analysis.explain import explain as analyse
+
+    chosen, hardware = _choose(recipe, target)
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    passes = recipes.resolve(chosen, hardware, **bits)  # type: ignore[arg-type]
+    original = described(source if isinstance(source, Model) else load(source), input)
+    clips = Relu6("channel_clip" if hardware.channel_clip else "keep")
+    reference = ActivationRanges()(clips(FoldBatchnorm()(original)))
+    plain = next((p for p in passes if isinstance(p, Quantize)), None)
+    if plain is None or not plain(reference).qparams:
+        raise EquintError("nothing to explain: neither the recipe nor the network leaves anything to quantize")
+    finer = None
+    if hardware.weight.granularity == "tensor" and "granularity" not in chosen.weight:
+        fine = replace(hardware, weight=replace(hardware.weight, granularity="channel", symmetric=True))
+        finer = run(original, recipes.resolve(chosen, fine, **bits), progress)  # type: ignore[arg-type]
+    return analyse(reference, plain(reference), run(original, passes, progress), finer)
 
 
 def described(model: Model, given: Input) -> Model:

@@ -120,6 +120,49 @@ def inspect(
 
 
 @app.command()
+def explain(
+    model: ModelFile,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
+    ] = None,
+    target: TargetName = None,
+    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")] = None,
+    activation_bits: Annotated[
+        str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
+    ] = None,
+    card: CardFile = None,
+    input_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
+    ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
+    from . import api
+
+    given, bits = _input(card, input_range, mean, std), _activation_bits(activation_bits)
+    with _progress(not as_json) as step:
+        found = api.explain(
+            model, recipe, target, weight_bits=weight_bits, activation_bits=bits, input=given, progress=step
+        )
+    if as_json:
+        return _print_json(found)
+    from .report.explanation import changes, layers, totals
+
+    for title, columns, rows in (totals(found), layers(found, None if every else 10), changes(found)):
+        table = _table(title, *columns)
+        for row in rows:
+            table.add_row(*row)
+        if table.row_count:
+            _console().print(table)
+    print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
+    return None
+
+
+@app.command()
 def recipes(
     show: Annotated[str | None, typer.Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
     as_json: AsJson = False,

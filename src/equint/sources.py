@@ -76,37 +76,60 @@ def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | No
         >>> list(tensor_sources(Model(tiny_graph()), Gains({}, {})))
         []
     """
-    graph, moments = model.graph, model.moments
-    doubtful = heavy_tailed(graph, moments)
-    for grid, tensors in enumerate(place(graph).classes):
+    doubtful = heavy_tailed(model.graph, model.moments)
+    for grid, tensors in enumerate(place(model.graph).classes):
         for name in tensors:
-            maker = graph.producer.get(name)
+            maker = model.graph.producer.get(name)
             passes_on = maker is not None and maker.op in GRID_KEEPERS | {"Concat"} and not maker.domain
             if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
                 continue
-            if name not in moments or name not in gains.scattered:
-                continue
-            before, lo, hi, clip = _behind(graph, name, moments)
-            slope = 1.0
-            if maker is not None and maker.op == "LeakyRelu" and maker.inputs[0] in moments:
-                before, slope = maker.inputs[0], float(maker.attrs.get("alpha", 0.01))
-            elif maker is not None and before == name and as_layer(graph, maker) is None and name in model.ranges:
-                if maker.op not in ("Add", "Sub", "Sum"):  # what it puts out is bounded by more than its moments
-                    pooled = maker.inputs[0] in model.ranges and "Pool" in maker.op
-                    bounds = model.ranges[maker.inputs[0] if pooled else name]
-                    lo, hi = bounds.lo, bounds.hi
-                elif np.all(model.ranges[name].lo >= 0):
-                    lo = np.zeros(1)
-            m = moments[before]
-            finer = () if fields is None or name not in fields else fields[name].shape
-            shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, gains.scattered[name].shape, finer)
-            share = moments[name].mean.size / int(np.prod(shape))
-            live = _active(graph, before, name, moments)
-            doubt, part = DOUBT if before in doubtful else 1.0, min(share, 1.0)
-            fields_ = (m.mean, m.std, lo, hi, live, gains.scattered[name] * part, gains.steady[name] * part)
-            flat = (np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields_)
-            mean, std, floor, cap, rounded, scattered, steady = flat
-            yield TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, scattered, steady, shape, clip)
+            if name in model.moments and name in gains.scattered:
+                finer = () if fields is None or name not in fields else fields[name].shape
+                yield tensor_source(model, name, grid, gains, doubtful, finer)
+
+
+def tensor_source(
+    model: Model, name: Name, grid: int, gains: Gains, doubtful: frozenset[Name], finer: tuple[int, ...] = ()
+) -> TensorSource:
+    """One tensor whose moments and gains are known.
+
+    Args:
+        grid: number of its placement class.
+        doubtful: tensors with heavy tails.
+        finer: a shape that its fields shall be broadcast to.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> given = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")
+        >>> gains = Gains({"x": np.ones((1, 4, 1, 1))}, {"x": np.ones((1, 4, 1, 1))})
+        >>> tensor_source(Model(tiny_graph(), {"x": given}), "x", 0, gains, frozenset()).std.tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    graph, moments = model.graph, model.moments
+    maker = graph.producer.get(name)
+    before, lo, hi, clip = _behind(graph, name, moments)
+    slope = 1.0
+    if maker is None and name in model.ranges:
+        lo, hi = model.ranges[name].lo, model.ranges[name].hi
+    elif maker is not None and maker.op == "LeakyRelu" and maker.inputs[0] in moments:
+        before, slope = maker.inputs[0], float(maker.attrs.get("alpha", 0.01))
+    elif maker is not None and before == name and as_layer(graph, maker) is None and name in model.ranges:
+        if maker.op not in ("Add", "Sub", "Sum"):  # what it puts out is bounded by more than its moments
+            pooled = maker.inputs[0] in model.ranges and "Pool" in maker.op
+            bounds = model.ranges[maker.inputs[0] if pooled else name]
+            lo, hi = bounds.lo, bounds.hi
+        elif np.all(model.ranges[name].lo >= 0):
+            lo = np.zeros(1)
+    m, scattered, steady = moments[before], gains.scattered[name], gains.steady[name]
+    shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, scattered.shape, finer)
+    part = min(moments[name].mean.size / int(np.prod(shape)), 1.0)
+    live = _active(graph, before, name, moments)
+    fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part)
+    mean, std, floor, cap, rounded, scattered, steady = (
+        np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields
+    )
+    doubt = DOUBT if before in doubtful else 1.0
+    return TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, scattered, steady, shape, clip)
 
 
 def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:

@@ -1,0 +1,239 @@
+"""Predicted noise of a quantized network: layer by layer, and as it reaches the outputs. No data is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..fields import per_channel
+from ..gains import Gains, gains
+from ..layout import Layer, layer_coverage, layers
+from ..maths.affine import along_axis
+from ..maths.noise import activation_noise, mismatch, rounding, weight_noise
+from ..model import Array, Graph, Model, Name, QParams
+from ..moments import heavy_tailed
+from ..operators import clip_bounds
+from ..placement import place
+from ..sources import TensorSource, tensor_source, tensor_sources, weight_sources
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Noise over signal at one layer's own output, before its activation.
+
+    Attributes:
+        tensor: the layer's output.
+        weights: of its rounded weights; activations: of its rounded input; clips: of what its input's grid and
+            clip cut off. None where the weight or the input is not quantized.
+        reaching: noise over signal that its weights make at the network's outputs.
+    """
+
+    name: str
+    tensor: Name
+    weights: float | None
+    activations: float | None
+    clips: float | None
+    reaching: float
+
+    @property
+    def limit(self) -> str:
+        """The largest of the three: "weights", "activations" or "clips"; empty where nothing is quantized."""
+        parts = {"weights": self.weights, "activations": self.activations, "clips": self.clips}
+        known = {k: v for k, v in parts.items() if v is not None}
+        return max(known, key=known.__getitem__) if known else ""
+
+
+@dataclass(frozen=True)
+class TensorNoise:
+    """Noise over signal at the network's outputs that one tensor's grid makes.
+
+    Attributes:
+        rounding, clips: what the grid rounds, and what it or a shared bound cuts off.
+        known: what would be left of both, at most, if the tensor's range were known and not a guess.
+    """
+
+    tensor: Name
+    rounding: float
+    clips: float
+    known: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted noise of a network, by layers and by tensors; the sources are taken as independent."""
+
+    layers: tuple[LayerNoise, ...]
+    tensors: tuple[TensorNoise, ...]
+
+    @property
+    def weights(self) -> float:
+        """Noise over signal at the outputs that all rounded weights make."""
+        return sum(layer.reaching for layer in self.layers)
+
+    @property
+    def activations(self) -> float:
+        """The same of all rounded tensors."""
+        return sum(t.rounding for t in self.tensors)
+
+    @property
+    def clips(self) -> float:
+        """The same of all that is cut off."""
+        return sum(t.clips for t in self.tensors)
+
+    @property
+    def total(self) -> float:
+        """Noise over signal at the outputs."""
+        return self.weights + self.activations + self.clips
+
+
+REACH = 6.0
+"""Standard deviations to which a tensor would reach if its range were known."""
+
+
+def predict(reference: Model, quantized: Model) -> Prediction:
+    """The noise that the grids of `quantized` are expected to make, in units of `reference`.
+
+    Args:
+        reference: the float network with its BatchNorms folded, and moments and ranges of every tensor.
+        quantized: the same network with grids; its channels may be rescaled and its clips moved.
+
+    Example:
+        >>> from ..layout import tiny_graph
+        >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
+        0
+    """
+    gain = gains(reference.graph, reference.moments)
+    return Prediction(tuple(_layers(reference, quantized, gain)), tuple(_tensors(reference, quantized, gain)))
+
+
+def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[TensorNoise]:
+    guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference)
+    found = []
+    for source in tensor_sources(reference, gain):
+        step, power = _cut(reference, quantized, source)
+        if step is None:
+            continue
+        rounded = float(np.sum(source.scattered * source.active * rounding(step)))
+        clipped = float(np.sum(source.steady * power))
+        known = rounded + clipped
+        if source.name in guesses:
+            known = min(known, rounded * _shrink(quantized, source, step))
+        found.append(TensorNoise(source.name, rounded, clipped, known))
+    return found
+
+
+def _guessed(reference: Model) -> frozenset[Name]:
+    """Inputs that had to be inferred, and results without BatchNorm."""
+    graph, moments = reference.graph, reference.moments
+    inputs = {n for n in graph.inputs if n in moments and moments[n].source in ("inferred", "assumed")}
+    results = {la.y for la in layers(graph) if not graph.users(la.y) or la.y in graph.outputs}
+    return frozenset(inputs | {y for y in results if y in moments and moments[y].source == "propagated"})
+
+
+def _shrink(quantized: Model, source: TensorSource, step: Array) -> float:
+    """(range if it were known / range chosen)²."""
+    grid = quantized.qparams[source.name]
+    scale = step / float(grid.scale)
+    hi = np.max(np.minimum(source.mean + REACH * source.std, source.cap) / scale)
+    lo = np.min(np.maximum(source.mean - REACH * source.std, source.floor) / scale)
+    return float(min((max(hi, 0.0) - min(lo, 0.0)) / max(grid.hi - grid.lo, 1e-30), 1.0)) ** 2
+
+
+def _cut(reference: Model, quantized: Model, source: TensorSource) -> tuple[Array | None, Array]:
+    """A tensor's step, and the power of what is cut off, per channel in the reference's units."""
+    grid = quantized.qparams.get(source.name)
+    if grid is None:
+        return None, np.zeros(source.mean.size)
+    scale = np.broadcast_to(_scale(quantized, source.name), source.shape).ravel()
+    std = source.std * source.doubt
+    shared = _shares_bound(quantized.graph, source) and bool(np.any(scale != 1))
+    power, _ = mismatch(source.mean, std, grid.hi * scale, source.cap, shared)
+    if np.any(source.floor < 0):
+        below, _ = mismatch(
+            -source.slope * source.mean, source.slope * std, -grid.lo * scale, -source.floor, np.asarray(False)
+        )
+        power = power + np.where(source.floor < 0, below, 0.0)
+    return float(grid.scale) * scale, power
+
+
+def _shares_bound(graph: Graph, source: TensorSource) -> bool:
+    """Whether one bound serves all channels of the clip behind which the tensor stands."""
+    node = None if source.clip is None else graph.producer.get(source.clip.outputs[0])
+    if node is None or node.op != "Clip":
+        return False
+    _, hi = clip_bounds(graph, node)
+    return hi is not None and hi.size == 1
+
+
+def _scale(model: Model, name: Name) -> Array:
+    view = model.views.get(name)
+    return np.ones(1) if view is None else view.scale
+
+
+def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]:
+    grids = {layer.y: layer for layer in layers(quantized.graph)}
+    corrected = any(e.source == "correct_bias" for e in quantized.log)
+    classes = {name: k for k, names in enumerate(place(reference.graph).classes) for name in names}
+    doubtful, found = heavy_tailed(reference.graph, reference.moments), []
+    for source in weight_sources(reference, gain):
+        layer = source.layer
+        w = layer.unpack(reference.graph.consts[layer.weight]).astype(np.float64)
+        g, o, i, taps = w.shape
+        x, y = reference.moments[layer.x], reference.moments[layer.y]
+        signal = float(np.sum(_channels(np.square(y.mean) + np.square(y.std), layer.y_axis, g * o)))
+        enters = _channels(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, i)
+        leaves = _channels(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o)
+        share = layer_coverage(reference.graph, layer)
+        weights = activations = clips = None
+        reaching = 0.0
+        if layer.y in grids and (step := weight_steps(quantized, grids[layer.y])) is not None:
+            energy = source.energy
+            if not corrected:
+                energy = energy + _channels(np.square(x.mean), layer.x_axis, g * i).reshape(g, i) * float(share.sum())
+            noise = weight_noise(step * leaves, energy / np.square(enters))
+            now = w * enters[:, None, :, None] / leaves[:, :, None, None]
+            lost = np.square(_beyond(quantized.qparams[grids[layer.y].weight], now, step))
+            noise = noise + np.square(leaves) * np.einsum("goik,gi->go", lost, energy / np.square(enters)) / taps
+            weights, reaching = float(np.sum(noise)) / signal, float(np.sum(noise * source.gain))
+        if layer.x in quantized.qparams and layer.x in gain.scattered:
+            tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful)
+            steps, power = _cut(reference, quantized, tensor)
+            energies = np.square(w) @ share
+            if steps is not None:
+                steps, live, power = (
+                    _channels(a.reshape(tensor.shape), layer.x_axis, g * i).reshape(g, i)
+                    for a in (steps, tensor.active, power)
+                )
+                rounded = activation_noise(steps[:, None, :], live, energies)
+                activations = float(np.sum(rounded)) / signal
+                clips = float(np.einsum("goi,gi->", energies, power)) / signal
+        found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
+    return found
+
+
+def _beyond(grid: QParams, weight: Array, step: Array) -> Array:
+    """How far weights `(G, O, I, K)` lie outside their layer's grid."""
+    zero = np.broadcast_to(grid.zero_point, step.size if np.ndim(grid.zero_point) else ()).reshape(-1)
+    zero, step = (zero.reshape(step.shape) if zero.size > 1 else zero)[..., None, None], step[..., None, None]
+    return np.asarray(weight - np.clip(weight, step * (grid.qmin - 0.5 - zero), step * (grid.qmax + 0.5 - zero)))
+
+
+def _channels(field: Array, axis: int, count: int) -> Array:
+    """A field as `(count,)`, averaged where it varies along other axes."""
+    found = per_channel(field, axis, count)
+    return np.full(count, float(np.mean(field))) if found is None else found
+
+
+def weight_steps(model: Model, layer: Layer) -> Array | None:
+    """Distance of neighbouring values of a layer's weights per output channel, `(G, O)`; None if they stay float.
+
+    scale, or scale·2^-shift where weights are shifted.
+    """
+    grid = model.qparams.get(layer.weight)
+    if grid is None:
+        return None
+    weight = model.graph.consts[layer.weight]
+    shift = 0.0 if grid.shift is None else along_axis(grid.shift, grid.axis, weight.ndim)
+    step = along_axis(grid.scale, grid.axis, weight.ndim) * np.exp2(-np.asarray(shift, np.float64))
+    return np.asarray(layer.unpack(np.broadcast_to(step, weight.shape)).max((-1, -2)), np.float64)
