@@ -17,6 +17,8 @@ from .placement import GRID_KEEPERS, place
 
 DOUBT = 3.0
 """How many times further than their moments say heavy-tailed tensors are taken to reach: measured, docs/noise.md."""
+REACH = 6.0
+"""Deviations beyond which sums over many channels are not believed to reach, where no BatchNorm tells."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def tensor_source(
         elif np.all(model.ranges[name].lo >= 0):
             lo = np.zeros(1)
     m, scattered, steady = moments[before], gains.scattered[name], gains.steady[name]
+    made = graph.producer.get(before)
+    if m.source == "propagated" and before not in doubtful and made is not None and as_layer(graph, made) is not None:
+        lo, hi = np.maximum(lo, m.mean - REACH * m.std), np.minimum(hi, m.mean + REACH * m.std)
     shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, scattered.shape, finer)
     part = min(moments[name].mean.size / int(np.prod(shape)), 1.0)
     live = _active(graph, before, name, moments)

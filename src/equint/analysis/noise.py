@@ -15,7 +15,7 @@ from ..model import Array, Graph, Model, Name, QParams
 from ..moments import heavy_tailed
 from ..operators import clip_bounds
 from ..placement import place
-from ..sources import TensorSource, tensor_source, tensor_sources, weight_sources
+from ..sources import REACH, TensorSource, tensor_source, tensor_sources, weight_sources
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,6 @@ class Prediction:
     def total(self) -> float:
         """Noise over signal at the outputs."""
         return self.weights + self.activations + self.clips
-
-
-REACH = 6.0
-"""Standard deviations to which a tensor would reach if its range were known."""
 
 
 def predict(reference: Model, quantized: Model) -> Prediction:
