@@ -3,7 +3,7 @@
     EQUINT_REAL=folder python benchmarks/accuracy.py [--weights-only] [--short]
 
 8-bit weights and activations (or weights alone with --weights-only), no data; the simulation is onnxruntime
-with graph optimizations off. --short prints the classifiers and the four columns of the README.
+with graph optimizations off. --short prints the classifiers and the columns of the README.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ RUNS = (
     ("cwq", "per-channel"),
     ("cwq-bc", "per-channel"),
     ("dfq", "per-channel"),
+    ("optimal", "per-tensor"),
+    ("optimal", "per-tensor-clip"),
+    ("optimal", "per-channel"),
 )
 
 
-SHORT = (RUNS[0], RUNS[2], RUNS[3], RUNS[5])
+SHORT = (RUNS[0], RUNS[2], *RUNS[-3:])
 
 
 def cell(network: Network, recipe: str, target: str, bits: ActivationBits) -> str:

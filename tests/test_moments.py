@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from equint.layout import layers
 from equint.model import Array, Graph, Model, Moments, Node, Range, Source
-from equint.moments import KNOWN, expected_input, layer_moments, propagate, reach, window
+from equint.moments import KNOWN, expected_input, heavy_tailed, layer_moments, propagate, reach, window
 from equint.onnx.reader import read
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import execute, network, normal
@@ -256,3 +256,43 @@ def test_the_reach_of_a_sum_is_that_of_its_spread() -> None:
     mean, std = MEAN + MEAN_Z, np.hypot(STD, STD_Z)
     np.testing.assert_allclose(found.lo.reshape(-1), mean - 6 * std)
     np.testing.assert_allclose(found.hi.reshape(-1), mean + 6 * std)
+
+
+HEAVY: list[tuple[str, str]] = [  # a graph, and the tensors whose reach is in doubt
+    ("y = Conv(x, dense)", ""),
+    ("y = Conv <group = 3> (x, single)", "y"),
+    ("h = Slice(x, zero, one, one) y = Conv(h, lone)", "y"),  # one input channel is like a depthwise layer
+    ("y = Conv <group = 2> (p, pairs)", ""),
+    ("y = AveragePool <kernel_shape = [2, 2]> (x)", "y"),
+    ("y = GlobalAveragePool(x)", "y"),
+    ("y = ReduceMean <keepdims = 0> (x, spatial)", "y"),
+    ("y = MaxPool <kernel_shape = [2, 2]> (x)", ""),
+    ("a = Conv <group = 3> (x, single) b = Relu(a) c = MaxPool <kernel_shape = [2, 2]> (b) y = Sigmoid(c)", "a b c y"),
+    ("a = GlobalAveragePool(x) b = Sigmoid(a) y = Mul(x, b)", "a b y"),
+    ("a = Conv <group = 3> (x, single) b = Relu(a) y = Conv(b, dense)", "a b"),
+    ("a = Conv <group = 3> (x, single) y = Conv <group = 3> (a, single)", "a y"),
+    ("a = GlobalAveragePool(x) b = Flatten(a) y = Gemm(b, flat)", "a b"),
+    ("a = Conv <group = 3> (x, single) y = Concat <axis = 1> (x, a)", "a y"),
+]
+
+
+@pytest.mark.parametrize(("body", "doubted"), HEAVY)
+def test_averages_and_depthwise_layers_have_heavy_tails_until_a_sum_over_channels(body: str, doubted: str) -> None:
+    consts: dict[str, Any] = {
+        "dense": normal(4, 3, 1, 1), "single": normal(3, 1, 1, 1), "lone": normal(2, 1, 1, 1), "flat": normal(3, 2),
+        "pairs": normal(4, 2, 1, 1), "spatial": [2, 3], "zero": [0], "one": [1],
+    }  # fmt: skip
+    body = f"p = Conv(x, dense) {body}" if "p," in body else body
+    graph, known, _ = described(body, consts, n=1)
+    assert heavy_tailed(graph, propagate(graph, known)) == set(doubted.split())
+
+
+def test_what_batchnorm_knows_has_no_heavy_tails() -> None:
+    graph, known, _ = described("a = Conv <group = 3> (x, w) b = Relu(a) y = Exp(b)", {"w": normal(3, 1, 1, 1)}, n=1)
+    assert heavy_tailed(graph, propagate(graph, {**known, "a": told(MEAN, STD, "batchnorm")})) == set()
+    assert heavy_tailed(graph, propagate(graph, {**known, "b": told(MEAN, STD, "batchnorm")})) == {"a"}
+
+
+def test_tensors_without_moments_have_no_tails_to_doubt() -> None:
+    graph, known, _ = described("a = Softsign(x) y = GlobalAveragePool(a)", {}, n=1)
+    assert heavy_tailed(graph, propagate(graph, known)) == set()

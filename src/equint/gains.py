@@ -7,6 +7,7 @@ disturbances travels backwards. A gain is in original units, so no choice of cha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from .fields import MOVES, aligned, moved, per_channel, regrouped, stacked
 from .layout import Layer, as_layer, layer_coverage
 from .model import Array, Graph, Moments, Name, Node
 from .moments import window
-from .operators import clip_bounds
+from .operators import clip_bounds, reduced_axes
 
 LIKENESS = 0.65
 """How far noise grows as the signal does (1) and not as independent channels would (0): measured, docs/noise.md."""
@@ -69,18 +70,21 @@ def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict
 
     def add(name: Name, gain: Array | None) -> None:
         if name in moments and gain is not None:
-            fitted = _fitted(gain, moments[name].mean.shape)
+            fitted = _fitted(gain, _shape(graph, moments, name))
             table[name] = table[name] + fitted if name in table else fitted
 
     for name in graph.outputs:
-        add(name, _as_output(moments.get(name)))
+        add(name, _as_output(graph, moments, name))
     for node in reversed(graph.nodes):
-        if not any(o in table for o in node.outputs):
+        unknown = not any(o in moments for o in node.outputs) and node.op not in ("Shape", "Size")
+        if not unknown and not any(o in table for o in node.outputs):
             continue
-        if as_layer(graph, node) is not None:
+        if unknown:
+            found = _ended(graph, node, moments, table)
+        elif as_layer(graph, node) is not None:
             found = _layer(graph, node, moments, table)
         elif node.op in _AVERAGES and not node.domain:
-            found = [(node.inputs[0], table[node.outputs[0]] * share(window(graph, node)))]
+            found = _averaged(graph, node, moments, table, share)
         else:
             found = _BACK.get("" if node.domain else node.op, _ended)(graph, node, moments, table)
         for name, gain in found:
@@ -88,12 +92,41 @@ def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict
     return table
 
 
-def _as_output(m: Moments | None) -> Array | None:
+def _shape(graph: Graph, moments: Mapping[Name, Moments], name: Name) -> tuple[int, ...]:
+    """Shape of a tensor's gains: that of its moments, with every channel even where all have the same moments."""
+    m, shape = moments[name], graph.shapes.get(name)
+    channels = shape[1] if shape is not None and len(shape) == m.mean.ndim > 1 else 1
+    finer = (1, channels) + (1,) * (m.mean.ndim - 2) if isinstance(channels, int) and m.mean.ndim > 1 else ()
+    return np.broadcast_shapes(m.mean.shape, m.std.shape, finer)
+
+
+def _as_output(graph: Graph, moments: Mapping[Name, Moments], name: Name) -> Array | None:
     """Gain of a network output: noise over the signal's power, summed over channels."""
-    if m is None:
+    if name not in moments:
         return None
-    power = np.square(m.mean) + np.square(m.std)
+    m = moments[name]
+    power = np.broadcast_to(np.square(m.mean) + np.square(m.std), _shape(graph, moments, name))
     return np.full(power.shape, 1 / max(float(power.sum()), 1e-30))
+
+
+def _averaged(
+    graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array], share: _Share
+) -> Found:
+    x, gain = node.inputs[0], table[node.outputs[0]]
+    if x not in moments:
+        return []
+    count = window(graph, node)
+    if node.op == "ReduceMean":
+        shape = _shape(graph, moments, x)
+        axes = reduced_axes(graph, node, len(shape))
+        if axes is None:
+            return _ended(graph, node, moments, table)
+        if not node.attrs.get("keepdims", 1):
+            gain = np.expand_dims(gain, axes)
+        if 1 in axes and len(shape) > 1:  # channels are independent: each has 1/C of the mean, 1/C² of its noise
+            gain = np.broadcast_to(gain, np.broadcast_shapes(gain.shape, shape)) / shape[1] ** 2
+            count = max(count / shape[1], 1.0)
+    return [(x, gain * share(count))]
 
 
 def _fitted(gain: Array, shape: tuple[int, ...]) -> Array:
@@ -108,7 +141,7 @@ def _fitted(gain: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _ended(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
-    return [(i, _as_output(moments.get(i))) for i in node.reads]
+    return [(i, _as_output(graph, moments, i)) for i in node.reads]
 
 
 def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
@@ -166,7 +199,7 @@ def _moved(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Map
     x = node.inputs[0]
     if x not in moments:
         return []
-    places = np.arange(moments[x].mean.size).reshape(moments[x].mean.shape)
+    places = np.arange(prod(_shape(graph, moments, x))).reshape(_shape(graph, moments, x))
     outputs = moved(graph, node, places, fill=-1)
     if outputs is None:
         return _ended(graph, node, moments, table)
@@ -209,15 +242,14 @@ def _multiplied(graph: Graph, node: Node, moments: Mapping[Name, Moments], table
 
 def _stacked(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
     if any(i not in moments for i in node.inputs):
-        return [(i, _as_output(moments.get(i))) for i in node.inputs]
-    sizes = [moments[i].mean.size for i in node.inputs]
+        return [(i, _as_output(graph, moments, i)) for i in node.inputs]
+    shapes = [_shape(graph, moments, i) for i in node.inputs]
+    sizes = [prod(shape) for shape in shapes]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    places = [
-        np.arange(a, b).reshape(moments[i].mean.shape) for i, a, b in zip(node.inputs, starts, starts[1:], strict=False)
-    ]
+    places = [np.arange(a, b).reshape(shape) for shape, a, b in zip(shapes, starts, starts[1:], strict=False)]
     origin = stacked(graph, node, places)
     if origin is None:
-        return [(i, _as_output(moments.get(i))) for i in node.inputs]
+        return [(i, _as_output(graph, moments, i)) for i in node.inputs]
     gain = np.zeros(starts[-1])
     _collect(gain, origin, table[node.outputs[0]])
     return [(i, gain[p]) for i, p in zip(node.inputs, places, strict=True)]
@@ -227,7 +259,7 @@ def _regrouped(graph: Graph, node: Node, moments: Mapping[Name, Moments], table:
     x = node.inputs[0]
     if x not in moments:
         return []
-    places = np.arange(moments[x].mean.size).reshape(moments[x].mean.shape)
+    places = np.arange(prod(_shape(graph, moments, x))).reshape(_shape(graph, moments, x))
     if places.size == 1:
         return [(x, table[node.outputs[0]].mean(keepdims=True))]
     blocks = regrouped(node, places)
@@ -244,9 +276,9 @@ _AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 _BACK: Mapping[str, Callable[[Graph, Node, Mapping[Name, Moments], Mapping[Name, Array]], Found]] = {
     **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu"), _activation),
     **dict.fromkeys(MOVES, _moved),
-    **dict.fromkeys(("Add", "Sub", "Sum"), _joined),
+    **dict.fromkeys(("Add", "Sub", "Sum", "Max", "Min"), _joined),
     **dict.fromkeys(("Mul", "Div"), _multiplied),
-    **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "Resize", "Max", "Min"), _passed),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "Resize"), _passed),
     "Concat": _stacked,
     "DepthToSpace": _regrouped,
 }

@@ -21,7 +21,7 @@ from .sources import TensorSource, WeightSource
 _New = Callable[[int], Array]
 
 TINY = 1e-12
-REACHES = 1 / 5
+REACHES = 1 / 3
 """Weights that reach this share of their range are watched for leaving it; the others are looked at again later."""
 
 
@@ -102,7 +102,7 @@ class Objective:
         return Noise(weights, clipped, activations, saturated), gradient
 
     def weight_ranges(self, x: Array) -> dict[Name, Range]:
-        """The chosen range of every weight after rescaling: scalars, or `(O,)` where grids are per channel."""
+        """Ranges chosen for weights after rescaling, by their layer's output: scalars, or `(O,)` per channel."""
         return self.weights.ranges(x, self.scales(x))
 
     def tensor_ranges(self, x: Array) -> dict[int, Range]:
@@ -230,7 +230,7 @@ class _Weights:
                 high, low = high / scales[self.out[first]], low / scales[self.out[first]]
             else:
                 high, low = high[0], low[0]
-            found[layer.weight] = Range(-np.asarray(low), np.asarray(high))
+            found[layer.y] = Range(-np.asarray(low), np.asarray(high))
         return found
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 from .fields import per_channel
-from .gains import Gains, active
+from .gains import Gains
 from .layout import Layer, as_layer, layer_coverage
 from .model import Array, Graph, Model, Moments, Name, Node
 from .moments import heavy_tailed
@@ -110,6 +111,7 @@ def tensor_source(
     graph, moments = model.graph, model.moments
     maker = graph.producer.get(name)
     before, lo, hi, clip = _behind(graph, name, moments)
+    clips, ends = before != name, (lo, hi)
     slope = 1.0
     if maker is None and name in model.ranges:
         lo, hi = model.ranges[name].lo, model.ranges[name].hi
@@ -126,9 +128,10 @@ def tensor_source(
     made = graph.producer.get(before)
     if m.source == "propagated" and before not in doubtful and made is not None and as_layer(graph, made) is not None:
         lo, hi = np.maximum(lo, m.mean - REACH * m.std), np.minimum(hi, m.mean + REACH * m.std)
-    shape = np.broadcast_shapes(m.mean.shape, moments[name].mean.shape, scattered.shape, finer)
-    part = min(moments[name].mean.size / int(np.prod(shape)), 1.0)
-    live = _active(graph, before, name, moments)
+    shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
+    part = scattered.size / int(np.prod(shape))
+    std = np.maximum(m.std, 1e-30)
+    live = ndtr((ends[1] - m.mean) / std) - ndtr((ends[0] - m.mean) / std) if clips else np.ones(1)
     fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part)
     mean, std, floor, cap, rounded, scattered, steady = (
         np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields
@@ -150,13 +153,6 @@ def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[
         lo, hi, name = np.maximum(lo, low), np.minimum(hi, high), node.inputs[0]
         node = graph.producer.get(name)
     return name, lo, hi, clip
-
-
-def _active(graph: Graph, before: Name, name: Name, moments: Mapping[Name, Moments]) -> Array:
-    maker = graph.producer.get(name)
-    if maker is None or before == name or maker.op not in ("Relu", "Clip"):
-        return np.ones(1)
-    return active(graph, maker, moments[before])
 
 
 def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:

@@ -1,11 +1,22 @@
-"""SQNR of noise whose ratio is known."""
+"""Ratios that are known, and noise formulas against noise that is made and measured."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import laplace
 
 from equint.maths.affine import choose_qparams, fake_quantize
-from equint.maths.noise import sqnr_db
-from equint.model import QSpec
+from equint.maths.noise import activation_noise, mismatch, rounding, sqnr_db, weight_noise
+from equint.model import Array, QParams, QSpec
+
+FORMATS = {
+    f"{bits} bits, {'symmetric' if symmetric else 'asymmetric'}": QSpec(bits, signed=symmetric, symmetric=symmetric)
+    for bits in (4, 8)
+    for symmetric in (True, False)
+}
+formats = pytest.mark.parametrize("spec", FORMATS.values(), ids=FORMATS.keys())
 
 
 def test_rounding_a_uniform_signal_loses_six_decibels_a_bit() -> None:
@@ -19,3 +30,114 @@ def test_rounding_a_uniform_signal_loses_six_decibels_a_bit() -> None:
 def test_exact_and_silent_signals() -> None:
     assert sqnr_db(np.ones(3), np.ones(3)) == float("inf")
     assert sqnr_db(np.zeros(3), np.ones(3)) < -1000
+
+
+# Rounding
+
+
+@formats
+def test_rounding_noise_of_values_inside_a_grid(spec: QSpec) -> None:
+    grid = choose_qparams(-1.3, 2.1, spec)
+    x = np.random.default_rng(0).uniform(-1.2, 2.0, 200_000).astype(np.float32)
+    measured = np.square(fake_quantize(x, grid) - x, dtype=np.float64).mean()
+    assert float(rounding(grid.scale)) == pytest.approx(measured, rel=0.02)
+
+
+def rows(w: Array, granularity: str, spec: QSpec) -> tuple[Array, Array]:
+    """The rounded weights `(O, I, K)` and the steps of their rows: `()`, or `(O,)`."""
+    axes = (1, 2)
+    whole = choose_qparams(w.min(), w.max(), spec)
+    if granularity == "tensor":
+        return fake_quantize(w, whole), whole.scale.astype(np.float64)
+    if granularity == "channel":
+        grid = choose_qparams(w.min(axes), w.max(axes), spec, axis=0)
+        return fake_quantize(w, grid), grid.scale.astype(np.float64)
+    room = np.abs(w).max() / np.abs(w).max(axes)
+    step = whole.scale * 2.0 ** -np.floor(np.log2(room))  # shifted as far as the row still fits
+    grid = QParams(step.astype(np.float32), np.full(step.shape, whole.zero_point), spec.bits, spec.signed, axis=0)
+    return fake_quantize(w, grid), step
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "shift"])
+@formats
+def test_weight_noise_against_rounded_weights(granularity: str, spec: QSpec) -> None:
+    """Outputs of rounded weights for random inputs without mean; rows differ in size by up to twenty times."""
+    rng, (g, o, i, k) = np.random.default_rng(0), (2, 60, 8, 9)
+    reach = np.exp(rng.uniform(-1.5, 1.5, (g * o, 1, 1)))
+    w = (rng.uniform(-1, 1, (g * o, i, k)) * reach).astype(np.float32)
+    rounded, step = rows(w, granularity, spec)
+    std = np.exp(rng.normal(0, 0.5, (g, i)))
+    x = rng.standard_normal((1500, g, i, k)) * std[:, :, None]
+    error = (rounded - w).astype(np.float64).reshape(g, o, i, k)
+    measured = np.einsum("ngik,goik->ngo", x, error, optimize=True).var(0)
+    found = weight_noise(step.reshape(g, o) if step.ndim else step, k * np.square(std))
+    ratio = measured / found
+    assert ratio.shape == (g, o)
+    assert ratio.mean() == pytest.approx(1, abs=0.05)
+    assert ratio.std() < 0.35  # of each row: 72 rounding errors and 1500 inputs
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+@formats
+def test_activation_noise_against_rounded_inputs(granularity: str, spec: QSpec) -> None:
+    """Behind a clip to [0, 1] of its size, which symmetric grids spend half their values on the wrong side of."""
+    rng, (g, o, i, k), n = np.random.default_rng(0), (2, 5, 8, 9), 4000
+    size = np.exp(rng.uniform(-1, 1, g * i)) if granularity == "channel" else np.ones(g * i)
+    z = rng.normal(rng.normal(0, 0.5, (g * i, 1)), 0.6, (n, g * i, k))
+    x = (np.clip(z, 0, 1) * size[:, None]).astype(np.float32)
+    grid = choose_qparams(0.0, size if granularity == "channel" else 1.0, spec, 1 if granularity == "channel" else None)
+    active = ((z > 0) & (z < 1)).mean((0, 2)).reshape(g, i)
+    w = rng.normal(0, 1, (g, o, i, k))
+    error = (fake_quantize(x, grid) - x).astype(np.float64).reshape(n, g, i, k)
+    error -= error.mean(0)  # the bias takes up the mean
+    measured = np.einsum("ngik,goik->ngo", error, w, optimize=True).var(0)
+    step = grid.scale.astype(np.float64)
+    found = activation_noise(step.reshape(g, 1, i) if step.ndim else step, active, np.square(w).sum(-1))
+    assert found.shape == (g, o)
+    np.testing.assert_allclose(found, measured, rtol=0.12)
+
+
+# Clipping
+
+PAIRS = [
+    (bound, cap, both) for bound in (-0.5, 0.8, 2.0, 7.0) for cap in (0.3, 2.0, 5.0, np.inf) for both in (True, False)
+]
+APART = [pair for pair in PAIRS if pair[0] != pair[1]]
+
+
+@pytest.mark.parametrize(("bound", "cap", "both"), PAIRS)
+def test_a_wrong_bound_costs_what_quadrature_says(bound: float, cap: float, both: bool) -> None:
+    """Without `both` the channel's own clip acts too, and only what is cut off before it counts."""
+    mean, std = 0.4, 1.7
+    law = laplace(mean, std / np.sqrt(2))
+
+    def cost(z: float) -> float:
+        wanted = min(z, cap)
+        return float((min(z, bound) - wanted if both else min(wanted, bound) - wanted) ** 2 * law.pdf(z))
+
+    edges = sorted({-60.0, mean, bound, min(cap, 80.0), 80.0})
+    expected = sum(quad(cost, a, b, limit=200)[0] for a, b in pairwise(edges))
+    power, _ = mismatch(np.full(1, mean), np.full(1, std), np.full(1, bound), np.full(1, cap), both)
+    assert float(power[0]) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(("bound", "cap", "both"), APART)
+def test_its_slope_agrees_with_differences(bound: float, cap: float, both: bool) -> None:
+    mean, std, step = np.array([0.4, -1.0, 3.0]), np.array([1.7, 0.5, 1.0]), 1e-5
+    bounds, caps = np.full(3, bound), np.full(3, cap)
+    up, down = (mismatch(mean, std, bounds + d, caps, both)[0] for d in (step, -step))
+    _, slope = mismatch(mean, std, bounds, caps, both)
+    np.testing.assert_allclose(slope, (up - down) / (2 * step), rtol=1e-5, atol=1e-9)
+
+
+def test_each_channel_may_have_its_own_say_in_what_is_executed() -> None:
+    ones, both = np.ones(2), np.array([True, False])
+    power, slope = mismatch(0 * ones, ones, 3 * ones, 2 * ones, both)
+    assert power[0] > 0 < slope[0]
+    assert power[1] == slope[1] == 0
+
+
+def test_the_right_bound_costs_nothing() -> None:
+    power, slope = mismatch(np.ones(3), np.ones(3), np.array([-1.0, 1.0, 4.0]), np.array([-1.0, 1.0, 4.0]))
+    np.testing.assert_allclose(power, 0, atol=1e-15)
+    np.testing.assert_allclose(slope, 0, atol=1e-15)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -5,12 +7,15 @@ from equint.api import described, load, quantize
 from equint.channels import solve
 from equint.demo import model_path
 from equint.gains import gains
+from equint.layout import layers
+from equint.maths.affine import fake_quantize
 from equint.model import Model, QSpec
 from equint.objective import Objective
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _held
 from equint.sources import tensor_sources, weight_sources
+from handwritten import network, normal
 
 TENSOR = QSpec(8, signed=True, symmetric=False)
 CHANNEL = QSpec(8, signed=True, symmetric=True, granularity="channel")
@@ -59,3 +64,22 @@ def test_every_grid_gets_the_chosen_weight_range() -> None:
         if chosen is not None:
             assert grid.hi == pytest.approx(float(chosen.hi), abs=float(grid.scale))
             assert grid.lo == pytest.approx(float(chosen.lo), abs=float(grid.scale))
+
+
+def test_layers_that_share_a_weight_keep_all_of_it() -> None:
+    """Two layers with one weight, rescaled differently: neither copy is cut to the other's range."""
+    first = np.diag([10.0, 1.0, 1.0, 0.1]).reshape(4, 4, 1, 1)
+    body = "a = Conv(x, first) r = Relu(a) b = Conv(r, w) s = Relu(b) c = Conv(s, w) t = Relu(c) y = Conv(t, v)"
+    proto = network(body, inputs="float[N,4,8,8] x", first=first, w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1))
+    model = quantize(proto, "optimal", "per-channel", input=(-1, 1)).model
+    for layer in layers(model.graph):
+        weight, grid = model.graph.consts[layer.weight], model.qparams[layer.weight]
+        assert np.abs(fake_quantize(weight, grid) - weight).max() <= grid.scale.max()
+
+
+def test_collapsed_means_of_a_shuffle() -> None:
+    """Means that are all zero become one number behind a reshape; the deviations do not."""
+    body = "a = Conv(x, w) s = Reshape(a, first) t = Reshape(s, second) h = Add(t, t) y = Conv(h, v)"
+    shapes: dict[str, Any] = {"first": np.array([8, 2, 2, 8, 8]), "second": np.array([8, 4, 8, 8])}
+    proto = network(body, inputs="float[8,4,8,8] x", w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1), **shapes)
+    assert quantize(proto, "optimal", "per-tensor", input=(-1, 1)).model.qparams

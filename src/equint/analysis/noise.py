@@ -9,11 +9,12 @@ import numpy as np
 from ..fields import per_channel
 from ..gains import Gains, gains
 from ..layout import Layer, layer_coverage, layers
-from ..maths.affine import along_axis
-from ..maths.noise import activation_noise, mismatch, rounding, weight_noise
-from ..model import Array, Graph, Model, Name, QParams
+from ..maths.affine import fake_quantize
+from ..maths.noise import activation_noise, in_common, mismatch, rounding
+from ..model import Array, Graph, Model, Name
 from ..moments import heavy_tailed
 from ..operators import clip_bounds
+from ..passes.activation_ranges import wide_results
 from ..placement import place
 from ..sources import REACH, TensorSource, tensor_source, tensor_sources, weight_sources
 
@@ -172,64 +173,50 @@ def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]
     corrected = any(e.source == "correct_bias" for e in quantized.log)
     classes = {name: k for k, names in enumerate(place(reference.graph).classes) for name in names}
     doubtful, found = heavy_tailed(reference.graph, reference.moments), []
+    results = wide_results(reference.graph, reference.moments)
     for source in weight_sources(reference, gain):
         layer = source.layer
         w = layer.unpack(reference.graph.consts[layer.weight]).astype(np.float64)
-        g, o, i, taps = w.shape
-        x, y = reference.moments[layer.x], reference.moments[layer.y]
+        g, o, i, _ = w.shape
+        x, y = reference.moments[layer.x], results.get(layer.y, reference.moments[layer.y])
         signal = float(np.sum(_channels(np.square(y.mean) + np.square(y.std), layer.y_axis, g * o)))
         enters = _channels(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, i)
         leaves = _channels(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o)
         share = layer_coverage(reference.graph, layer)
         weights = activations = clips = None
         reaching = 0.0
-        if layer.y in grids and (step := weight_steps(quantized, grids[layer.y])) is not None:
-            energy = source.energy
+        if layer.y in grids and grids[layer.y].weight in quantized.qparams:
+            error = _rounded(quantized, grids[layer.y]) * leaves[:, :, None, None] / enters[:, None, :, None] - w
+            mean, variance = (_channels(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
+            varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
+            noise = np.einsum("goik,gik->go", np.square(error), varies)
             if not corrected:
-                energy = energy + _channels(np.square(x.mean), layer.x_axis, g * i).reshape(g, i) * float(share.sum())
-            noise = weight_noise(step * leaves, energy / np.square(enters))
-            now = w * enters[:, None, :, None] / leaves[:, :, None, None]
-            lost = np.square(_beyond(quantized.qparams[grids[layer.y].weight], now, step))
-            noise = noise + np.square(leaves) * np.einsum("goik,gi->go", lost, energy / np.square(enters)) / taps
+                noise = noise + np.square(np.einsum("goik,gik->go", error, share * mean))
             weights, reaching = float(np.sum(noise)) / signal, float(np.sum(noise * source.gain))
         if layer.x in quantized.qparams and layer.x in gain.scattered:
             tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful)
             steps, power = _cut(reference, quantized, tensor)
             energies = np.square(w) @ share
             if steps is not None:
-                steps, live, power = (
+                steps, live, power, std = (
                     _channels(a.reshape(tensor.shape), layer.x_axis, g * i).reshape(g, i)
-                    for a in (steps, tensor.active, power)
+                    for a in (steps, tensor.active, power, tensor.std)
                 )
-                rounded = activation_noise(steps[:, None, :], live, energies)
-                activations = float(np.sum(rounded)) / signal
+                common = in_common(std, steps)[:, None, :]
+                mixed = (1 - common) * energies + common * np.square(w @ share)
+                activations = float(np.sum(activation_noise(steps[:, None, :], live, mixed))) / signal
                 clips = float(np.einsum("goi,gi->", energies, power)) / signal
         found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
     return found
 
 
-def _beyond(grid: QParams, weight: Array, step: Array) -> Array:
-    """How far weights `(G, O, I, K)` lie outside their layer's grid."""
-    zero = np.broadcast_to(grid.zero_point, step.size if np.ndim(grid.zero_point) else ()).reshape(-1)
-    zero, step = (zero.reshape(step.shape) if zero.size > 1 else zero)[..., None, None], step[..., None, None]
-    return np.asarray(weight - np.clip(weight, step * (grid.qmin - 0.5 - zero), step * (grid.qmax + 0.5 - zero)))
+def _rounded(model: Model, layer: Layer) -> Array:
+    """A layer's weights as they will be, `(G, O, I, K)`."""
+    weight = model.graph.consts[layer.weight]
+    return layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)
 
 
 def _channels(field: Array, axis: int, count: int) -> Array:
     """A field as `(count,)`, averaged where it varies along other axes."""
     found = per_channel(field, axis, count)
     return np.full(count, float(np.mean(field))) if found is None else found
-
-
-def weight_steps(model: Model, layer: Layer) -> Array | None:
-    """Distance of neighbouring values of a layer's weights per output channel, `(G, O)`; None if they stay float.
-
-    scale, or scale·2^-shift where weights are shifted.
-    """
-    grid = model.qparams.get(layer.weight)
-    if grid is None:
-        return None
-    weight = model.graph.consts[layer.weight]
-    shift = 0.0 if grid.shift is None else along_axis(grid.shift, grid.axis, weight.ndim)
-    step = along_axis(grid.scale, grid.axis, weight.ndim) * np.exp2(-np.asarray(shift, np.float64))
-    return np.asarray(layer.unpack(np.broadcast_to(step, weight.shape)).max((-1, -2)), np.float64)

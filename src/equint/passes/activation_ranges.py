@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -39,7 +40,7 @@ class ActivationRanges:
 
     def __call__(self, model: Model) -> Model:
         moments = propagate(model.graph, model.moments)
-        widened = {**moments, **_results(model.graph, moments)}
+        widened = {**moments, **wide_results(model.graph, moments)}
         given = {n: r for n, r in model.ranges.items() if n in model.graph.inputs}
         ranges = reach(model.graph, widened, given, self.n)
         sources = sorted({m.source for m in moments.values()})
@@ -50,8 +51,14 @@ class ActivationRanges:
         return replace(model, moments=moments, ranges=ranges).noted(event)
 
 
-def _results(graph: Graph, moments: dict[Name, Moments]) -> dict[Name, Moments]:
-    """Wider moments for layers that no other layer follows and no BatchNorm describes."""
+def wide_results(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Moments]:
+    """Wider moments for layers that no other layer follows and no BatchNorm describes.
+
+    Example:
+        >>> from ..layout import tiny_graph
+        >>> wide_results(tiny_graph(), {})
+        {}
+    """
     wider: dict[Name, Moments] = {}
     for layer in layers(graph):
         m, x = moments.get(layer.y), moments.get(layer.x)

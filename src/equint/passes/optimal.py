@@ -94,7 +94,7 @@ class Optimal:
         if moved:
             told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
             events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
-        ranges = {**scaled.ranges, **_weight_ranges(model.graph, graph, objective.weight_ranges(x))}
+        ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
         for grid, names in enumerate(place(model.graph).classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
@@ -133,6 +133,7 @@ def _starts(model: Model, channels: Channels) -> list[Array]:
 def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, Noise, int]:
     """The best variables found, the noise of the network as it is and of the best, and the steps taken."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     free, steps = objective.free.size, 0
     bounds = [(-LIMIT, LIMIT)] * free + [(None, None)] * (objective.size - free)
@@ -149,7 +150,8 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     def run(x: Array, count: int) -> Array:
         nonlocal steps
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
-        found = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        with threadpool_limits(1, "blas"):  # the vectors are short: threads only wait for each other
+            found = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         steps += int(found.nit)
         return np.asarray(found.x)
 
@@ -188,10 +190,16 @@ def _with_bounds(
     return editor.done(), moved
 
 
-def _weight_ranges(before: Graph, after: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Range]:
-    """Ranges by the names that weights have after rescaling, where shared ones were copied."""
-    names = {layer.y: layer.weight for layer in layers(before)}
-    return {la.weight: ranges[names[la.y]] for la in layers(after) if names.get(la.y) in ranges}
+def _weight_ranges(graph: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Range]:
+    """Ranges by weight of those by layer: rescaling copied the weights of layers whose scales differ."""
+    found: dict[Name, Range] = {}
+    for layer in layers(graph):
+        if layer.y in ranges:
+            own, known = ranges[layer.y], found.get(layer.weight)
+            if known is not None:
+                own = Range(np.minimum(own.lo, known.lo), np.maximum(own.hi, known.hi))
+            found[layer.weight] = own
+    return found
 
 
 def _db(noise: float) -> float:
