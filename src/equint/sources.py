@@ -59,7 +59,7 @@ class WeightSource:
 
     Attributes:
         gain: `(G, O)` of its outputs.
-        energy: `(G, I)` Σ_k c_k·Var[x_i]: the bias takes up what the mean of x makes of the error.
+        energy: `(G, I)` Σ_k c_k·Var[x_i] + c_k·(1 − c_k)·E[x_i]²: the bias takes up the mean, padded taps come and go.
         taps: weights per input channel.
     """
 
@@ -126,8 +126,10 @@ def tensor_source(
             lo = np.zeros(1)
     m, scattered, steady = moments[before], gains.scattered[name], gains.steady[name]
     made = graph.producer.get(before)
-    if m.source == "propagated" and before not in doubtful and made is not None and as_layer(graph, made) is not None:
-        lo, hi = np.maximum(lo, m.mean - REACH * m.std), np.minimum(hi, m.mean + REACH * m.std)
+    dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
+    if m.source == "propagated" and dense and clip is None:
+        lowest, highest = (np.clip(m.mean + side * REACH * m.std, lo, hi) for side in (-1, 1))
+        lo, hi = lowest, highest
     shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
     part = scattered.size / int(np.prod(shape))
     std = np.maximum(m.std, 1e-30)
@@ -169,12 +171,12 @@ def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
         if layer is None or layer.x not in model.moments or layer.y not in gains.steady:
             continue
         g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
-        m = model.moments[layer.x]
-        variance = per_channel(np.square(m.std), layer.x_axis, g * i)
-        if variance is None:
-            variance = np.full(g * i, float(np.mean(np.square(m.std))))
+        m, share = model.moments[layer.x], layer_coverage(graph, layer)
+        seen = np.square(m.std) * share.sum() + np.square(m.mean) * (share * (1 - share)).sum()
+        energy = per_channel(seen, layer.x_axis, g * i)
+        if energy is None:
+            energy = np.full(g * i, float(np.mean(seen)))
         gain = per_channel(gains.steady[layer.y], layer.y_axis, g * o)
         if gain is None:
             gain = np.full(g * o, float(np.mean(gains.steady[layer.y])))
-        energy = variance.reshape(g, i) * float(layer_coverage(graph, layer).sum())
-        yield WeightSource(layer, gain.reshape(g, o), energy, taps)
+        yield WeightSource(layer, gain.reshape(g, o), energy.reshape(g, i), taps)
