@@ -180,7 +180,7 @@ def explain(
     The arguments are those of `quantize`. "Before" is the same format with plain grids: no scales, n = 6 ranges.
 
     Returns:
-        What `equint.analysis.explain.explain` says: predicted, layers, tensors, changes.
+        What `equint.analysis.explain.explain` says (predicted, layers, tensors, changes), and warnings about the input.
 
     Raises:
         EquintError: as `quantize`.
@@ -206,7 +206,8 @@ def explain(
     if hardware.weight.granularity == "tensor" and "granularity" not in chosen.weight:
         fine = replace(hardware, weight=replace(hardware.weight, granularity="channel", symmetric=True))
         finer = run(original, recipes.resolve(chosen, fine, **bits), progress)  # type: ignore[arg-type]
-    return analyse(reference, plain(reference), run(original, passes, progress), finer)
+    found = analyse(reference, plain(reference), run(original, passes, progress), finer)
+    return {**found, "warnings": [str(e) for e in original.log if e.warning]}
 
 
 def described(model: Model, given: Input) -> Model:

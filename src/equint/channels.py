@@ -376,7 +376,8 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
                 constant = model.graph.constant(name)
                 shared_bound = node.op == "Clip" and constant is not None and constant.size == 1
                 if constant is not None and not shared_bound and not _same_for_all(constant):
-                    editor.edit(node, k, lambda c, out=out: (c / out).astype(c.dtype))  # type: ignore[misc]
+                    with np.errstate(over="ignore"):  # no bound at all stays none
+                        editor.edit(node, k, lambda c, out=out: (c / out).astype(c.dtype))  # type: ignore[misc]
     graph = editor.done()
     return replace(
         model,

@@ -159,6 +159,8 @@ def explain(
         if table.row_count:
             _console().print(table)
     print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
+    for warning in found["warnings"]:
+        print(f"! {warning}")
     return None
 
 

@@ -21,6 +21,8 @@ from .operators import clip_bounds, reduced_axes
 
 LIKENESS = 0.65
 """How far noise grows as the signal does (1) and not as independent channels would (0): measured, docs/noise.md."""
+MOST = 1e3
+"""κ is believed between 1/MOST and MOST: beyond, moments contradict each other, as behind constant channels."""
 COMMON = 0.05
 """What averaging over positions leaves of the variance of scattered noise, however many positions there are."""
 
@@ -154,21 +156,25 @@ def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Map
     if behind is None:
         return _ended(graph, node, moments, table)
     energy = np.square(w) @ layer_coverage(graph, layer)
-    gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * _likeness(layer, energy, moments)).reshape(-1)
+    likeness = _likeness(graph, layer, w, moments)
+    gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * likeness).reshape(-1)
     return [(layer.x, aligned(gain, layer.x_axis, moments[layer.x].mean.ndim))]
 
 
-def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments]) -> Array:
+def _likeness(graph: Graph, layer: Layer, weight: Array, moments: Mapping[Name, Moments]) -> Array:
     """κ^LIKENESS per output channel `(G, O)`; 1 where it cannot be known."""
-    g, o, i = energy.shape
+    g, o, i, _ = weight.shape
     x, y = moments[layer.x], moments.get(layer.y)
-    enters = per_channel(np.square(x.std), layer.x_axis, g * i)
+    share = layer_coverage(graph, layer)
+    enters, means = (per_channel(np.square(v), layer.x_axis, g * i) for v in (x.std, x.mean))
     leaves = None if y is None else per_channel(np.square(y.std), layer.y_axis, g * o)
-    if enters is None or leaves is None:
+    if enters is None or means is None or leaves is None:
         return np.ones((g, o))
-    apart, leaves = np.einsum("goi,gi->go", energy, enters.reshape(g, i)), leaves.reshape(g, o)
+    seen = share * enters.reshape(g, i, 1) + share * (1 - share) * means.reshape(g, i, 1)
+    apart, leaves = np.einsum("goik,gik->go", np.square(weight), seen), leaves.reshape(g, o)
     known = (apart > 0) & (leaves > 0)
-    return np.asarray(np.where(known, leaves / np.where(known, apart, 1.0), 1.0) ** LIKENESS)
+    kappa = np.where(known, leaves / np.where(known, apart, 1.0), 1.0)
+    return np.asarray(np.clip(kappa, 1 / MOST, MOST) ** LIKENESS)
 
 
 def _activation(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:

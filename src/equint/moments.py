@@ -76,7 +76,8 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
     """Tensors that may reach far beyond what their moments say.
 
     Sums over many channels are well-behaved; averages and depthwise layers see one channel at neighbouring
-    positions, which are alike, so rare large values stay large. A BatchNorm behind them ends the doubt.
+    positions, which are alike, so rare large values stay large, and products make them larger. A BatchNorm behind
+    them ends the doubt.
 
     Example:
         >>> pool = Node("GlobalAveragePool", ("x",), ("y",))
@@ -92,7 +93,8 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
             doubtful = layer.unpack(graph.consts[layer.weight]).shape[2] == 1
         else:
             averages = node.op in ("AveragePool", "GlobalAveragePool", "ReduceMean")
-            doubtful = averages or any(i in found for i in node.inputs)
+            products = node.op == "Mul" and all(i in moments for i in node.inputs) and _self_gated(graph, node) is None
+            doubtful = averages or products or any(i in found for i in node.inputs)
         if doubtful:
             found.update(o for o in node.outputs if o in moments and moments[o].source == "propagated")
     return frozenset(found)
@@ -217,6 +219,8 @@ def _combined(graph: Graph, node: Node, operands: list[Pair | None]) -> list[Pai
         mean, std = np.broadcast_arrays(ma, sa)
         lo, hi = (bound, np.asarray(np.inf)) if node.op == "Max" else (np.asarray(-np.inf), bound)
         return [gaussian.clipped(mean, std, lo, hi)]
+    if node.op == "Mul" and node.inputs[0] == node.inputs[1]:
+        return [gaussian.through(np.square, *pairs[0])]
     total = pairs[0]
     for other in pairs[1:]:
         if node.op == "Mul":

@@ -148,7 +148,7 @@ class _Weights:
 
     def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
         ends = [np.exp(x[e]) for e in self.ends]
-        step = sum(ends) / self.levels
+        step = np.maximum(sum(ends) / self.levels, 1e-300)
         enter = self.energy / np.square(scales[self.enter])
         total = np.bincount(self.column_segment, enter, self.segments)
         row_gain = self.gain * np.square(self.row_scale(scales))

@@ -18,7 +18,7 @@ from equint.recipe import Recipe
 
 def test_everything_is_there_and_adds_up() -> None:
     found = equint.explain(model_path(), target="per-tensor", input=(0, 1))
-    assert sorted(found) == ["changes", "layers", "predicted", "tensors"]
+    assert sorted(found) == ["changes", "layers", "predicted", "tensors", "warnings"]
     shares = [row["share"] for row in found["layers"]] + [t["share"] for t in found["tensors"]]
     assert sum(shares) == pytest.approx(1.0)
     for row in found["layers"]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..model import Model
-from .noise import LayerNoise, Prediction, TensorNoise, predict
+from .noise import GridNoise, LayerNoise, Prediction, predict
 
 SHOWN = 3
 """Tensors for which 16 bits are proposed."""
@@ -66,7 +66,7 @@ def _changes(now: Prediction, per_channel: Prediction | None) -> list[dict[str, 
     return found
 
 
-def _sum(t: TensorNoise) -> float:
+def _sum(t: GridNoise) -> float:
     return t.rounding + t.clips
 
 

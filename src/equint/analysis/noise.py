@@ -46,7 +46,7 @@ class LayerNoise:
 
 
 @dataclass(frozen=True)
-class TensorNoise:
+class GridNoise:
     """Noise over signal at the network's outputs that one tensor's grid makes.
 
     Attributes:
@@ -65,7 +65,7 @@ class Prediction:
     """Predicted noise of a network, by layers and by tensors; the sources are taken as independent."""
 
     layers: tuple[LayerNoise, ...]
-    tensors: tuple[TensorNoise, ...]
+    tensors: tuple[GridNoise, ...]
 
     @property
     def weights(self) -> float:
@@ -104,7 +104,7 @@ def predict(reference: Model, quantized: Model) -> Prediction:
     return Prediction(tuple(_layers(reference, quantized, gain)), tuple(_tensors(reference, quantized, gain)))
 
 
-def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[TensorNoise]:
+def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[GridNoise]:
     guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference)
     found = []
     for source in tensor_sources(reference, gain):
@@ -116,7 +116,7 @@ def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[TensorNois
         known = rounded + clipped
         if source.name in guesses:
             known = min(known, rounded * _shrink(quantized, source, step))
-        found.append(TensorNoise(source.name, rounded, clipped, known))
+        found.append(GridNoise(source.name, rounded, clipped, known))
     return found
 
 
@@ -180,6 +180,9 @@ def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]
         g, o, i, _ = w.shape
         x, y = reference.moments[layer.x], results.get(layer.y, reference.moments[layer.y])
         signal = float(np.sum(_channels(np.square(y.mean) + np.square(y.std), layer.y_axis, g * o)))
+        if signal <= 0:  # a layer that puts out nothing but zeros
+            found.append(LayerNoise(layer.name, layer.y, None, None, None, 0.0))
+            continue
         enters = _channels(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, i)
         leaves = _channels(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o)
         share = layer_coverage(reference.graph, layer)

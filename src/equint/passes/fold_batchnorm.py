@@ -67,7 +67,8 @@ def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
     if any(v is None for v in values) or any(node.outputs[1:]):
         return None
     gamma, beta, mean, var = (np.asarray(v, np.float64) for v in values)
-    a = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
     return a, beta - mean * a
 
 
@@ -79,6 +80,7 @@ def _known_moments(graph: Graph) -> dict[Name, Moments]:
         if rank is None:
             continue
         gamma, beta, mean, var = (aligned(np.asarray(graph.consts[i], np.float64), 1, rank) for i in node.inputs[1:5])
+        var = np.maximum(var, 0)
         shrink = np.sqrt(var / (var + node.attrs.get("epsilon", 1e-5)))
         known[node.outputs[0]] = Moments(beta, np.abs(gamma) * shrink, "batchnorm")
         known.setdefault(node.inputs[0], Moments(mean, np.sqrt(var), "batchnorm"))

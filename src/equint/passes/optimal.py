@@ -140,7 +140,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
 
     def logarithm(x: Array) -> tuple[float, Array]:
         noise, gradient = objective(x)
-        total = max(noise.total, 1e-300)
+        total = max(noise.total, 1e-100)
         return float(np.log(total)), gradient / total
 
     def settled(x: Array) -> tuple[float, Array]:

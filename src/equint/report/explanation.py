@@ -32,10 +32,10 @@ def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
     for row in order[:limit]:
         cells = (_moved(row["before"].get(p), row["after"].get(p)) for p in _PARTS)
         rows.append((row["name"], row["limit"], *cells, f"{100 * row['share']:.1f} %"))
-    title = "layers, by what their weights add to the noise at the outputs; SQNR at each layer's own output, dB"
+    title = "layers, by the share of all noise that their weights make; SQNR at each layer's own output, dB"
     if limit is not None and len(order) > limit:
         title = f"{limit} of {len(order)} {title} (--all for the others)"
-    columns = ("layer", "limited by", ">of weights", ">of input", ">of clips", ">share of noise")
+    columns = ("layer", "limited by", ">weights", ">activations", ">clips", ">share of its weights")
     return title, columns, rows
 
 
@@ -46,7 +46,9 @@ def changes(found: Mapping[str, Any]) -> Shown:
         >>> changes({"changes": [{"change": "16-bit activations", "at": "x", "gain": 1.25}]})[2]
         [('16-bit activations', 'x', '+1.2 dB')]
     """
-    rows: list[tuple[str, ...]] = [(c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"]]
+    rows: list[tuple[str, ...]] = [
+        (c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05
+    ]
     return "what a change would gain, predicted", ("change", "at", ">gain"), rows
 
 
