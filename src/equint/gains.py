@@ -156,22 +156,20 @@ def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Map
     if behind is None:
         return _ended(graph, node, moments, table)
     energy = np.square(w) @ layer_coverage(graph, layer)
-    likeness = _likeness(graph, layer, w, moments)
+    likeness = _likeness(layer, energy, moments)
     gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * likeness).reshape(-1)
     return [(layer.x, aligned(gain, layer.x_axis, moments[layer.x].mean.ndim))]
 
 
-def _likeness(graph: Graph, layer: Layer, weight: Array, moments: Mapping[Name, Moments]) -> Array:
+def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments]) -> Array:
     """κ^LIKENESS per output channel `(G, O)`; 1 where it cannot be known."""
-    g, o, i, _ = weight.shape
+    g, o, i = energy.shape
     x, y = moments[layer.x], moments.get(layer.y)
-    share = layer_coverage(graph, layer)
-    enters, means = (per_channel(np.square(v), layer.x_axis, g * i) for v in (x.std, x.mean))
+    enters = per_channel(np.square(x.std), layer.x_axis, g * i)
     leaves = None if y is None else per_channel(np.square(y.std), layer.y_axis, g * o)
-    if enters is None or means is None or leaves is None:
+    if enters is None or leaves is None:
         return np.ones((g, o))
-    seen = share * enters.reshape(g, i, 1) + share * (1 - share) * means.reshape(g, i, 1)
-    apart, leaves = np.einsum("goik,gik->go", np.square(weight), seen), leaves.reshape(g, o)
+    apart, leaves = np.einsum("goi,gi->go", energy, enters.reshape(g, i)), leaves.reshape(g, o)
     known = (apart > 0) & (leaves > 0)
     kappa = np.where(known, leaves / np.where(known, apart, 1.0), 1.0)
     return np.asarray(np.clip(kappa, 1 / MOST, MOST) ** LIKENESS)
