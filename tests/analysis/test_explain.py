@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import equint
@@ -14,6 +15,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.recipe import Recipe
+from handwritten import network, normal
 
 
 def test_everything_is_there_and_adds_up() -> None:
@@ -58,3 +60,10 @@ def test_refuses_a_recipe_that_quantizes_nothing() -> None:
     nothing = Recipe("nothing", passes=(("fold_batchnorm", {}),))
     with pytest.raises(EquintError, match="nothing to explain"):
         equint.explain(model_path(), nothing)
+
+
+def test_a_silent_layer_is_no_error() -> None:
+    """A last layer of zeros puts out no signal that noise could be compared with."""
+    proto = network("h = Conv(x, w) y = Conv(h, v)", w=normal(4, 3, 1, 1), v=np.zeros((2, 4, 1, 1)))
+    found = equint.explain(proto, target="per-tensor", input=(0, 1))
+    assert found["layers"][-1]["after"] == {"weights": None, "activations": None, "clips": None}

@@ -9,11 +9,13 @@ from equint.demo import model_path
 from equint.gains import gains
 from equint.layout import layers
 from equint.maths.affine import fake_quantize
+from equint.maths.noise import sqnr_db
 from equint.model import Model, QSpec
 from equint.objective import Objective
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _held
+from equint.runtime.session import Session
 from equint.sources import tensor_sources, weight_sources
 from handwritten import network, normal
 
@@ -83,3 +85,36 @@ def test_collapsed_means_of_a_shuffle() -> None:
     shapes: dict[str, Any] = {"first": np.array([8, 2, 2, 8, 8]), "second": np.array([8, 4, 8, 8])}
     proto = network(body, inputs="float[8,4,8,8] x", w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1), **shapes)
     assert quantize(proto, "optimal", "per-tensor", input=(-1, 1)).model.qparams
+
+
+def test_a_constant_channel_before_a_depthwise_layer_does_no_harm() -> None:
+    """Moments that contradict each other (no spread in, some spread out) are no reason to ruin the others."""
+    rng, consts = np.random.default_rng(0), dict[str, Any]()
+    consts |= {
+        "w": rng.normal(size=(8, 3, 3, 3)) / 5,
+        "d": rng.normal(size=(8, 1, 3, 3)) / 3,
+        "v": rng.normal(size=(4, 8, 1, 1)),
+    }
+    for name, gamma, beta in (("a", np.r_[0.0, np.ones(7)], 0.5), ("b", np.ones(8), 0.1)):
+        consts |= {f"{name}1": gamma, f"{name}2": np.full(8, beta), f"{name}3": np.zeros(8), f"{name}4": np.ones(8)}
+    body = """h = Conv <pads = [1, 1, 1, 1]> (x, w) n = BatchNormalization(h, a1, a2, a3, a4) r = Relu(n)
+        k = Conv <pads = [1, 1, 1, 1], group = 8> (r, d) m = BatchNormalization(k, b1, b2, b3, b4)
+        s = Relu(m) y = Conv(s, v)"""
+    proto = network(body, inputs="float[N,3,16,16] x", **consts)
+    x = rng.uniform(-1, 1, (8, 3, 16, 16)).astype(np.float32)
+    wanted = Session(proto).run(x)["y"]
+    for target in ("per-tensor", "per-channel"):
+        found = Session(quantize(proto, "optimal", target, input=(-1, 1)).proto).run(x)["y"]
+        assert sqnr_db(wanted, found) > 15
+
+
+def test_squares_are_not_cut_off() -> None:
+    """The product of a tensor with itself reaches much further than that of independent ones."""
+    body = "h = Conv(x, w) r = Relu(h) q = Mul(r, r) y = Conv(q, v)"
+    proto = network(body, inputs="float[N,3,16,16] x", w=normal(8, 3, 1, 1), v=normal(4, 8, 1, 1))
+    x = np.clip(np.random.default_rng(0).normal(size=(16, 3, 16, 16)), -2.5, 2.5).astype(np.float32)
+    wanted = Session(proto).run(x)["y"]
+    found, plain = (
+        Session(quantize(proto, r, "per-tensor", input=(-2.5, 2.5)).proto).run(x)["y"] for r in ("optimal", "lwq")
+    )
+    assert sqnr_db(wanted, found) > min(sqnr_db(wanted, plain) - 6, 30)

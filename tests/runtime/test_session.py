@@ -145,3 +145,13 @@ def test_random_inputs() -> None:
     np.testing.assert_array_equal(found["x"], again["x"])
     assert (found["x"] != other["x"]).any()
     assert Session(proto).run(found)["y"].shape == (4, 3, 64, 32)
+
+
+def test_a_fixed_batch_runs_as_often_as_needed() -> None:
+    """Exports for batch 1 serve larger batches, one by one; what does not divide is refused."""
+    proto = network("y = Conv(x, w)", inputs="float[2,3,8,8] x", w=normal(4, 3, 3, 3))
+    free = network("y = Conv(x, w)", inputs="float[N,3,8,8] x", w=normal(4, 3, 3, 3))
+    x = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(Session(proto).run(x)["y"], Session(free).run(x)["y"], rtol=1e-6)
+    with pytest.raises(EquintError, match="does not run on this input"):
+        Session(proto).run(x[:5])

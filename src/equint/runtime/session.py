@@ -64,8 +64,15 @@ class Session:
         self.label = label
 
     def run(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
-        """All outputs, and taps, for one batch (an array where the network has one input)."""
+        """All outputs, and taps, for one batch (an array where the network has one input).
+
+        A network exported for a fixed batch runs on as many of them as the batch holds.
+        """
         feeds = x if isinstance(x, Mapping) else {self.inputs[0]: x}
+        size, count = _common_front(self.shapes.values()), _common_front([np.shape(v) for v in feeds.values()])
+        if size and count and count > size and count % size == 0:
+            parts = [self.run({n: v[i : i + size] for n, v in feeds.items()}) for i in range(0, count, size)]
+            return {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in self.outputs}
         try:
             values = self._session.run(self.outputs, dict(feeds))
         except Exception as error:
@@ -76,6 +83,13 @@ class Session:
                 f"{self.label}: does not run on this input, {given}; it wants {asked} ({reason})"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def _common_front(shapes: Iterable[Sequence[int | str]]) -> int | None:
+    """The first size that all shapes share, if it is a number."""
+    sizes = {shape[0] if len(shape) else None for shape in shapes}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
