@@ -37,6 +37,19 @@ TargetName = Annotated[
 ]
 
 
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
+]
+WeightBits = Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")]
+ActivationBits = Annotated[
+    str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
+]
+InputRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
+]
+
+
 @app.callback()
 def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -49,19 +62,12 @@ def _common(
 def quantize(
     model: ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the int8 model.", show_default=False)],
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
-    ] = None,
+    recipe: RecipeName = None,
     target: TargetName = None,
-    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")] = None,
-    activation_bits: Annotated[
-        str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
-    ] = None,
+    weight_bits: WeightBits = None,
+    activation_bits: ActivationBits = None,
     card: CardFile = None,
-    input_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
-    ] = None,
+    input_range: InputRange = None,
     mean: Mean = None,
     std: Std = None,
     as_json: AsJson = False,
@@ -122,19 +128,12 @@ def inspect(
 @app.command()
 def explain(
     model: ModelFile,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
-    ] = None,
+    recipe: RecipeName = None,
     target: TargetName = None,
-    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")] = None,
-    activation_bits: Annotated[
-        str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
-    ] = None,
+    weight_bits: WeightBits = None,
+    activation_bits: ActivationBits = None,
     card: CardFile = None,
-    input_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
-    ] = None,
+    input_range: InputRange = None,
     mean: Mean = None,
     std: Std = None,
     every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
