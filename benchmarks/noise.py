@@ -21,7 +21,7 @@ from real import Network, networks
 from svg import Panel, Series, write
 
 from equint import api
-from equint.analysis.noise import predict
+from equint.analysis.prediction import predict
 from equint.evaluate.data import batches
 from equint.layout import Layer, layers
 from equint.maths.affine import fake_quantize

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import equint
-from equint.analysis.noise import predict
+from equint.analysis.prediction import predict
 from equint.api import described, load
 from equint.demo import model_path
 from equint.errors import EquintError

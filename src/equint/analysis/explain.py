@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..model import Model
-from .noise import GridNoise, LayerNoise, Prediction, predict
+from .prediction import GridNoise, LayerNoise, Prediction, predict
 
 SHOWN = 3
 """Tensors for which 16 bits are proposed."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from equint.analysis.noise import Prediction, predict
+from equint.analysis.prediction import Prediction, predict
 from equint.api import described, load, quantize
 from equint.demo import data_path, model_path
 from equint.evaluate.data import Card, batches
