@@ -47,6 +47,21 @@ def per_channel(field: Array, axis: int, count: int) -> Array | None:
     return np.broadcast_to(field.reshape(-1), (count,))
 
 
+def channel_means(field: Array, axis: int, count: int) -> Array:
+    """The field as `(count,)` along `axis`; where it varies along other axes too, their average.
+
+    Example:
+        >>> channel_means(np.array([[1.0, 2.0], [3.0, 4.0]]), 1, 2).tolist()
+        [2.0, 3.0]
+    """
+    found = per_channel(field, axis, count)
+    if found is None:
+        axis %= field.ndim
+        averaged = field.mean(tuple(d for d in range(field.ndim) if d != axis))
+        found = np.broadcast_to(averaged, (count,)) if averaged.size in (1, count) else np.full(count, field.mean())
+    return found
+
+
 def aligned(values: Array, axis: int, rank: int) -> Array:
     """`(C,)` values as a field of a rank-`rank` tensor.
 

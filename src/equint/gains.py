@@ -11,10 +11,10 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
 from .fields import MOVES, aligned, moved, per_channel, regrouped, stacked
 from .layout import Layer, as_layer, layer_coverage
+from .maths.gaussian import between
 from .model import Array, Graph, Moments, Name, Node
 from .moments import window
 from .operators import clip_bounds, reduced_axes
@@ -188,14 +188,13 @@ def active(graph: Graph, node: Node, m: Moments) -> Array:
         >>> float(active(Graph((relu,), {}, ("x",), ("y",)), relu, Moments(np.zeros(()), np.ones(()))))
         0.5
     """
-    std = np.maximum(m.std, 1e-30)
     if node.op in ("Relu", "Clip"):
         lo, hi = clip_bounds(graph, node)
         if lo is None or hi is None:
             return np.ones(m.mean.shape)
-        return np.asarray(ndtr((hi - m.mean) / std) - ndtr((lo - m.mean) / std))
+        return between(m.mean, m.std, lo, hi)
     slope = node.attrs.get("alpha", 0.01) if node.op == "LeakyRelu" else graph.constant(node.inputs[1])
-    above = ndtr(m.mean / std)
+    above = between(m.mean, m.std, 0.0, np.inf)
     return np.asarray(above + np.square(1.0 if slope is None else slope) * (1 - above))
 
 

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from scipy.special import expit, ndtr
 
-from .fields import MOVES, aligned, moved, per_channel, regrouped, stacked
+from .fields import MOVES, aligned, channel_means, moved, regrouped, stacked
 from .layout import Layer, as_layer, layer_coverage
 from .maths import gaussian
 from .model import Array, Graph, Moments, Name, Node, Range
@@ -165,8 +165,8 @@ def layer_moments(graph: Graph, layer: Layer, x: Moments, correlation: float = C
     w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
     g, o, i, _ = w.shape
     share = layer_coverage(graph, layer)
-    mean_x = _flat(x.mean, layer.x_axis, g * i).reshape(g, i)
-    std_x = _flat(x.std, layer.x_axis, g * i).reshape(g, i)
+    mean_x = channel_means(x.mean, layer.x_axis, g * i).reshape(g, i)
+    std_x = channel_means(x.std, layer.x_axis, g * i).reshape(g, i)
     mean = np.einsum("goi,gi->go", w @ share, mean_x).reshape(-1)
     energy = np.square(w) @ share
     if layer.x in graph.inputs:
@@ -178,16 +178,6 @@ def layer_moments(graph: Graph, layer: Layer, x: Moments, correlation: float = C
     return mean, apart ** (1 - correlation) * together**correlation
 
 
-def _flat(field: Array, axis: int, count: int) -> Array:
-    """The field as `(count,)`; where it varies along other axes too, their average."""
-    found = per_channel(field, axis, count)
-    if found is None:
-        axis %= field.ndim
-        averaged = field.mean(tuple(d for d in range(field.ndim) if d != axis))
-        found = np.broadcast_to(averaged, (count,)) if averaged.size in (1, count) else np.full(count, field.mean())
-    return found
-
-
 def expected_input(graph: Graph, layer: Layer, x: Moments) -> Array:
     """E[x_i] of a layer's input channels, `(I,)`.
 
@@ -197,7 +187,7 @@ def expected_input(graph: Graph, layer: Layer, x: Moments) -> Array:
         >>> expected_input(graph, next(layers(graph)), Moments(np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1)))).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    return _flat(x.mean, layer.x_axis, layer.channels(graph.consts[layer.weight])[0])
+    return channel_means(x.mean, layer.x_axis, layer.channels(graph.consts[layer.weight])[0])
 
 
 def _combined(graph: Graph, node: Node, operands: list[Pair | None]) -> list[Pair] | None:

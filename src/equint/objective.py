@@ -14,7 +14,7 @@ import numpy as np
 
 from .channels import Channels
 from .layout import Layer
-from .maths.noise import mismatch
+from .maths.noise import mismatch, rounding
 from .model import Array, Graph, Model, Name, QSpec, Range
 from .sources import TensorSource, WeightSource
 
@@ -152,7 +152,7 @@ class _Weights:
         enter = self.energy / np.square(scales[self.enter])
         total = np.bincount(self.column_segment, enter, self.segments)
         row_gain = self.gain * np.square(self.row_scale(scales))
-        square = np.square(step[self.unit]) / 12
+        square = rounding(step[self.unit])
         each = square * row_gain * total[self.segment]
         by_unit = np.bincount(self.unit, each, self.units)
         for variables, end in zip(self.ends, ends, strict=True):
@@ -284,7 +284,7 @@ class _Tensors:
         rounded = 0.0
         if self.levels:
             step = (high + low) / self.levels
-            each = self.scattered * np.square(s * step[self.grid]) / 12
+            each = self.scattered * rounding(s * step[self.grid])
             rounded = float(each.sum())
             by_class += np.bincount(self.ids, 2 * each, by_class.size)
             by_grid = 2 * np.bincount(self.grid, each, count) / (high + low)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
-from .fields import per_channel
+from .fields import channel_means
 from .gains import Gains
 from .layout import Layer, as_layer, layer_coverage
+from .maths.gaussian import between
 from .model import Array, Graph, Model, Moments, Name, Node
 from .moments import heavy_tailed
 from .operators import clip_bounds
@@ -111,7 +111,7 @@ def tensor_source(
     graph, moments = model.graph, model.moments
     maker = graph.producer.get(name)
     before, lo, hi, clip = _behind(graph, name, moments)
-    clips, ends = before != name, (lo, hi)
+    live = between(moments[before].mean, moments[before].std, lo, hi) if before != name else np.ones(1)
     slope = 1.0
     if maker is None and name in model.ranges:
         lo, hi = model.ranges[name].lo, model.ranges[name].hi
@@ -128,12 +128,9 @@ def tensor_source(
     made = graph.producer.get(before)
     dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
     if m.source == "propagated" and dense and clip is None:
-        lowest, highest = (np.clip(m.mean + side * REACH * m.std, lo, hi) for side in (-1, 1))
-        lo, hi = lowest, highest
+        lo, hi = (np.clip(m.mean + side * REACH * m.std, lo, hi) for side in (-1, 1))
     shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
     part = scattered.size / int(np.prod(shape))
-    std = np.maximum(m.std, 1e-30)
-    live = ndtr((ends[1] - m.mean) / std) - ndtr((ends[0] - m.mean) / std) if clips else np.ones(1)
     fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part)
     mean, std, floor, cap, rounded, scattered, steady = (
         np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields
@@ -173,10 +170,6 @@ def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
         g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
         m, share = model.moments[layer.x], layer_coverage(graph, layer)
         seen = np.square(m.std) * share.sum() + np.square(m.mean) * (share * (1 - share)).sum()
-        energy = per_channel(seen, layer.x_axis, g * i)
-        if energy is None:
-            energy = np.full(g * i, float(np.mean(seen)))
-        gain = per_channel(gains.steady[layer.y], layer.y_axis, g * o)
-        if gain is None:
-            gain = np.full(g * o, float(np.mean(gains.steady[layer.y])))
+        energy = channel_means(seen, layer.x_axis, g * i)
+        gain = channel_means(gains.steady[layer.y], layer.y_axis, g * o)
         yield WeightSource(layer, gain.reshape(g, o), energy.reshape(g, i), taps)

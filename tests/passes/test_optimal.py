@@ -15,6 +15,7 @@ from equint.objective import Objective
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _held
+from equint.placement import place
 from equint.runtime.session import Session
 from equint.sources import tensor_sources, weight_sources
 from handwritten import network, normal
@@ -29,7 +30,7 @@ def prepared() -> Model:
 
 def objective(weight: QSpec) -> Objective:
     model = prepared()
-    gain, held = gains(model.graph, model.moments), _held(model)
+    gain, held = gains(model.graph, model.moments), _held(model, place(model.graph).classes)
     priced = frozenset(s.name for s in tensor_sources(model, gain) if s.clip is not None and s.grid not in held)
     channels = solve(model, priced=priced)
     tensors = list(tensor_sources(model, gain, channels.ids))

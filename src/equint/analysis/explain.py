@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from ..maths.noise import to_db
 from ..model import Model
 from .prediction import GridNoise, LayerNoise, Prediction, predict
 
@@ -75,7 +74,7 @@ def _share(part: float, whole: Prediction) -> float:
 
 
 def _gain(before: float, after: float) -> float:
-    return 10 * float(np.log10(max(before, 1e-30) / max(after, 1e-30)))
+    return to_db(after) - to_db(before)
 
 
 def _totals(p: Prediction) -> dict[str, float | None]:
@@ -91,4 +90,4 @@ def _layer(noise: LayerNoise | None) -> dict[str, float | None]:
 
 def _db(noise: float | None) -> float | None:
     """SQNR in dB; None where there is no noise."""
-    return None if noise is None or noise <= 0 else -10 * float(np.log10(noise))
+    return None if noise is None or noise <= 0 else to_db(noise)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fields import per_channel
+from ..fields import channel_means
 from ..gains import Gains, gains
 from ..layout import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
@@ -108,9 +108,9 @@ def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[GridNoise]
     guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference)
     found = []
     for source in tensor_sources(reference, gain):
-        step, power = _cut(reference, quantized, source)
-        if step is None:
+        if source.name not in quantized.qparams:
             continue
+        step, power = _cut(quantized, source)
         rounded = float(np.sum(source.scattered * source.active * rounding(step)))
         clipped = float(np.sum(source.steady * power))
         known = rounded + clipped
@@ -124,8 +124,7 @@ def _guessed(reference: Model) -> frozenset[Name]:
     """Inputs that had to be inferred, and results without BatchNorm."""
     graph, moments = reference.graph, reference.moments
     inputs = {n for n in graph.inputs if n in moments and moments[n].source in ("inferred", "assumed")}
-    results = {la.y for la in layers(graph) if not graph.users(la.y) or la.y in graph.outputs}
-    return frozenset(inputs | {y for y in results if y in moments and moments[y].source == "propagated"})
+    return frozenset(inputs | wide_results(graph, moments).keys())
 
 
 def _shrink(quantized: Model, source: TensorSource, step: Array) -> float:
@@ -137,11 +136,9 @@ def _shrink(quantized: Model, source: TensorSource, step: Array) -> float:
     return float(min((max(hi, 0.0) - min(lo, 0.0)) / max(grid.hi - grid.lo, 1e-30), 1.0)) ** 2
 
 
-def _cut(reference: Model, quantized: Model, source: TensorSource) -> tuple[Array | None, Array]:
-    """A tensor's step, and the power of what is cut off, per channel in the reference's units."""
-    grid = quantized.qparams.get(source.name)
-    if grid is None:
-        return None, np.zeros(source.mean.size)
+def _cut(quantized: Model, source: TensorSource) -> tuple[Array, Array]:
+    """A quantized tensor's step, and the power of what is cut off, per channel in the reference's units."""
+    grid = quantized.qparams[source.name]
     scale = np.broadcast_to(_scale(quantized, source.name), source.shape).ravel()
     std = source.std * source.doubt
     shared = _shares_bound(quantized.graph, source) and bool(np.any(scale != 1))
@@ -169,57 +166,58 @@ def _scale(model: Model, name: Name) -> Array:
 
 
 def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]:
-    grids = {layer.y: layer for layer in layers(quantized.graph)}
-    corrected = any(e.source == "correct_bias" for e in quantized.log)
-    classes = {name: k for k, names in enumerate(place(reference.graph).classes) for name in names}
-    doubtful, found = heavy_tailed(reference.graph, reference.moments), []
-    results = wide_results(reference.graph, reference.moments)
+    graph, moments, found = reference.graph, reference.moments, list[LayerNoise]()
+    own = {layer.y: layer for layer in layers(quantized.graph)}
+    classes = {name: k for k, names in enumerate(place(graph).classes) for name in names}
+    doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments)
     for source in weight_sources(reference, gain):
         layer = source.layer
-        w = layer.unpack(reference.graph.consts[layer.weight]).astype(np.float64)
-        g, o, i, _ = w.shape
-        x, y = reference.moments[layer.x], results.get(layer.y, reference.moments[layer.y])
-        signal = float(np.sum(_channels(np.square(y.mean) + np.square(y.std), layer.y_axis, g * o)))
-        if signal <= 0:  # a layer that puts out nothing but zeros
-            found.append(LayerNoise(layer.name, layer.y, None, None, None, 0.0))
-            continue
-        enters = _channels(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, i)
-        leaves = _channels(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o)
-        share = layer_coverage(reference.graph, layer)
+        y = results.get(layer.y, moments[layer.y])
+        signal = float(np.sum(channel_means(np.square(y.mean) + np.square(y.std), layer.y_axis, source.gain.size)))
         weights = activations = clips = None
         reaching = 0.0
-        if layer.y in grids and grids[layer.y].weight in quantized.qparams:
-            error = _rounded(quantized, grids[layer.y]) * leaves[:, :, None, None] / enters[:, None, :, None] - w
-            mean, variance = (_channels(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
-            varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
-            noise = np.einsum("goik,gik->go", np.square(error), varies)
-            if not corrected:
-                noise = noise + np.square(np.einsum("goik,gik->go", error, share * mean))
+        if signal > 0 and layer.y in own and own[layer.y].weight in quantized.qparams:
+            noise = _weights(reference, quantized, layer, own[layer.y])
             weights, reaching = float(np.sum(noise)) / signal, float(np.sum(noise * source.gain))
-        if layer.x in quantized.qparams and layer.x in gain.scattered:
+        if signal > 0 and layer.x in quantized.qparams and layer.x in gain.scattered:
             tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful)
-            steps, power = _cut(reference, quantized, tensor)
-            energies = np.square(w) @ share
-            if steps is not None:
-                steps, live, power, std = (
-                    _channels(a.reshape(tensor.shape), layer.x_axis, g * i).reshape(g, i)
-                    for a in (steps, tensor.active, power, tensor.std)
-                )
-                common = in_common(std, steps)[:, None, :]
-                mixed = (1 - common) * energies + common * np.square(w @ share)
-                activations = float(np.sum(activation_noise(steps[:, None, :], live, mixed))) / signal
-                clips = float(np.einsum("goi,gi->", energies, power)) / signal
+            activations, clips = (noise / signal for noise in _input(graph, quantized, layer, tensor))
         found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
     return found
+
+
+def _weights(reference: Model, quantized: Model, layer: Layer, own: Layer) -> Array:
+    """Noise variance `(G, O)` at a layer's outputs from its weights' errors, which are known."""
+    w = layer.unpack(reference.graph.consts[layer.weight]).astype(np.float64)
+    g, o, i, _ = w.shape
+    x, share = reference.moments[layer.x], layer_coverage(reference.graph, layer)
+    enters = channel_means(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, 1, i, 1)
+    leaves = channel_means(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o, 1, 1)
+    error = _rounded(quantized, own) * leaves / enters - w
+    mean, variance = (channel_means(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
+    varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
+    noise = np.einsum("goik,gik->go", np.square(error), varies)
+    if not any(e.source == "correct_bias" for e in quantized.log):
+        noise = noise + np.square(np.einsum("goik,gik->go", error, share * mean))
+    return np.asarray(noise)
+
+
+def _input(graph: Graph, quantized: Model, layer: Layer, tensor: TensorSource) -> tuple[float, float]:
+    """Noise that a layer's input makes at its outputs, summed over channels: rounded, and cut off."""
+    w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
+    g, _, i, _ = w.shape
+    share = layer_coverage(graph, layer)
+    fields = (*_cut(quantized, tensor), tensor.active, tensor.std)
+    step, power, live, std = (
+        channel_means(np.reshape(a, tensor.shape), layer.x_axis, g * i).reshape(g, i) for a in fields
+    )
+    energy, common = np.square(w) @ share, in_common(std, step)[:, None, :]
+    mixed = (1 - common) * energy + common * np.square(w @ share)
+    rounded = activation_noise(step[:, None, :], live, mixed)
+    return float(np.sum(rounded)), float(np.einsum("goi,gi->", energy, power))
 
 
 def _rounded(model: Model, layer: Layer) -> Array:
     """A layer's weights as they will be, `(G, O, I, K)`."""
     weight = model.graph.consts[layer.weight]
     return layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)
-
-
-def _channels(field: Array, axis: int, count: int) -> Array:
-    """A field as `(count,)`, averaged where it varies along other axes."""
-    found = per_channel(field, axis, count)
-    return np.full(count, float(np.mean(field))) if found is None else found

@@ -23,6 +23,17 @@ def density(x: Array) -> Array:
     return np.asarray(np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi))
 
 
+def between(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> Array:
+    """P(lo < z < hi), z ~ N(mean, std²); infinite bounds are allowed.
+
+    Example:
+        >>> round(float(between(np.array(0.0), np.array(1.0), -1.0, 1.0)), 4)
+        0.6827
+    """
+    sigma = np.maximum(np.asarray(std, np.float64), 1e-30)
+    return np.asarray(ndtr((hi - mean) / sigma) - ndtr((lo - mean) / sigma))
+
+
 def clipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tuple[Array, Array]:
     """Mean and standard deviation of clip(z, lo, hi), z ~ N(mean, std²).
 

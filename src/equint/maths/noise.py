@@ -23,6 +23,16 @@ def sqnr_db(signal: Array, noisy: Array) -> float:
     return 10 * float(np.log10(max(power, 1e-300) / noise))
 
 
+def to_db(noise: float) -> float:
+    """Noise over signal as SQNR in dB.
+
+    Example:
+        >>> round(to_db(0.01), 6)
+        20.0
+    """
+    return -10 * float(np.log10(max(noise, 1e-30)))
+
+
 def rounding(step: Array) -> Array:
     """Variance of uniform rounding noise: step²/12.
 

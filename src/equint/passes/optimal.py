@@ -12,6 +12,7 @@ from ..channels import Channels, rescale, solve
 from ..edit import Editor
 from ..gains import gains
 from ..layout import layers
+from ..maths.noise import to_db
 from ..model import Array, Event, Graph, Model, Name, QSpec, Range
 from ..objective import Noise, Objective
 from ..operators import clip_bounds
@@ -62,8 +63,8 @@ class Optimal:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
 
     def __call__(self, model: Model) -> Model:
-        gain = gains(model.graph, model.moments)
-        held = _held(model)
+        gain, classes = gains(model.graph, model.moments), place(model.graph).classes
+        held = _held(model, classes)
         priced = frozenset(s.name for s in tensor_sources(model, gain) if s.grid not in held and _may_move(model, s))
         channels = solve(model, priced=priced)
         tensors = list(tensor_sources(model, gain, channels.ids))
@@ -78,11 +79,11 @@ class Optimal:
             "scales": int(objective.free.size),
             "ranges": int(objective.size - objective.free.size),
             "steps": steps,
-            "predicted SQNR before": _db(before.total),
-            "predicted SQNR": _db(after.total),
-            "of weights": _db(after.weights + after.clipped_weights),
-            "of activations": _db(after.activations),
-            "of clips": _db(after.clipped_activations),
+            "predicted SQNR before": to_db(before.total),
+            "predicted SQNR": to_db(after.total),
+            "of weights": to_db(after.weights + after.clipped_weights),
+            "of activations": to_db(after.activations),
+            "of clips": to_db(after.clipped_activations),
         }
         events = [Event("chose scales and ranges for least predicted noise", "", facts, "optimal")]
         if not channels.groups:
@@ -90,22 +91,22 @@ class Optimal:
             events.append(Event("found no free channel scales", "", pins, "optimal"))
         scaled = rescale(model, channels, scales)
         chosen = objective.tensor_ranges(x)
-        graph, moved = _with_bounds(scaled.graph, place(model.graph).classes, chosen, priced)
+        graph, moved = _with_bounds(scaled.graph, classes, chosen, priced)
         if moved:
             told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
             events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
         ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
-        for grid, names in enumerate(place(model.graph).classes):
+        for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
         return replace(scaled, graph=graph, ranges=ranges).noted(*events)
 
 
-def _held(model: Model) -> frozenset[int]:
+def _held(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
     """Grids that keep the range they have: inputs, results, and where nothing tells how a tensor is made."""
     return frozenset(
         k
-        for k, names in enumerate(place(model.graph).classes)
+        for k, names in enumerate(classes)
         if any(n in model.graph.inputs or n not in model.moments for n in names)
         or not any(leads_to_layer(model.graph, n) for n in names)
     )
@@ -200,7 +201,3 @@ def _weight_ranges(graph: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Ran
                 own = Range(np.minimum(own.lo, known.lo), np.maximum(own.hi, known.hi))
             found[layer.weight] = own
     return found
-
-
-def _db(noise: float) -> float:
-    return -10 * float(np.log10(max(noise, 1e-30)))

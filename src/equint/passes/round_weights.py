@@ -35,7 +35,6 @@ class RoundWeights:
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
         changed = flips = 0
-        qparams = dict(model.qparams)
         for layer in layers(graph):
             grid, x = model.qparams.get(layer.weight), model.moments.get(layer.x)
             weight = graph.consts[layer.weight]
@@ -52,7 +51,7 @@ class RoundWeights:
             changed, flips = changed + 1, flips + int(np.sum(integers != nearest))
         facts = {"layers": changed, "weights rounded the other way": flips}
         done = Event("rounded kernels to keep their sums", "", facts, "round_weights")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done)
+        return replace(model, graph=editor.done()).noted(done)
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:
