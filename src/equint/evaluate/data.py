@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..images import BATCH, Images
 from ..model import Array
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
@@ -118,6 +119,16 @@ def batches(
     else:
         problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
         raise EquintError(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
+
+
+def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Images:
+    """The network inputs that `batches` gives, to be read again and again.
+
+    Raises:
+        EquintError: nothing there; while reading, as `batches`.
+    """
+    count(source, limit)
+    return Images(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
 
 
 def count(source: str | os.PathLike[str], limit: int | None = None) -> int:

@@ -1,0 +1,156 @@
+"""Inputs that a network can be shown again and again, batch by batch: images, or whatever it reads."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import EquintError
+from .model import Array, Name
+
+Feed = Array | Mapping[Name, Array]
+"""One batch: an array where the network has one input, else an array for each."""
+
+BATCH = 8
+"""Samples that go through a network at once: more cost memory and save little time."""
+
+
+class Images:
+    """A stream of batches that can be read any number of times; nothing is kept in memory.
+
+    Args:
+        batches: starts the stream anew.
+        label: how messages name it.
+
+    Raises:
+        EquintError: while reading: no batch at all, values that are not finite.
+
+    Example:
+        >>> images = Images.of(np.zeros((20, 3, 4, 4), np.float32))
+        >>> [len(batch) for batch in images]
+        [8, 8, 4]
+        >>> sum(len(batch) for batch in images.first(10))
+        10
+    """
+
+    def __init__(self, batches: Callable[[], Iterable[Feed]], label: str = "calibration data") -> None:
+        self._batches, self.label = batches, label
+
+    def __iter__(self) -> Iterator[Feed]:
+        empty = True
+        for batch in self._batches():
+            checked = _checked(batch, self.label)
+            if length(checked):
+                empty = False
+                yield checked
+        if empty:
+            raise EquintError(f"{self.label}: empty; give at least one sample")
+
+    def first(self, count: int) -> Images:
+        """The stream's first `count` samples."""
+
+        def cut() -> Iterator[Feed]:
+            left = count
+            for batch in self:
+                yield batch if length(batch) <= left else _part(batch, 0, left)
+                left -= length(batch)
+                if left <= 0:
+                    return
+
+        return Images(cut, self.label)
+
+    @classmethod
+    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Images:
+        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
+
+        An iterator, which can be read only once, is kept on disk.
+
+        Raises:
+            EquintError: neither of these.
+        """
+        if isinstance(source, Images):
+            return source
+        if isinstance(source, np.ndarray):
+            if source.ndim < 2:
+                raise EquintError(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
+            return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
+        if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
+            raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
+        if isinstance(source, Iterator):
+            return cls(_spooled(source, label), label)
+        return cls(lambda: iter(source), label)
+
+
+def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
+    """An iterator's batches on disk, in a file without a name that ends with the stream."""
+    file, ends = tempfile.TemporaryFile(), list[int]()  # noqa: SIM115
+    for batch in source:
+        checked = _checked(batch, label)
+        named = dict(checked) if isinstance(checked, Mapping) else {"": checked}
+        np.savez(file, **{f"_{name}": value for name, value in named.items()})
+        file.seek(0, 2)
+        ends.append(file.tell())
+
+    def batches() -> Iterator[Feed]:
+        for start, end in zip([0, *ends], ends, strict=False):
+            file.seek(start)
+            with tempfile.SpooledTemporaryFile(1 << 26) as one:
+                one.write(file.read(end - start))
+                one.seek(0)
+                with np.load(one) as stored:
+                    named = {name[1:]: stored[name] for name in stored.files}
+            yield named[""] if set(named) == {""} else named
+
+    return batches
+
+
+def _checked(batch: Any, label: str) -> Feed:
+    if isinstance(batch, tuple) and len(batch) == 2 and not isinstance(batch[0], Mapping):
+        batch = batch[0]  # (inputs, labels), as loaders give them
+    if isinstance(batch, Mapping):
+        return {str(name): _finite(value, label) for name, value in batch.items()}
+    return _finite(batch, label)
+
+
+def _finite(value: Any, label: str) -> Array:
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = array if array.dtype.kind in "iub" and array.dtype != np.uint8 else array.astype(np.float32, copy=False)
+    except (TypeError, ValueError) as error:
+        raise EquintError(f"{label}: a batch that is no array of numbers ({error})") from error
+    if array.ndim == 0:
+        raise EquintError(f"{label}: a batch that is a single number; give arrays (N, …)")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise EquintError(f"{label}: holds values that are not finite; remove those samples")
+    return array
+
+
+def _part(batch: Feed, start: int, stop: int) -> Feed:
+    if isinstance(batch, Mapping):
+        return {name: value[start:stop] for name, value in batch.items()}
+    return batch[start:stop]
+
+
+def length(batch: Feed) -> int:
+    """Samples in a batch.
+
+    Example:
+        >>> length({"a": np.zeros((2, 3)), "b": np.zeros((2, 5))})
+        2
+    """
+    return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
+
+
+def split(images: Images, size: int) -> Iterator[Feed]:
+    """The stream in batches of at most `size` samples.
+
+    Example:
+        >>> [len(b) for b in split(Images.of(np.zeros((10, 2), np.float32)), 3)]
+        [3, 3, 2, 2]
+    """
+    for batch in images:
+        for start in range(0, length(batch), size):
+            yield _part(batch, start, start + size)
