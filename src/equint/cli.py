@@ -369,7 +369,7 @@ def _check_file(path: Path) -> None:
 
 def _check_output(path: Path, model: Path) -> None:
     """Fail before the work and not after it."""
-    from .onnx.writer import writable
+    from .files import writable
 
     if writable(path) == model.resolve():
         raise EquintError(f"{path}: would overwrite the float model; choose another output")

@@ -90,7 +90,7 @@ def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]
     for batch in source:
         checked = _checked(batch, label)
         named = dict(checked) if isinstance(checked, Mapping) else {"": checked}
-        np.savez(file, **{f"_{name}": value for name, value in named.items()})
+        np.savez(file, **{f"_{name}": value for name, value in named.items()})  # type: ignore[arg-type]
         file.seek(0, 2)
         ends.append(file.tell())
 

@@ -19,7 +19,7 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 Granularity = Literal["tensor", "channel", "shift"]
-Source = Literal["batchnorm", "given", "inferred", "assumed", "propagated"]
+Source = Literal["batchnorm", "given", "inferred", "assumed", "propagated", "calibration", "generated"]
 
 
 @dataclass(frozen=True)

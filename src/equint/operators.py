@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
-from .model import Array, Graph, Node, Shape
+from .model import Array, Dim, Graph, Node
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[Array | None, Array | None]:
@@ -66,7 +67,7 @@ def pads_with_zero(graph: Graph, node: Node) -> bool:
     return value is not None and not np.any(value)
 
 
-def element_count(shape: Shape) -> int | None:
+def element_count(shape: Sequence[Dim]) -> int | None:
     """How many values a shape holds, or None where a size is unknown.
 
     Example:

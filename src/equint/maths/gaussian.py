@@ -69,6 +69,72 @@ def clipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tu
     return first, np.sqrt(np.maximum(second, 0.0))
 
 
+def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tuple[Array, Array]:
+    """The Gaussian whose clip(z, lo, hi) has the given mean and standard deviation: the inverse of `clipped`.
+
+    Where one bound alone matters, E[x]²/E[x²] tells μ/σ by a table; from there Newton steps in (μ, log σ), halved
+    until they help. What is nearly always clipped has no unique inverse: the result then lies at most five deviations
+    beyond the bound.
+
+    Args:
+        mean, std: same shape, of the clipped variable, real units.
+        lo, hi: broadcastable bounds, which may be infinite.
+
+    Example:
+        >>> m, s = unclipped(*clipped(np.array([0.5, 4.0]), np.array([1.0, 3.0]), 0.0, 6.0), 0.0, 6.0)
+        >>> m.round(4).tolist(), s.round(4).tolist()
+        ([0.5, 4.0], [1.0, 3.0])
+    """
+    mean, std, lo, hi = (np.asarray(a, np.float64) for a in np.broadcast_arrays(mean, std, lo, hi))
+    flat = std <= 1e-9 * np.abs(mean) + 1e-30
+    unit = np.where(flat, 1.0, std)  # everything below in units of the spread that is left
+    target, low, high = mean / unit, lo / unit, hi / unit
+    starts = [(target, np.zeros(mean.shape))]
+    if np.isfinite(lo).any():
+        mu, log = _unrectified(target - np.where(np.isinf(low), target, low))
+        starts.append((mu + low, log))
+    if np.isfinite(hi).any():
+        mu, log = _unrectified(np.where(np.isinf(high), target, high) - target)
+        starts.append((high - mu, log))
+    mu, log = starts[0]
+    miss = _miss(mu, log, low, high, target)
+    for other_mu, other_log in starts[1:]:
+        with np.errstate(invalid="ignore"):
+            other = _miss(other_mu, other_log, low, high, target)
+            better = np.abs(other).max(0) < np.abs(miss).max(0)
+        mu, log, miss = np.where(better, other_mu, mu), np.where(better, other_log, log), np.where(better, other, miss)
+    for _ in range(40):
+        if np.abs(miss).max(initial=0.0) < 1e-9:
+            break
+        tiny = 1e-6 * np.exp(log)
+        by_mu = (_miss(mu + tiny, log, low, high, target) - miss) / tiny
+        by_log = (_miss(mu, log + 1e-6, low, high, target) - miss) / 1e-6
+        det = by_mu[0] * by_log[1] - by_mu[1] * by_log[0]
+        det = np.where(np.abs(det) < 1e-12, 1e-12, det)
+        step_mu = np.clip((miss[0] * by_log[1] - miss[1] * by_log[0]) / det, -np.exp(log), np.exp(log))
+        step_log = np.clip((by_mu[0] * miss[1] - by_mu[1] * miss[0]) / det, -0.5, 0.5)
+        for part in (1.0, 0.5, 0.1):
+            new_mu, new_log = mu - part * step_mu, np.clip(log - part * step_log, -1.0, 20.0)
+            new = _miss(new_mu, new_log, low, high, target)
+            better = np.abs(new).max(0) < np.abs(miss).max(0)
+            mu, log, miss = np.where(better, new_mu, mu), np.where(better, new_log, log), np.where(better, new, miss)
+    return np.where(flat, mean, unit * mu), np.where(flat, std, unit * np.exp(log))
+
+
+def _unrectified(mean: Array) -> tuple[Array, Array]:
+    """(μ, log σ) of the Gaussian whose max(z, 0) has the given mean and standard deviation 1."""
+    a = np.concatenate([np.linspace(-5, 8, 1301), np.geomspace(8.01, 1e6, 400)])
+    first, spread = clipped(a, np.ones(a.shape), 0.0, np.inf)
+    found = np.interp(mean, first / spread, a)
+    log = -np.log(np.interp(found, a, spread))
+    return found * np.exp(log), log
+
+
+def _miss(mu: Array, log: Array, lo: Array, hi: Array, target: Array) -> Array:
+    first, second = clipped(mu, np.exp(log), lo, hi)
+    return np.stack([first - target, np.log(np.maximum(second, 1e-300))])
+
+
 def _times(value: Array | float, probability: Array) -> Array:
     """value · probability, with ∞ · 0 = 0."""
     value = np.asarray(value, np.float64)

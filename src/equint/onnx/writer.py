@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from ..errors import EquintError
+from ..files import drafted
 from ..model import Array, Graph, Name, Node
 
 EXTERNAL_ABOVE = (1 << 31) - (1 << 26)
@@ -129,25 +127,6 @@ def _element_type(array: Array) -> int:
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
-def writable(path: str | os.PathLike[str]) -> Path:
-    """Where an output goes, links followed.
-
-    Raises:
-        EquintError: it is a folder or a device, its folder does not exist, or its name is too long.
-    """
-    try:
-        target = Path(path).resolve()
-        if target.is_dir():
-            raise EquintError(f"{path}: is a folder; give a file name for the output")
-        if target.exists() and not target.is_file():
-            raise EquintError(f"{path}: is no regular file; give a file name for the output")
-        if not target.parent.is_dir():
-            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another output")
-    except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
-    return target
-
-
 def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
     """Write a model; constants above `external_above` bytes go to `<name>.data` beside it.
 
@@ -157,18 +136,13 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
     Raises:
         EquintError: the folder does not exist or cannot be written.
     """
-    target = writable(path)
     size = sum(len(t.raw_data) for t in proto.graph.initializer)
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as folder:
-            draft, data = Path(folder) / target.name, f"{target.name}.data"
-            if size > external_above:
-                copy = ModelProto()  # save_model moves the constants out of what it is given
-                copy.CopyFrom(proto)
-                onnx.save_model(copy, draft, save_as_external_data=True, location=data, size_threshold=1024)
-                os.replace(Path(folder) / data, target.parent / data)
-            else:
-                draft.write_bytes(proto.SerializeToString())
-            os.replace(draft, target)
-    except OSError as error:
-        raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
+    with drafted(path) as (draft, target):
+        data = f"{target.name}.data"
+        if size > external_above:
+            copy = ModelProto()  # save_model moves the constants out of what it is given
+            copy.CopyFrom(proto)
+            onnx.save_model(copy, draft, save_as_external_data=True, location=data, size_threshold=1024)
+            os.replace(draft.parent / data, target.parent / data)
+        else:
+            draft.write_bytes(proto.SerializeToString())

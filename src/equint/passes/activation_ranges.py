@@ -41,11 +41,10 @@ class ActivationRanges:
     def __call__(self, model: Model) -> Model:
         moments = propagate(model.graph, model.moments)
         widened = {**moments, **wide_results(model.graph, moments)}
-        given = {n: r for n, r in model.ranges.items() if n in model.graph.inputs}
-        ranges = reach(model.graph, widened, given, self.n)
+        ranges = reach(model.graph, widened, model.ranges, self.n)
         sources = sorted({m.source for m in moments.values()})
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
-        if "batchnorm" not in sources:
+        if not {"batchnorm", "calibration"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event("activation ranges from moments", "", facts, "activation_ranges", warning="why" in facts)
         return replace(model, moments=moments, ranges=ranges).noted(event)
@@ -62,7 +61,7 @@ def wide_results(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Mo
     wider: dict[Name, Moments] = {}
     for layer in layers(graph):
         m, x = moments.get(layer.y), moments.get(layer.x)
-        if m is None or x is None or m.source == "batchnorm" or leads_to_layer(graph, layer.y):
+        if m is None or x is None or m.source not in ("propagated", "generated") or leads_to_layer(graph, layer.y):
             continue
         _, std = layer_moments(graph, layer, x, correlation=0.0)
         wider[layer.y] = replace(m, std=TOGETHER * std.reshape(m.std.shape))

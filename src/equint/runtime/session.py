@@ -28,6 +28,7 @@ class Session:
         source: an ONNX model or its path.
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
+        lean: take memory operator by operator, and not one block for all.
 
     Raises:
         EquintError: onnxruntime refuses the model.
@@ -41,12 +42,15 @@ class Session:
         9.0
     """
 
-    def __init__(self, source: Source, optimized: bool = False, taps: Sequence[Name] = (), threads: int = 0) -> None:
+    def __init__(
+        self, source: Source, optimized: bool = False, taps: Sequence[Name] = (), threads: int = 0, lean: bool = False
+    ) -> None:
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.enable_mem_pattern = not lean
         label = "model" if isinstance(source, ModelProto) else os.fspath(source)
         if taps:
             source = _tapped(source, taps)

@@ -1,0 +1,89 @@
+"""Range rules: from what was measured of a tensor to the range that its grid shall hold. Arrays in, numbers out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import Array, QSpec
+from .affine import choose_qparams, fake_quantize
+
+CANDIDATES = 48
+"""Ends that the MSE rule tries on each side, and again around the best."""
+
+
+def quantile(edges: Array, counts: Array, share: float) -> float:
+    """The value below which `share` of a histogram lies; linear within bins.
+
+    Args:
+        edges: `(n + 1,)` ascending, real units; counts: `(n,)`.
+
+    Example:
+        >>> quantile(np.array([0.0, 1.0, 2.0]), np.array([3, 1]), 0.5)
+        0.6666666666666666
+    """
+    total = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
+    if total[-1] == 0:
+        return 0.0
+    return float(np.interp(share * total[-1], total, edges))
+
+
+def histogram_percentile(edges: Array, counts: Array, percent: float) -> tuple[float, float]:
+    """Cut `percent` per cent of the values off on either side.
+
+    Example:
+        >>> histogram_percentile(np.array([0.0, 1.0, 2.0]), np.array([50, 50]), 10.0)
+        (0.2, 1.8)
+    """
+    share = percent / 100
+    return quantile(edges, counts, share), quantile(edges, counts, 1 - share)
+
+
+def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
+    """The range whose grid of `spec` makes the least mean squared error on a histogram.
+
+    Every bin counts as its centre, with the variance of values spread over the bin. Ends are searched on a
+    logarithmic scale, one side at a time, until neither moves; the extremes themselves are candidates, so the
+    result is never worse than min-max.
+
+    Example:
+        >>> values = np.random.default_rng(0).laplace(size=100_000)
+        >>> counts, edges = np.histogram(values, 2048)
+        >>> lo, hi = mse(edges, counts, QSpec(4, symmetric=False))
+        >>> -5.5 < lo < -4 and 4 < hi < 5.5
+        True
+    """
+    centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
+    held = counts > 0
+    centres, weights = centres[held], counts[held] / max(counts.sum(), 1)
+    if not centres.size:
+        return 0.0, 0.0
+    lo, hi = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
+
+    def error(low: float, high: float) -> float:
+        rounded = fake_quantize(centres, choose_qparams(low, high, spec))
+        return float(weights @ np.square(rounded.astype(np.float64) - centres))
+
+    def searched(low: float, high: float, upper: bool, around: float, reach: float) -> float:
+        factors = np.append(np.exp(np.linspace(-reach, reach, CANDIDATES)), 1.0)
+        limit = hi if upper else lo
+        ends = [limit if abs(around * f) > abs(limit) else around * f for f in factors]
+        return min(ends, key=lambda e: error(low, e) if upper else error(e, high))
+
+    low, high = lo, hi
+    for reach in (4.0, 1.0, 0.3, 0.08, 0.02):
+        for upper in (True, False):
+            if upper and high > 0:
+                high = searched(low, high, True, high, reach)
+            elif not upper and low < 0:
+                low = searched(low, high, False, low, reach)
+    return float(low), float(high)
+
+
+def n_sigma(mean: Array, std: Array, n: float) -> tuple[Array, Array]:
+    """mean ± n·std per channel.
+
+    Example:
+        >>> n_sigma(np.array([1.0]), np.array([2.0]), 3.0)
+        (array([-5.]), array([7.]))
+    """
+    return mean - n * std, mean + n * std

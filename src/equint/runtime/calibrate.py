@@ -1,0 +1,318 @@
+"""Streaming calibration: statistics of every tensor of a network while images flow through it.
+
+The reductions over positions run inside onnxruntime; what leaves it are two numbers to four per channel and image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from ..errors import EquintError
+from ..fields import MOVES
+from ..images import Feed, Images, length, split
+from ..layout import as_layer
+from ..model import Array, Graph, Name, Node
+from ..onnx.writer import to_proto
+from ..operators import clip_bounds, element_count
+from ..placement import place
+from ..statistics import Histogram, Statistics, TensorStatistics, fingerprint
+from .session import Session
+
+SAVE_EVERY = 10.0
+"""Seconds between two savings of what can be resumed."""
+BATCH = 4
+"""Images that go through the network at once: more cost memory and save no time."""
+RAW_VALUES = 16_000_000
+"""Values of all tensors together that are looked at as a whole, for histograms: more images than that wait."""
+PENDING = 1024
+"""Images whose own extremes wait to be counted."""
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """One tensor that is measured.
+
+    Attributes:
+        channels, positions: values per image are channels × positions; positions None where that varies.
+        low, high, mean, square: values that hold the reductions, `(N, C)`; the tensor itself where there is nothing
+            to reduce; `low` is None where an activation's lower bound tells.
+        floor: that bound.
+    """
+
+    name: Name
+    axis: int
+    rank: int
+    channels: int
+    positions: int | None
+    low: Name | None
+    high: Name
+    mean: Name
+    square: Name | None
+    floor: float
+
+
+def collect(
+    graph: Graph,
+    images: Images,
+    *,
+    histograms: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Statistics of every tensor that a quantizer may see, over all images.
+
+    Tensors that a ReLU or clip replaces at once, and those that only move others' values, are left out: what is
+    known of their neighbours tells all. Memory does not grow with the number of images.
+
+    Args:
+        histograms: also count the values of every tensor, which copies them out of onnxruntime.
+        resume: a file that keeps what was measured so far; where it exists, as many images are skipped as it has
+            seen. It holds the final statistics in the end.
+        batch: most images that go through the network at once.
+        progress: called with the number of images done.
+
+    Raises:
+        EquintError: no images, images of a wrong shape, values that are not finite, a file of another network.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> found = collect(tiny_graph(), Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> found.images, found.tensors["y"].high.tolist()
+        (3, [9.0, 9.0, 9.0, 9.0])
+    """
+    network, path = fingerprint(graph), None if resume is None else Path(resume)
+    before = Statistics.load(path) if path is not None and path.exists() else None
+    if before is not None and before.network != network:
+        raise EquintError(f"{path}: statistics of another network; choose another file")
+    taps, nodes, consts = _taps(graph)
+    session = Session(to_proto(_tapped(graph, taps, nodes, consts, histograms)), optimized=True, lean=True)
+    running = _Running(graph, taps, histograms)
+    skip, seen, saved = 0 if before is None else before.images, 0, monotonic()
+
+    def total() -> Statistics:
+        found = running.statistics(network)
+        return found if before is None else before + found if found.images else before
+
+    for feed in split(images, _batch(graph, taps, batch) if histograms else batch):
+        count = length(feed)
+        seen += count
+        if seen <= skip:
+            continue
+        part = feed if seen - count >= skip else _last(feed, seen - skip)
+        running.add(session.run(part), part)
+        if progress is not None:
+            progress(seen)
+        if path is not None and monotonic() - saved > SAVE_EVERY:
+            total().save(path)
+            saved = monotonic()
+    done = total()
+    if path is not None:
+        done.save(path)
+    return done
+
+
+def channel_axes(graph: Graph) -> dict[Name, int]:
+    """The axis that channels lie along, for every float tensor of known rank above 1.
+
+    A layer's output has them where the layer puts them, another tensor where its first input of the same rank
+    has them; else along axis 1.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> channel_axes(tiny_graph())
+        {'x': 1, 'y': 1}
+    """
+    axes: dict[Name, int] = {}
+    for name in (*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)):
+        rank = graph.rank(name)
+        if rank is None or rank < 2 or not graph.is_float(name):
+            continue
+        node = graph.producer.get(name)
+        layer = None if node is None else as_layer(graph, node)
+        if layer is not None:
+            axes[name] = layer.y_axis % rank
+            continue
+        readers = [la for la in (as_layer(graph, u) for u in graph.users(name)) if la is not None]
+        before = [i for i in (node.inputs if node else ()) if i in axes and graph.rank(i) == rank]
+        axes[name] = axes[before[0]] if before else readers[0].x_axis % rank if readers else 1
+    return axes
+
+
+def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
+    """What is measured, and the operators and constants that do it.
+
+    Where channels lie along axis 1, pooling operators reduce: they have kernels for every memory layout, so that the
+    float network keeps the one it runs fastest in.
+    """
+    merged, found, nodes, consts = place(graph).merged, list[_Tap](), list[Node](), dict[Name, Array]()
+    for number, (name, axis) in enumerate(channel_axes(graph).items()):
+        node, shape = graph.producer.get(name), graph.shapes[name]
+        moves = node is not None and not node.domain and node.op in MOVES | {"Concat"}
+        channels = shape[axis]
+        if name in merged or moves or not isinstance(channels, int):
+            continue
+        positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
+        floor, low, high, mean, square = _floor(graph, node), name, name, name, None
+        if len(shape) > 2:
+            stem = graph.fresh(f"tap_{number}")
+            low, high, mean, square = (f"{stem}_{k}" for k in ("low", "high", "mean", "square"))
+            axes = [d for d in range(1, len(shape)) if d != axis]
+            if np.isinf(floor):
+                nodes.append(_reduction(graph.opset, consts, "ReduceMin", name, low, axes))
+            if axis == 1:
+                nodes.append(Node("GlobalMaxPool", (name,), (high,)))
+                nodes.append(Node("GlobalAveragePool", (name,), (mean,)))
+                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
+                nodes.append(Node("GlobalAveragePool", (f"{stem}_squared",), (square,)))
+            else:
+                nodes.append(_reduction(graph.opset, consts, "ReduceMax", name, high, axes))
+                nodes.append(_reduction(graph.opset, consts, "ReduceMean", name, mean, axes))
+                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
+                nodes.append(_reduction(graph.opset, consts, "ReduceMean", f"{stem}_squared", square, axes))
+        elif not np.isinf(floor):
+            low = name
+        bounded = len(shape) > 2 and not np.isinf(floor)
+        found.append(
+            _Tap(name, axis, len(shape), channels, positions, None if bounded else low, high, mean, square, floor)
+        )
+    for tap in found:
+        if tap.positions is None:
+            nodes.append(Node("Shape", (tap.name,), (f"{tap.high}_shape",)))
+    return found, nodes, consts
+
+
+def _floor(graph: Graph, node: Node | None) -> float:
+    """What a ReLU or clip lets through at least; −∞ of other operators."""
+    if node is None or node.domain or node.op not in ("Relu", "Clip"):
+        return -np.inf
+    low, _ = clip_bounds(graph, node)
+    return float(low) if low is not None and low.size == 1 else -np.inf
+
+
+def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name, Array], raw: bool) -> Graph:
+    """The graph with the reductions as its only outputs, and the tensors themselves where they are wanted `raw`."""
+    wanted = [n for t in taps for n in (t.low, t.high, t.mean, t.square, t.name if raw else None) if n is not None]
+    sizes = [o for node in nodes if node.op == "Shape" for o in node.outputs]
+    return replace(
+        graph,
+        nodes=(*graph.nodes, *nodes),
+        consts={**graph.consts, **consts},
+        outputs=tuple(o for o in dict.fromkeys((*wanted, *sizes)) if o not in graph.inputs),
+        dtypes={**graph.dtypes, **dict.fromkeys(sizes, "int64")},
+    )
+
+
+def _reduction(opset: int, consts: dict[Name, Array], op: str, x: Name, y: Name, axes: list[int]) -> Node:
+    if opset < 18:
+        return Node(op, (x,), (y,), {"axes": axes, "keepdims": 0})
+    consts[f"{y}_axes"] = np.asarray(axes, np.int64)
+    return Node(op, (x, f"{y}_axes"), (y,), {"keepdims": 0})
+
+
+def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
+    """As many images as whole tensors may take memory."""
+    values = sum(t.channels * (t.positions or 1) for t in taps)
+    return max(1, min(most, RAW_VALUES // max(values, 1)))
+
+
+def _last(feed: Feed, count: int) -> Feed:
+    if isinstance(feed, Mapping):
+        return {name: value[-count:] for name, value in feed.items()}
+    return feed[-count:]
+
+
+class _Running:
+    """Sums over batches, for all channels of all tensors behind one another."""
+
+    def __init__(self, graph: Graph, taps: list[_Tap], histograms: bool) -> None:
+        self.taps, self.inputs, self.images = taps, graph.inputs, 0
+        self.starts = np.cumsum([0, *(t.channels for t in taps)])
+        size = int(self.starts[-1])
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+        self.total, self.square = np.zeros(size), np.zeros(size)
+        self.counts = np.zeros(len(taps), np.int64)
+        self.pending: list[tuple[Array, Array]] = []
+        self.lows = [Histogram.of(np.zeros(0))] * len(taps)
+        self.highs = list(self.lows)
+        self.values = list(self.lows) if histograms else None
+
+    def add(self, found: Mapping[Name, Array], feed: Feed) -> None:
+        """Count one batch: the session's outputs, and what it was fed."""
+        table = {**(feed if isinstance(feed, Mapping) else {self.inputs[0]: feed}), **found}
+        n = len(table[self.taps[0].high]) if self.taps else length(feed)
+
+        def joined(kind: Callable[[_Tap], Array]) -> Array:
+            return np.concatenate([kind(t).reshape(n, -1) for t in self.taps], axis=1)
+
+        low = joined(lambda t: np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low])
+        high = joined(lambda t: table[t.high])
+        self._check(low, high)
+        positions = np.asarray(
+            [t.positions or int(np.prod(table[f"{t.high}_shape"][1:])) // t.channels for t in self.taps], np.int64
+        )
+        each = np.repeat(positions, [t.channels for t in self.taps])
+        np.minimum(self.low, low.min(0), out=self.low)
+        np.maximum(self.high, high.max(0), out=self.high)
+        self.total += joined(lambda t: table[t.mean]).sum(0, dtype=np.float64) * each
+        squares = joined(lambda t: np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square])
+        self.square += squares.sum(0, dtype=np.float64) * each
+        self.counts += n * positions
+        self.images += n
+        self.pending.append(
+            (np.minimum.reduceat(low, self.starts[:-1], 1), np.maximum.reduceat(high, self.starts[:-1], 1))
+        )
+        if sum(len(p) for p, _ in self.pending) >= PENDING:
+            self._count_extremes()
+        if self.values is not None:
+            self.values = [h + _histogram(table[t.name]) for h, t in zip(self.values, self.taps, strict=True)]
+
+    def _check(self, low: Array, high: Array) -> None:
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            bad = ~(np.isfinite(low).all(0) & np.isfinite(high).all(0))
+            name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
+            raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
+
+    def _count_extremes(self) -> None:
+        if self.pending:
+            lows, highs = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+            self.lows = [h + Histogram.of(lows[:, k]) for k, h in enumerate(self.lows)]
+            self.highs = [h + Histogram.of(highs[:, k]) for k, h in enumerate(self.highs)]
+            self.pending = []
+
+    def statistics(self, network: str) -> Statistics:
+        """Everything counted so far."""
+        self._count_extremes()
+        tensors = {}
+        for k, tap in enumerate(self.taps):
+            part = slice(int(self.starts[k]), int(self.starts[k + 1]))
+            low, high, total, square = (a[part].copy() for a in (self.low, self.high, self.total, self.square))
+            values = None if self.values is None else self.values[k]
+            tensors[tap.name] = TensorStatistics(
+                axis=tap.axis,
+                rank=tap.rank,
+                images=self.images,
+                count=int(self.counts[k]),
+                low=low,
+                high=high,
+                total=total,
+                square=square,
+                lows=self.lows[k],
+                highs=self.highs[k],
+                values=values,
+            )
+        return Statistics(tensors, self.images, network)
+
+
+def _histogram(values: Array) -> Histogram:
+    """In pieces that stay in the cache."""
+    flat = values.reshape(-1)
+    parts = [Histogram.of(flat[k : k + (1 << 18)]) for k in range(0, flat.size, 1 << 18)]
+    return reduce(lambda a, b: a + b, parts)
