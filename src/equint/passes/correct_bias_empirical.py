@@ -1,0 +1,87 @@
+"""Empirical bias correction: take the mean error that images show out of the biases, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..edit import Editor
+from ..images import Images
+from ..layout import Layer, layers
+from ..model import Array, Event, Graph, Model, Name
+from . import Keeps
+from .quantize import fitted
+
+
+@dataclass(frozen=True)
+class CorrectBiasEmpirical:
+    """b_o ← b_o − (E[y_q] − E[y]), all layers before it being quantized and corrected (Nagel et al. 2019, appendix D).
+
+    The expectations are means over positions and images. A channel's correction is rolled back where it would not
+    help on images that it was not measured on: with m_a, m_b the mean errors of the two halves of the images, each
+    half's correction changes the other half's squared error by m_a² − 2·m_a·m_b and m_b² − 2·m_a·m_b, whose sum must be
+    negative. Without images nothing is done.
+
+    Attributes:
+        images: what to show the networks. teacher: the float network; the model's own weights if left out.
+        bias_bits: as in `CorrectBias`.
+        progress: called with layers done and their number.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].did
+        'biases not corrected from images'
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+
+    bias_bits: int = 32
+    images: Images | None = None
+    teacher: Graph | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __call__(self, model: Model) -> Model:
+        if self.images is None:
+            why = {"why": "no images given"}
+            return model.noted(Event("biases not corrected from images", "", why, "correct_bias_empirical"))
+        from ..runtime.sweep import mean_errors
+
+        changes, channels, kept = dict[Name, Array](), 0, 0
+
+        def decide(layer: Layer, errors: Array) -> Array:
+            nonlocal channels, kept
+            use = helps(errors)
+            channels, kept = channels + use.size, kept + int(use.sum())
+            changes[layer.name] = np.where(use, -errors.mean(0), 0.0)
+            return changes[layer.name]
+
+        mean_errors(model, self.teacher or model.graph, self.images, decide, self.progress)
+        editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        for layer in layers(model.graph):
+            if layer.name not in changes:
+                continue
+            before = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            bias = (before + changes[layer.name]).astype(np.float32)
+            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
+            qparams[layer.weight] = grid
+        facts = {"layers": len(changes), "channels": kept, "rolled back": channels - kept}
+        done = Event("corrected biases from images", "", facts, "correct_bias_empirical")
+        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+
+
+def helps(errors: Array) -> Array:
+    """Whether a channel's correction, measured on one half of the images, helps on the other: `(O,)`.
+
+    Args:
+        errors: `(2, O)` mean errors of the halves, real units.
+
+    Example:
+        >>> helps(np.array([[1.0, 1.0, 1.0], [0.9, 0.1, -0.5]])).tolist()
+        [True, False, False]
+    """
+    a, b = errors
+    return np.asarray(np.square(a) + np.square(b) < 4 * a * b)

@@ -1,0 +1,271 @@
+"""One sweep through a quantized network, layer by layer, over all images: what each layer puts out once all before
+it are corrected.
+
+Every layer is run twice per image, whatever their number: once to see its error, once corrected, to go on from. In
+between, the integers that later layers will read wait on disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..images import Feed, Images, length, split
+from ..layout import Layer, layers
+from ..model import Array, Graph, Model, Name, Node, View
+from ..onnx.qdq import qdq_graph
+from ..onnx.writer import to_proto
+from .session import Session
+
+BATCH = 8
+FOLDS = 2
+"""Every other image belongs to the other fold."""
+
+
+def mean_errors(
+    model: Model,
+    teacher: Graph,
+    images: Images,
+    decide: Callable[[Layer, Array], Array],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Show every layer's mean error to `decide`, in topological order, and add what it returns to the layer's bias.
+
+    Args:
+        model: the quantized network. teacher: the float one, with tensors of the same names in original units.
+        decide: gets a layer and E[y_q] − E[y] of each fold of images, `(FOLDS, O)` in the quantized network's units;
+            returns what shall be added to its bias, `(O,)`.
+        progress: called with layers done and their number.
+    """
+    every = [la for la in layers(model.graph) if la.weight in model.qparams]
+    wanted = _float_means(model, teacher, images, every)
+    sweep = _Sweep(model, images, every)
+    for number, layer in enumerate(every):
+        if progress is not None:
+            progress(number, len(every))
+        if layer.y in wanted:
+            sweep.correct(number, decide(layer, sweep.means(number) - wanted[layer.y]))
+
+
+def _float_means(model: Model, teacher: Graph, images: Images, every: list[Layer]) -> dict[Name, Array]:
+    """Mean of every layer's float output per fold and channel, `(FOLDS, O)`, in the quantized network's units."""
+    known = [la for la in every if la.y in teacher.producer]
+    nodes, outputs = list(teacher.nodes), list[Name]()
+    for k, layer in enumerate(known):
+        outputs.append(teacher.fresh(f"mean_{k}"))
+        nodes.append(_mean(model.graph, layer, layer.y, outputs[-1]))
+    session = Session(to_proto(replace(teacher, nodes=tuple(nodes), outputs=tuple(outputs))), True, lean=True)
+    sums, seen = [np.zeros((FOLDS, 1))] * len(known), 0
+    for feed in split(images, BATCH):
+        found = session.run(feed)
+        sums = [s + _by_fold(found[o], seen) for s, o in zip(sums, outputs, strict=True)]
+        seen += length(feed)
+    counts = _fold_sizes(seen)
+    return {la.y: _viewed(model.views.get(la.y), la, s / counts) for la, s in zip(known, sums, strict=True)}
+
+
+def _viewed(view: View | None, layer: Layer, means: Array) -> Array:
+    """original = scale·(value + offset), the other way round."""
+    if view is None:
+        return means
+    scale, offset = (np.broadcast_to(v.reshape(-1), means.shape[1:]) for v in (view.scale, view.offset))
+    return np.asarray(means / scale - offset)
+
+
+def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> Node:
+    """The mean of a layer's output over positions: `name` holds it, `graph` knows its rank."""
+    rank = graph.rank(layer.y) or (2 if layer.node.op in ("Gemm", "MatMul") else graph.consts[layer.weight].ndim)
+    axes = [d for d in range(1, rank) if d != layer.y_axis % rank]
+    if not axes:
+        return Node("Identity", (name,), (out,))
+    if layer.y_axis == 1:
+        return Node("GlobalAveragePool", (name,), (out,))
+    return Node("ReduceMean", (name,), (out,), {"axes": axes, "keepdims": 0})
+
+
+def _by_fold(means: Array, seen: int) -> Array:
+    flat = means.reshape(len(means), -1).astype(np.float64)
+    return np.stack([flat[(k - seen) % FOLDS :: FOLDS].sum(0) for k in range(FOLDS)])
+
+
+def _fold_sizes(count: int) -> Array:
+    return np.maximum([[len(range(k, count, FOLDS))] for k in range(FOLDS)], 1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a layer stands in the exported graph: its node, what it puts out before any quantizer, its bias."""
+
+    node: Node
+    raw: Name
+    bias: Name
+
+
+class _Sweep:
+    """The exported graph with biases that can be changed, and the integers stored so far."""
+
+    def __init__(self, model: Model, images: Images, every: list[Layer]) -> None:
+        self.graph, self.places = _open_biases(qdq_graph(model), every)
+        self.images, self.every, self.known = images, every, model.graph
+        self.cuts = _cuts(self.graph, [p.node for p in self.places])
+        self.graph = replace(self.graph, dtypes={**self.graph.dtypes, **_integer_types(self.graph)})
+        self.stored: dict[Name, _Store] = {}
+
+    def correct(self, number: int, change: Array) -> None:
+        """Add to a layer's bias."""
+        name, shaped = self.places[number].bias, self.every[number].shaped_bias(change)
+        self.graph = self.graph.with_consts({name: (self.graph.consts[name] + shaped).astype(np.float32)})
+
+    def means(self, number: int) -> Array:
+        """Mean of a layer's output per fold and channel, all layers before it being as they shall be."""
+        layer, place = self.every[number], self.places[number]
+        needed, feeds = self._above(place.raw)
+        fresh = {i for n in needed for i in n.inputs if i in self.cuts and i not in self.stored}
+        later = self._read_later(number, fresh | self.stored.keys())
+        self.stored = {n: s for n, s in self.stored.items() if n in later or n in feeds}
+        keep = sorted(fresh & later)
+        out = self.graph.fresh("mean")
+        part = replace(
+            self.graph.with_nodes((*needed, _mean(self.known, layer, place.raw, out))),
+            inputs=tuple(feeds),
+            outputs=(out, *keep),
+        )
+        session = Session(to_proto(part), lean=True)
+        made = {name: _Store() for name in keep}
+        total, seen = np.zeros((FOLDS, 1)), 0
+        for feed in self._feeds(feeds):
+            found = session.run(feed)
+            total = total + _by_fold(found[out], seen)
+            seen += len(found[out])
+            for name, store in made.items():
+                store.append(found[name])
+        self.stored = {n: s for n, s in {**self.stored, **made}.items() if n in later}
+        return total / _fold_sizes(seen)
+
+    def _above(self, name: Name) -> tuple[list[Node], list[Name]]:
+        """The nodes that make a value from what is stored or fed, and what they read of that."""
+        wanted, nodes, feeds, seen = [name], list[Node](), list[Name](), set[Name]()
+        while wanted:
+            n = wanted.pop()
+            if n in seen or n in self.graph.consts:
+                continue
+            seen.add(n)
+            if n in self.stored or n in self.graph.inputs:
+                feeds.append(n)
+                continue
+            node = self.graph.producer[n]
+            nodes.append(node)
+            seen.update(node.outputs)
+            wanted += node.reads
+        order = {id(n): k for k, n in enumerate(self.graph.nodes)}
+        return sorted(nodes, key=lambda n: order[id(n)]), sorted(feeds)
+
+    def _read_later(self, number: int, cut: set[Name]) -> set[Name]:
+        """Which of the cuts the layers behind read, this one's output not being stored yet."""
+        wanted, found, seen = [p.raw for p in self.places[number + 1 :]], set[Name](), set[Name]()
+        while wanted:
+            n = wanted.pop()
+            if n in seen or n in self.graph.consts or n in self.graph.inputs:
+                continue
+            seen.add(n)
+            if n in cut:
+                found.add(n)
+            else:
+                wanted += self.graph.producer[n].reads
+        return found
+
+    def _feeds(self, names: Sequence[Name]) -> Iterator[Feed]:
+        """Batch by batch, what a part of the graph reads."""
+        stored = [n for n in names if n in self.stored]
+        if len(stored) == len(names):
+            count = len(self.stored[stored[0]])
+            yield from ({n: self.stored[n][k] for n in stored} for k in range(count))
+            return
+        for k, feed in enumerate(split(self.images, BATCH)):
+            given = dict(feed) if isinstance(feed, Mapping) else {self.graph.inputs[0]: feed}
+            yield {n: self.stored[n][k] if n in self.stored else given[n] for n in names}
+
+
+def _open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
+    """The exported graph with every layer's bias as a float constant of its own."""
+    nodes, consts, places = list(graph.nodes), dict[Name, Array](), list[_Place]()
+    position = {o: k for k, node in enumerate(nodes) for o in node.outputs}
+    for layer in every:
+        raw = _raw(graph, layer.y)
+        node = nodes[position[raw]]
+        bias = graph.fresh(f"{raw}_open_bias")
+        stored = node.inputs[2] if len(node.inputs) > 2 else ""
+        count = layer.channels(_weight_of(graph, node, layer))[1]
+        value = _value(graph, stored) if stored else layer.shaped_bias(np.zeros(count))
+        consts[bias] = np.asarray(value, np.float32)
+        nodes[position[raw]] = replace(node, inputs=(*node.inputs[:2], bias))
+        places.append(_Place(nodes[position[raw]], raw, bias))
+    return graph.with_nodes(nodes, consts), places
+
+
+def _weight_of(graph: Graph, node: Node, layer: Layer) -> Array:
+    return _value(graph, node.inputs[layer.node.inputs.index(layer.weight)])
+
+
+def _value(graph: Graph, name: Name) -> Array:
+    """A constant, or what DequantizeLinear makes of one."""
+    if name in graph.consts:
+        return graph.consts[name]
+    node = graph.producer[name]
+    integers, scale = (graph.consts[i] for i in node.inputs[:2])
+    zero = graph.consts[node.inputs[2]] if len(node.inputs) > 2 else np.zeros((), integers.dtype)
+    shape = [1] * integers.ndim
+    if scale.ndim and scale.size > 1:
+        shape[int(node.attrs.get("axis", 1))] = scale.size
+    real = (integers.astype(np.float64) - zero.reshape(shape if zero.size > 1 else ())) * (
+        scale.reshape(shape) if scale.size > 1 else scale.reshape(())
+    )
+    return np.asarray(real)
+
+
+def _raw(graph: Graph, y: Name) -> Name:
+    """What a layer puts out before the quantizer that follows it."""
+    node = graph.producer[y]
+    while node.op in ("DequantizeLinear", "QuantizeLinear", "Min", "Max") and not node.domain:
+        y = node.inputs[0]
+        node = graph.producer[y]
+    return y
+
+
+def _cuts(graph: Graph, nodes: Sequence[Node]) -> frozenset[Name]:
+    """Where a sweep may stop and go on: integers in front of DequantizeLinear, and float inputs of layers."""
+    integers = {n.inputs[0] for n in graph.nodes if n.op == "DequantizeLinear" and n.inputs[0] in graph.producer}
+    reads = {i for node in nodes for i in node.inputs[:2] if i in graph.producer}
+    floats = {i for i in reads if graph.producer[i].op != "DequantizeLinear"}
+    return frozenset(integers | floats)
+
+
+def _integer_types(graph: Graph) -> dict[Name, str]:
+    """Types of what stands in front of DequantizeLinear: that of its zero point."""
+    return {n.inputs[0]: str(graph.consts[n.inputs[2]].dtype) for n in graph.nodes if n.op == "DequantizeLinear"}
+
+
+class _Store:
+    """Arrays on disk, in a file without a name."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.index: list[tuple[int, tuple[int, ...]]] = []
+        self.dtype = "float32"
+
+    def append(self, array: Array) -> None:
+        self.file.seek(0, 2)
+        self.index.append((self.file.tell(), array.shape))
+        self.dtype = str(array.dtype)
+        self.file.write(np.ascontiguousarray(array).data)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, k: int) -> Array:
+        start, shape = self.index[k]
+        self.file.seek(start)
+        return np.fromfile(self.file, self.dtype, int(np.prod(shape))).reshape(shape)
