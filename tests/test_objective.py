@@ -172,13 +172,13 @@ def test_what_ranges_cut_off_against_sampling(by: float, proto: ModelProto) -> N
     unit = laplace(scale=1 / np.sqrt(2)).ppf((np.arange(5000) + 0.5) / 5000)[:, None]
     for s in it.tensors:
         lowest, highest = (float(end) * scales[it.classes(s)] for end in (ranges[s.grid].lo, ranges[s.grid].hi))
-        z = s.mean + s.std * s.doubt * unit
+        z = s.mean + s.up * unit
         z = np.maximum(np.where(z < 0, s.slope * z, z), s.floor)
         wanted = np.minimum(z, s.cap)
         moves = s.clip is not None and s.clip.outputs[0] in it.priced
         got = np.clip(z if moves else wanted, lowest, highest)
         total += float((s.steady * np.square(got - wanted).mean(0)).sum())
-        power += float((s.steady * np.square(s.std * s.doubt)).sum())
+        power += float((s.steady * np.square(s.up)).sum())
     assert it.noise(x)[0].clipped_activations == pytest.approx(total, rel=0.02, abs=1e-3 * power)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from . import inputs
 from . import recipe as recipes
 from .errors import EquintError
-from .evaluate.data import Card, read_card
+from .evaluate.data import Card, images, read_card
+from .images import Images
 from .model import Event, Model
 from .passes.activation_ranges import ActivationRanges
+from .passes.calibrate import Calibrate
 from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .pipeline import Progress, run
+from .statistics import Statistics, fingerprint, is_statistics
 from .target import TARGETS, Target
 from .target import target as built_in_target
 
@@ -106,9 +109,11 @@ def quantize(
     weight_bits: int | None = None,
     activation_bits: recipes.ActivationBits = None,
     input: Input = None,
+    data: Any = None,
+    images: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Quantize a network without data.
+    """Quantize a network, from its weights alone or with a few unlabelled images.
 
     Args:
         source: a model from `load`, a path, or an ONNX model.
@@ -117,10 +122,14 @@ def quantize(
         weight_bits, activation_bits: 2 to 16; activations may also stay "float".
         input: what the network's input looks like: a card (or its path), or its lowest and highest value.
             Left out, it is inferred from the first BatchNorm.
-        progress: called before each pass.
+        data: images without labels: an array (N, …) or an iterable of batches, prepared as the network wants them; a
+            file or folder, prepared as the card given as `input` says; or `Statistics` measured before. Left out, no
+            data are used.
+        images: use only the first so many samples; without `data`, those that the card names for calibration.
+        progress: called before each pass, and within long ones.
 
     Raises:
-        EquintError: anything about the network, recipe, target or bit widths that cannot be used.
+        EquintError: anything about the network, recipe, target, data or bit widths that cannot be used.
 
     Example:
         >>> from equint.demo import model_path
@@ -129,12 +138,14 @@ def quantize(
     """
     start = perf_counter()
     chosen, hardware = _choose(recipe, target)
-    passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits)
     original = source if isinstance(source, Model) else load(source)
+    given = looked_at(original, data, input, images)
+    passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits, given)
     model = run(described(original, input), passes, progress)
     if not model.qparams:
         raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
-    return Result(model, original, chosen.name, hardware.name, chosen.level, perf_counter() - start)
+    level = chosen.level if given is None else max(chosen.level, 2)
+    return Result(model, original, chosen.name, hardware.name, level, perf_counter() - start)
 
 
 def _choose(
@@ -173,6 +184,8 @@ def explain(
     weight_bits: int | None = None,
     activation_bits: recipes.ActivationBits = None,
     input: Input = None,
+    data: Any = None,
+    images: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What limits a network once it is quantized, and what each thing you could change would gain: predicted.
@@ -194,20 +207,96 @@ def explain(
     from .analysis.explain import explain as analyse
 
     chosen, hardware = _choose(recipe, target)
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    passes = recipes.resolve(chosen, hardware, **bits)  # type: ignore[arg-type]
-    original = described(source if isinstance(source, Model) else load(source), input)
+    original = source if isinstance(source, Model) else load(source)
+    given = looked_at(original, data, input, images)
+    bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits, "data": given}
+    passes = recipes.resolve(chosen, hardware, **bits)
+    original = described(original, input)
     clips = Relu6("channel_clip" if hardware.channel_clip else "keep")
-    reference = ActivationRanges()(clips(FoldBatchnorm()(original)))
+    shown = Calibrate(images=given.images, statistics=given.statistics) if given else Calibrate()
+    reference = ActivationRanges()(shown(clips(FoldBatchnorm()(original))))
     plain = next((p for p in passes if isinstance(p, Quantize)), None)
     if plain is None or not plain(reference).qparams:
         raise EquintError("nothing to explain: neither the recipe nor the network leaves anything to quantize")
     finer = None
     if hardware.weight.granularity == "tensor" and "granularity" not in chosen.weight:
         fine = replace(hardware, weight=replace(hardware.weight, granularity="channel", symmetric=True))
-        finer = run(original, recipes.resolve(chosen, fine, **bits), progress)  # type: ignore[arg-type]
+        finer = run(original, recipes.resolve(chosen, fine, **bits), progress)
     found = analyse(reference, plain(reference), run(original, passes, progress), finer)
     return {**found, "warnings": [str(e) for e in original.log if e.warning]}
+
+
+def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -> recipes.Data | None:
+    """The data that a user named, ready for recipes; None where there are none.
+
+    Raises:
+        EquintError: a file or folder that is not there or needs a card, or statistics of another network.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> looked_at(Model(tiny_graph()), None, None) is None
+        True
+    """
+    card = read_card(input) if isinstance(input, (str, os.PathLike)) else input if isinstance(input, Card) else None
+    if data is None and limit is not None:
+        data = None if card is None else card.data.get("calibration")
+        if data is None:
+            raise EquintError("no images to look at: give data, or a card with calibration in [data]")
+    if data is None:
+        return None
+    if isinstance(data, (str, os.PathLike)):
+        data = _stored(data, card)
+    if isinstance(data, Statistics):
+        if data.network != fingerprint(FoldBatchnorm()(model).graph):
+            raise EquintError("the statistics are of another network; calibrate this one")
+        return recipes.Data(statistics=data, teacher=model.graph)
+    shown = Images.of(data)
+    return recipes.Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+
+
+def _stored(path: str | os.PathLike[str], card: Card | None) -> Statistics | Images:
+    """What a file or folder holds: statistics, or images."""
+    if is_statistics(path):
+        return Statistics.load(path)
+    if card is None and os.path.isdir(path):
+        raise EquintError(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
+    return images(path, card or Card())
+
+
+def calibrate(
+    source: Model | str | os.PathLike[str] | ModelProto,
+    data: Any,
+    *,
+    input: Input = None,
+    images: int | None = None,
+    histograms: bool = True,
+    resume: str | os.PathLike[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Measure a network's tensors on images, once for many recipes: `quantize(…, data=statistics)`.
+
+    Args:
+        data, input, images: as for `quantize`.
+        histograms: count all values too, for the rules `percentile` and `mse` (slower).
+        resume: a file for what was measured so far; an interrupted run goes on from it.
+        progress: called with the number of images done.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import data_path, model_path
+        >>> calibrate(model_path(), data_path(), input=Card("gray", (0.0,), (16.0,)), images=10).images
+        10
+    """
+    from .runtime.calibrate import collect
+
+    model = source if isinstance(source, Model) else load(source)
+    given = looked_at(model, data, input, images)
+    if given is None or given.images is None:
+        raise EquintError("no images to look at: give data, or a card with calibration in [data]")
+    graph = FoldBatchnorm()(model).graph
+    return collect(graph, given.images, histograms=histograms, resume=resume, progress=progress)
 
 
 def described(model: Model, given: Input) -> Model:

@@ -48,6 +48,14 @@ InputRange = Annotated[
     tuple[float, float] | None,
     typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
 ]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics."),
+]
+ImageCount = Annotated[
+    int | None,
+    typer.Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
+]
 
 
 @app.callback()
@@ -70,18 +78,19 @@ def quantize(
     input_range: InputRange = None,
     mean: Mean = None,
     std: Std = None,
+    data: DataPath = None,
+    images: ImageCount = None,
     as_json: AsJson = False,
 ) -> None:
-    """Quantize a float network without data."""
+    """Quantize a float network, without data or with a few unlabelled images."""
     from . import api
 
     given = _input(card, input_range, mean, std)
     bits = _activation_bits(activation_bits)
     _check_output(output, model)
     with _progress(not as_json) as step:
-        result = api.quantize(
-            model, recipe, target, weight_bits=weight_bits, activation_bits=bits, input=given, progress=step
-        )
+        looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
+        result = api.quantize(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
         result.save(output)
     if as_json:
         _print_json({**result.facts(), "output": str(output), "file_bytes": output.stat().st_size})
@@ -90,6 +99,46 @@ def quantize(
 
     print(result.summary())
     print(f"wrote {output} ({kilobytes(output.stat().st_size)}; {model} has {kilobytes(model.stat().st_size)})")
+
+
+@app.command()
+def calibrate(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the statistics (.npz).")],
+    data: DataPath = None,
+    card: CardFile = None,
+    mean: Mean = None,
+    std: Std = None,
+    images: ImageCount = None,
+    histograms: Annotated[
+        bool, typer.Option(help="Count all values, for the range rules percentile and mse: slower.")
+    ] = True,
+    merge: Annotated[
+        list[Path] | None, typer.Option("--merge", help="Add statistics measured before; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
+    from . import api
+    from .statistics import Statistics, merged
+
+    _check_file(model)
+    if output.suffix != ".npz":
+        raise EquintError(f"{output}: statistics are .npz files; choose another name")
+    draft = output.with_name(f"{output.stem}.part.npz")
+    parts = [Statistics.load(path) for path in merge or ()]
+    if data is not None or images is not None or not parts:
+        given = _input(card, None, mean, std)
+        with _counter(not as_json, lambda: images or 0, "calibrating") as done:
+            looks: dict[str, Any] = {"input": given, "images": images, "resume": draft, "progress": done}
+            parts.append(api.calibrate(model, data, histograms=histograms, **looks))
+    found = merged(parts)
+    found.save(output)
+    draft.unlink(missing_ok=True)
+    if as_json:
+        _print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
+        return
+    print(f"measured {len(found.tensors)} tensors on {found.images} images; wrote {output}")
 
 
 @app.command()
@@ -136,6 +185,8 @@ def explain(
     input_range: InputRange = None,
     mean: Mean = None,
     std: Std = None,
+    data: DataPath = None,
+    images: ImageCount = None,
     every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -144,9 +195,8 @@ def explain(
 
     given, bits = _input(card, input_range, mean, std), _activation_bits(activation_bits)
     with _progress(not as_json) as step:
-        found = api.explain(
-            model, recipe, target, weight_bits=weight_bits, activation_bits=bits, input=given, progress=step
-        )
+        looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
+        found = api.explain(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
     if as_json:
         return _print_json(found)
     from .report.explanation import changes, layers, totals
@@ -389,7 +439,7 @@ def _progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def _counter(shown: bool, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+def _counter(shown: bool, total: Callable[[], int], what: str = "evaluating") -> Iterator[Callable[[int], None]]:
     """A bar over samples, on standard error and only for people."""
     if not (shown and sys.stderr.isatty()):
         yield lambda done: None
@@ -397,7 +447,7 @@ def _counter(shown: bool, total: Callable[[], int]) -> Iterator[Callable[[int], 
     from rich.progress import Progress
 
     with Progress(console=_console(True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=total())
+        task = bar.add_task(what, total=total() or None)
         yield lambda done: bar.update(task, completed=done)
 
 

@@ -1,14 +1,18 @@
-"""Output files: they appear whole or not at all."""
+"""Files: outputs that appear whole or not at all, and arrays that wait on disk."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from .errors import EquintError
+from .model import Array
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
@@ -54,3 +58,35 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
             os.replace(draft, target)
     except OSError as error:
         raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
+
+
+class Shelf:
+    """Arrays that wait on disk, in a file without a name that goes with the shelf.
+
+    Example:
+        >>> shelf = Shelf()
+        >>> shelf.append(np.arange(6, dtype=np.uint8).reshape(2, 3))
+        >>> len(shelf), shelf[0].tolist()
+        (1, [[0, 1, 2], [3, 4, 5]])
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._index: list[tuple[int, str, tuple[int, ...]]] = []
+        weakref.finalize(self, self._file.close)
+
+    def append(self, array: Array) -> None:
+        """Put an array at the end."""
+        self._file.seek(0, os.SEEK_END)
+        self._index.append((self._file.tell(), str(array.dtype), array.shape))
+        self._file.write(np.ascontiguousarray(array).tobytes())
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, k: int) -> Array:
+        start, dtype, shape = self._index[k]
+        self._file.seek(start)
+        count = int(np.prod(shape, dtype=np.int64))
+        raw = self._file.read(count * np.dtype(dtype).itemsize)
+        return np.frombuffer(raw, dtype, count).reshape(shape)

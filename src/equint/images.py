@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .errors import EquintError
+from .files import Shelf
 from .model import Array, Name
 
 Feed = Array | Mapping[Name, Array]
@@ -85,24 +85,19 @@ class Images:
 
 
 def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
-    """An iterator's batches on disk, in a file without a name that ends with the stream."""
-    file, ends = tempfile.TemporaryFile(), list[int]()  # noqa: SIM115
+    """An iterator's batches, on disk."""
+    shelf, index = Shelf(), list[dict[Name, int]]()
     for batch in source:
         checked = _checked(batch, label)
-        named = dict(checked) if isinstance(checked, Mapping) else {"": checked}
-        np.savez(file, **{f"_{name}": value for name, value in named.items()})  # type: ignore[arg-type]
-        file.seek(0, 2)
-        ends.append(file.tell())
+        named = checked if isinstance(checked, Mapping) else {"": checked}
+        index.append({name: len(shelf) + k for k, name in enumerate(named)})
+        for value in named.values():
+            shelf.append(value)
 
     def batches() -> Iterator[Feed]:
-        for start, end in zip([0, *ends], ends, strict=False):
-            file.seek(start)
-            with tempfile.SpooledTemporaryFile(1 << 26) as one:
-                one.write(file.read(end - start))
-                one.seek(0)
-                with np.load(one) as stored:
-                    named = {name[1:]: stored[name] for name in stored.files}
-            yield named[""] if set(named) == {""} else named
+        for places in index:
+            named = {name: shelf[k] for name, k in places.items()}
+            yield named[""] if named.keys() == {""} else named
 
     return batches
 

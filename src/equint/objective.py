@@ -258,12 +258,12 @@ class _Tensors:
             n = ids.size
             grid = np.full(n, self.grids[s.grid])
             columns.append(
-                (s.mean, s.std * s.doubt, s.floor, s.cap, np.full(n, s.slope), s.scattered * s.active, s.steady)
+                (s.mean, s.up, s.down, s.floor, s.cap, np.full(n, s.slope), s.scattered * s.active, s.steady)
                 + (ids, grid, np.full(n, shared))
             )
-        every = _joined(columns, 10)
-        self.mean, self.std, self.floor, self.cap, self.slope, self.scattered, self.steady = every[:7]
-        self.ids, self.grid, self.shared = every[7:]
+        every = _joined(columns, 11)
+        self.mean, self.up, self.down, self.floor, self.cap, self.slope, self.scattered, self.steady = every[:8]
+        self.ids, self.grid, self.shared = every[8:]
         count = len(numbers)
         self.negative = np.bincount(self.grid, (self.floor < 0) * 1.0, count) > 0
         self.high = new(count)
@@ -290,13 +290,15 @@ class _Tensors:
             by_grid = 2 * np.bincount(self.grid, each, count) / (high + low)
             self._add(gradient, by_grid * high, by_grid * low)
         bound = high[self.grid] * s
-        power, slope = mismatch(self.mean, self.std, bound, self.cap, self.shared)
+        power, slope = mismatch(self.mean, self.up, bound, self.cap, self.shared)
         by_class += np.bincount(self.ids, self.steady * slope * bound, by_class.size)
         up = np.bincount(self.grid, self.steady * slope * bound, count)
         price = self.steady * power
         b = np.flatnonzero(self.below)
         under = low[self.grid[b]] * s[b]
-        lower, fall = mismatch(-self.slope[b] * self.mean[b], self.slope[b] * self.std[b], under, -self.floor[b], False)
+        lower, fall = mismatch(
+            -self.slope[b] * self.mean[b], self.slope[b] * self.down[b], under, -self.floor[b], False
+        )
         price[b] += self.steady[b] * lower
         pull = self.steady[b] * fall * under
         by_class += np.bincount(self.ids[b], pull, by_class.size)

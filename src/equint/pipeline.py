@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from time import perf_counter
 
 from .model import Event, Model
@@ -11,7 +12,7 @@ from .passes import Pass
 from .verify import verify
 
 Progress = Callable[[str, int, int], None]
-"""Called before each pass with its name, its number and how many there are."""
+"""Called before each pass with its name, its number and how many there are; within long passes again."""
 
 
 def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) -> Model:
@@ -28,11 +29,24 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
         name = pass_name(step)
         if progress is not None:
             progress(name, number, len(passes))
+            step = _telling(step, progress, name, number, len(passes))
         start = perf_counter()
         model = step(model)
         verify(model, name)
         model = model.noted(Event(f"ran {name}", "", {"seconds": perf_counter() - start}, "pipeline"))
     return model
+
+
+def _telling(step: Pass, progress: Progress, name: str, number: int, count: int) -> Pass:
+    """The pass, where it takes long and has a field for it, telling how far it is."""
+
+    def within(done: int, total: int) -> None:
+        progress(f"{name} {done} of {total}" if total else f"{name} {done}", number, count)
+
+    if not is_dataclass(step) or "progress" not in {f.name for f in fields(step)}:
+        return step
+    told: Pass = replace(step, progress=within)
+    return told
 
 
 def pass_name(step: Pass) -> str:

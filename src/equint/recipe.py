@@ -12,37 +12,64 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from .errors import EquintError
+from .images import Images
 from .maths.affine import check_bits
-from .model import QSpec
+from .model import Graph, QSpec
 from .passes import Pass
 from .passes.absorb_bias import AbsorbBias
 from .passes.activation_ranges import ActivationRanges
+from .passes.calibrate import Calibrate
 from .passes.correct_bias import CorrectBias
+from .passes.correct_bias_empirical import CorrectBiasEmpirical
 from .passes.equalize import Equalize
 from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.one_step import OneStep
 from .passes.optimal import Optimal
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .passes.round_weights import RoundWeights
+from .passes.two_step import TwoStep
+from .statistics import Statistics
 from .target import TARGETS, Target, target
 
 PASSES: Mapping[str, Any] = {
     "fold_batchnorm": FoldBatchnorm,
     "relu6": Relu6,
+    "calibrate": Calibrate,
     "equalize": Equalize,
+    "one_step": OneStep,
+    "two_step": TwoStep,
     "absorb_bias": AbsorbBias,
     "activation_ranges": ActivationRanges,
     "optimal": Optimal,
     "quantize": Quantize,
     "round_weights": RoundWeights,
     "correct_bias": CorrectBias,
+    "correct_bias_empirical": CorrectBiasEmpirical,
 }
 """The passes a recipe can name."""
 
-_FROM_TARGET = frozenset({"weight", "activation", "bias_bits"})
-_BEHIND = frozenset({"round_weights", "correct_bias"})
+_GIVEN = frozenset({"weight", "activation", "bias_bits", "images", "statistics", "teacher", "progress"})
+_CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical"})
+_BEHIND = _CORRECTIONS | {"round_weights"}
+_LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 ActivationBits = int | Literal["float"] | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a recipe may look at beside the weights.
+
+    Attributes:
+        images: what the network is shown.
+        statistics: what was measured on such images before.
+        teacher: the float network as it was read.
+    """
+
+    images: Images | None = None
+    statistics: Statistics | None = None
+    teacher: Graph | None = None
 
 
 @dataclass(frozen=True)
@@ -67,14 +94,17 @@ class Recipe:
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
+_NAMES = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
+
+
 def built_in() -> tuple[Recipe, ...]:
     """The recipes that come with equint.
 
     Example:
         >>> [r.name for r in built_in()]
-        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published']
+        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step']
     """
-    return tuple(_built_in(name) for name in ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published"))
+    return tuple(_built_in(name) for name in _NAMES)
 
 
 @cache
@@ -140,7 +170,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         name = entry.pop("pass", None)
         if not isinstance(name, str) or name not in PASSES:
             raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
-        options = {f.name for f in fields(PASSES[name])} - _FROM_TARGET
+        options = {f.name for f in fields(PASSES[name])} - _GIVEN
         _refuse_unknown(label, f"pass {name}", entry, options)
         _check_types(label, f"pass {name}", entry, PASSES[name])
         passes.append((name, entry))
@@ -179,8 +209,9 @@ def _check_order(label: str, names: list[str]) -> None:
     early = next((name for name in before if name in _BEHIND), None)
     if early is not None:
         raise EquintError(f"{label}: {early} needs the grids; move it behind quantize")
-    if "correct_bias" in after and "round_weights" in after[after.index("correct_bias") :]:
-        raise EquintError(f"{label}: round_weights changes the errors that correct_bias corrects; move it before")
+    first = next((k for k, name in enumerate(after) if name in _CORRECTIONS), len(after))
+    if "round_weights" in after[first:]:
+        raise EquintError(f"{label}: round_weights changes the errors that {after[first]} corrects; move it before")
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
@@ -211,16 +242,20 @@ def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) ->
 
 
 def resolve(
-    chosen: Recipe, on: Target, weight_bits: int | None = None, activation_bits: ActivationBits = None
+    chosen: Recipe,
+    on: Target,
+    weight_bits: int | None = None,
+    activation_bits: ActivationBits = None,
+    data: Data | None = None,
 ) -> tuple[Pass, ...]:
     """The passes of a recipe for a target, ready to run.
 
     Raises:
-        EquintError: bit widths that cannot be, or weights finer than the target takes.
+        EquintError: bit widths that cannot be, weights finer than the target takes, data that no pass looks at.
 
     Example:
         >>> [type(p).__name__ for p in resolve(recipe("lwq"), target("per-tensor"))]
-        ['FoldBatchnorm', 'ActivationRanges', 'Quantize']
+        ['FoldBatchnorm', 'Calibrate', 'ActivationRanges', 'Quantize']
     """
     weight: QSpec = replace(on.weight, **chosen.weight)
     activation: QSpec | None = replace(on.activation, **chosen.activation)
@@ -240,7 +275,12 @@ def resolve(
         raise EquintError(f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take")
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
-    given = {"weight": weight, "activation": activation, "bias_bits": chosen.bias_bits or on.bias_bits}
+    bias_bits = chosen.bias_bits or on.bias_bits
+    given: dict[str, Any] = {"weight": weight, "activation": activation, "bias_bits": bias_bits}
+    if data is not None:
+        if not any(name in _LOOKS for name, _ in chosen.passes):
+            raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
+        given |= {"images": data.images, "statistics": data.statistics, "teacher": data.teacher}
 
     def ready(name: str, options: Mapping[str, Any]) -> Pass:
         options = dict(options)

@@ -18,6 +18,10 @@ from .placement import GRID_KEEPERS, place
 
 DOUBT = 3.0
 """How many times further than their moments say heavy-tailed tensors are taken to reach: measured, docs/noise.md."""
+TAIL = 6.0
+"""How many spreads a channel's measured extremes lie from its mean, where its tails fall off as they should."""
+LIGHT, HEAVY = 0.3, 4.0
+"""Least and most spread that measured extremes may give, in standard deviations."""
 REACH = 6.0
 """Deviations beyond which sums over many channels are not believed to reach, where no BatchNorm tells."""
 
@@ -32,7 +36,7 @@ class TensorSource:
         floor, cap: `(C,)` where that activation clips; infinite where it does not.
         slope: of the activation below zero (1 without one).
         active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
-        doubt: how many times further the tensor may reach than its moments say.
+        up, down: `(C,)` spreads that tell how its tails fall off on either side.
         scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
         shape: of the field that the arrays are raveled from.
         clip: the Clip whose bound all channels share, if the tensor stands behind one.
@@ -46,7 +50,8 @@ class TensorSource:
     cap: Array
     slope: float
     active: Array
-    doubt: float
+    up: Array
+    down: Array
     scattered: Array
     steady: Array
     shape: tuple[int, ...]
@@ -129,14 +134,31 @@ def tensor_source(
     dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
     if m.source == "propagated" and dense and clip is None:
         lo, hi = (np.clip(m.mean + side * REACH * m.std, lo, hi) for side in (-1, 1))
+    up, down = _spreads(model, name, before, m, lo, hi, DOUBT if before in doubtful else 1.0)
     shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
     part = scattered.size / int(np.prod(shape))
-    fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part)
-    mean, std, floor, cap, rounded, scattered, steady = (
+    fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part, up, down)
+    mean, std, floor, cap, rounded, scattered, steady, up, down = (
         np.broadcast_to(np.asarray(a, np.float64), shape).ravel() for a in fields
     )
-    doubt = DOUBT if before in doubtful else 1.0
-    return TensorSource(name, grid, mean, std, floor, cap, slope, rounded, doubt, scattered, steady, shape, clip)
+    return TensorSource(name, grid, mean, std, floor, cap, slope, rounded, up, down, scattered, steady, shape, clip)
+
+
+def _spreads(
+    model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubt: float
+) -> tuple[Array, Array]:
+    """Spreads that say how a tensor's tails fall off above and below its mean.
+
+    What was measured to reach ±TAIL spreads: light tails count as less than the standard deviation, heavy ones as more.
+    """
+    known = model.moments[name].source == "calibration" and name in model.graph.producer
+    if not known or name not in model.ranges:
+        return m.std * doubt, m.std * doubt
+    below = before if before in model.ranges and model.moments[before].source == "calibration" else name
+    hi, lo = model.ranges[name].hi, model.ranges[below].lo
+    up, down = (np.clip(reach / TAIL, LIGHT * m.std, HEAVY * m.std) for reach in (hi - m.mean, m.mean - lo))
+    held = hi >= cap * (1 - 1e-6)  # the activation cut it off, and nothing tells how far it would have gone
+    return np.where(held, m.std, up), np.where(lo <= floor + 1e-9, m.std, down)
 
 
 def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:

@@ -201,6 +201,20 @@ class Statistics:
             raise EquintError(f"{os.fspath(path)}: not readable statistics ({error})") from error
 
 
+def is_statistics(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds what `Statistics.save` writes.
+
+    Example:
+        >>> is_statistics("absent.npz")
+        False
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return "header" in stored and "low" in stored
+    except Exception:  # whatever it is, statistics it is not
+        return False
+
+
 def fingerprint(graph: Graph) -> str:
     """What tells networks apart: operators, names and constants.
 

@@ -1,7 +1,7 @@
 """Every pass keeps what it declares to keep, on random networks; and none touches the model that it is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from equint.images import Images
 from equint.inputs import infer_input
 from equint.model import Array, Model
 from equint.onnx.reader import read
 from equint.passes import Keeps, Pass
 from equint.passes.absorb_bias import AbsorbBias
 from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.calibrate import Calibrate
 from equint.passes.correct_bias import CorrectBias
+from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.one_step import OneStep
 from equint.passes.optimal import Optimal
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.passes.round_weights import RoundWeights
+from equint.passes.two_step import TwoStep
 from equint.recipe import PASSES
 from equint.verify import verify
 from nets import Options, networks, sample
@@ -39,6 +44,7 @@ class Case:
     before: tuple[Callable[[Model], Model], ...] = (FoldBatchnorm(),)
     options: Options = field(default_factory=lambda: Options())
     tolerance: float = EXACT  # or else the power of the difference, relative to that of the output
+    shown: bool = False  # whether the pass looks at images
 
 
 def far_clips(model: Model) -> Model:
@@ -50,6 +56,7 @@ def far_clips(model: Model) -> Model:
 FREED = (FoldBatchnorm(), Relu6("channel_clip"))
 DESCRIBED = (FoldBatchnorm(), ActivationRanges())
 UNPADDED = Options(calibrated=True, blocks=["depthwise_separable", "inverted_residual"], activations=["relu", "relu6"])
+CLIPPED = Options(activations=["relu6"])
 CASES = {
     "fold_batchnorm": Case(FoldBatchnorm(), ()),
     "relu6 keep": Case(Relu6("keep")),
@@ -61,10 +68,19 @@ CASES = {
     "equalize before anything else": Case(Equalize(), ()),
     "absorb_bias": Case(AbsorbBias(), options=UNPADDED, tolerance=0.02),
     "activation_ranges": Case(ActivationRanges()),
+    "one_step": Case(OneStep(), (*FREED, ActivationRanges())),
+    "one_step without shared clips": Case(OneStep(shared_clips=False), DESCRIBED),
+    "one_step behind shared clips": Case(OneStep(), (FoldBatchnorm(), far_clips, ActivationRanges()), CLIPPED),
+    "two_step": Case(TwoStep(), (*FREED, ActivationRanges())),
+    "two_step without shared clips": Case(TwoStep(shared_clips=False), DESCRIBED),
+    "two_step behind shared clips": Case(TwoStep(), (FoldBatchnorm(), far_clips, ActivationRanges()), CLIPPED),
+    "two_step as printed": Case(TwoStep(as_printed=True), (*FREED, ActivationRanges())),
     "optimal": Case(Optimal(), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02),
     "quantize": Case(Quantize(), DESCRIBED),
     "round_weights": Case(RoundWeights(), (*DESCRIBED, Quantize())),
     "correct_bias": Case(CorrectBias(), (*DESCRIBED, Quantize())),
+    "calibrate": Case(Calibrate(), shown=True),
+    "correct_bias_empirical": Case(CorrectBiasEmpirical(), (*DESCRIBED, Quantize()), shown=True),
     "correct_bias of eight bits": Case(CorrectBias(8), (*DESCRIBED, Quantize(bias_bits=8))),
 }
 
@@ -100,10 +116,12 @@ def test_a_pass_keeps_what_it_promises(name: str, data: st.DataObject) -> None:
     model = infer_input(read(proto))
     for step in case.before:
         model = step(model)
+    chosen: Any = case.step
+    run: Pass = replace(chosen, images=Images.of(sample(proto, 4))) if case.shown else chosen
     before = contents(model)
-    after = case.step(model)
+    after = run(model)
     assert contents(model) == before, "the input was changed"
-    assert contents(case.step(model)) == contents(after), "twice is not the same"
+    assert contents(run(model)) == contents(after), "twice is not the same"
     verify(after)
     if case.step.keeps in (Keeps.FUNCTION, Keeps.NEARLY):
         x = sample(proto)

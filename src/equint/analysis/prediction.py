@@ -140,12 +140,11 @@ def _cut(quantized: Model, source: TensorSource) -> tuple[Array, Array]:
     """A quantized tensor's step, and the power of what is cut off, per channel in the reference's units."""
     grid = quantized.qparams[source.name]
     scale = np.broadcast_to(_scale(quantized, source.name), source.shape).ravel()
-    std = source.std * source.doubt
     shared = _shares_bound(quantized.graph, source) and bool(np.any(scale != 1))
-    power, _ = mismatch(source.mean, std, grid.hi * scale, source.cap, shared)
+    power, _ = mismatch(source.mean, source.up, grid.hi * scale, source.cap, shared)
     if np.any(source.floor < 0):
         below, _ = mismatch(
-            -source.slope * source.mean, source.slope * std, -grid.lo * scale, -source.floor, np.asarray(False)
+            -source.slope * source.mean, source.slope * source.down, -grid.lo * scale, -source.floor, np.asarray(False)
         )
         power = power + np.where(source.floor < 0, below, 0.0)
     return float(grid.scale) * scale, power

@@ -39,6 +39,48 @@ def triple(r1: Array, r2: Array, r3: Array) -> tuple[Array, Array]:
     return r1 / g, g / r3
 
 
+def dominance(extrema: Array, successor: Array | float = 1.0, others: float = 0.0) -> Array:
+    """How near each channel is to the dominant one: d = x/max(max(n·x), others), `(C,)`; 0 where all are 0.
+
+    Meller et al. 2019: its inverse is kerScale and actScale, how far a channel may be amplified until it is as
+    large as the dominant one. Algorithm 1, lines 8 to 11, has n = 1, and no d exceeds 1. In algorithm 2 the layer
+    is attenuated by n first, so that its dominant channel may be a smaller one: kerScale·n of the attenuated
+    layer is max(n·x)/(n·x)·n = 1/d.
+
+    Args:
+        extrema: `(C,)` largest magnitude of each channel: kerOutChMax, or actOutChMax.
+        successor: `(C,)` n = sucInChMax/sucInMax, the largest weight that the next layer has for each channel,
+            relative to its largest.
+        others: largest magnitude in the same tensor that is not scaled along.
+
+    Example:
+        >>> dominance(np.array([4.0, 1.0, 0.0])).tolist()
+        [1.0, 0.25, 0.0]
+        >>> dominance(np.array([4.0, 1.0, 0.0]), np.array([0.5, 1.0, 1.0])).tolist()
+        [2.0, 0.5, 0.0]
+    """
+    dominant = max(float(np.max(successor * extrema, initial=0.0)), others)
+    # where nothing is left of what dominates, any amplification will do that the plain layer allows
+    return extrema / (dominant or float(extrema.max(initial=0.0)) or 1.0)
+
+
+def matching(kernel: Array, activation: Array, s_max: float) -> Array:
+    """C = min(1/k, 1/a, S_max): what to multiply channels by so that each meets the dominant one, `(C,)`.
+
+    Meller et al. 2019, algorithm 1, line 12, and algorithm 2, line 14, before it is divided by its least. A channel
+    without weights and activations takes S_max; none is attenuated below 1/S_max, where float32 could lose it.
+
+    Args:
+        kernel, activation: `(C,)` `dominance` of weights and activations.
+        s_max: largest scale.
+
+    Example:
+        >>> matching(np.array([1.0, 0.25, 0.25, 0.0]), np.array([0.5, 0.5, 0.125, 0.01]), 16.0).tolist()
+        [1.0, 2.0, 4.0, 16.0]
+    """
+    return 1 / np.clip(np.maximum(kernel, activation), 1 / s_max, s_max)
+
+
 def overlap_ratio(lo: Array, hi: Array) -> float:
     """How much of the tensor's range its channels use on average: mean (max_i − min_i)/(max − min).
 

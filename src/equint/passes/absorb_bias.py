@@ -11,7 +11,7 @@ import numpy as np
 from ..edit import Editor
 from ..fields import aligned, per_channel
 from ..layout import Layer, as_layer, layers, pads_zero
-from ..model import Array, Event, Model, Node, View
+from ..model import Array, Event, Model, Node, Range, View
 from ..moments import propagate
 from ..operators import clip_bounds
 from . import Keeps, require
@@ -39,7 +39,7 @@ class AbsorbBias:
         require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
-        editor, moments, views = Editor(model.graph), dict(model.moments), dict(model.views)
+        editor, moments, views, ranges = Editor(model.graph), dict(model.moments), dict(model.views), dict(model.ranges)
         skipped: list[Event] = []
         channels = 0
         for layer in layers(model.graph):
@@ -64,9 +64,14 @@ class AbsorbBias:
             for name in (layer.y, activation.outputs[0]):
                 moments[name] = replace(moments[name], mean=moments[name].mean - shift)
                 views[name] = _shifted(views.get(name), shift)
+                if name in ranges:
+                    least = 0.0 if name == activation.outputs[0] else -np.inf
+                    lo, hi = (np.maximum(end - shift, least) for end in (ranges[name].lo, ranges[name].hi))
+                    ranges[name] = Range(lo, hi)
         graph = editor.done()
         event = Event("absorbed high biases", "", {"channels": channels}, "absorb_bias")
-        return replace(model, graph=graph, moments=propagate(graph, moments), views=views).noted(event, *skipped)
+        moments = propagate(graph, moments)
+        return replace(model, graph=graph, moments=moments, ranges=ranges, views=views).noted(event, *skipped)
 
     def _absorbable(self, model: Model, layer: Layer) -> Array | None:
         """c per output channel, or None where no ReLU or clip follows the layer alone."""

@@ -42,7 +42,7 @@ class Calibrate:
     Attributes:
         images: what to show the network; statistics: what was measured before, in its place.
         activation: the grid that `mse` is for.
-        progress: called with the number of images done.
+        progress: called with the number of images done, and 0: nobody knows how many there are.
 
     Raises:
         EquintError: statistics of another network, or without the histograms that the rule needs.
@@ -62,7 +62,7 @@ class Calibrate:
     images: Images | None = None
     statistics: Statistics | None = None
     activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
-    progress: Callable[[int], None] | None = None
+    progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
         require("percent", self.percent, 0 <= self.percent < 50, "0 to 50")
@@ -76,7 +76,9 @@ class Calibrate:
             from ..runtime.calibrate import collect
 
             counted = self.rule in ("percentile", "mse")
-            found = collect(model.graph, self.images, histograms=counted, progress=self.progress)
+            told = self.progress
+            tell = None if told is None else lambda done: told(done, 0)
+            found = collect(model.graph, self.images, histograms=counted, progress=tell)
         return self._applied(model, found)
 
     def _applied(self, model: Model, found: Statistics) -> Model:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..channels import Channels, Group, rescale, solve
-from ..layout import layers
 from ..maths.scales import equalizing
 from ..model import Array, Event, Model
 from ..operators import clip_bounds
+from ..weight_ranges import WeightRanges
 from . import Keeps, require
 
 DEAD = 1e-5
@@ -74,7 +74,7 @@ class Equalize:
             return model.noted(
                 Event("equalization found no free channel scales", "", {"why": why}, "equalize", warning=True)
             )
-        ranges = _Ranges(model, channels, DEAD if self.stand_ins else 0.0)
+        ranges = WeightRanges(model, channels, DEAD if self.stand_ins else 0.0)
         reach = reaches(model, channels)
         least = np.maximum(channels.floor, 1 / self.max_scale)
         scales, sweeps, moved = self._swept(ranges, channels, reach, np.ones(channels.size), least)
@@ -106,7 +106,7 @@ class Equalize:
         return rescale(model, channels, scales).noted(Event("equalized", "", facts, "equalize"), *events)
 
     def _swept(
-        self, ranges: _Ranges, channels: Channels, reach: Array, scales: Array, least: Array
+        self, ranges: WeightRanges, channels: Channels, reach: Array, scales: Array, least: Array
     ) -> tuple[Array, int, float]:
         """Scales after sweeping all groups until they rest; how many sweeps, and the last move in log units."""
         scales, moved, sweep = scales.copy(), 0.0, 0
@@ -114,7 +114,7 @@ class Equalize:
             before = scales.copy()
             for group in channels.groups[:: 1 if sweep % 2 else -1]:
                 c = group.classes
-                given, taken = ranges.of(group, scales)
+                given, taken = _given_and_taken(ranges, group, scales)
                 if self.stand_ins or self.activations:
                     given, taken = _met(given, taken, reach[c] / scales[c], self.activations)
                 step = equalizing(given, taken)
@@ -136,7 +136,7 @@ def cross_layer(model: Model, channels: Channels) -> Array:
         [1.0]
     """
     rule, ones = Equalize(activations=0.5, sweeps=20), np.ones(channels.size)
-    reach, ranges = reaches(model, channels), _Ranges(model, channels, DEAD)
+    reach, ranges = reaches(model, channels), WeightRanges(model, channels, DEAD)
     return rule._swept(ranges, channels, reach, ones, np.full(channels.size, 1 / rule.max_scale))[0]
 
 
@@ -168,9 +168,9 @@ def _geometric_mean(values: Array) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def _stretched(group: Group, ranges: _Ranges, reach: Array, scales: Array, limit: float) -> Array:
+def _stretched(group: Group, ranges: WeightRanges, reach: Array, scales: Array, limit: float) -> Array:
     """Least scale of each of the group's channels for which none reaches `limit` times the upper quartile."""
-    given, taken = ranges.of(group, scales)
+    given, taken = _given_and_taken(ranges, group, scales)
     now = reach[group.classes] / scales[group.classes]
     alive = (given > 0) & (taken > 0) & (now > 0)
     if np.sum(alive) < 4:
@@ -202,58 +202,11 @@ def reaches(model: Model, channels: Channels) -> Array:
     return table
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of one layer as a group sees it: which of the layer's channels are which of the group's."""
-
-    peaks: Array  # (G, O, I) largest magnitude over taps
-    inputs: Array  # (G, 1, I) classes
-    outputs: Array  # (G, O, 1) classes
-    reduce: int  # the axis that the other side's channels run along
-    channels: Array  # positions of the group's channels on this side
-    members: Array  # and their positions in the group
-
-    def ranges(self, scales: Array, size: int) -> Array:
-        """Range of each of the group's channels, `(size,)`; -1 where the layer does not hold one."""
-        now = self.peaks * (scales[self.inputs] / scales[self.outputs])
-        found = np.full(size, -1.0)
-        np.maximum.at(found, self.members, now.max(self.reduce).ravel()[self.channels])
-        return found
-
-
-class _Ranges:
-    """Weight ranges of every group's channels for any scales, without rescaling the weights."""
-
-    def __init__(self, model: Model, channels: Channels, dead: float) -> None:
-        table = {layer.name: layer for layer in layers(model.graph)}
-        views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight]), dead) for name, layer in table.items()}
-        self.sides: dict[int, tuple[list[_Side], list[_Side]]] = {}
-        for group in channels.groups:
-            sides: tuple[list[_Side], list[_Side]] = ([], [])
-            for k, names in enumerate((group.givers, group.takers)):
-                for name in names:
-                    g, o, i = views[name].shape
-                    inputs = channels.of_input(model.graph, table[name])
-                    outputs = channels.of_output(model.graph, table[name])
-                    own = inputs if k else outputs
-                    held = np.flatnonzero(np.isin(own, group.classes))
-                    order = np.argsort(group.classes)
-                    members = order[np.searchsorted(group.classes[order], own[held])]
-                    shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
-                    sides[k].append(_Side(views[name], *shaped, 1 if k else 2, held, members))
-            self.sides[id(group)] = sides
-
-    def of(self, group: Group, scales: Array) -> tuple[Array, Array]:
-        """Geometric mean over givers of the output ranges, over takers of the input ranges, `(n,)` each."""
-        given, taken = self.sides[id(group)]
-        size = group.classes.size
-        return _mean([s.ranges(scales, size) for s in given]), _mean([s.ranges(scales, size) for s in taken])
-
-
-def _peaks(view: Array, dead: float) -> Array:
-    """Largest magnitude over taps; 0 where it is below the share `dead` of the layer's largest."""
-    peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
-    return np.where(peaks < dead * peaks.max(initial=0.0), 0.0, peaks)
+def _given_and_taken(ranges: WeightRanges, group: Group, scales: Array) -> tuple[Array, Array]:
+    """Geometric mean over givers of the output ranges, over takers of the input ranges, `(n,)` each."""
+    given, taken = ranges.of(group)
+    size = group.classes.size
+    return _mean([s.ranges(scales, size) for s in given]), _mean([s.ranges(scales, size) for s in taken])
 
 
 def _mean(tables: list[Array]) -> Array:

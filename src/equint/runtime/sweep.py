@@ -7,12 +7,12 @@ between, the integers that later layers will read wait on disk.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..files import Shelf
 from ..images import Feed, Images, length, split
 from ..layout import Layer, layers
 from ..model import Array, Graph, Model, Name, Node, View
@@ -112,7 +112,7 @@ class _Sweep:
         self.images, self.every, self.known = images, every, model.graph
         self.cuts = _cuts(self.graph, [p.node for p in self.places])
         self.graph = replace(self.graph, dtypes={**self.graph.dtypes, **_integer_types(self.graph)})
-        self.stored: dict[Name, _Store] = {}
+        self.stored: dict[Name, Shelf] = {}
 
     def correct(self, number: int, change: Array) -> None:
         """Add to a layer's bias."""
@@ -134,7 +134,7 @@ class _Sweep:
             outputs=(out, *keep),
         )
         session = Session(to_proto(part), lean=True)
-        made = {name: _Store() for name in keep}
+        made = {name: Shelf() for name in keep}
         total, seen = np.zeros((FOLDS, 1)), 0
         for feed in self._feeds(feeds):
             found = session.run(feed)
@@ -246,26 +246,3 @@ def _cuts(graph: Graph, nodes: Sequence[Node]) -> frozenset[Name]:
 def _integer_types(graph: Graph) -> dict[Name, str]:
     """Types of what stands in front of DequantizeLinear: that of its zero point."""
     return {n.inputs[0]: str(graph.consts[n.inputs[2]].dtype) for n in graph.nodes if n.op == "DequantizeLinear"}
-
-
-class _Store:
-    """Arrays on disk, in a file without a name."""
-
-    def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115
-        self.index: list[tuple[int, tuple[int, ...]]] = []
-        self.dtype = "float32"
-
-    def append(self, array: Array) -> None:
-        self.file.seek(0, 2)
-        self.index.append((self.file.tell(), array.shape))
-        self.dtype = str(array.dtype)
-        self.file.write(np.ascontiguousarray(array).data)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, k: int) -> Array:
-        start, shape = self.index[k]
-        self.file.seek(start)
-        return np.fromfile(self.file, self.dtype, int(np.prod(shape))).reshape(shape)

@@ -1,0 +1,79 @@
+"""Two-step equalization: the next layer's weights are evened out first, then channels meet the dominant one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..channels import Group
+from ..dominance import Extremes, Limits
+from ..maths.scales import matching
+from ..model import Array, Model
+from . import Keeps, require
+from .one_step import matched
+
+
+@dataclass(frozen=True)
+class TwoStep:
+    """Attenuate channels that the next layer reads with small weights, then amplify all as `OneStep` does.
+
+    Meller et al. 2019, algorithm 2. With n = sucInChMax/sucInMax, dividing the next layer's weights by n evens
+    them out and leaves their largest as it is; the layer itself is attenuated by n, its dominant channel too.
+    Then one step: C = n · min(max(n·k)/(n·k), max(n·a)/(n·a)), k and a being kerOutChMax and actOutChMax, at most
+    S_max. n is the largest over all layers that read the channel, so that the largest weight of none grows. At
+    last all are divided by the least C, where no other channel shares a weight or a grid with the group's: there
+    a common factor changes no grid's precision; elsewhere it would, and is left out.
+
+    Lines 12 and 13 as printed take k and a before the attenuation: C = min(n·max(k)/k, n·max(a)/a, S_max). That
+    does not equalize: it hands each layer the next one's imbalance (`as_printed`, for comparison).
+
+    Channels behind a bound that all share (ReLU6) are not divided (section 5.2), never amplified beyond the bound,
+    and attenuated to `attenuation` at most: those that reach the bound then let more pass than they did, which is
+    near to the same function only where few do (an event says how many).
+
+    Attributes:
+        s_max: as in `OneStep`; no channel is attenuated below 1/s_max either.
+        shared_clips: False leaves channels behind shared bounds alone.
+        attenuation: least factor of channels behind shared bounds; 1 keeps their function.
+        as_printed: lines 12 and 13 as printed.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> TwoStep()(Model(tiny_graph())).log[-1].did
+        'two-step equalization found no free channel scales'
+    """
+
+    s_max: float = 16.0
+    shared_clips: bool = True
+    attenuation: float = 0.7
+    as_printed: bool = False
+
+    def __post_init__(self) -> None:
+        require("s_max", self.s_max, 1 <= self.s_max < math.inf, "1 or more")
+        require("attenuation", self.attenuation, 0 < self.attenuation <= 1, "above 0, up to 1")
+
+    @property
+    def keeps(self) -> Keeps:
+        """FUNCTION, or NEARLY where channels behind shared bounds are scaled."""
+        return Keeps.NEARLY if self.shared_clips else Keeps.FUNCTION
+
+    def __call__(self, model: Model) -> Model:
+        return matched(model, self._rule, "two-step", self.s_max, self.shared_clips)
+
+    def _rule(self, extremes: Extremes, group: Group, scales: Array) -> tuple[Array, Limits]:
+        limits = self._limits(extremes, group, scales)
+        factors = matching(limits.kernel, limits.activation, self.s_max)
+        if np.any(limits.clipped):
+            within = np.maximum(np.minimum(factors, limits.room), self.attenuation)
+            return np.where(limits.clipped, within, factors), limits
+        return factors / factors.min() if extremes.alone(group) else factors, limits
+
+    def _limits(self, extremes: Extremes, group: Group, scales: Array) -> Limits:
+        successor = extremes.successor(group, scales)
+        if not self.as_printed:
+            return extremes.limits(group, scales, successor)
+        found, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            return replace(found, kernel=found.kernel / least, activation=found.activation / least)
