@@ -1,19 +1,30 @@
 """Every built-in recipe on every real network: float top-1, agreement and output SQNR, as a Markdown table.
 
-    EQUINT_REAL=folder python benchmarks/accuracy.py [--weights-only] [--short]
+    EQUINT_REAL=folder python benchmarks/accuracy.py [--weights-only] [--short] [--images N] [--hide-batchnorm] [network ...]
 
-8-bit weights and activations (or weights alone with --weights-only), no data; the simulation is onnxruntime
-with graph optimizations off. --short prints the classifiers and the columns of the README.
+8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
+the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
+README. --hide-batchnorm folds BatchNorm first, as exporters do, so that its statistics are lost: then the recipes
+`cwq-bc`, `dfq` and `optimal` are compared with themselves, with moments propagated from the input, from generated
+pictures, and from images.
 """
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 from real import Network, networks
 
 import equint
-from equint.recipe import ActivationBits
+from equint.model import Model
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.recipe import ActivationBits, Recipe, recipe
+
+Source = Model | str | PathLike[str]
 
 RUNS = (
     ("lwq", "per-tensor"),
@@ -29,35 +40,72 @@ RUNS = (
 )
 
 
+HIDDEN = (("optimal", "per-tensor"), ("optimal", "per-tensor-clip"), ("optimal", "per-channel"))
 SHORT = (RUNS[0], RUNS[2], *RUNS[-3:])
 
 
-def cell(network: Network, recipe: str, target: str, bits: ActivationBits) -> str:
+def cell(network: Network, source: Source, recipe: str | Recipe, target: str, options: Mapping[str, Any]) -> str:
     """One result: top-1 / agreement, SQNR."""
-    result = equint.quantize(network.model, recipe, target, activation_bits=bits, input=network.card)
+    result = equint.quantize(source, recipe, target, input=network.card, **options)
     top1, agreement, decibels = network.measure(result.proto)
     return f"{decibels:.1f} dB" if top1 is None else f"{top1:.2f} / {agreement:.1f} %, {decibels:.1f} dB"
 
 
+def propagated(name: str) -> Recipe:
+    """A recipe that leaves networks without BatchNorm to what is propagated from the input."""
+    chosen = recipe(name)
+    passes = [(p, {**o, "stand_in": "propagated"} if p == "calibrate" else o) for p, o in chosen.passes]
+    return replace(chosen, passes=tuple(passes))
+
+
+def hidden(network: Network, images: int) -> list[str]:
+    """Cells of one network whose BatchNorms are hidden."""
+    folded = Model(FoldBatchnorm()(equint.load(network.model)).graph)
+    cells = []
+    for name, target in HIDDEN:
+        cells.append(cell(network, network.model, name, target, {}))
+        cells += [cell(network, folded, r, target, {}) for r in (propagated(name), name)]
+        cells.append(cell(network, folded, name, target, {"images": images}))
+    return cells
+
+
+def head(network: Network) -> str:
+    """The first column."""
+    top1, _, _ = network.measure(network.model)
+    count = sum(map(len, network.inputs))
+    return f"{network.name} ({count})" if top1 is None else f"{network.name} ({top1:.2f}, {count})"
+
+
 def main() -> None:
     """Print the tables."""
-    weights_only = "--weights-only" in sys.argv
-    short = "--short" in sys.argv
-    runs = SHORT if short else RUNS
-    chosen = [n for n in networks() if n.card.task == "classification" or not short]
-    print(f"## {'8-bit weights, float activations' if weights_only else '8-bit weights and activations'}, no data\n")
+    parser = ArgumentParser()
+    for flag in ("--weights-only", "--short", "--hide-batchnorm"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("networks", nargs="*")
+    asked = parser.parse_args()
+    runs = SHORT if asked.short else RUNS[-3:] if asked.images else RUNS
+    bits: ActivationBits = "float" if asked.weights_only else None
+    options: dict[str, Any] = {"activation_bits": bits, **({"images": asked.images} if asked.images else {})}
+    shown = f"{asked.images} images" if asked.images else "no data"
+    print(
+        f"## {'8-bit weights, float activations' if asked.weights_only else '8-bit weights and activations'}, {shown}\n"
+    )
     print("Top-1 / agreement with the float network, output SQNR (of the worst output).\n")
-    print("| network (float top-1, samples) | " + " | ".join(f"{r}<br>{t}" for r, t in runs) + " |")
-    print("|---" * (len(runs) + 1) + "|", flush=True)
-    for network in chosen:
-        top1, _, _ = network.measure(network.model)
-        head = (
-            f"{network.name} ({sum(map(len, network.inputs))})"
-            if top1 is None
-            else (f"{network.name} ({top1:.2f}, {sum(map(len, network.inputs))})")
-        )
-        cells = [cell(network, r, t, "float" if weights_only else None) for r, t in runs]
-        print(f"| {head} | " + " | ".join(cells) + " |", flush=True)
+    columns = [f"{r}<br>{t}" for r, t in runs]
+    if asked.hide_batchnorm:
+        columns = [f"{r}<br>{t}<br>{w}" for r, t in HIDDEN for w in ("BatchNorm", "propagated", "generated", "images")]
+    print("| network (float top-1, samples) | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|", flush=True)
+    for network in networks():
+        skipped = asked.short and network.card.task != "classification"
+        if skipped or (asked.networks and not any(n in network.name for n in asked.networks)):
+            continue
+        if asked.hide_batchnorm:
+            cells = hidden(network, asked.images or 64)
+        else:
+            cells = [cell(network, network.model, r, t, options) for r, t in runs]
+        print(f"| {head(network)} | " + " | ".join(cells) + " |", flush=True)
     print()
 
 

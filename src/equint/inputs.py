@@ -10,10 +10,10 @@ import numpy as np
 from .errors import EquintError
 from .fields import aligned
 from .layout import as_layer, layer_coverage
+from .maths.pictures import MEAN as PIXEL_MEAN
+from .maths.pictures import STD as PIXEL_STD
 from .model import Array, Event, Graph, Model, Moments, Name, Range
 
-PIXEL_MEAN, PIXEL_STD = 117.0, 68.0
-"""Mean and standard deviation of natural photographs' pixels, 0 to 255 (ImageNet's, rounded)."""
 LARGEST = 1e12
 """No network's input is larger than this."""
 REACH = 4.0

@@ -151,10 +151,11 @@ def _spreads(
 
     What was measured to reach ±TAIL spreads: light tails count as less than the standard deviation, heavy ones as more.
     """
-    known = model.moments[name].source == "calibration" and name in model.graph.producer
+    measured = ("calibration", "generated")
+    known = model.moments[name].source in measured and name in model.graph.producer
     if not known or name not in model.ranges:
         return m.std * doubt, m.std * doubt
-    below = before if before in model.ranges and model.moments[before].source == "calibration" else name
+    below = before if before in model.ranges and model.moments[before].source in measured else name
     hi, lo = model.ranges[name].hi, model.ranges[below].lo
     up, down = (np.clip(reach / TAIL, LIGHT * m.std, HEAVY * m.std) for reach in (hi - m.mean, m.mean - lo))
     held = hi >= cap * (1 - 1e-6)  # the activation cut it off, and nothing tells how far it would have gone

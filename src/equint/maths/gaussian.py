@@ -103,21 +103,26 @@ def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> 
             other = _miss(other_mu, other_log, low, high, target)
             better = np.abs(other).max(0) < np.abs(miss).max(0)
         mu, log, miss = np.where(better, other_mu, mu), np.where(better, other_log, log), np.where(better, other, miss)
+    centre = np.where(np.isfinite(low), np.where(np.isfinite(high), (low + high) / 2, low), np.where(np.isfinite(high), high, target))
+    at = (mu - centre) / np.exp(log)
+
+    def missed(at: Array, log: Array) -> Array:
+        return _miss(centre + at * np.exp(log), log, low, high, target)
+
     for _ in range(40):
         if np.abs(miss).max(initial=0.0) < 1e-9:
             break
-        tiny = 1e-6 * np.exp(log)
-        by_mu = (_miss(mu + tiny, log, low, high, target) - miss) / tiny
-        by_log = (_miss(mu, log + 1e-6, low, high, target) - miss) / 1e-6
-        det = by_mu[0] * by_log[1] - by_mu[1] * by_log[0]
+        by_at, by_log = ((missed(at + e, log + f) - miss) / 1e-6 for e, f in ((1e-6, 0), (0, 1e-6)))
+        det = by_at[0] * by_log[1] - by_at[1] * by_log[0]
         det = np.where(np.abs(det) < 1e-12, 1e-12, det)
-        step_mu = np.clip((miss[0] * by_log[1] - miss[1] * by_log[0]) / det, -np.exp(log), np.exp(log))
-        step_log = np.clip((by_mu[0] * miss[1] - by_mu[1] * miss[0]) / det, -0.5, 0.5)
+        step_at = np.clip((miss[0] * by_log[1] - miss[1] * by_log[0]) / det, -1, 1)
+        step_log = np.clip((by_at[0] * miss[1] - by_at[1] * miss[0]) / det, -0.5, 0.5)
         for part in (1.0, 0.5, 0.1):
-            new_mu, new_log = mu - part * step_mu, np.clip(log - part * step_log, -1.0, 20.0)
-            new = _miss(new_mu, new_log, low, high, target)
+            new_at, new_log = at - part * step_at, np.clip(log - part * step_log, -1.0, 20.0)
+            new = missed(new_at, new_log)
             better = np.abs(new).max(0) < np.abs(miss).max(0)
-            mu, log, miss = np.where(better, new_mu, mu), np.where(better, new_log, log), np.where(better, new, miss)
+            at, log, miss = np.where(better, new_at, at), np.where(better, new_log, log), np.where(better, new, miss)
+    mu = centre + at * np.exp(log)
     return np.where(flat, mean, unit * mu), np.where(flat, std, unit * np.exp(log))
 
 

@@ -41,9 +41,9 @@ def histogram_percentile(edges: Array, counts: Array, percent: float) -> tuple[f
 def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
     """The range whose grid of `spec` makes the least mean squared error on a histogram.
 
-    Every bin counts as its centre, with the variance of values spread over the bin. Ends are searched on a
-    logarithmic scale, one side at a time, until neither moves; the extremes themselves are candidates, so the
-    result is never worse than min-max.
+    Every bin counts as its centre, which is meant for grids coarser than the bins. Ends are searched on a
+    logarithmic scale, one side at a time, finer and finer; the extremes themselves are where the search starts, so
+    that the result is never worse than min-max.
 
     Example:
         >>> values = np.random.default_rng(0).laplace(size=100_000)

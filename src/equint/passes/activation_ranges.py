@@ -44,7 +44,7 @@ class ActivationRanges:
         ranges = reach(model.graph, widened, model.ranges, self.n)
         sources = sorted({m.source for m in moments.values()})
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
-        if not {"batchnorm", "calibration"} & set(sources):
+        if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event("activation ranges from moments", "", facts, "activation_ranges", warning="why" in facts)
         return replace(model, moments=moments, ranges=ranges).noted(event)

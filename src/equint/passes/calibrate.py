@@ -1,26 +1,36 @@
-"""Moments and ranges of all tensors as measured on images."""
+"""Moments and ranges of all tensors as measured on images: the user's, or where nothing else tells, generated ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from ..errors import EquintError
-from ..images import Images
+from ..images import BATCH, Images
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
-from ..model import Event, Graph, Model, Moments, Name, QSpec, Range
+from ..maths.pictures import MEAN, STD, pictures
+from ..model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
 from ..moments import propagate
 from ..operators import clip_bounds
 from ..placement import is_activation, place
 from ..statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, require
+from .activation_ranges import leads_to_layer
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
+StandIn = Literal["auto", "generated", "propagated"]
+
+PICTURES = 128
+"""How many pictures are generated."""
+MARGIN = 1.3
+"""Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
+LEAST, USUAL = 24, 128
+"""Least height and width of what is taken for a picture; those of pictures whose size is free."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,15 @@ class Calibrate:
     - `n-sigma`: mean ± n·std per channel.
 
     What stands between a layer and its ReLU or clip is never stored: its moments are those that BatchNorm knows, else
-    those of the Gaussian that the activation turns into what was measured. Without images nothing is done.
+    those of the Gaussian that the activation turns into what was measured.
+
+    Without images, a network that knows its BatchNorms is left to them. One that does not is shown generated pictures,
+    if its input has the shape of pictures: tensors are taken to reach MARGIN times further than there, and the
+    results of the network, which such pictures do not excite, as far as their moments say.
 
     Attributes:
+        stand_in: where there are neither images nor BatchNorms: show `generated` pictures, leave all to what is
+            `propagated` from the input, or choose by the shape of the input.
         images: what to show the network; statistics: what was measured before, in its place.
         activation: the grid that `mse` is for.
         progress: called with the number of images done, and 0: nobody knows how many there are.
@@ -59,6 +75,7 @@ class Calibrate:
     rule: Rule = "min-max"
     percent: float = 1.0
     n: float = 6.0
+    stand_in: StandIn = "auto"
     images: Images | None = None
     statistics: Statistics | None = None
     activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
@@ -69,33 +86,65 @@ class Calibrate:
         require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
-        found = self.statistics
-        if found is None:
-            if self.images is None:
-                return model.noted(Event("not calibrated", "", {"why": "no images given"}, "calibrate"))
+        found, shown, imagined = self.statistics, self.images, False
+        if found is None and shown is None:
+            shown, why = self._stand_in(model)
+            if shown is None:
+                return model.noted(Event("not calibrated", "", {"why": why}, "calibrate"))
+            imagined = True
+        if found is None and shown is not None:
             from ..runtime.calibrate import collect
 
-            counted = self.rule in ("percentile", "mse")
-            told = self.progress
+            counted, told = self.rule in ("percentile", "mse") and not imagined, self.progress
             tell = None if told is None else lambda done: told(done, 0)
-            found = collect(model.graph, self.images, histograms=counted, progress=tell)
-        return self._applied(model, found)
+            found = collect(model.graph, shown, histograms=counted, progress=tell)
+        assert found is not None
+        return self._imagined(model, found) if imagined else self._applied(model, found)
 
-    def _applied(self, model: Model, found: Statistics) -> Model:
+    def _stand_in(self, model: Model) -> tuple[Images | None, str]:
+        """Generated pictures, or why none are shown."""
+        if any(m.source == "batchnorm" for m in model.moments.values()):
+            return None, "no images given; BatchNorm tells means and spreads"
+        if self.stand_in == "propagated":
+            return None, "no images given; means and spreads are propagated from the input"
+        floats = [n for n in model.graph.inputs if model.graph.is_float(n)]
+        shape = model.graph.shapes.get(floats[0]) if len(model.graph.inputs) == len(floats) == 1 else None
+        if shape is None or len(shape) != 4 or shape[1] not in (1, 3) or floats[0] not in model.moments:
+            return None, "no images given, and the input is no picture"
+        height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
+        if min(height, width) < LEAST and self.stand_in == "auto":
+            return None, "no images given, and the input is too small for a picture"
+        return generated(model, floats[0], height, width, int(shape[1])), ""
+
+    def _imagined(self, model: Model, found: Statistics) -> Model:
+        """What was seen on generated pictures."""
+        seen = replace(self, rule="min-max")._applied(model, found, "generated")
+        further = {
+            n: Range(MARGIN * r.lo, MARGIN * r.hi)
+            for n, r in seen.ranges.items()
+            if n not in model.graph.inputs and leads_to_layer(model.graph, n)
+        }
+        return replace(seen, ranges={**model.ranges, **further})
+
+    def _applied(self, model: Model, found: Statistics, source: Source = "calibration") -> Model:
         graph = model.graph
         table = {name: t for name, t in found.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
             shape = graph.shapes.get(name)
             if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
                 raise EquintError(f"statistics of tensor {name} are of another network; calibrate this one")
-        moments = {**model.moments, **{name: t.moments for name, t in table.items()}}
+        measured = {name: replace(t.moments, source=source) for name, t in table.items()}
+        given = [n for n in graph.inputs if n in model.moments and model.moments[n].source == "given"]
+        if source == "generated":
+            given = list(graph.inputs)
+        moments = {**model.moments, **measured, **{n: model.moments[n] for n in given}}
         ranges = {name: self._range(name, t) for name, t in table.items()}
-        for name in graph.inputs:  # a card knows better than a few images how far an input reaches
-            if name in model.moments and model.moments[name].source == "given":
-                ranges[name] = model.ranges[name]
+        for name in given:  # a card knows better than a few images how far an input reaches
+            ranges[name] = model.ranges[name]
         moments |= _before_activations(graph, moments)
         facts = {"images": found.images, "tensors": len(table), "ranges": self.rule}
-        event = Event("measured moments and ranges", "", facts, "calibrate")
+        what = "on images" if source == "calibration" else "on generated pictures, there being no BatchNorm"
+        event = Event(f"measured moments and ranges {what}", "", facts, "calibrate", warning=source == "generated")
         return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:
@@ -117,6 +166,27 @@ class Calibrate:
         return Range(t.field(low), t.field(np.maximum(low, high)))
 
 
+def generated(model: Model, name: Name, height: int, width: int, channels: int) -> Images:
+    """Pictures as the network's input `name` wants them, by its mean, spread and range.
+
+    Example:
+        >>> from equint.inputs import describe_range
+        >>> from equint.layout import tiny_graph
+        >>> shown = generated(describe_range(Model(tiny_graph()), 0, 1), "x", 32, 32, 3)
+        >>> batch = next(iter(shown))
+        >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)
+        ((8, 3, 32, 32), True)
+    """
+    m, r = model.moments[name], model.ranges[name]
+
+    def batches() -> Iterator[Array]:
+        for seed in range(PICTURES // BATCH):
+            pixels = pictures(BATCH, height, width, channels, seed)
+            yield np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
+
+    return Images(batches, "generated pictures")
+
+
 def _counted(name: Name, t: TensorStatistics) -> Histogram:
     if t.values is None:
         raise EquintError(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
@@ -133,9 +203,9 @@ def _before_activations(graph: Graph, found: dict[Name, Moments]) -> dict[Name, 
         lo, hi = clip_bounds(graph, node)
         if (before is not None and before.source == "batchnorm") or after is None or lo is None or hi is None:
             continue
-        if after.source != "calibration":
+        if after.source not in ("calibration", "generated"):
             continue
         shape = np.broadcast_shapes(after.mean.shape, lo.shape, hi.shape)
         mean, std = (np.broadcast_to(a, shape) for a in (after.mean, after.std))
-        inferred[node.inputs[0]] = Moments(*unclipped(mean, std, lo, hi), "calibration")
+        inferred[node.inputs[0]] = Moments(*unclipped(mean, std, lo, hi), after.source)
     return inferred
