@@ -1,6 +1,8 @@
 """Every built-in recipe on every real network: float top-1, agreement and output SQNR, as a Markdown table.
 
-    EQUINT_REAL=folder python benchmarks/accuracy.py [--weights-only] [--short] [--images N] [--hide-batchnorm] [network ...]
+    EQUINT_REAL=folder python benchmarks/accuracy.py [options] [network ...]
+
+Options: --weights-only, --short, --images N, --hide-batchnorm; networks by a part of their names.
 
 8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
 the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
