@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from .errors import EquintError
 
 if TYPE_CHECKING:
-    from .api import Result, calibrate, explain, load, quantize
+    from .api import Result, calibrate, explain, from_torch, load, quantize, sqnr
 
 __version__ = "0.1.0"
-__all__ = ["EquintError", "Result", "__version__", "calibrate", "explain", "load", "quantize"]
+__all__ = ["EquintError", "Result", "__version__", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
-    if name in ("Result", "calibrate", "explain", "load", "quantize"):
+    if name in ("Result", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"):
         from . import api
 
         return getattr(api, name)

@@ -67,6 +67,16 @@ class Result:
 
         save_proto(self.proto, path)
 
+    def to_torch(self) -> Any:
+        """The quantized network as a torch module with straight-through gradients, for checking.
+
+        Raises:
+            EquintError: torch is missing (extra equint[torch]), or cannot run an operator.
+        """
+        from .frontends.torch import to_torch
+
+        return to_torch(self.model)
+
     @property
     def warnings(self) -> tuple[Event, ...]:
         """What a user should know before trusting the result."""
@@ -101,8 +111,27 @@ def load(source: str | os.PathLike[str] | ModelProto) -> Model:
     return read(source)
 
 
+def from_torch(module: Any, example_inputs: Any) -> Model:
+    """A torch module as a network whose BatchNorms, and so its moments, are kept.
+
+    Args:
+        module: a `torch.nn.Module`; traced on a copy, in inference mode, on the CPU.
+        example_inputs: a tensor, or a tuple of them: their shapes matter.
+
+    Raises:
+        EquintError: torch is missing (extra equint[torch]), or the module cannot be exported: it says why.
+
+    Example:
+        >>> from_torch(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8)).graph.outputs  # doctest: +SKIP
+        ('output',)
+    """
+    from .frontends.torch import from_torch as traced
+
+    return load(traced(module, example_inputs))
+
+
 def quantize(
-    source: Model | str | os.PathLike[str] | ModelProto,
+    source: Any,
     recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
     target: str | Target | None = None,
     *,
@@ -111,12 +140,13 @@ def quantize(
     input: Input = None,
     data: Any = None,
     images: int | None = None,
+    example_inputs: Any = None,
     progress: Progress | None = None,
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
 
     Args:
-        source: a model from `load`, a path, or an ONNX model.
+        source: a model from `load`, a path, an ONNX model, or a torch module (with `example_inputs`).
         recipe: name of a built-in recipe, a TOML file, or a `Recipe`; the target's best if left out.
         target: what the hardware accepts; the recipe's own if left out, per-channel if both are.
         weight_bits, activation_bits: 2 to 16; activations may also stay "float".
@@ -126,6 +156,7 @@ def quantize(
             file or folder, prepared as the card given as `input` says; or `Statistics` measured before. Left out, no
             data are used.
         images: use only the first so many samples; without `data`, those that the card names for calibration.
+        example_inputs: a tensor, or a tuple of them, that a torch module runs on.
         progress: called before each pass, and within long ones.
 
     Raises:
@@ -138,6 +169,10 @@ def quantize(
     """
     start = perf_counter()
     chosen, hardware = _choose(recipe, target)
+    if example_inputs is not None or hasattr(source, "named_parameters"):
+        if example_inputs is None:
+            raise EquintError("a torch module needs example_inputs: a tensor, or a tuple of them, that it runs on")
+        source = from_torch(source, example_inputs)
     original = source if isinstance(source, Model) else load(source)
     given = looked_at(original, data, input, images)
     passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits, given)
@@ -212,9 +247,7 @@ def explain(
     bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits, "data": given}
     passes = recipes.resolve(chosen, hardware, **bits)
     original = described(original, input)
-    clips = Relu6("channel_clip" if hardware.channel_clip else "keep")
-    shown = Calibrate(images=given.images, statistics=given.statistics) if given else Calibrate()
-    reference = ActivationRanges()(shown(clips(FoldBatchnorm()(original))))
+    reference = _reference(original, hardware, given)
     plain = next((p for p in passes if isinstance(p, Quantize)), None)
     if plain is None or not plain(reference).qparams:
         raise EquintError("nothing to explain: neither the recipe nor the network leaves anything to quantize")
@@ -299,6 +332,13 @@ def calibrate(
     return collect(graph, given.images, histograms=histograms, resume=resume, progress=progress)
 
 
+def _reference(original: Model, hardware: Target, given: recipes.Data | None) -> Model:
+    """The float network with its BatchNorms folded, and moments and ranges of every tensor."""
+    clips = Relu6("channel_clip" if hardware.channel_clip else "keep")
+    shown = Calibrate(images=given.images, statistics=given.statistics) if given else Calibrate()
+    return ActivationRanges()(shown(clips(FoldBatchnorm()(original))))
+
+
 def described(model: Model, given: Input) -> Model:
     """The model with what is known of its input.
 
@@ -320,3 +360,45 @@ def described(model: Model, given: Input) -> Model:
             raise EquintError(f"input range {list(given)}: give the lowest and the highest value")
         return inputs.describe_range(model, float(given[0]), float(given[1]))
     return inputs.infer_input(model)
+
+
+def sqnr(
+    source: Model | str | os.PathLike[str] | ModelProto,
+    target: str | Target | None = None,
+    *,
+    input: Input = None,
+    data: Any = None,
+    images: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
+
+    Predicted from moments; with images also measured on them, and moments and ranges are theirs. How far each layer's
+    weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
+
+    Args:
+        target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
+
+    Returns:
+        What `equint.analysis.sqnr.sqnr` says (target, images, methods), and warnings about the input.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> found = sqnr(model_path(), "per-tensor", input=(0, 1))
+        >>> found["methods"]["none"]["layers"][0]["predicted"]["weights"] > 30
+        True
+    """
+    from .analysis.sqnr import sqnr as analyse
+
+    hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
+    original = source if isinstance(source, Model) else load(source)
+    given = looked_at(original, data, input, images)
+    original = described(original, input)
+    reference = _reference(original, hardware, given)
+    found = analyse(reference, hardware, given.images if given else None, progress)
+    if not found["methods"]["none"]["layers"]:
+        raise EquintError("nothing to analyse: the network has no convolution or matrix product with constant weights")
+    return {**found, "warnings": [str(e) for e in original.log if e.warning]}

@@ -335,6 +335,45 @@ def demo(as_json: AsJson = False) -> None:
     _console().print(table)
 
 
+@app.command()
+def sqnr(
+    model: ModelFile,
+    target: TargetName = None,
+    card: CardFile = None,
+    input_range: InputRange = None,
+    mean: Mean = None,
+    std: Std = None,
+    data: DataPath = None,
+    images: ImageCount = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it all: .png or .svg; needs the extra equint[plot].")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each layer's own noise, predicted and measured on images, before and after each kind of equalization."""
+    from . import api
+    from .report import layer_sqnr as report
+
+    if plot is not None:
+        report.check_plot(plot)
+        _check_output(plot, model)
+    given = _input(card, input_range, mean, std)
+    with _progress(not as_json) as step:
+        found = api.sqnr(model, target, input=given, data=data, images=images, progress=step)
+    if plot is not None:
+        report.plot(found, plot, model.stem)
+    if as_json:
+        return _print_json(found)
+    for title, columns, rows in report.tables(found):
+        table = _table(title, *columns)
+        for row in rows:
+            table.add_row(*row)
+        _console().print(table)
+    for line in (*report.notes(found), *([f"wrote {plot}"] if plot else [])):
+        print(line)
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an `EquintError` becomes one line and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

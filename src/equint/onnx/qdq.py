@@ -24,6 +24,9 @@ from ..operators import clip_bounds
 from ..placement import is_activation, place
 from .writer import to_proto
 
+WIDE = 21
+"""The first opset whose quantizers take 16 bits."""
+
 
 def export(model: Model) -> ModelProto:
     """The quantized model as ONNX.
@@ -41,15 +44,24 @@ def export(model: Model) -> ModelProto:
         >>> [n.op_type for n in export(model).graph.node]
         ['DequantizeLinear', 'Conv']
     """
-    graph = _Exporter(model).graph()
-    opset = 21 if any(q.bits > 8 for q in model.qparams.values()) else graph.opset
-    proto = to_proto(graph)
-    if opset > graph.opset:
-        proto = _at_opset(model, opset)
+    proto = to_proto(qdq_graph(model))
     helper.set_model_props(proto, {"equint.views": _packed_views(model.views)})
     if proto.ByteSize() < 1 << 31 and all(o.type.tensor_type.HasField("shape") for o in proto.graph.output):
         checker.check_model(proto, full_check=True)
     return proto
+
+
+def qdq_graph(model: Model) -> Graph:
+    """The quantized model as a graph: what `export` writes.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> from equint.passes.quantize import Quantize
+        >>> [n.op for n in qdq_graph(Quantize(activation=None)(Model(tiny_graph()))).nodes]
+        ['DequantizeLinear', 'Conv']
+    """
+    wide = any(q.bits > 8 for q in model.qparams.values())
+    return _Exporter(_at_opset(model, WIDE) if wide and model.graph.opset < WIDE else model).graph()
 
 
 def views_of(proto: ModelProto) -> dict[Name, View]:
@@ -87,15 +99,15 @@ def _packed_views(views: Mapping[Name, View]) -> str:
     return json.dumps({"arrays": [base64.b64encode(a).decode() for a in index], "views": table})
 
 
-def _at_opset(model: Model, opset: int) -> ModelProto:
+def _at_opset(model: Model, opset: int) -> Model:
     """Convert the float network first: the converter does not know quantizers of every width."""
     from onnx import version_converter
 
     from .reader import _decode
 
     proto = version_converter.convert_version(to_proto(model.graph), opset)
-    graph = replace(_decode(proto, "model"), shapes=model.graph.shapes, dtypes=model.graph.dtypes)
-    return to_proto(_Exporter(replace(model, graph=graph)).graph())
+    graph = _decode(proto, "model")
+    return replace(model, graph=replace(graph, shapes=model.graph.shapes, dtypes=model.graph.dtypes))
 
 
 class _Exporter:

@@ -46,8 +46,8 @@ class Calibrate:
     - `mse`: the ends whose grid makes the least mean squared error.
     - `n-sigma`: mean ± n·std per channel.
 
-    What stands between a layer and its ReLU or clip is never stored: its moments are those that BatchNorm knows, else
-    those of the Gaussian that the activation turns into what was measured.
+    What stands between a layer and its ReLU or clip is never stored: its moments are those of the Gaussian that the
+    activation turns into what was measured, which serves better than what BatchNorm knows (docs/calibration.md).
 
     Without images, a network that knows its BatchNorms is left to them. One that does not is shown generated pictures,
     if its input has the shape of pictures: tensors are taken to reach MARGIN times further than there, and the
@@ -135,9 +135,10 @@ class Calibrate:
                 raise EquintError(f"statistics of tensor {name} are of another network; calibrate this one")
         measured = {name: replace(t.moments, source=source) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].source == "given"]
-        if source == "generated":
+        if source == "generated":  # pictures were made to fit what is known of the input
             given = list(graph.inputs)
-        moments = {**model.moments, **measured, **{n: model.moments[n] for n in given}}
+        kept = {n: model.moments[n] for n in given if source == "generated"}
+        moments = {**model.moments, **measured, **kept}
         ranges = {name: self._range(name, t) for name, t in table.items()}
         for name in given:  # a card knows better than a few images how far an input reaches
             ranges[name] = model.ranges[name]
@@ -199,11 +200,9 @@ def _before_activations(graph: Graph, found: dict[Name, Moments]) -> dict[Name, 
     for node in reversed(graph.nodes):
         if not is_activation(graph, node) or node.inputs[0] not in merged:
             continue
-        before, after = found.get(node.inputs[0]), inferred.get(node.outputs[0]) or found.get(node.outputs[0])
+        after = inferred.get(node.outputs[0]) or found.get(node.outputs[0])
         lo, hi = clip_bounds(graph, node)
-        if (before is not None and before.source == "batchnorm") or after is None or lo is None or hi is None:
-            continue
-        if after.source not in ("calibration", "generated"):
+        if after is None or after.source not in ("calibration", "generated") or lo is None or hi is None:
             continue
         shape = np.broadcast_shapes(after.mean.shape, lo.shape, hi.shape)
         mean, std = (np.broadcast_to(a, shape) for a in (after.mean, after.std))

@@ -1,0 +1,1 @@
+"""Networks of other libraries, brought to ONNX; and back."""

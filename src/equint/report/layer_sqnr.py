@@ -1,0 +1,241 @@
+"""What `equint sqnr` found: rows for people, and figures like 4, 5 and 6 of Meller et al. (2019)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EquintError
+from ..files import drafted
+from .explanation import Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PARTS = ("weights", "activations", "both")
+FORMATS = (".png", ".svg")
+"""What figures can be written as."""
+_STYLES = {
+    "none": ("no equalization", "#7f7f7f"),
+    "one-step": ("one-step", "#2f6db3"),
+    "two-step": ("two-step", "#d2691e"),
+    "optimal": ("optimal", "#2a8f4f"),
+}
+
+
+def overview(found: Mapping[str, Any]) -> Shown:
+    """Medians over the layers, a row for each kind of equalization.
+
+    Example:
+        >>> row = {"predicted": {"weights": 40.0}, "measured": None, "equalization": {}}
+        >>> overview({"images": 0, "methods": {"none": {"layers": [row]}}})[2]
+        [('none', '40.0', '–', '–', '–', '–')]
+    """
+    side = "measured" if found["images"] else "predicted"
+    rows: list[tuple[str, ...]] = []
+    for name, method in found["methods"].items():
+        noise = ([_value(row, side, part) for row in method["layers"]] for part in PARTS)
+        left = ([_left(row, part) for row in method["layers"]] for part in PARTS[:2])
+        rows.append((name, *(_db(_median(values)) for values in (*noise, *left))))
+    columns = ("equalization", *_right(PARTS), *_right([f"{part}, left to gain" for part in PARTS[:2]]))
+    return f"median over the layers, {side} SQNR at each layer's own output, dB", columns, rows
+
+
+def layers(found: Mapping[str, Any], side: str) -> Shown:
+    """Every layer's SQNR, for each kind of equalization.
+
+    Args:
+        side: "measured" or "predicted".
+    """
+    cells = _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
+    source = f"measured on {found['images']} images" if side == "measured" else "predicted"
+    title = f"SQNR at each layer's own output, {source}, dB: {' → '.join(found['methods'])}"
+    return title, ("layer", *_right(PARTS)), cells
+
+
+def distances(found: Mapping[str, Any]) -> Shown:
+    """What optimal equalization of each layer's weights, or of its input, could still gain.
+
+    Below zero where `optimal` cuts off what optimal equalization keeps.
+    """
+    title = f"left to gain by optimal equalization of each layer alone, dB: {' → '.join(found['methods'])}"
+    return title, ("layer", *_right(PARTS[:2])), _by_layer(found, _left, PARTS[:2])
+
+
+def agreements(found: Mapping[str, Any]) -> Shown:
+    """How well the layers' predicted and measured SQNRs agree: correlation, and root mean square of the difference."""
+    kinds = ("weights", "rounding", "activations", "both")
+    names = ("weights", "rounded activations", "activations", "both")
+    rows: list[tuple[str, ...]] = []
+    for name, method in found["methods"].items():
+        told = [method["agreement"].get(kind) for kind in kinds]
+        rows.append((name, *("–" if t is None else f"{t['correlation']:.3f}, {t['rms']:.1f} dB" for t in told)))
+    return "predicted against measured: correlation, root mean square error", ("equalization", *_right(names)), rows
+
+
+def tables(found: Mapping[str, Any]) -> list[Shown]:
+    """Everything, what matters most last: on a terminal it stays in sight."""
+    if not found["images"]:
+        return [layers(found, "predicted"), distances(found), overview(found)]
+    return [layers(found, "measured"), layers(found, "predicted"), distances(found), agreements(found), overview(found)]
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of the numbers.
+
+    Example:
+        >>> notes({"images": 0, "warnings": []})
+        ['nothing was measured: give --data, or --images with a card that names calibration data']
+    """
+    told = ["nothing was measured: give --data, or --images with a card that names calibration data"]
+    if found["images"]:
+        told = ["ranges come from the same images: predicted clips are those of images not seen yet"]
+    return [*told, *(f"! {warning}" for warning in found["warnings"])]
+
+
+def check_plot(path: str | os.PathLike[str]) -> None:
+    """Refuse a figure that could not be drawn, before the work.
+
+    Raises:
+        EquintError: matplotlib is missing, or the name ends otherwise than .png or .svg.
+
+    Example:
+        >>> check_plot("sqnr.txt")
+        Traceback (most recent call last):
+        equint.errors.EquintError: sqnr.txt: figures are .png or .svg files; choose another name
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise EquintError(f"{os.fspath(path)}: figures are {' or '.join(FORMATS)} files; choose another name")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise EquintError("plotting needs the extra equint[plot]: pip install 'equint[plot]'") from error
+
+
+def plot(found: Mapping[str, Any], path: str | os.PathLike[str], network: str = "") -> None:
+    """Draw the layers of `equint.sqnr`: predicted against measured, distance to optimal equalization, all methods.
+
+    The rows are figures 4, 5 and 6 of Meller et al. (2019), weights on the left and activations on the right. The bound
+    drawn is that of the network as it was. Without measurement the first row is left out.
+
+    Args:
+        path: a .png or .svg file, which appears whole or not at all.
+        network: its name, for the title.
+
+    Raises:
+        EquintError: as `check_plot`, and where the file cannot be written.
+    """
+    check_plot(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows = ([_compared] if found["images"] else []) + [_distance, _methods]
+    settings: Any = {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.grid": True,
+        "grid.color": "#e4e4e4",
+        "svg.hashsalt": "equint",
+    }
+    with matplotlib.rc_context(settings), drafted(path) as (draft, _):
+        figure = Figure(figsize=(10, 3.6 * len(rows) + 0.5), dpi=150, layout="constrained")
+        seen = f"{found['images']} images" if found["images"] else "predicted without images"
+        figure.suptitle(", ".join(p for p in (network, f"target {found['target']}", seen) if p), weight="bold")
+        for axes, draw in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+            for one, part in zip(axes, PARTS[:2], strict=True):
+                draw(one, found, part)
+                one.xaxis.get_major_locator().set_params(integer=True)
+                one.legend(fontsize=8, framealpha=0.85)
+                one.spines[["top", "right"]].set_visible(False)
+        figure.savefig(draft, metadata={"Date": None} if draft.suffix.lower() == ".svg" else None)
+
+
+def _compared(axes: Axes, found: Mapping[str, Any], part: str) -> None:
+    """Figure 4: a layer's predicted SQNR as a line, the measured as points. Activations: what rounding alone makes."""
+    kind = {"activations": "rounding"}.get(part, part)
+    for name in ("none", "optimal"):
+        rows = found["methods"][name]["layers"]
+        pairs = [(_value(row, "predicted", kind), _value(row, "measured", kind)) for row in rows]
+        known = sorted(((p, m) for p, m in pairs if p is not None and m is not None), reverse=True)
+        label, colour = _STYLES[name]
+        places = range(1, len(known) + 1)
+        axes.plot(places, [p for p, _ in known], color=colour, label=f"{label}, predicted")
+        axes.plot(places, [m for _, m in known], "o", color=colour, markersize=3.5, label=f"{label}, measured")
+    noise = {"weights": "rounded weights", "activations": "rounded input"}[part]
+    axes.set_title(f"Predicted and measured noise of {noise}")
+    axes.set_xlabel("layers, sorted by predicted SQNR")
+    axes.set_ylabel("SQNR at the layer's output, dB")
+
+
+def _distance(axes: Axes, found: Mapping[str, Any], part: str) -> None:
+    """Figure 5: what the channels reach on one grid, and the bound where each of them fills it."""
+    plain = [row["equalization"][part] for row in found["methods"]["none"]["layers"]]
+    first = {row["input"]: k for k, row in reversed(list(enumerate(found["methods"]["none"]["layers"])))}
+    once = range(len(plain)) if part == "weights" else sorted(first.values())
+    order = sorted((k for k in once if plain[k]["reached"] is not None), key=lambda k: -plain[k]["reached"])
+    axes.plot(_places(order), [plain[k]["bound"] for k in order], "--", color="black", label="optimal equalization")
+    for name, method in found["methods"].items():
+        reached = [method["layers"][k]["equalization"][part]["reached"] for k in order]
+        _line(axes, name, _places(order), reached)
+    tensor, letter = {"weights": ("weights", "W"), "activations": ("layer inputs", "X")}[part]
+    axes.set_title(f"Distance to optimal equalization of {tensor}")
+    axes.set_xlabel(f"{tensor}, sorted by SQNR without equalization")
+    axes.set_ylabel(f"Σ{letter}² / ΣΔ{letter}² with uniform noise, dB")
+
+
+def _methods(axes: Axes, found: Mapping[str, Any], part: str) -> None:
+    """Figure 6: every layer's SQNR before and after each kind of equalization."""
+    side = "measured" if found["images"] else "predicted"
+    plain = [_value(row, side, part) for row in found["methods"]["none"]["layers"]]
+    known = sorted(((v, k) for k, v in enumerate(plain) if v is not None), reverse=True)
+    for name, method in found["methods"].items():
+        _line(axes, name, _places(known), [_value(method["layers"][k], side, part) for _, k in known])
+    noise = {"weights": "weights", "activations": "the input"}[part]
+    axes.set_title(f"{side.capitalize()} noise of {noise}, before and after equalization")
+    axes.set_xlabel("layers, sorted by SQNR without equalization")
+    axes.set_ylabel("SQNR at the layer's output, dB")
+
+
+def _line(axes: Axes, name: str, places: Sequence[int], values: Sequence[float | None]) -> None:
+    label, colour = _STYLES[name]
+    shown = [float("nan") if v is None else v for v in values]
+    axes.plot(places, shown, "o-", color=colour, markersize=2.5, linewidth=1.3, label=label)
+
+
+def _places(rows: Sequence[object]) -> range:
+    return range(1, len(rows) + 1)
+
+
+def _by_layer(found: Mapping[str, Any], value: Any, parts: Sequence[str]) -> list[tuple[str, ...]]:
+    """A row for each layer: for each part its values under all methods, one after the other."""
+    tables = [method["layers"] for method in found["methods"].values()]
+    return [
+        (rows[0]["name"], *(" → ".join(_db(value(row, part)) for row in rows) for part in parts))
+        for rows in zip(*tables, strict=True)
+    ]
+
+
+def _value(row: Mapping[str, Any], side: str, part: str) -> float | None:
+    found: float | None = (row[side] or {}).get(part)
+    return found
+
+
+def _left(row: Mapping[str, Any], part: str) -> float | None:
+    ends = row["equalization"].get(part)
+    return None if ends is None or ends["reached"] is None else float(ends["bound"] - ends["reached"])
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return median(known) if known else None
+
+
+def _right(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f">{name}" for name in names)
+
+
+def _db(value: float | None) -> str:
+    return "–" if value is None else f"{round(value, 1) + 0.0:.1f}"  # no −0.0

@@ -1,0 +1,228 @@
+"""Noise of every layer alone, measured on images: what its rounded weights and its rounded input do to its output.
+
+The float network feeds every layer. Beside it stand copies with quantized weights, with a quantized input and with
+both; all are subtracted, squared and summed inside onnxruntime, so that only scalars come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+
+from ..errors import EquintError
+from ..fields import channel_means
+from ..images import Images, length, split
+from ..layout import Layer, layers
+from ..maths.affine import fake_quantize
+from ..model import Array, Graph, Model, Name, Node
+from ..onnx.writer import to_proto
+from ..placement import GRID_KEEPERS
+from .session import Session
+
+BATCH = 4
+"""Images that go through the network at once: more cost memory and save no time."""
+
+
+@dataclass(frozen=True)
+class LayerPower:
+    """Sums of squares over a layer's output, before its activation, in the float network's units.
+
+    Attributes:
+        signal: Σ y².
+        weights, activations, both: Σ (ŷ − y)² where only the weights, only the input, or both are quantized; None
+            where there is nothing of the kind.
+        rounding, clips: the same where the input is only rounded, on a grid without ends, or only cut off.
+    """
+
+    signal: float
+    weights: float | None = None
+    activations: float | None = None
+    both: float | None = None
+    rounding: float | None = None
+    clips: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured: the number of images, and the powers by the name of each layer's output."""
+
+    images: int
+    layers: Mapping[Name, LayerPower]
+
+
+def measure(
+    reference: Model,
+    quantized: Model,
+    images: Images,
+    *,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """Signal and noise of every layer whose weights or input are quantized (Meller et al. 2019, section 5.1).
+
+    Each layer reads what the float network puts out: noise of the layers before does not count. Grids are executed
+    as QuantizeLinear and DequantizeLinear would, as float arithmetic of any width; what a clip with a moved bound
+    lets pass, or cuts off, counts as noise of the input. A corrected bias counts with the weights; rounding of
+    biases does not count. Memory does not grow with the number of images.
+
+    Args:
+        reference: the float network.
+        quantized: the same network with grids; its channels may be rescaled and its clips moved.
+        batch: most images that go through the network at once.
+        progress: called with the number of images done.
+
+    Raises:
+        EquintError: no images, images of a wrong shape, values that are not finite, tensors that were shifted.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> from equint.model import QParams
+        >>> grid = QParams(np.float32(0.75), np.int32(0))
+        >>> model = Model(tiny_graph())
+        >>> images = Images.of(np.ones((3, 4, 4, 4), np.float32))
+        >>> found = measure(model, Model(tiny_graph(), qparams={"w": grid}), images).layers["y"]
+        >>> found.weights / found.signal, found.activations
+        (0.0625, None)
+    """
+    shifted = next((name for name, view in quantized.views.items() if np.any(view.offset)), None)
+    if shifted is not None:
+        raise EquintError(f"tensor {shifted} was shifted; the noise of layers is measured before biases are absorbed")
+    probes = _Probes(reference.graph, quantized)
+    own = {layer.y: layer for layer in layers(quantized.graph)}
+    table = {la.y: probes.layer(la, own[la.y]) for la in layers(reference.graph) if la.y in own}
+    table = {name: wanted for name, wanted in table.items() if len(wanted) > 1}
+    outputs = [o for wanted in table.values() for o in wanted.values()]
+    if not outputs:
+        return Measured(0, {})
+    session = Session(to_proto(probes.graph(outputs)), optimized=True, lean=True)
+    sums, seen = dict.fromkeys(outputs, 0.0), 0
+    for feed in split(images, batch):
+        for name, value in session.run(feed).items():
+            sums[name] += float(np.sum(value, dtype=np.float64))
+        seen += length(feed)
+        if progress is not None:
+            progress(seen)
+    return Measured(seen, {y: _power(y, {kind: sums[o] for kind, o in wanted.items()}) for y, wanted in table.items()})
+
+
+def _power(name: Name, sums: Mapping[str, float]) -> LayerPower:
+    if not np.isfinite(list(sums.values())).all():
+        raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
+    return LayerPower(**sums)
+
+
+class _Probes:
+    """Operators and constants to be added to the float network, under names that nothing in it has."""
+
+    def __init__(self, graph: Graph, quantized: Model) -> None:
+        self.float, self.quantized = graph, quantized
+        self.nodes, self.consts, self.inputs = list[Node](), dict[Name, Array](), dict[Name, dict[str, Name]]()
+        taken = (*graph.inputs, *graph.consts, *graph.producer)
+        self.stem, self.count = "noise", count()
+        while any(name.startswith(self.stem) for name in taken):
+            self.stem += "_"
+
+    def graph(self, outputs: list[Name]) -> Graph:
+        """The float network with the probes, which alone are put out."""
+        nodes = (*self.float.nodes, *self.nodes)
+        return replace(self.float, nodes=nodes, consts={**self.float.consts, **self.consts}, outputs=tuple(outputs))
+
+    def layer(self, before: Layer, after: Layer) -> dict[str, Name]:
+        """The scalars that tell one layer's signal and noise.
+
+        Args:
+            before, after: the layer in the float and in the quantized network.
+        """
+        found, plain = {"signal": self.power(before.y)}, list(before.node.inputs)
+        given = self.given(before.x) if before.x in self.quantized.qparams else {}
+        found |= {kind: self.noise(before, x, plain) for kind, x in given.items()}
+        if after.weight in self.quantized.qparams:
+            operands = self.operands(after)
+            found["weights"] = self.noise(before, before.x, operands)
+            if given:
+                found["both"] = self.noise(before, given["activations"], operands)
+        return found
+
+    def noise(self, layer: Layer, x: Name, operands: list[Name]) -> Name:
+        """Σ (ŷ − y)² of the layer with another input, weights and bias."""
+        inputs = [x if i == layer.x else i for i in operands]
+        self.nodes.append(replace(layer.node, name="", inputs=tuple(inputs), outputs=(self.fresh(),)))
+        return self.power(self.add("Sub", self.nodes[-1].outputs[0], layer.y))
+
+    def operands(self, layer: Layer) -> list[Name]:
+        """The inputs of the layer's node with its weights rounded and its bias as it is now, in float units."""
+        model, weight = self.quantized, self.quantized.graph.consts[layer.weight]
+        inputs, outputs = layer.channels(weight)
+        enters = channel_means(_scale(model, layer.x), layer.x_axis, inputs)
+        leaves = channel_means(_scale(model, layer.y), layer.y_axis, outputs)
+        view = layer.unpack(fake_quantize(weight, model.qparams[layer.weight]))
+        g, o, i, _ = view.shape
+        real = layer.pack(view * (leaves.reshape(g, o, 1, 1) / enters.reshape(g, 1, i, 1)), weight.shape)
+        names = {layer.weight: self.constant(real)}
+        if layer.bias is not None:
+            bias = model.graph.consts[layer.bias].reshape(-1) * leaves
+            names[layer.bias] = self.constant(layer.shaped_bias(bias))
+        return [names.get(i, i) for i in layer.node.inputs]
+
+    def given(self, name: Name) -> dict[str, Name]:
+        """What the quantized network reads as `name`, in float units: rounded, cut off, and both."""
+        if name not in self.inputs:
+            grid, scale = self.quantized.qparams[name], _scale(self.quantized, name)
+            ends = [self.constant(np.asarray(end - grid.zero_point)) for end in (grid.qmin, grid.qmax)]
+            step, unit = self.constant(grid.scale), self.constant(grid.scale * scale)
+            steps = self.add("Div", self.before_grid(name), step)
+            found = {
+                "rounding": self.add("Round", self.add("Div", name, unit)),
+                "clips": self.add("Clip", steps, *ends),
+                "activations": self.add("Clip", self.add("Round", steps), *ends),
+            }
+            self.inputs[name] = {kind: self.add("Mul", value, unit) for kind, value in found.items()}
+        return self.inputs[name]
+
+    def before_grid(self, name: Name) -> Name:
+        """The float network's tensor in the quantized one's units; where clips lead to it, as those now clip."""
+        graph = self.quantized.graph
+        path = _clips(graph, name)
+        start = path[0].inputs[0] if path else name
+        scaled = start in self.quantized.views
+        names = {start: self.add("Div", start, self.constant(_scale(self.quantized, start))) if scaled else start}
+        for node in path:
+            consts = {i: graph.consts[i] for i in node.inputs if i in graph.consts}
+            names |= {i: self.fresh() for i in (*consts, *node.outputs) if i}
+            self.consts |= {names[i]: value for i, value in consts.items()}
+            inputs, outputs = (tuple(names.get(n, n) for n in side) for side in (node.inputs, node.outputs))
+            self.nodes.append(replace(node, name="", inputs=inputs, outputs=outputs))
+        return names[name]
+
+    def power(self, name: Name) -> Name:
+        return self.add("ReduceSumSquare", name, keepdims=0)
+
+    def add(self, op: str, *inputs: Name, **attrs: int) -> Name:
+        self.nodes.append(Node(op, inputs, (self.fresh(),), attrs))
+        return self.nodes[-1].outputs[0]
+
+    def constant(self, value: Array) -> Name:
+        name = self.fresh()
+        self.consts[name] = np.asarray(value, np.float32)
+        return name
+
+    def fresh(self) -> Name:
+        return f"{self.stem}{next(self.count)}"
+
+
+def _clips(graph: Graph, name: Name) -> list[Node]:
+    """The nodes from the first clip on that lead to a tensor: only there is what they let pass known."""
+    path, node = list[Node](), graph.producer.get(name)
+    while node is not None and node.op in GRID_KEEPERS | {"Relu", "Clip"} and not node.domain:
+        path.insert(0, node)
+        node = graph.producer.get(node.inputs[0])
+    first = next((k for k, node in enumerate(path) if node.op == "Clip"), len(path))
+    return path[first:]
+
+
+def _scale(model: Model, name: Name) -> Array:
+    """Float units per unit of the quantized network's tensor."""
+    return model.views[name].scale if name in model.views else np.ones(1)
