@@ -22,6 +22,7 @@ from .passes.calibrate import Calibrate
 from .passes.correct_bias import CorrectBias
 from .passes.correct_bias_empirical import CorrectBiasEmpirical
 from .passes.equalize import Equalize
+from .passes.finetune_bias import FinetuneBias
 from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.one_step import OneStep
 from .passes.optimal import Optimal
@@ -46,11 +47,12 @@ PASSES: Mapping[str, Any] = {
     "round_weights": RoundWeights,
     "correct_bias": CorrectBias,
     "correct_bias_empirical": CorrectBiasEmpirical,
+    "finetune_bias": FinetuneBias,
 }
 """The passes a recipe can name."""
 
 _GIVEN = frozenset({"weight", "activation", "bias_bits", "images", "statistics", "teacher", "progress"})
-_CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical"})
+_CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical", "finetune_bias"})
 _BEHIND = _CORRECTIONS | {"round_weights"}
 _LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
@@ -94,15 +96,27 @@ class Recipe:
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
-_NAMES = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
+_NAMES = (
+    "optimal",
+    "lwq",
+    "cwq",
+    "cwq-bc",
+    "dfq",
+    "dfq-published",
+    "one-step",
+    "two-step",
+    "bias-finetune",
+    "two-step-bias-finetune",
+    "optimal-bias-finetune",
+)
 
 
 def built_in() -> tuple[Recipe, ...]:
     """The recipes that come with equint.
 
     Example:
-        >>> [r.name for r in built_in()]
-        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step']
+        >>> [r.name for r in built_in()][:9]
+        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step', 'bias-finetune']
     """
     return tuple(_built_in(name) for name in _NAMES)
 

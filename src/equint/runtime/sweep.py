@@ -18,6 +18,7 @@ from ..layout import Layer, layers
 from ..model import Array, Graph, Model, Name, Node, View
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
+from .calibrate import whole
 from .session import Session
 
 BATCH = 8
@@ -41,8 +42,8 @@ def mean_errors(
         progress: called with layers done and their number.
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
-    wanted = _float_means(model, teacher, images, every)
-    sweep = _Sweep(model, images, every)
+    wanted, sizes = _float_means(model, teacher, images, every)
+    sweep = _Sweep(model, images, every, sizes)
     for number, layer in enumerate(every):
         if progress is not None:
             progress(number, len(every))
@@ -50,21 +51,27 @@ def mean_errors(
             sweep.correct(number, decide(layer, sweep.means(number) - wanted[layer.y]))
 
 
-def _float_means(model: Model, teacher: Graph, images: Images, every: list[Layer]) -> dict[Name, Array]:
-    """Mean of every layer's float output per fold and channel, `(FOLDS, O)`, in the quantized network's units."""
+def _float_means(
+    model: Model, teacher: Graph, images: Images, every: list[Layer]
+) -> tuple[dict[Name, Array], list[int]]:
+    """Mean of every layer's float output per fold and channel, `(FOLDS, O)`, in the quantized network's units.
+
+    And how many images went through at once, batch by batch.
+    """
     known = [la for la in every if la.y in teacher.producer]
     nodes, outputs = list(teacher.nodes), list[Name]()
     for k, layer in enumerate(known):
         outputs.append(teacher.fresh(f"mean_{k}"))
-        nodes.append(_mean(model.graph, layer, layer.y, outputs[-1]))
+        nodes += _mean(model.graph, layer, layer.y, outputs[-1])
     session = Session(to_proto(replace(teacher, nodes=tuple(nodes), outputs=tuple(outputs))), True, lean=True)
-    sums, seen = [np.zeros((FOLDS, 1))] * len(known), 0
-    for feed in split(images, BATCH):
-        found = session.run(feed)
-        sums = [s + _by_fold(found[o], seen) for s, o in zip(sums, outputs, strict=True)]
-        seen += length(feed)
-    counts = _fold_sizes(seen)
-    return {la.y: _viewed(model.views.get(la.y), la, s / counts) for la, s in zip(known, sums, strict=True)}
+    sums, sizes = [np.zeros((FOLDS, 1))] * len(known), list[int]()
+    for feed in split(images, whole(session, BATCH)):
+        found, seen = session.run(feed), sum(sizes)
+        sizes.append(length(feed))
+        sums = [s + _by_fold(found[o], seen, sizes[-1]) for s, o in zip(sums, outputs, strict=True)]
+    counts = _fold_sizes(sum(sizes))
+    means = {la.y: _viewed(model.views.get(la.y), la, s / counts) for la, s in zip(known, sums, strict=True)}
+    return means, sizes
 
 
 def _viewed(view: View | None, layer: Layer, means: Array) -> Array:
@@ -75,20 +82,30 @@ def _viewed(view: View | None, layer: Layer, means: Array) -> Array:
     return np.asarray(means / scale - offset)
 
 
-def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> Node:
+def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> list[Node]:
     """The mean of a layer's output over positions: `name` holds it, `graph` knows its rank."""
     rank = graph.rank(layer.y) or (2 if layer.node.op in ("Gemm", "MatMul") else graph.consts[layer.weight].ndim)
-    axes = [d for d in range(1, rank) if d != layer.y_axis % rank]
-    if not axes:
-        return Node("Identity", (name,), (out,))
-    if layer.y_axis == 1:
-        return Node("GlobalAveragePool", (name,), (out,))
-    return Node("ReduceMean", (name,), (out,), {"axes": axes, "keepdims": 0})
+    axis = layer.y_axis % rank
+    if rank == 2:
+        return [Node("Identity", (name,), (out,))]
+    if axis == 1:
+        return [Node("GlobalAveragePool", (name,), (out,))]
+    turned = [0, axis, *(d for d in range(1, rank) if d != axis)]
+    turn = Node("Transpose", (name,), (f"{out}_turned",), {"perm": turned})
+    return [turn, Node("GlobalAveragePool", turn.outputs, (out,))]
 
 
-def _by_fold(means: Array, seen: int) -> Array:
-    flat = means.reshape(len(means), -1).astype(np.float64)
-    return np.stack([flat[(k - seen) % FOLDS :: FOLDS].sum(0) for k in range(FOLDS)])
+def _by_fold(means: Array, seen: int, count: int) -> Array:
+    """Sums over the images of each fold, of `count` images behind those seen: `(FOLDS, O)`.
+
+    Where images were made into rows, an image's mean is that of its rows.
+    """
+    rows = means.reshape(len(means), -1).astype(np.float64)
+    if len(rows) % count == 0:
+        each = rows.reshape(count, -1, rows.shape[1]).mean(1)
+    else:
+        each = np.broadcast_to(rows.mean(0), (count, rows.shape[1]))
+    return np.stack([each[(k - seen) % FOLDS :: FOLDS].sum(0) for k in range(FOLDS)])
 
 
 def _fold_sizes(count: int) -> Array:
@@ -107,10 +124,10 @@ class _Place:
 class _Sweep:
     """The exported graph with biases that can be changed, and the integers stored so far."""
 
-    def __init__(self, model: Model, images: Images, every: list[Layer]) -> None:
-        self.graph, self.places = _open_biases(qdq_graph(model), every)
-        self.images, self.every, self.known = images, every, model.graph
-        self.cuts = _cuts(self.graph, [p.node for p in self.places])
+    def __init__(self, model: Model, images: Images, every: list[Layer], sizes: list[int]) -> None:
+        self.graph, self.places = open_biases(qdq_graph(model), every)
+        self.images, self.every, self.known, self.sizes = images, every, model.graph, sizes
+        self.cuts = _cuts(self.graph, self.places)
         self.graph = replace(self.graph, dtypes={**self.graph.dtypes, **_integer_types(self.graph)})
         self.stored: dict[Name, Shelf] = {}
 
@@ -129,17 +146,17 @@ class _Sweep:
         keep = sorted(fresh & later)
         out = self.graph.fresh("mean")
         part = replace(
-            self.graph.with_nodes((*needed, _mean(self.known, layer, place.raw, out))),
+            self.graph.with_nodes((*needed, *_mean(self.known, layer, place.raw, out))),
             inputs=tuple(feeds),
             outputs=(out, *keep),
         )
         session = Session(to_proto(part), lean=True)
         made = {name: Shelf() for name in keep}
         total, seen = np.zeros((FOLDS, 1)), 0
-        for feed in self._feeds(feeds):
+        for feed, count in zip(self._feeds(feeds), self.sizes, strict=True):
             found = session.run(feed)
-            total = total + _by_fold(found[out], seen)
-            seen += len(found[out])
+            total = total + _by_fold(found[out], seen, count)
+            seen += count
             for name, store in made.items():
                 store.append(found[name])
         self.stored = {n: s for n, s in {**self.stored, **made}.items() if n in later}
@@ -161,7 +178,9 @@ class _Sweep:
             seen.update(node.outputs)
             wanted += node.reads
         order = {id(n): k for k, n in enumerate(self.graph.nodes)}
-        return sorted(nodes, key=lambda n: order[id(n)]), sorted(feeds)
+        nodes.sort(key=lambda n: order[id(n)])
+        again = {n: self.graph.fresh(f"{n}_again") for n in feeds}  # of a node's outputs some may be stored
+        return [replace(n, outputs=tuple(again.get(o, o) for o in n.outputs)) for n in nodes], sorted(feeds)
 
     def _read_later(self, number: int, cut: set[Name]) -> set[Name]:
         """Which of the cuts the layers behind read, this one's output not being stored yet."""
@@ -184,12 +203,12 @@ class _Sweep:
             count = len(self.stored[stored[0]])
             yield from ({n: self.stored[n][k] for n in stored} for k in range(count))
             return
-        for k, feed in enumerate(split(self.images, BATCH)):
+        for k, feed in enumerate(split(self.images, max(self.sizes))):
             given = dict(feed) if isinstance(feed, Mapping) else {self.graph.inputs[0]: feed}
             yield {n: self.stored[n][k] if n in self.stored else given[n] for n in names}
 
 
-def _open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
+def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
     """The exported graph with every layer's bias as a float constant of its own."""
     nodes, consts, places = list(graph.nodes), dict[Name, Array](), list[_Place]()
     position = {o: k for k, node in enumerate(nodes) for o in node.outputs}
@@ -235,12 +254,12 @@ def _raw(graph: Graph, y: Name) -> Name:
     return y
 
 
-def _cuts(graph: Graph, nodes: Sequence[Node]) -> frozenset[Name]:
-    """Where a sweep may stop and go on: integers in front of DequantizeLinear, and float inputs of layers."""
+def _cuts(graph: Graph, places: Sequence[_Place]) -> frozenset[Name]:
+    """Where a sweep may stop and go on: integers in front of DequantizeLinear, float inputs and outputs of layers."""
     integers = {n.inputs[0] for n in graph.nodes if n.op == "DequantizeLinear" and n.inputs[0] in graph.producer}
-    reads = {i for node in nodes for i in node.inputs[:2] if i in graph.producer}
+    reads = {i for place in places for i in place.node.inputs[:2] if i in graph.producer}
     floats = {i for i in reads if graph.producer[i].op != "DequantizeLinear"}
-    return frozenset(integers | floats)
+    return frozenset(integers | floats | {place.raw for place in places})
 
 
 def _integer_types(graph: Graph) -> dict[Name, str]:

@@ -1,0 +1,105 @@
+"""Bias fine-tuning: train the biases alone until the quantized network answers as the float one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..edit import Editor
+from ..errors import EquintError
+from ..images import Images
+from ..layout import layers
+from ..maths.noise import to_db
+from ..model import Event, Graph, Model
+from . import Keeps, require
+from .quantize import fitted
+
+
+@dataclass(frozen=True)
+class FinetuneBias:
+    """Knowledge distillation into the biases (Meller et al. 2019, section 5.2), with straight-through gradients.
+
+    Only biases change, a few hundred numbers per layer, so that few unlabelled images are enough and training is short.
+    A share of the images is held out; the biases with the least loss on them are kept, which are those before
+    training where nothing helped.
+
+    Attributes:
+        steps, batch: optimizer steps, and images in each.
+        rate: learning rate, relative to the spread of each layer's outputs.
+        temperature: of the softened scores that are compared.
+        held_out: share of images for that check.
+        augment: mirror and shift pictures at random.
+        images: what to show the networks. teacher: the float network; the model's own weights if left out.
+        bias_bits: as in `CorrectBias`.
+        progress: called with steps done and their number.
+
+    Raises:
+        EquintError: no images, torch is missing, or an operator that cannot be trained through.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> FinetuneBias()(Model(tiny_graph()))
+        Traceback (most recent call last):
+        equint.errors.EquintError: finetune_bias needs images; give data
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+
+    steps: int = 150
+    batch: int = 16
+    rate: float = 3e-3
+    temperature: float = 4.0
+    held_out: float = 0.2
+    augment: bool = True
+    seed: int = 0
+    bias_bits: int = 32
+    images: Images | None = None
+    teacher: Graph | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        require("steps", self.steps, self.steps >= 1, "1 or more")
+        require("batch", self.batch, self.batch >= 1, "1 or more")
+        require("rate", self.rate, 0 < self.rate < 1, "a number above 0 and below 1")
+        require("temperature", self.temperature, 0 < self.temperature < 1e3, "a number above 0")
+        require("held_out", self.held_out, 0 <= self.held_out < 1, "0 to below 1")
+
+    def __call__(self, model: Model) -> Model:
+        if self.images is None:
+            raise EquintError("finetune_bias needs images; give data")
+        from ..onnx.qdq import qdq_graph
+        from ..runtime.distill import Plan, distill
+        from ..runtime.sweep import open_biases
+
+        every = [la for la in layers(model.graph) if la.weight in model.qparams]
+        if not every:
+            return model.noted(Event("no biases to fine-tune", "", {"why": "no quantized layer"}, "finetune_bias"))
+        student, places = open_biases(qdq_graph(model), every)
+        spreads = {
+            place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
+            for la, place in zip(every, places, strict=True)
+        }
+        plan = Plan(self.steps, self.batch, self.rate, self.temperature, self.held_out, self.augment, self.seed)
+        found = distill(student, spreads, self.teacher or model.graph, self.images, plan, self.progress)
+        facts = {
+            "layers": len(every),
+            "images": found.images,
+            "loss before": found.before,
+            "after": found.after,
+            "best step": found.step,
+            "gain in dB": to_db(found.after) - to_db(found.before),
+        }
+        if found.step == 0:
+            why = {"why": "the loss on the held-out images did not fall", **facts}
+            return model.noted(Event("rolled fine-tuned biases back", "", why, "finetune_bias", warning=True))
+        editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        for layer, place in zip(every, places, strict=True):
+            bias = found.values[place.bias].reshape(-1).astype(np.float32)
+            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
+            qparams[layer.weight] = grid
+        done = Event("fine-tuned biases", "", facts, "finetune_bias")
+        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
