@@ -10,10 +10,13 @@ import pytest
 import equint
 import onnx
 from equint import EquintError, load, quantize
-from equint.demo import model_path
+from equint.demo import data_path, model_path
 from equint.evaluate.data import Card
-from equint.model import Model
+from equint.model import Array, Model
+from equint.onnx.writer import to_proto
+from equint.placement import place
 from equint.recipe import built_in, recipe
+from equint.runtime.session import Session
 from equint.target import TARGETS, Target, target
 from handwritten import execute, network, normal
 from nets import random_network, run, sample
@@ -73,7 +76,7 @@ def test_nothing_to_quantize() -> None:
 # Recipes and targets
 
 
-@pytest.mark.parametrize("name", [r.name for r in built_in()])
+@pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
 @pytest.mark.parametrize("on", [None, *(t.name for t in TARGETS)])
 def test_recipes_and_targets(name: str, on: str | None) -> None:
     if name.startswith("cwq") and on is not None and target(on).weight.granularity == "tensor":
@@ -216,6 +219,159 @@ def test_two_inputs() -> None:
     assert np.square(found - wanted).sum() < 0.03 * np.square(wanted).sum()
 
 
+# Data
+
+GRAY = Card("gray", (0.0,), (16.0,))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Array:
+    """Images as the network wants them."""
+    with np.load(data_path()) as stored:
+        return np.ascontiguousarray((stored["x"][:40] / np.float32(16)).transpose(0, 3, 1, 2))
+
+
+def test_kinds_of_data(digits: Array, tmp_path: Path) -> None:
+    """Images however they come, and what was measured on them, make the same network."""
+    np.save(tmp_path / "ready.npy", digits)
+    with np.load(data_path()) as stored:
+        np.savez(tmp_path / "pixels.npz", x=stored["x"][:40], y=stored["y"][:40])
+    equint.calibrate(DEMO, digits).save(tmp_path / "statistics.npz")
+    wanted = quantize(DEMO, "cwq", data=digits, input=(0, 1))
+    kinds: dict[str, dict[str, Any]] = {
+        "parts": {"data": [digits[:7], digits[7:]]},
+        "iterator": {"data": iter([digits])},
+        "labelled": {"data": [(digits, np.arange(40))]},
+        "by name": {"data": [{"input": digits}]},
+        "file": {"data": tmp_path / "ready.npy"},
+        "file by name": {"data": str(tmp_path / "ready.npy")},
+        "statistics": {"data": equint.calibrate(DEMO, digits)},
+        "statistics without histograms": {"data": equint.calibrate(DEMO, digits, histograms=False)},
+        "statistics in a file": {"data": tmp_path / "statistics.npz"},
+        "first of many": {"data": np.concatenate([digits, 9 * digits]), "images": 40},
+        "more than there are": {"data": digits, "images": 1000},
+        "prepared by a card": {"data": tmp_path / "pixels.npz", "input": GRAY},
+        "all that the card has": {"images": 40, "input": replace(GRAY, data={"calibration": tmp_path / "pixels.npz"})},
+        "some that the card has": {"images": 40, "input": replace(GRAY, data={"calibration": data_path()})},
+    }
+    for kind, given in kinds.items():
+        found = quantize(DEMO, "cwq", **{"input": (0, 1), **given})
+        assert found.level == 2, kind
+        ranges, others = found.model.qparams, wanted.model.qparams
+        for name, q in others.items():
+            if name not in found.model.graph.inputs:  # a card tells more of the input than its range
+                np.testing.assert_allclose(ranges[name].scale, q.scale, rtol=1e-5, err_msg=f"{kind}: {name}")
+
+
+def test_grids_hold_what_the_images_show(digits: Array) -> None:
+    """Tensor by tensor, the extremes that numpy finds in the float network, up to half a step of the grid."""
+    model = quantize(DEMO, "cwq", data=digits, input=(0, 1)).model
+    names = [n for n in model.qparams if n in model.graph.producer]
+    values = Session(to_proto(model.graph), taps=names).run(digits)
+    assert len(names) > 10
+    for tied in place(model.graph).classes:
+        seen = [values[n] for n in tied if n in values]
+        if seen and not set(tied) & set(model.graph.inputs):
+            q, lo, hi = model.qparams[tied[0]], min(v.min() for v in seen), max(v.max() for v in seen)
+            assert q.lo == pytest.approx(min(lo, 0), abs=0.51 * float(q.scale) + 1e-4)
+            assert q.hi == pytest.approx(max(hi, 0), abs=0.51 * float(q.scale) + 1e-4)
+
+
+@pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
+def test_recipes_look_at_data(name: str, digits: Array) -> None:
+    if name == "dfq-published":
+        with pytest.raises(EquintError, match="recipe dfq-published looks at no images; leave the data out"):
+            quantize(DEMO, name, data=digits)
+        return
+    without, shown = quantize(DEMO, name, input=(0, 1)), quantize(DEMO, name, data=digits, input=(0, 1))
+    assert (without.level, shown.level) == (1, 2)
+    assert not any(m.source == "calibration" for m in without.model.moments.values())
+    assert sum(m.source == "calibration" for m in shown.model.moments.values()) > 10
+    corrected = [e for e in shown.model.log if e.did == "corrected biases from images"]
+    assert len(corrected) == sum(step == "correct_bias_empirical" for step, _ in recipe(name).passes)
+    assert set(without.model.graph.producer) == set(shown.model.graph.producer)
+
+
+def test_images_bring_results_nearer(digits: Array) -> None:
+    """The network's results on images that it was not shown."""
+    with np.load(data_path()) as stored:
+        x = (stored["x"][200:].astype(np.float32) / 16).transpose(0, 3, 1, 2)
+    wanted = run(DEMO, x)[0]
+
+    def noise(**options: Any) -> float:
+        return float(np.square(run(quantize(DEMO, "cwq-bc", input=(0, 1), **options).proto, x)[0] - wanted).mean())
+
+    assert noise(data=digits) < 0.7 * noise()
+
+
+def test_explain_on_images(digits: Array) -> None:
+    found, without = (equint.explain(DEMO, "cwq", input=(0, 1), data=d) for d in (digits, None))
+    by_numbers = equint.explain(DEMO, "cwq", input=(0, 1), data=equint.calibrate(DEMO, digits))
+    assert found["predicted"] == by_numbers["predicted"]
+    assert found["predicted"] != without["predicted"]
+    assert [row["name"] for row in found["layers"]] != []
+
+
+def test_calibrate(digits: Array, tmp_path: Path) -> None:
+    found = equint.calibrate(DEMO, digits)
+    values = Session(DEMO, taps=["output"]).run(digits)["output"]
+    assert found.images == 40
+    np.testing.assert_allclose(found.tensors["output"].high, values.max(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.tensors["output"].moments.mean.ravel(), values.mean(0), atol=1e-4)
+    assert all(t.values is not None for t in found.tensors.values())
+    assert all(t.values is None for t in equint.calibrate(DEMO, digits, histograms=False).tensors.values())
+    seen: list[int] = []
+    path = tmp_path / "so_far.npz"
+    assert equint.calibrate(DEMO, digits, images=10, resume=path, progress=seen.append).images == 10
+    assert seen[-1] == 10
+    again = equint.calibrate(DEMO, digits, resume=path, progress=seen.append)
+    assert seen[-1] == again.images == 40
+    np.testing.assert_allclose(again.tensors["output"].total, found.tensors["output"].total, rtol=1e-5)
+    assert equint.calibrate(DEMO, images=25, data=data_path(), input=GRAY).images == 25
+    assert equint.calibrate(DEMO, None, images=5, input=replace(GRAY, data={"calibration": data_path()})).images == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"data": "absent.npz"}, r"absent\.npz: no such file"),
+        ({"data": Path(__file__)}, r"test_api\.py: not an? .*\.npy|not a readable \.npz or \.npy"),
+        ({"data": Path(__file__).parent}, "a folder of pictures needs a card"),
+        ({"data": data_path(), "input": Card("rgb", (0.0,) * 3, (1.0,) * 3)}, r"needs \(H, W, 3\)|of 1 channels"),
+        ({"data": data_path()}, "does not run on this input"),
+        ({"data": np.zeros((3, 1, 8, 9), np.float32)}, "does not run on this input"),
+        ({"data": np.full((3, 1, 8, 8), np.nan)}, "not finite"),
+        ({"data": np.zeros((0, 1, 8, 8))}, "empty"),
+        ({"data": []}, "empty"),
+        ({"data": 7}, "a int; give an array"),
+        ({"data": np.zeros(64)}, r"an array of shape \(64,\)"),
+        ({"images": 8}, "no images to look at: give data, or a card"),
+        ({"images": 8, "input": GRAY}, "no images to look at: give data, or a card"),
+        ({"images": 0, "data": np.zeros((3, 1, 8, 8))}, "give at least one"),
+    ],
+    ids=str,
+)
+def test_bad_data(options: dict[str, Any], match: str) -> None:
+    for call in (lambda: quantize(DEMO, **options), lambda: equint.calibrate(DEMO, **{"data": None, **options})):
+        with pytest.raises(EquintError, match=match) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_statistics_that_do_not_fit(digits: Array) -> None:
+    other = equint.calibrate(random_network(1), sample(random_network(1), 3))
+    with pytest.raises(EquintError, match="of another network; calibrate this one"):
+        quantize(DEMO, data=other)
+    found = equint.calibrate(DEMO, digits, histograms=False)
+    with pytest.raises(EquintError, match="leave the number of images out"):
+        quantize(DEMO, data=found, images=3)
+    with pytest.raises(EquintError, match="no images to look at"):
+        equint.calibrate(DEMO, found)
+    counts = replace(recipe("cwq"), passes=(("fold_batchnorm", {}), ("calibrate", {"rule": "mse"}), ("quantize", {})))
+    with pytest.raises(EquintError, match="no histogram of tensor"):
+        quantize(DEMO, counts, data=found)
+
+
 # Results
 
 
@@ -256,6 +412,7 @@ def test_a_guess_about_the_input_is_a_warning() -> None:
 
 
 def test_public_names() -> None:
-    assert set(equint.__all__) == {"EquintError", "Result", "__version__", "explain", "load", "quantize"}
+    functions = {"calibrate", "explain", "from_torch", "load", "quantize", "sqnr"}
+    assert set(equint.__all__) == {"EquintError", "Result", "__version__", *functions}
     assert all(hasattr(equint, name) for name in equint.__all__)
     assert not hasattr(equint, "magic")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import onnx
 from equint.cli import main
 from equint.demo import data_path, model_path
 from equint.model import Array
+from equint.recipe import built_in
+from equint.statistics import Histogram, Statistics, TensorStatistics
 from onnx import helper, numpy_helper
 
 Run = Callable[..., tuple[int, str, str]]
@@ -118,8 +121,8 @@ def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
 
 def test_recipes_lists_levels(run: Run) -> None:
     table = json.loads(run("recipes", "--json")[1])
-    assert [r["name"] for r in table["recipes"]] == ["optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published"]
-    assert {r["level"] for r in table["recipes"]} == {1}
+    assert [r["name"] for r in table["recipes"]] == [r.name for r in built_in()]
+    assert {r["level"] for r in table["recipes"] if not r["name"].endswith("bias-finetune")} == {1}
     assert "levels: 1 no data" in run("recipes")[1]
 
 
@@ -308,6 +311,152 @@ def test_empty_data_is_refused(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "empty.npz"
     np.savez(data, x=np.zeros((0, 8, 8, 1), np.uint8), y=np.zeros(0, np.int64))
     refused(run, tmp_path, "x is empty", "evaluate", model_path(), "--data", data, "--kind", "gray")
+
+
+# Looking at images
+
+
+def gray_card(folder: Path) -> Path:
+    """A card for the digits that names images to calibrate on."""
+    path = folder / "look.toml"
+    path.write_text(f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\ncalibration = "{data_path()}"\n')
+    return path
+
+
+def test_calibrate_writes_what_quantize_reads(run: Run, tmp_path: Path) -> None:
+    out, described, int8 = tmp_path / "s.npz", gray_card(tmp_path), tmp_path / "o.onnx"
+    code, text, err = run("calibrate", model_path(), "-o", out, "--card", described, "--images", 60, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(text)
+    stored = Statistics.load(out)
+    assert facts == {"output": str(out), "images": 60, "tensors": len(stored.tensors)}
+    assert stored.images == 60
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["look.toml", "s.npz"]
+    code, text, err = run("quantize", model_path(), "-o", int8, "--data", out, "--card", described, "--json")
+    assert (code, err) == (0, "")
+    by_statistics = json.loads(text)
+    assert by_statistics["level"] == 2
+    options = ("--data", data_path(), "--images", 60, "--card", described, "--json")
+    by_images = json.loads(run("quantize", model_path(), "-o", int8, *options)[1])
+    assert by_images["level"] == 2
+    images = [e["facts"]["images"] for f in (by_statistics, by_images) for e in f["events"] if "images" in e["facts"]]
+    assert images
+    assert set(images) == {60}
+    code, text, _ = run("calibrate", model_path(), "-o", out, "--data", data_path(), "--mean", 0, "--std", 16)
+    assert code == 0
+    assert text == f"measured {len(stored.tensors)} tensors on 500 images; wrote {out}\n"
+
+
+def test_calibrations_add_up(run: Run, tmp_path: Path) -> None:
+    with np.load(data_path()) as stored:
+        x = stored["x"]
+    parts, described = [tmp_path / "a.npz", tmp_path / "b.npz"], gray_card(tmp_path)
+    for path, some in zip(parts, (x[:30], x[30:50]), strict=True):
+        np.savez(tmp_path / "some.npz", x=some)
+        assert run("calibrate", model_path(), "-o", path, "--data", tmp_path / "some.npz", "--card", described)[0] == 0
+    both, more = tmp_path / "both.npz", tmp_path / "more.npz"
+    merge = ("--merge", parts[0], "--merge", parts[1])
+    code, text, err = run("calibrate", model_path(), "-o", both, *merge, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(text)["images"] == 50
+    run(
+        "calibrate", model_path(), "-o", more, "--merge", parts[0], "--data", tmp_path / "some.npz", "--card", described
+    )
+    run("calibrate", model_path(), "-o", tmp_path / "whole.npz", "--card", described, "--images", 50)
+    whole = Statistics.load(tmp_path / "whole.npz")
+    for path in (both, more):
+        found = Statistics.load(path)
+        assert found.images == 50
+        for name, t in whole.tensors.items():
+            np.testing.assert_allclose(found.tensors[name].high, t.high, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(found.tensors[name].total, t.total, rtol=1e-4, atol=1e-2)
+            assert found.tensors[name].values is not None
+
+
+def test_an_interrupted_calibration_goes_on(run: Run, tmp_path: Path) -> None:
+    """What was measured before waits in a file beside the output, and goes when all is done."""
+    described, out = gray_card(tmp_path), tmp_path / "s.npz"
+    run("calibrate", model_path(), "-o", tmp_path / "s.part.npz", "--card", described, "--images", 32)
+    first = Statistics.load(tmp_path / "s.part.npz")
+    marked = {n: replace(t, low=t.low - 100) for n, t in first.tensors.items()}  # to tell that it was used
+    replace(first, tensors=marked).save(tmp_path / "s.part.npz")
+    code, text, _ = run("calibrate", model_path(), "-o", out, "--card", described, "--images", 80, "--json")
+    assert code == 0
+    assert json.loads(text)["images"] == 80
+    assert all(t.low.max() < -90 for t in Statistics.load(out).tensors.values())
+    assert not (tmp_path / "s.part.npz").exists()
+
+
+def test_calibrate_without_histograms(run: Run, tmp_path: Path) -> None:
+    out, described = tmp_path / "s.npz", gray_card(tmp_path)
+    run("calibrate", model_path(), "-o", out, "--card", described, "--images", 8, "--no-histograms")
+    assert all(t.values is None for t in Statistics.load(out).tensors.values())
+    percentile = tmp_path / "percentile.toml"
+    percentile.write_text(run("recipes", "--show", "cwq")[1].replace('"calibrate"', '"calibrate"\nrule = "percentile"'))
+    arguments = ("quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", percentile, "--data", out)
+    refused(run, tmp_path, "calibrate with histograms", *arguments)
+
+
+def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
+    described = gray_card(tmp_path)
+    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--card", described, "--images", 20)
+    assert code == 0
+    for words in ("(level 2)", "measured moments and ranges", "corrected biases from images"):
+        assert words in text
+    code, text, _ = run("explain", model_path(), "--card", described, "--images", 20, "--json")
+    assert code == 0
+    assert json.loads(text)["predicted"]["after"]
+
+
+BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
+    "no data": (("calibrate", "-o", "s.npz"), "no images to look at"),
+    "images without a card": (("calibrate", "-o", "s.npz", "--images", 3), "no images to look at"),
+    "absent": (("calibrate", "-o", "s.npz", "--data", "none.npz"), "none.npz: no such file"),
+    "no array": (("calibrate", "-o", "s.npz", "--data", model_path()), "digits.onnx: not a readable"),
+    "unprepared": (("calibrate", "-o", "s.npz", "--data", data_path()), "does not run on this input"),
+    "folder without a card": (("calibrate", "-o", "s.npz", "--data", "."), "needs a card"),
+    "another suffix": (("calibrate", "-o", "s.npy", "--data", data_path()), "statistics are .npz files"),
+    "no such folder": (("calibrate", "-o", "none/s.npz", "--data", data_path(), "--mean", 0), "no such folder"),
+    "merging nothing": (("calibrate", "-o", "s.npz", "--merge", "none.npz"), "none.npz: no such file"),
+    "merging images": (("calibrate", "-o", "s.npz", "--merge", data_path()), "holds no statistics"),
+    "merging another network": (("calibrate", "-o", "s.npz", "--merge", "other.npz"), "another network"),
+    "quantize, absent": (("quantize", "-o", "o.onnx", "--data", "none.npz"), "none.npz: no such file"),
+    "quantize, unprepared": (("quantize", "-o", "o.onnx", "--data", data_path()), "does not run on this input"),
+    "quantize, images alone": (("quantize", "-o", "o.onnx", "--images", 3), "no images to look at"),
+    "quantize, another network": (("quantize", "-o", "o.onnx", "--data", "other.npz"), "another network"),
+    "quantize, statistics and images": (
+        ("quantize", "-o", "o.onnx", "--data", "other.npz", "--images", 3),
+        "leave the number of images out",
+    ),
+    "quantize, blind": (
+        ("quantize", "-o", "o.onnx", "--data", data_path(), "--recipe", "dfq-published"),
+        "dfq-published looks at no images",
+    ),
+    "quantize, truncated statistics": (("quantize", "-o", "o.onnx", "--data", "cut.npz"), "cut.npz: not"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LOOKS)
+def test_bad_looks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Statistics({"x": some_statistics()}, 1, "another").save("other.npz")
+    Path("cut.npz").write_bytes(Path("other.npz").read_bytes()[:300])
+    (command, *arguments), message = BAD_LOOKS[kind]
+    refused(run, tmp_path, message, command, model_path(), *arguments)
+
+
+def some_statistics() -> TensorStatistics:
+    one, h = np.ones(1), Histogram.of(np.ones(1))
+    return TensorStatistics(1, 4, 1, 64, one, one, one, one, h, h)
+
+
+@pytest.mark.parametrize("images", ["0", "-1", "many"])
+def test_bad_numbers_of_images(run: Run, tmp_path: Path, images: str) -> None:
+    for command, out in (("quantize", "o.onnx"), ("calibrate", "s.npz")):
+        code, _, err = run(command, model_path(), "-o", tmp_path / out, "--images", images)
+        assert code == 2
+        assert "--images" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback() -> None:

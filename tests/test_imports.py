@@ -12,7 +12,19 @@ import pytest
 import equint
 
 ROOT = Path(equint.__file__).parent
-GRAPH = {"layout", "fields", "edit", "channels", "moments", "inputs", "placement", "verify", "images", "statistics", "files"}
+GRAPH = {
+    "layout",
+    "fields",
+    "edit",
+    "channels",
+    "moments",
+    "inputs",
+    "placement",
+    "verify",
+    "images",
+    "statistics",
+    "files",
+}
 ABOVE = {"recipe", "pipeline", "api", "cli", "analysis", "evaluate", "report", "demo"}
 FORBIDDEN = {
     "errors": {"model", "maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},

@@ -21,6 +21,7 @@ from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .pipeline import Progress, run
+from .placement import place
 from .statistics import Statistics, fingerprint, is_statistics
 from .target import TARGETS, Target
 from .target import target as built_in_target
@@ -176,7 +177,11 @@ def quantize(
     original = source if isinstance(source, Model) else load(source)
     given = looked_at(original, data, input, images)
     passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits, given)
-    model = run(described(original, input), passes, progress)
+    ready = described(original, input)
+    if given is not None:  # the input is measured: that its range had to be guessed is no warning any more
+        log = tuple(replace(e, warning=False) if e.source == "inputs" else e for e in ready.log)
+        ready = replace(ready, log=log)
+    model = run(ready, passes, progress)
     if not model.qparams:
         raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
     level = chosen.level if given is None else max(chosen.level, 2)
@@ -279,12 +284,29 @@ def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -
         return None
     if isinstance(data, (str, os.PathLike)):
         data = _stored(data, card)
+    if limit is not None and not isinstance(limit, int):
+        raise EquintError(f"images = {limit!r}: give how many")
     if isinstance(data, Statistics):
-        if data.network != fingerprint(FoldBatchnorm()(model).graph):
-            raise EquintError("the statistics are of another network; calibrate this one")
+        if limit is not None:
+            raise EquintError("statistics are of all images that were measured; leave the number of images out")
+        check_statistics(model, data, "the statistics")
         return recipes.Data(statistics=data, teacher=model.graph)
     shown = Images.of(data)
     return recipes.Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+
+
+def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
+    """Refuse statistics that were not measured on this network.
+
+    Raises:
+        EquintError: naming them by `label`.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
+    """
+    if statistics.network != fingerprint(FoldBatchnorm()(model).graph):
+        raise EquintError(f"{label}: of another network; calibrate this one")
 
 
 def _stored(path: str | os.PathLike[str], card: Card | None) -> Statistics | Images:
@@ -333,10 +355,16 @@ def calibrate(
 
 
 def _reference(original: Model, hardware: Target, given: recipes.Data | None) -> Model:
-    """The float network with its BatchNorms folded, and moments and ranges of every tensor."""
-    clips = Relu6("channel_clip" if hardware.channel_clip else "keep")
-    shown = Calibrate(images=given.images, statistics=given.statistics) if given else Calibrate()
-    return ActivationRanges()(shown(clips(FoldBatchnorm()(original))))
+    """The float network with its BatchNorms folded, and moments and ranges of every tensor.
+
+    What stands in front of activations is not measured, only inferred from them. BatchNorm knows its power better,
+    which is the signal that predicted noise is compared with.
+    """
+    folded = Relu6("channel_clip" if hardware.channel_clip else "keep")(FoldBatchnorm()(original))
+    seen = Calibrate(images=given.images, statistics=given.statistics)(folded) if given else Calibrate()(folded)
+    merged = place(folded.graph).merged
+    known = {n: m for n, m in folded.moments.items() if n in merged and m.source == "batchnorm"}
+    return ActivationRanges()(replace(seen, moments={**seen.moments, **known}))
 
 
 def described(model: Model, given: Input) -> Model:

@@ -87,7 +87,7 @@ def quantize(
 
     given = _input(card, input_range, mean, std)
     bits = _activation_bits(activation_bits)
-    _check_output(output, model)
+    _check_output(output, model, data)
     with _progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
         result = api.quantize(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
@@ -125,13 +125,16 @@ def calibrate(
     _check_file(model)
     if output.suffix != ".npz":
         raise EquintError(f"{output}: statistics are .npz files; choose another name")
+    _check_output(output, model, data)
     draft = output.with_name(f"{output.stem}.part.npz")
-    parts = [Statistics.load(path) for path in merge or ()]
+    network, parts = api.load(model), [Statistics.load(path) for path in merge or ()]
+    for path, part in zip(merge or (), parts, strict=True):
+        api.check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
         given = _input(card, None, mean, std)
         with _counter(not as_json, lambda: images or 0, "calibrating") as done:
             looks: dict[str, Any] = {"input": given, "images": images, "resume": draft, "progress": done}
-            parts.append(api.calibrate(model, data, histograms=histograms, **looks))
+            parts.append(api.calibrate(network, data, histograms=histograms, **looks))
     found = merged(parts)
     found.save(output)
     draft.unlink(missing_ok=True)
@@ -456,12 +459,13 @@ def _check_file(path: Path) -> None:
         raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
 
 
-def _check_output(path: Path, model: Path) -> None:
+def _check_output(path: Path, model: Path, data: Path | None = None) -> None:
     """Fail before the work and not after it."""
     from .files import writable
 
-    if writable(path) == model.resolve():
-        raise EquintError(f"{path}: would overwrite the float model; choose another output")
+    for what, given in (("the float model", model), ("the data", data)):
+        if given is not None and writable(path) == given.resolve():
+            raise EquintError(f"{path}: would overwrite {what}; choose another output")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,17 @@ class Images:
         if empty:
             raise EquintError(f"{self.label}: empty; give at least one sample")
 
-    def first(self, count: int) -> Images:
-        """The stream's first `count` samples."""
+    def first(self, limit: int) -> Images:
+        """The stream's first `limit` samples.
+
+        Raises:
+            EquintError: none wanted.
+        """
+        if limit < 1:
+            raise EquintError(f"{self.label}: {limit} samples wanted; give at least one")
 
         def cut() -> Iterator[Feed]:
-            left = count
+            left = limit
             for batch in self:
                 yield batch if length(batch) <= left else _part(batch, 0, left)
                 left -= length(batch)
@@ -66,28 +73,29 @@ class Images:
     def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Images:
         """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
 
-        An iterator, which can be read only once, is kept on disk.
+        What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
 
         Raises:
             EquintError: neither of these.
         """
         if isinstance(source, Images):
             return source
+        if hasattr(source, "detach"):
+            source = _finite(source, label)
         if isinstance(source, np.ndarray):
             if source.ndim < 2:
                 raise EquintError(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
             return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
             raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
-        if isinstance(source, Iterator):
-            return cls(_spooled(source, label), label)
-        return cls(lambda: iter(source), label)
+        return cls(_spooled(iter(source), label), label)
 
 
 def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
-    """An iterator's batches, on disk."""
+    """An iterator's batches, on disk as soon as they are read."""
     shelf, index = Shelf(), list[dict[Name, int]]()
-    for batch in source:
+
+    def keep(batch: Any) -> None:
         checked = _checked(batch, label)
         named = checked if isinstance(checked, Mapping) else {"": checked}
         index.append({name: len(shelf) + k for k, name in enumerate(named)})
@@ -95,25 +103,44 @@ def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]
             shelf.append(value)
 
     def batches() -> Iterator[Feed]:
-        for places in index:
-            named = {name: shelf[k] for name, k in places.items()}
+        for number in count():
+            if number == len(index):
+                for batch in islice(source, 1):
+                    keep(batch)
+            if number == len(index):
+                return
+            named = {name: shelf[k] for name, k in index[number].items()}
             yield named[""] if named.keys() == {""} else named
 
     return batches
 
 
 def _checked(batch: Any, label: str) -> Feed:
-    if isinstance(batch, tuple) and len(batch) == 2 and not isinstance(batch[0], Mapping):
-        batch = batch[0]  # (inputs, labels), as loaders give them
-    if isinstance(batch, Mapping):
-        return {str(name): _finite(value, label) for name, value in batch.items()}
-    return _finite(batch, label)
+    if _labelled(batch):
+        batch = batch[0]
+    if not isinstance(batch, Mapping):
+        return _finite(batch, label)
+    arrays = {str(name): _finite(value, label) for name, value in batch.items()}
+    if len({len(a) for a in arrays.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
+        raise EquintError(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
+    return arrays
+
+
+def _labelled(batch: Any) -> bool:
+    """Whether a batch is (inputs, labels), as loaders give them: a tuple, or a list of arrays of different shapes."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        return False
+    shapes = [getattr(part, "shape", None) for part in batch]
+    return isinstance(batch, tuple) or isinstance(batch[0], Mapping) or (None not in shapes and shapes[0] != shapes[1])
 
 
 def _finite(value: Any, label: str) -> Array:
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        array = array if array.dtype.kind in "iub" and array.dtype != np.uint8 else array.astype(np.float32, copy=False)
+        if array.dtype.kind not in "iub" or array.dtype == np.uint8:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+                array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
     except (TypeError, ValueError) as error:
         raise EquintError(f"{label}: a batch that is no array of numbers ({error})") from error
     if array.ndim == 0:

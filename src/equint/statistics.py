@@ -7,6 +7,7 @@ resumed and merged.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,8 +24,8 @@ from .model import Array, Graph, Moments, Name
 
 BINS = 2048
 """Most bins of a histogram."""
-FINEST = 20
-"""Bins are no narrower than the largest value · 2^-FINEST."""
+FINEST, ZERO = 20, -1000
+"""Bins are no narrower than the largest value · 2^-FINEST, nor than 2^ZERO."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Histogram:
         """The histogram of an array's values."""
         values = np.asarray(values).reshape(-1)
         if not values.size:
-            return cls(-1000, 0, np.zeros(0, np.int64))
+            return cls(ZERO, 0, np.zeros(0, np.int64))
         lo, hi = float(values.min()), float(values.max())
         exponent = _exponent(lo, hi)
-        first = int(np.floor(np.ldexp(lo, -exponent)))
-        scaled = np.floor(np.ldexp(values, -exponent)).astype(np.int64) - first
-        return cls(exponent, first, np.bincount(scaled))
+        first = _bin(lo, exponent)
+        scaled = np.floor(np.ldexp(values, -exponent))
+        if exponent > 0:  # what vanishes in scaling lies on the side of zero that its sign tells
+            scaled = scaled - ((scaled == 0) & (values < 0))
+        return cls(exponent, first, np.bincount(scaled.astype(np.int64) - first))
 
     def __add__(self, other: Histogram) -> Histogram:
         if not self.counts.size or not other.counts.size:
@@ -89,10 +92,16 @@ class Histogram:
 
 def _exponent(lo: float, hi: float) -> int:
     largest = max(abs(lo), abs(hi))
-    exponent = int(np.frexp(largest)[1]) - FINEST if largest > 0 else -1000
-    while np.floor(np.ldexp(hi, -exponent)) - np.floor(np.ldexp(lo, -exponent)) >= BINS:
+    exponent = max(math.frexp(largest)[1] - FINEST, ZERO) if largest > 0 else ZERO
+    while _bin(hi, exponent) - _bin(lo, exponent) >= BINS:
         exponent += 1
     return exponent
+
+
+def _bin(value: float, exponent: int) -> int:
+    """Number of the bin of width 2^exponent that a value lies in."""
+    number = math.floor(math.ldexp(value, -exponent))
+    return number - (number == 0 and value < 0)
 
 
 @dataclass(frozen=True)
@@ -157,17 +166,20 @@ class Statistics:
         tensors: by name.
         images: samples seen.
         network: fingerprint of the network that they belong to.
+        data: fingerprint of the images, where they are of one stream.
     """
 
     tensors: Mapping[Name, TensorStatistics]
     images: int
     network: str
+    data: str = ""
 
     def __add__(self, other: Statistics) -> Statistics:
         if self.network != other.network or self.tensors.keys() != other.tensors.keys():
             raise EquintError("statistics of different networks do not add up")
         tensors = {name: mine + other.tensors[name] for name, mine in self.tensors.items()}
-        return Statistics(tensors, self.images + other.images, self.network)
+        data = self.data if self.data == other.data else ""
+        return Statistics(tensors, self.images + other.images, self.network, data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .npz file, whole or not at all.
@@ -188,7 +200,7 @@ class Statistics:
             EquintError: missing, damaged, or no statistics.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 if "header" not in stored:
                     raise EquintError(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
                 header = json.loads(stored["header"].tobytes())
@@ -209,14 +221,14 @@ def is_statistics(path: str | os.PathLike[str]) -> bool:
         False
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return "header" in stored and "low" in stored
     except Exception:  # whatever it is, statistics it is not
         return False
 
 
 def fingerprint(graph: Graph) -> str:
-    """What tells networks apart: operators, names and constants.
+    """What tells networks apart: operators with their attributes, names and constants.
 
     Example:
         >>> from .layout import tiny_graph
@@ -225,9 +237,9 @@ def fingerprint(graph: Graph) -> str:
     """
     digest = sha256()
     for node in graph.nodes:
-        digest.update(repr((node.op, node.inputs, node.outputs)).encode())
+        digest.update(repr((node.op, node.inputs, node.outputs, sorted(node.attrs.items()))).encode())
     for name, array in graph.consts.items():
-        digest.update(name.encode())
+        digest.update(repr((name, array.shape, str(array.dtype))).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 
@@ -247,7 +259,7 @@ def _packed(statistics: Statistics) -> tuple[dict[str, Any], dict[str, Array]]:
             tables[column].append(getattr(t, column))
         for kind, h in zip(_HISTOGRAMS, found, strict=True):
             tables[kind].append(np.zeros(0, np.int64) if h is None else h.counts)
-    header = {"images": statistics.images, "network": statistics.network, "tensors": rows}
+    header = {"images": statistics.images, "network": statistics.network, "data": statistics.data, "tensors": rows}
     return header, {name: np.concatenate(parts) for name, parts in tables.items() if parts}
 
 
@@ -268,7 +280,7 @@ def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statist
         tensors[name] = TensorStatistics(axis, rank, images, count, **columns, **histograms)
     if any(at[name] != len(arrays[name]) for name in at if tensors):
         raise ValueError("lengths do not agree")
-    return Statistics(tensors, int(header["images"]), str(header["network"]))
+    return Statistics(tensors, int(header["images"]), str(header["network"]), str(header["data"]))
 
 
 def merged(parts: list[Statistics]) -> Statistics:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from equint.errors import EquintError
-from equint.evaluate.data import Card, batches, count, read_card
+from equint.evaluate.data import Card, batches, count, images, read_card
 
 RGB = Card("rgb", (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), (6, 8))
 Pixels = NDArray[np.uint8]
@@ -258,3 +258,36 @@ def test_bad_folders(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     refused(lambda: list(batches(tmp_path, RGB)), "broken.jpg")
     refused(lambda: list(batches(tmp_path, Card())), "features")
+
+
+# Streams
+
+
+def test_images_are_the_inputs_again_and_again(npz: Path, folder: Path) -> None:
+    for source, card_ in ((npz, RGB), (folder, RGB), (folder, Card("gray", (0.0,), (255.0,)))):
+        wanted = [x for x, _ in batches(source, card_, 2)]
+        stream = images(source, card_, size=2)
+        for _ in range(2):
+            found = list(stream)
+            assert len(found) == len(wanted)
+            for a, b in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(np.asarray(a), b)
+    assert stream.label == str(folder)
+
+
+def test_images_are_limited(npz: Path) -> None:
+    assert [len(x) for x in images(npz, RGB, limit=5, size=3)] == [3, 2]
+    assert [len(x) for x in images(npz, RGB, limit=5)] == [5]
+    assert [len(x) for x in images(npz, RGB, size=4).first(5)] == [4, 1]
+
+
+def test_images_are_checked_when_they_are_named_and_when_they_are_read(tmp_path: Path) -> None:
+    for source in (tmp_path / "absent.npz", tmp_path / "absent", tmp_path):
+        refused(lambda source=source: images(source, RGB), str(source))
+    np.savez(tmp_path / "data.npz", x=pixels(2, 6, 8, 4))
+    stream = images(tmp_path / "data.npz", RGB)
+    refused(lambda: list(stream), "data.npz", "(6, 8, 4)")
+    values = np.ones((3, 2, 5), np.float32)
+    values[2, 1, 4] = np.nan
+    np.save(tmp_path / "nan.npy", values)
+    refused(lambda: list(images(tmp_path / "nan.npy", Card())), "nan.npy", "not finite")

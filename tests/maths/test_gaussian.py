@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.special import expit
@@ -115,3 +115,61 @@ def test_elementwise_on_arrays() -> None:
 def test_leaky_keeps_a_small_spread_beside_a_large_mean() -> None:
     _, std = gaussian.leaky(np.array([1e4, -1e4]), np.full(2, 1e-4), 0.2)
     np.testing.assert_allclose(std, [1e-4, 2e-5], rtol=1e-6)
+
+
+def rebuilt(mean: float, std: float, lo: float, hi: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The Gaussian that `unclipped` finds behind the clip of one."""
+    return gaussian.unclipped(*gaussian.clipped(np.array(mean), np.array(std), lo, hi), lo, hi)
+
+
+@settings(max_examples=300)
+@given(st.floats(-3.5, 3.5), st.floats(-2, 2), st.floats(-10, 10), st.sampled_from([-1, 1]))
+def test_unclipped_inverts_one_bound(distance: float, log: float, bound: float, side: int) -> None:
+    """Of whatever width, from nearly nothing clipped to nearly everything."""
+    std = 10**log
+    mean, (lo, hi) = bound + distance * std, (bound, inf) if side == 1 else (-inf, bound)
+    found_mean, found_std = rebuilt(mean, std, lo, hi)
+    assert float(found_mean) == pytest.approx(mean, abs=1e-5 * std)
+    assert float(found_std) == pytest.approx(std, rel=1e-5)
+
+
+@settings(max_examples=300)
+@example(2.5, 0.6, 0.0, 6.0)
+@example(-2.9, 0.5, -1.0, 2.0)
+@given(st.floats(-3, 3), st.floats(-1.5, 0.6), st.floats(-10, 10), st.floats(0.1, 20))
+def test_unclipped_inverts_two_bounds(distance: float, log: float, lo: float, width: float) -> None:
+    """Of deviations from a thirtieth to the fourfold of what lies between the bounds."""
+    std = width * 10**log
+    mean = lo + (width + distance * std if distance > 0 else distance * std)
+    found_mean, found_std = rebuilt(mean, std, lo, lo + width)
+    assert float(found_mean) == pytest.approx(mean, abs=1e-3 * std)
+    assert float(found_std) == pytest.approx(std, rel=1e-3)
+
+
+@given(st.lists(st.tuples(means, stds), min_size=1, max_size=9), st.sampled_from([(0.0, inf), (0.0, 6.0), (-1.0, 1.0)]))
+def test_what_unclipped_finds_clips_to_what_was_given(
+    pairs: list[tuple[float, float]], ends: tuple[float, float]
+) -> None:
+    """Even where the inverse is hardly unique."""
+    mean, std = np.array(pairs).T
+    given = gaussian.clipped(mean, std, *ends)
+    found = gaussian.unclipped(*given, *ends)
+    again = gaussian.clipped(*found, *ends)
+    np.testing.assert_allclose(again[0], given[0], atol=2e-3 * float(std.max()))
+    np.testing.assert_allclose(again[1], given[1], atol=2e-3 * float(std.max()))
+
+
+def test_unclipped_at_the_extremes() -> None:
+    for mean, std, lo, hi in ((0.0, 0.0, 0.0, inf), (6.0, 0.0, 0.0, 6.0), (-2.0, 3.0, -inf, inf), (3.0, 0.0, 0.0, 6.0)):
+        assert_moments(gaussian.unclipped(np.array(mean), np.array(std), lo, hi), (mean, std), 1e-9)
+    rare_mean, rare_std = rebuilt(-7.0, 1.0, 0.0, inf)
+    assert float(rare_mean / rare_std) == pytest.approx(-5, rel=1e-3)
+
+
+def test_unclipped_of_what_no_gaussian_clips_to_is_finite() -> None:
+    """Measured moments need not be those of any clipped Gaussian."""
+    mean, std = (a.ravel() for a in np.meshgrid(np.linspace(-1, 8, 19), np.geomspace(1e-6, 10, 15)))
+    for lo, hi in ((0.0, inf), (0.0, 6.0), (-inf, 6.0)):
+        found = gaussian.unclipped(mean, std, lo, hi)
+        assert np.isfinite(found).all()
+        assert (found[1] >= 0.3 * std).all()

@@ -20,6 +20,7 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.equalize import Equalize
+from equint.passes.finetune_bias import FinetuneBias
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import OneStep
 from equint.passes.optimal import Optimal
@@ -137,4 +138,5 @@ def test_a_pass_keeps_what_it_promises(name: str, data: st.DataObject) -> None:
 
 
 def test_every_pass_is_tried() -> None:
-    assert {type(case.step) for case in CASES.values()} == set(PASSES.values())
+    # test_finetune_bias.py tries the one that needs torch
+    assert {type(case.step) for case in CASES.values()} == set(PASSES.values()) - {FinetuneBias}

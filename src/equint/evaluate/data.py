@@ -139,11 +139,18 @@ def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
 
 
 def _open_arrays(path: Path) -> tuple[Array, Array | None]:
+    x, y = _loaded(path)
+    if x.ndim == 0 or (y is not None and y.ndim == 0):
+        raise EquintError(f"{path}: x and y must hold one entry per sample")
+    return x, y
+
+
+def _loaded(path: Path) -> tuple[Array, Array | None]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
             if "x" not in loaded:
                 raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
             return loaded["x"], loaded.get("y", None)
@@ -157,6 +164,8 @@ def _open_arrays(path: Path) -> tuple[Array, Array | None]:
 
 def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
     x, y = _open_arrays(path)
+    if x.dtype.kind not in "fiub":
+        raise EquintError(f"{path}: x holds {x.dtype}, not numbers that a network can read")
     total = len(x) if limit is None else min(limit, len(x))
     if total == 0:
         raise EquintError(f"{path}: x is empty; give at least one sample")
@@ -203,6 +212,8 @@ def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[
         for file in files[start : start + (size if card.size else 1)]:
             try:
                 with Image.open(file) as picture:
+                    if picture.mode.startswith(("I", "F")):
+                        raise EquintError(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
                     part.append(
                         _prepared(np.asarray(picture.convert("RGB" if card.kind == "rgb" else "L")), card, file)
                     )

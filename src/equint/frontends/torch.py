@@ -84,7 +84,7 @@ def _checked(module: Any, example_inputs: Any) -> tuple[Tensor, ...]:
         raise EquintError(f"example inputs are a {type(inputs).__name__}; give a tensor, or a tuple of tensors")
     if any(x.ndim == 0 or x.shape[0] == 0 for x in inputs):
         raise EquintError("example inputs need a batch: shapes (N, …), N at least 1")
-    found = (x.detach().cpu() for x in inputs)
+    found = (x.detach().cpu().clone() for x in inputs)  # a module may write into what it is given
     return tuple(x.float() if x.is_floating_point() else x for x in found)
 
 
@@ -102,7 +102,7 @@ def _watched(module: torch.nn.Module, inputs: tuple[Tensor, ...], label: str) ->
     watch = _watch(inputs)
     try:
         with torch.no_grad(), watch:
-            found = module(*inputs)
+            found = module(*(x.clone() for x in inputs))
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise EquintError(f"{label}: does not run on the example inputs, {shapes} ({_line(error)})") from error
@@ -176,9 +176,13 @@ def _compare(module: torch.nn.Module, inputs: tuple[Tensor, ...], proto: ModelPr
     noise = torch.Generator().manual_seed(0)
     doubled = [torch.cat([x, torch.randn(x.shape, generator=noise) if x.is_floating_point() else x]) for x in inputs]
     names = [i.name for i in proto.graph.input]
+    if len(names) != len(inputs):
+        raise EquintError(
+            f"{label}: takes {len(inputs)} inputs and reads {len(names)}, {', '.join(names)}; drop the others"
+        )
     try:
         with torch.no_grad():
-            wanted = [y.numpy() for y in _flat(module(*doubled), label)]
+            wanted = [y.numpy() for y in _flat(module(*(x.clone() for x in doubled)), label)]
         found = list(Session(proto).run(dict(zip(names, (x.numpy() for x in doubled), strict=False))).values())
     except Exception as error:
         raise EquintError(f"{label}: does not run on a batch of another size ({_line(error)})") from error

@@ -72,9 +72,10 @@ def clipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tu
 def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tuple[Array, Array]:
     """The Gaussian whose clip(z, lo, hi) has the given mean and standard deviation: the inverse of `clipped`.
 
-    Where one bound alone matters, E[x]²/E[x²] tells μ/σ by a table; from there Newton steps in (μ, log σ), halved
-    until they help. What is nearly always clipped has no unique inverse: the result then lies at most five deviations
-    beyond the bound.
+    Where one bound alone matters, E[x]²/E[x²] tells μ/σ by a table; from there Newton steps, shortened until they help,
+    in log σ and in the deviations between μ and the middle of the bounds: in these a Gaussian much wider than the
+    bounds are apart is as easy as any. What is nearly always clipped has no unique inverse: the result then lies at
+    most five deviations beyond the bound.
 
     Args:
         mean, std: same shape, of the clipped variable, real units.
@@ -103,7 +104,8 @@ def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> 
             other = _miss(other_mu, other_log, low, high, target)
             better = np.abs(other).max(0) < np.abs(miss).max(0)
         mu, log, miss = np.where(better, other_mu, mu), np.where(better, other_log, log), np.where(better, other, miss)
-    centre = np.where(np.isfinite(low), np.where(np.isfinite(high), (low + high) / 2, low), np.where(np.isfinite(high), high, target))
+    below = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, target))
+    centre = (below + np.where(np.isfinite(high), high, below)) / 2
     at = (mu - centre) / np.exp(log)
 
     def missed(at: Array, log: Array) -> Array:

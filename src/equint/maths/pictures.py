@@ -87,4 +87,4 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int, channels: int
 def _coloured(values: Array) -> Array:
     """Independent channels mixed so that they have most of their variance in common."""
     common = values.sum(0, keepdims=True) / np.sqrt(len(values))
-    return np.sqrt(LUMINANCE) * common + np.sqrt(1 - LUMINANCE) * values
+    return np.asarray(np.sqrt(LUMINANCE) * common + np.sqrt(1 - LUMINANCE) * values)

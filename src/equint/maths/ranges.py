@@ -11,16 +11,19 @@ CANDIDATES = 48
 """Ends that the MSE rule tries on each side, and again around the best."""
 
 
-def quantile(edges: Array, counts: Array, share: float) -> float:
-    """The value below which `share` of a histogram lies; linear within bins.
+def quantile(edges: Array, counts: Array, share: float, top: bool = False) -> float:
+    """The value below which `share` of a histogram lies; linear within bins, and behind a gap where one lies there.
 
     Args:
         edges: `(n + 1,)` ascending, real units; counts: `(n,)`.
+        top: the value above which it lies: of the mirrored histogram.
 
     Example:
         >>> quantile(np.array([0.0, 1.0, 2.0]), np.array([3, 1]), 0.5)
         0.6666666666666666
     """
+    if top:
+        return -quantile(-edges[::-1], counts[::-1], share)
     total = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
     if total[-1] == 0:
         return 0.0
@@ -34,8 +37,7 @@ def histogram_percentile(edges: Array, counts: Array, percent: float) -> tuple[f
         >>> histogram_percentile(np.array([0.0, 1.0, 2.0]), np.array([50, 50]), 10.0)
         (0.2, 1.8)
     """
-    share = percent / 100
-    return quantile(edges, counts, share), quantile(edges, counts, 1 - share)
+    return quantile(edges, counts, percent / 100), quantile(edges, counts, percent / 100, top=True)
 
 
 def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:

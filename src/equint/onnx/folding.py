@@ -77,7 +77,8 @@ def _static_shape(
         partial[node.outputs[0]] = partial[node.inputs[0]]
         return None
     elif node.op == "Concat" and all(i in partial or i in consts for i in node.inputs):
-        partial[node.outputs[0]] = [s for i in node.inputs for s in partial.get(i) or consts[i].reshape(-1).tolist()]
+        known = (partial[i] if i in partial else consts[i].reshape(-1).tolist() for i in node.inputs)
+        partial[node.outputs[0]] = [s for sizes_ in known for s in sizes_]
         return None
     if sizes is None:
         return None

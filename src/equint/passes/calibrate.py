@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,8 @@ PICTURES = 128
 """How many pictures are generated."""
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
+FEW = 16
+"""Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
 LEAST, USUAL = 24, 128
 """Least height and width of what is taken for a picture; those of pictures whose size is free."""
 
@@ -42,7 +44,7 @@ class Calibrate:
     - `min-max`: nowhere.
     - `image-percentile`: at the `percent` percentile of the images' lowest values and its mirror image for the
       highest (WES: 1 %).
-    - `percentile`: `percent` per cent of all values lie beyond either end.
+    - `percentile`: `percent` per cent of all values lie beyond either end (0.01 %).
     - `mse`: the ends whose grid makes the least mean squared error.
     - `n-sigma`: mean ± n·std per channel.
 
@@ -54,6 +56,7 @@ class Calibrate:
     results of the network, which such pictures do not excite, as far as their moments say.
 
     Attributes:
+        percent: 0 is what the rule usually takes.
         stand_in: where there are neither images nor BatchNorms: show `generated` pictures, leave all to what is
             `propagated` from the input, or choose by the shape of the input.
         images: what to show the network; statistics: what was measured before, in its place.
@@ -73,7 +76,7 @@ class Calibrate:
     keeps: ClassVar[Keeps] = Keeps.FLOATS
 
     rule: Rule = "min-max"
-    percent: float = 1.0
+    percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
     images: Images | None = None
@@ -143,9 +146,14 @@ class Calibrate:
         for name in given:  # a card knows better than a few images how far an input reaches
             ranges[name] = model.ranges[name]
         moments |= _before_activations(graph, moments)
-        facts = {"images": found.images, "tensors": len(table), "ranges": self.rule}
+        facts: dict[str, Any] = {"images": found.images, "tensors": len(table), "ranges": self.rule}
+        few = found.images < FEW
+        if few:
+            facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
         what = "on images" if source == "calibration" else "on generated pictures, there being no BatchNorm"
-        event = Event(f"measured moments and ranges {what}", "", facts, "calibrate", warning=source == "generated")
+        event = Event(
+            f"measured moments and ranges {what}", "", facts, "calibrate", warning=few or source == "generated"
+        )
         return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:
@@ -154,13 +162,13 @@ class Calibrate:
             m = t.moments
             low, high = (np.clip(e.reshape(-1), low, high) for e in rules.n_sigma(m.mean, m.std, self.n))
         elif self.rule == "image-percentile":
-            share = self.percent / 100
+            share = (self.percent or 1.0) / 100
             low = np.maximum(low, rules.quantile(t.lows.edges, t.lows.counts, share))
-            high = np.minimum(high, rules.quantile(t.highs.edges, t.highs.counts, 1 - share))
+            high = np.minimum(high, rules.quantile(t.highs.edges, t.highs.counts, share, top=True))
         elif self.rule in ("percentile", "mse"):
             h = _counted(name, t)
             if self.rule == "percentile":
-                lo, hi = rules.histogram_percentile(h.edges, h.counts, self.percent)
+                lo, hi = rules.histogram_percentile(h.edges, h.counts, self.percent or 0.01)
             else:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)

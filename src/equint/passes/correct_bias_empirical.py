@@ -49,26 +49,25 @@ class CorrectBiasEmpirical:
             return model.noted(Event("biases not corrected from images", "", why, "correct_bias_empirical"))
         from ..runtime.sweep import mean_errors
 
-        changes, channels, kept = dict[Name, Array](), 0, 0
+        helped = dict[Name, Array]()
 
         def decide(layer: Layer, errors: Array) -> Array:
-            nonlocal channels, kept
-            use = helps(errors)
-            channels, kept = channels + use.size, kept + int(use.sum())
-            changes[layer.name] = np.where(use, -errors.mean(0), 0.0)
-            return changes[layer.name]
+            helped[layer.y] = helps(errors)
+            return np.where(helped[layer.y], -errors.mean(0), 0.0)
 
-        mean_errors(model, self.teacher or model.graph, self.images, decide, self.progress)
+        taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
+        biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress)
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
         for layer in layers(model.graph):
-            if layer.name not in changes:
+            if layer.y not in biases:
                 continue
             before = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-            bias = (before + changes[layer.name]).astype(np.float32)
+            bias = np.where(helped[layer.y], biases[layer.y], before).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid
-        facts = {"layers": len(changes), "channels": kept, "rolled back": channels - kept}
+        kept, channels = (sum(int(f(h)) for h in helped.values()) for f in (np.sum, np.size))
+        facts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
         done = Event("corrected biases from images", "", facts, "correct_bias_empirical")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
 

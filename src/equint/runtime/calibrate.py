@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
@@ -80,7 +81,8 @@ def collect(
         progress: called with the number of images done.
 
     Raises:
-        EquintError: no images, images of a wrong shape, values that are not finite, a file of another network.
+        EquintError: no images, images of a wrong shape, values that are not finite, a file of another network or
+            without the histograms asked for.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -91,32 +93,59 @@ def collect(
     network, path = fingerprint(graph), None if resume is None else Path(resume)
     before = Statistics.load(path) if path is not None and path.exists() else None
     if before is not None and before.network != network:
-        raise EquintError(f"{path}: statistics of another network; choose another file")
+        raise EquintError(f"{path}: statistics of another network; delete it, or choose another file")
+    if before is not None and histograms and any(t.values is None for t in before.tensors.values()):
+        raise EquintError(f"{path}: statistics without histograms; delete it, or choose another file")
     taps, nodes, consts = _taps(graph)
+    if not taps:
+        raise EquintError("nothing to measure: the shape of no tensor is known")
     session = Session(to_proto(_tapped(graph, taps, nodes, consts, histograms)), optimized=True, lean=True)
     running = _Running(graph, taps, histograms)
-    skip, seen, saved = 0 if before is None else before.images, 0, monotonic()
+    skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
 
     def total() -> Statistics:
-        found = running.statistics(network)
+        found = replace(running.statistics(network), data=shown)
         return found if before is None else before + found if found.images else before
 
-    for feed in split(images, _batch(graph, taps, batch) if histograms else batch):
-        count = length(feed)
-        seen += count
-        if seen <= skip:
-            continue
-        part = feed if seen - count >= skip else _last(feed, seen - skip)
-        running.add(session.run(part), part)
-        if progress is not None:
-            progress(seen)
-        if path is not None and monotonic() - saved > SAVE_EVERY:
+    try:
+        for feed in split(images, whole(session, _batch(graph, taps, batch) if histograms else batch)):
+            if not seen:
+                shown = _digest(feed)
+                if before is not None and before.data != shown:
+                    raise EquintError(f"{path}: statistics of other images; delete it, or choose another file")
+            count = length(feed)
+            seen += count
+            if seen <= skip:
+                continue
+            part = feed if seen - count >= skip else _last(feed, seen - skip)
+            running.add(session.run(part), part)
+            if progress is not None:
+                progress(seen)
+            if path is not None and monotonic() - saved > SAVE_EVERY:
+                total().save(path)
+                saved = monotonic()
+    except KeyboardInterrupt:
+        if path is not None and running.images:
             total().save(path)
-            saved = monotonic()
+        raise
+    if seen < skip:
+        raise EquintError(
+            f"{path}: statistics of {skip} images, and now there are {seen}; delete it, or choose another"
+        )
     done = total()
     if path is not None:
         done.save(path)
     return done
+
+
+def _digest(feed: Feed) -> str:
+    """What tells streams of images apart: their first sample."""
+    named = feed if isinstance(feed, Mapping) else {"": feed}
+    digest = sha256()
+    for name, values in sorted(named.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values[:1]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def channel_axes(graph: Graph) -> dict[Name, int]:
@@ -184,8 +213,11 @@ def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
             _Tap(name, axis, len(shape), channels, positions, None if bounded else low, high, mean, square, floor)
         )
     for tap in found:
-        if tap.positions is None:
-            nodes.append(Node("Shape", (tap.name,), (f"{tap.high}_shape",)))
+        if tap.positions is None:  # a row of its own, since a session may run in parts and put them together
+            sizes, row = f"{tap.high}_sizes", f"{tap.high}_row"
+            consts[row] = np.asarray([1, tap.rank], np.int64)
+            nodes.append(Node("Shape", (tap.name,), (sizes,)))
+            nodes.append(Node("Reshape", (sizes, row), (f"{tap.high}_shape",)))
     return found, nodes, consts
 
 
@@ -200,7 +232,7 @@ def _floor(graph: Graph, node: Node | None) -> float:
 def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name, Array], raw: bool) -> Graph:
     """The graph with the reductions as its only outputs, and the tensors themselves where they are wanted `raw`."""
     wanted = [n for t in taps for n in (t.low, t.high, t.mean, t.square, t.name if raw else None) if n is not None]
-    sizes = [o for node in nodes if node.op == "Shape" for o in node.outputs]
+    sizes = [f"{t.high}_shape" for t in taps if t.positions is None]
     return replace(
         graph,
         nodes=(*graph.nodes, *nodes),
@@ -221,6 +253,19 @@ def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
     """As many images as whole tensors may take memory."""
     values = sum(t.channels * (t.positions or 1) for t in taps)
     return max(1, min(most, RAW_VALUES // max(values, 1)))
+
+
+def whole(session: Session, most: int) -> int:
+    """As many of a network's fixed batches as there may be images at once, and one at least.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> whole(Session(to_proto(tiny_graph())), 4)
+        4
+    """
+    sizes = {shape[0] for shape in session.shapes.values() if shape and isinstance(shape[0], int)}
+    fixed = max((int(size) for size in sizes), default=1)
+    return max(fixed, most // max(fixed, 1) * fixed)
 
 
 def _last(feed: Feed, count: int) -> Feed:
@@ -246,25 +291,26 @@ class _Running:
 
     def add(self, found: Mapping[Name, Array], feed: Feed) -> None:
         """Count one batch: the session's outputs, and what it was fed."""
-        table = {**(feed if isinstance(feed, Mapping) else {self.inputs[0]: feed}), **found}
-        n = len(table[self.taps[0].high]) if self.taps else length(feed)
+        table, n = {**(feed if isinstance(feed, Mapping) else {self.inputs[0]: feed}), **found}, length(feed)
 
-        def joined(kind: Callable[[_Tap], Array]) -> Array:
-            return np.concatenate([kind(t).reshape(n, -1) for t in self.taps], axis=1)
+        def joined(kind: Callable[[_Tap], Array], reduce: np.ufunc) -> Array:
+            return np.concatenate([_per_image(kind(t), n, t.channels, reduce) for t in self.taps], axis=1)
 
-        low = joined(lambda t: np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low])
-        high = joined(lambda t: table[t.high])
-        self._check(low, high)
-        positions = np.asarray(
-            [t.positions or int(np.prod(table[f"{t.high}_shape"][1:])) // t.channels for t in self.taps], np.int64
+        low = joined(
+            lambda t: np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low], np.minimum
         )
-        each = np.repeat(positions, [t.channels for t in self.taps])
+        high, mean = joined(lambda t: table[t.high], np.maximum), joined(lambda t: table[t.mean], np.add)
+        square = joined(
+            lambda t: np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square], np.add
+        )
+        self._check(low, high, mean, square)
+        positions = [t.positions or int(np.prod(table[f"{t.high}_shape"][0, 1:])) // t.channels for t in self.taps]
+        each = np.repeat(np.asarray(positions, np.int64), [t.channels for t in self.taps])
         np.minimum(self.low, low.min(0), out=self.low)
         np.maximum(self.high, high.max(0), out=self.high)
-        self.total += joined(lambda t: table[t.mean]).sum(0, dtype=np.float64) * each
-        squares = joined(lambda t: np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square])
-        self.square += squares.sum(0, dtype=np.float64) * each
-        self.counts += n * positions
+        self.total += mean.sum(0, dtype=np.float64) * each
+        self.square += square.sum(0, dtype=np.float64) * each
+        self.counts += [p * (table[t.mean].size // t.channels) for p, t in zip(positions, self.taps, strict=True)]
         self.images += n
         self.pending.append(
             (np.minimum.reduceat(low, self.starts[:-1], 1), np.maximum.reduceat(high, self.starts[:-1], 1))
@@ -274,9 +320,10 @@ class _Running:
         if self.values is not None:
             self.values = [h + _histogram(table[t.name]) for h, t in zip(self.values, self.taps, strict=True)]
 
-    def _check(self, low: Array, high: Array) -> None:
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            bad = ~(np.isfinite(low).all(0) & np.isfinite(high).all(0))
+    def _check(self, *found: Array) -> None:
+        """Maxima may pass over what is no number, but means do not."""
+        if not all(np.isfinite(values).all() for values in found):
+            bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
             name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
             raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
 
@@ -309,6 +356,20 @@ class _Running:
                 values=values,
             )
         return Statistics(tensors, self.images, network)
+
+
+def _per_image(values: Array, n: int, channels: int, reduce: np.ufunc) -> Array:
+    """`(n, C)` from what was reduced of a tensor, whose first dimension need not count images.
+
+    Where it is a multiple of `n`, an image has several rows; else every image gets its share of them all.
+    """
+    rows = values.reshape(-1, channels)
+    if len(rows) == n:
+        return rows
+    if len(rows) % n == 0:
+        return np.asarray(reduce.reduce(rows.reshape(n, -1, channels), 1))
+    whole = reduce.reduce(rows, 0)
+    return np.broadcast_to(whole / n if reduce is np.add else whole, (n, channels))
 
 
 def _histogram(values: Array) -> Histogram:

@@ -64,29 +64,46 @@ class Session:
             raise EquintError(f"{label}: onnxruntime cannot load it ({reason})") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
         self.shapes: Mapping[Name, Sequence[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
+        self.floats = frozenset(i.name for i in self._session.get_inputs() if i.type == "tensor(float)")
         self.outputs = tuple(o.name for o in self._session.get_outputs())
         self.label = label
 
     def run(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
         """All outputs, and taps, for one batch (an array where the network has one input).
 
-        A network exported for a fixed batch runs on as many of them as the batch holds.
+        A network exported for a fixed batch runs on as many of them as are needed. Whole numbers become floats where
+        the network wants those.
         """
-        feeds = x if isinstance(x, Mapping) else {self.inputs[0]: x}
+        given = x if isinstance(x, Mapping) else {self.inputs[0]: x}
+        feeds = {n: self._typed(n, v) for n, v in given.items()}
         size, count = _common_front(self.shapes.values()), _common_front([np.shape(v) for v in feeds.values()])
-        if size and count and count > size and count % size == 0:
+        if size and count and count % size:  # the last batch is filled up, and what that adds is cut off
+            fill = size - count % size
+            whole = {n: np.concatenate([v, np.repeat(v[-1:], fill, 0)]) for n, v in feeds.items()}
+            return {o: _cut(v, count, count + fill) for o, v in self.run(whole).items()}
+        if size and count and count > size:
             parts = [self.run({n: v[i : i + size] for n, v in feeds.items()}) for i in range(0, count, size)]
             return {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in self.outputs}
         try:
-            values = self._session.run(self.outputs, dict(feeds))
+            values = self._session.run(self.outputs, feeds)
         except Exception as error:
-            given = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
+            fed = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
             asked = ", ".join(f"{n} {tuple(s)}" for n, s in self.shapes.items())
             reason = " ".join(str(error).split())[:300]
             raise EquintError(
-                f"{self.label}: does not run on this input, {given}; it wants {asked} ({reason})"
+                f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason})"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
+
+    def _typed(self, name: Name, value: Array) -> Array:
+        whole = np.asarray(value).dtype.kind in "iub"
+        return np.asarray(value, np.float32) if whole and name in self.floats else value
+
+
+def _cut(value: Array, count: int, whole: int) -> Array:
+    """What belongs to the first `count` of `whole` samples: each may have several rows."""
+    rows = len(value) if value.ndim else 0
+    return value[: rows * count // whole] if rows % whole == 0 else value
 
 
 def _common_front(shapes: Iterable[Sequence[int | str]]) -> int | None:

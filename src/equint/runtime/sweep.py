@@ -32,14 +32,19 @@ def mean_errors(
     images: Images,
     decide: Callable[[Layer, Array], Array],
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> dict[Name, Array]:
     """Show every layer's mean error to `decide`, in topological order, and add what it returns to the layer's bias.
+
+    Biases are rounded as they are when exported, so that layers behind see what is left.
 
     Args:
         model: the quantized network. teacher: the float one, with tensors of the same names in original units.
         decide: gets a layer and E[y_q] − E[y] of each fold of images, `(FOLDS, O)` in the quantized network's units;
             returns what shall be added to its bias, `(O,)`.
         progress: called with layers done and their number.
+
+    Returns:
+        The biases, `(O,)` by layer output, of every layer that was decided about.
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
     wanted, sizes = _float_means(model, teacher, images, every)
@@ -49,6 +54,7 @@ def mean_errors(
             progress(number, len(every))
         if layer.y in wanted:
             sweep.correct(number, decide(layer, sweep.means(number) - wanted[layer.y]))
+    return {la.y: sweep.bias(k) for k, la in enumerate(every) if la.y in wanted}
 
 
 def _float_means(
@@ -126,6 +132,7 @@ class _Sweep:
 
     def __init__(self, model: Model, images: Images, every: list[Layer], sizes: list[int]) -> None:
         self.graph, self.places = open_biases(qdq_graph(model), every)
+        self.steps = [_step(model, la) for la in every]
         self.images, self.every, self.known, self.sizes = images, every, model.graph, sizes
         self.cuts = _cuts(self.graph, self.places)
         self.graph = replace(self.graph, dtypes={**self.graph.dtypes, **_integer_types(self.graph)})
@@ -133,8 +140,14 @@ class _Sweep:
 
     def correct(self, number: int, change: Array) -> None:
         """Add to a layer's bias."""
-        name, shaped = self.places[number].bias, self.every[number].shaped_bias(change)
+        name, step = self.places[number].bias, self.steps[number]
+        change = change if step is None else np.rint(change / step) * step
+        shaped = self.every[number].shaped_bias(change)
         self.graph = self.graph.with_consts({name: (self.graph.consts[name] + shaped).astype(np.float32)})
+
+    def bias(self, number: int) -> Array:
+        """A layer's bias, `(O,)`."""
+        return self.graph.consts[self.places[number].bias].reshape(-1)
 
     def means(self, number: int) -> Array:
         """Mean of a layer's output per fold and channel, all layers before it being as they shall be."""
@@ -223,6 +236,12 @@ def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
         nodes[position[raw]] = replace(node, inputs=(*node.inputs[:2], bias))
         places.append(_Place(nodes[position[raw]], raw, bias))
     return graph.with_nodes(nodes, consts), places
+
+
+def _step(model: Model, layer: Layer) -> Array | None:
+    """The grid that a layer's bias is on, `()` or `(O,)`; None where it stays float."""
+    x = model.qparams.get(layer.x)
+    return None if x is None else np.asarray(x.scale * model.qparams[layer.weight].scale, np.float32)
 
 
 def _weight_of(graph: Graph, node: Node, layer: Layer) -> Array:

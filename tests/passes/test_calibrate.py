@@ -1,0 +1,280 @@
+"""Measured moments and ranges: each rule against numpy on the values themselves, and what is left alone."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equint.errors import EquintError
+from equint.images import Images
+from equint.inputs import describe_range, infer_input
+from equint.maths.affine import choose_qparams, fake_quantize
+from equint.maths.gaussian import clipped
+from equint.model import Array, Moments, QSpec, Range
+from equint.onnx.reader import read
+from equint.passes.calibrate import Calibrate, Rule
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.runtime.calibrate import collect
+from equint.statistics import Histogram, Statistics, TensorStatistics, fingerprint
+from handwritten import network, normal
+from nets import Net, random_network, sample
+from values import values
+
+RULES: tuple[Rule, ...] = ("min-max", "image-percentile", "percentile", "mse", "n-sigma")
+PROTO = network("a = Conv(x, w) r = Clip(a, low, high) y = Conv(r, v)", w=normal(4, 3, 3, 3), v=normal(2, 4, 1, 1),
+                low=0.0, high=6.0)  # fmt: skip
+MODEL = describe_range(read(PROTO), -4, 4)
+
+
+def counted(x: Array, histograms: bool = True) -> TensorStatistics:
+    """Statistics of values (N, C, H, W), in plain numpy."""
+    rows, exact = x.reshape(len(x), -1), x.astype(np.float64)
+    return TensorStatistics(
+        axis=1,
+        rank=x.ndim,
+        images=len(x),
+        count=x.size // x.shape[1],
+        low=exact.min((0, 2, 3)),
+        high=exact.max((0, 2, 3)),
+        total=exact.sum((0, 2, 3)),
+        square=np.square(exact).sum((0, 2, 3)),
+        lows=Histogram.of(rows.min(1)),
+        highs=Histogram.of(rows.max(1)),
+        values=Histogram.of(x) if histograms else None,
+    )
+
+
+def drawn(images: int = 200) -> dict[str, Array]:
+    """Values of every tensor: channels of different reach, images of different strength, few far outliers."""
+    rng = np.random.default_rng(0)
+    strength = rng.exponential(1.0, (images, 1, 1, 1)) + 0.5
+    r = np.clip(strength * rng.normal(0.2, [[[0.1]], [[0.5]], [[1.0]], [[2.0]]], (images, 4, 6, 6)), 0, 6)
+    y = strength * rng.laplace([[[0.0]], [[3.0]]], [[[1.0]], [[0.2]]], (images, 2, 6, 6))
+    x = rng.normal(size=(images, 3, 8, 8))
+    return {"x": x.astype(np.float32), "r": r.astype(np.float32), "y": y.astype(np.float32)}
+
+
+VALUES = drawn()
+
+
+def statistics(tables: Mapping[str, Array] = VALUES, histograms: bool = True) -> Statistics:
+    tensors = {name: counted(x, histograms) for name, x in tables.items()}
+    return Statistics(tensors, len(tables["x"]), fingerprint(MODEL.graph))
+
+
+def ranges(rule: Rule, **options: Any) -> dict[str, tuple[Array, Array]]:
+    """Ends per channel, `(C,)`, as a rule finds them."""
+    model = Calibrate(rule, statistics=statistics(), **options)(MODEL)
+    assert all(model.ranges[n].lo.shape == (1, VALUES[n].shape[1], 1, 1) for n in ("r", "y"))
+    return {n: (model.ranges[n].lo.ravel(), model.ranges[n].hi.ravel()) for n in ("r", "y")}
+
+
+def ends(x: Array) -> tuple[Array, Array]:
+    """Extremes per channel."""
+    return x.min((0, 2, 3)), x.max((0, 2, 3))
+
+
+def assert_cut(found: tuple[Array, Array], x: Array, lo: float, hi: float, slack: float) -> None:
+    """Channels' extremes, cut at [lo, hi], up to some slack in these."""
+    low, high = ends(x)
+    np.testing.assert_allclose(found[0], np.maximum(low, lo), rtol=0, atol=slack)
+    np.testing.assert_allclose(found[1], np.minimum(high, hi), rtol=0, atol=slack)
+
+
+# Rules
+
+
+def test_min_max() -> None:
+    for name, found in ranges("min-max").items():
+        assert_cut(found, VALUES[name], -np.inf, np.inf, 0.0)
+
+
+@pytest.mark.parametrize(("percent", "usual"), [(0.0, 1.0), (0.5, 0.5), (10.0, 10.0)])
+def test_image_percentile(percent: float, usual: float) -> None:
+    """So many of 200 images reach further, on either side."""
+    for name, found in ranges("image-percentile", percent=percent).items():
+        rows = VALUES[name].reshape(200, -1)
+        lows, highs, k = np.sort(rows.min(1)), np.sort(rows.max(1)), int(2 * usual)
+        assert_cut(found, VALUES[name], lows[k], highs[-1 - k], 2.0**-10 * float(np.ptp(rows)))
+
+
+@pytest.mark.parametrize(("percent", "usual"), [(0.0, 0.01), (0.05, 0.05), (1.0, 1.0)])
+def test_percentile(percent: float, usual: float) -> None:
+    for name, found in ranges("percentile", percent=percent).items():
+        ordered = np.sort(VALUES[name], axis=None)
+        k = int(usual / 100 * ordered.size)
+        assert_cut(found, VALUES[name], ordered[k], ordered[-1 - k], 2.0**-9 * float(np.ptp(ordered)))
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_mse(bits: int) -> None:
+    """No other cut of the extremes makes much less error on the values."""
+    spec = QSpec(bits, signed=False, symmetric=False)
+    for name, (low, high) in ranges("mse", activation=spec).items():
+        x = VALUES[name].ravel()
+
+        def error(lo: float, hi: float, x: Array = x) -> float:
+            rounded = fake_quantize(x, choose_qparams(lo, hi, spec))
+            return float(np.square(rounded - x, dtype=np.float64).mean())
+
+        shares = np.geomspace(0.1, 1, 25)
+        best = min(error(a * x.min(), b * x.max()) for a in shares for b in shares)
+        assert error(low.min(), high.max()) <= 1.02 * best
+        assert_cut((low, high), VALUES[name], low.min(), high.max(), 0.0)
+    assert (
+        ranges("mse", activation=None)["y"][1].max() == ranges("mse", activation=QSpec(8, False, False))["y"][1].max()
+    )
+
+
+@pytest.mark.parametrize("n", [1.0, 3.0, 100.0])
+def test_n_sigma(n: float) -> None:
+    for name, (low, high) in ranges("n-sigma", n=n).items():
+        x = VALUES[name].astype(np.float64)
+        mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
+        np.testing.assert_allclose(low, np.maximum(mean - n * std, ends(x)[0]), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(high, np.minimum(mean + n * std, ends(x)[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_channel_beyond_the_cut_keeps_an_empty_range(rule: Rule) -> None:
+    """One channel lies where a rule cuts the others off: its range may be a point, but never turned around."""
+    x = {**VALUES, "r": VALUES["r"].copy()}
+    x["r"][:, 1] = 1e3
+    model = Calibrate(rule, percent=30.0, n=0.5, statistics=statistics(x))(MODEL)
+    assert all(np.all(r.lo <= r.hi) for r in model.ranges.values())
+
+
+# Moments
+
+
+def test_moments_are_those_of_the_values() -> None:
+    model = Calibrate(statistics=statistics())(MODEL)
+    for name, x in VALUES.items():
+        assert model.moments[name].source == "calibration"
+        np.testing.assert_allclose(model.moments[name].mean.ravel(), x.mean((0, 2, 3), np.float64), rtol=1e-9)
+        np.testing.assert_allclose(model.moments[name].std.ravel(), x.std((0, 2, 3), np.float64), rtol=1e-6)
+
+
+def test_before_an_activation_stands_the_gaussian_that_it_clips() -> None:
+    """Whatever BatchNorm knew of it."""
+    mean, std = np.array([0.5, -1.0, 3.0, 7.0]), np.array([1.0, 2.0, 3.0, 1.5])
+    first, spread = clipped(mean, std, 0.0, 6.0)
+    r = replace(counted(VALUES["r"]), total=first, square=np.square(first) + np.square(spread), count=1)
+    found = replace(statistics(), tensors={**statistics().tensors, "r": r})
+    known = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "batchnorm")
+    for before in ({}, {"a": known}):
+        model = Calibrate(statistics=found)(replace(MODEL, moments={**MODEL.moments, **before}))
+        a = model.moments["a"]
+        assert (a.source, a.mean.shape) == ("calibration", (1, 4, 1, 1))
+        np.testing.assert_allclose(a.mean.ravel(), mean, rtol=1e-4)
+        np.testing.assert_allclose(a.std.ravel(), std, rtol=1e-4)
+
+
+def test_before_an_activation_on_a_network() -> None:
+    """Sums of many normal inputs are normal, so that the guess must be near what the layer really puts out."""
+    net = Net(seed=2, shape=(16, 10, 10), calibrated=True)
+    proto = net.build(net.conv(net.relu6(net.batchnorm(net.conv(net.input, 8, scale=np.ones(8)))), 4, 1))
+    x = sample(proto, 64)
+    model = Calibrate(images=Images.of(x))(FoldBatchnorm()(read(proto)))
+    (name,) = [n.inputs[0] for n in model.graph.nodes if n.op == "Clip"]
+    (truth,) = values(model, x, [name])
+    spread = truth.std((0, 2, 3))
+    seen = (truth > 0).mean((0, 2, 3)) > 0.05
+    assert seen.sum() >= 4
+    found = model.moments[name]
+    assert np.all(np.abs(found.mean.ravel() - truth.mean((0, 2, 3)))[seen] < 0.2 * spread[seen])
+    np.testing.assert_allclose(found.std.ravel()[seen], spread[seen], rtol=0.2)
+
+
+def test_what_is_not_measured_is_propagated() -> None:
+    """Tensors that only move values are left out of calibration, not of what is known afterwards."""
+    proto = network("a = Conv(x, w) t = Transpose <perm = [0, 2, 3, 1]> (a) y = MatMul(t, v)", w=normal(4, 3, 3, 3),
+                    v=normal(4, 2))  # fmt: skip
+    model = Calibrate(images=Images.of(VALUES["x"]))(infer_input(read(proto)))
+    np.testing.assert_allclose(model.moments["t"].mean.ravel(), model.moments["a"].mean.ravel(), rtol=1e-6)
+
+
+# What stays
+
+
+def test_the_range_of_a_card_stays() -> None:
+    for given in (MODEL, infer_input(read(PROTO))):
+        after = Calibrate(statistics=statistics())(given)
+        if given is MODEL:
+            assert (after.ranges["x"].lo.item(), after.ranges["x"].hi.item()) == (-4, 4)
+        else:
+            np.testing.assert_array_equal(after.ranges["x"].hi.ravel(), ends(VALUES["x"])[1])
+
+
+def test_what_was_not_looked_at_stays() -> None:
+    other = {"b": Range(np.zeros(1), np.ones(1))}
+    given = replace(MODEL, ranges={**MODEL.ranges, **other})
+    after = Calibrate(statistics=statistics())(given)
+    assert after.ranges["b"] is other["b"]
+    assert after.graph is given.graph
+    assert after.log[-1].facts == {"images": 200, "tensors": 3, "ranges": "min-max"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_statistics_do_what_the_images_would(rule: Rule) -> None:
+    for seed in range(3):
+        proto = random_network(seed, calibrated=True)
+        model = infer_input(FoldBatchnorm()(read(proto)))
+        shown = Images.of(sample(proto, 12))
+        found = collect(model.graph, shown, histograms=True)
+        by_images, by_numbers = Calibrate(rule, images=shown)(model), Calibrate(rule, statistics=found)(model)
+        assert by_images.ranges.keys() == by_numbers.ranges.keys()
+        for name, r in by_images.ranges.items():
+            np.testing.assert_array_equal(r.lo, by_numbers.ranges[name].lo)
+            np.testing.assert_array_equal(r.hi, by_numbers.ranges[name].hi)
+        for name, m in by_images.moments.items():
+            np.testing.assert_array_equal(m.mean, by_numbers.moments[name].mean)
+            np.testing.assert_array_equal(m.std, by_numbers.moments[name].std)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16])
+def test_few_images_are_worth_a_warning(count: int) -> None:
+    after = Calibrate(images=Images.of(VALUES["x"][:count]))(MODEL)
+    assert after.log[-1].warning == (count < 16)
+    assert ("why" in after.log[-1].facts) == (count < 16)
+
+
+def test_without_images_batchnorm_is_left_alone() -> None:
+    model = infer_input(FoldBatchnorm()(read(random_network(1, calibrated=True, blocks=["conv_bn_act"]))))
+    assert any(m.source == "batchnorm" for m in model.moments.values())
+    after = Calibrate()(model)
+    assert after == model.noted(after.log[-1])
+    assert after.log[-1].did == "not calibrated"
+    assert "no images given" in after.log[-1].facts["why"]
+
+
+def test_progress() -> None:
+    seen: list[tuple[int, int]] = []
+    Calibrate(images=Images.of(VALUES["x"][:10]), progress=lambda *done: seen.append(done))(MODEL)
+    assert seen == [(4, 0), (8, 0), (10, 0)]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("rule", ["percentile", "mse"])
+def test_rules_that_need_histograms(rule: Rule) -> None:
+    step = Calibrate(rule, statistics=statistics(histograms=False))
+    with pytest.raises(EquintError, match="no histogram of tensor x; calibrate with histograms"):
+        step(MODEL)
+
+
+@pytest.mark.parametrize("body", ["r = Conv(x, v) y = Relu(r)", "f = Flatten(x) r = Gemm(f, u) y = Relu(r)"])
+def test_statistics_of_another_network(body: str) -> None:
+    consts: dict[str, Any] = {"v": normal(7, 3, 1, 1)} if "v" in body else {"u": normal(192, 4)}
+    other = read(network(body, output="float[] y", **consts))
+    with pytest.raises(EquintError, match="tensor r are of another network"):
+        Calibrate(statistics=statistics())(other)
+
+
+@pytest.mark.parametrize("options", [{"percent": -1.0}, {"percent": 50.0}, {"n": 0.0}, {"n": float("inf")}])
+def test_options_that_make_no_sense(options: dict[str, float]) -> None:
+    with pytest.raises(EquintError, match=next(iter(options))):
+        Calibrate(**options)  # type: ignore[arg-type]
