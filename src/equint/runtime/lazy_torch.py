@@ -19,6 +19,8 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
+            if attribute.startswith("__"):  # tools that look at modules ask for these
+                raise AttributeError(attribute)
             try:
                 return getattr(importlib.import_module(self._name), attribute)
             except ModuleNotFoundError as error:
