@@ -128,12 +128,13 @@ def correction(rounds: int, images: int | None) -> None:
         for _ in range(rounds):
             plain.append(passed(session, shown))
             start = time.perf_counter()
-            layers = corrects(model).log[-1].facts
+            log = corrects(model).log
             whole.append(time.perf_counter() - start)
+        layers = next(e.facts["layers"] for e in reversed(log) if e.did == "corrected biases from images")
         count = shown.count * BATCH
         ratio = median(w / p for w, p in zip(whole, plain, strict=True))
         cells = f"{1e3 * median(plain) / count:.2f} | {ratio:.2f} | {median(whole):.1f}"
-        print(f"| {name} | {layers.get('layers', '')} | {count} | {cells} |", flush=True)
+        print(f"| {name} | {layers} | {count} | {cells} |", flush=True)
 
 
 def megabytes() -> float:
