@@ -91,11 +91,7 @@ def collect(
         (3, [9.0, 9.0, 9.0, 9.0])
     """
     network, path = fingerprint(graph), None if resume is None else Path(resume)
-    before = Statistics.load(path) if path is not None and path.exists() else None
-    if before is not None and before.network != network:
-        raise EquintError(f"{path}: statistics of another network; delete it, or choose another file")
-    if before is not None and histograms and any(t.values is None for t in before.tensors.values()):
-        raise EquintError(f"{path}: statistics without histograms; delete it, or choose another file")
+    before = None if path is None else _resumed(path, network, histograms)
     taps, nodes, consts = _taps(graph)
     if not taps:
         raise EquintError("nothing to measure: the shape of no tensor is known")
@@ -136,6 +132,18 @@ def collect(
     if path is not None:
         done.save(path)
     return done
+
+
+def _resumed(path: Path, network: str, histograms: bool) -> Statistics | None:
+    """What a file holds of an interrupted run; None where there is none."""
+    if not path.exists():
+        return None
+    before = Statistics.load(path)
+    if before.network != network:
+        raise EquintError(f"{path}: statistics of another network; delete it, or choose another file")
+    if histograms and any(t.values is None for t in before.tensors.values()):
+        raise EquintError(f"{path}: statistics without histograms; delete it, or choose another file")
+    return before
 
 
 def _digest(feed: Feed) -> str:

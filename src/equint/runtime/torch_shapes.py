@@ -30,6 +30,7 @@ def padded(x: Tensor, widths: Widths, value: float = 0.0) -> Tensor:
 
 
 def ints(values: Tensor) -> list[int]:
+    """A tensor of whole numbers as Python's, as shapes and axes are given."""
     return [int(v) for v in values.reshape(-1).tolist()]
 
 
