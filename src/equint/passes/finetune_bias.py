@@ -13,7 +13,7 @@ from ..errors import EquintError
 from ..images import Images
 from ..layout import layers
 from ..maths.noise import to_db
-from ..model import Event, Graph, Model
+from ..model import Event, Graph, Model, Name, View
 from . import Keeps, require
 from .quantize import fitted
 
@@ -30,6 +30,7 @@ class FinetuneBias:
         steps, batch: optimizer steps, and images in each.
         rate: learning rate, relative to the spread of each layer's outputs.
         temperature: of the softened scores that are compared.
+        features: weight of the mean error of inner tensors beside that of the outputs; 0 compares outputs alone.
         held_out: share of images for that check.
         augment: mirror and shift pictures at random.
         images: what to show the networks. teacher: the float network; the model's own weights if left out.
@@ -48,10 +49,11 @@ class FinetuneBias:
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
 
-    steps: int = 150
-    batch: int = 16
-    rate: float = 3e-3
+    steps: int = 300
+    batch: int = 8
+    rate: float = 1e-2
     temperature: float = 4.0
+    features: float = 30.0
     held_out: float = 0.2
     augment: bool = True
     seed: int = 0
@@ -65,6 +67,7 @@ class FinetuneBias:
         require("batch", self.batch, self.batch >= 1, "1 or more")
         require("rate", self.rate, 0 < self.rate < 1, "a number above 0 and below 1")
         require("temperature", self.temperature, 0 < self.temperature < 1e3, "a number above 0")
+        require("features", self.features, 0 <= self.features < 1e6, "0 or more")
         require("held_out", self.held_out, 0 <= self.held_out < 1, "0 to below 1")
 
     def __call__(self, model: Model) -> Model:
@@ -82,8 +85,11 @@ class FinetuneBias:
             place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
             for la, place in zip(every, places, strict=True)
         }
-        plan = Plan(self.steps, self.batch, self.rate, self.temperature, self.held_out, self.augment, self.seed)
-        found = distill(student, spreads, self.teacher or model.graph, self.images, plan, self.progress)
+        settings = (self.temperature, self.features, self.held_out, self.augment, self.seed)
+        plan = Plan(self.steps, self.batch, self.rate, *settings)
+        teacher = self.teacher or model.graph
+        views = _inner(model, teacher, own=self.teacher is None)
+        found = distill(student, spreads, teacher, self.images, plan, views, self.progress)
         facts = {
             "layers": len(every),
             "images": found.images,
@@ -103,3 +109,10 @@ class FinetuneBias:
             qparams[layer.weight] = grid
         done = Event("fine-tuned biases", "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+
+
+def _inner(model: Model, teacher: Graph, own: bool) -> dict[Name, View]:
+    """Quantized tensors that the teacher has too, and how its values become those of the model."""
+    same = View(np.ones((), np.float32), np.zeros((), np.float32))
+    shared = [t for t in model.qparams if t in model.graph.producer and t in teacher.producer]
+    return {t: same if own else model.views.get(t, same) for t in shared if t not in teacher.outputs}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files import Shelf
 from ..images import Images
-from ..model import Array, Graph, Name
-from ..onnx.writer import to_proto
+from ..model import Array, Graph, Name, View
 from .lazy_torch import functional, torch
-from .session import Session
 from .torch_executor import module
 
 if TYPE_CHECKING:
@@ -33,14 +31,16 @@ class Plan:
 
     Attributes:
         temperature: logits are divided by it before they are compared.
+        features: weight of the mean error of inner tensors beside that of the outputs.
         held_out: the share of the images that only tells whether training helps.
         augment: whether pictures are mirrored and shifted at random.
     """
 
-    steps: int = 150
-    batch: int = 16
-    rate: float = 3e-3
+    steps: int = 300
+    batch: int = 8
+    rate: float = 1e-2
     temperature: float = 4.0
+    features: float = 30.0
     held_out: float = 0.2
     augment: bool = True
     seed: int = 0
@@ -63,24 +63,30 @@ def distill(
     teacher: Graph,
     images: Images,
     plan: Plan,
+    views: Mapping[Name, View] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Distilled:
     """Train constants of `student` so that its outputs come near those of `teacher` on the images.
 
     The loss is that of Hinton et al. (2015) for scores of classes: T²·KL(softmax(t/T) ‖ softmax(y/T)); for all other
-    outputs the mean squared error over the signal's power. Adam with a rate that falls as a cosine, straight-through
+    outputs the mean squared error over the signal's power. To it comes the error of inner tensors over their variance,
+    averaged over them: it tells every layer its own target, where outputs alone tell little. Adam with a rate that falls as a cosine, straight-through
     gradients. Of all states that were checked the one with the least held-out loss is returned: that of the start
     where nothing was better.
 
     Args:
         student: a quantized graph, from `equint.onnx.qdq.qdq_graph`.
         biases: the constants to train, and how far what they are added to spreads.
+        views: inner tensors to compare, and how the teacher's values become the student's.
         progress: called with the number of steps done and the number of all.
 
     Raises:
         EquintError: torch is missing, images that do not fit the network, or operators that torch cannot run.
     """
-    net, original = module(student, tuple(biases)), Session(to_proto(teacher), optimized=True)
+    views = views or {}
+    net = module(replace(student, outputs=(*student.outputs, *views)), tuple(biases))
+    original = module(replace(teacher, outputs=(*teacher.outputs, *views)))
+    maps = [tuple(torch.tensor(np.asarray(a, np.float32)) for a in (v.scale, v.offset)) for v in views.values()]
     names: Mapping[Name, str] = net.names  # type: ignore[assignment]
     parameters = {name: net.get_parameter(names[name]) for name in biases}
     rng, samples = np.random.default_rng(plan.seed), _Samples(images, student.inputs)
@@ -89,14 +95,18 @@ def distill(
     held, shown = (order[:hold], order[hold:]) if hold else (order, order)
 
     def loss(feed: Mapping[Name, Array]) -> Tensor:
-        wanted = original.run(dict(feed))
-        found = net(*(torch.from_numpy(feed[n]) for n in student.inputs))
-        outputs = found if isinstance(found, tuple) else (found,)
-        parts = [
-            distance(y, torch.from_numpy(wanted[n]), plan.temperature)
-            for n, y in zip(student.outputs, outputs, strict=True)
+        inputs = [torch.from_numpy(feed[n]) for n in student.inputs]
+        with torch.no_grad():
+            wanted = _several(original(*inputs))
+        found = _several(net(*inputs))
+        count = len(student.outputs)
+        parts = [distance(y, t, plan.temperature) for y, t in zip(found[:count], wanted[:count], strict=True)]
+        inner = [
+            relative(y, t / scale - offset)
+            for y, t, (scale, offset) in zip(found[count:], wanted[count:], maps, strict=True)
         ]
-        return torch.stack(parts).sum()
+        total = torch.stack(parts).sum()
+        return total + plan.features * torch.stack(inner).mean() if inner else total
 
     def check() -> float:
         with torch.no_grad():
@@ -136,6 +146,15 @@ def distance(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     near, far = (functional.log_softmax(x / temperature, 1) for x in (found, wanted))
     divergence: Tensor = functional.kl_div(near, far, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
+
+
+def relative(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of an inner tensor over the teacher's variance."""
+    return (found - wanted).square().mean() / (wanted.var() + 1e-3 * wanted.square().mean() + 1e-12)
+
+
+def _several(found: Any) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
 
 
 def augmented(batch: Array, rng: np.random.Generator) -> Array:
