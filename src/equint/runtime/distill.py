@@ -70,9 +70,9 @@ def distill(
 
     The loss is that of Hinton et al. (2015) for scores of classes: T²·KL(softmax(t/T) ‖ softmax(y/T)); for all other
     outputs the mean squared error over the signal's power. To it comes the error of inner tensors over their variance,
-    averaged over them: it tells every layer its own target, where outputs alone tell little. Adam with a rate that falls as a cosine, straight-through
-    gradients. Of all states that were checked the one with the least held-out loss is returned: that of the start
-    where nothing was better.
+    averaged over them: it tells every layer its own target, where outputs alone tell little. Adam with a rate that
+    falls as a cosine, straight-through gradients. Of all states that were checked the one with the least held-out loss
+    is returned: that of the start where nothing was better.
 
     Args:
         student: a quantized graph, from `equint.onnx.qdq.qdq_graph`.
