@@ -165,7 +165,8 @@ class QSpec:
 class QParams:
     """The number format chosen: real = scale · 2^-shift · (q − zero_point).
 
-    `scale` is `()` per tensor or `(C,)` along `axis`; `zero_point` has the same shape.
+    `scale` is `()` per tensor or `(C,)` along `axis`; `zero_point` has the same shape. `shift` is None, or `(C,)` along
+    `axis` behind a scale per tensor.
 
     Example:
         >>> q = QParams(np.float32(0.5), np.int32(3), bits=8, signed=False)
@@ -190,6 +191,16 @@ class QParams:
     def qmax(self) -> int:
         """Largest integer of the grid."""
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def steps(self) -> Array:
+        """Size of a step, scale · 2^-shift: `()` or `(C,)` along `axis`.
+
+        Example:
+            >>> QParams(np.float32(0.5), np.int32(0), axis=0, shift=np.array([0, 2])).steps.tolist()
+            [0.5, 0.125]
+        """
+        return self.scale if self.shift is None else np.ldexp(self.scale, -self.shift.astype(np.int32))
 
     @property
     def lo(self) -> float:
@@ -234,7 +245,9 @@ class Model:
     """A network and everything known about it.
 
     `moments` and `ranges` describe float tensors, `qparams` the tensors and weights that will be
-    integers, `views` the tensors that were rescaled or shifted, `log` what every pass did.
+    integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
+    the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
+    weight that has some is of the shifted weight.
     """
 
     graph: Graph
@@ -242,6 +255,7 @@ class Model:
     ranges: Mapping[Name, Range] = field(default_factory=dict)
     qparams: Mapping[Name, QParams] = field(default_factory=dict)
     views: Mapping[Name, View] = field(default_factory=dict)
+    shifts: Mapping[Name, Array] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
 
     def noted(self, *events: Event) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .errors import EquintError
+from .maths.fixedpoint import Rounding
 from .model import QSpec
 
 
@@ -16,6 +17,9 @@ class Target:
         weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
         bias_bits: width of integer biases.
         channel_clip: whether an activation may be clamped to a bound per channel.
+        shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
+        mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
+        rounding: what they do with the bits that they drop.
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
 
     Example:
@@ -29,6 +33,10 @@ class Target:
     activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     channel_clip: bool = False
+    shift_bits: int = 0
+    mantissa_bits: int = 32
+    exponent_bits: int = 6
+    rounding: Rounding = "half_up"
     recipe: str = "optimal"
 
 
@@ -48,6 +56,13 @@ TARGETS = (
         "per-tensor weights, and activations may be clamped to a bound per channel",
         QSpec(8, signed=True, symmetric=False, granularity="tensor"),
         channel_clip=True,
+    ),
+    Target(
+        "npu-shift",
+        "per-tensor weights with a 4-bit shift per output channel, integers only: NPUs with a weight equalizing shift",
+        QSpec(8, signed=False, symmetric=False, granularity="shift"),
+        shift_bits=4,
+        recipe="wes-optimal",
     ),
 )
 """The built-in targets; the first is the default."""

@@ -51,7 +51,7 @@ def verify(model: Model, after: str = "") -> None:
     for name, q in model.qparams.items():
         if name not in made:
             raise EquintError(f"a grid was chosen for {name}, which does not exist{where}")
-        if not (np.all(np.isfinite(q.scale)) and np.all(q.scale > 0)):
+        if not (np.all(np.isfinite(q.steps)) and np.all(q.steps > 0)):
             raise EquintError(f"the scale of {name} is not positive and finite{where}")
         if np.any(q.zero_point < q.qmin) or np.any(q.zero_point > q.qmax):
             raise EquintError(f"the zero point of {name} lies outside its grid{where}")

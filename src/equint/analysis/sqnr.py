@@ -161,7 +161,7 @@ def weight_equalization(model: Model, layer: Layer, spec: QSpec) -> tuple[float 
     flat = view.reshape(view.shape[0] * view.shape[1], -1)
     power = np.mean(np.square(flat, dtype=np.float64), axis=1)
     alone = choose_qparams(flat.min(1), flat.max(1), spec).scale
-    step, zero = (a.reshape(-1).astype(np.float64) for a in (grid.scale, grid.zero_point))
+    step, zero = (a.reshape(-1).astype(np.float64) for a in (grid.steps, grid.zero_point))
     lo, hi = (step * (end - zero) for end in (grid.qmin - 0.5, grid.qmax + 0.5))
     beyond = flat - np.clip(flat, lo[:, None], hi[:, None])
     return _filled(power, step, np.mean(np.square(beyond), axis=1)), _filled(power, alone)
@@ -192,7 +192,7 @@ def tensor_equalization(
         return None, None
     scale = quantized.views[name].scale if name in quantized.views else np.ones(1)
     lo, hi, power, steps = np.broadcast_arrays(
-        known.lo, known.hi, np.square(moments.mean) + np.square(moments.std), grid.scale * scale
+        known.lo, known.hi, np.square(moments.mean) + np.square(moments.std), grid.steps * scale
     )
     power = np.where(hi > lo, power, 0.0)
     return _filled(power, steps), _filled(power, choose_qparams(lo, hi, spec).scale)

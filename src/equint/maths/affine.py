@@ -77,7 +77,7 @@ def quantize(x: Array, q: QParams) -> Array:
         >>> quantize(np.array([-1.0, 0.0, 2.0], np.float32), q).tolist()
         [-127, 0, 127]
     """
-    scale, zero_point = along_axis(q.scale, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
+    scale, zero_point = along_axis(q.steps, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
     with np.errstate(over="ignore"):  # a quotient beyond float32 saturates as it should
         scaled = np.rint(x.astype(np.float32) / scale) + zero_point.astype(np.float32)
     integers: Array = np.clip(scaled, q.qmin, q.qmax).astype(np.int32)
@@ -91,7 +91,7 @@ def dequantize(integers: Array, q: QParams) -> Array:
         >>> dequantize(np.array([3, 5]), QParams(np.float32(0.5), np.int32(3))).tolist()
         [0.0, 1.0]
     """
-    scale, zero_point = along_axis(q.scale, q.axis, integers.ndim), along_axis(q.zero_point, q.axis, integers.ndim)
+    scale, zero_point = along_axis(q.steps, q.axis, integers.ndim), along_axis(q.zero_point, q.axis, integers.ndim)
     return ((integers - zero_point).astype(np.float32) * scale).astype(np.float32)
 
 

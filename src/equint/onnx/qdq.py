@@ -230,7 +230,7 @@ class _Exporter:
         inputs = [self.weight(layer.weight, q) if k == at else i for k, i in enumerate(inputs)]
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
-            scale = np.asarray(x.scale * q.scale, np.float32)
+            scale = np.asarray(x.scale * q.steps, np.float32)
             bias = self.source.consts[layer.bias].astype(np.float64)
             integers = np.clip(np.rint(bias / scale), -(1 << 31) + 1, (1 << 31) - 1).astype(np.int32)
             inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
@@ -242,12 +242,12 @@ class _Exporter:
         key = (name, id(q))
         if key not in self.stored:
             integers = quantize(self.source.consts[name], q).astype(_storage(q))
-            self.stored[key] = self.constant(name, integers, q.scale, q.axis, q.zero_point)
+            self.stored[key] = self.constant(name, integers, q.steps, q.axis, q.zero_point)
         return self.stored[key]
 
     def constant(self, stem: Name, integers: Array, scale: Array, axis: int | None, zero: Array | None = None) -> Name:
         names = (self.fresh(f"{stem}_quantized"), self.fresh(f"{stem}_scale"), self.fresh(f"{stem}_zero_point"))
-        zeros = np.zeros(np.shape(scale), integers.dtype) if zero is None else np.asarray(zero).astype(integers.dtype)
+        zeros = np.broadcast_to(np.asarray(0 if zero is None else zero), np.shape(scale)).astype(integers.dtype)
         self.consts |= dict(zip(names, (integers, np.asarray(scale, np.float32), zeros), strict=True))
         out = self.fresh(f"{stem}_dequantized")
         self.add("DequantizeLinear", names, out, f"{stem}_DequantizeLinear", **({} if axis is None else {"axis": axis}))

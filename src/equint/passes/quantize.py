@@ -12,7 +12,7 @@ from ..layout import Layer, layers
 from ..maths.affine import check_bits, choose_qparams, fit_bias
 from ..model import Array, Event, Model, Name, QParams, QSpec, Range
 from ..placement import borders, place
-from . import Keeps
+from . import Keeps, require
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Quantize:
     """Grids for activations from their ranges, for weights from their extremes.
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
-    raised just enough. Tensors that must share a grid get one range that holds them all. Where nothing
-    tells a tensor's range it stays float, with an event.
+    raised just enough, or its channel's shift lowered. Tensors that must share a grid get one range that holds them
+    all. Where nothing tells a tensor's range it stays float, with an event.
 
     Attributes:
         activation: None leaves activations float (weights only).
+        min_scale: lower bound on the scales of weights, real units: what runtimes ask for that would overflow 32-bit
+            biases otherwise (Oh et al. 2020 name 1e-5). Here biases never overflow, and 0 is the default.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -37,13 +39,17 @@ class Quantize:
     weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
     activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
+    min_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")
 
     def __call__(self, model: Model) -> Model:
         if self.bias_bits not in (8, 16, 32):
             check_bits(self.bias_bits)
         events: list[Event] = []
         qparams = {} if self.activation is None else _activations(model, self.activation, events)
-        weights = _weights(model, self.weight, self.bias_bits, qparams, events)
+        weights = self._weights(model, qparams, events)
         if not weights:
             return model.noted(Event("found no weights to quantize", "", {}, "quantize", warning=True))
         events += [
@@ -59,11 +65,38 @@ class Quantize:
         done = Event("chose grids", "", facts, "quantize")
         return replace(model, qparams={**qparams, **weights}).noted(done, *events)
 
+    def _weights(self, model: Model, activations: Mapping[Name, QParams], events: list[Event]) -> dict[Name, QParams]:
+        grids: dict[Name, QParams] = {}
+        for layer in layers(model.graph):
+            weight = model.graph.consts[layer.weight]
+            if self.weight.granularity != "tensor" and layer.out_axis() is None:
+                events.append(
+                    Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize")
+                )
+            chosen, shift = model.ranges.get(layer.weight), model.shifts.get(layer.weight)
+            grid = grids.get(layer.weight) or self._bounded(
+                weight_grid(layer, weight, self.weight, chosen, shift), layer, events
+            )
+            bias = model.graph.consts[layer.bias] if layer.bias else None
+            grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
+        return grids
 
-def weight_grid(layer: Layer, weight: Array, spec: QSpec, chosen: Range | None = None) -> QParams:
+    def _bounded(self, grid: QParams, layer: Layer, events: list[Event]) -> QParams:
+        low = grid.scale < self.min_scale
+        if not np.any(low):
+            return grid
+        facts = {"channels": int(np.sum(low)), "bound": self.min_scale}
+        events.append(Event("raised the weight scale to its lower bound", layer.name, facts, "quantize"))
+        return replace(grid, scale=np.maximum(grid.scale, np.float32(self.min_scale)))
+
+
+def weight_grid(
+    layer: Layer, weight: Array, spec: QSpec, chosen: Range | None = None, shift: Array | None = None
+) -> QParams:
     """The grid of a layer's weight: per output channel where the spec and the layout have one, else one.
 
-    It holds the extremes, or the range `chosen` for it (what lies outside saturates).
+    It holds the extremes, or the range `chosen` for it (what lies outside saturates). With granularity "shift" it is
+    one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -71,11 +104,16 @@ def weight_grid(layer: Layer, weight: Array, spec: QSpec, chosen: Range | None =
         >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
         (4,)
     """
-    axis = layer.out_axis() if spec.granularity == "channel" and layer.x_axis != -2 else None
+    axis = layer.out_axis() if spec.granularity != "tensor" and layer.x_axis != -2 else None
     if axis is None:
         lo, hi = (weight.min(), weight.max()) if chosen is None else (np.min(chosen.lo), np.max(chosen.hi))
         return choose_qparams(lo, hi, spec)
     others = tuple(d for d in range(weight.ndim) if d != axis)
+    if spec.granularity == "shift":
+        shift = np.zeros(weight.shape[axis], np.int32) if shift is None else shift
+        lo, hi = (np.ldexp(end(others), shift) for end in (weight.min, weight.max))
+        lo, hi = (lo.min(), hi.max()) if chosen is None else (np.min(chosen.lo), np.max(chosen.hi))
+        return replace(choose_qparams(lo, hi, spec), axis=axis, shift=shift)
     lo, hi = weight.min(others), weight.max(others)
     if chosen is not None:
         lo, hi = np.maximum(lo, chosen.lo), np.minimum(hi, chosen.hi)
@@ -107,24 +145,10 @@ def _is_source(model: Model, tensor: Name) -> bool:
     return node is None or node.op == "Concat"
 
 
-def _weights(
-    model: Model, spec: QSpec, bias_bits: int, activations: Mapping[Name, QParams], events: list[Event]
-) -> dict[Name, QParams]:
-    grids: dict[Name, QParams] = {}
-    for layer in layers(model.graph):
-        weight = model.graph.consts[layer.weight]
-        if spec.granularity == "channel" and layer.out_axis() is None:
-            events.append(Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize"))
-        grid = grids.get(layer.weight) or weight_grid(layer, weight, spec, model.ranges.get(layer.weight))
-        bias = model.graph.consts[layer.bias] if layer.bias else None
-        grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), bias_bits, events)
-    return grids
-
-
 def fitted(
     layer: Layer, grid: QParams, bias: Array | None, x: QParams | None, bias_bits: int, events: list[Event]
 ) -> QParams:
-    """The weight grid, its scale raised where the layer's bias would overflow `bias_bits`.
+    """The weight grid, its scale raised, or its shifts lowered, where the layer's bias would overflow `bias_bits`.
 
     Args:
         bias: `(O,)` real units, or None.
@@ -133,6 +157,8 @@ def fitted(
     """
     if x is None or bias is None:
         return grid
+    if grid.shift is not None:
+        grid = _shifted_less(layer, grid, bias, x, bias_bits, events)
     scale = fit_bias(grid.scale, bias.reshape(-1), float(x.scale), bias_bits)
     raised = scale > grid.scale
     if not np.any(raised):
@@ -144,3 +170,15 @@ def fitted(
     }
     events.append(Event("raised the weight scale for its bias", layer.name, facts, "quantize", warning=bias_bits < 32))
     return replace(grid, scale=scale)
+
+
+def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bits: int, events: list[Event]) -> QParams:
+    """Lower shifts where b_o·2^S_o would overflow: one channel's bias then costs the others nothing."""
+    assert grid.shift is not None
+    need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), bias_bits)
+    less = np.ceil(np.log2(need / grid.steps) - 1e-6).astype(np.int32)
+    if not np.any(less > 0):
+        return grid
+    facts = {"channels": int(np.sum(less > 0)), "bias bits": bias_bits}
+    events.append(Event("lowered shifts for their biases", layer.name, facts, "quantize"))
+    return replace(grid, shift=np.maximum(grid.shift - np.maximum(less, 0), 0))

@@ -68,7 +68,7 @@ def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) 
         >>> int(kernel_rounding(layer, weight, quantize(weight, grid), grid)[0].sum())  # 9 times 0.4
         4
     """
-    scale, zero = along_axis(grid.scale, grid.axis, weight.ndim), along_axis(grid.zero_point, grid.axis, weight.ndim)
+    scale, zero = along_axis(grid.steps, grid.axis, weight.ndim), along_axis(grid.zero_point, grid.axis, weight.ndim)
     exact = weight.astype(np.float64) / scale + zero
     error = layer.unpack(nearest - exact)
     open_ = np.abs(error) <= 0.5 + 1e-3

@@ -98,7 +98,11 @@ def sizes(model: Model) -> tuple[int, int]:
         if layer.weight not in seen:
             seen.add(layer.weight)
             floats += weight.nbytes
-            integers += weight.nbytes if q is None else (weight.size * q.bits + 7) // 8 + 5 * np.size(q.scale)
+            integers += (
+                weight.nbytes
+                if q is None
+                else (weight.size * q.bits + 7) // 8 + 5 * np.size(q.scale) + (np.size(q.shift) + 1) // 2
+            )
         if layer.bias and layer.bias not in seen:
             seen.add(layer.bias)
             floats += model.graph.consts[layer.bias].nbytes
@@ -125,7 +129,8 @@ def _format(model: Model, names: list[str]) -> str:
     if not grids:
         return "float"
     bits = sorted({q.bits for q in grids})
-    scope = "per channel" if any(np.ndim(q.scale) for q in grids) else "per tensor"
+    shifted = " + shift" if any(q.shift is not None for q in grids) else ""
+    scope = "per channel" if any(np.ndim(q.scale) for q in grids) else f"per tensor{shifted}"
     return f"{'/'.join(map(str, bits))} bits {scope}"
 
 

@@ -241,7 +241,7 @@ def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
 def _step(model: Model, layer: Layer) -> Array | None:
     """The grid that a layer's bias is on, `()` or `(O,)`; None where it stays float."""
     x = model.qparams.get(layer.x)
-    return None if x is None else np.asarray(x.scale * model.qparams[layer.weight].scale, np.float32)
+    return None if x is None else np.asarray(x.scale * model.qparams[layer.weight].steps, np.float32)
 
 
 def _weight_of(graph: Graph, node: Node, layer: Layer) -> Array:

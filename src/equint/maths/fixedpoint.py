@@ -1,0 +1,151 @@
+"""Real factors as mantissa and exponent, and the one rounding of an integer operator."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from ..errors import EquintError
+from ..model import Array
+
+Rounding = Literal["half_up", "half_even", "truncate"]
+"""What becomes of the bits that a right shift drops: to nearest, ties up or to even, or dropped as >> does."""
+
+FLOAT32_DIGITS = 24
+MOST_SHIFT = 62
+"""Furthest right shift of a 64-bit product."""
+_TRIES = 64
+
+
+def compound(factor: float, bits: int = 32, exponent_bits: int = 6) -> tuple[int, int]:
+    """(m, s) with factor ≈ m·2^(s − bits): the scale compound M·2^s of Oh et al. (2020), M = m·2^-bits in [0.5, 1).
+
+    Raises:
+        EquintError: the factor is no positive number, or its exponent does not fit into a signed `exponent_bits`.
+
+    Example:
+        >>> compound(0.75, bits=8), compound(0.001, bits=8)
+        ((192, 0), (131, -9))
+    """
+    if not (math.isfinite(factor) and factor > 0):
+        raise EquintError(f"scale compound {factor} is no positive number")
+    fraction, exponent = math.frexp(factor)
+    mantissa = round(fraction * (1 << bits))
+    if mantissa == 1 << bits:
+        mantissa, exponent = mantissa >> 1, exponent + 1
+    if not -(1 << (exponent_bits - 1)) <= exponent < 1 << (exponent_bits - 1):
+        raise EquintError(
+            f"scale compound {factor:.3g} needs exponent {exponent}, which {exponent_bits} bits do not hold"
+        )
+    return mantissa, exponent
+
+
+def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: Rounding = "half_up") -> Array:
+    """acc·mantissa / 2^right as integers, rounded once: exact in 64 bits.
+
+    Args:
+        acc: integers of any shape. mantissa, right: integers that broadcast against it; right in 1…62.
+
+    Raises:
+        EquintError: the product would not fit into 64 bits.
+
+    Example:
+        >>> acc = np.array([-3, -1, 1, 3])
+        >>> [requantize(acc, 1, 1, r).tolist() for r in ("half_up", "half_even", "truncate")]
+        [[-1, 0, 1, 2], [-2, 0, 0, 2], [-2, -1, 0, 1]]
+    """
+    mantissa, right = _reduced(np.asarray(mantissa, np.int64), np.asarray(right, np.int64))
+    acc = np.asarray(acc, np.int64)
+    most = float(np.max(np.abs(acc), initial=0)) * float(np.max(mantissa, initial=0))
+    if most + 2.0 ** float(np.max(right, initial=1)) >= 2.0**63 or np.any(right > MOST_SHIFT):
+        raise EquintError("an accumulator times its mantissa does not fit into 64 bits")
+    product = acc * mantissa
+    if rounding == "truncate":
+        return np.asarray(product >> right)
+    half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
+    if rounding == "half_even":
+        half = half - np.where(right > 0, 1 - ((product >> right) & 1), 0)
+    return np.asarray((product + half) >> right)
+
+
+def _reduced(mantissa: Array, right: Array) -> tuple[Array, Array]:
+    """The same factor with the mantissa's trailing zeros taken out: smaller products."""
+    zeros = np.minimum(np.log2((mantissa & -mantissa).astype(np.float64)).astype(np.int64), right)
+    return mantissa >> zeros, right - zeros
+
+
+def float32_agrees(mantissa: int, right: int, first: int, last: int, reach: int, rounding: Rounding) -> bool:
+    """Whether rint(float32(acc)·float32(mantissa/2^right)) is what `requantize` says, for every |acc| ≤ reach.
+
+    Both rise with acc, so it is enough to look at both sides of every threshold between `first` and `last`,
+    outside which the result saturates anyway. Integer kernels of onnxruntime compute the former.
+
+    Example:
+        >>> float32_agrees(3, 4, -128, 127, 1 << 20, "half_up"), float32_agrees(1, 1, -128, 127, 1 << 20, "half_up")
+        (False, False)
+        >>> float32_agrees(0xB504F3, 33, -128, 127, 1 << 20, "half_even")
+        True
+    """
+    exact = thresholds(mantissa, right, first, last, rounding)
+    exact = exact[(exact > -reach) & (exact <= reach)]
+    steps = np.arange(first + 1, last + 1)
+    every = thresholds(mantissa, right, first, last, rounding)
+    steps = steps[(every > -reach) & (every <= reach)]
+    factor = np.float32(mantissa * 2.0**-right)
+    at, below = (np.rint(side.astype(np.float32) * factor) for side in (exact, exact - 1))
+    return bool(np.all(at >= steps) and np.all(below < steps))
+
+
+def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Rounding) -> Array:
+    """For every step from first + 1 to last, the smallest accumulator that is requantized to it or above.
+
+    Example:
+        >>> thresholds(1, 2, 0, 3, "half_up").tolist()
+        [2, 6, 10]
+    """
+    one, found = 1 << right, []
+    for step in range(first + 1, last + 1):
+        least = step * one if rounding == "truncate" else step * one - (one >> 1)
+        least += rounding == "half_even" and step % 2 == 1  # the tie goes to the even step below
+        found.append(-(-least // mantissa))
+    limit = 1 << 62
+    return np.array([max(-limit, min(limit, t)) for t in found], np.int64)
+
+
+def provable_compound(
+    factor: float,
+    shifts: Array,
+    first: int,
+    last: int,
+    reach: int,
+    bits: int = 32,
+    exponent_bits: int = 6,
+    rounding: Rounding = "half_up",
+) -> tuple[int, int]:
+    """`compound`, moved by at most 2^-18 so that float32 arithmetic computes the same integers, if it can be.
+
+    A factor that float32 holds exactly, and that never makes a tie, lets fast kernels be proven exact; a change this
+    small moves no result by more than 2^-10 of a step. Where no factor nearby can be proven, the nearest is returned.
+
+    Args:
+        shifts: the shifts of the layer's channels; first, last: results relative to the zero point.
+        reach: largest magnitude of the accumulator.
+
+    Example:
+        >>> m, s = provable_compound(0.001, np.array([0, 3]), -128, 127, 1 << 20)
+        >>> abs(m * 2.0 ** (s - 32) / 0.001 - 1) < 2**-18
+        True
+    """
+    plain = compound(factor, bits, exponent_bits)
+    digits = min(FLOAT32_DIGITS, bits)
+    rights = sorted({int(s) for s in np.ravel(shifts)})
+    near, exponent = compound(factor, digits, exponent_bits)
+    for distance in range(_TRIES if bits >= FLOAT32_DIGITS else 1):
+        mantissa = near + (distance + 1) // 2 * (1 if distance % 2 else -1)
+        if not 1 << (digits - 1) <= mantissa < 1 << digits:
+            continue
+        if all(float32_agrees(mantissa, digits - exponent + s, first, last, reach, rounding) for s in rights):
+            return mantissa << (bits - digits), exponent
+    return plain
