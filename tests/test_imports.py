@@ -35,6 +35,7 @@ FORBIDDEN = {
     "target": {"passes", "onnx", "runtime", *ABOVE},
     "onnx": {"passes", "target", *ABOVE},
     "runtime": {"passes", "target", *ABOVE},
+    "npu": {"passes", *ABOVE},
     "recipe": {"pipeline", "api", "cli", "onnx", "runtime"},
     "pipeline": {"recipe", "api", "cli", "onnx", "runtime"},
     "analysis": {"pipeline", "api", "cli"},
@@ -44,6 +45,7 @@ FORBIDDEN = {
 }
 LIBRARIES = {
     "onnx": {"onnx", "runtime", "frontends"},
+    "safetensors": {"npu"},
     "onnxruntime": {"runtime"},
     "PIL": {"evaluate"},
     "typer": {"cli"},
@@ -116,12 +118,14 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_equint_is_light() -> None:
-    assert not {"onnx", "onnxruntime", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded("import equint")
+    assert not {"onnx", "onnxruntime", "safetensors", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(
+        "import equint"
+    )
 
 
 def test_importing_the_library_is_light() -> None:
     code = "from equint import quantize, load, Result"
-    assert not {"onnx", "onnxruntime", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(code)
+    assert not {"onnx", "onnxruntime", "safetensors", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(code)
 
 
 def test_quantizing_needs_no_runtime() -> None:

@@ -98,11 +98,8 @@ def sizes(model: Model) -> tuple[int, int]:
         if layer.weight not in seen:
             seen.add(layer.weight)
             floats += weight.nbytes
-            integers += (
-                weight.nbytes
-                if q is None
-                else (weight.size * q.bits + 7) // 8 + 5 * np.size(q.scale) + (np.size(q.shift) + 1) // 2
-            )
+            integers += weight.nbytes if q is None else (weight.size * q.bits + 7) // 8 + 5 * np.size(q.scale)
+            integers += 0 if q is None or q.shift is None else (q.shift.size + 1) // 2
         if layer.bias and layer.bias not in seen:
             seen.add(layer.bias)
             floats += model.graph.consts[layer.bias].nbytes
