@@ -21,6 +21,8 @@ from .sources import TensorSource, WeightSource
 _New = Callable[[int], Array]
 
 TINY = 1e-12
+FACTORS = tuple(2.0 ** (k / 8) for k in (0, *range(1, 8), *range(-8, 0)))
+"""How much wider or narrower the range of a weight may become when its shifts are chosen anew."""
 REACHES = 1 / 3
 """Weights that reach this share of their range are watched for leaving it; the others are looked at again later."""
 
@@ -45,11 +47,12 @@ class Objective:
 
     With s the scales of a layer's outputs, t of its inputs, and grids in rescaled units,
 
-        weights      Δw²/12 · Σ_o g_o·s_o² · Σ_i e_i/t_i²          (Δw per output channel where the grid is)
+        weights      Δw²/12 · Σ_o g_o·s_o²·4^-S_o · Σ_i e_i/t_i²   (Δw per output channel where the grid is)
         clipped      Σ_oi g_o·s_o²·e_i/t_i²/K · (|W_oi|·t_i/s_o − range)²₊
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
-    A range is a variable like the scales: what lies outside pays, so no maximum needs smoothing.
+    A range is a variable like the scales: what lies outside pays, so no maximum needs smoothing. Shifts S, where the
+    format has them, are chosen anew by `shift`, for the scales and about the ranges that are then.
     """
 
     def __init__(
@@ -62,13 +65,14 @@ class Objective:
         activation: QSpec | None,
         held: frozenset[int],
         priced: frozenset[Name],
+        shift_bits: int = 0,
     ) -> None:
         self.model, self.channels = model, channels
         self.free = np.concatenate([g.classes for g in channels.groups] or [np.zeros(0, np.int64)])
         self.number = np.full(channels.size, -1)
         self.number[self.free] = np.arange(self.free.size)
         self.size = self.free.size
-        self.weights = _Weights(model.graph, channels, weights, weight, self._new)
+        self.weights = _Weights(model.graph, channels, weights, weight, shift_bits, self._new)
         self.tensors = _Tensors(model, channels, tensors, activation, held, priced, self._new)
 
     def _new(self, count: int) -> Array:
@@ -93,6 +97,14 @@ class Objective:
         """Choose anew which weights are watched for leaving their ranges."""
         self.weights.watch(x, self.scales(x))
 
+    def shift(self, x: Array) -> None:
+        """Choose the shifts of least noise anew; ranges of weights in `x` may move with them."""
+        self.weights.shift_rows(x, self.scales(x))
+
+    def shifts(self) -> dict[Name, Array]:
+        """The shifts chosen last, `(O,)`, by their layer's output; none where the format has none."""
+        return self.weights.shifts()
+
     def __call__(self, x: Array) -> tuple[Noise, Array]:
         """The noise, and its gradient with respect to `x`."""
         scales, gradient, by_class = self.scales(x), np.zeros(self.size), np.zeros(self.channels.size)
@@ -113,7 +125,9 @@ class Objective:
 class _Weights:
     """Rows are output channels of all layers, columns input channels, units what has a range of its own."""
 
-    def __init__(self, graph: Graph, channels: Channels, sources: list[WeightSource], spec: QSpec, new: _New) -> None:
+    def __init__(
+        self, graph: Graph, channels: Channels, sources: list[WeightSource], spec: QSpec, shift_bits: int, new: _New
+    ) -> None:
         self.levels = 2 ** (spec.bits - 1) - 1 if spec.symmetric else 2**spec.bits - 1
         self.layers: list[Layer] = [s.layer for s in sources]
         self.parts: list[tuple[Array, ...]] = []
@@ -129,7 +143,9 @@ class _Weights:
             group = np.repeat(np.arange(g), o) + segments
             unit = units + (np.arange(g * o) if fine else np.zeros(g * o, np.int64))
             out = channels.of_output(graph, layer)
-            rows.append((source.gain.ravel(), out, group, unit, np.full(g * o, not fine)))
+            shifted = spec.granularity == "shift" and layer.out_axis() is not None and layer.x_axis != -2
+            most = np.full(g * o, (1 << shift_bits) - 1 if shifted else 0)
+            rows.append((source.gain.ravel(), out, group, unit, np.full(g * o, not fine), most))
             enter = channels.of_input(graph, layer)
             columns.append((source.energy.ravel(), enter, np.repeat(np.arange(g), i) + segments))
             high, low = np.maximum(w.max(-1), 0), np.maximum(-w.min(-1), 0)
@@ -137,14 +153,15 @@ class _Weights:
             self.parts.append((*peaks, np.asarray(taps)))
             self.slices.append((units, units + (g * o if fine else 1), first))
             units, segments, first = units + (g * o if fine else 1), segments + g, first + g * o
-        self.gain, self.out, self.segment, self.unit, self.coarse = _joined(rows, 5)
+        self.gain, self.out, self.segment, self.unit, self.coarse, self.most = _joined(rows, 6)
+        self.shift = np.zeros(self.most.size, np.int64)
         self.energy, self.enter, self.column_segment = _joined(columns, 3)
         self.segments, self.units = segments, units
         self.ends = [new(units)] if spec.symmetric else [new(units), new(units)]
 
     def row_scale(self, scales: Array) -> Array:
-        """s_o where a grid serves many rows; 1 where each row has its own, which takes the scale up."""
-        return np.where(self.coarse, scales[self.out], 1.0)
+        """s_o·2^-S_o where a grid serves many rows; 1 where each row has its own, which takes the scale up."""
+        return np.where(self.coarse, np.ldexp(scales[self.out], -self.shift), 1.0)
 
     def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
         ends = [np.exp(x[e]) for e in self.ends]
@@ -186,13 +203,49 @@ class _Weights:
         return float(price.sum())
 
     def widest(self, x: Array, scales: Array) -> None:
+        self.shift[:] = 0
+        self._widest(x, scales)
+        if self.most.any():
+            self.shift_rows(x, scales)
+            self._widest(x, scales)
+        self.watch(x, scales)
+
+    def _widest(self, x: Array, scales: Array) -> None:
         row_scale = self.row_scale(scales)
         for k, variables in enumerate(self.ends):
             for (begin, end, first), layer_peaks, columns in zip(self.slices, self.parts, self._columns(), strict=True):
                 now = self._rescaled(layer_peaks[k], first, columns, scales, row_scale)
                 widest = now.max(-1).ravel() if end - begin > 1 else now.max().reshape(1)
                 x[variables[begin:end]] = np.log(np.maximum(widest, TINY * max(float(now.max()), TINY)))
-        self.watch(x, scales)
+
+    def shift_rows(self, x: Array, scales: Array) -> None:
+        """The shifts of least noise, of rounding and of what is cut off, for ranges up to twice as wide or half."""
+        alone, enter = np.where(self.coarse, scales[self.out], 1.0), self.energy / np.square(scales[self.enter])
+        total = np.bincount(self.column_segment, enter, self.segments)
+        row_gain = self.gain * np.square(alone)
+        for (begin, _, first), parts, columns in zip(self.slices, self.parts, self._columns(), strict=True):
+            g, o, i = parts[0].shape
+            rows = slice(first, first + g * o)
+            if not self.most[first]:
+                continue
+            ends = [float(np.exp(x[e[begin]])) for e in self.ends]
+            worth = (row_gain[rows].reshape(g, o), enter[columns : columns + g * i].reshape(g, 1, i) / int(parts[-1]))
+            peaks = [self._rescaled(p, first, columns, scales, alone) for p in parts[:-1]]
+            rounding_gain = (row_gain[rows] * total[self.segment[rows]]).reshape(g, o) * rounding(
+                sum(ends) / self.levels
+            )
+            tried = [_row_shifts(peaks, ends, f, rounding_gain, worth, int(self.most[first])) for f in FACTORS]
+            best = min(range(len(tried)), key=lambda k: tried[k][0])
+            self.shift[rows] = tried[best][1].ravel()
+            for variables in self.ends:
+                x[variables[begin]] = np.log(np.exp(x[variables[begin]]) * FACTORS[best])
+
+    def shifts(self) -> dict[Name, Array]:
+        return {
+            layer.y: self.shift[first : first + p[0].shape[0] * p[0].shape[1]].astype(np.int32)
+            for (_, _, first), p, layer in zip(self.slices, self.parts, self.layers, strict=True)
+            if self.most[first]
+        }
 
     def watch(self, x: Array, scales: Array) -> None:
         row_scale, found = self.row_scale(scales), list[tuple[Array, ...]]()
@@ -232,6 +285,29 @@ class _Weights:
                 high, low = high[0], low[0]
             found[layer.y] = Range(-np.asarray(low), np.asarray(high))
         return found
+
+
+def _row_shifts(
+    peaks: list[Array], ends: list[float], factor: float, rounded: Array, worth: tuple[Array, Array], most: int
+) -> tuple[float, Array]:
+    """(noise, `(G, O)` shifts) if the range is `factor` times as wide: each row the better of what fits and one more.
+
+    Args:
+        peaks: `(G, O, I)` largest weights up and down, before shifts. ends: of the range, up and down.
+        rounded: `(G, O)` rounding noise without shifts at factor 1. worth: of a squared error, by row and by column.
+    """
+    limits = [e * factor for e in ends[: len(peaks)]]
+    room = np.min([limit / np.maximum(p.max(-1), TINY * limit) for p, limit in zip(peaks, limits, strict=True)], 0)
+    fits = np.clip(np.floor(np.log2(room * (1 + 1e-9))), 0, most).astype(np.int64)
+    found: list[Array] = []
+    for shift in (fits, np.minimum(fits + 1, most)):
+        cut = np.zeros(fits.shape)
+        for p, limit in zip(peaks, limits, strict=True):
+            over = np.maximum(p - np.ldexp(limit, -shift)[..., None].astype(np.float32), 0.0)
+            cut += worth[0] * np.einsum("goi,goi,gi->go", over, over, worth[1][:, 0])
+        found.append(rounded * factor**2 * 4.0**-shift + cut)
+    more = found[1] < found[0]
+    return float(np.where(more, found[1], found[0]).sum()), np.where(more, np.minimum(fits + 1, most), fits)
 
 
 class _Tensors:

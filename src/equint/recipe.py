@@ -19,6 +19,7 @@ from .passes import Pass
 from .passes.absorb_bias import AbsorbBias
 from .passes.activation_ranges import ActivationRanges
 from .passes.calibrate import Calibrate
+from .passes.clip_weights import ClipWeights
 from .passes.correct_bias import CorrectBias
 from .passes.correct_bias_empirical import CorrectBiasEmpirical
 from .passes.equalize import Equalize
@@ -30,6 +31,7 @@ from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .passes.round_weights import RoundWeights
 from .passes.two_step import TwoStep
+from .passes.weight_shift import WeightShift
 from .statistics import Statistics
 from .target import TARGETS, Target, target
 
@@ -43,6 +45,8 @@ PASSES: Mapping[str, Any] = {
     "absorb_bias": AbsorbBias,
     "activation_ranges": ActivationRanges,
     "optimal": Optimal,
+    "weight_shift": WeightShift,
+    "clip_weights": ClipWeights,
     "quantize": Quantize,
     "round_weights": RoundWeights,
     "correct_bias": CorrectBias,
@@ -51,7 +55,7 @@ PASSES: Mapping[str, Any] = {
 }
 """The passes a recipe can name."""
 
-_GIVEN = frozenset({"weight", "activation", "bias_bits", "images", "statistics", "teacher", "progress"})
+_GIVEN = frozenset({"weight", "activation", "bias_bits", "shift_bits", "images", "statistics", "teacher", "progress"})
 _CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical", "finetune_bias"})
 _BEHIND = _CORRECTIONS | {"round_weights"}
 _LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
@@ -108,6 +112,10 @@ _NAMES = (
     "bias-finetune",
     "two-step-bias-finetune",
     "optimal-bias-finetune",
+    "wes",
+    "wes-optimal",
+    "wes-published",
+    "wes-published-iterative",
 )
 
 
@@ -244,7 +252,7 @@ def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set
 def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
     hints = get_type_hints(kind)
     for key, value in table.items():
-        choices = tuple(c for c in get_args(hints[key]) if c != "shift")  # no built-in target shifts weights
+        choices = get_args(hints[key])
         if choices:
             good = value in choices or (kind is Relu6 and value == "target")
             asked = ", ".join(map(repr, choices))
@@ -281,7 +289,7 @@ def resolve(
         check_bits(spec.bits)  # type: ignore[union-attr]
     if activation_bits == "float":
         activation = None
-    if weight.granularity == "channel" and on.weight.granularity == "tensor":
+    if weight.granularity == "channel" and on.weight.granularity != "channel":
         raise EquintError(
             f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take"
         )
@@ -290,7 +298,7 @@ def resolve(
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
     bias_bits = chosen.bias_bits or on.bias_bits
-    given: dict[str, Any] = {"weight": weight, "activation": activation, "bias_bits": bias_bits}
+    given: dict[str, Any] = {"weight": weight, "activation": activation, "bias_bits": bias_bits, "shift_bits": on.shift_bits}
     if data is not None:
         if not any(name in _LOOKS for name, _ in chosen.passes):
             raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .fields import channel_means
-from .gains import Gains
+from .gains import Gains, gains
 from .layout import Layer, as_layer, layer_coverage
 from .maths.gaussian import between
 from .model import Array, Graph, Model, Moments, Name, Node
@@ -196,3 +196,22 @@ def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
         energy = channel_means(seen, layer.x_axis, g * i)
         gain = channel_means(gains.steady[layer.y], layer.y_axis, g * o)
         yield WeightSource(layer, gain.reshape(g, o), energy.reshape(g, i), taps)
+
+
+def weight_worth(model: Model) -> dict[Name, Array]:
+    """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
+
+    g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
+
+    Example:
+        >>> from .layout import tiny_graph
+        >>> weight_worth(Model(tiny_graph()))
+        {}
+    """
+    found = {}
+    for source in weight_sources(model, gains(model.graph, model.moments)):
+        weight = model.graph.consts[source.layer.weight]
+        view = source.layer.unpack(weight)
+        each = source.gain[:, :, None, None] * source.energy[:, None, :, None] / view.shape[-1]
+        found[source.layer.y] = source.layer.pack(np.broadcast_to(each, view.shape).astype(np.float32), weight.shape)
+    return found

@@ -46,6 +46,7 @@ class Optimal:
     Attributes:
         weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
         iterations: most steps of the optimizer.
+        shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -58,6 +59,7 @@ class Optimal:
     weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
     activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     iterations: int = 200
+    shift_bits: int = 0
 
     def __post_init__(self) -> None:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
@@ -72,7 +74,9 @@ class Optimal:
         if not weights:
             why = {"why": "no layer whose input moments are known"}
             return model.noted(Event("nothing to optimize", "", why, "optimal", warning=True))
-        objective = Objective(model, channels, tensors, weights, self.weight, self.activation, held, priced)
+        objective = Objective(
+            model, channels, tensors, weights, self.weight, self.activation, held, priced, self.shift_bits
+        )
         x, before, after, steps = _least(objective, _starts(model, channels), self.iterations)
         scales = objective.scales(x)
         facts = {
@@ -96,10 +100,11 @@ class Optimal:
             told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
             events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
         ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
+        shifts = {**scaled.shifts, **_weight_shifts(graph, objective.shifts())}
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
-        return replace(scaled, graph=graph, ranges=ranges).noted(*events)
+        return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(*events)
 
 
 def _held(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
@@ -145,11 +150,14 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         return float(np.log(total)), gradient / total
 
     def settled(x: Array) -> tuple[float, Array]:
+        objective.shift(x)
         objective.watch(x)
         return objective(x)[0].total, x
 
     def run(x: Array, count: int) -> Array:
         nonlocal steps
+        x = x.copy()
+        objective.shift(x)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
         with threadpool_limits(1, "blas"):  # the vectors are short: threads only wait for each other
             found = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
@@ -172,6 +180,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         best = min(best, now, key=lambda t: t[0])
         if 0 <= last[0] - now[0] < 1e-3 * last[0]:
             break
+    objective.shift(best[1])
     objective.watch(best[1])
     return best[1], first, objective(best[1])[0], steps
 
@@ -200,4 +209,13 @@ def _weight_ranges(graph: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Ran
             if known is not None:
                 own = Range(np.minimum(own.lo, known.lo), np.maximum(own.hi, known.hi))
             found[layer.weight] = own
+    return found
+
+
+def _weight_shifts(graph: Graph, shifts: Mapping[Name, Array]) -> dict[Name, Array]:
+    """Shifts by weight of those by layer; where layers share a weight, what fits all of them."""
+    found: dict[Name, Array] = {}
+    for layer in layers(graph):
+        if layer.y in shifts:
+            found[layer.weight] = np.minimum(shifts[layer.y], found.get(layer.weight, shifts[layer.y]))
     return found

@@ -1,0 +1,96 @@
+"""The range at which weights are best clipped: what is cut off against what a narrower grid rounds less.
+
+Weights come as `(U, n)`: a row for every grid. `worth` (U, n) says what a squared error counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import Array, QSpec
+from .affine import choose_qparams, fake_quantize
+
+NARROWEST = 0.3
+ROUNDS, POINTS = 4, 7
+
+
+def clip_error(rows: Array, worth: Array, lo: Array, hi: Array, spec: QSpec) -> Array:
+    """Σ worth·(w − w*)², w* clipped to [lo, hi] and quantized there: clipping and quantization error, `(U,)`.
+
+    Oh et al. (2020), weight clipping. Inside the range the error is quantization's, outside it is clipping's.
+
+    Example:
+        >>> rows, ends = np.array([[0.5, 0.26, 4.0]], np.float32), np.array([1.0])
+        >>> clip_error(rows, np.ones((1, 3)), -ends, ends, QSpec(8)).round(3).tolist()
+        [9.0]
+    """
+    grid = choose_qparams(lo, hi, spec, 0)
+    return np.asarray(np.einsum("un,un,un->u", worth, *(2 * [fake_quantize(rows, grid) - rows]), dtype=np.float64))
+
+
+def nelder_mead(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
+    """(lo, hi) from a simplex search that starts at the extremes of each row (Oh et al. 2020): `(U,)` each.
+
+    Example:
+        >>> lo, hi = nelder_mead(np.linspace(-1, 1, 100, dtype=np.float32)[None], np.ones((1, 100)), QSpec(8))
+        >>> bool(lo[0] < -0.9 and hi[0] > 0.9)
+        True
+    """
+    from scipy.optimize import minimize
+
+    found = np.zeros((2, len(rows)))
+    for k in range(len(rows)):
+        row, own = rows[[k]], worth[[k]]
+
+        def cost(ends: Array, row: Array = row, own: Array = own) -> float:
+            return float(clip_error(row, own, ends[:1], ends[1:], spec)[0]) if ends[0] < ends[1] else np.inf
+
+        start = np.array([min(float(row.min()), 0.0), max(float(row.max()), 0.0)])
+        found[:, k] = minimize(cost, start, method="Nelder-Mead").x if start[0] < start[1] else start
+    return found[0], found[1]
+
+
+def grid_search(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
+    """(lo, hi) of least `clip_error` on grids of both ends, each round finer around the best so far: `(U,)` each.
+
+    All rows at once. The extremes are among the candidates, so clipping never costs more than not clipping.
+
+    Example:
+        >>> rows = np.append(np.linspace(-1, 1, 10_000), 1.5).astype(np.float32)[None]
+        >>> lo, hi = grid_search(rows, np.ones(rows.shape), QSpec(4, symmetric=False))
+        >>> bool(hi[0] < 1.2)
+        True
+    """
+    ends = np.minimum(rows.min(1), 0.0).astype(np.float64), np.maximum(rows.max(1), 0.0).astype(np.float64)
+    best, share = clip_error(rows, worth, *ends, spec), np.ones((2, len(rows)))
+    width = 1 - NARROWEST
+    for _ in range(ROUNDS):
+        centre = share.copy()
+        offsets = np.linspace(-1, 1, 2 * POINTS - 1) * width
+        for both in ([(o, o) for o in offsets], [(o, 0.0) for o in offsets], [(0.0, o) for o in offsets]):
+            for pair in both:
+                tried = np.clip(centre + np.array(pair)[:, None], NARROWEST / 2, 1.0)
+                cost = clip_error(rows, worth, tried[0] * ends[0], tried[1] * ends[1], spec)
+                better = cost < best
+                best, share = np.where(better, cost, best), np.where(better, tried, share)
+            centre = share.copy()
+        width /= POINTS - 1
+    return share[0] * ends[0], share[1] * ends[1]
+
+
+def best_of_both(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
+    """`grid_search` or `nelder_mead`, whichever costs less, row by row.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(2, 60)).astype(np.float32)
+        >>> lo, hi = best_of_both(rows, np.ones(rows.shape), QSpec(4))
+        >>> lo.shape
+        (2,)
+    """
+    either = [f(rows, worth, spec) for f in (grid_search, nelder_mead)]
+    first, second = (clip_error(rows, worth, *ends, spec) for ends in either)
+    return tuple(np.where(first <= second, a, b) for a, b in zip(*either, strict=True))
+
+
+SEARCHES = {"grid": grid_search, "nelder-mead": nelder_mead, "both": best_of_both}
+"""The ways to find the range."""

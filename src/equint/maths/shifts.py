@@ -1,0 +1,220 @@
+"""Weight equalizing shifts (Oh et al. 2020): a power of two for every output channel, and what a choice of them costs.
+
+Weights come as `(O, n)`: one row per output channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..model import Array, QSpec
+from .affine import choose_qparams, fake_quantize
+
+PARTS = (1 / 64, 1 / 16, 1 / 4, 0.6, 0.8, 1.0)
+"""Shares of the rows after each of which candidates that cost too much already are dropped."""
+CHUNK = 1 << 16
+"""Weights that are rounded at once: what fits into a core's cache."""
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A choice of shifts.
+
+    Attributes:
+        shifts: `(O,)`. total: the total range r̂ that gave them. cost: φ of `error`. tried: evaluations of φ, in parts.
+    """
+
+    shifts: Array
+    total: float
+    cost: float
+    tried: float
+
+
+def symmetric_ranges(rows: Array) -> Array:
+    """r_i = 2·max(|max_i|, |min_i|): `(O,)` (Oh et al. 2020, eq. 4).
+
+    Example:
+        >>> symmetric_ranges(np.array([[1.0, -3.0], [0.5, 0.0]])).tolist()
+        [6.0, 1.0]
+    """
+    return np.asarray(2 * np.abs(rows).max(1, initial=0.0), np.float64)
+
+
+def shifts_of(ranges: Array, total: float | Array, most: int) -> Array:
+    """S_i = floor(log2(r̂/r_i)) within 0…most (Oh et al. 2020, eq. 5); 0 for channels without weights.
+
+    Args:
+        ranges: `(O,)`. total: r̂, `()` or `(T, 1)` for several at once.
+
+    Example:
+        >>> shifts_of(np.array([6.0, 3.0, 2.0, 0.0]), 6.0, 15).tolist()
+        [0, 1, 1, 0]
+    """
+    live = ranges > 0
+    fraction, exponent = np.frexp(total / np.where(live, ranges, 1.0))  # floor(log2) without its rounding
+    return np.where(live, np.clip(exponent - 1, 0, most), 0).astype(np.int32)
+
+
+def error(rows: Array, shifts: Array, spec: QSpec, worth: Array | None = None) -> float:
+    """φ = mean (w − w*)², w* shifted, quantized on one grid and shifted back (Oh et al. 2020, Algorithm 1).
+
+    Args:
+        worth: `(O, n)`, what each squared error counts; 1 if left out, as published.
+
+    Example:
+        >>> rows = np.array([[1.0, 0.3], [0.01, 0.003]], np.float32)
+        >>> error(rows, np.array([0, 6]), QSpec(8)) < error(rows, np.array([0, 0]), QSpec(8))
+        True
+    """
+    lifted = np.ldexp(rows, shifts[:, None])
+    grid = choose_qparams(lifted.min(), lifted.max(), spec)
+    off = np.square(np.ldexp(fake_quantize(lifted, grid) - lifted, -shifts[:, None]), dtype=np.float64)
+    return float(np.mean(off if worth is None else off * worth))
+
+
+def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
+    """r̂ = max r_i (Oh et al. 2020, eq. 4 and 5).
+
+    Example:
+        >>> deterministic(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
+        [0, 1]
+    """
+    ranges = symmetric_ranges(rows)
+    total = float(ranges.max(initial=0.0))
+    shifts = shifts_of(ranges, total, most)
+    return Shifted(shifts, total, error(rows, shifts, spec, worth), 1)
+
+
+def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
+    """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1).
+
+    Example:
+        >>> nelder_mead(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
+        [0, 1]
+    """
+    from scipy.optimize import minimize
+
+    ranges, start = symmetric_ranges(rows), deterministic(rows, spec, most, worth)
+    if start.total == 0:
+        return start
+
+    def cost(total: Array) -> float:
+        return error(rows, shifts_of(ranges, float(total[0]), most), spec, worth) if total[0] > 0 else np.inf
+
+    found = minimize(cost, [start.total], method="Nelder-Mead")
+    total = float(found.x[0])
+    return Shifted(shifts_of(ranges, total, most), total, float(found.fun), int(found.nfev))
+
+
+def totals(ranges: Array, most: int) -> Array:
+    """Every r̂ at which the pattern of shifts changes, in rising order, below twice the largest range.
+
+    Between two of them nothing changes. Below the largest range its channel keeps shift 0, and all others are shifted
+    less. From twice the largest range on, every channel is shifted once more, which changes nothing.
+
+    Example:
+        >>> totals(np.array([4.0, 1.5]), 15).tolist()
+        [1.5, 3.0, 4.0, 6.0]
+    """
+    live = ranges[ranges > 0]
+    if not live.size:
+        return np.zeros(0)
+    every = np.ldexp(live[:, None], np.arange(most + 1)[None, :])
+    return np.asarray(np.unique(every[every < 2 * live.max()]))
+
+
+def exact(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
+    """The shifts of least φ that any r̂ gives.
+
+    φ depends on r̂ through the pattern of shifts alone, of which `totals` lists all. A candidate's cost is summed up
+    over parts of the rows; what exceeds the best whole cost known is dropped, for squares only add.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(0, [[1.0], [0.3], [0.02]], (3, 50)).astype(np.float32)
+        >>> exact(rows, QSpec(8), 15).cost <= nelder_mead(rows, QSpec(8), 15).cost
+        True
+    """
+    ranges = symmetric_ranges(rows)
+    candidates = totals(ranges, most)
+    if not candidates.size:
+        return deterministic(rows, spec, most, worth)
+    costs = _Costs(rows, worth, shifts_of(ranges, candidates[:, None], most), spec)
+    expected = costs.expected()
+    order, begin = np.random.default_rng(0).permutation(len(rows)), 0
+    first, every = int(np.argmin(expected)), np.arange(len(rows))
+    partial, alive = np.zeros(len(candidates)), np.argsort(expected, kind="stable")
+    best, tried = costs.of(np.array([first]), every)[0], 1.0
+    for share in PARTS:
+        end = max(begin, round(share * len(rows)))
+        part = order[begin:end]
+        partial[alive] += costs.of(alive, part)
+        tried += len(part) / len(rows) * len(alive)
+        alive, begin = alive[partial[alive] <= best * (1 + 1e-6)], end
+    close = [first, *alive[partial[alive] <= partial[alive].min(initial=np.inf) * (1 + 1e-5)]]
+    exactly = [error(rows, costs.patterns[k], spec, worth) for k in close]
+    chosen = close[int(np.argmin(exactly))]
+    return Shifted(costs.patterns[chosen], float(candidates[chosen]), min(exactly), tried + len(close))
+
+
+class _Costs:
+    """What patterns of shifts cost: patterns `(T, O)` with their grids."""
+
+    def __init__(self, rows: Array, worth: Array | None, patterns: Array, spec: QSpec) -> None:
+        self.rows, self.worth, self.patterns = rows, worth, patterns
+        lo, hi = (np.ldexp(end, patterns) for end in (rows.min(1), rows.max(1)))
+        grid = choose_qparams(lo.min(1), hi.max(1), spec)
+        self.step = grid.scale.astype(np.float64)
+        self.first, self.last = (np.float32(end - grid.zero_point) for end in (grid.qmin, grid.qmax))
+
+    def expected(self) -> Array:
+        """Uniform rounding noise, step²/12 in every row: `(T,)`, but for a factor."""
+        own = np.ones(len(self.rows)) if self.worth is None else self.worth.sum(1, dtype=np.float64)
+        return np.asarray(np.square(self.step) * (4.0 ** -self.patterns.astype(np.float64) @ own))
+
+    def of(self, which: Array, part: Array) -> Array:
+        """Σ worth·(w − w*)² over some rows for some patterns: `(T,)`."""
+        found = np.zeros(len(which))
+        width = self.rows.shape[1]
+        height = max(1, min(len(part), CHUNK // width))
+        count = max(1, CHUNK // (width * height))
+        for top in range(0, len(part), height):
+            own = part[top : top + height]
+            rows, worth = self.rows[own], None if self.worth is None else self.worth[own]
+            for begin in range(0, len(which), count):
+                k = which[begin : begin + count]
+                unit = np.ldexp(self.step[k, None], -self.patterns[np.ix_(k, own)]).astype(np.float32)
+                found[begin : begin + count] += squared_rounding(rows, unit, self.first[k], self.last[k], worth)
+        return found
+
+
+def squared_rounding(rows: Array, unit: Array, first: Array, last: Array, worth: Array | None = None) -> Array:
+    """Σ worth·(w − unit·clip(round(w/unit), first, last))² for several choices of units: `(T,)`.
+
+    Args:
+        rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row. first, last: `(T,)` ends in steps.
+
+    Example:
+        >>> one, two = np.ones((1, 1)), np.full(1, 2.0)
+        >>> squared_rounding(np.array([[0.6, 3.0]]), one, -two, two).round(6).tolist()
+        [1.16]
+    """
+    steps = rows[None] * (1 / unit)[:, :, None]
+    near = np.rint(steps)
+    np.clip(near, first[:, None, None], last[:, None, None], out=near)
+    np.subtract(steps, near, out=steps)
+    np.square(steps, out=steps)
+    if worth is not None:
+        np.multiply(steps, worth, out=steps)
+    by_row = steps.sum(-1)
+    return np.asarray(np.einsum("to,to->t", by_row, np.square(unit), dtype=np.float64))
+
+
+SEARCHES: dict[str, Callable[[Array, QSpec, int, Array | None], Shifted]] = {
+    "deterministic": deterministic,
+    "nelder-mead": nelder_mead,
+    "exact": exact,
+}
+"""The ways to find the total range."""

@@ -1,0 +1,99 @@
+"""Magnitude pruning: small weights become zero, before anything is scaled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+
+from ..layout import as_layer, layers
+from ..model import Array, Event, Graph, Model, Name
+from . import Keeps, require
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Set weights of small magnitude to zero, so that they can be stored as bits of a mask (`npu/sparse.py`).
+
+    One of the two says which: `threshold` those whose magnitude is less, as Oh et al. (2020) before their shifts;
+    `sparsity` that share of each layer's weights, the smallest ones (Zhu and Gupta 2017). Biases stay. A weight that
+    several layers read is pruned once, one that something else reads too is left alone.
+
+    Attributes:
+        threshold: in real units of the weights, after batch norms were folded.
+        sparsity: share of each layer's weights that are zero afterwards, rounded down to whole weights.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> Prune(sparsity=0.25)(Model(tiny_graph())).log[-1].facts
+        {'layers': 1, 'zeros': 9, 'share': 0.25}
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+
+    threshold: float = 0.0
+    sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        require("threshold", self.threshold, 0 <= self.threshold < math.inf, "a magnitude above 0")
+        require("sparsity", self.sparsity, 0 <= self.sparsity < 1, "a share above 0 and below 1")
+        one = (self.threshold > 0) != (self.sparsity > 0)
+        require("sparsity", self.sparsity, one, f"either it or threshold (now {self.threshold}) above 0, not both")
+
+    def __call__(self, model: Model) -> Model:
+        pruned: dict[Name, Array] = {}
+        events = []
+        zeros = total = 0
+        for name, at in _weights(model.graph).items():
+            weight = model.graph.consts[name]
+            if not _only_layers(model.graph, name):
+                why = {"why": "something else reads its weights"}
+                events.append(Event("left a layer unpruned", at, why, "prune"))
+                continue
+            pruned[name] = self._pruned(weight)
+            count = weight.size - int(np.count_nonzero(pruned[name]))
+            zeros, total = zeros + count, total + weight.size
+            facts = {"zeros": count, "share": count / max(weight.size, 1)}
+            events.append(Event("pruned a layer", at, facts, "prune", warning=count == weight.size))
+        facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
+        done = Event("pruned small weights", "", facts, "prune")
+        return replace(model, graph=model.graph.with_consts(pruned)).noted(*events, done)
+
+    def _pruned(self, weight: Array) -> Array:
+        if self.threshold > 0:
+            return np.where(np.abs(weight) < self.threshold, weight.dtype.type(0), weight)
+        return without_smallest(weight, math.floor(Fraction(str(self.sparsity)) * weight.size))
+
+
+def without_smallest(weight: Array, count: int) -> Array:
+    """The weight with its `count` smallest magnitudes set to zero; of equal ones, the first.
+
+    Example:
+        >>> without_smallest(np.array([[0.5, -0.5], [0.1, 2.0]]), 2).tolist()
+        [[0.0, -0.5], [0.0, 2.0]]
+    """
+    flat = np.array(weight).reshape(-1)
+    flat[np.argsort(np.abs(flat), kind="stable")[:count]] = 0
+    return flat.reshape(weight.shape)
+
+
+def _weights(graph: Graph) -> dict[Name, str]:
+    """Every layer's weight, with the name of the first layer that reads it."""
+    found: dict[Name, str] = {}
+    for layer in layers(graph):
+        found.setdefault(layer.weight, layer.name)
+    return found
+
+
+def _only_layers(graph: Graph, name: Name) -> bool:
+    """Whether layers alone read a constant, as their weight."""
+    if name in graph.outputs:
+        return False
+    for node in graph.users(name):
+        layer = as_layer(graph, node)
+        if layer is None or layer.weight != name or node.reads.count(name) > 1:
+            return False
+    return True

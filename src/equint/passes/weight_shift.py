@@ -1,0 +1,95 @@
+"""Weight equalizing shift scaler: a power of two for every output channel, before the weight gets one grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ..layout import Layer, layers
+from ..maths.shifts import SEARCHES, error
+from ..model import Array, Event, Model, Name, QSpec
+from ..sources import weight_worth
+from . import Keeps, require
+
+
+@dataclass(frozen=True)
+class WeightShift:
+    """S_i = floor(log2(r̂/r_i)), r_i = 2·max|w_i| (Oh et al. 2020, eq. 4 to 6, Algorithm 1).
+
+    The weights stay as they are; `quantize` gives w_i·2^S_i one grid, and the operator shifts its accumulators back.
+
+    Attributes:
+        search: r̂ = max r_i (deterministic), a simplex search for the r̂ of least quantization error (nelder-mead), or
+            the least one of all (exact).
+        cost: what errors count: all weights alike, as published (weights), or what they are predicted to cost at the
+            network's outputs (outputs).
+        layers: shift all layers, or depthwise convolutions alone.
+        shift_bits: width of a shift; the target's.
+
+    Example:
+        >>> from equint.layout import tiny_graph
+        >>> sorted(WeightShift()(Model(tiny_graph())).shifts)
+        ['w']
+    """
+
+    keeps: ClassVar[Keeps] = Keeps.FLOATS
+
+    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False, granularity="shift"))
+    search: Literal["deterministic", "nelder-mead", "exact"] = "exact"
+    cost: Literal["weights", "outputs"] = "outputs"
+    layers: Literal["all", "depthwise"] = "all"
+    shift_bits: int = 4
+
+    def __post_init__(self) -> None:
+        require("shift_bits", self.shift_bits, 1 <= self.shift_bits <= 5, "1 to 5")
+
+    def __call__(self, model: Model) -> Model:
+        shifts: dict[Name, Array] = {}
+        worth = weight_worth(model) if self.cost == "outputs" and self.search != "deterministic" else {}
+        before, after, tried = list[float](), list[float](), 0.0
+        events = list[Event]()
+        for layer in layers(model.graph):
+            weight = model.graph.consts[layer.weight]
+            axis = layer.out_axis()
+            why = self._unfit(layer, weight, axis)
+            if why is not None:
+                events.append(Event("weight not shifted", layer.name, {"why": why}, "weight_shift"))
+            if why is not None or axis is None or layer.weight in shifts:
+                continue
+            rows = as_rows(weight, axis)
+            own = as_rows(worth[layer.y], axis) if layer.y in worth else None
+            found = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
+            shifts[layer.weight], tried = found.shifts, tried + found.tried
+            before.append(error(rows, np.zeros_like(found.shifts), self.weight))
+            after.append(error(rows, found.shifts, self.weight))
+        facts = {
+            "layers": len(shifts),
+            "largest shift": int(max((s.max(initial=0) for s in shifts.values()), default=0)),
+            "quantization error before": float(np.mean(before)) if before else 0.0,
+            "quantization error": float(np.mean(after)) if after else 0.0,
+            "search": self.search,
+            "cost": self.cost,
+            "evaluations": round(tried),
+        }
+        done = Event("shifted weights", "", facts, "weight_shift")
+        return replace(model, shifts={**model.shifts, **shifts}).noted(done, *events)
+
+    def _unfit(self, layer: Layer, weight: Array, axis: int | None) -> str | None:
+        if axis is None:
+            return "grouped ConvTranspose"
+        if layer.x_axis == -2:
+            return "the weight comes first"
+        depthwise = layer.groups > 1 and layer.unpack(weight).shape[2] == 1
+        return "not depthwise" if self.layers == "depthwise" and not depthwise else None
+
+
+def as_rows(weight: Array, axis: int) -> Array:
+    """A weight as `(O, n)`, its output channels being along `axis`.
+
+    Example:
+        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
+        (4, 12)
+    """
+    return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))
