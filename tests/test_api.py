@@ -79,17 +79,18 @@ def test_nothing_to_quantize() -> None:
 @pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
 @pytest.mark.parametrize("on", [None, *(t.name for t in TARGETS)])
 def test_recipes_and_targets(name: str, on: str | None) -> None:
-    if name.startswith("cwq") and on is not None and target(on).weight.granularity == "tensor":
-        with pytest.raises(EquintError, match=f"{name} needs a weight scale per channel, which target {on}"):
+    asked = recipe(name).weight.get("granularity", "tensor")
+    if on is not None and asked not in ("tensor", target(on).weight.granularity):
+        with pytest.raises(EquintError, match=f"{name} needs a (weight scale|shift) per channel, which target {on}"):
             quantize(DEMO, name, on)
         return
     result = quantize(DEMO, name, on, input=(0, 1))
     assert (result.recipe, result.target) == (name, on or recipe(name).target)
     assert result.level == recipe(name).level
-    per_channel = {q.axis for q in result.model.qparams.values()} - {None}
-    assert bool(per_channel) == (
-        recipe(name).weight.get("granularity", target(result.target).weight.granularity) == "channel"
-    )
+    used = recipe(name).weight.get("granularity", target(result.target).weight.granularity)
+    grids = result.model.qparams.values()
+    assert any(np.ndim(q.scale) for q in grids) == (used == "channel")
+    assert any(q.shift is not None for q in grids) == (used == "shift")
 
 
 @pytest.mark.parametrize("on", TARGETS, ids=lambda t: t.name)

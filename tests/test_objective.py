@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 WEIGHTS = {
     "per tensor": QSpec(8, signed=True, symmetric=True),
     "per tensor, asymmetric": QSpec(4, signed=True, symmetric=False),
+    "per tensor and shift": QSpec(4, signed=False, symmetric=False, granularity="shift"),
     "per channel": QSpec(4, signed=True, symmetric=True, granularity="channel"),
     "per channel, asymmetric": QSpec(8, signed=True, symmetric=False, granularity="channel"),
 }
@@ -61,6 +62,11 @@ class Case:
         """Of every channel of a source."""
         return np.broadcast_to(self.channels.ids[s.name], s.shape).ravel()
 
+    def lift(self, s: WeightSource) -> Floats:
+        """2^S of every output channel of a layer, `(G, O)`."""
+        shift = self.noise.shifts().get(s.layer.y, np.zeros(s.gain.size, np.int32))
+        return np.asarray(2.0 ** shift.reshape(s.gain.shape))
+
     def narrowed(self, x: Floats, by: float) -> Floats:
         """The same scales with all ranges `by` times as wide."""
         return x + np.where(np.arange(x.size) < self.noise.free.size, 0, np.log(by))
@@ -76,7 +82,7 @@ def case(proto: ModelProto, weight: str, activation: str = "asymmetric", ranged:
     channels = solve(model, priced=priced)
     tensors, weights = list(tensor_sources(model, gain, channels.ids)), list(weight_sources(model, gain))
     specs = WEIGHTS[weight], ACTIVATIONS[activation]
-    noise = Objective(model, channels, tensors, weights, *specs, frozenset(), priced)
+    noise = Objective(model, channels, tensors, weights, *specs, frozenset(), priced, shift_bits=4)
     return Case(model, channels, tensors, weights, priced, noise)
 
 
@@ -142,7 +148,7 @@ def test_weight_noise_is_the_sum_over_layers(weight: str, proto: ModelProto) -> 
         chosen = ranges[s.layer.y]
         step = (chosen.hi if spec.symmetric else chosen.hi - chosen.lo) / levels
         step = step.reshape(s.gain.shape) if step.ndim else step
-        total += float((s.gain * gives**2 * weight_noise(step, s.energy / takes**2)).sum())
+        total += float((s.gain * (gives / it.lift(s)) ** 2 * weight_noise(step, s.energy / takes**2)).sum())
     assert it.noise(x)[0].weights == pytest.approx(total, rel=1e-9)
 
 
@@ -196,6 +202,23 @@ def test_clipped_weights_are_all_seen_as_long_as_they_are_watched(weight: str, p
     assert it.noise(narrow)[0].clipped_weights == pytest.approx(wanted, rel=1e-4)
 
 
+@settings(max_examples=15)
+@given(networks(blocks=APART), st.integers(0, 99), st.sampled_from([0.5, 1.0, 1.7]))
+def test_shifts_chosen_anew_never_cost_more(proto: ModelProto, seed: int, by: float) -> None:
+    it = case(proto, "per tensor and shift")
+    x = it.narrowed(it.start(seed), by)
+    it.noise.watch(x)
+    before = it.noise(x)[0].total
+    it.noise.shift(x)
+    it.noise.watch(x)
+    after = it.noise(x)[0].total
+    assert after <= before * (1 + 1e-6)
+    it.noise.shift(x)
+    it.noise.watch(x)
+    assert it.noise(x)[0].total <= after * (1 + 1e-6)
+    assert all(s.min() >= 0 and s.max() <= 15 for s in it.noise.shifts().values())
+
+
 def hinge(it: Case, x: Floats, spec: QSpec) -> float:
     """What lies outside the weights' ranges, from the rescaled weights themselves."""
     scales, ranges, total = it.noise.scales(x), it.noise.weight_ranges(x), 0.0
@@ -204,11 +227,13 @@ def hinge(it: Case, x: Floats, spec: QSpec) -> float:
     for s in it.weights:
         w, (lo, hi) = weights[s.layer.y], (ranges[s.layer.y].lo, ranges[s.layer.y].hi)
         lo, hi = (np.broadcast_to(e.reshape(s.gain.shape) if e.ndim else e, s.gain.shape)[..., None] for e in (lo, hi))
+        w = w * it.lift(s)[..., None, None]
         over, under = np.maximum(w.max(-1) - hi, 0), np.maximum(lo - w.min(-1), 0)
         square = np.maximum(over, under) ** 2 if spec.symmetric else over**2 + under**2
         gives = scales[it.channels.of_output(it.model.graph, s.layer)].reshape(s.gain.shape)
         takes = scales[it.channels.of_input(it.model.graph, s.layer)].reshape(s.energy.shape)
-        total += float(np.einsum("go,gi,goi->", s.gain * gives**2, s.energy / takes**2 / s.taps, square))
+        worth = s.gain * (gives / it.lift(s)) ** 2, s.energy / takes**2 / s.taps
+        total += float(np.einsum("go,gi,goi->", *worth, square))
     return total
 
 
@@ -227,7 +252,7 @@ def test_the_start_holds_all_weights_and_reaches_no_further(weight: str, proto: 
     weights = {layer.y: layer.unpack(scaled.consts[layer.weight]) for layer in layers(scaled)}
     ranges = it.noise.weight_ranges(x)
     for s in it.weights:
-        chosen, w = ranges[s.layer.y], weights[s.layer.y]
+        chosen, w = ranges[s.layer.y], weights[s.layer.y] * it.lift(s)[..., None, None]
         rows = w.reshape(chosen.hi.size, -1)  # one a channel, or one in all
         lo, hi = np.minimum(rows.min(1), 0), np.maximum(rows.max(1), 0)
         lo, hi = (np.minimum(lo, -hi), np.maximum(-lo, hi)) if spec.symmetric else (lo, hi)

@@ -121,8 +121,9 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes | 
 @pytest.mark.parametrize("hardware", TARGETS, ids=lambda t: t.name)
 def test_built_in_recipes_resolve_wherever_their_weights_fit(chosen: Recipe, hardware: Target) -> None:
     assert recipe(chosen.name) is chosen
-    if chosen.weight.get("granularity") == "channel" and hardware.weight.granularity == "tensor":
-        with pytest.raises(EquintError, match=f"{chosen.name} needs a weight scale per channel.*{hardware.name}"):
+    if chosen.weight.get("granularity", "tensor") not in ("tensor", hardware.weight.granularity):
+        what = "weight scale" if chosen.weight["granularity"] == "channel" else "shift"
+        with pytest.raises(EquintError, match=f"{chosen.name} needs a {what} per channel.*{hardware.name}"):
             resolve(chosen, hardware)
     else:
         assert len(resolve(chosen, hardware)) == len(chosen.passes)
@@ -148,7 +149,8 @@ def parse_full() -> Recipe:
 
 def test_clips_follow_the_target() -> None:
     modes = {t.name: next(p for p in resolve(recipe("dfq"), t) if isinstance(p, Relu6)).mode for t in TARGETS}
-    assert modes == {"per-channel": "keep", "per-tensor": "keep", "per-tensor-clip": "channel_clip"}
+    assert modes.pop("per-tensor-clip") == "channel_clip"
+    assert modes == {"per-channel": "keep", "per-tensor": "keep", "npu-shift": "keep"}
 
 
 def test_bits_asked_for_come_last() -> None:

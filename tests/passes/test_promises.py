@@ -11,12 +11,13 @@ from hypothesis import given, settings
 
 from equint.images import Images
 from equint.inputs import infer_input
-from equint.model import Array, Model
+from equint.model import Array, Model, QSpec
 from equint.onnx.reader import read
 from equint.passes import Keeps, Pass
 from equint.passes.absorb_bias import AbsorbBias
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
+from equint.passes.clip_weights import ClipWeights
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.equalize import Equalize
@@ -28,6 +29,7 @@ from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.passes.round_weights import RoundWeights
 from equint.passes.two_step import TwoStep
+from equint.passes.weight_shift import WeightShift
 from equint.recipe import PASSES
 from equint.verify import verify
 from nets import Options, networks, sample
@@ -54,6 +56,7 @@ def far_clips(model: Model) -> Model:
     return Model(model.graph.with_consts(highs), model.moments, model.ranges)
 
 
+SHIFT = QSpec(8, signed=False, symmetric=False, granularity="shift")
 FREED = (FoldBatchnorm(), Relu6("channel_clip"))
 DESCRIBED = (FoldBatchnorm(), ActivationRanges())
 UNPADDED = Options(calibrated=True, blocks=["depthwise_separable", "inverted_residual"], activations=["relu", "relu6"])
@@ -77,6 +80,16 @@ CASES = {
     "two_step behind shared clips": Case(TwoStep(), (FoldBatchnorm(), far_clips, ActivationRanges()), CLIPPED),
     "two_step as printed": Case(TwoStep(as_printed=True), (*FREED, ActivationRanges())),
     "optimal": Case(Optimal(), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02),
+    "optimal with shifts": Case(
+        Optimal(SHIFT, shift_bits=4), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02
+    ),
+    "weight_shift": Case(WeightShift(), DESCRIBED),
+    "weight_shift as published": Case(WeightShift(search="nelder-mead", cost="weights")),
+    "clip_weights": Case(ClipWeights(), (*DESCRIBED, WeightShift())),
+    "clip_weights per channel": Case(ClipWeights(QSpec(4, granularity="channel")), DESCRIBED),
+    "quantize with shifts": Case(Quantize(SHIFT), (*DESCRIBED, WeightShift(), ClipWeights())),
+    "round shifted weights": Case(RoundWeights(), (*DESCRIBED, WeightShift(), Quantize(SHIFT))),
+    "correct_bias of shifted weights": Case(CorrectBias(), (*DESCRIBED, WeightShift(), Quantize(SHIFT))),
     "quantize": Case(Quantize(), DESCRIBED),
     "round_weights": Case(RoundWeights(), (*DESCRIBED, Quantize())),
     "correct_bias": Case(CorrectBias(), (*DESCRIBED, Quantize())),
@@ -92,7 +105,8 @@ def contents(model: Model) -> dict[str, Any]:
         "const": {n: (a,) for n, a in model.graph.consts.items()},
         "moments": {n: (m.mean, m.std) for n, m in model.moments.items()},
         "range": {n: (r.lo, r.hi) for n, r in model.ranges.items()},
-        "grid": {n: (q.scale, q.zero_point) for n, q in model.qparams.items()},
+        "grid": {n: (q.steps, q.zero_point) for n, q in model.qparams.items()},
+        "shift": {n: (s,) for n, s in model.shifts.items()},
         "view": {n: (v.scale, v.offset) for n, v in model.views.items()},
     }
     copies = {

@@ -38,6 +38,7 @@ class ClipWeights:
     weight: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False, granularity="shift"))
     search: Literal["grid", "nelder-mead", "both"] = "both"
     cost: Literal["weights", "outputs"] = "outputs"
+    least_saving: float = 0.0
 
     def __call__(self, model: Model) -> Model:
         ranges: dict[Name, Range] = {}
@@ -62,11 +63,13 @@ class ClipWeights:
                 float(clip_error(rows, worth, *ends, self.weight).sum()) for ends in (_ends(rows), (lo, hi))
             )
             saved.append(1 - after / before if before > 0 else 0.0)
-            moved += saved[-1] > 0
+            if saved[-1] <= self.least_saving:
+                continue
+            moved += 1
             ranges[layer.weight] = Range(lo, hi) if lo.size > 1 else Range(lo[0], hi[0])
         facts = {
             "layers": moved,
-            "of": len(ranges),
+            "of": len(saved),
             "quantization error saved": float(np.mean(saved)) if saved else 0.0,
         }
         done = Event("clipped weights", "", facts, "clip_weights")

@@ -74,7 +74,8 @@ class WeightShift:
             "evaluations": round(tried),
         }
         done = Event("shifted weights", "", facts, "weight_shift")
-        return replace(model, shifts={**model.shifts, **shifts}).noted(done, *events)
+        ranges = {name: r for name, r in model.ranges.items() if name not in shifts}  # of weights shifted otherwise
+        return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(done, *events)
 
     def _unfit(self, layer: Layer, weight: Array, axis: int | None) -> str | None:
         if axis is None:

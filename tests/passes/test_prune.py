@@ -1,0 +1,92 @@
+from dataclasses import replace
+from math import floor
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from equint.errors import EquintError
+from equint.layout import layers, tiny_graph
+from equint.model import Graph, Model, Node
+from equint.passes.prune import Prune, without_smallest
+
+WEIGHT = np.array([[0.5, -0.25], [0.25, -1.0]], np.float32)
+
+
+def dense(*nodes: Node) -> Model:
+    """Gemm layers that all read `WEIGHT`."""
+    return Model(Graph(nodes, {"w": WEIGHT}, ("x",), (nodes[-1].outputs[0],)))
+
+
+def test_a_threshold_takes_what_is_less_than_it() -> None:
+    model = dense(Node("Gemm", ("x", "w"), ("y",)))
+    assert Prune(threshold=0.25)(model).graph.consts["w"].tolist() == WEIGHT.tolist()
+    after = Prune(threshold=0.2500001)(model)
+    assert after.graph.consts["w"].tolist() == [[0.5, 0.0], [0.0, -1.0]]
+    assert after.graph.consts["w"].dtype == np.float32
+    assert after.log[0].facts == {"zeros": 2, "share": 0.5}
+    assert after.log[0].at == "y"
+    assert model.graph.consts["w"] is WEIGHT
+    assert WEIGHT[0, 1] == -0.25
+
+
+def test_of_equal_magnitudes_the_first_go() -> None:
+    after = Prune(sparsity=0.25)(dense(Node("Gemm", ("x", "w"), ("y",))))
+    assert after.graph.consts["w"].tolist() == [[0.5, 0.0], [0.25, -1.0]]
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.integers(1, 99), st.integers(0, 2**32 - 1))
+def test_exactly_the_share_goes_and_nothing_smaller_stays(size: int, percent: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.choice([-2, -1, 1, 2, 3], size=size).astype(np.float32)  # many ties, no zeros
+    graph = tiny_graph().with_consts({"w": np.resize(weight, (4, 1, 3, 3))})
+    before = graph.consts["w"]
+    after = Prune(sparsity=percent / 100)(Model(graph)).graph.consts["w"]
+    assert int(np.sum(after == 0)) == floor(percent * before.size // 100)
+    gone = np.abs(before[after == 0])
+    assert gone.max(initial=0) <= np.abs(before[after != 0]).min(initial=np.inf)
+    np.testing.assert_array_equal(after[after != 0], before[after != 0])
+
+
+def test_zeros_that_were_there_count() -> None:
+    weight = np.array([3.0, 0.0, -1.0, 0.0])
+    assert without_smallest(weight, 2).tolist() == weight.tolist()
+    assert without_smallest(weight, 3).tolist() == [3.0, 0.0, 0.0, 0.0]
+
+
+def test_a_shared_weight_is_pruned_once_and_stays_shared() -> None:
+    model = dense(Node("Gemm", ("x", "w"), ("h",)), Node("Gemm", ("h", "w"), ("y",)))
+    after = Prune(sparsity=0.5)(model)
+    assert [layer.weight for layer in layers(after.graph)] == ["w", "w"]
+    assert int(np.sum(after.graph.consts["w"] == 0)) == 2
+    assert after.log[-1].facts == {"layers": 1, "zeros": 2, "share": 0.5}
+
+
+def test_a_weight_that_something_else_reads_is_left_alone() -> None:
+    model = dense(Node("Gemm", ("x", "w"), ("h",)), Node("Add", ("h", "w"), ("y",)))
+    after = Prune(sparsity=0.5)(model)
+    assert after.graph.consts["w"] is WEIGHT
+    assert [e.did for e in after.log] == ["left a layer unpruned", "pruned small weights"]
+
+
+def test_a_layer_without_weights_left_is_a_warning() -> None:
+    after = Prune(threshold=5.0)(dense(Node("Gemm", ("x", "w"), ("y",))))
+    assert [e.warning for e in after.log] == [True, False]
+
+
+def test_biases_stay() -> None:
+    layer = Node("Gemm", ("x", "w", "b"), ("y",))
+    bias = np.full(2, 0.01, np.float32)
+    model = Model(replace(dense(layer).graph, consts={"w": WEIGHT, "b": bias}))
+    assert Prune(threshold=0.3)(model).graph.consts["b"] is bias
+
+
+@pytest.mark.parametrize(
+    ("threshold", "sparsity"),
+    [(0.0, 0.0), (0.1, 0.1), (-1.0, 0.0), (float("inf"), 0.0), (float("nan"), 0.0), (0.0, 1.0), (0.0, -0.5)],
+)
+def test_exactly_one_of_both_is_asked_for(threshold: float, sparsity: float) -> None:
+    with pytest.raises(EquintError, match="choose"):
+        Prune(threshold, sparsity)
