@@ -1,5 +1,7 @@
 """Shifts follow the paper's formulas, and the exact search finds what trying every total range finds."""
 
+import itertools
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def rows(draw: st.DrawFn) -> Floats:
     shape = draw(st.integers(1, 6)), draw(st.integers(1, 9))
     widths = 2.0 ** rng.uniform(-12, 0, (shape[0], 1)) * rng.choice([0, 1], (shape[0], 1), p=[0.1, 0.9])
     skew = rng.uniform(-1, 1, (shape[0], 1))
-    return ((rng.normal(size=shape) + skew) * widths).astype(np.float32)
+    return np.asarray((rng.normal(size=shape) + skew) * widths, np.float32)
 
 
 def paper(weights: Floats, total: float, spec: QSpec) -> tuple[list[int], float]:
@@ -81,7 +83,7 @@ def test_the_exact_search_is_the_least_of_all_total_ranges(weights: Floats, weig
 def test_nothing_changes_between_two_totals(weights: Floats) -> None:
     ranges = symmetric_ranges(weights)
     at = totals(ranges, MOST)
-    for first, second in zip(at, at[1:], strict=False):
+    for first, second in itertools.pairwise(at):
         inside = first + 0.999 * (second - first)
         assert shifts_of(ranges, first, MOST).tolist() == shifts_of(ranges, inside, MOST).tolist()
 

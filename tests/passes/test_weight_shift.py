@@ -41,7 +41,7 @@ def test_shifted_weights_share_a_grid_better() -> None:
     model = uneven()
     plain = noise(Quantize(SHIFT)(model))
     found = {
-        search: noise(Quantize(SHIFT)(WeightShift(search=search, cost="weights")(model)))  # type: ignore[arg-type]
+        search: noise(Quantize(SHIFT)(WeightShift(search=search, cost="weights")(model)))
         for search in ("deterministic", "nelder-mead", "exact")
     }
     for name, before in plain.items():
@@ -62,14 +62,15 @@ def predicted(model: Model) -> float:
 
 def test_the_cost_can_be_what_errors_do_to_the_outputs() -> None:
     model = uneven(1)
-    by_cost = {cost: Quantize(SHIFT)(WeightShift(cost=cost)(model)) for cost in ("weights", "outputs")}  # type: ignore[arg-type]
+    by_cost = {cost: Quantize(SHIFT)(WeightShift(cost=cost)(model)) for cost in ("weights", "outputs")}
     assert predicted(by_cost["outputs"]) <= predicted(by_cost["weights"])
 
 
 def test_depthwise_alone() -> None:
     model = WeightShift(layers="depthwise")(uneven())
     depthwise = [la for la in layers(model.graph) if la.groups > 1]
-    assert set(model.shifts) == {la.weight for la in depthwise} and len(depthwise) == 1
+    assert set(model.shifts) == {la.weight for la in depthwise}
+    assert len(depthwise) == 1
     assert [str(e.facts["why"]) for e in model.log if e.did == "weight not shifted"] == ["not depthwise"] * 4
     grids = Quantize(SHIFT)(model).qparams
     assert all(np.all(grids[la.weight].shift == 0) for la in layers(model.graph) if la.groups == 1)
@@ -80,7 +81,8 @@ def test_transposed_convolutions_are_shifted_along_their_outputs_and_grouped_one
     x = net.convtranspose(net.convtranspose(net.input, 6), 4, groups=2)
     model = WeightShift()(read(net.build(x)))
     first, second = layers(model.graph)
-    assert model.shifts[first.weight].shape == (6,) and second.weight not in model.shifts
+    assert model.shifts[first.weight].shape == (6,)
+    assert second.weight not in model.shifts
     assert [e.facts["why"] for e in model.log if e.did == "weight not shifted"] == ["grouped ConvTranspose"]
 
 
@@ -108,7 +110,8 @@ def test_a_bias_that_would_overflow_lowers_its_own_shift_alone() -> None:
     name = next(layers(model.graph)).weight
     grid = Quantize(SHIFT)(WeightShift()(model)).qparams[name]
     free = Quantize(SHIFT, activation=None)(WeightShift()(model)).qparams[name]
-    assert free.shift is not None and free.shift.tolist() == [0, 10]
+    assert free.shift is not None
+    assert free.shift.tolist() == [0, 10]
     assert grid.shift is not None
     assert grid.shift.tolist() == [0, 5]  # 1000 / 2^30 <= 2/255 · 1/255 · 2^-5
     assert grid.scale == free.scale

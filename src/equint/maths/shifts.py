@@ -167,7 +167,7 @@ class _Costs:
         lo, hi = (np.ldexp(end, patterns) for end in (rows.min(1), rows.max(1)))
         grid = choose_qparams(lo.min(1), hi.max(1), spec)
         self.step = grid.scale.astype(np.float64)
-        self.first, self.last = (np.float32(end - grid.zero_point) for end in (grid.qmin, grid.qmax))
+        self.first, self.last = ((end - grid.zero_point).astype(np.float32) for end in (grid.qmin, grid.qmax))
 
     def expected(self) -> Array:
         """Uniform rounding noise, step²/12 in every row: `(T,)`, but for a factor."""
