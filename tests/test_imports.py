@@ -48,9 +48,9 @@ LIBRARIES = {
     "safetensors": {"npu"},
     "onnxruntime": {"runtime"},
     "PIL": {"evaluate"},
-    "typer": {"cli"},
+    "typer": {"cli", "cli_options", "cli_npu"},
     "matplotlib": {"report"},
-    "rich": {"cli", "report", "demo"},
+    "rich": {"cli_options", "report", "demo"},
 }
 
 

@@ -29,6 +29,8 @@ from .target import target as built_in_target
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from .npu.program import Program
+
 Input = Card | str | os.PathLike[str] | Sequence[float] | None
 
 
@@ -39,7 +41,7 @@ class Result:
     Attributes:
         model: the value after the last pass; its log says what every pass did and skipped.
         original: the network as it was read.
-        recipe, target: names of what was applied.
+        recipe: name of what was applied. hardware: the target it was made for.
         level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
         seconds: time spent in reading and passes.
     """
@@ -47,9 +49,14 @@ class Result:
     model: Model
     original: Model
     recipe: str
-    target: str
+    hardware: Target
     level: int = 1
     seconds: float = field(compare=False, default=0.0)
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+        return self.hardware.name
 
     @cached_property
     def proto(self) -> ModelProto:
@@ -57,6 +64,17 @@ class Result:
         from .onnx.qdq import export
 
         return export(self.model)
+
+    @cached_property
+    def program(self) -> Program:
+        """The quantized network in integers alone, as an NPU executes it.
+
+        Raises:
+            EquintError: something in it has no integer form, or does not fit the target: it names the layer.
+        """
+        from .npu.lower import lower
+
+        return lower(self.model, self.hardware)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the QDQ model; above 2 GB its constants go to a file beside it.
@@ -185,7 +203,43 @@ def quantize(
     if not model.qparams:
         raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
     level = chosen.level if given is None else max(chosen.level, 2)
-    return Result(model, original, chosen.name, hardware.name, level, perf_counter() - start)
+    return Result(model, original, chosen.name, hardware, level, perf_counter() - start)
+
+
+def program(source: Any, recipe: Any = None, target: str | Target | None = None, **given: Any) -> Program:
+    """A network in integers alone: read from a bundle, or quantized as by `quantize` and lowered.
+
+    Args:
+        source: a bundle (its .json or .safetensors file), or what `quantize` takes.
+        recipe, target, given: for `quantize`; the target is npu-shift where neither recipe nor target is given.
+
+    Raises:
+        EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.npu.lower.lower`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> program(model_path(), "wes", input=(0, 1)).target
+        'npu-shift'
+    """
+    if is_bundle(source):
+        from .npu.bundle import load_bundle
+
+        if recipe is not None or target is not None or any(v is not None for v in given.values()):
+            raise EquintError(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
+        return load_bundle(source)
+    if recipe is None and target is None:
+        target = "npu-shift"
+    return quantize(source, recipe, target, **given).program
+
+
+def is_bundle(source: Any) -> bool:
+    """Whether a source is named like one of a bundle's two files.
+
+    Example:
+        >>> is_bundle("net.json"), is_bundle("net.onnx")
+        (True, False)
+    """
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
 
 
 def _choose(

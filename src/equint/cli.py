@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from . import cli_npu
+from .cli_options import (
+    ActivationBits,
+    AsJson,
+    CardFile,
+    DataPath,
+    ImageCount,
+    InputRange,
+    Mean,
+    ModelFile,
+    RecipeName,
+    Std,
+    TargetName,
+    WeightBits,
+    activation_bits_of,
+    card_of,
+    check_file,
+    check_output,
+    console,
+    counter,
+    few,
+    input_of,
+    kind_of,
+    pass_progress,
+    print_json,
+    table_of,
+)
 from .errors import EquintError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from .evaluate.data import Card
 
 app = typer.Typer(
     help="Turn trained convolutional networks (ONNX) into fixed-point networks, from their weights alone.",
@@ -25,37 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-CardFile = Annotated[Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")]
-Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
-Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
-TargetName = Annotated[
-    str | None,
-    typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor or per-tensor-clip."),
-]
-
-
-RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
-]
-WeightBits = Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")]
-ActivationBits = Annotated[
-    str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
-]
-InputRange = Annotated[
-    tuple[float, float] | None,
-    typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
-]
-DataPath = Annotated[
-    Path | None,
-    typer.Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics."),
-]
-ImageCount = Annotated[
-    int | None,
-    typer.Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
-]
 
 
 @app.callback()
@@ -85,15 +74,15 @@ def quantize(
     """Quantize a float network, without data or with a few unlabelled images."""
     from . import api
 
-    given = _input(card, input_range, mean, std)
-    bits = _activation_bits(activation_bits)
-    _check_output(output, model, data)
-    with _progress(not as_json) as step:
+    given = input_of(card, input_range, mean, std)
+    bits = activation_bits_of(activation_bits)
+    check_output(output, model, data)
+    with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
         result = api.quantize(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
         result.save(output)
     if as_json:
-        _print_json({**result.facts(), "output": str(output), "file_bytes": output.stat().st_size})
+        print_json({**result.facts(), "output": str(output), "file_bytes": output.stat().st_size})
         return
     from .report.summary import kilobytes
 
@@ -122,24 +111,24 @@ def calibrate(
     from . import api
     from .statistics import Statistics, merged
 
-    _check_file(model)
+    check_file(model)
     if output.suffix != ".npz":
         raise EquintError(f"{output}: statistics are .npz files; choose another name")
-    _check_output(output, model, data)
+    check_output(output, model, data)
     draft = output.with_name(f"{output.stem}.part.npz")
     network, parts = api.load(model), [Statistics.load(path) for path in merge or ()]
     for path, part in zip(merge or (), parts, strict=True):
         api.check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
-        given = _input(card, None, mean, std)
-        with _counter(not as_json, lambda: images or 0, "calibrating") as done:
+        given = input_of(card, None, mean, std)
+        with counter(not as_json, lambda: images or 0, "calibrating") as done:
             looks: dict[str, Any] = {"input": given, "images": images, "resume": draft, "progress": done}
             parts.append(api.calibrate(network, data, histograms=histograms, **looks))
     found = merged(parts)
     found.save(output)
     draft.unlink(missing_ok=True)
     if as_json:
-        _print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
+        print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return
     print(f"measured {len(found.tensors)} tensors on {found.images} images; wrote {output}")
 
@@ -156,24 +145,24 @@ def inspect(
 
     found = api.inspect(model, target, input=card)
     if as_json:
-        return _print_json(found)
-    layers = _table("layers", "layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")
+        return print_json(found)
+    layers = table_of("layers", "layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")
     for row in found["layers"]:
         shape = "×".join(map(str, row["shape"]))
         numbers = (f"{row['spread']:.1f}", f"{row['overlap_ratio']:.3f}", str(row["dead"]))
         layers.add_row(row["name"], row["op"], shape, *numbers, row["moments"])
-    groups = _table("free channel scales", ">channels", "given by", "taken by", "passed", "clips")
+    groups = table_of("free channel scales", ">channels", "given by", "taken by", "passed", "clips")
     for row in found["groups"]:
-        cells = (_few(row[k]) for k in ("givers", "takers", "tensors", "clips"))
+        cells = (few(row[k]) for k in ("givers", "takers", "tensors", "clips"))
         groups.add_row(str(row["channels"]), *cells)
-    pins = _table("pinned to scale 1", "tensor", "why")
+    pins = table_of("pinned to scale 1", "tensor", "why")
     for tensor, why in found["pinned"].items():
         pins.add_row(tensor, why)
     for table in (layers, groups, pins):
         if table.row_count:
-            _console().print(table)
+            console().print(table)
     for op, nodes in found["borders"].items():
-        print(f"{op} stays float: {_few(nodes)}")
+        print(f"{op} stays float: {few(nodes)}")
     return None
 
 
@@ -196,20 +185,20 @@ def explain(
     """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
     from . import api
 
-    given, bits = _input(card, input_range, mean, std), _activation_bits(activation_bits)
-    with _progress(not as_json) as step:
+    given, bits = input_of(card, input_range, mean, std), activation_bits_of(activation_bits)
+    with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
         found = api.explain(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     from .report.explanation import changes, layers, totals
 
     for title, columns, rows in (totals(found), layers(found, None if every else 10), changes(found)):
-        table = _table(title, *columns)
+        table = table_of(title, *columns)
         for row in rows:
             table.add_row(*row)
         if table.row_count:
-            _console().print(table)
+            console().print(table)
     print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
     for warning in found["warnings"]:
         print(f"! {warning}")
@@ -231,16 +220,16 @@ def recipes(
         print(source(recipe(show).name), end="")
         return
     if as_json:
-        _print_json({"recipes": [asdict(r) for r in built_in()], "targets": [asdict(t) for t in TARGETS]})
+        print_json({"recipes": [asdict(r) for r in built_in()], "targets": [asdict(t) for t in TARGETS]})
         return
-    table = _table("recipes", "recipe", ">level", "default target", "what it does")
+    table = table_of("recipes", "recipe", ">level", "default target", "what it does")
     for r in built_in():
         table.add_row(r.name, str(r.level), r.target, r.description)
-    hardware = _table("targets", "target", "default recipe", "what it is")
+    hardware = table_of("targets", "target", "default recipe", "what it is")
     for t in TARGETS:
         hardware.add_row(t.name, t.recipe, t.description)
     for shown in (table, hardware):
-        _console().print(shown)
+        console().print(shown)
     print("levels: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining")
 
 
@@ -268,25 +257,25 @@ def evaluate(
     from .evaluate import data as datasets
     from .evaluate.metrics import evaluate as measure
 
-    _check_file(model)
-    prepared = _card(card, kind or _kind(model, mean, std), mean, std, size)
+    check_file(model)
+    prepared = card_of(card, kind or kind_of(model, mean, std), mean, std, size)
     where = data or prepared.data.get("eval")
     if where is None:
         raise EquintError("no data to evaluate on: give --data, or a card with eval in [data]")
     if against is not None:
-        _check_file(against)
-    with _counter(not as_json, lambda: datasets.count(where, limit)) as done:
+        check_file(against)
+    with counter(not as_json, lambda: datasets.count(where, limit)) as done:
         found = measure(model, where, prepared, against, optimized=optimized, limit=limit, progress=done)
     if as_json:
-        _print_json({"model": str(model), "data": str(where), **found})
+        print_json({"model": str(model), "data": str(where), **found})
         return
-    table = _table("", "measure", ">value")
+    table = table_of("", "measure", ">value")
     units = {"top1": " %", "top5": " %", "agreement": " %", "sqnr_db": " dB"}
     for key, value in found.items():
         if key != "outputs":
             shown = f"{value:.4f}" if key == "cosine" else str(value) if key == "samples" else f"{value:.2f}"
             table.add_row(key, shown + units.get(key, ""))
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -305,20 +294,20 @@ def compare(
     from .evaluate.data import batches
 
     for file in (original, quantized):
-        _check_file(file)
-    prepared = _card(card, None, None, None, None)
+        check_file(file)
+    prepared = card_of(card, None, None, None, None)
     where = data or prepared.data.get("calibration")
     feeds = None if where is None else (x for x, _ in batches(where, prepared, size=8, limit=limit))
     rows = measure(original, quantized, feeds)
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
         return
     title = f"on {where}" if where else "on random inputs; --card or --data for real ones"
-    table = _table(title, "tensor", "made by", ">SQNR dB", ">peak", "")
+    table = table_of(title, "tensor", "made by", ">SQNR dB", ">peak", "")
     for row in rows:
         bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         table.add_row(row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar)
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -326,16 +315,16 @@ def demo(as_json: AsJson = False) -> None:
     """Quantize a small bundled network without data and show what that did."""
     from .demo.run import run
 
-    with _progress(not as_json) as step:
+    with pass_progress(not as_json) as step:
         rows = run(step)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
-    table = _table("digits, 500 held-out images, no data used", "network", ">accuracy", ">agreement", ">parameters")
+    table = table_of("digits, 500 held-out images, no data used", "network", ">accuracy", ">agreement", ">parameters")
     for row in rows:
         cells = (f"{row['accuracy']:.1f} %", f"{row['agreement']:.1f} %", row["size"])
         table.add_row(row["network"], *cells)
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -359,22 +348,26 @@ def sqnr(
 
     if plot is not None:
         report.check_plot(plot)
-        _check_output(plot, model)
-    given = _input(card, input_range, mean, std)
-    with _progress(not as_json) as step:
+        check_output(plot, model)
+    given = input_of(card, input_range, mean, std)
+    with pass_progress(not as_json) as step:
         found = api.sqnr(model, target, input=given, data=data, images=images, progress=step)
     if plot is not None:
         report.plot(found, plot, model.stem)
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     for title, columns, rows in report.tables(found):
-        table = _table(title, *columns)
+        table = table_of(title, *columns)
         for row in rows:
             table.add_row(*row)
-        _console().print(table)
+        console().print(table)
     for line in (*report.notes(found), *([f"wrote {plot}"] if plot else [])):
         print(line)
     return None
+
+
+for command in cli_npu.COMMANDS:
+    app.command()(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -400,129 +393,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         what = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {reason}"
         print(f"equint: {what}; --debug shows where", file=sys.stderr)
         sys.exit(2)
-
-
-def _input(card: Path | None, span: tuple[float, float] | None, mean: str | None, std: str | None) -> Any:
-    """What --card, --input-range or --mean and --std say of the input."""
-    if sum(g is not None for g in (card, span, mean or std)) > 1:
-        raise EquintError("give one of --card, --input-range and --mean with --std")
-    if mean is not None or std is not None:
-        return _card(None, None, mean, std, None)
-    return card if card is not None else span
-
-
-def _card(card: Path | None, kind: str | None, mean: str | None, std: str | None, size: tuple[int, int] | None) -> Card:
-    """The card given, or one made of options."""
-    from .evaluate.data import KINDS, Card, read_card
-
-    if card is not None:
-        return read_card(card)
-    if kind is not None and kind not in KINDS:
-        raise EquintError(f"kind {kind!r}; choose {', '.join(KINDS)}")
-    means, stds = _numbers("--mean", mean), _numbers("--std", std)
-    count = max(len(means), len(stds), 1)
-    means, stds = means or (0.0,) * count, stds or (1.0,) * count
-    if len(means) != len(stds) or any(s <= 0 for s in stds):
-        raise EquintError("--mean and --std need as many numbers each, std above 0")
-    chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
-    return Card(chosen, means, stds, size)
-
-
-def _kind(model: Path, mean: str | None, std: str | None) -> str | None:
-    """rgb or gray by the channels of the model's input, where pixels are normalised."""
-    if mean is None and std is None:
-        return None
-    from .runtime.session import Session
-
-    shape = next(iter(Session(model).shapes.values()), ())
-    return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError as error:
-        raise EquintError(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
-
-
-def _activation_bits(text: str | None) -> Any:
-    if text is None or text == "float":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise EquintError(f"--activation-bits {text}: give 2 to 16, or float") from error
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-
-
-def _check_output(path: Path, model: Path, data: Path | None = None) -> None:
-    """Fail before the work and not after it."""
-    from .files import writable
-
-    for what, given in (("the float model", model), ("the data", data)):
-        if given is not None and writable(path) == given.resolve():
-            raise EquintError(f"{path}: would overwrite {what}; choose another output")
-
-
-@contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the passes, on standard error and only for people."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda name, number, total: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=_console(True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total)
-
-
-@contextmanager
-def _counter(shown: bool, total: Callable[[], int], what: str = "evaluating") -> Iterator[Callable[[int], None]]:
-    """A bar over samples, on standard error and only for people."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda done: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=_console(True), transient=True) as bar:
-        task = bar.add_task(what, total=total() or None)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def _console(errors: bool = False) -> Any:
-    from rich.console import Console
-
-    stream = sys.stderr if errors else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
-    return table
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: exact agreement (infinite SQNR) becomes null."""
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value

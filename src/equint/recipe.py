@@ -27,6 +27,7 @@ from .passes.finetune_bias import FinetuneBias
 from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.one_step import OneStep
 from .passes.optimal import Optimal
+from .passes.prune import Prune
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .passes.round_weights import RoundWeights
@@ -45,6 +46,7 @@ PASSES: Mapping[str, Any] = {
     "absorb_bias": AbsorbBias,
     "activation_ranges": ActivationRanges,
     "optimal": Optimal,
+    "prune": Prune,
     "weight_shift": WeightShift,
     "clip_weights": ClipWeights,
     "quantize": Quantize,
@@ -298,7 +300,8 @@ def resolve(
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
     bias_bits = chosen.bias_bits or on.bias_bits
-    given: dict[str, Any] = {"weight": weight, "activation": activation, "bias_bits": bias_bits, "shift_bits": on.shift_bits}
+    given: dict[str, Any] = {"weight": weight, "activation": activation}
+    given |= {"bias_bits": bias_bits, "shift_bits": on.shift_bits}
     if data is not None:
         if not any(name in _LOOKS for name, _ in chosen.passes):
             raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")

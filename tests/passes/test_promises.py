@@ -25,6 +25,7 @@ from equint.passes.finetune_bias import FinetuneBias
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import OneStep
 from equint.passes.optimal import Optimal
+from equint.passes.prune import Prune
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.passes.round_weights import RoundWeights
@@ -83,6 +84,8 @@ CASES = {
     "optimal with shifts": Case(
         Optimal(SHIFT, shift_bits=4), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02
     ),
+    "prune": Case(Prune(sparsity=0.3)),
+    "prune below a threshold": Case(Prune(threshold=0.1)),
     "weight_shift": Case(WeightShift(), DESCRIBED),
     "weight_shift as published": Case(WeightShift(search="nelder-mead", cost="weights")),
     "clip_weights": Case(ClipWeights(), (*DESCRIBED, WeightShift())),

@@ -87,7 +87,7 @@ def evaluate(
     """Run a network over data and measure it.
 
     Args:
-        model: ONNX file, float or quantized.
+        model: ONNX file, float or quantized; or a bundle for NPUs, which the integer engine runs.
         data: .npz, .npy or folder of pictures, prepared as `card` says.
         against: the float original, for agreement, SQNR and cosine similarity.
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
@@ -108,14 +108,14 @@ def evaluate(
     """
     from ..runtime.session import Session
 
-    session = Session(model, optimized)
+    run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
     tally = Tally()
     for x, labels in batches(data, card, limit=limit):
-        outputs = session.run(x)
+        outputs = run(x)
         tally.samples += len(x)
         if labels is not None and card.task == "classification":
-            tally.add_labels(outputs[session.outputs[0]], labels)
+            tally.add_labels(outputs[results[0]], labels)
         elif reference is None:
             raise EquintError(
                 f"{data}: no labels of classes (task {card.task}); give --against FLOAT.onnx to compare with"
@@ -125,3 +125,19 @@ def evaluate(
         if progress is not None:
             progress(tally.samples)
     return tally.results()
+
+
+def _opened(
+    model: str | os.PathLike[str], optimized: bool
+) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
+    """What gives a network's real outputs for a batch, and their names."""
+    if os.fspath(model).endswith((".json", ".safetensors")):
+        from ..npu.bundle import load_bundle
+        from ..runtime.integer import Engine
+
+        engine = Engine(load_bundle(model))
+        return engine.real, engine.outputs
+    from ..runtime.session import Session
+
+    session = Session(model, optimized)
+    return session.run, session.outputs

@@ -1,0 +1,171 @@
+"""Bundles: an integer network as a JSON manifest and a safetensors file beside it, packed as hardware reads it.
+
+`bundle.schema.json` describes the manifest, `docs/npu.md` the packing. Nothing in a bundle is executed on reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ..errors import EquintError
+from ..files import drafted
+from .misfit import misfit
+from .program import Program
+from .records import AGAIN, Record, decode, encode
+
+FORMAT, VERSION = "equint.bundle", 1
+
+
+def save_bundle(
+    program: Program, path: str | os.PathLike[str], sparse: Literal["auto"] | bool = "auto"
+) -> tuple[Path, Path]:
+    """Write `<name>.json` and `<name>.safetensors`. The same program gives the same bytes.
+
+    Args:
+        path: either file, or their name without ending.
+        sparse: whether weights are stored as a mask and those that are not zero; "auto" decides layer by layer for
+            what takes fewer bytes.
+
+    Returns:
+        The two files, the manifest first.
+
+    Raises:
+        EquintError: a file cannot be written, or a shift does not fit into the target's `shift_bits`.
+
+    Example:
+        >>> import tempfile
+        >>> from equint.model import QParams
+        >>> from equint.npu.program import Step
+        >>> grid = QParams(np.float32(0.5), np.int32(0))
+        >>> program = Program((Step("Identity", "", ("x",), ("y",)),), ("x",), ("y",), {"x": grid, "y": grid})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = save_bundle(program, Path(folder) / "net")
+        ...     [file.name for file in files], load_bundle(files[0]).steps == program.steps
+        (['net.json', 'net.safetensors'], True)
+    """
+    manifest, tensors = _files(path)
+    content, arrays = encode(program, sparse)
+    blob = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    described: Record = {"format": FORMAT, "version": VERSION, **content}
+    described["tensors"] = {"bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()}
+    described["sha256"] = digest(described)
+    text = json.dumps(described, indent=1, allow_nan=False) + "\n"
+    with drafted(manifest) as (text_draft, written), drafted(tensors) as (blob_draft, beside):
+        text_draft.write_text(text, "ascii")
+        blob_draft.write_bytes(blob)
+    return written, beside
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Program:
+    """The program that was saved: every integer, type and attribute as it was.
+
+    Args:
+        path: as in `save_bundle`.
+
+    Raises:
+        EquintError: a file is missing, cut off, changed, of another version or no bundle at all; a tensor is missing
+            or does not have the shape that the manifest says. It names the file and the step.
+
+    Example:
+        >>> load_bundle("nowhere/net")
+        Traceback (most recent call last):
+        ...
+        equint.errors.EquintError: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of one name
+    """
+    manifest, tensors = _files(path)
+    described = _read_manifest(manifest)
+    blob = _bytes_of(tensors)
+    stated = described["tensors"]
+    if len(blob) != stated["bytes"]:
+        raise EquintError(
+            f"{tensors}: {len(blob)} bytes where {manifest.name} says {stated['bytes']}; copy both files again"
+        )
+    if hashlib.sha256(blob).hexdigest() != stated["sha256"]:
+        raise EquintError(f"{tensors}: not the tensors of {manifest.name} (SHA-256 differs); copy both files again")
+    try:
+        arrays = load_tensors(blob)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise EquintError(f"{tensors}: no safetensors file ({error}); {AGAIN}") from error
+    return decode(described, arrays, manifest, tensors)
+
+
+@cache
+def schema() -> Mapping[str, Any]:
+    """The JSON schema (draft 2020-12) of the manifest.
+
+    Example:
+        >>> schema()["properties"]["format"]
+        {'const': 'equint.bundle'}
+    """
+    found: dict[str, Any] = json.loads(resources.files(__package__).joinpath("bundle.schema.json").read_text("utf-8"))
+    return found
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, its own `sha256` left out: as ASCII JSON with sorted keys and no spaces.
+
+    Example:
+        >>> digest({"a": 1, "sha256": "old"}) == hashlib.sha256(b'{"a":1}').hexdigest()
+        True
+    """
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """(manifest, tensors) of a bundle called by either file or by its name."""
+    given = Path(path)
+    if given.suffix in (".json", ".safetensors"):
+        given = given.with_suffix("")
+    if not given.name:
+        raise EquintError(f"{path}: no name for a bundle; give one such as out/network")
+    return given.with_name(f"{given.name}.json"), given.with_name(f"{given.name}.safetensors")
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise EquintError(f"{file}: no such file; a bundle is a .json and a .safetensors of one name") from error
+    except (OSError, ValueError) as error:
+        raise EquintError(f"{file}: cannot read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _read_manifest(file: Path) -> Record:
+    text = _bytes_of(file)
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise EquintError(f"{file}: no JSON ({error or 'too deep'}); copy both files again, or {AGAIN}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise EquintError(f"{file}: no bundle of equint; give the .json that was written with one")
+    if found.get("version") != VERSION:
+        raise EquintError(
+            f"{file}: version {found.get('version')} where this equint reads {VERSION}; update equint, or {AGAIN}"
+        )
+    try:
+        wrong = misfit(found, schema())
+        same = wrong is None and digest(found) == found["sha256"]
+    except (RecursionError, ValueError) as error:
+        raise EquintError(f"{file}: too deep for a bundle; {AGAIN}") from error
+    if wrong is not None:
+        raise EquintError(f"{file}: {wrong}; {AGAIN}")
+    if not same:
+        raise EquintError(f"{file}: was changed after it was written (SHA-256 differs); {AGAIN}")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")

@@ -1,0 +1,365 @@
+"""Golden vectors: the integers of every layer, in files that a board's firmware is checked against."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..model import Array, Name
+from .causes import Trace, stored
+from .program import Program, storage
+
+MANIFEST = "golden.json"
+FORMAT, VERSION = "equint golden vectors", 1
+_LONGEST = 80
+_KEYS = {"file", "shape", "sha256"}
+Feeds = Mapping[Name, Array]
+
+
+# Writing
+
+
+def write_golden(
+    program: Program,
+    feeds: Feeds,
+    folder: str | os.PathLike[str],
+    *,
+    raw: bool = False,
+    trace: Trace | None = None,
+) -> list[dict[str, Any]]:
+    """Write the integers of every tensor for some images: a `.npy` file each, and `golden.json` that lists the steps.
+
+    The folder appears whole or not at all. An older golden folder of that name is replaced.
+
+    Args:
+        feeds: by input, floats as the network takes them, or integers of its grid; of as many images as are wanted.
+        folder: a new name, an empty folder or a golden folder.
+        raw: also a `.bin` file each: the same values, little-endian, the last dimension fastest, nothing else.
+        trace: executes the program; the integer engine if not given.
+
+    Returns:
+        What `golden.json` says of each step, in the order of execution.
+
+    Raises:
+        EquintError: feeds that do not fit the program, or a folder that cannot be written or holds other files.
+
+    Example:
+        >>> from .causes import tiny_program
+        >>> program, trace = tiny_program()
+        >>> with tempfile.TemporaryDirectory() as here:
+        ...     steps = write_golden(program, {"x": np.ones((1, 2, 2, 2))}, f"{here}/golden", trace=trace)
+        ...     sorted(os.listdir(f"{here}/golden")), [step["outputs"] for step in steps]
+        (['000_x.npy', '001_y.npy', 'golden.json'], [['y']])
+    """
+    values = every_tensor(program, feeds, trace or engine)
+    files = tensor_files(program)
+    told = _told(program, values, files, raw)
+    with _drafted_folder(folder) as draft:
+        for name, stem in files.items():
+            plain = values[name].astype(values[name].dtype.newbyteorder("<"))
+            np.save(draft / f"{stem}.npy", plain)
+            if raw:
+                (draft / f"{stem}.bin").write_bytes(plain.tobytes())
+        text = json.dumps(told, indent=1, ensure_ascii=False)
+        (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return list(told["steps"])
+
+
+def tensor_files(program: Program) -> dict[Name, str]:
+    """The file, without its ending, of every integer tensor: the step's number, then the tensor's name made safe.
+
+    Names that differ by case alone, or by what no file name may hold, get different files on every system.
+
+    Example:
+        >>> from .causes import tiny_program
+        >>> tensor_files(tiny_program()[0])
+        {'x': '000_x', 'y': '001_y'}
+    """
+    digits = max(3, len(str(len(program.steps))))
+    numbered = [(0, name) for name in program.inputs]
+    numbered += [(number, name) for number, step in enumerate(program.steps, 1) for name in step.outputs]
+    files: dict[Name, str] = {}
+    taken: set[str] = set()
+    for number, name in numbered:
+        if name not in program.grids or name in files:
+            continue
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:_LONGEST].strip("._") or "tensor"
+        stem = wanted = f"{number:0{digits}d}_{safe}"
+        count = 1
+        while stem.casefold() in taken:
+            count += 1
+            stem = f"{wanted}~{count}"
+        taken.add(stem.casefold())
+        files[name] = stem
+    return files
+
+
+def engine(program: Program, feeds: Feeds) -> Mapping[Name, Array]:
+    from ..runtime.integer import Engine
+
+    found: Mapping[Name, Array] = Engine(program).trace(feeds)
+    return found
+
+
+def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Array]:
+    """The integers of all tensors that have a grid."""
+    for name in feeds:
+        if name not in program.inputs:
+            raise EquintError(f"input {name}: the program has none of this name; choose {', '.join(program.inputs)}")
+    given = {name: _integers(program, name, feeds) for name in program.inputs}
+    found = {**trace(program, given), **given}
+    return {name: stored(program, name, found[name]) for name in tensor_files(program)}
+
+
+def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
+    """The integers of an input for what was given."""
+    if name not in feeds:
+        raise EquintError(f"input {name}: nothing was given for it; give an array")
+    values, grid = np.asarray(feeds[name]), program.grids[name]
+    shape = program.shapes.get(name)
+    if shape is not None and not (
+        values.ndim == len(shape)
+        and all(not isinstance(d, int) or d == n for d, n in zip(shape[1:], values.shape[1:], strict=True))
+    ):
+        raise EquintError(
+            f"input {name}: shape {list(values.shape)} is not {_dims(shape)}; prepare it as the network's"
+        )
+    if not values.size:
+        raise EquintError(f"input {name}: holds no image; give at least one")
+    if values.dtype.kind == "f":
+        if not np.all(np.isfinite(values)):
+            raise EquintError(f"input {name}: holds values that are not finite; check how the images are prepared")
+        return program.quantized(name, values)
+    if values.dtype != storage(grid):
+        raise EquintError(f"input {name}: is {values.dtype}; give floats, or integers of type {storage(grid)}")
+    if values.min() < grid.qmin or values.max() > grid.qmax:
+        raise EquintError(
+            f"input {name}: holds integers outside its grid, {grid.qmin} to {grid.qmax}; quantize it anew"
+        )
+    return values
+
+
+def _dims(shape: tuple[Any, ...]) -> str:
+    return f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
+
+
+def _told(program: Program, values: Mapping[Name, Array], files: Mapping[Name, str], raw: bool) -> dict[str, Any]:
+    """What `golden.json` holds."""
+    tensors = {name: _tensor_told(program, name, values[name], stem, raw) for name, stem in files.items()}
+    steps = [
+        {
+            "number": number,
+            "op": step.op,
+            "layer": step.name,
+            "inputs": [i for i in step.inputs if i in tensors],
+            "input_files": [tensors[i]["file"] for i in step.inputs if i in tensors],
+            "outputs": [o for o in step.outputs if o in tensors],
+            "output_files": [tensors[o]["file"] for o in step.outputs if o in tensors],
+        }
+        for number, step in enumerate(program.steps, 1)
+    ]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "program": program.name,
+        "target": program.target,
+        "fingerprint": fingerprint(program),
+        "rounding": program.rounding,
+        "order": "dimensions as in ONNX (N, C, H, W), the last one fastest; little-endian; sha256 of these bytes",
+        "inputs": list(program.inputs),
+        "outputs": list(program.outputs),
+        "steps": steps,
+        "tensors": tensors,
+    }
+
+
+def _tensor_told(program: Program, name: Name, values: Array, stem: str, raw: bool) -> dict[str, Any]:
+    grid = program.grids[name]
+    return {
+        "file": f"{stem}.npy",
+        **({"raw": f"{stem}.bin"} if raw else {}),
+        "shape": list(values.shape),
+        "dtype": str(values.dtype),
+        "scale": np.asarray(grid.scale, np.float64).tolist(),
+        "zero_point": np.asarray(grid.zero_point).tolist(),
+        "qmin": grid.qmin,
+        "qmax": grid.qmax,
+        "bytes": values.nbytes,
+        "sha256": _sha(values),
+    }
+
+
+def _sha(values: Array) -> str:
+    return sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def fingerprint(program: Program) -> str:
+    """SHA-256 of everything that decides a program's integers.
+
+    Example:
+        >>> from .causes import tiny_program
+        >>> fingerprint(tiny_program()[0]) == fingerprint(tiny_program()[0])
+        True
+    """
+    digest = sha256()
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): told(v) for k, v in value.items()}
+        if isinstance(value, np.ndarray | np.generic | list | tuple):
+            array = np.asarray(value)
+            if array.dtype.kind not in "iub":
+                return array.tolist()
+            return [list(array.shape), sha256(array.astype("<i8").tobytes()).hexdigest()]
+        return value
+
+    for step in program.steps:
+        how = None if step.requantize is None else {k: told(v) for k, v in vars(step.requantize).items()}
+        parts = [step.op, step.inputs, step.outputs, told(step.attrs), told(step.arrays), how]
+        digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    grids = {name: [*(np.asarray(a).tolist() for a in (g.scale, g.zero_point)), g.qmin, g.qmax, str(storage(g))]
+             for name, g in program.grids.items()}  # fmt: skip
+    rest = [program.inputs, program.outputs, grids, told(program.consts), program.rounding, program.mantissa_bits]
+    digest.update(json.dumps(rest, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that takes its place when the body is done; on failure what was there stays."""
+    target = Path(path).resolve()
+    old = _replaceable(path, target)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as room:
+            draft = Path(room) / "new"
+            draft.mkdir()
+            yield draft
+            if old:
+                os.rename(target, Path(room) / "old")
+            try:
+                os.rename(draft, target)
+            except OSError:
+                if old:
+                    os.rename(Path(room) / "old", target)
+                raise
+    except OSError as error:
+        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+
+
+def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
+    """Whether there is a folder to be replaced; refuses what is not ours."""
+    try:
+        if not target.parent.is_dir():
+            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another folder")
+        if not target.exists():
+            return False
+        if not target.is_dir():
+            raise EquintError(f"{path}: is a file; choose another folder")
+        held = {entry.name for entry in target.iterdir()}
+    except OSError as error:
+        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+    if held:
+        tensors = _manifest(path, "choose an empty folder")["tensors"].values()
+        foreign = held - {MANIFEST, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
+        if foreign:
+            raise EquintError(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
+    return True
+
+
+# Reading
+
+
+def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+    path = Path(folder) / MANIFEST
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise EquintError(f"{folder}: is no golden folder (it has no {MANIFEST}); {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise EquintError(f"{path}: cannot be read ({error}); {remedy}") from error
+    ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("tensors"), dict)
+    if not ours or not all(isinstance(t, dict) and set(t) >= _KEYS for t in found["tensors"].values()):
+        raise EquintError(f"{path}: does not describe golden vectors; {remedy}")
+    if found.get("version") != VERSION:
+        raise EquintError(f"{path}: version {found.get('version')}, known is {VERSION}; {remedy}")
+    return found
+
+
+def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, Array]:
+    """All tensors of a golden folder, which must be of this program and unchanged.
+
+    Raises:
+        EquintError: a folder or file that is missing, damaged, changed or of another program.
+
+    Example:
+        >>> from .causes import tiny_program
+        >>> program, trace = tiny_program()
+        >>> with tempfile.TemporaryDirectory() as here:
+        ...     _ = write_golden(program, {"x": np.ones((1, 2, 2, 2))}, f"{here}/golden", trace=trace)
+        ...     read_golden(program, f"{here}/golden")["y"].ravel().tolist()
+        [2, 2]
+    """
+    if not Path(folder).is_dir():
+        raise EquintError(f"{folder}: no such folder; write the golden vectors first")
+    told = _manifest(folder, "write the golden vectors again")
+    if told.get("fingerprint") != fingerprint(program):
+        raise EquintError(f"{folder}: golden vectors of another program; write them again for this one")
+    made_by, tensors, values = layers(program), told["tensors"], {}
+    for name, stem in tensor_files(program).items():
+        path = Path(folder) / f"{stem}.npy"
+        if name not in tensors:
+            raise EquintError(f"{folder}: {MANIFEST} lacks tensor {name}; write the golden vectors again")
+        found = load(path, made_by[name], tuple(tensors[name]["shape"]), storage(program.grids[name]))
+        if _sha(found) != tensors[name]["sha256"]:
+            raise EquintError(f"{path}: layer {made_by[name]}: was changed since; write the golden vectors again")
+        values[name] = found
+    return values
+
+
+def layers(program: Program) -> dict[Name, str]:
+    """The layer that makes each tensor, for messages."""
+    made = {o: step.name or step.op for step in program.steps for o in step.outputs}
+    return {name: made.get(name, f"(input {name})") for name in tensor_files(program)}
+
+
+def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Array:
+    try:
+        with path.open("rb") as file:
+            found: Array = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):
+                raise ValueError("more follows the array")
+    except FileNotFoundError:
+        raise EquintError(f"{path}: layer {layer}: no such file; write the golden vectors again") from None
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        why = str(error).splitlines()[0] if str(error) else "it is truncated"
+        raise EquintError(f"{path}: layer {layer}: is no whole .npy file ({why}); dump it again") from error
+    if found.dtype.newbyteorder("=") != dtype:
+        raise EquintError(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
+    if shape is not None and found.shape != shape:
+        raise EquintError(
+            f"{path}: layer {layer}: shape {list(found.shape)}, wanted {list(shape)}; dump it in this order"
+        )
+    return np.asarray(found, dtype, order="C")
+
+
+def load_raw(path: Path, layer: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise EquintError(f"{path}: layer {layer}: cannot be read ({error.strerror or error})") from error
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if len(found) != size:
+        raise EquintError(
+            f"{path}: layer {layer}: {len(found)} bytes, wanted {size} ({dtype} {list(shape)}); dump it whole, alone"
+        )
+    return np.frombuffer(found, dtype.newbyteorder("<")).astype(dtype).reshape(shape)

@@ -1,0 +1,347 @@
+"""An integer network as records of a manifest and packed tensors, and back."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import EquintError
+from ..model import Array, QParams, frozen
+from .program import LAYERS, Program, Requantize, Step
+from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits, weight_zero_point
+
+AGAIN = "write the bundle again"
+DTYPES = (
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64", "bool"),
+)
+"""Types that a bundle may hold."""
+_SMALL = ("uint8", "int8", "uint16", "int16", "int32")
+_STORED = {
+    "mantissa": ("uint32",),
+    "exponent": ("int8",),
+    "bias": ("int32",),
+    "low": _SMALL,
+    "high": _SMALL,
+    "weight": _SMALL,
+    "weight_zero_point": _SMALL,
+}
+"""Types that an array of a role is stored in, where one of them holds it; others keep theirs."""
+Record = dict[str, Any]
+
+
+def encode(program: Program, sparse: Literal["auto"] | bool) -> tuple[Record, dict[str, Array]]:
+    """What a manifest says of the program, and the tensors by name.
+
+    Example:
+        >>> described, tensors = encode(Program((), ("x",), ("x",), {}), sparse=False)
+        >>> described["inputs"], tensors
+        (['x'], {})
+    """
+    writer = _Writer(program.shift_bits, weight_bits(program), sparse)
+    target = {
+        "name": program.target,
+        "rounding": program.rounding,
+        "mantissa_bits": program.mantissa_bits,
+        "exponent_bits": program.exponent_bits,
+        "shift_bits": program.shift_bits,
+        "weight_bits": writer.bits,
+    }
+    described: Record = {
+        "name": program.name,
+        "target": target,
+        "inputs": list(program.inputs),
+        "outputs": list(program.outputs),
+        "grids": {name: writer.grid(k, name, q) for k, (name, q) in enumerate(program.grids.items())},
+        "shapes": {n: [d if d is None or isinstance(d, str) else int(d) for d in s] for n, s in program.shapes.items()},
+        "consts": {name: writer.array(a, f"consts.{k}", name) for k, (name, a) in enumerate(program.consts.items())},
+        "steps": [writer.step(k, step) for k, step in enumerate(program.steps)],
+    }
+    return described, writer.tensors
+
+
+class _Writer:
+    """Turns arrays into records and collects the tensors that these name."""
+
+    def __init__(self, shift_bits: int, bits: int, sparse: Literal["auto"] | bool) -> None:
+        self.shift_bits, self.bits, self.sparse = shift_bits, bits, sparse
+        self.tensors: dict[str, Array] = {}
+
+    def step(self, k: int, step: Step) -> Record:
+        at, name = f"steps.{k}", step.name or step.op
+        arrays = {
+            role: self.weight(step, f"{at}.weight")
+            if step.op in LAYERS and role == "weight"
+            else self.array(array, f"{at}.{role}", f"{name}: {role}", _STORED.get(role, ()))
+            for role, array in step.arrays.items()
+        }
+        return {
+            "op": step.op,
+            "name": step.name,
+            "inputs": list(step.inputs),
+            "outputs": list(step.outputs),
+            "attrs": {key: _plain(value, f"{name}: attribute {key}") for key, value in step.attrs.items()},
+            "arrays": arrays,
+            "requantize": step.requantize and self.requantize(step.requantize, f"{at}.requantize", name),
+        }
+
+    def requantize(self, r: Requantize, at: str, name: str) -> Record:
+        keys = {"mantissa": r.mantissa, "exponent": r.exponent, "low": r.low, "high": r.high}
+        records: Record = {key: self.array(a, f"{at}.{key}", name, _STORED[key]) for key, a in keys.items()}
+        shift = np.asarray(r.shift)
+        least, most = int(shift.min(initial=0)), int(shift.max(initial=0))
+        if least < 0 or most >= 1 << self.shift_bits:
+            raise EquintError(f"{name}: shifts from {least} to {most} do not fit into {self.shift_bits} bits")
+        if shift.ndim and self.shift_bits:
+            records["shift"] = self.packed(shift, self.shift_bits, f"{at}.shift")
+        else:
+            records["shift"] = self.array(shift, f"{at}.shift", name, ("int8",))
+        return {**records, "zero_point": int(r.zero_point)}
+
+    def grid(self, k: int, name: str, q: QParams) -> Record:
+        at = f"grids.{k}"
+        return {
+            "scale": self.array(q.scale, f"{at}.scale", name),
+            "zero_point": self.array(q.zero_point, f"{at}.zero_point", name),
+            "bits": int(q.bits),
+            "signed": bool(q.signed),
+            "axis": None if q.axis is None else int(q.axis),
+            "shift": None if q.shift is None else self.array(q.shift, f"{at}.shift", name),
+            "narrow": bool(q.narrow),
+        }
+
+    def array(self, array: Array, at: str, where: str, types: Sequence[str] = ()) -> Record:
+        """A number as it is; other arrays in the first of the types that holds them, or else their own."""
+        array = np.asarray(array)
+        record: Record = {"dtype": str(array.dtype), "shape": list(array.shape)}
+        if record["dtype"] not in DTYPES:
+            raise EquintError(f"{where}: bundles hold no {array.dtype} arrays")
+        if array.ndim == 0 and array.dtype.kind != "b" and np.isfinite(array):
+            return {**record, "value": array.item()}
+        self.tensors[at] = _narrowed(array, types)
+        return {**record, "tensor": at}
+
+    def packed(self, array: Array, bits: int, at: str) -> Record:
+        self.tensors[at] = pack_bits(array, bits)
+        signed = bool(array.min(initial=0) < 0)
+        return {"dtype": str(array.dtype), "shape": list(array.shape), "tensor": at, "bits": bits, "signed": signed}
+
+    def weight(self, step: Step, at: str) -> Record:
+        weight = step.arrays["weight"]
+        if self.sparse is not False:
+            zero = weight_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
+            packed = pack(weight, zero, self.bits)
+            if self.sparse is True or packed.nbytes < -(-weight.size * self.bits // 8):
+                self.tensors[f"{at}.mask"], self.tensors[f"{at}.values"] = packed.mask, packed.values
+                record = {"dtype": packed.dtype, "shape": list(packed.shape), "bits": self.bits}
+                stored = {"signed": packed.signed, "mask": f"{at}.mask", "tensor": f"{at}.values", "size": packed.size}
+                return {**record, **stored}
+        if self.bits in (8, 16):
+            return self.array(weight, at, step.name, _STORED["weight"])
+        return self.packed(weight, self.bits, at)
+
+
+def _narrowed(array: Array, candidates: Iterable[str]) -> Array:
+    for candidate in candidates:
+        if array.dtype.kind in "iu" and np.can_cast(candidate, array.dtype):
+            ends = np.iinfo(candidate)
+            if ends.min <= int(array.min(initial=0)) and int(array.max(initial=0)) <= ends.max:
+                return array.astype(candidate)
+    return array
+
+
+def _plain(value: Any, where: str) -> Any:
+    """An attribute as JSON; what JSON does not have becomes an object with one key that says what it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else {"float": str(value)}
+    if isinstance(value, list):
+        return [_plain(v, where) for v in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(v, where) for v in value]}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+        return {"array": _plain(value.tolist(), where), "dtype": str(value.dtype), "shape": list(value.shape)}
+    raise EquintError(f"{where}: bundles hold no {type(value).__name__}")
+
+
+def decode(described: Record, tensors: Mapping[str, Array], manifest: Path, file: Path) -> Program:
+    """The program of a manifest that fits the schema.
+
+    Args:
+        manifest, file: how messages call the manifest and the tensors.
+
+    Raises:
+        EquintError: a tensor is missing or is not what its record says, or no engine could run the program.
+
+    Example:
+        >>> program = Program((), ("x",), ("x",), {})
+        >>> decode(*encode(program, sparse=False), Path("net.json"), Path("net.safetensors")) == program
+        True
+    """
+    program = _Reader(manifest, file, tensors).program(described)
+    wrong = unsound(program)
+    if wrong is not None:
+        raise EquintError(f"{manifest}: {wrong}; {AGAIN}")
+    return program
+
+
+class _Reader:
+    """Turns records into arrays, and says where one does not fit."""
+
+    def __init__(self, manifest: Path, file: Path, tensors: Mapping[str, Array]) -> None:
+        self.manifest, self.file, self.tensors = manifest, file, tensors
+
+    def program(self, described: Record) -> Program:
+        steps = tuple(self.step(k, record) for k, record in enumerate(described["steps"]))
+        target = described["target"]
+        return Program(
+            steps,
+            tuple(described["inputs"]),
+            tuple(described["outputs"]),
+            {name: self.grid(name, record) for name, record in described["grids"].items()},
+            {name: tuple(dims) for name, dims in described["shapes"].items()},
+            {name: self.array(record, f"constant {name}") for name, record in described["consts"].items()},
+            target["rounding"],
+            target["mantissa_bits"],
+            target["exponent_bits"],
+            target["shift_bits"],
+            target["name"],
+            described["name"],
+        )
+
+    def step(self, k: int, record: Record) -> Step:
+        at = f"step {k} {record['name'] or record['op']!r}"
+        step = Step(
+            record["op"],
+            record["name"],
+            tuple(record["inputs"]),
+            tuple(record["outputs"]),
+            {key: self.attribute(value, f"{at}: attribute {key}") for key, value in record["attrs"].items()},
+        )
+        group = step.attrs.get("group", 1)
+        if step.op in LAYERS and not (isinstance(group, int) and group >= 1):
+            raise EquintError(f"{self.manifest}: {at}: {group!r} groups; {AGAIN}")
+        arrays: dict[str, Array] = {}
+        for role in sorted(record["arrays"], key=lambda role: role == "weight"):  # which needs its zero point
+            zero = arrays.get("weight_zero_point", np.zeros((), np.int32))
+            arrays[role] = self.array(record["arrays"][role], f"{at}: {role}", step, zero)
+        how = record["requantize"]
+        keys = ("mantissa", "exponent", "shift", "low", "high")
+        requantize = how and Requantize(
+            zero_point=how["zero_point"], **{key: self.array(how[key], f"{at}: {key}") for key in keys}
+        )
+        return replace(step, arrays={role: arrays[role] for role in record["arrays"]}, requantize=requantize)
+
+    def grid(self, name: str, record: Record) -> QParams:
+        scale, zero = (self.array(record[key], f"grid of {name}: {key}") for key in ("scale", "zero_point"))
+        shift = record["shift"] and self.array(record["shift"], f"grid of {name}: shift")
+        return QParams(scale, zero, record["bits"], record["signed"], record["axis"], shift, record["narrow"])
+
+    def array(self, record: Record, at: str, step: Step | None = None, zero: Array | None = None) -> Array:
+        """The array of a record; a sparse one needs its step and the zero point of the step's weights."""
+        try:
+            return frozen(self.unpacked(record, step, zero))
+        except (EquintError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise EquintError(f"{self.file}: {at}: {error}; {AGAIN}") from error
+
+    def unpacked(self, record: Record, step: Step | None, zero: Array | None) -> Array:
+        dtype, shape = np.dtype(record["dtype"]), tuple(record["shape"])
+        if "value" in record:
+            return _number(record["value"], dtype)
+        stored = self.tensor(record["tensor"])
+        if "bits" not in record:
+            if stored.shape != shape or not np.can_cast(stored.dtype, dtype):
+                raise EquintError(f"is {stored.dtype} {stored.shape} where the manifest says {dtype} {shape}")
+            return stored.astype(dtype)
+        if stored.dtype != np.uint8 or dtype.kind not in "iu":
+            raise EquintError(f"is {stored.dtype} for {dtype} where bytes of packed integers belong")
+        bits, signed = record["bits"], record["signed"]
+        if "mask" not in record:
+            return unpack_bits(stored, bits, math.prod(shape), signed).astype(dtype).reshape(shape)
+        mask = self.tensor(record["mask"])
+        if step is None or zero is None or mask.dtype != np.uint8 or record["size"] != stored.size:
+            raise EquintError("is no sparse weight")
+        spread = weight_zero_point(step, zero, shape)
+        return unpack(Sparse(mask, stored, spread, shape, bits, signed, record["dtype"]))
+
+    def tensor(self, name: str) -> Array:
+        found = self.tensors.get(name)
+        if found is None:
+            raise EquintError(f"tensor {name!r} is missing")
+        return found
+
+    def attribute(self, value: Any, at: str) -> Any:
+        """The inverse of `_plain`."""
+        if isinstance(value, list):
+            return [self.attribute(v, at) for v in value]
+        if not isinstance(value, dict):
+            return value
+        try:
+            if value.keys() == {"tuple"}:
+                return tuple(self.attribute(v, at) for v in value["tuple"])
+            if value.keys() == {"bytes"}:
+                return base64.b64decode(value["bytes"], validate=True)
+            if value.keys() == {"float"}:
+                return float(value["float"])
+            if value.keys() == {"array", "dtype", "shape"}:
+                array = np.array(self.attribute(value["array"], at), value["dtype"])
+                return frozen(array.reshape(value["shape"]))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise EquintError(f"{self.manifest}: {at}: {error}; {AGAIN}") from error
+        raise EquintError(f"{self.manifest}: {at}: is nothing that attributes are; {AGAIN}")
+
+
+def _number(value: float, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        found = np.asarray(value, dtype)
+    if isinstance(value, bool) or dtype.kind == "b" or found.item() != value:
+        raise EquintError(f"{value} is no {dtype}")
+    return found
+
+
+def unsound(program: Program) -> str | None:
+    """What of a program no engine could run: inputs that nothing makes, layers without weights; None if sound.
+
+    Example:
+        >>> unsound(Program((Step("Identity", "late", ("h",), ("y",)),), ("x",), ("y",), {}))
+        "late reads 'h', which nothing before it makes"
+    """
+    known = {*program.inputs, *program.consts, ""}
+    for step in program.steps:
+        name = step.name or step.op
+        lost = next((i for i in step.inputs if i not in known), None)
+        if lost is not None:
+            return f"{name} reads {lost!r}, which nothing before it makes"
+        if step.op in LAYERS:
+            wrong = _unsound_layer(step)
+            if wrong is not None:
+                return f"{name}: {wrong}"
+        known |= {*step.outputs}
+    lost = next((o for o in program.outputs if o not in known), None)
+    return None if lost is None else f"output {lost!r} is made by no step"
+
+
+def _unsound_layer(step: Step) -> str | None:
+    missing = [role for role in ("weight", "weight_zero_point", "bias") if role not in step.arrays]
+    if missing or step.requantize is None:
+        return f"a {step.op} without {(missing or ['requantize'])[0]}"
+    weight, bias, r = step.arrays["weight"], step.arrays["bias"], step.requantize
+    groups = int(step.attrs.get("group", 1))
+    if weight.ndim < 2:
+        return f"weights of shape {weight.shape}"
+    channels = weight.shape[1] * groups if step.op == "ConvTranspose" else weight.shape[0]
+    along = {"bias": bias, "weight_zero_point": step.arrays["weight_zero_point"], "mantissa": r.mantissa}
+    along |= {"exponent": r.exponent, "shift": r.shift, "low": r.low, "high": r.high}
+    wrong = next((role for role, a in along.items() if a.shape not in ((), (channels,))), None)
+    return None if wrong is None else f"{wrong} of shape {along[wrong].shape} for {channels} channels"

@@ -1,0 +1,185 @@
+"""Integers packed to the bit, and the sparse form of weights: a mask, the weights that are not zero, their size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import EquintError
+from ..model import Array
+from .program import LAYERS, Program, Step
+
+SIZE_BYTES = 4
+"""Of the integer that says how large the packed weights are."""
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Weights as Oh et al. (2020) store pruned ones; a weight is zero where its integer equals the zero point.
+
+    Attributes:
+        mask: one bit a weight, 1 where it is not zero; `(ceil(size/8),)` uint8.
+        values: the other weights one behind the other, `bits` wide; uint8.
+        zero_point: integers that broadcast against the weights.
+        signed, dtype: of the integers.
+    """
+
+    mask: Array
+    values: Array
+    zero_point: Array
+    shape: tuple[int, ...]
+    bits: int = 8
+    signed: bool = False
+    dtype: str = "uint8"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packed weights: the integer that hardware reads beside the mask."""
+        return int(self.values.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Everything that is stored: mask, weights and the integer with their size."""
+        return int(self.mask.nbytes) + self.size + SIZE_BYTES
+
+
+def pack(integers: Array, zero_point: Array | int, bits: int = 8) -> Sparse:
+    """The sparse form of integer weights.
+
+    Args:
+        zero_point: broadcasts against the weights.
+        bits: width of the packed weights.
+
+    Raises:
+        EquintError: an integer that is not zero does not fit.
+
+    Example:
+        >>> sparse = pack(np.array([[7, 7, 9], [7, 2, 7]], np.uint8), 7)
+        >>> sparse.mask.tolist(), sparse.values.tolist(), sparse.nbytes
+        ([20], [9, 2], 7)
+    """
+    kept = integers != zero_point
+    values = integers[kept]
+    signed = bool(values.min(initial=0) < 0)
+    mask = np.packbits(kept.reshape(-1), bitorder="little")
+    packed = pack_bits(values, bits)
+    return Sparse(mask, packed, np.asarray(zero_point), integers.shape, bits, signed, str(integers.dtype))
+
+
+def unpack(sparse: Sparse) -> Array:
+    """The integers again, of the same shape and type.
+
+    Raises:
+        EquintError: the mask's size is not the shape's, or the packed weights are not as many as its ones.
+
+    Example:
+        >>> unpack(pack(np.array([3, 0, 5], np.int8), 0)).tolist()
+        [3, 0, 5]
+    """
+    size = math.prod(sparse.shape)
+    if sparse.mask.shape != (-(-size // 8),):
+        raise EquintError(f"a mask of {sparse.mask.size} bytes is none of {size} weights")
+    kept = np.unpackbits(sparse.mask, count=size, bitorder="little").astype(bool).reshape(sparse.shape)
+    integers = np.empty(sparse.shape, sparse.dtype)
+    integers[...] = sparse.zero_point
+    integers[kept] = unpack_bits(sparse.values, sparse.bits, int(kept.sum()), sparse.signed)
+    return integers
+
+
+def weight_bits(program: Program) -> int:
+    """The width at which a program's weights are packed: the fewest bits that hold those of all its layers.
+
+    Raises:
+        EquintError: more than 16 would be needed.
+
+    Example:
+        >>> arrays = {"weight": np.array([[0, 11]], np.uint8), "weight_zero_point": np.array(4, np.uint8)}
+        >>> weight_bits(Program((Step("Gemm", "fc", ("x",), ("y",), {}, arrays),), ("x",), ("y",), {}))
+        4
+    """
+    layers = [step for step in program.steps if step.op in LAYERS]
+    roles = ("weight", "weight_zero_point")
+    ends = [end(s.arrays[r], initial=0) for s in layers for r in roles for end in (np.min, np.max)]
+    return width(np.array(ends, np.int64))
+
+
+def weight_zero_point(step: Step, zero_point: Array, shape: tuple[int, ...]) -> Array:
+    """The zero point of a layer's weights, `()` or `(O,)`, so that it broadcasts against weights of this shape.
+
+    Example:
+        >>> step = Step("Conv", "c", ("x",), ("y",), {"group": 1})
+        >>> weight_zero_point(step, np.arange(4), (4, 2, 3, 3)).shape
+        (4, 1, 1, 1)
+    """
+    if zero_point.ndim == 0:
+        return zero_point
+    ones = [1] * (len(shape) - 2)
+    if step.op != "ConvTranspose":
+        return zero_point.reshape(-1, 1, *ones)
+    groups = int(step.attrs.get("group", 1))
+    return np.repeat(zero_point.reshape(groups, -1), shape[0] // groups, axis=0).reshape(*shape[:2], *ones)
+
+
+def width(integers: Array) -> int:
+    """The fewest bits, 1 to 16, that hold every integer: in two's complement where one is negative.
+
+    Raises:
+        EquintError: more than 16 would be needed.
+
+    Example:
+        >>> width(np.array([0, 15])), width(np.array([-8, 7])), width(np.array([-8, 8]))
+        (4, 4, 5)
+    """
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    bits = max(high.bit_length(), (-low - 1).bit_length()) + 1 if low < 0 else max(high.bit_length(), 1)
+    if bits > 16:
+        raise EquintError(f"integers from {low} to {high} do not fit into 16 bits")
+    return bits
+
+
+def pack_bits(integers: Array, bits: int) -> Array:
+    """Integers of 1 to 16 bits one behind the other, the first in the lowest bits: uint8, the last byte filled with 0.
+
+    Negative ones in two's complement. Two of four bits share a byte.
+
+    Raises:
+        EquintError: an integer does not fit.
+
+    Example:
+        >>> [hex(byte) for byte in pack_bits(np.array([1, 2, 15]), 4)]
+        ['0x21', '0xf']
+    """
+    if width(integers) > bits:
+        low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+        raise EquintError(f"integers from {low} to {high} do not fit into {bits} bits")
+    codes = np.ascontiguousarray(integers).reshape(-1).astype("<u2" if bits > 8 else np.uint8)
+    if bits in (8, 16):
+        return codes.view(np.uint8)
+    wide = np.unpackbits(codes.view(np.uint8).reshape(codes.size, codes.itemsize), axis=1, bitorder="little")
+    return np.packbits(wide[:, :bits], bitorder="little")
+
+
+def unpack_bits(packed: Array, bits: int, count: int, signed: bool = False) -> Array:
+    """The integers that `pack_bits` packed: `(count,)` int32.
+
+    Raises:
+        EquintError: the bytes are not those of `count` integers.
+
+    Example:
+        >>> unpack_bits(np.array([0x21, 0x0F], np.uint8), 4, 3).tolist()
+        [1, 2, 15]
+        >>> unpack_bits(np.array([0x21, 0x0F], np.uint8), 4, 3, signed=True).tolist()
+        [1, 2, -1]
+    """
+    if packed.shape != (-(-count * bits // 8),):
+        raise EquintError(f"{packed.size} bytes are not {count} integers of {bits} bits")
+    if bits in (8, 16):
+        codes = packed.view("<u2" if bits == 16 else np.uint8).astype(np.int32)
+    else:
+        narrow = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+        wide = np.zeros((count, 16), np.uint8)
+        wide[:, :bits] = narrow
+        codes = np.packbits(wide, axis=1, bitorder="little").view("<u2").reshape(count).astype(np.int32)
+    return codes - (codes >> (bits - 1) << bits) if signed else codes
