@@ -285,7 +285,7 @@ def _pruned(model: Path, sparsity: float, weight_bits: int | None) -> Any:
             raise EquintError(f"{model}: a bundle's weights are what they are; leave the options out")
         return api.program(model)
     chosen = recipe("wes")
-    prune = (("prune", {"sparsity": sparsity}),) if sparsity else ()
+    prune = (("prune", {"sparsity": sparsity, "cost": "weights"}),) if sparsity else ()
     at = 1 + next(k for k, (name, _) in enumerate(chosen.passes) if name == "fold_batchnorm")
     chosen = replace(chosen, passes=(*chosen.passes[:at], *prune, *chosen.passes[at:]))
     return api.quantize(model, chosen, "npu-shift", weight_bits=weight_bits).model

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from math import floor
+from typing import Literal
 
 import hypothesis.strategies as st
 import numpy as np
@@ -7,9 +8,15 @@ import pytest
 from hypothesis import given, settings
 
 from equint.errors import EquintError
+from equint.inputs import describe_range
 from equint.layout import layers, tiny_graph
 from equint.model import Graph, Model, Node
+from equint.onnx.reader import read
+from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.prune import Prune, without_smallest
+from nets import Net
+from values import values
 
 WEIGHT = np.array([[0.5, -0.25], [0.25, -1.0]], np.float32)
 
@@ -90,3 +97,36 @@ def test_biases_stay() -> None:
 def test_exactly_one_of_both_is_asked_for(threshold: float, sparsity: float) -> None:
     with pytest.raises(EquintError, match="choose"):
         Prune(threshold, sparsity)
+
+
+def described(seed: int = 0) -> Model:
+    net = Net(seed, shape=(3, 16, 16), calibrated=True)
+    x = net.relu(net.batchnorm(net.conv(net.input, 12)))
+    x = net.relu(net.batchnorm(net.conv(x, 12, groups=12)))
+    x = net.relu(net.batchnorm(net.conv(x, 16, 1)))
+    proto = net.build(net.gemm(net.flatten(net.globalpool(x)), 5))
+    return ActivationRanges()(FoldBatchnorm()(describe_range(read(proto), -3, 3)))
+
+
+def test_biases_take_up_the_mean_of_what_is_pruned() -> None:
+    model = described()
+    pruned = Prune(sparsity=0.3, cost="weights")(model)
+    weights = {la.weight: pruned.graph.consts[la.weight] for la in layers(model.graph)}
+    bare = replace(model, graph=model.graph.with_consts(weights))
+    x = np.random.default_rng(0).normal(size=(64, 3, 16, 16)).astype(np.float32)
+    wanted, corrected, left = (values(m, x)[0].mean(0) for m in (model, pruned, bare))
+    assert np.square(corrected - wanted).mean() < 0.3 * np.square(left - wanted).mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pruned_by_what_it_costs_at_the_outputs_it_costs_less(seed: int) -> None:
+    model = described(seed)
+    x = np.random.default_rng(0).normal(size=(64, 3, 16, 16)).astype(np.float32)
+    wanted = values(model, x)[0]
+    noise = {}
+    costs: tuple[Literal["weights"], Literal["outputs"]] = ("weights", "outputs")
+    for cost in costs:
+        pruned = Prune(sparsity=0.25, cost=cost)(model)
+        assert pruned.log[-1].facts["share"] == pytest.approx(0.25, abs=0.01)
+        noise[cost] = float(np.square(values(pruned, x)[0] - wanted).mean())
+    assert noise["outputs"] < noise["weights"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from ..edit import Editor
 from ..layout import as_layer, layers
 from ..model import Array, Event, Graph, Model, Name
+from ..sources import weight_worth
 from . import Keeps, require
+from .correct_bias import mean_error_of
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,16 @@ class Prune:
     """Set weights of small magnitude to zero, so that they can be stored as bits of a mask (`npu/sparse.py`).
 
     One of the two says which: `threshold` those whose magnitude is less, as Oh et al. (2020) before their shifts;
-    `sparsity` that share of each layer's weights, the smallest ones (Zhu and Gupta 2017). Biases stay. A weight that
-    several layers read is pruned once, one that something else reads too is left alone.
+    `sparsity` that share of the weights, the least ones (Zhu and Gupta 2017). What that does to the mean of
+    an output goes into its bias where the input's moments are known. A weight that several layers read is pruned once,
+    one that something else reads too is left alone.
 
     Attributes:
         threshold: in real units of the weights, after batch norms were folded.
-        sparsity: share of each layer's weights that are zero afterwards, rounded down to whole weights.
+        sparsity: share of weights that are zero afterwards, rounded down to whole weights.
+        cost: which weights `sparsity` takes: the smallest magnitudes of every layer (weights), as published; or, of the
+            whole network, those whose loss is predicted to cost least at its outputs (outputs). Layers about which
+            nothing is predicted are pruned by magnitude.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -36,6 +44,7 @@ class Prune:
 
     threshold: float = 0.0
     sparsity: float = 0.0
+    cost: Literal["weights", "outputs"] = "outputs"
 
     def __post_init__(self) -> None:
         require("threshold", self.threshold, 0 <= self.threshold < math.inf, "a magnitude above 0")
@@ -45,6 +54,7 @@ class Prune:
 
     def __call__(self, model: Model) -> Model:
         pruned: dict[Name, Array] = {}
+        dear = self._dear(model) if self.cost == "outputs" and self.sparsity > 0 else {}
         events = []
         zeros = total = 0
         for name, at in _weights(model.graph).items():
@@ -53,19 +63,48 @@ class Prune:
                 why = {"why": "something else reads its weights"}
                 events.append(Event("left a layer unpruned", at, why, "prune"))
                 continue
-            pruned[name] = self._pruned(weight)
+            pruned[name] = np.where(dear[name], weight, 0) if name in dear else self._pruned(weight)
             count = weight.size - int(np.count_nonzero(pruned[name]))
             zeros, total = zeros + count, total + weight.size
             facts = {"zeros": count, "share": count / max(weight.size, 1)}
             events.append(Event("pruned a layer", at, facts, "prune", warning=count == weight.size))
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
         done = Event("pruned small weights", "", facts, "prune")
-        return replace(model, graph=model.graph.with_consts(pruned)).noted(*events, done)
+        return replace(model, graph=_corrected(model, pruned).with_consts(pruned)).noted(*events, done)
+
+    def _dear(self, model: Model) -> dict[Name, Array]:
+        """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""
+        worth = weight_worth(model)
+        costs: dict[Name, Array] = {}
+        for layer in layers(model.graph):
+            if layer.y in worth and _only_layers(model.graph, layer.weight):
+                own = worth[layer.y] * np.square(model.graph.consts[layer.weight], dtype=np.float64)
+                costs[layer.weight] = costs.get(layer.weight, 0) + own
+        if not costs:
+            return {}
+        every = np.concatenate([c.reshape(-1) for c in costs.values()])
+        count = math.floor(Fraction(str(self.sparsity)) * every.size)
+        keep = np.ones(every.size, bool)
+        keep[np.argsort(every, kind="stable")[:count]] = False
+        ends = np.cumsum([c.size for c in costs.values()])[:-1]
+        return {n: k.reshape(c.shape) for (n, c), k in zip(costs.items(), np.split(keep, ends), strict=True)}
 
     def _pruned(self, weight: Array) -> Array:
         if self.threshold > 0:
             return np.where(np.abs(weight) < self.threshold, weight.dtype.type(0), weight)
         return without_smallest(weight, math.floor(Fraction(str(self.sparsity)) * weight.size))
+
+
+def _corrected(model: Model, pruned: Mapping[Name, Array]) -> Graph:
+    """The graph with biases that make up for the mean of what was pruned."""
+    editor = Editor(model.graph)
+    for layer in layers(model.graph):
+        if layer.weight in pruned and layer.x in model.moments:
+            change = pruned[layer.weight] - model.graph.consts[layer.weight]
+            error = mean_error_of(model.graph, layer, change, model.moments[layer.x])
+            bias = np.zeros(error.size) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+    return editor.done()
 
 
 def without_smallest(weight: Array, count: int) -> Array:
