@@ -105,7 +105,7 @@ def test_a_range_chosen_before_is_forgotten() -> None:
 def test_a_bias_that_would_overflow_lowers_its_own_shift_alone() -> None:
     net = Net(3)
     weight = np.ones((2, 3, 1, 1)) * np.array([1.0, 2.0**-10]).reshape(-1, 1, 1, 1)
-    y = net.op("Conv", net.input, net.constant(weight, "weight"), net.constant(np.array([0.0, 1e3]), "bias"))
+    y = net.op("Conv", net.input, net.constant(weight, "weight"), net.constant(np.array([0.0, 0.5]), "bias"))
     model = ActivationRanges()(describe_range(read(net.build(y)), -1.0, 1.0))
     name = next(layers(model.graph)).weight
     grid = Quantize(SHIFT)(WeightShift()(model)).qparams[name]
@@ -113,5 +113,5 @@ def test_a_bias_that_would_overflow_lowers_its_own_shift_alone() -> None:
     assert free.shift is not None
     assert free.shift.tolist() == [0, 10]
     assert grid.shift is not None
-    assert grid.shift.tolist() == [0, 5]  # 1000 / 2^30 <= 2/255 · 1/255 · 2^-5
+    assert grid.shift.tolist() == [0, 5]  # 0.5 / 2^19 <= 2/255 · 1/255 · 2^-5
     assert grid.scale == free.scale

@@ -15,6 +15,10 @@ from ..placement import borders, place
 from . import Keeps, require
 
 
+SHIFTED_BIAS_BITS = 20
+"""Width of biases of channels that are shifted, where the target's is not smaller."""
+
+
 @dataclass(frozen=True)
 class Quantize:
     """Grids for activations from their ranges, for weights from their extremes.
@@ -173,12 +177,16 @@ def fitted(
 
 
 def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bits: int, events: list[Event]) -> QParams:
-    """Lower shifts where b_o·2^S_o would overflow: one channel's bias then costs the others nothing."""
+    """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing.
+
+    Where it exceeds 19 bits, the channel's weights hardly move its output, and rounding them less finely changes
+    nothing; accumulators stay small.
+    """
     assert grid.shift is not None
-    need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), bias_bits)
+    need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), min(bias_bits, SHIFTED_BIAS_BITS))
     less = np.ceil(np.log2(need / grid.steps) - 1e-6).astype(np.int32)
     if not np.any(less > 0):
         return grid
-    facts = {"channels": int(np.sum(less > 0)), "bias bits": bias_bits}
+    facts = {"channels": int(np.sum(less > 0)), "by at most": int(np.max(less))}
     events.append(Event("lowered shifts for their biases", layer.name, facts, "quantize"))
     return replace(grid, shift=np.maximum(grid.shift - np.maximum(less, 0), 0))
