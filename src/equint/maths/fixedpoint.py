@@ -88,14 +88,11 @@ def float32_agrees(mantissa: int, right: int, first: int, last: int, reach: int,
         >>> float32_agrees(0xB504F3, 33, -128, 127, 1 << 20, "half_even")
         True
     """
-    exact = thresholds(mantissa, right, first, last, rounding)
-    exact = exact[(exact > -reach) & (exact <= reach)]
-    steps = np.arange(first + 1, last + 1)
-    every = thresholds(mantissa, right, first, last, rounding)
-    steps = steps[(every > -reach) & (every <= reach)]
+    every, steps = thresholds(mantissa, right, first, last, rounding), np.arange(first + 1, last + 1)
     factor = np.float32(mantissa * 2.0**-right)
-    at, below = (np.rint(side.astype(np.float32) * factor) for side in (exact, exact - 1))
-    return bool(np.all(at >= steps) and np.all(below < steps))
+    at, below = (np.clip(side, -reach, reach) for side in (every, every - 1))
+    found, before = (np.rint(acc.astype(np.float32) * factor) for acc in (at, below))
+    return bool(np.all((found >= steps) == (at >= every)) and np.all((before >= steps) == (below >= every)))
 
 
 def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Rounding) -> Array:
@@ -142,6 +139,8 @@ def provable_compound(
     digits = min(FLOAT32_DIGITS, bits)
     rights = sorted({int(s) for s in np.ravel(shifts)})
     near, exponent = compound(factor, digits, exponent_bits)
+    if digits - exponent + rights[0] < 1:  # a factor so large makes no fraction to round
+        return plain
     for distance in range(_TRIES if bits >= FLOAT32_DIGITS else 1):
         mantissa = near + (distance + 1) // 2 * (1 if distance % 2 else -1)
         if not 1 << (digits - 1) <= mantissa < 1 << digits:

@@ -84,7 +84,7 @@ class Program:
 
     Attributes:
         grids: of every integer activation, so that `real = scale·(q − zero_point)`; shape tensors have none.
-        shapes: as far as known. consts: int64 inputs of steps that move integers.
+        shapes: as far as known. consts: inputs of steps that move integers: int64, or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
     """
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnx import ModelProto, checker, helper, numpy_helper
 
+from .. import clamps
 from ..layout import Layer, as_layer
 from ..maths.affine import quantize
 from ..model import Array, Graph, Model, Name, Node, QParams, View
@@ -166,8 +167,7 @@ class _Exporter:
 
     def grid_behind(self, name: Name) -> QParams | None:
         """The grid in which a chain of activations ends, if an integer clamp can do their work there."""
-        while name in self.merged:
-            name = self.source.users(name)[0].outputs[0]
+        name = clamps.end(self.source, self.merged, name)
         q = self.model.qparams.get(name)
         return q if q is not None and (q.bits <= 8 or self.covers(q, name)) else None
 
@@ -176,14 +176,7 @@ class _Exporter:
         return all(_inside(q, lo, hi) for lo, hi in bounds if lo is not None and hi is not None)
 
     def chain(self, node: Node) -> list[Node]:
-        """The activations merged into the quantizer of the node's output, nearest the layer first."""
-        found = [node]
-        while found[0].inputs[0] in self.merged:
-            before = self.source.producer[found[0].inputs[0]]
-            if not is_activation(self.source, before):
-                break
-            found.insert(0, before)
-        return found if is_activation(self.source, node) else []
+        return clamps.chain(self.source, self.merged, node)
 
     def quantizer(self, name: Name, raw: Name, out: Name, activations: list[Node]) -> None:
         """raw → QuantizeLinear → (integer clamp) → DequantizeLinear → out."""
@@ -200,15 +193,7 @@ class _Exporter:
     def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
         dtype = _storage(q)
         full = np.iinfo(dtype)
-        low: Array = np.asarray(q.qmin)
-        high: Array = np.asarray(q.qmax)
-        for node in activations:
-            lo, hi = clip_bounds(self.source, node)
-            if lo is not None and np.any(np.isfinite(lo)):
-                low = np.maximum(low, _on_grid(lo, q))
-                high = np.maximum(high, low) if np.any(low > high) else high
-            if hi is not None and np.any(np.isfinite(hi)):
-                high = np.minimum(high, _on_grid(hi, q))
+        low, high = clamps.bounds(self.source, q, activations)
         for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
             if np.any(bound != idle) and not (q.bits > 8 and np.all(bound == (q.qmin if op == "Max" else q.qmax))):
                 constant, clamped = self.fresh(f"{name}_{op.lower()}imum"), self.fresh(f"{name}_clamped_{op.lower()}")
@@ -261,11 +246,5 @@ def _storage(q: QParams) -> Any:
     return np.dtype(np.int16 if q.signed else np.uint16)
 
 
-def _on_grid(bound: Array, q: QParams) -> Array:
-    """A clip's bound as integer of the grid; infinite bounds become the grid's ends."""
-    near = np.clip(np.asarray(bound, np.float64), q.lo - float(q.scale), q.hi + float(q.scale)).astype(np.float32)
-    return np.asarray(quantize(near, QParams(q.scale, q.zero_point, q.bits, q.signed)))
-
-
 def _inside(q: QParams, lo: Array, hi: Array) -> bool:
-    return bool(np.all(_on_grid(lo, q) <= q.qmin) and np.all(_on_grid(hi, q) >= q.qmax))
+    return bool(np.all(clamps.on_grid(lo, q) <= q.qmin) and np.all(clamps.on_grid(hi, q) >= q.qmax))
