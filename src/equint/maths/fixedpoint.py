@@ -16,7 +16,7 @@ Rounding = Literal["half_up", "half_even", "truncate"]
 FLOAT32_DIGITS = 24
 MOST_SHIFT = 62
 """Furthest right shift of a 64-bit product."""
-_TRIES = 64
+_TRIES = 60
 
 
 def compound(factor: float, bits: int = 32, exponent_bits: int = 6) -> tuple[int, int]:

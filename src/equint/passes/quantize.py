@@ -14,7 +14,6 @@ from ..model import Array, Event, Model, Name, QParams, QSpec, Range
 from ..placement import borders, place
 from . import Keeps, require
 
-
 SHIFTED_BIAS_BITS = 20
 """Width of biases of channels that are shifted, where the target's is not smaller."""
 
