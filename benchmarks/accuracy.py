@@ -39,11 +39,13 @@ RUNS = (
     ("optimal", "per-tensor"),
     ("optimal", "per-tensor-clip"),
     ("optimal", "per-channel"),
+    ("wes", "npu-shift"),
+    ("wes-optimal", "npu-shift"),
 )
 
 
 HIDDEN = (("optimal", "per-tensor"), ("optimal", "per-tensor-clip"), ("optimal", "per-channel"))
-SHORT = (RUNS[0], RUNS[2], *RUNS[-3:])
+SHORT = (RUNS[0], RUNS[2], *RUNS[-5:])
 
 
 def cell(network: Network, source: Source, recipe: str | Recipe, target: str, options: Mapping[str, Any]) -> str:
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("networks", nargs="*")
     asked = parser.parse_args()
-    runs = SHORT if asked.short else RUNS[-3:] if asked.images else RUNS
+    runs = SHORT if asked.short else RUNS[-5:] if asked.images else RUNS
     bits: ActivationBits = "float" if asked.weights_only else None
     options: dict[str, Any] = {"activation_bits": bits, **({"images": asked.images} if asked.images else {})}
     shown = f"{asked.images} images" if asked.images else "no data"

@@ -25,7 +25,7 @@ Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as
 Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
 TargetName = Annotated[
     str | None,
-    typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor or per-tensor-clip."),
+    typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
 ]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
