@@ -80,7 +80,7 @@ def sqnr(
 def _equalized(reference: Model, on: Target, progress: Progress | None) -> Iterator[tuple[str, Model]]:
     """The network with grids for each method."""
     grids = Quantize(weight=on.weight, activation=on.activation, bias_bits=on.bias_bits)
-    optimal = Optimal(weight=on.weight, activation=on.activation)
+    optimal = Optimal(on.weight, on.activation, shift_bits=on.shift_bits)
     steps: tuple[Pass | None, ...] = (None, OneStep(), TwoStep(), optimal)
     for number, (name, step) in enumerate(zip(METHODS, steps, strict=True)):
         if progress is not None:

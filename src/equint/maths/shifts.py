@@ -13,7 +13,7 @@ import numpy as np
 from ..model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
 
-PARTS = (1 / 64, 1 / 16, 1 / 4, 0.6, 0.8, 1.0)
+PARTS = (1 / 64, 1 / 16, 1 / 4, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the rows after each of which candidates that cost too much already are dropped."""
 CHUNK = 1 << 16
 """Weights that are rounded at once: what fits into a core's cache."""
@@ -138,14 +138,12 @@ def exact(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Sh
         True
     """
     ranges = symmetric_ranges(rows)
-    candidates = totals(ranges, most)
-    if not candidates.size:
+    if not np.any(ranges > 0):
         return deterministic(rows, spec, most, worth)
-    costs = _Costs(rows, worth, shifts_of(ranges, candidates[:, None], most), spec)
-    expected = costs.expected()
+    costs = _Candidates(rows, worth, ranges, spec, most)
     order, begin = np.random.default_rng(0).permutation(len(rows)), 0
-    first, every = int(np.argmin(expected)), np.arange(len(rows))
-    partial, alive = np.zeros(len(candidates)), np.argsort(expected, kind="stable")
+    first, every = int(np.argmin(costs.expected)), np.arange(len(rows))
+    partial, alive = np.zeros(costs.totals.size), np.arange(costs.totals.size)
     best, tried = costs.of(np.array([first]), every)[0], 1.0
     for share in PARTS:
         end = max(begin, round(share * len(rows)))
@@ -154,40 +152,60 @@ def exact(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Sh
         tried += len(part) / len(rows) * len(alive)
         alive, begin = alive[partial[alive] <= best * (1 + 1e-6)], end
     close = [first, *alive[partial[alive] <= partial[alive].min(initial=np.inf) * (1 + 1e-5)]]
-    exactly = [error(rows, costs.patterns[k], spec, worth) for k in close]
-    chosen = close[int(np.argmin(exactly))]
-    return Shifted(costs.patterns[chosen], float(candidates[chosen]), min(exactly), tried + len(close))
+    patterns = [shifts_of(ranges, float(costs.totals[k]), most) for k in close]
+    exactly = [error(rows, p, spec, worth) for p in patterns]
+    chosen = int(np.argmin(exactly))
+    return Shifted(patterns[chosen], float(costs.totals[close[chosen]]), exactly[chosen], tried + len(close))
 
 
-class _Costs:
-    """What patterns of shifts cost: patterns `(T, O)` with their grids."""
+class _Candidates:
+    """All total ranges, the grid that each leads to, and what they cost.
 
-    def __init__(self, rows: Array, worth: Array | None, patterns: Array, spec: QSpec) -> None:
-        self.rows, self.worth, self.patterns = rows, worth, patterns
-        lo, hi = (np.ldexp(end, patterns) for end in (rows.min(1), rows.max(1)))
-        grid = choose_qparams(lo.min(1), hi.max(1), spec)
-        self.step = grid.scale.astype(np.float64)
+    As r̂ rises, one channel after the other is shifted once more: the ends of the shifted weights only grow, and the
+    expected noise changes by that channel's share. So both are running maxima and sums over these events.
+    """
+
+    def __init__(self, rows: Array, worth: Array | None, ranges: Array, spec: QSpec, most: int) -> None:
+        self.rows, self.worth, self.most, self.live = rows, worth, most, ranges > 0
+        self.totals = totals(ranges, most)
+        self.of_totals, self.of_ranges = np.frexp(self.totals), np.frexp(np.where(self.live, ranges, 1.0))
+        self.halves = np.ldexp(np.float32(1), -np.arange(most + 1))
+        channel, times = np.nonzero(np.ldexp(ranges[:, None], np.arange(1, most + 1)) < 2 * ranges.max())
+        channel, times = channel[self.live[channel]], times[self.live[channel]] + 1
+        at = np.ldexp(ranges[channel], times)
+        rising = np.argsort(at, kind="stable")
+        channel, times, at = channel[rising], times[rising], at[rising]
+        last = np.searchsorted(at, self.totals, side="right")  # events up to each candidate
+        hi, lo = (
+            growing.accumulate(np.append(growing.reduce(end), np.ldexp(end[channel], times)))[last]
+            for end, growing in ((rows.max(1), np.maximum), (rows.min(1), np.minimum))
+        )
+        grid = choose_qparams(lo, hi, spec)
+        self.step = grid.scale
         self.first, self.last = ((end - grid.zero_point).astype(np.float32) for end in (grid.qmin, grid.qmax))
-
-    def expected(self) -> Array:
-        """Uniform rounding noise, step²/12 in every row: `(T,)`, but for a factor."""
-        own = np.ones(len(self.rows)) if self.worth is None else self.worth.sum(1, dtype=np.float64)
-        return np.asarray(np.square(self.step) * (4.0 ** -self.patterns.astype(np.float64) @ own))
+        own = np.full(len(rows), float(rows.shape[1])) if worth is None else worth.sum(1, dtype=np.float64)
+        fallen = np.append(own.sum(), -0.75 * own[channel] * 4.0 ** (1 - times))
+        self.expected = np.square(self.step, dtype=np.float64) * np.cumsum(fallen)[last]
 
     def of(self, which: Array, part: Array) -> Array:
-        """Σ worth·(w − w*)² over some rows for some patterns: `(T,)`."""
+        """Σ worth·(w − w*)² over some rows for some candidates: `(T,)`."""
         found = np.zeros(len(which))
-        width = self.rows.shape[1]
-        height = max(1, min(len(part), CHUNK // width))
-        count = max(1, CHUNK // (width * height))
+        height = max(1, min(len(part), CHUNK // self.rows.shape[1]))
+        count = max(1, CHUNK // (self.rows.shape[1] * height))
         for top in range(0, len(part), height):
             own = part[top : top + height]
             rows, worth = self.rows[own], None if self.worth is None else self.worth[own]
             for begin in range(0, len(which), count):
                 k = which[begin : begin + count]
-                unit = np.ldexp(self.step[k, None], -self.patterns[np.ix_(k, own)]).astype(np.float32)
+                unit = self.step[k, None] * self.halves[self._shifts(k, own)]
                 found[begin : begin + count] += squared_rounding(rows, unit, self.first[k], self.last[k], worth)
         return found
+
+    def _shifts(self, which: Array, part: Array) -> Array:
+        """`shifts_of`, for numbers already taken apart into fraction and exponent: `(T, O)`."""
+        (fraction, exponent), (own, power) = self.of_totals, self.of_ranges
+        found = exponent[which, None] - power[part] - (fraction[which, None] < own[part])
+        return np.where(self.live[part], np.clip(found, 0, self.most), 0)
 
 
 def squared_rounding(rows: Array, unit: Array, first: Array, last: Array, worth: Array | None = None) -> Array:
@@ -205,10 +223,7 @@ def squared_rounding(rows: Array, unit: Array, first: Array, last: Array, worth:
     near = np.rint(steps)
     np.clip(near, first[:, None, None], last[:, None, None], out=near)
     np.subtract(steps, near, out=steps)
-    np.square(steps, out=steps)
-    if worth is not None:
-        np.multiply(steps, worth, out=steps)
-    by_row = steps.sum(-1)
+    by_row = np.einsum("ton,ton->to", steps, steps if worth is None else steps * worth)
     return np.asarray(np.einsum("to,to->t", by_row, np.square(unit), dtype=np.float64))
 
 
