@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from .errors import EquintError
 from .images import Images
 from .maths.affine import check_bits
 from .model import Graph, QSpec
+from .overrides import Override
 from .passes import Pass
 from .passes.absorb_bias import AbsorbBias
 from .passes.activation_ranges import ActivationRanges
@@ -57,7 +59,9 @@ PASSES: Mapping[str, Any] = {
 }
 """The passes a recipe can name."""
 
-_GIVEN = frozenset({"weight", "activation", "bias_bits", "shift_bits", "images", "statistics", "teacher", "progress"})
+_GIVEN = frozenset(
+    {"weight", "activation", "bias_bits", "shift_bits", "images", "statistics", "teacher", "progress", "overrides"}
+)
 _CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical", "finetune_bias"})
 _BEHIND = _CORRECTIONS | {"round_weights"}
 _LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
@@ -90,6 +94,7 @@ class Recipe:
         weight, activation: fields of `QSpec` that differ from the target's.
         bias_bits: 8, 16 or 32 where it differs from the target's.
         passes: (name, options) in order.
+        overrides: layers and tensors with another format; where several name the same, the last one counts.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Recipe:
     activation: Mapping[str, Any] = field(default_factory=dict)
     bias_bits: int | None = None
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 _NAMES = (
@@ -173,6 +179,39 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
         raise EquintError(f"{path}: not a readable TOML recipe ({error})") from error
 
 
+def to_toml(chosen: Recipe) -> str:
+    """A recipe as the text of a TOML file, which `recipe` reads back.
+
+    Example:
+        >>> parse(tomllib.loads(to_toml(recipe("dfq"))), "dfq") == recipe("dfq")
+        True
+    """
+    lines = [f"{key} = {_toml(getattr(chosen, key))}" for key in ("name", "level", "description", "target")]
+    if chosen.bias_bits is not None:
+        lines.append(f"bias_bits = {chosen.bias_bits}")
+    for key in ("weight", "activation"):
+        table = getattr(chosen, key)
+        if table:
+            lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
+    for name, options in chosen.passes:
+        lines += ["", "[[passes]]", f"pass = {_toml(name)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+    for override in chosen.overrides:
+        said = {f.name: getattr(override, f.name) for f in fields(Override)}
+        lines += ["", "[[overrides]]", *(f"{k} = {_toml(v)}" for k, v in said.items() if v not in (None, (), False))]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return escaped
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)
+
+
 def parse(table: Mapping[str, Any], label: str) -> Recipe:
     """A recipe from TOML's tables, every key and type checked.
 
@@ -219,7 +258,36 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         table.get("activation", {}),
         bias_bits,
         tuple(passes),
+        _overrides(label, table.get("overrides", [])),
     )
+
+
+def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
+    if not isinstance(entries, list):
+        raise EquintError(f"{label}: overrides are tables; write [[overrides]]")
+    kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
+    kinds |= {"float": bool}
+    found = []
+    for entry in entries:
+        entry = dict(_table(label, entry, "[[overrides]]"))
+        _refuse_unknown(label, "[[overrides]]", entry, frozenset(kinds))
+        for key in ("layers", "tensors"):
+            names = entry.get(key, [])
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise EquintError(f"{label}: {key} = {names!r} in [[overrides]]; expected a list of names")
+            entry[key] = tuple(names)
+        for key, value in entry.items():
+            if type(value) is not kinds[key]:
+                raise EquintError(f"{label}: {key} = {value!r} in [[overrides]]; expected {kinds[key].__name__}")
+        if entry.get("granularity", "tensor") not in get_args(get_type_hints(QSpec)["granularity"]):
+            raise EquintError(
+                f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
+            )
+        try:
+            found.append(Override(**entry))
+        except EquintError as error:
+            raise EquintError(f"{label}: {error}") from error
+    return tuple(found)
 
 
 def _check_order(label: str, names: list[str]) -> None:
@@ -299,8 +367,14 @@ def resolve(
         raise EquintError(f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take")
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
+    for override in chosen.overrides:
+        if override.granularity not in (None, "tensor", on.weight.granularity):
+            raise EquintError(
+                f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
+                f"which target {on.name} does not take"
+            )
     bias_bits = chosen.bias_bits or on.bias_bits
-    given: dict[str, Any] = {"weight": weight, "activation": activation}
+    given: dict[str, Any] = {"weight": weight, "activation": activation, "overrides": chosen.overrides}
     given |= {"bias_bits": bias_bits, "shift_bits": on.shift_bits}
     if data is not None:
         if not any(name in _LOOKS for name, _ in chosen.passes):

@@ -1,77 +1,47 @@
-"""How good a network is: accuracy on labels, agreement and SQNR against its float original."""
+"""How good a network is: its task's measures on labelled data, agreement and SQNR against its float original."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from ..errors import EquintError
 from ..model import Array, Name
-from .data import Card, batches
+from . import detection, segmentation, super_resolution
+from .card import Card
+from .data import batches
+from .data import count as total
+from .tally import Tally as Tally
+from .tasks import missing
+
+CLASSIFY = frozenset({"classification", "keyword-spotting"})
+DECIDE = CLASSIFY | {"segmentation"}
+"""Tasks whose networks choose among classes, so that two can agree."""
+ARRAYS = (".npz", ".npy")
+_PAIRED = {"segmentation": segmentation, "detection": detection, "super-resolution": super_resolution}
+"""Tasks whose truth lies beside the pictures."""
 
 
-@dataclass
-class Tally:
-    """Running sums over batches; nothing is kept per sample."""
+class Meter(Protocol):
+    """Measures outputs against the truth, batch by batch."""
 
-    samples: int = 0
-    labelled: int = 0
-    top1: int = 0
-    top5: int = 0
-    decisions: int = 0
-    agreed: int = 0
-    signal: dict[Name, float] = field(default_factory=dict)
-    noise: dict[Name, float] = field(default_factory=dict)
-    dot: dict[Name, float] = field(default_factory=dict)
-    energy: dict[Name, float] = field(default_factory=dict)
+    def add(self, outputs: Mapping[Name, Array], truths: Any, /) -> None:
+        """Take a batch."""
 
-    def add_labels(self, scores: Array, labels: Array) -> None:
-        """Count top-1 and top-5 hits of `(N, classes)` scores."""
-        if scores.ndim != 2 or labels.max(initial=0) >= scores.shape[1] or labels.min(initial=0) < 0:
-            raise EquintError(f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}")
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-        self.labelled += len(labels)
-        self.top1 += int(np.sum(best[:, 0] == labels))
-        self.top5 += int(np.sum(best == labels[:, None]))
-
-    def add_reference(
-        self, outputs: Mapping[Name, Array], reference: Mapping[Name, Array], decides: bool = True
-    ) -> None:
-        """Compare outputs with the float network's; where it `decides` among classes, their choices too."""
-        missing = next((n for n in reference if n not in outputs or outputs[n].shape != reference[n].shape), None)
-        if missing is not None:
-            raise EquintError(f"the two networks differ in output {missing}; compare a network with its own original")
-        first = next(iter(reference))
-        if decides and reference[first].ndim >= 2 and reference[first].shape[1] > 1:
-            same = outputs[first].argmax(1) == reference[first].argmax(1)
-            self.decisions += same.size
-            self.agreed += int(same.sum())
-        for name, clean in reference.items():
-            a, b = clean.astype(np.float64).ravel(), outputs[name].astype(np.float64).ravel()
-            sums = ((self.signal, a @ a), (self.noise, (b - a) @ (b - a)), (self.dot, a @ b), (self.energy, b @ b))
-            for table, value in sums:
-                table[name] = table.get(name, 0.0) + float(value)
-
-    def results(self) -> dict[str, Any]:
-        """Everything measured, in per cent and dB."""
-        found: dict[str, Any] = {"samples": self.samples}
-        if self.labelled:
-            found |= {"top1": 100 * self.top1 / self.labelled, "top5": 100 * self.top5 / self.labelled}
-        if self.decisions:
-            found["agreement"] = 100 * self.agreed / self.decisions
-        if self.signal:
-            decibels = {n: _decibels(self.signal[n], self.noise[n]) for n in self.signal}
-            cosines = {n: self.dot[n] / max((self.signal[n] * self.energy[n]) ** 0.5, 1e-300) for n in self.signal}
-            found |= {"sqnr_db": min(decibels.values()), "cosine": min(cosines.values()), "outputs": decibels}
-        return found
+    def results(self) -> dict[str, float]:
+        """What was measured, by key."""
 
 
-def _decibels(signal: float, noise: float) -> float:
-    return 10 * float(np.log10(max(signal, 1e-300) / noise)) if noise else float("inf")
+@dataclass(frozen=True)
+class _Source:
+    """Batches of (network input, truth or None), what measures them, and how many pictures have no truth."""
+
+    batches: Iterable[tuple[Array, Any]]
+    meter: Meter | None = None
+    unlabelled: int = 0
 
 
 def evaluate(
@@ -88,14 +58,16 @@ def evaluate(
 
     Args:
         model: ONNX file, float or quantized; or a bundle for NPUs, which the integer engine runs.
-        data: .npz, .npy or folder of pictures, prepared as `card` says.
+        data: .npz, .npy or folder of pictures, prepared as `card` says; docs/tasks.md says what each task needs.
         against: the float original, for agreement, SQNR and cosine similarity.
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
+        limit: use only the first so many labelled samples.
         progress: called with the number of samples done.
 
     Returns:
-        samples; top1 and top5 in per cent where there are labels; agreement in per cent, sqnr_db and cosine
-        (of the worst output) against the original.
+        samples; unlabelled: pictures left out because nothing says what is on them, if there are any; and, where
+        there are labels, top1 and top5, or miou and pixel_accuracy, or map50 and map, all in per cent, or psnr in dB
+        and ssim; agreement in per cent, sqnr_db and cosine (of the worst output) against the original.
 
     Raises:
         EquintError: files that cannot be read, shapes that do not fit, or nothing to measure.
@@ -110,21 +82,67 @@ def evaluate(
 
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
-    tally = Tally()
-    for x, labels in batches(data, card, limit=limit):
+    source = _source(Path(data), card, results[0], limit, reference is None)
+    tally, meter, measured = Tally(), source.meter, False
+    for x, truths in source.batches:
         outputs = run(x)
         tally.samples += len(x)
-        if labels is not None and card.task == "classification":
-            tally.add_labels(outputs[results[0]], labels)
+        if truths is not None and card.task in CLASSIFY:
+            tally.add_labels(outputs[results[0]], truths)
+        elif truths is not None and meter is not None:
+            meter.add(outputs, truths)
+            measured = True
         elif reference is None:
-            raise EquintError(
-                f"{data}: no labels of classes (task {card.task}); give --against FLOAT.onnx to compare with"
-            )
+            raise EquintError(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
-            tally.add_reference(outputs, reference.run(x), card.task in ("classification", "segmentation"))
+            tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
         if progress is not None:
             progress(tally.samples)
-    return tally.results()
+    left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
+    return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+
+
+def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
+    """How many samples `evaluate` will measure.
+
+    Raises:
+        EquintError: data that cannot be read.
+
+    Example:
+        >>> from equint.demo import data_path
+        >>> count(data_path(), Card("gray"), limit=50)
+        50
+    """
+    path = Path(data)
+    if card.task not in _PAIRED or not path.is_dir() or missing(card.task, card.data):
+        return total(path, limit)
+    found = len(_PAIRED[card.task].labelled(path, card)[0])
+    return found if limit is None else min(found, limit)
+
+
+def _source(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
+    """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
+    plain = batches(data, card, limit=limit)
+    if card.task == "segmentation" and data.suffix in ARRAYS:
+        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
+    lacking = missing(card.task, card.data)
+    if alone and lacking:
+        keys = " and ".join(lacking)
+        raise EquintError(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
+    if card.task not in _PAIRED or not data.is_dir() or lacking:
+        return _Source(plain)
+    files: Sequence[Any]
+    match card.task:
+        case "segmentation":
+            files, left = segmentation.labelled(data, card)
+            return _Source(segmentation.samples(files[:limit], card), segmentation.confusion(output, card), left)
+        case "detection":
+            files, left = detection.labelled(data, card)
+            return _Source(detection.samples(files[:limit], card), detection.Detections(card), left)
+        case _:
+            files, left = super_resolution.labelled(data, card)
+            meter = super_resolution.Fidelity(output, card)
+            return _Source(super_resolution.samples(files[:limit], card), meter, left)
 
 
 def _opened(

@@ -180,15 +180,13 @@ class _Candidates:
             growing.accumulate(np.append(growing.reduce(end), np.ldexp(end[channel], times)))[last]
             for end, growing in ((rows.max(1), np.maximum), (rows.min(1), np.minimum))
         )
-        grid = choose_qparams(lo, hi, spec)
-        self.step = grid.scale
-        self.first, self.last = ((end - grid.zero_point).astype(np.float32) for end in (grid.qmin, grid.qmax))
+        self.step = choose_qparams(lo, hi, spec).scale
         own = np.full(len(rows), float(rows.shape[1])) if worth is None else worth.sum(1, dtype=np.float64)
         fallen = np.append(own.sum(), -0.75 * own[channel] * 4.0 ** (1 - times))
         self.expected = np.square(self.step, dtype=np.float64) * np.cumsum(fallen)[last]
 
     def of(self, which: Array, part: Array) -> Array:
-        """Σ worth·(w − w*)² over some rows for some candidates: `(T,)`."""
+        """Σ worth·(w − w*)² over some rows for some candidates: `(T,)`. Grids hold all weights: nothing saturates."""
         found = np.zeros(len(which))
         height = max(1, min(len(part), CHUNK // self.rows.shape[1]))
         count = max(1, CHUNK // (self.rows.shape[1] * height))
@@ -198,7 +196,7 @@ class _Candidates:
             for begin in range(0, len(which), count):
                 k = which[begin : begin + count]
                 unit = self.step[k, None] * self.halves[self._shifts(k, own)]
-                found[begin : begin + count] += squared_rounding(rows, unit, self.first[k], self.last[k], worth)
+                found[begin : begin + count] += squared_rounding(rows, unit, worth)
         return found
 
     def _shifts(self, which: Array, part: Array) -> Array:
@@ -208,21 +206,18 @@ class _Candidates:
         return np.where(self.live[part], np.clip(found, 0, self.most), 0)
 
 
-def squared_rounding(rows: Array, unit: Array, first: Array, last: Array, worth: Array | None = None) -> Array:
-    """Σ worth·(w − unit·clip(round(w/unit), first, last))² for several choices of units: `(T,)`.
+def squared_rounding(rows: Array, unit: Array, worth: Array | None = None) -> Array:
+    """Σ worth·(w − unit·round(w/unit))² for several choices of units: `(T,)`.
 
     Args:
-        rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row. first, last: `(T,)` ends in steps.
+        rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row.
 
     Example:
-        >>> one, two = np.ones((1, 1)), np.full(1, 2.0)
-        >>> squared_rounding(np.array([[0.6, 3.0]]), one, -two, two).round(6).tolist()
-        [1.16]
+        >>> squared_rounding(np.array([[0.6, 3.0]]), np.array([[1.0], [0.5]])).round(6).tolist()
+        [0.16, 0.01]
     """
-    steps = rows[None] * (1 / unit)[:, :, None]
-    near = np.rint(steps)
-    np.clip(near, first[:, None, None], last[:, None, None], out=near)
-    np.subtract(steps, near, out=steps)
+    steps = rows * (1 / unit)[:, :, None]
+    steps -= np.rint(steps)
     by_row = np.einsum("ton,ton->to", steps, steps if worth is None else steps * worth)
     return np.asarray(np.einsum("to,to->t", by_row, np.square(unit), dtype=np.float64))
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..layout import Layer, layers
 from ..maths.affine import check_bits, choose_qparams, fit_bias
 from ..model import Array, Event, Model, Name, QParams, QSpec, Range
+from ..overrides import Formats, Override, formats
 from ..placement import borders, place
 from . import Keeps, require
 
@@ -30,6 +31,10 @@ class Quantize:
         activation: None leaves activations float (weights only).
         min_scale: lower bound on the scales of weights, real units: what runtimes ask for that would overflow 32-bit
             biases otherwise (Oh et al. 2020 name 1e-5). Here biases never overflow, and 0 is the default.
+        overrides: layers and tensors with another format.
+
+    Raises:
+        EquintError: an override of a layer or tensor that the network has not.
 
     Example:
         >>> from equint.layout import tiny_graph
@@ -43,6 +48,7 @@ class Quantize:
     activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     min_scale: float = 0.0
+    overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
         require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")
@@ -51,8 +57,10 @@ class Quantize:
         if self.bias_bits not in (8, 16, 32):
             check_bits(self.bias_bits)
         events: list[Event] = []
-        qparams = {} if self.activation is None else _activations(model, self.activation, events)
-        weights = self._weights(model, qparams, events)
+        chosen = formats(model.graph, self.overrides, self.weight, self.activation)
+        events += chosen.log
+        qparams = {} if self.activation is None else _activations(model, self.activation, chosen, events)
+        weights = self._weights(model, qparams, chosen, events)
         if not weights:
             return model.noted(Event("found no weights to quantize", "", {}, "quantize", warning=True))
         events += [
@@ -65,20 +73,29 @@ class Quantize:
             "bits": f"W{self.weight.bits}A{self.activation.bits if self.activation else 32}",
             "granularity": self.weight.granularity,
         }
+        if self.overrides:
+            facts["overrides"] = len(self.overrides)
         done = Event("chose grids", "", facts, "quantize")
         return replace(model, qparams={**qparams, **weights}).noted(done, *events)
 
-    def _weights(self, model: Model, activations: Mapping[Name, QParams], events: list[Event]) -> dict[Name, QParams]:
+    def _weights(
+        self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
+    ) -> dict[Name, QParams]:
         grids: dict[Name, QParams] = {}
         for layer in layers(model.graph):
-            weight = model.graph.consts[layer.weight]
-            if self.weight.granularity != "tensor" and layer.out_axis() is None:
+            weight, spec = model.graph.consts[layer.weight], exceptions.weights.get(layer.weight, self.weight)
+            if spec is None:
+                events.append(Event("stays float: an override says so", layer.name, {}, "quantize"))
+                continue
+            if spec.granularity != "tensor" and layer.out_axis() is None:
                 events.append(
                     Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize")
                 )
             chosen, shift = model.ranges.get(layer.weight), model.shifts.get(layer.weight)
+            if spec.granularity != self.weight.granularity or spec.bits > self.weight.bits:
+                chosen = None  # a range that was chosen for a coarser grid cuts off too much
             grid = grids.get(layer.weight) or self._bounded(
-                weight_grid(layer, weight, self.weight, chosen, shift), layer, events
+                weight_grid(layer, weight, spec, chosen, shift), layer, events
             )
             bias = model.graph.consts[layer.bias] if layer.bias else None
             grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
@@ -126,16 +143,20 @@ def weight_grid(
     return replace(grid, scale=np.where(dead, fine, grid.scale).astype(np.float32))
 
 
-def _activations(model: Model, spec: QSpec, events: list[Event]) -> dict[Name, QParams]:
+def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Event]) -> dict[Name, QParams]:
     qparams: dict[Name, QParams] = {}
     placement = place(model.graph)
     for tensors in placement.classes:
+        own = exceptions.tensors.get(tensors[0], spec)
+        if own is None:
+            events += [Event("stays float: an override says so", t, {}, "quantize") for t in tensors]
+            continue
         known = [model.ranges[t] for t in tensors if t in model.ranges]
         if not known or any(t not in model.ranges for t in tensors if _is_source(model, t)):
             events += [Event("stays float: nothing tells its range", t, {}, "quantize", warning=True) for t in tensors]
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
-        grid = choose_qparams(lo, hi, spec)
+        grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
     for name in placement.operands:
         value = model.graph.consts[name]
