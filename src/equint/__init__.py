@@ -21,6 +21,10 @@ __version__ = "0.1.0"
 __all__ = ["EquintError", "Result", "__version__", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
     if name in ("Result", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from .npu.program import Program
 
+NPU = "npu-shift"
+"""The target of integer programs, where none is named."""
 Input = Card | str | os.PathLike[str] | Sequence[float] | None
 
 
@@ -52,6 +55,13 @@ class Result:
     hardware: Target
     level: int = 1
     seconds: float = field(compare=False, default=0.0)
+
+    def __repr__(self) -> str:
+        """One line: the network itself is in `model`, a text for people in `summary()`."""
+        weights = sum(name in self.model.graph.consts for name in self.model.qparams)
+        return (
+            f"Result(recipe={self.recipe!r}, target={self.target!r}, level={self.level}, quantized weights={weights})"
+        )
 
     @property
     def target(self) -> str:
@@ -211,7 +221,7 @@ def program(source: Any, recipe: Any = None, target: str | Target | None = None,
 
     Args:
         source: a bundle (its .json or .safetensors file), or what `quantize` takes.
-        recipe, target, given: for `quantize`; the target is npu-shift where neither recipe nor target is given.
+        recipe, target, given: for `quantize`; the target is npu-shift where none is given.
 
     Raises:
         EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.npu.lower.lower`.
@@ -227,9 +237,7 @@ def program(source: Any, recipe: Any = None, target: str | Target | None = None,
         if recipe is not None or target is not None or any(v is not None for v in given.values()):
             raise EquintError(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
         return load_bundle(source)
-    if recipe is None and target is None:
-        target = "npu-shift"
-    return quantize(source, recipe, target, **given).program
+    return quantize(source, recipe, target or NPU, **given).program
 
 
 def is_bundle(source: Any) -> bool:
@@ -438,8 +446,8 @@ def described(model: Model, given: Input) -> Model:
             return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
         return inputs.infer_input(model, inputs.FEATURE_REACH)
     elif given is not None:
-        if len(given) != 2:
-            raise EquintError(f"input range {list(given)}: give the lowest and the highest value")
+        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(v, Real) for v in given):
+            raise EquintError(f"input = {given!r}: give a card, its path, or the lowest and the highest value")
         return inputs.describe_range(model, float(given[0]), float(given[1]))
     return inputs.infer_input(model)
 

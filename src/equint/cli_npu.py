@@ -33,6 +33,7 @@ from .cli_options import (
 from .errors import EquintError
 
 if TYPE_CHECKING:
+    from .api import Result
     from .model import Array, Name
     from .npu.program import Program
 
@@ -78,23 +79,15 @@ def export(
             check_output(output.with_suffix(suffix), model, data)
     else:
         check_output(output, model, data)
-    warnings: list[str] = []
+    options = (recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images)
+    result = None if api.is_bundle(model) else _quantized(model, not as_json, *options)
     if format == "qdq":
-        if api.is_bundle(model):
+        if result is None:
             raise EquintError(f"{model}: a bundle holds no scales of layers; export qdq from the float network")
-        with pass_progress(not as_json) as step:
-            asked = _asked(recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images)
-            result = api.quantize(
-                model, **{**asked, "target": target or (None if recipe else "npu-shift")}, progress=step
-            )
-            result.save(output)
-        files, facts = [output], dict[str, Any](recipe=result.recipe, target=result.target)
-        warnings = [str(e) for e in result.warnings]
+        result.save(output)
+        files = [output]
     else:
-        program, warnings = _program(
-            model, not as_json, recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images
-        )
-        facts = {"target": program.target, "steps": len(program.steps)}
+        program = _bundled(model, *options) if result is None else result.program
         if format == "npu":
             from .npu.bundle import save_bundle
 
@@ -107,11 +100,12 @@ def export(
             files = [output]
     sizes = {str(f): f.stat().st_size for f in files}
     if as_json:
-        return print_json({**facts, "format": format, "files": sizes, "warnings": warnings})
+        told = {} if result is None else result.facts()
+        return print_json({**told, "format": format, "files": sizes})
     from .report.summary import kilobytes
 
-    for warning in warnings:
-        print(f"! {warning}")
+    if result is not None:
+        print(result.summary())
     print("wrote " + ", ".join(f"{name} ({kilobytes(size)})" for name, size in sizes.items()))
     return None
 
@@ -199,19 +193,21 @@ def sizes(
     found = counted.network_sizes(_pruned(model, sparsity, weight_bits))
     if as_json:
         return print_json(found)
-    table = table_of(f"{model.stem}: parameter bytes", "layer", ">weights", ">zeros", *_SCHEMES)
-    for row in [*(found["layers"] if every else ()), {**found["total"], "layer": "all layers"}]:
-        cells = (row["layer"], f"{row['weights']:,}", f"{100 * row['zeros']:.1f} %")
-        table.add_row(*cells, *_bytes(row, ""), *_bytes(row, "_sparse"))
-    console().print(table)
-    print("CWQ: 38-bit scale compound and 8-bit zero point per channel; WES: one of each per layer, 4-bit shifts")
+    rows = [*(found["layers"] if every else ()), {**found["total"], "layer": "all layers"}]
+    for title, suffix in (("dense", ""), ("sparse", "_sparse")):
+        table = table_of(f"parameter bytes, {title}", "layer", ">weights", ">zeros", ">LWQ", ">CWQ", ">WES")
+        for row in rows:
+            sizes = (f"{row[scheme + suffix]:,}" for scheme in counted.SCHEMES)
+            table.add_row(row["layer"], f"{row['weights']:,}", f"{100 * row['zeros']:.1f} %", *sizes)
+        more = (100 * (rows[-1][s + suffix] / rows[-1][f"lwq{suffix}"] - 1) for s in ("cwq", "wes"))
+        table.add_row("more than LWQ", "", "", "", *(f"+{percent:.1f} %" for percent in more))
+        console().print(table)
+    print("CWQ: 38-bit scale compound, 8-bit zero point per channel. WES: one of each per layer, 4-bit shifts")
     return None
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (export, golden, compare_board, sizes)
 """What the command line offers beside its own."""
-
-_SCHEMES = (">LWQ", ">CWQ", ">WES", ">LWQ sparse", ">CWQ sparse", ">WES sparse")
 
 
 def _asked(
@@ -232,19 +228,29 @@ def _asked(
     return {"recipe": recipe, "target": target, **bits, **looks}
 
 
-def _program(
-    model: Path, shown: bool, recipe: str | None, target: str | None, *options: Any
-) -> tuple[Program, list[str]]:
+def _quantized(model: Path, shown: bool, *options: Any) -> Result:
+    """A float network quantized, for the shift target where none is named."""
+    from . import api
+
+    asked = _asked(*options)
+    with pass_progress(shown) as step:
+        return api.quantize(model, **{**asked, "target": asked["target"] or api.NPU}, progress=step)
+
+
+def _bundled(model: Path, *options: Any) -> Program:
+    """The program that a bundle holds; its input may be described, nothing else be asked of it."""
+    from . import api
+
+    return api.program(model, **{k: v for k, v in _asked(*options).items() if k != "input"})
+
+
+def _program(model: Path, shown: bool, *options: Any) -> tuple[Program, list[str]]:
     """The program that a bundle holds, or that a float network becomes; and warnings."""
     from . import api
 
-    asked = _asked(recipe, target, *options)
     if api.is_bundle(model):
-        return api.program(model, **{k: v for k, v in asked.items() if k not in ("input",)}), []
-    with pass_progress(shown) as step:
-        if recipe is None and target is None:
-            asked["target"] = "npu-shift"
-        result = api.quantize(model, **asked, progress=step)
+        return _bundled(model, *options), []
+    result = _quantized(model, shown, *options)
     return result.program, [str(e) for e in result.warnings]
 
 
@@ -289,12 +295,6 @@ def _pruned(model: Path, sparsity: float, weight_bits: int | None) -> Any:
     at = 1 + next(k for k, (name, _) in enumerate(chosen.passes) if name == "fold_batchnorm")
     chosen = replace(chosen, passes=(*chosen.passes[:at], *prune, *chosen.passes[at:]))
     return api.quantize(model, chosen, "npu-shift", weight_bits=weight_bits).model
-
-
-def _bytes(row: dict[str, Any], suffix: str) -> tuple[str, ...]:
-    base = row[f"lwq{suffix}"]
-    more = (f"{row[s + suffix]:,} (+{100 * (row[s + suffix] / base - 1):.1f} %)" for s in ("cwq", "wes"))
-    return (f"{base:,}", *more)
 
 
 def _paper_sizes(as_json: bool) -> None:

@@ -479,8 +479,8 @@ LONG = replace(NPU, exponent_bits=8)
 @pytest.mark.parametrize(
     ("model", "aim", "message"),
     [
-        (small(y=None), NPU, "y: y stays float: nothing tells its range; give data or an input range"),
-        (small(x=None), NPU, "input x: x stays float: nothing tells its range"),
+        (small(y=None), NPU, "y stays float: nothing tells its range; give data or an input range"),
+        (small(x=None), NPU, "input x stays float: nothing tells its range"),
         (small(w=None), NPU, "y: its weight w stays float"),
         (small(w=grid(bits=16)), NPU, "y: grid of 16 bits; integer programs hold 8 or fewer"),
         (small(x=grid(bits=16)), NPU, "input x: grid of 16 bits"),

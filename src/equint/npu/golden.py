@@ -345,6 +345,8 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
         raise EquintError(f"{path}: layer {layer}: is no whole .npy file ({why}); dump it again") from error
     if found.dtype.newbyteorder("=") != dtype:
         raise EquintError(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
+    if shape and found.shape[1:] == shape[1:] and found.ndim == len(shape) and len(found) != shape[0]:
+        raise EquintError(f"{path}: layer {layer}: {len(found)} images, wanted {shape[0]}; dump the same ones")
     if shape is not None and found.shape != shape:
         raise EquintError(
             f"{path}: layer {layer}: shape {list(found.shape)}, wanted {list(shape)}; dump it in this order"

@@ -53,7 +53,10 @@ class Lowering:
         """The grid of an activation; an error where it has none."""
         q = self.grids.get(name)
         if q is None:
-            raise EquintError(f"{label}: {name} stays float: nothing tells its range; give data or an input range")
+            if not any(n not in self.graph.consts for n in self.model.qparams):
+                raise EquintError(f"{label}: activations are float; integer programs need them in 8 bits or fewer")
+            where = label if name in label else f"{label}: {name}"
+            raise EquintError(f"{where} stays float: nothing tells its range; give data or an input range")
         return self.narrow(q, label)
 
     def narrow(self, q: QParams, label: str) -> QParams:

@@ -74,6 +74,8 @@ def _load(path: Path) -> ModelProto:
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:
+        if str(path).endswith((".json", ".safetensors")):
+            raise EquintError(f"{path}: a bundle is quantized already; give the float ONNX network") from error
         raise EquintError(f"{path}: not an ONNX model, or a truncated one; export it again") from error
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))

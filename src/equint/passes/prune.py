@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..edit import Editor
+from ..errors import EquintError
 from ..layout import as_layer, layers
 from ..model import Array, Event, Graph, Model, Name
 from ..sources import weight_worth
@@ -49,8 +50,8 @@ class Prune:
     def __post_init__(self) -> None:
         require("threshold", self.threshold, 0 <= self.threshold < math.inf, "a magnitude above 0")
         require("sparsity", self.sparsity, 0 <= self.sparsity < 1, "a share above 0 and below 1")
-        one = (self.threshold > 0) != (self.sparsity > 0)
-        require("sparsity", self.sparsity, one, f"either it or threshold (now {self.threshold}) above 0, not both")
+        if (self.threshold > 0) == (self.sparsity > 0):
+            raise EquintError("prune needs threshold or sparsity above 0, and not both")
 
     def __call__(self, model: Model) -> Model:
         pruned: dict[Name, Array] = {}
