@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from equint.errors import EquintError
+from equint.overrides import Override
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.equalize import Equalize
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
-from equint.recipe import Recipe, built_in, parse, recipe, resolve
+from equint.recipe import Recipe, built_in, parse, recipe, resolve, to_toml
 from equint.target import TARGETS, Target, target
 
 QUANTIZE: dict[str, Any] = {"pass": "quantize"}
@@ -76,6 +77,16 @@ pass = "correct_bias"
         ({"passes": [{"pass": "fold_batchnorm"}]}, "no pass quantizes"),
         ({"passes": [QUANTIZE], "level": 5}, "level = 5"),
         ({"passes": [QUANTIZE], "target": "abacus"}, "'abacus'"),
+        ({"passes": [QUANTIZE], "overrides": {"layers": ["a"]}}, r"write \[\[overrides\]\]"),
+        ({"passes": [QUANTIZE], "overrides": ["a"]}, "must be a table"),
+        ({"passes": [QUANTIZE], "overrides": [{"layer": ["a"]}]}, r"'layer' in \[\[overrides\]\]; known.*layers"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": "a", "float": True}]}, "layers = 'a'.*a list of names"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": ["a"], "float": 1}]}, "float = 1 in .*; expected bool"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": ["a"], "weight_bits": "8"}]}, "expected int"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": ["a"], "weight_bits": True}]}, "expected int"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": ["a"], "granularity": "row"}]}, "granularity = 'row'"),
+        ({"passes": [QUANTIZE], "overrides": [{"layers": ["a"]}]}, "mine: the override of a changes nothing"),
+        ({"passes": [{"pass": "quantize", "overrides": []}]}, "'overrides' in pass quantize"),
     ],
 )
 def test_what_is_wrong_is_named(table: dict[str, Any], named: str) -> None:
@@ -182,3 +193,57 @@ def test_bias_bits_reach_the_passes() -> None:
 def test_what_no_target_takes_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(EquintError, match="mine"):
         resolve(parse({"passes": [QUANTIZE], **asked}, "mine"), target("per-channel"))
+
+
+OVERRIDES = """
+[[overrides]]
+layers = ["conv1", "block/*"]
+weight_bits = 16
+granularity = "channel"
+
+[[overrides]]
+tensors = ["pool\\"s"]
+activation_bits = 16
+
+[[overrides]]
+layers = ["last"]
+float = true
+"""
+
+
+def test_overrides_are_read_and_reach_quantize() -> None:
+    import tomllib
+
+    chosen = parse(tomllib.loads(FULL + OVERRIDES), "full")
+    wanted = (
+        Override(("conv1", "block/*"), weight_bits=16, granularity="channel"),
+        Override(tensors=('pool"s',), activation_bits=16),
+        Override(("last",), float=True),
+    )
+    assert chosen.overrides == wanted
+    quantize = next(p for p in resolve(chosen, target("per-channel")) if isinstance(p, Quantize))
+    assert quantize.overrides == wanted
+    with pytest.raises(EquintError, match="conv1.*granularity channel, which target per-tensor does not take"):
+        resolve(chosen, target("per-tensor"))
+
+
+@pytest.mark.parametrize("chosen", built_in(), ids=lambda r: r.name)
+def test_what_is_written_reads_back_the_same(chosen: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "again.toml"
+    path.write_text(to_toml(chosen), "utf-8")
+    assert parse(read_toml(path), "again") == chosen
+
+
+def test_everything_that_can_be_said_survives(tmp_path: Path) -> None:
+    path = tmp_path / "again.toml"
+    path.write_text(FULL.replace("all that can be said", "a \\"b\\" \\\\ c \u00e4") + OVERRIDES, "utf-8")
+    chosen = recipe(path)
+    assert chosen.description == 'a "b" \\ c \u00e4'
+    path.write_text(to_toml(chosen), "utf-8")
+    assert recipe(path) == chosen
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(path.read_text("utf-8"))

@@ -1,5 +1,6 @@
 """Cards and data sets: what is read, and what is refused with the file and key named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from equint.errors import EquintError
+from equint.evaluate.card import Decode
 from equint.evaluate.data import Card, batches, count, images, read_card
 
 RGB = Card("rgb", (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), (6, 8))
@@ -49,13 +51,21 @@ def test_card(tmp_path: Path) -> None:
         calibration = "calib.npz"
         boxes = "boxes.json"
         classes = 21
+        labels = ["left", "alone"]
+        [decode]
+        score = 0
+        most = 30
+        variances = [0.1, 0.3]
+        probabilities = true
     """
     found = read_card(card(tmp_path, text))
     assert (found.kind, found.mean, found.std) == ("rgb", (127.5,) * 3, (1.0, 2.0, 3.0))
     assert (found.size, found.range, found.task) == ((224, 192), (-1.0, 1.0), "detection")
     assert found.data["eval"] == tmp_path / "images" / "eval"
     assert found.data["calibration"] == tmp_path / "calib.npz"
+    assert found.data["boxes"] == tmp_path / "boxes.json"
     assert found.data["classes"] == 21
+    assert found.decode == Decode(0.0, 0.45, 30, (0.1, 0.3), True)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -85,11 +95,36 @@ def test_defaults(tmp_path: Path) -> None:
         ("[input]\nrange = [1, 1]", "range"),
         ("[input]\nrange = [2, 1]", "range"),
         ("[input]\nrange = [1]", "range"),
+        ('task = "detecton"', "detection"),
+        ("task = 3", "task"),
+        ("data = 3", "[data]"),
+        ("[data]\nmasks = 3", "masks"),
+        ("[data]\nignore = 2.5", "ignore"),
+        ("[data]\nclasses = 0", "classes"),
+        ("[data]\nscale = true", "scale"),
+        ("[data]\nborder = -1", "border"),
+        ("[decode]\nscor = 1", "scor"),
+        ("[decode]\nscore = 2", "score"),
+        ('[decode]\niou = "a"', "iou"),
+        ("[decode]\nmost = 0", "most"),
+        ("[decode]\nmost = true", "most"),
+        ("[decode]\nvariances = [1]", "variances"),
+        ("[decode]\nprobabilities = 1", "probabilities"),
+        ("[decode]\nboxes = 1", "boxes"),
+        ("labels = 3", "labels"),
+        ("labels = [3]", "labels"),
+        ('labels = "absent.txt"', "absent.txt"),
     ],
 )
 def test_bad_card(tmp_path: Path, text: str, part: str) -> None:
     path = card(tmp_path, text)
     refused(lambda: read_card(path), str(path), part)
+
+
+def test_labels_listed_or_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\n\n dog \n")
+    assert read_card(card(tmp_path, 'labels = "names.txt"')).labels == ("cat", "dog")
+    assert read_card(card(tmp_path, 'labels = ["cat", "dog"]')).labels == ("cat", "dog")
 
 
 def test_no_card(tmp_path: Path) -> None:
@@ -238,6 +273,22 @@ def test_labels_table(folder: Path) -> None:
     wanted = (pixels(6, 8, 3) - np.asarray([10.0, 20, 30])) / [2, 4, 5]
     np.testing.assert_allclose(x[1], wanted.transpose(2, 0, 1), rtol=1e-6)
     assert count(folder) == 2
+
+
+def test_class_names_of_the_card(folder: Path) -> None:
+    named = replace(RGB, labels=("dog", "cow", "cat"))
+    (folder / "labels.csv").write_text("file,label\n2.PNG,cat\n0.png,1\n")
+    ((_, y),) = batches(folder, named)
+    assert y is not None
+    assert y.tolist() == [2, 1]
+    (folder / "labels.csv").unlink()
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        Image.fromarray(pixels(6, 8, 3)).save(folder / label / "0.png")
+    ((_, y),) = batches(folder, named)
+    assert y is not None
+    assert y.tolist() == [2, 0]
+    refused(lambda: list(batches(folder, replace(RGB, labels=("dog",)))), "cat", "labels")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import onnx
 from equint.errors import EquintError
 from equint.evaluate.data import Card
-from equint.evaluate.metrics import Tally, evaluate
+from equint.evaluate.metrics import Tally, count, evaluate
 from handwritten import execute, network, normal
 
 CARD = Card("features")
@@ -49,6 +50,37 @@ def test_without_labels_there_is_nothing_to_measure_alone(tmp_path: Path) -> Non
     model = written(tmp_path, "a.onnx")
     with pytest.raises(EquintError, match="--against"):
         evaluate(model, tmp_path / "data.npy", CARD)
+
+
+def test_features_are_only_compared(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.eye(5, dtype=np.float32), y=np.zeros(5, np.int64))
+    clean, noisy = written(tmp_path, "a.onnx"), written(tmp_path, "b.onnx", 1.4)
+    card = Card("features", task="features")
+    assert {"samples", "sqnr_db", "cosine", "outputs"} == set(evaluate(noisy, tmp_path / "data.npz", card, clean))
+    with pytest.raises(EquintError, match="no labels for features"):
+        evaluate(noisy, tmp_path / "data.npz", card)
+
+
+def test_keywords_are_classified(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.eye(5, dtype=np.float32), y=np.zeros(5, np.int64))
+    model, data = written(tmp_path, "a.onnx"), tmp_path / "data.npz"
+    assert evaluate(model, data, Card(task="keyword-spotting")) == evaluate(model, data, CARD)
+    assert count(data, CARD, limit=3) == 3
+    assert count(data, CARD) == 5
+
+
+def test_detectors_on_arrays_are_only_compared(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.eye(5, dtype=np.float32))
+    model, card = written(tmp_path, "a.onnx"), Card(task="detection", data={"boxes": "b", "heads": "h"})
+    assert evaluate(model, tmp_path / "data.npy", card, model)["sqnr_db"] == float("inf")
+    with pytest.raises(EquintError, match="no labels for detection"):
+        evaluate(model, tmp_path / "data.npy", card)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(2), np.zeros((2, 1), int)])
+def test_labels_are_whole_numbers(labels: NDArray[np.generic]) -> None:
+    with pytest.raises(EquintError, match="one whole number per sample"):
+        Tally().add_labels(np.zeros((2, 7)), labels)
 
 
 def test_labels_beyond_the_classes_are_refused() -> None:

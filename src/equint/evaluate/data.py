@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ def batches(
 ) -> Iterator[tuple[Array, Array | None]]:
     """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
 
-    A folder holds class folders, or a labels.csv with columns file and label, or just pictures (then the
-    labels are None). An .npz holds `x` (N, H, W, C) and maybe `y` (N,).
+    A folder holds class folders (numbered by their names, or as the card's labels say), or a labels.csv with
+    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) and maybe `y` (N,).
 
     Raises:
         EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
@@ -97,7 +97,8 @@ def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tu
         yield ready, None if y is None else y[start : start + len(part)]
 
 
-def _listing(path: Path) -> tuple[list[Path], Array | None]:
+def _listing(path: Path, names: Sequence[str] = ()) -> tuple[list[Path], Array | None]:
+    """Pictures and their labels, which are class numbers or, where the card lists these, names."""
     table = path / "labels.csv"
     if table.is_file():
         with table.open(newline="") as handle:
@@ -105,18 +106,31 @@ def _listing(path: Path) -> tuple[list[Path], Array | None]:
         if not rows or not {"file", "label"} <= rows[0].keys():
             raise EquintError(f"{table}: needs columns file and label")
         try:
-            return [path / r["file"] for r in rows], np.asarray([int(r["label"]) for r in rows])
+            return [path / r["file"] for r in rows], np.asarray([_number(r["label"], names) for r in rows])
         except (TypeError, ValueError) as error:
             raise EquintError(f"{table}: every row needs a file and a whole number as label ({error})") from error
     classes = sorted(p for p in path.iterdir() if p.is_dir())
-    labelled = [(f, k) for k, c in enumerate(classes) for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
+    stranger = next((c for c in classes if names and c.name not in names), None)
+    if stranger is not None:
+        raise EquintError(f"{stranger}: no such class among the card's labels; rename the folder or list the class")
+    numbers = [names.index(c.name) if names else k for k, c in enumerate(classes)]
+    labelled = [
+        (f, k)
+        for k, c in zip(numbers, classes, strict=True)
+        for f in sorted(c.iterdir())
+        if f.suffix.lower() in PICTURES
+    ]
     if labelled:
         return [f for f, _ in labelled], np.asarray([k for _, k in labelled])
     return pictures(path), None
 
 
+def _number(label: str, names: Sequence[str]) -> int:
+    return names.index(label) if label in names else int(label)
+
+
 def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
-    files, labels = _listing(path)
+    files, labels = _listing(path, card.labels)
     if card.kind == "features":
         raise EquintError(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
     rows = list(enumerate(files[:limit]))
