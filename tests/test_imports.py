@@ -24,8 +24,12 @@ GRAPH = {
     "images",
     "statistics",
     "files",
+    "ledger",
+    "identity",
+    "clamps",
+    "overrides",
 }
-ABOVE = {"recipe", "pipeline", "api", "cli", "analysis", "evaluate", "report", "demo"}
+ABOVE = {"recipe", "pipeline", "api", "cli", "analysis", "evaluate", "report", "demo", "table", "cells", "workers"}
 FORBIDDEN = {
     "errors": {"model", "maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
     "model": {"maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
@@ -46,9 +50,10 @@ FORBIDDEN = {
 LIBRARIES = {
     "onnx": {"onnx", "runtime", "frontends"},
     "safetensors": {"npu"},
+    "jinja2": {"report"},
     "onnxruntime": {"runtime"},
     "PIL": {"evaluate"},
-    "typer": {"cli", "cli_options", "cli_npu"},
+    "typer": {"cli", "cli_options", "cli_npu", "cli_study"},
     "matplotlib": {"report"},
     "rich": {"cli_options", "report", "demo"},
 }

@@ -15,10 +15,22 @@ from typing import TYPE_CHECKING, Any
 from .errors import EquintError
 
 if TYPE_CHECKING:
-    from .api import Result, calibrate, explain, from_torch, load, quantize, sqnr
+    from .api import Result, calibrate, explain, from_torch, load, program, quantize, report, sqnr
 
 __version__ = "0.1.0"
-__all__ = ["EquintError", "Result", "__version__", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"]
+__all__ = [
+    "EquintError",
+    "Result",
+    "__version__",
+    "calibrate",
+    "explain",
+    "from_torch",
+    "load",
+    "program",
+    "quantize",
+    "report",
+    "sqnr",
+]
 
 
 def __dir__() -> list[str]:
@@ -27,7 +39,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
-    if name in ("Result", "calibrate", "explain", "from_torch", "load", "quantize", "sqnr"):
+    if name in __all__:
         from . import api
 
         return getattr(api, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
@@ -414,6 +414,42 @@ def calibrate(
         raise EquintError("no images to look at: give data, or a card with calibration in [data]")
     graph = FoldBatchnorm()(model).graph
     return collect(graph, given.images, histograms=histograms, resume=resume, progress=progress)
+
+
+def report(
+    result: Result,
+    *,
+    input: Input = None,
+    data: Any = None,
+    images: int | None = None,
+    measured: Mapping[str, Any] | None = None,
+    name: str = "",
+) -> str:
+    """A page about a quantized network, as one HTML file: verdict, layers, ranges, noise, sizes, and what was done.
+
+    Args:
+        input, data, images: as they were given to `quantize`; on images the noise of every layer is measured too.
+        measured: what `equint.evaluate.metrics.evaluate` found, the float network's figures with "float_" before them.
+        name: the network's.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> report(quantize(model_path(), input=(0, 1)), input=(0, 1)).splitlines()[0]
+        '<!DOCTYPE html>'
+    """
+    from .report.contents import contents, formats
+    from .report.page import page
+
+    given = looked_at(result.original, data, input, images)
+    weight, activation = formats(result.model)
+    reference = _reference(described(result.original, input), result.hardware, given)
+    plain = Quantize(weight, activation, result.hardware.bias_bits)(reference)
+    shown = given.images if given else None
+    about: dict[str, Any] = {"name": name, "measured": measured, "images": shown}
+    return page(contents(plain, result.model, result.recipe, result.hardware, result.level, **about))
 
 
 def _reference(original: Model, hardware: Target, given: recipes.Data | None) -> Model:

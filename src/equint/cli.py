@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_npu
+from . import cli_npu, cli_study
 from .cli_options import (
     ActivationBits,
     AsJson,
@@ -35,6 +35,7 @@ from .cli_options import (
     pass_progress,
     print_json,
     table_of,
+    write_page,
 )
 from .errors import EquintError
 
@@ -69,6 +70,9 @@ def quantize(
     std: Std = None,
     data: DataPath = None,
     images: ImageCount = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Also write a page about the result: one HTML file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a float network, without data or with a few unlabelled images."""
@@ -77,10 +81,14 @@ def quantize(
     given = input_of(card, input_range, mean, std)
     bits = activation_bits_of(activation_bits)
     check_output(output, model, data)
+    if report is not None:
+        check_output(report, model, data)
     with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
         result = api.quantize(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
         result.save(output)
+        if report is not None:
+            write_page(report, api.report(result, input=given, data=data, images=images, name=model.stem))
     if as_json:
         print_json({**result.facts(), "output": str(output), "file_bytes": output.stat().st_size})
         return
@@ -253,9 +261,9 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy on labels, and agreement and SQNR against the float original."""
-    from .evaluate import data as datasets
-    from .evaluate.metrics import evaluate as measure
+    """Measure a network or bundle by its task, and against the float original; say how good it is."""
+    from .evaluate import metrics
+    from .evaluate.tasks import judged, shown
 
     check_file(model)
     prepared = card_of(card, kind or kind_of(model, mean, std), mean, std, size)
@@ -264,18 +272,26 @@ def evaluate(
         raise EquintError("no data to evaluate on: give --data, or a card with eval in [data]")
     if against is not None:
         check_file(against)
-    with counter(not as_json, lambda: datasets.count(where, limit)) as done:
-        found = measure(model, where, prepared, against, optimized=optimized, limit=limit, progress=done)
+    given: dict[str, Any] = {"limit": limit}
+    with counter(not as_json, lambda: metrics.count(where, prepared, limit)) as done:
+        found = metrics.evaluate(model, where, prepared, against, optimized=optimized, progress=done, **given)
+    task, original = prepared.task, None
+    if against is not None and metrics.labelled(prepared.task, found):
+        with counter(not as_json, lambda: metrics.count(where, prepared, limit), "evaluating the original") as done:
+            original = metrics.evaluate(against, where, prepared, optimized=True, progress=done, **given)
+    verdict = judged(task, found, original) if against is not None else None
     if as_json:
-        print_json({"model": str(model), "data": str(where), **found})
+        told = {} if verdict is None else {"verdict": {"level": verdict.level, "words": verdict.words}}
+        float_figures = {} if original is None else {"float": original}
+        print_json({"model": str(model), "data": str(where), **found, **float_figures, **told})
         return
-    table = table_of("", "measure", ">value")
-    units = {"top1": " %", "top5": " %", "agreement": " %", "sqnr_db": " dB"}
-    for key, value in found.items():
-        if key != "outputs":
-            shown = f"{value:.4f}" if key == "cosine" else str(value) if key == "samples" else f"{value:.2f}"
-            table.add_row(key, shown + units.get(key, ""))
+    rows, of_float = shown(task, found), dict(shown(task, original)) if original else {}
+    table = table_of("", "measure", ">value", *([">float"] if of_float else []))
+    for name, value in rows:
+        table.add_row(name, value, *([of_float.get(name, "")] if of_float else []))
     console().print(table)
+    if verdict is not None:
+        print(verdict.words)
 
 
 @app.command()
@@ -366,7 +382,7 @@ def sqnr(
     return None
 
 
-for command in cli_npu.COMMANDS:
+for command in (*cli_npu.COMMANDS, *cli_study.COMMANDS):
     app.command()(command)
 
 

@@ -70,15 +70,17 @@ def export(
 
     if format not in FORMATS:
         raise EquintError(f"--format {format}: choose {', '.join(FORMATS)}")
+    from .npu.bundle import bundle_files
+
     kept = {"auto": "auto", "yes": True, "no": False}
     if sparse not in kept:
         raise EquintError(f"--sparse {sparse}: choose auto, yes or no")
     check_file(model)
-    if format == "npu":
-        for suffix in (".json", ".safetensors"):
-            check_output(output.with_suffix(suffix), model, data)
-    else:
-        check_output(output, model, data)
+    if format != "npu" and sparse != "auto":
+        raise EquintError(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
+    for file in bundle_files(output) if format == "npu" else (output,):
+        for kept_file in bundle_files(model) if api.is_bundle(model) else (model,):
+            check_output(file, kept_file, data)
     options = (recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images)
     result = None if api.is_bundle(model) else _quantized(model, not as_json, *options)
     if format == "qdq":
@@ -140,7 +142,8 @@ def golden(
     steps = write_golden(program, feeds, output, raw=raw)
     if as_json:
         return print_json({"output": str(output), "images": shown, "steps": steps, "warnings": warnings})
-    print(f"wrote {output}: {len(steps)} steps on {images} {shown}")
+    count = len(next(iter(feeds.values())))
+    print(f"wrote {output}: {len(steps)} steps on {count} {shown}")
     return None
 
 
@@ -188,6 +191,8 @@ def sizes(
     from .npu import sizes as counted
 
     if model is None:
+        if sparsity or weight_bits:
+            raise EquintError("--sparsity and --weight-bits are for a network; name one")
         return _paper_sizes(as_json)
     check_file(model)
     found = counted.network_sizes(_pruned(model, sparsity, weight_bits))

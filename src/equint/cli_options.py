@@ -111,9 +111,17 @@ def check_output(path: Path, model: Path, data: Path | None = None) -> None:
     """Fail before the work and not after it."""
     from .files import writable
 
-    for what, given in (("the float model", model), ("the data", data)):
+    for what, given in (("the model", model), ("the data", data)):
         if given is not None and writable(path) == given.resolve():
             raise EquintError(f"{path}: would overwrite {what}; choose another output")
+
+
+def write_page(path: Path, text: str) -> None:
+    """A text file that appears whole or not at all."""
+    from .files import drafted
+
+    with drafted(path) as (draft, _):
+        draft.write_text(text, "utf-8")
 
 
 @contextmanager

@@ -75,7 +75,13 @@ def infer_input(model: Model, n: float = REACH) -> Model:
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
         advice = "inferred from the first BatchNorm" if found else "nothing tells; assumed standard normal"
         model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
-            Event(f"input range {advice}; give --input-range, or a card with pixels or a range", name, facts, "inputs", warning=found is None)
+            Event(
+                f"input range {advice}; give --input-range, or a card with pixels or a range",
+                name,
+                facts,
+                "inputs",
+                warning=found is None,
+            )
         )
     return model
 

@@ -179,6 +179,16 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
         raise EquintError(f"{path}: not a readable TOML recipe ({error})") from error
 
 
+def looks(chosen: Recipe) -> bool:
+    """Whether a pass of the recipe looks at data.
+
+    Example:
+        >>> looks(recipe("optimal")), looks(parse({"passes": [{"pass": "quantize"}]}, "mine"))
+        (True, False)
+    """
+    return any(name in _LOOKS for name, _ in chosen.passes)
+
+
 def to_toml(chosen: Recipe) -> str:
     """A recipe as the text of a TOML file, which `recipe` reads back.
 
@@ -205,8 +215,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        return escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
     return repr(value)
@@ -377,7 +386,7 @@ def resolve(
     given: dict[str, Any] = {"weight": weight, "activation": activation, "overrides": chosen.overrides}
     given |= {"bias_bits": bias_bits, "shift_bits": on.shift_bits}
     if data is not None:
-        if not any(name in _LOOKS for name, _ in chosen.passes):
+        if not looks(chosen):
             raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
         given |= {"images": data.images, "statistics": data.statistics, "teacher": data.teacher}
 

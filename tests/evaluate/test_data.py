@@ -281,6 +281,7 @@ def test_class_names_of_the_card(folder: Path) -> None:
     ((_, y),) = batches(folder, named)
     assert y is not None
     assert y.tolist() == [2, 1]
+    assert count(folder) == 2
     (folder / "labels.csv").unlink()
     for label in ("cat", "dog"):
         (folder / label).mkdir()

@@ -98,3 +98,9 @@ def test_detectors_have_no_agreement() -> None:
     tally.add_reference({"y": np.ones((1, 4, 2))}, {"y": np.ones((1, 4, 2))}, decides=False)
     assert "agreement" not in tally.results()
     assert tally.results()["sqnr_db"] == float("inf")
+
+
+def test_class_numbers_are_compared_as_they_are() -> None:
+    tally = Tally()
+    tally.add_reference({"y": np.array([[[0, 1], [2, 2]]])}, {"y": np.array([[[0, 1], [2, 3]]])})
+    assert tally.results()["agreement"] == 75

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from equint import quantize
 from equint.errors import EquintError
 from equint.model import QParams
+from equint.npu import bundle
 from equint.npu.bundle import digest, load_bundle, save_bundle, schema
 from equint.npu.lower import lower
 from equint.npu.misfit import misfit
@@ -63,8 +64,8 @@ def requantize(channels: int) -> Requantize:
         np.full((), 0xB504F333, np.int64),
         np.full((), -3, np.int64),
         np.arange(channels) % 16,
-        -7,
-        np.full((), -128, np.int64),
+        3,
+        np.full((), 0, np.int64),
         np.arange(channels, dtype=np.int32) + 100,
     )
 
@@ -112,7 +113,8 @@ def test_random_programs_come_back_as_they_were(program: Program, sparse: Any, t
 
 
 @pytest.mark.parametrize("sparse", ["auto", True, False])
-def test_whatever_a_program_may_hold_comes_back(sparse: Any, tmp_path: Path) -> None:
+def test_whatever_a_program_may_hold_comes_back(sparse: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "check", lambda program: None)  # nothing could run this one
     rng = np.random.default_rng(1)
     transposed = Step(
         "ConvTranspose",

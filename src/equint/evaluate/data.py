@@ -24,7 +24,8 @@ def batches(
     """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
 
     A folder holds class folders (numbered by their names, or as the card's labels say), or a labels.csv with
-    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) and maybe `y` (N,).
+    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) and maybe
+    `y` (N,).
 
     Raises:
         EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
@@ -97,42 +98,41 @@ def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tu
         yield ready, None if y is None else y[start : start + len(part)]
 
 
-def _listing(path: Path, names: Sequence[str] = ()) -> tuple[list[Path], Array | None]:
-    """Pictures and their labels, which are class numbers or, where the card lists these, names."""
+def _listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
+    """Pictures, their labels as written, if there are any, and the classes in order, if folders say."""
     table = path / "labels.csv"
     if table.is_file():
         with table.open(newline="") as handle:
             rows = list(csv.DictReader(handle))
-        if not rows or not {"file", "label"} <= rows[0].keys():
-            raise EquintError(f"{table}: needs columns file and label")
-        try:
-            return [path / r["file"] for r in rows], np.asarray([_number(r["label"], names) for r in rows])
-        except (TypeError, ValueError) as error:
-            raise EquintError(f"{table}: every row needs a file and a whole number as label ({error})") from error
+        if not rows or not {"file", "label"} <= rows[0].keys() or any(r["file"] is None for r in rows):
+            raise EquintError(f"{table}: needs columns file and label, and both in every row")
+        return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []
     classes = sorted(p for p in path.iterdir() if p.is_dir())
-    stranger = next((c for c in classes if names and c.name not in names), None)
-    if stranger is not None:
-        raise EquintError(f"{stranger}: no such class among the card's labels; rename the folder or list the class")
-    numbers = [names.index(c.name) if names else k for k, c in enumerate(classes)]
-    labelled = [
-        (f, k)
-        for k, c in zip(numbers, classes, strict=True)
-        for f in sorted(c.iterdir())
-        if f.suffix.lower() in PICTURES
-    ]
+    labelled = [(f, c.name) for c in classes for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
     if labelled:
-        return [f for f, _ in labelled], np.asarray([k for _, k in labelled])
-    return pictures(path), None
+        return [f for f, _ in labelled], [name for _, name in labelled], [c.name for c in classes]
+    return pictures(path), None, []
 
 
-def _number(label: str, names: Sequence[str]) -> int:
-    return names.index(label) if label in names else int(label)
+def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Array:
+    """Class numbers of labels: those of their names, or as they are written."""
+    number = {name: k for k, name in enumerate(classes)}
+    try:
+        return np.asarray([number[v] if v in number else int(v) for v in labels])
+    except ValueError as error:
+        stranger = next((v for v in labels if v not in number and not v.strip().isdecimal()), "")
+        raise EquintError(
+            f"{path}: label {stranger!r} is neither a whole number nor among the card's labels; list the classes there"
+        ) from error
 
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
-    files, labels = _listing(path, card.labels)
+    files, written, classes = _listing(path)
     if card.kind == "features":
         raise EquintError(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+    table = path / "labels.csv"
+    where = table if table.is_file() else path
+    labels = None if written is None else _numbered(where, written, card.labels or classes)
     rows = list(enumerate(files[:limit]))
     for x, row in stacked(
         rows, card, size, lambda item: (prepared(pixels(item[1], card.kind), card, item[1]), item[0])

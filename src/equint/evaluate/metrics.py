@@ -15,7 +15,7 @@ from .card import Card
 from .data import batches
 from .data import count as total
 from .tally import Tally as Tally
-from .tasks import missing
+from .tasks import missing, task_of
 
 CLASSIFY = frozenset({"classification", "keyword-spotting"})
 DECIDE = CLASSIFY | {"segmentation"}
@@ -82,7 +82,7 @@ def evaluate(
 
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
-    source = _source(Path(data), card, results[0], limit, reference is None)
+    source = source_of(Path(data), card, results[0], limit, reference is None)
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
         outputs = run(x)
@@ -100,6 +100,17 @@ def evaluate(
             progress(tally.samples)
     left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
     return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+
+
+def labelled(task: str, found: Mapping[str, Any]) -> bool:
+    """Whether what was found holds the figure that labels of the task give.
+
+    Example:
+        >>> labelled("classification", {"samples": 2, "top1": 50.0}), labelled("classification", {"samples": 2})
+        (True, False)
+    """
+    main = task_of(task).main
+    return main is not None and main.key in found
 
 
 def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
@@ -120,7 +131,7 @@ def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) ->
     return found if limit is None else min(found, limit)
 
 
-def _source(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
+def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
     plain = batches(data, card, limit=limit)
     if card.task == "segmentation" and data.suffix in ARRAYS:

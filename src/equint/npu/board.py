@@ -362,6 +362,9 @@ def _read_dump(
     used = {MANIFEST}
     for name, stem in files.items():
         endings = [e for e in (".npy", ".bin") if stem + e in held]
+        irregular = next((stem + e for e in endings if not (root / (stem + e)).is_file()), None)
+        if irregular is not None:
+            raise EquintError(f"{root / irregular}: layer {made_by[name]}: is no regular file; dump it as one")
         used |= {stem + e for e in endings}
         read = [
             (load if e == ".npy" else load_raw)(

@@ -21,6 +21,7 @@ from safetensors.numpy import save as save_tensors
 
 from ..errors import EquintError
 from ..files import drafted
+from .check import check
 from .misfit import misfit
 from .program import Program
 from .records import AGAIN, Record, decode, encode
@@ -55,7 +56,9 @@ def save_bundle(
         ...     [file.name for file in files], load_bundle(files[0]).steps == program.steps
         (['net.json', 'net.safetensors'], True)
     """
-    manifest, tensors = _files(path)
+    manifest, tensors = bundle_files(path)
+    if sparse not in ("auto", True, False):
+        raise EquintError(f"sparse = {sparse!r}: choose auto, True or False")
     content, arrays = encode(program, sparse)
     blob = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
     described: Record = {"format": FORMAT, "version": VERSION, **content}
@@ -84,7 +87,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
         ...
         equint.errors.EquintError: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of one name
     """
-    manifest, tensors = _files(path)
+    manifest, tensors = bundle_files(path)
     described = _read_manifest(manifest)
     blob = _bytes_of(tensors)
     stated = described["tensors"]
@@ -98,7 +101,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
         arrays = load_tensors(blob)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise EquintError(f"{tensors}: no safetensors file ({error}); {AGAIN}") from error
-    return decode(described, arrays, manifest, tensors)
+    program = decode(described, arrays, manifest, tensors)
+    try:
+        check(program)
+    except EquintError as error:
+        raise EquintError(f"{manifest}: {error}; {AGAIN}") from error
+    return program
 
 
 @cache
@@ -124,8 +132,16 @@ def digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
-def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """(manifest, tensors) of a bundle called by either file or by its name."""
+def bundle_files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """(manifest, tensors) of a bundle called by either file or by its name.
+
+    Raises:
+        EquintError: a name that no file can have.
+
+    Example:
+        >>> [file.name for file in bundle_files("out/net.v1")]
+        ['net.v1.json', 'net.v1.safetensors']
+    """
     given = Path(path)
     if given.suffix in (".json", ".safetensors"):
         given = given.with_suffix("")

@@ -288,11 +288,20 @@ def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise EquintError(f"{path}: cannot be read ({error}); {remedy}") from error
     ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("tensors"), dict)
-    if not ours or not all(isinstance(t, dict) and set(t) >= _KEYS for t in found["tensors"].values()):
+    if not ours or not all(_tells(t) for t in found["tensors"].values()):
         raise EquintError(f"{path}: does not describe golden vectors; {remedy}")
     if found.get("version") != VERSION:
         raise EquintError(f"{path}: version {found.get('version')}, known is {VERSION}; {remedy}")
     return found
+
+
+def _tells(tensor: Any) -> bool:
+    """Whether an entry of the manifest says what it should, in the types that it should."""
+    if not isinstance(tensor, dict) or not set(tensor) >= _KEYS:
+        return False
+    shape = tensor["shape"]
+    whole = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
+    return whole and isinstance(tensor["file"], str) and isinstance(tensor["sha256"], str)
 
 
 def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, Array]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ..errors import EquintError
 from ..layout import Layer, as_layer
 from ..maths.affine import dequantize, quantize
+from ..maths.fixedpoint import Rounding
 from ..model import Array, Model, Name, Node, QParams
 from ..operators import clip_bounds, reduced_axes
 from ..placement import GRID_KEEPERS, is_activation, place
@@ -52,8 +53,13 @@ def lower(model: Model, target: Target) -> Program:
         raise EquintError("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph).merged, _known_grids(model))
     for name in model.graph.inputs:
-        if model.graph.is_float(name):
-            work.grid(name, f"input {name}")
+        if not model.graph.is_float(name):
+            raise EquintError(f"input {name}: holds no activations; make it a constant, or leave it out")
+        work.grid(name, f"input {name}")
+    if not 4 <= target.mantissa_bits <= 32 or not 2 <= target.exponent_bits <= 8 or not 0 <= target.shift_bits <= 5:
+        raise EquintError(f"target {target.name}: mantissas have 4 to 32 bits, exponents 2 to 8, shifts 0 to 5")
+    if target.rounding not in get_args(Rounding):
+        raise EquintError(f"target {target.name}: rounding {target.rounding!r}; choose {', '.join(get_args(Rounding))}")
     for node in model.graph.nodes:
         _emit(work, node)
     made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
@@ -161,6 +167,11 @@ def _layer(work: Lowering, layer: Layer) -> None:
             "use fewer bits for weights"
         )
     factor = np.asarray(x.scale, np.float64) * np.asarray(q.scale, np.float64) / float(grid.scale)
+    if work.target.rounding == "truncate":  # half a step in the bias makes it rounding to the nearest
+        half = np.rint(0.5 * 2.0**shift / factor)
+        bias = arrays["bias"] + np.where(reach + half < ACCUMULATOR, half, 0).astype(np.int32)
+        step = replace(step, arrays={**arrays, "bias": bias})
+        reach = accumulator_reach(step, x)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
     work.steps.append(replace(step, requantize=how))
 

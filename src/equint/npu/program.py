@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import EquintError
 from ..maths.affine import dequantize, quantize
 from ..maths.fixedpoint import Rounding
 from ..model import Array, Name, QParams, Shape
@@ -102,7 +103,13 @@ class Program:
     name: str = "equint"
 
     def quantized(self, name: Name, values: Array) -> Array:
-        """Integers of real values on the grid of tensor `name`, as they are stored: at the border of the device."""
+        """Integers of real values on the grid of tensor `name`, as they are stored: at the border of the device.
+
+        Raises:
+            EquintError: a value is not a number, or infinite.
+        """
+        if not np.all(np.isfinite(values)):
+            raise EquintError(f"{name}: holds values that are not finite; check how the inputs are prepared")
         return quantize(values, self.grids[name]).astype(storage(self.grids[name]))
 
     def real(self, name: Name, integers: Array) -> Array:

@@ -11,7 +11,7 @@ from ..layout import layers
 from ..maths.clipping import SEARCHES, clip_error
 from ..model import Array, Event, Model, Name, QSpec, Range
 from ..sources import weight_worth
-from . import Keeps
+from . import Keeps, require
 from .weight_shift import as_rows
 
 
@@ -39,6 +39,9 @@ class ClipWeights:
     search: Literal["grid", "nelder-mead", "both"] = "both"
     cost: Literal["weights", "outputs"] = "outputs"
     least_saving: float = 0.0
+
+    def __post_init__(self) -> None:
+        require("least_saving", self.least_saving, 0 <= self.least_saving < 1, "a share from 0 to below 1")
 
     def __call__(self, model: Model) -> Model:
         ranges: dict[Name, Range] = {}

@@ -1,0 +1,101 @@
+"""Whether diagnoses are quick, and whether remedies keep their promises.
+
+    EQUINT_REAL=folder python benchmarks/diagnose.py [--images N] [--only NAME]
+
+For each real network and recipe: the time of the whole diagnosis; what the best remedy promises on one half of the
+calibration images, gains on the other half, what is expected of both, and what it gains on evaluation images that the diagnosis never saw. Then what the
+sensitivity of layers and tensors costs, as run for the diagnosis and for all of them, in full runs of the quantized
+network; one run for each of the variants that are measured would cost as many runs as there are variants.
+"""
+
+from __future__ import annotations
+
+import argparse
+from time import perf_counter
+
+from real import Network, networks
+
+import equint
+from equint.analysis.diagnose import diagnose, unquantized
+from equint.analysis.sensitivity import TOP, sensitivity
+from equint.analysis.trials import scores, truth
+from equint.api import described, looked_at
+from equint.images import Images
+from equint.onnx.qdq import qdq_graph
+from equint.recipe import recipe
+from equint.target import target
+from equint.variants import quantizer
+
+CASES = (("lwq", "per-tensor"), ("cwq", "per-channel"), ("optimal", "per-channel"))
+
+
+def main() -> None:
+    """Print one line for each network and recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    print(
+        "| network | recipe | seconds | remedy | promised | other half | expected | new images | top runs | all runs, of |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for network in networks(limit=128):
+        if given.only in network.name:
+            for case in CASES:
+                print(_line(network, *case, given.images), flush=True)
+
+
+def _line(network: Network, name: str, on: str, images: int) -> str:
+    model, hardware, chosen = equint.load(network.model), target(on), recipe(name)
+    data = looked_at(model, None, network.card, images)
+    assert data is not None
+    assert data.images is not None
+    start = perf_counter()
+    made = quantizer(described(model, network.card), hardware)
+    found = diagnose(model, chosen, hardware, made, data.images)
+    seconds = perf_counter() - start
+    gained = ""
+    if found.best is not None:
+        known = truth(model.graph, Images(lambda: network.inputs))
+        graphs = {r: qdq_graph(made(made_of)) for r, made_of in ((0, chosen), (1, found.recipe))}
+        answers = scores(graphs, known)
+        gained = f"{answers[1].gain(answers[0])[0]:+.1f} dB"
+    best = found.best
+    told = (
+        ("", "", "")
+        if best is None
+        else (
+            f"{best.kind} {best.at}",
+            f"{best.gain:+.1f} ± {best.error:.1f} dB",
+            f"{best.checked:+.1f} dB",
+            f"{best.expected:+.1f} dB",
+        )
+    )
+    return f"| {network.name} | {name} | {seconds:.1f} | {' | '.join(told)} | {gained} | {_runs(network, name, on)} |"
+
+
+def _runs(network: Network, name: str, on: str, images: int = 16) -> str:
+    """Sensitivity in full runs: of those worth measuring, and of all, of as many variants."""
+    model, hardware, chosen = equint.load(network.model), target(on), recipe(name)
+    data = looked_at(model, None, network.card, images)
+    assert data is not None
+    assert data.images is not None
+    made = quantizer(described(model, network.card), hardware)
+    quantized, plain = made(chosen), made(unquantized(chosen))
+    known = truth(model.graph, data.images)
+    whole = min(_seconds(lambda: scores({"": qdq_graph(quantized)}, known)) for _ in range(3))
+    some = _seconds(lambda: sensitivity(plain, quantized, known, TOP))
+    every = sensitivity(plain, quantized, known, 0)
+    variants = 3 * len(every.layers) + 2 * len(every.tensors)
+    full = _seconds(lambda: sensitivity(plain, quantized, known, None))
+    return f"{some / whole:.0f} | {full / whole:.0f} of {variants}"
+
+
+def _seconds(work: object) -> float:
+    start = perf_counter()
+    work()  # type: ignore[operator]
+    return perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

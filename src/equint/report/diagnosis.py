@@ -1,0 +1,169 @@
+"""What `equint diagnose` found, as rows for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .explanation import Shown
+
+_STAGES = {
+    "rewritten": "rewritten by the recipe, still float",
+    "weights": "weights alone quantized",
+    "activations": "activations alone quantized",
+    "both": "both",
+}
+
+
+def stages(found: Mapping[str, Any]) -> Shown:
+    """The network as it is quantized step by step.
+
+    Example:
+        >>> stages({"stages": {"both": {"sqnr_db": 20.0, "agreement": 90.0, "top1": None}}, "images": 32})[2]
+        [('both', '20.0', '90.0 %', '')]
+    """
+    rows: list[tuple[str, ...]] = [
+        (_STAGES.get(name, name), _db(score["sqnr_db"]), _percent(score["agreement"]), _percent(score["top1"]))
+        for name, score in found["stages"].items()
+    ]
+    if found.get("float_top1") is not None:
+        rows.insert(0, ("float, as it was read", "", "", _percent(found["float_top1"])))
+    return f"step by step, on {found['images']} images", ("", ">SQNR, dB", ">agreement", ">top-1"), rows
+
+
+def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
+    """The layers that cost most, and why: SQNR at the network's outputs in dB.
+
+    Example:
+        >>> score = {"sqnr_db": 20.0}
+        >>> row = {"layer": "conv", "weights": score, "alone": score, "without": score}
+        >>> causes = {"conv": [{"text": "its channels differ"}]}
+        >>> layers({"sensitivity": {"layers": [row]}, "causes": causes})[2]
+        [('conv', '20.0', '20.0', '20.0', 'its channels differ')]
+    """
+    measured = [row for row in found["sensitivity"]["layers"] if row["alone"] is not None]
+    rows: list[tuple[str, ...]] = [
+        (
+            row["layer"],
+            *(_db(row[kind]["sqnr_db"]) for kind in ("weights", "alone", "without")),
+            "; ".join(cause["text"] for cause in found["causes"].get(row["layer"], ())),
+        )
+        for row in measured[:limit]
+    ]
+    title = "layers that cost most, one at a time: SQNR at the outputs, dB"
+    return title, ("layer", ">its weights alone", ">with its output", ">all but it", "why"), rows
+
+
+def tensors(found: Mapping[str, Any], limit: int | None = None) -> Shown:
+    """The activations that cost most.
+
+    Example:
+        >>> row = {"tensor": "x", "alone": {"sqnr_db": 20.0}, "without": {"sqnr_db": None}}
+        >>> tensors({"sensitivity": {"tensors": [row]}})[2]
+        [('x', '20.0', 'exact')]
+    """
+    measured = [row for row in found["sensitivity"]["tensors"] if row["alone"] is not None]
+    rows: list[tuple[str, ...]] = [
+        (row["tensor"], *(_db(row[kind]["sqnr_db"]) for kind in ("alone", "without"))) for row in measured[:limit]
+    ]
+    return "activations that cost most, one grid at a time", ("tensor", ">it alone, dB", ">all but it, dB"), rows
+
+
+def remedies(found: Mapping[str, Any]) -> Shown:
+    """What was tried, and what it gains.
+
+    Example:
+        >>> row = {"kind": "recipe", "at": "optimal", "gain": 3.0, "error": 0.2, "agreement_gain": None, "checked": 2.9}
+        >>> remedies({"remedies": [row], "images": 32, "checked_on": 32})[2]
+        [('recipe', 'optimal', '+3.0 ± 0.2 dB', '', '+2.9 dB')]
+    """
+    rows: list[tuple[str, ...]] = [
+        (
+            row["kind"],
+            row["at"],
+            f"{row['gain']:+.1f} ± {row['error']:.1f} dB",
+            _gain(row["agreement_gain"], "points"),
+            _gain(row["checked"], "dB"),
+        )
+        for row in found["remedies"]
+    ]
+    title = f"remedies tried, on {found['images']} images; the best one checked on {found['checked_on']} others"
+    return title, ("remedy", "at", ">SQNR", ">agreement", ">on other images"), rows
+
+
+def advice(found: Mapping[str, Any]) -> str:
+    """The diagnosis in one sentence.
+
+    Example:
+        >>> advice({"best": None})
+        'nothing that was tried gains more than 0.3 dB; keep the recipe'
+    """
+    best = found["best"]
+    if best is None:
+        return "nothing that was tried gains more than 0.3 dB; keep the recipe"
+    what = {
+        "recipe": f"take recipe {best['at']}",
+        "ranges": "let ranges hold all that was seen",
+        "granularity": f"give layer {best['at']} a weight scale per channel",
+        "16 bits": f"give tensor {best['at']} 16 bits",
+        "float": f"leave layer {best['at']} float",
+        "together": f"change the formats of {best['at']}",
+    }[best["kind"]]
+    parts = f"{best['gain']:+.1f} ± {best['error']:.1f} where it was chosen, {best['checked']:+.1f} on other images"
+    return f"{what}: about {_gain(best['expected'], 'dB')} ({parts})"
+
+
+def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
+    """Everything as plain text.
+
+    Args:
+        found: what `Diagnosis.facts` says.
+        limit: most rows of layers and tensors.
+    """
+    tables = [stages(found), layers(found, limit), tensors(found, limit), remedies(found)]
+    parts = ["\n".join([title, *_aligned(columns, rows)]) for title, columns, rows in tables]
+    warnings = [f"! {line}" for line in found["warnings"]]
+    return "\n\n".join([*(["\n".join(warnings)] if warnings else []), *parts, advice(found)])
+
+
+def mixed_text(found: Mapping[str, Any]) -> str:
+    """What `--max-drop` found, as plain text.
+
+    Args:
+        found: what `Mixed.facts` says.
+
+    Example:
+        >>> facts = {"met": True, "drop": 0.0, "before": 3.0, "metric": "agreement", "cost": 64.0, "tried": 9}
+        >>> print(mixed_text({**facts, "images": 64, "chosen": ["conv1"], "events": []}))
+        agreement drops by 0.0 points instead of 3.0, on 64 images; 9 networks were measured
+        64 bytes more: conv1
+    """
+    first = f"{found['metric']} drops by {found['drop']:.1f} points instead of {found['before']:.1f}"
+    lines = [f"{first}, on {found['images']} images; {found['tried']} networks were measured"]
+    if found["chosen"]:
+        lines.append(f"{found['cost']:,.0f} bytes more: {', '.join(found['chosen'])}")
+    return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])
+
+
+def _aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    names = tuple(c.removeprefix(">") for c in columns)
+    widths = [max(len(row[k]) for row in (names, *rows)) for k in range(len(columns))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column.startswith(">") else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ).rstrip()
+        for row in (names, *rows)
+    ]
+
+
+def _db(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} %"
+
+
+def _gain(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:+.1f} {unit}"
