@@ -3,9 +3,10 @@
     EQUINT_REAL=folder python benchmarks/diagnose.py [--images N] [--only NAME]
 
 For each real network and recipe: the time of the whole diagnosis; what the best remedy promises on one half of the
-calibration images, gains on the other half, what is expected of both, and what it gains on evaluation images that the diagnosis never saw. Then what the
-sensitivity of layers and tensors costs, as run for the diagnosis and for all of them, in full runs of the quantized
-network; one run for each of the variants that are measured would cost as many runs as there are variants.
+calibration images, gains on the other half, what is expected of both, and what it gains on evaluation images that the
+diagnosis never saw. Then what the sensitivity of layers and tensors costs, as run for the diagnosis and for all of
+them, in full runs of the quantized network; one run for each of the variants that are measured would cost as many runs
+as there are variants.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
-    print(
-        "| network | recipe | seconds | remedy | promised | other half | expected | new images | top runs | all runs, of |"
-    )
+    print("| network | recipe | seconds | remedy | promised | other half | expected | new images | top runs | all |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for network in networks(limit=128):
         if given.only in network.name:
@@ -62,7 +61,7 @@ def _line(network: Network, name: str, on: str, images: int) -> str:
         gained = f"{answers[1].gain(answers[0])[0]:+.1f} dB"
     best = found.best
     told = (
-        ("", "", "")
+        ("", "", "", "")
         if best is None
         else (
             f"{best.kind} {best.at}",

@@ -438,7 +438,7 @@ def report(
     Example:
         >>> from equint.demo import model_path
         >>> report(quantize(model_path(), input=(0, 1)), input=(0, 1)).splitlines()[0]
-        '<!DOCTYPE html>'
+        '<!doctype html>'
     """
     from .report.contents import contents, formats
     from .report.page import page

@@ -152,6 +152,7 @@ def _measured(result: Result, model: Path, card: Path, limit: int) -> dict[str, 
 
     from .evaluate.card import read_card
     from .evaluate.metrics import evaluate
+    from .evaluate.tasks import judged
 
     prepared = read_card(card)
     where = prepared.data.get("eval")
@@ -162,4 +163,5 @@ def _measured(result: Result, model: Path, card: Path, limit: int) -> dict[str, 
         result.save(file)
         found = evaluate(file, where, prepared, model, limit=limit, progress=done)
         original = evaluate(model, where, prepared, limit=limit, optimized=True, progress=lambda n: done(limit + n))
-    return {**found, **{f"float_{key}": value for key, value in original.items()}}
+    words = judged(prepared.task, found, original).words
+    return {**found, **{f"float_{key}": value for key, value in original.items()}, "verdict": words}

@@ -235,6 +235,8 @@ def _predicted_figures(predicted: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _headline(measured: Mapping[str, Any], predicted: Mapping[str, Any]) -> str:
+    if "verdict" in measured:
+        return str(measured["verdict"])
     first = next(iter(_measured_figures(measured)), None)
     if first is not None:
         beside = f" ({first['detail']})" if first["detail"] else ""

@@ -1,0 +1,101 @@
+"""Tables, verdicts and pages, as the command line gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from equint.cli import main
+from equint.demo import data_path, model_path
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; give its exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.toml"
+    path.write_text(
+        f'model = "{model_path()}"\ntask = "classification"\n[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n'
+        f'[data]\neval = "{data_path()}"\n'
+    )
+    return path
+
+
+def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    assert run("quantize", model_path(), "-o", out, "--card", card)[0] == 0
+    code, text, _ = run("evaluate", out, "--card", card, "--against", model_path(), "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["float"]["top1"] >= 95
+    lost = found["float"]["top1"] - found["top1"]
+    assert found["verdict"]["level"] == ("good" if lost < 0.5 else "usable")
+    assert "top-1" in found["verdict"]["words"]
+    code, text, _ = run("evaluate", out, "--card", card, "--against", model_path())
+    assert found["verdict"]["words"] in text
+
+
+def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
+    asked = ("table", card, "--recipe", "lwq", "--recipe", "optimal", "--limit", 50, "--cache", tmp_path / "found")
+    code, text, _ = run(*asked, "-o", tmp_path / "table.md")
+    assert code == 0
+    assert (tmp_path / "table.md").read_text() == text
+    assert "lwq" in text
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
+    code, again, _ = run(*asked)
+    assert (code, again) == (0, text)
+    assert kept
+    assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
+    code, text, _ = run(*asked, "--json")
+    assert [json.loads(line)["recipe"] for line in text.splitlines() if "recipe" in json.loads(line)].count("lwq") == 1
+
+
+def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "one.html", tmp_path / "two.html"
+    assert run("report", model_path(), "-o", first, "--card", card, "--limit", 50)[0] == 0
+    assert run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--card", card, "--report", second)[0] == 0
+    for page in (first, second):
+        text = page.read_text()
+        assert text.startswith("<!doctype html>")
+        assert "http://" not in text.replace("http://www.w3.org", "")
+        assert "block1.pw" in text
+    assert "points of top-1" in first.read_text() or "top-1 unchanged" in first.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["table", "gone.toml", "--recipe", "lwq"], "gone.toml"),
+        (["table", "{card}", "--recipe", "none"], "unknown recipe 'none'"),
+        (["table", "{card}", "--recipe", "lwq", "--bits", "8"], "--bits 8: give weights/activations"),
+        (["table", "{card}", "--recipe", "lwq", "--limit", "x"], "--limit x: give one number"),
+        (["report", "gone.onnx", "-o", "{out}"], "gone.onnx"),
+        (["report", "{model}", "-o", "{model}"], "would overwrite"),
+        (["report", "{model}", "-o", "{out}", "--limit", "5"], "--limit needs a card"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, card: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
+    names = {"model": model_path(), "card": card, "out": tmp_path / "out.html"}
+    code, _, err = run(*(a.format(**names) for a in arguments))
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert why in err
