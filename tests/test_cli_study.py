@@ -10,6 +10,7 @@ import pytest
 
 from equint.cli import main
 from equint.demo import data_path, model_path
+from equint.recipe import recipe
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,6 +82,28 @@ def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
     assert "points of top-1" in first.read_text() or "top-1 unchanged" in first.read_text()
 
 
+def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> None:
+    out = tmp_path / "better.toml"
+    asked = ("diagnose", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
+    code, text, _ = run(*asked, "-o", out, "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["best"]["gain"] > 3  # one grid per layer ruins this network, and other recipes do not
+    assert recipe(out) != recipe("lwq")
+    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--recipe", out, "--card", card)
+    assert code == 0
+
+
+def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: Path) -> None:
+    asked = ("quantize", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
+    code, text, _ = run(*asked, "-o", tmp_path / "q.onnx", "--max-drop", 2, "--json")
+    found = json.loads(text)["mixed"]
+    assert code == 0
+    assert found["met"]
+    assert found["drop"] <= 2 < found["before"]
+    assert found["chosen"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -88,6 +111,8 @@ def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
         (["table", "{card}", "--recipe", "none"], "unknown recipe 'none'"),
         (["table", "{card}", "--recipe", "lwq", "--bits", "8"], "--bits 8: give weights/activations"),
         (["table", "{card}", "--recipe", "lwq", "--limit", "x"], "--limit x: give one number"),
+        (["diagnose", "{model}", "-o", "{out}"], "recipes are .toml files"),
+        (["quantize", "{model}", "-o", "{out}", "--max-drop", "-1"], "max_drop = -1.0: give points from 0 to 100"),
         (["report", "gone.onnx", "-o", "{out}"], "gone.onnx"),
         (["report", "{model}", "-o", "{model}"], "would overwrite"),
         (["report", "{model}", "-o", "{out}", "--limit", "5"], "--limit needs a card"),

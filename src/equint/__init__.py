@@ -16,6 +16,7 @@ from .errors import EquintError
 
 if TYPE_CHECKING:
     from .api import Result, calibrate, explain, from_torch, load, program, quantize, report, sqnr
+    from .study import diagnose, mixed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "Result",
     "__version__",
     "calibrate",
+    "diagnose",
     "explain",
     "from_torch",
     "load",
+    "mixed",
     "program",
     "quantize",
     "report",
@@ -40,7 +43,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
     if name in __all__:
-        from . import api
+        from . import api, study
 
-        return getattr(api, name)
+        return getattr(study if name in ("diagnose", "mixed") else api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

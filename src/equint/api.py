@@ -197,7 +197,7 @@ def quantize(
         'optimal'
     """
     start = perf_counter()
-    chosen, hardware = _choose(recipe, target)
+    chosen, hardware = choose(recipe, target)
     if example_inputs is not None or hasattr(source, "named_parameters"):
         if example_inputs is None:
             raise EquintError("a torch module needs example_inputs: a tensor, or a tuple of them, that it runs on")
@@ -250,9 +250,18 @@ def is_bundle(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
 
 
-def _choose(
+def choose(
     recipe: str | os.PathLike[str] | recipes.Recipe | None, target: str | Target | None
 ) -> tuple[recipes.Recipe, Target]:
+    """The recipe and the target to use, where one of them may be left out.
+
+    Raises:
+        EquintError: there is none of that name.
+
+    Example:
+        >>> [v.name for v in choose(None, "npu-shift")]
+        ['wes-optimal', 'npu-shift']
+    """
     hardware = built_in_target(target) if isinstance(target, str) else target
     if recipe is None:
         hardware = hardware or TARGETS[0]
@@ -308,7 +317,7 @@ def explain(
     """
     from .analysis.explain import explain as analyse
 
-    chosen, hardware = _choose(recipe, target)
+    chosen, hardware = choose(recipe, target)
     original = source if isinstance(source, Model) else load(source)
     given = looked_at(original, data, input, images)
     bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits, "data": given}

@@ -70,6 +70,10 @@ def quantize(
     std: Std = None,
     data: DataPath = None,
     images: ImageCount = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", help="Spend bits where needed, to lose at most so many points of agreement."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a page about the result: one HTML file.")
     ] = None,
@@ -85,16 +89,28 @@ def quantize(
         check_output(report, model, data)
     with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
-        result = api.quantize(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
+        formats: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": bits}
+        chosen: Any = recipe
+        if max_drop is not None:
+            from . import study
+
+            spent = study.mixed(model, max_drop, recipe, target, **formats, **looks)
+            chosen, formats = spent.recipe, {}
+        result = api.quantize(model, chosen, target, **formats, **looks)
         result.save(output)
         if report is not None:
             write_page(report, api.report(result, input=given, data=data, images=images, name=model.stem))
     if as_json:
-        print_json({**result.facts(), "output": str(output), "file_bytes": output.stat().st_size})
+        spending = {} if max_drop is None else {"mixed": spent.facts()}
+        print_json({**result.facts(), **spending, "output": str(output), "file_bytes": output.stat().st_size})
         return
     from .report.summary import kilobytes
 
     print(result.summary())
+    if max_drop is not None:
+        from .report.diagnosis import mixed_text
+
+        print(mixed_text(spent.facts()))
     print(f"wrote {output} ({kilobytes(output.stat().st_size)}; {model} has {kilobytes(model.stat().st_size)})")
 
 

@@ -26,6 +26,7 @@ from .cli_options import (
     counter,
     input_of,
     pass_progress,
+    print_json,
     write_page,
 )
 from .errors import EquintError
@@ -118,7 +119,48 @@ def report(
     print(f"wrote {output}")
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (table, report)
+def diagnose(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the recipe that pays most (.toml).")
+    ] = None,
+    recipe: RecipeName = None,
+    target: TargetName = None,
+    weight_bits: WeightBits = None,
+    activation_bits: ActivationBits = None,
+    card: CardFile = None,
+    input_range: InputRange = None,
+    mean: Mean = None,
+    std: Std = None,
+    data: DataPath = None,
+    images: ImageCount = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all layers and tensors that were measured.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""
+    from . import study
+    from .recipe import to_toml
+    from .report.diagnosis import text
+
+    if output is not None:
+        if output.suffix != ".toml":
+            raise EquintError(f"{output}: recipes are .toml files; choose another name")
+        check_output(output, model, data)
+    given, bits = input_of(card, input_range, mean, std), activation_bits_of(activation_bits)
+    with pass_progress(not as_json) as step:
+        looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
+        found = study.diagnose(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
+    if output is not None:
+        write_page(output, to_toml(found.recipe))
+    if as_json:
+        return print_json({**found.facts(), **({"output": str(output)} if output else {})})
+    print(text(found.facts(), None if every else 8))
+    if output is not None:
+        print(f"wrote {output}; equint quantize --recipe takes it")
+    return None
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (table, diagnose, report)
 """What the command line offers beside its own."""
 
 
