@@ -414,6 +414,7 @@ def test_a_guess_about_the_input_is_a_warning() -> None:
 
 def test_public_names() -> None:
     functions = {"calibrate", "explain", "from_torch", "load", "quantize", "sqnr"}
+    functions |= {"diagnose", "mixed", "program", "report"}
     assert set(equint.__all__) == {"EquintError", "Result", "__version__", *functions}
     assert all(hasattr(equint, name) for name in equint.__all__)
     assert not hasattr(equint, "magic")
