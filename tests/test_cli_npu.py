@@ -119,7 +119,10 @@ def test_sizes(run: Run, bundle: Path) -> None:
     [
         (["export", "{model}", "-o", "{out}", "--format", "bin"], "--format bin: choose npu, integer, qdq"),
         (["export", "{model}", "-o", "{out}", "--sparse", "maybe"], "--sparse maybe: choose auto, yes or no"),
-        (["export", "{model}", "-o", "{out}", "--recipe", "cwq"], "needs a weight scale per channel, which target npu-shift"),
+        (
+            ["export", "{model}", "-o", "{out}", "--recipe", "cwq"],
+            "needs a weight scale per channel, which target npu-shift",
+        ),
         (["export", "{bundle}", "-o", "{out}", "--format", "qdq"], "a bundle holds no scales of layers"),
         (["export", "{bundle}", "-o", "{out}", "--recipe", "wes"], "is quantized already"),
         (["export", "{bundle}", "-o", "{bundle}"], "would overwrite"),

@@ -29,7 +29,21 @@ GRAPH = {
     "clamps",
     "overrides",
 }
-ABOVE = {"recipe", "pipeline", "api", "cli", "analysis", "evaluate", "report", "demo", "table", "cells", "workers", "study", "variants"}
+ABOVE = {
+    "recipe",
+    "pipeline",
+    "api",
+    "cli",
+    "analysis",
+    "evaluate",
+    "report",
+    "demo",
+    "table",
+    "cells",
+    "workers",
+    "study",
+    "variants",
+}
 FORBIDDEN = {
     "errors": {"model", "maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},
     "model": {"maths", "passes", "onnx", "runtime", *GRAPH, *ABOVE},

@@ -13,13 +13,14 @@ from equint.npu.check import check
 from equint.npu.program import Program, Requantize, Step
 from programs import programs
 
-GRID = QParams(np.float32(0.1), np.int32(3), signed=False)
+GRID = QParams(np.array(0.1, np.float32), np.array(3, np.int32), signed=False)
 
 
 def requantize(**other: Any) -> Requantize:
     zero = np.zeros((), np.int64)
     made = Requantize(zero + (1 << 31), zero - 3, zero, 3, zero, zero + 255)
-    return replace(made, **{k: np.asarray(v) if k != "zero_point" else v for k, v in other.items()})
+    changed: dict[str, Any] = {k: np.asarray(v) if k != "zero_point" else v for k, v in other.items()}
+    return replace(made, **changed)
 
 
 def conv(**other: Any) -> Step:

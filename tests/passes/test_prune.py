@@ -95,7 +95,7 @@ def test_biases_stay() -> None:
     [(0.0, 0.0), (0.1, 0.1), (-1.0, 0.0), (float("inf"), 0.0), (float("nan"), 0.0), (0.0, 1.0), (0.0, -0.5)],
 )
 def test_exactly_one_of_both_is_asked_for(threshold: float, sparsity: float) -> None:
-    with pytest.raises(EquintError, match="not both|choose"):
+    with pytest.raises(EquintError, match=r"not both|choose"):
         Prune(threshold, sparsity)
 
 
