@@ -264,6 +264,8 @@ class _Solver:
             return "one bound for all channels of Clip"
         if moments is None:
             return "Clip, and nothing known of how far its input reaches"
+        if moments.source == "generated":  # real pictures reach further: scaled by these, they would be cut off
+            return "Clip, and only generated pictures tell how far its input reaches"
         upper = moments.mean + self.clip_reach * moments.std
         lower = moments.mean - self.clip_reach * moments.std
         need = np.maximum(upper / hi if hi > 0 else np.inf, 0.0 if lo == 0 else lower / lo if lo < 0 else np.inf)

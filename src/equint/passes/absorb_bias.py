@@ -48,7 +48,7 @@ class AbsorbBias:
                 continue
             activation = model.graph.users(layer.y)[0]
             takers = [as_layer(model.graph, user) for user in model.graph.users(activation.outputs[0])]
-            estimated = model.moments[layer.y].source == "propagated"
+            estimated = model.moments[layer.y].source in ("propagated", "generated")
             why = "its moments are only estimated" if estimated else _refusal(model, activation, takers, layer, c.size)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}
