@@ -301,3 +301,14 @@ def test_averaging_channels_shares_the_gain_among_them() -> None:
     np.testing.assert_allclose(
         found.scattered["x"], found.scattered["y"] * (COMMON + (1 - COMMON) / 64) / 9 * np.ones((1, 3, 1, 1))
     )
+
+
+def test_a_resize_of_channels_is_an_end() -> None:
+    """Its channels are no longer those of its input: what stands before it is judged as a result would be."""
+    body = 'a = Conv(x, w) r = Resize<mode = "nearest">(a, , s) y = Conv(r, v)'
+    scales = np.array([1, 2, 2, 1], np.float32)
+    proto = network(body, w=normal(4, 3, 3, 3), v=normal(2, 8, 1, 1), s=scales)
+    model = described(read(proto), (-1, 1))
+    found = gains(model.graph, propagate(model.graph, model.moments)).steady
+    assert found["a"].sum() > 0
+    assert found["r"].shape[1] in (1, 8)

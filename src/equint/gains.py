@@ -17,7 +17,7 @@ from .layout import Layer, as_layer, layer_coverage
 from .maths.gaussian import between
 from .model import Array, Graph, Moments, Name, Node
 from .moments import window
-from .operators import clip_bounds, reduced_axes
+from .operators import clip_bounds, reduced_axes, resizes_channels
 
 LIKENESS = 0.65
 """How far noise grows as the signal does (1) and not as independent channels would (0): measured, docs/noise.md."""
@@ -85,6 +85,8 @@ def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict
             found = _ended(graph, node, moments, table)
         elif as_layer(graph, node) is not None:
             found = _layer(graph, node, moments, table)
+        elif node.op == "Resize" and resizes_channels(graph, node):
+            found = _ended(graph, node, moments, table)
         elif node.op in _AVERAGES and not node.domain:
             found = _averaged(graph, node, moments, table, share)
         else:

@@ -17,7 +17,7 @@ from .fields import MOVES, aligned, channel_means, moved, regrouped, stacked
 from .layout import Layer, as_layer, layer_coverage
 from .maths import gaussian
 from .model import Array, Graph, Moments, Name, Node, Range
-from .operators import clip_bounds, reduced_axes
+from .operators import clip_bounds, reduced_axes, resizes_channels
 
 _CURVES: Mapping[str, Callable[[Node], Callable[[Array], Array]]] = {
     "Sigmoid": lambda node: expit,
@@ -132,7 +132,12 @@ def _outputs(graph: Graph, node: Node, table: Mapping[Name, Moments]) -> list[Pa
     if node.op in ("AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"):
         return _pooled(graph, node, mean, std)
     if node.op == "Resize":
-        return [(mean, std)]
+        if not resizes_channels(graph, node):
+            return [(mean, std)]
+        all_of_it = mean.mean(keepdims=True)
+        return [
+            (all_of_it, np.sqrt(np.square(std).mean(keepdims=True) + np.square(mean - all_of_it).mean(keepdims=True)))
+        ]
     if node.op == "DepthToSpace":
         return [_regrouped(node, mean, std)]
     return None
@@ -344,9 +349,10 @@ def _bound(graph: Graph, node: Node, position: int, table: Mapping[Name, Range])
     if node.op in _CURVES:
         values = _CURVES[node.op](node)(np.linspace(lo, hi, 65))
         return Range(values.min(0), values.max(0))
-    if node.op in ("AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Resize"):
+    same = node.op == "Resize" and not resizes_channels(graph, node)
+    if same or node.op in ("AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"):
         return Range(lo, hi)
-    if node.op == "DepthToSpace":
+    if node.op in ("DepthToSpace", "Resize"):
         return Range(lo.min(keepdims=True), hi.max(keepdims=True))
     return None
 

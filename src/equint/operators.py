@@ -76,3 +76,15 @@ def element_count(shape: Sequence[Dim]) -> int | None:
     """
     sizes = [s for s in shape if isinstance(s, int)]
     return prod(sizes) if len(sizes) == len(shape) else None
+
+
+def resizes_channels(graph: Graph, node: Node) -> bool:
+    """Whether a Resize changes the number of channels, or may.
+
+    Example:
+        >>> shapes = {"x": ("N", 3, 4, 4), "y": ("N", 3, 8, 8)}
+        >>> resizes_channels(Graph((), {}, ("x",), ("y",), shapes), Node("Resize", ("x",), ("y",)))
+        False
+    """
+    before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    return before is not None and after is not None and len(after) > 1 and before[1] != after[1]
