@@ -10,7 +10,7 @@ import pytest
 
 from equint.cli import main
 from equint.demo import data_path, model_path
-from equint.recipe import recipe
+from equint.recipe import recipe, source
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -124,3 +124,25 @@ def test_bad_input_is_one_line(run: Run, card: Path, tmp_path: Path, arguments: 
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert why in err
+
+
+def test_what_was_given_is_not_overwritten(run: Run, card: Path, tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.toml", tmp_path / "q.onnx"
+    mine.write_text(source("lwq"))
+    for arguments in (
+        ("quantize", model_path(), "-o", card, "--card", card),
+        ("quantize", model_path(), "-o", mine, "--recipe", mine),
+        ("quantize", model_path(), "-o", out, "--report", out),
+        ("quantize", model_path(), "-o", out, "--report", card, "--card", card),
+        ("report", model_path(), "-o", card, "--card", card),
+        ("diagnose", model_path(), "-o", mine, "--recipe", mine),
+        ("table", card, "--recipe", "lwq", "-o", card),
+        ("table", card, "--recipe", mine, "-o", mine),
+        ("export", model_path(), "-o", card, "--format", "qdq", "--card", card),
+    ):
+        before = card.read_text(), mine.read_text()
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert "would overwrite the" in err
+        assert before == (card.read_text(), mine.read_text())
+        assert not out.exists()

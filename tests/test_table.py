@@ -103,7 +103,7 @@ def test_a_changed_recipe_costs_its_own_cells(cards: Path, tmp_path: Path) -> No
         ({"limit": 30}, 2),
         ({"targets": ("per-channel",)}, 1),
         ({"images": 16}, 1),
-        ({"limit": {"digits": 40, "other": 3}}, 0),
+        ({"limit": {"digits": 40}}, 0),
         ({"images": (None, 16)}, 1),
     ],
 )
@@ -236,6 +236,11 @@ def test_a_killed_run_goes_on_where_it_stopped(jobs: int, cards: Path, tmp_path:
     assert sum(row.cached for row in rows) == len(before)
     assert set(Counter(lines(cards)).values()) == {1}
     assert {row.key for row in rows} == set(lines(cards))
+
+
+def test_a_limit_of_no_network_is_refused(cards: Path, tmp_path: Path) -> None:
+    with pytest.raises(EquintError, match="limit other: no such network; choose digits"):
+        table([cards / "digits.toml"], ["lwq"], limit={"other": 3}, cache=tmp_path / "found")
 
 
 def test_networks_are_found_with_their_cards(cards: Path) -> None:

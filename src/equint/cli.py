@@ -84,9 +84,10 @@ def quantize(
 
     given = input_of(card, input_range, mean, std)
     bits = activation_bits_of(activation_bits)
-    check_output(output, model, data)
+    kept: dict[str, Any] = {"model": model, "data": data, "card": card, "recipe": recipe}
+    check_output(output, **kept)
     if report is not None:
-        check_output(report, model, data)
+        check_output(report, **kept, quantized_model=output)
     with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
         formats: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": bits}
@@ -138,7 +139,7 @@ def calibrate(
     check_file(model)
     if output.suffix != ".npz":
         raise EquintError(f"{output}: statistics are .npz files; choose another name")
-    check_output(output, model, data)
+    check_output(output, model=model, data=data, card=card)
     draft = output.with_name(f"{output.stem}.part.npz")
     network, parts = api.load(model), [Statistics.load(path) for path in merge or ()]
     for path, part in zip(merge or (), parts, strict=True):
@@ -380,7 +381,7 @@ def sqnr(
 
     if plot is not None:
         report.check_plot(plot)
-        check_output(plot, model)
+        check_output(plot, model=model, data=data, card=card)
     given = input_of(card, input_range, mean, std)
     with pass_progress(not as_json) as step:
         found = api.sqnr(model, target, input=given, data=data, images=images, progress=step)

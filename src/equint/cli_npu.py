@@ -80,7 +80,7 @@ def export(
         raise EquintError(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
     for file in bundle_files(output) if format == "npu" else (output,):
         for kept_file in bundle_files(model) if api.is_bundle(model) else (model,):
-            check_output(file, kept_file, data)
+            check_output(file, model=kept_file, data=data, card=card, recipe=recipe)
     options = (recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images)
     result = None if api.is_bundle(model) else _quantized(model, not as_json, *options)
     if format == "qdq":

@@ -107,13 +107,14 @@ def check_file(path: Path) -> None:
         raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
 
 
-def check_output(path: Path, model: Path, data: Path | None = None) -> None:
-    """Fail before the work and not after it."""
+def check_output(path: Path, **inputs: Path | str | None) -> None:
+    """Fail before the work and not after it; `inputs` are files that must not be lost, by what they are."""
     from .files import writable
 
-    for what, given in (("the model", model), ("the data", data)):
-        if given is not None and writable(path) == given.resolve():
-            raise EquintError(f"{path}: would overwrite {what}; choose another output")
+    target = writable(path)
+    for what, given in inputs.items():
+        if given is not None and target == Path(given).resolve():
+            raise EquintError(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
 
 
 def write_page(path: Path, text: str) -> None:

@@ -57,13 +57,18 @@ def table(
     as_json: AsJson = False,
 ) -> None:
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was."""
-    from .files import drafted, writable
+    from .files import drafted
     from .table import jsonlines, markdown
     from .table import table as measure
 
     if output is not None:
-        writable(output)
+        for path in networks:
+            check_output(output, network=path)
+        for name in recipe:
+            check_output(output, recipe=name)
     widths = [_widths(text) for text in bits or ["8/8"]]
+    if any(n < 0 for n in images or ()):
+        raise EquintError(f"--images {min(images or ())}: give how many, or 0 for none")
     shown = [n or None for n in images] if images else None
     total = 0
 
@@ -107,7 +112,7 @@ def report(
     from . import api
 
     given = input_of(card, input_range, mean, std)
-    check_output(output, model, data)
+    check_output(output, model=model, data=data, card=card, recipe=recipe)
     if limit is not None and card is None:
         raise EquintError("--limit needs a card that names what to judge on (eval in [data])")
     bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits_of(activation_bits)}
@@ -145,7 +150,7 @@ def diagnose(
     if output is not None:
         if output.suffix != ".toml":
             raise EquintError(f"{output}: recipes are .toml files; choose another name")
-        check_output(output, model, data)
+        check_output(output, model=model, data=data, card=card, recipe=recipe)
     given, bits = input_of(card, input_range, mean, std), activation_bits_of(activation_bits)
     with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
@@ -179,10 +184,11 @@ def _limits(given: list[str] | None) -> Any:
     named = dict(g.split("=", 1) for g in given if "=" in g)
     plain = [g for g in given if "=" not in g]
     try:
-        if plain and not named and len(plain) == 1:
+        counts = {name: int(count) for name, count in named.items()}
+        if len(plain) == 1 and not named and int(plain[0]) > 0:
             return int(plain[0])
-        if not plain:
-            return {name: int(count) for name, count in named.items()}
+        if not plain and min(counts.values()) > 0:
+            return counts
     except ValueError:
         pass
     raise EquintError(f"--limit {' '.join(given)}: give one number, or NETWORK=NUMBER for each")

@@ -122,6 +122,11 @@ def table(
     folder = _made(Path(cache))
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
+    if isinstance(limit, Mapping):
+        known = {network.name for network in find_networks(networks)}
+        for name in limit:
+            if name not in known:
+                raise EquintError(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
     threads = 0 if jobs == 1 else 1
     plan: list[tuple[Network, Cell, str]] = []
     for network in find_networks(networks):

@@ -157,6 +157,7 @@ def diagnose(
     if best is not None:
         best = _checked(best, quantize, quantized, check)
         tried = [best if r.kind == best.kind and r.at == best.at else r for r in tried]
+        best = best if best.checked is None or best.checked >= WORTH else None  # other images did not confirm it
     warnings = [str(e) for e in quantized.log if e.warning] + _doubts(seen, stages, every)
     return Diagnosis(
         fit.images,

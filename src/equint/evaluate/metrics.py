@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..errors import EquintError
 from ..model import Array, Name
 from . import detection, segmentation, super_resolution
@@ -80,11 +82,15 @@ def evaluate(
     """
     from ..runtime.session import Session
 
+    if against is not None and os.fspath(against).endswith((".json", ".safetensors")):
+        raise EquintError(f"{against}: a bundle; compare with the float ONNX network")
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
     source = source_of(Path(data), card, results[0], limit, reference is None)
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
+        if not np.all(np.isfinite(x)):
+            raise EquintError(f"{data}: holds values that are not finite; check how the samples are prepared")
         outputs = run(x)
         tally.samples += len(x)
         if truths is not None and card.task in CLASSIFY:

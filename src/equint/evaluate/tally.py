@@ -43,7 +43,9 @@ class Tally:
         """
         if labels.ndim != 1 or labels.dtype.kind not in "iub":
             raise EquintError(f"labels of shape {labels.shape}, {labels.dtype}; give one whole number per sample")
-        if scores.ndim != 2 or labels.max(initial=0) >= scores.shape[1] or labels.min(initial=0) < 0:
+        if labels.min(initial=0) < 0:
+            raise EquintError(f"labels hold {labels.min()}; classes are numbered from 0")
+        if scores.ndim != 2 or labels.max(initial=0) >= scores.shape[1]:
             raise EquintError(f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}")
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)

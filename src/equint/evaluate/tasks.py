@@ -176,6 +176,8 @@ def verdict(
         'poor'
     """
     task = task_of(task) if isinstance(task, str) else task
+    if sqnr is not None and math.isnan(sqnr):
+        return Verdict("broken", "broken: its outputs, or the original's, are not finite")
     if task.main is not None and float_value is not None and quantized_value is not None:
         return _of_loss(task, task.main, float_value, quantized_value, agreement, samples)
     counted = f", {samples} {_plural(samples, 'sample')}" if samples else ""
@@ -242,7 +244,8 @@ def chance(before: float, after: float, samples: int, agreement: float | None = 
     p, r = before / 100, after / 100
     spread = p * (1 - p) + r * (1 - r)
     if agreement is not None:
-        spread = max(1 - agreement / 100, abs(p - r)) - (p - r) ** 2
+        least = min(3 / samples, 1.0)  # where none of n samples differ, up to 3/n may (95 %)
+        spread = max(1 - agreement / 100, abs(p - r), least) - (p - r) ** 2
     return 100 * 1.96 * math.sqrt(max(spread, 0.0) / samples)
 
 
