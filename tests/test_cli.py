@@ -13,30 +13,12 @@ import numpy as np
 import pytest
 
 import onnx
-from equint.cli import main
+from commands import Run
 from equint.demo import data_path, model_path
 from equint.model import Array
 from equint.recipe import built_in
 from equint.statistics import Histogram, Statistics, TensorStatistics
 from onnx import helper, numpy_helper
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; give its exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def conv_model(path: Path, weight: Array, op: str = "Conv") -> Path:

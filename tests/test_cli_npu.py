@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +11,14 @@ import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 import onnx
+from commands import Run
 from equint import quantize
 from equint.cli import main
 from equint.demo import data_path, model_path
 from equint.npu.bundle import load_bundle
 from equint.runtime.integer import Engine
 
-Run = Callable[..., tuple[int, str, str]]
 DIGITS = np.load(data_path())["x"][:20].astype(np.float32).reshape(20, 1, *np.load(data_path())["x"].shape[1:3]) / 16
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; give its exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
 
 
 def activation_bits_of(text: str | None) -> Any:
+    """What --activation-bits says: a width, "float", or nothing."""
     if text is None or text == "float":
         return text
     try:
@@ -103,6 +104,7 @@ def activation_bits_of(text: str | None) -> Any:
 
 
 def check_file(path: Path) -> None:
+    """Refuse an input that is not there."""
     if not path.is_file():
         raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
 
@@ -152,6 +154,7 @@ def counter(shown: bool, total: Callable[[], int], what: str = "evaluating") -> 
 
 
 def console(errors: bool = False) -> Any:
+    """Where tables and bars go: wide enough for files, as wide as the window for people."""
     from rich.console import Console
 
     stream = sys.stderr if errors else sys.stdout
@@ -159,6 +162,7 @@ def console(errors: bool = False) -> Any:
 
 
 def table_of(title: str, *columns: str) -> Table:
+    """An empty table; columns that begin with ">" are set to the right."""
     from rich import box
     from rich.table import Table
 
@@ -169,10 +173,12 @@ def table_of(title: str, *columns: str) -> Table:
 
 
 def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def print_json(value: Any) -> None:
+    """A result as JSON on standard output."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 
 

@@ -105,6 +105,7 @@ def tensor_files(program: Program) -> dict[Name, str]:
 
 
 def engine(program: Program, feeds: Feeds) -> Mapping[Name, Array]:
+    """Every tensor that the integer engine makes."""
     from ..runtime.integer import Engine
 
     found: Mapping[Name, Array] = Engine(program).trace(feeds)
@@ -342,6 +343,7 @@ def layers(program: Program) -> dict[Name, str]:
 
 
 def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Array:
+    """The array of a .npy file, which must be of that type, and of that shape if one is given."""
     try:
         with path.open("rb") as file:
             found: Array = np.lib.format.read_array(file, allow_pickle=False)
@@ -364,6 +366,7 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
 
 
 def load_raw(path: Path, layer: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The array of a raw .bin file: values alone, little-endian."""
     try:
         found = path.read_bytes()
     except OSError as error:
