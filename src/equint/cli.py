@@ -32,6 +32,7 @@ from .cli_options import (
     few,
     input_of,
     kind_of,
+    labels_of,
     pass_progress,
     print_json,
     table_of,
@@ -95,7 +96,7 @@ def quantize(
         if max_drop is not None:
             from . import study
 
-            spent = study.mixed(model, max_drop, recipe, target, **formats, **looks)
+            spent = study.mixed(model, max_drop, recipe, target, labels=labels_of(data, images), **formats, **looks)
             chosen, formats = spent.recipe, {}
         result = api.quantize(model, chosen, target, **formats, **looks)
         result.save(output)

@@ -86,6 +86,23 @@ def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:
     return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
 
 
+def labels_of(data: Path | None, images: int | None) -> Any:
+    """The classes that an .npz of data holds beside its images (`y`), as many as are looked at; None without."""
+    if data is None or data.suffix != ".npz" or not data.is_file():
+        return None
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(data, allow_pickle=False) as arrays:
+            found = arrays.get("y")
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None  # reading the images says what is wrong
+    whole = found is not None and found.ndim == 1 and found.dtype.kind in "iu"
+    return found[:images] if whole and found is not None else None
+
+
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()

@@ -25,6 +25,7 @@ from .cli_options import (
     check_output,
     counter,
     input_of,
+    labels_of,
     pass_progress,
     print_json,
     write_page,
@@ -154,7 +155,8 @@ def diagnose(
     given, bits = input_of(card, input_range, mean, std), activation_bits_of(activation_bits)
     with pass_progress(not as_json) as step:
         looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
-        found = study.diagnose(model, recipe, target, weight_bits=weight_bits, activation_bits=bits, **looks)
+        formats: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": bits}
+        found = study.diagnose(model, recipe, target, labels=labels_of(data, images), **formats, **looks)
     if output is not None:
         write_page(output, to_toml(found.recipe))
     if as_json:

@@ -135,11 +135,14 @@ def mixed_text(found: Mapping[str, Any]) -> str:
     Example:
         >>> facts = {"met": True, "drop": 0.0, "before": 3.0, "metric": "agreement", "cost": 64.0, "tried": 9}
         >>> print(mixed_text({**facts, "images": 64, "chosen": ["conv1"], "events": []}))
-        agreement drops by 0.0 points instead of 3.0, on 64 images; 9 networks were measured
+        agreement drops by 0.0 points instead of 3.0, on 64 images (±5.3 points by chance); 9 networks were measured
         64 bytes more: conv1
     """
     first = f"{found['metric']} drops by {found['drop']:.1f} points instead of {found['before']:.1f}"
-    lines = [f"{first}, on {found['images']} images; {found['tried']} networks were measured"]
+    n = found["images"]
+    doubt = 196 * (max(abs(found["drop"]) / 100, min(3 / n, 1.0)) / n) ** 0.5  # as `evaluate.tasks.chance`
+    tried = f"{found['tried']} {'network was' if found['tried'] == 1 else 'networks were'} measured"
+    lines = [f"{first}, on {n} images (±{doubt:.1f} points by chance); {tried}"]
     if found["chosen"]:
         lines.append(f"{found['cost']:,.0f} bytes more: {', '.join(found['chosen'])}")
     return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])
