@@ -14,8 +14,9 @@ import hypothesis.strategies as st
 import numpy as np
 from numpy.typing import NDArray
 
+from equint.maths.affine import storage
 from equint.model import QParams
-from equint.npu.program import MOVES, Program, Requantize, Step, storage
+from equint.npu.program import MOVES, Program, Requantize, Step
 from handwritten import execute
 from onnx import TensorProto, helper
 

@@ -264,7 +264,7 @@ def _feeds(program: Program, data: Path | None, given: Any, count: int) -> tuple
     import numpy as np
 
     from .evaluate.data import Card, batches, read_card
-    from .npu.program import storage
+    from .maths.affine import storage
 
     card = read_card(given) if isinstance(given, Path) else given if isinstance(given, Card) else Card()
     where = data or card.data.get("calibration") or card.data.get("eval")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from equint.errors import EquintError
+from equint.maths.affine import storage
 from equint.model import QParams
-from equint.npu.program import Program, Requantize, Step, storage
+from equint.npu.program import Program, Requantize, Step
 from equint.onnx.integer import export_integer, weight_bytes
 from equint.onnx.integer_moves import nearest
 from handwritten import execute

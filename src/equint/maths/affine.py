@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import EquintError
@@ -46,6 +48,18 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
         zero_point = np.clip(np.rint(qmin - low / np.maximum(scale, TINY)), qmin, qmax)
     scale = np.where(scale < TINY, 1.0, scale).astype(np.float32)
     return QParams(scale, zero_point.astype(np.int32), spec.bits, spec.signed, axis, narrow=spec.narrow)
+
+
+def storage(q: QParams) -> np.dtype[Any]:
+    """The integer type that holds a grid: 8 or 16 bits wide.
+
+    Example:
+        >>> str(storage(QParams(np.float32(1), np.int32(0), bits=4, signed=False)))
+        'uint8'
+    """
+    if q.bits <= 8:
+        return np.dtype(np.int8 if q.signed else np.uint8)
+    return np.dtype(np.int16 if q.signed else np.uint16)
 
 
 def check_bits(bits: int) -> None:

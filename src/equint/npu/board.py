@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..maths.affine import storage
 from ..model import Array, Name
 from .causes import MOST_ALONE, Trace, diagnose, ties, traced
 from .golden import MANIFEST, Feeds, engine, every_tensor, layers, load, load_raw, read_golden, tensor_files
-from .program import Program, Step, storage
+from .program import Program, Step
 
 
 @dataclass(frozen=True)

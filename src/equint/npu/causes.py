@@ -12,11 +12,11 @@ from math import prod
 import numpy as np
 
 from ..errors import EquintError
-from ..maths.affine import along_axis
+from ..maths.affine import along_axis, storage
 from ..maths.fixedpoint import Rounding
 from ..maths.fixedpoint import requantize as rounded
 from ..model import Array, Name, QParams
-from .program import Program, Requantize, Step, storage
+from .program import Program, Requantize, Step
 
 Trace = Callable[[Program, Mapping[Name, Array]], Mapping[Name, Array]]
 """Executes a program: the integers of every tensor for those of its inputs."""

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..maths.affine import storage
 from ..model import Array, Name
 from .causes import Trace, stored
-from .program import Program, storage
+from .program import Program
 
 MANIFEST = "golden.json"
 FORMAT, VERSION = "equint golden vectors", 1

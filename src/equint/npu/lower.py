@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import EquintError
 from ..layout import Layer, as_layer
-from ..maths.affine import dequantize, quantize
+from ..maths.affine import dequantize, quantize, storage
 from ..maths.fixedpoint import Rounding
 from ..model import Array, Model, Name, Node, QParams
 from ..operators import clip_bounds, reduced_axes
@@ -20,7 +20,7 @@ from ..target import Target
 from . import moves
 from .geometry import static, window
 from .lowering import Lowering, farthest, same
-from .program import LAYERS, MOVES, Program, Step, storage
+from .program import LAYERS, MOVES, Program, Step
 
 ACCUMULATOR = 1 << 31
 """What the accumulator of a layer stays below."""

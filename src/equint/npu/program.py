@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
-from ..maths.affine import dequantize, quantize
+from ..maths.affine import dequantize, quantize, storage
 from ..maths.fixedpoint import Rounding
 from ..model import Array, Name, QParams, Shape
 
@@ -115,15 +115,3 @@ class Program:
     def real(self, name: Name, integers: Array) -> Array:
         """Real values of integers on the grid of tensor `name`."""
         return dequantize(integers.astype(np.int32), self.grids[name])
-
-
-def storage(q: QParams) -> np.dtype[Any]:
-    """The integer type that holds a grid: 8 or 16 bits wide.
-
-    Example:
-        >>> str(storage(QParams(np.float32(1), np.int32(0), bits=4, signed=False)))
-        'uint8'
-    """
-    if q.bits <= 8:
-        return np.dtype(np.int8 if q.signed else np.uint8)
-    return np.dtype(np.int16 if q.signed else np.uint16)

@@ -16,8 +16,9 @@ import numpy as np
 from onnx import ModelProto, checker, helper
 
 from ..errors import EquintError
+from ..maths.affine import storage
 from ..model import Array, Name, QParams
-from ..npu.program import LAYERS, MOVES, Program, Requantize, Step, storage
+from ..npu.program import LAYERS, MOVES, Program, Requantize, Step
 from .integer_moves import move
 from .maker import Maker, along, channels_of, rank_of, zero_point
 

@@ -10,8 +10,9 @@ import numpy as np
 from onnx import helper
 
 from ..errors import EquintError
+from ..maths.affine import storage
 from ..model import Array, Name
-from ..npu.program import Program, Step, storage
+from ..npu.program import Program, Step
 from .maker import Maker, channels_of, rank_of, shape_of, zero_point
 
 _ALONG_AXIS = frozenset(["Concat", "Flatten", "Split", "Gather"])

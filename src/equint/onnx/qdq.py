@@ -19,7 +19,7 @@ from onnx import ModelProto, checker, helper, numpy_helper
 
 from .. import clamps
 from ..layout import Layer, as_layer
-from ..maths.affine import quantize
+from ..maths.affine import quantize, storage
 from ..model import Array, Graph, Model, Name, Node, QParams, View
 from ..operators import clip_bounds
 from ..placement import is_activation, place
@@ -191,7 +191,7 @@ class _Exporter:
         self.nodes.append(Node(op, inputs, (out,), attrs, name=self.fresh(name)))
 
     def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
-        dtype = _storage(q)
+        dtype = storage(q)
         full = np.iinfo(dtype)
         low, high = clamps.bounds(self.source, q, activations)
         for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
@@ -205,7 +205,7 @@ class _Exporter:
     def grid_consts(self, name: Name, q: QParams) -> tuple[Name, Name]:
         scale, zero = self.fresh(f"{name}_scale"), self.fresh(f"{name}_zero_point")
         self.consts[scale] = np.asarray(q.scale, np.float32)
-        self.consts[zero] = np.asarray(q.zero_point).astype(_storage(q))
+        self.consts[zero] = np.asarray(q.zero_point).astype(storage(q))
         return scale, zero
 
     def integer_operands(self, layer: Layer, inputs: list[Name]) -> list[Name]:
@@ -226,7 +226,7 @@ class _Exporter:
         q = q or self.model.qparams[name]
         key = (name, id(q))
         if key not in self.stored:
-            integers = quantize(self.source.consts[name], q).astype(_storage(q))
+            integers = quantize(self.source.consts[name], q).astype(storage(q))
             self.stored[key] = self.constant(name, integers, q.steps, q.axis, q.zero_point)
         return self.stored[key]
 
@@ -237,13 +237,6 @@ class _Exporter:
         out = self.fresh(f"{stem}_dequantized")
         self.add("DequantizeLinear", names, out, f"{stem}_DequantizeLinear", **({} if axis is None else {"axis": axis}))
         return out
-
-
-def _storage(q: QParams) -> Any:
-    """The integer type that holds a grid: 8 or 16 bits wide."""
-    if q.bits <= 8:
-        return np.dtype(np.int8 if q.signed else np.uint8)
-    return np.dtype(np.int16 if q.signed else np.uint16)
 
 
 def _inside(q: QParams, lo: Array, hi: Array) -> bool:

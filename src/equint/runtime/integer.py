@@ -17,10 +17,11 @@ import numpy as np
 import onnxruntime as ort
 
 from ..errors import EquintError
+from ..maths.affine import storage
 from ..maths.fixedpoint import FLOAT32_DIGITS
 from ..maths.float_proofs import nudge_of, slopes
 from ..model import Array, Name
-from ..npu.program import MOVES, Program, Requantize, Step, storage
+from ..npu.program import MOVES, Program, Requantize, Step
 from ..onnx import integer
 from ..onnx.integer import centred_weight, reach
 from ..onnx.integer_moves import move
