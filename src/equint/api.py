@@ -14,6 +14,7 @@ from . import inputs
 from . import recipe as recipes
 from .errors import EquintError
 from .evaluate.data import Card, images, read_card
+from .files import is_bundle
 from .images import Images
 from .model import Event, Model
 from .passes.activation_ranges import ActivationRanges
@@ -238,16 +239,6 @@ def program(source: Any, recipe: Any = None, target: str | Target | None = None,
             raise EquintError(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
         return load_bundle(source)
     return quantize(source, recipe, target or NPU, **given).program
-
-
-def is_bundle(source: Any) -> bool:
-    """Whether a source is named like one of a bundle's two files.
-
-    Example:
-        >>> is_bundle("net.json"), is_bundle("net.onnx")
-        (True, False)
-    """
-    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
 
 
 def choose(

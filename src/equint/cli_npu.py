@@ -31,6 +31,7 @@ from .cli_options import (
     table_of,
 )
 from .errors import EquintError
+from .files import is_bundle
 
 if TYPE_CHECKING:
     from .api import Result
@@ -66,7 +67,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Quantize a network for an NPU and write it in integers alone. [default target: npu-shift]"""
-    from . import api
 
     if format not in FORMATS:
         raise EquintError(f"--format {format}: choose {', '.join(FORMATS)}")
@@ -79,10 +79,10 @@ def export(
     if format != "npu" and sparse != "auto":
         raise EquintError(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
     for file in bundle_files(output) if format == "npu" else (output,):
-        for kept_file in bundle_files(model) if api.is_bundle(model) else (model,):
+        for kept_file in bundle_files(model) if is_bundle(model) else (model,):
             check_output(file, model=kept_file, data=data, card=card, recipe=recipe)
     options = (recipe, target, weight_bits, activation_bits, card, input_range, mean, std, data, images)
-    result = None if api.is_bundle(model) else _quantized(model, not as_json, *options)
+    result = None if is_bundle(model) else _quantized(model, not as_json, *options)
     if format == "qdq":
         if result is None:
             raise EquintError(f"{model}: a bundle holds no scales of layers; export qdq from the float network")
@@ -251,9 +251,8 @@ def _bundled(model: Path, *options: Any) -> Program:
 
 def _program(model: Path, shown: bool, *options: Any) -> tuple[Program, list[str]]:
     """The program that a bundle holds, or that a float network becomes; and warnings."""
-    from . import api
 
-    if api.is_bundle(model):
+    if is_bundle(model):
         return _bundled(model, *options), []
     result = _quantized(model, shown, *options)
     return result.program, [str(e) for e in result.warnings]
@@ -291,7 +290,7 @@ def _pruned(model: Path, sparsity: float, weight_bits: int | None) -> Any:
     from . import api
     from .recipe import recipe
 
-    if api.is_bundle(model):
+    if is_bundle(model):
         if sparsity or weight_bits:
             raise EquintError(f"{model}: a bundle's weights are what they are; leave the options out")
         return api.program(model)

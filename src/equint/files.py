@@ -15,6 +15,16 @@ from .errors import EquintError
 from .model import Array
 
 
+def is_bundle(source: object) -> bool:
+    """Whether a source is named like one of a bundle's two files.
+
+    Example:
+        >>> is_bundle("net.json"), is_bundle("net.onnx")
+        (True, False)
+    """
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
+
+
 def writable(path: str | os.PathLike[str]) -> Path:
     """Where an output goes, links followed.
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import EquintError
+from ..files import is_bundle
 from ..model import Array, Name
 from . import detection, segmentation, super_resolution
 from .card import Card
@@ -82,7 +83,7 @@ def evaluate(
     """
     from ..runtime.session import Session
 
-    if against is not None and os.fspath(against).endswith((".json", ".safetensors")):
+    if is_bundle(against):
         raise EquintError(f"{against}: a bundle; compare with the float ONNX network")
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
@@ -166,7 +167,7 @@ def _opened(
     model: str | os.PathLike[str], optimized: bool
 ) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
     """What gives a network's real outputs for a batch, and their names."""
-    if os.fspath(model).endswith((".json", ".safetensors")):
+    if is_bundle(model):
         from ..npu.bundle import load_bundle
         from ..runtime.integer import Engine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,22 @@ FLOAT32_DIGITS = 24
 MOST_SHIFT = 62
 """Furthest right shift of a 64-bit product."""
 _TRIES = 60
+
+
+def check_format(mantissa_bits: int, exponent_bits: int, shift_bits: int, rounding: str) -> None:
+    """Refuse widths and roundings that no integer operator here has.
+
+    Raises:
+        EquintError: saying which there are.
+
+    Example:
+        >>> check_format(32, 6, 4, "half_up")
+    """
+    if not 4 <= mantissa_bits <= 32 or not 2 <= exponent_bits <= 8 or not 0 <= shift_bits <= 5:
+        asked = f"{mantissa_bits}, {exponent_bits} and {shift_bits} bits"
+        raise EquintError(f"mantissas of 4 to 32 bits, exponents of 2 to 8 and shifts of 0 to 5 are known, not {asked}")
+    if rounding not in get_args(Rounding):
+        raise EquintError(f"rounding {rounding!r} is not known; choose {', '.join(get_args(Rounding))}")
 
 
 def compound(factor: float, bits: int = 32, exponent_bits: int = 6) -> tuple[int, int]:

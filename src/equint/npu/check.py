@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..errors import EquintError
-from ..maths.fixedpoint import MOST_SHIFT
+from ..maths.fixedpoint import MOST_SHIFT, check_format
 from ..model import Name, QParams
 from .program import MOVES, Program, Requantize, Step
 
@@ -45,15 +45,12 @@ def check(program: Program) -> None:
         ...
         equint.errors.EquintError: c: a Conv needs attribute strides
     """
+    check_format(program.mantissa_bits, program.exponent_bits, program.shift_bits, program.rounding)
     for fault in _faults(program):
         raise EquintError(fault)
 
 
 def _faults(program: Program) -> Iterator[str]:
-    if not (4 <= program.mantissa_bits <= 32 and 2 <= program.exponent_bits <= 8 and 0 <= program.shift_bits <= 5):
-        yield "mantissas of 4 to 32 bits, exponents of 2 to 8 and shifts of 0 to 5 are known; others are asked for"
-    if program.rounding not in ("half_up", "half_even", "truncate"):
-        yield f"rounding {program.rounding!r} is not known; choose half_up, half_even or truncate"
     known: set[Name] = {*program.inputs, *program.consts}
     for step in program.steps:
         label = step.name or step.op

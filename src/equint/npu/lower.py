@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from ..errors import EquintError
 from ..layout import Layer, as_layer
 from ..maths.affine import dequantize, quantize, storage
-from ..maths.fixedpoint import Rounding
+from ..maths.fixedpoint import check_format
 from ..model import Array, Model, Name, Node, QParams
 from ..operators import clip_bounds, reduced_axes
 from ..placement import GRID_KEEPERS, is_activation, place
@@ -56,10 +56,10 @@ def lower(model: Model, target: Target) -> Program:
         if not model.graph.is_float(name):
             raise EquintError(f"input {name}: holds no activations; make it a constant, or leave it out")
         work.grid(name, f"input {name}")
-    if not 4 <= target.mantissa_bits <= 32 or not 2 <= target.exponent_bits <= 8 or not 0 <= target.shift_bits <= 5:
-        raise EquintError(f"target {target.name}: mantissas have 4 to 32 bits, exponents 2 to 8, shifts 0 to 5")
-    if target.rounding not in get_args(Rounding):
-        raise EquintError(f"target {target.name}: rounding {target.rounding!r}; choose {', '.join(get_args(Rounding))}")
+    try:
+        check_format(target.mantissa_bits, target.exponent_bits, target.shift_bits, target.rounding)
+    except EquintError as error:
+        raise EquintError(f"target {target.name}: {error}") from error
     for node in model.graph.nodes:
         _emit(work, node)
     made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}

@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import EquintError
+from ..files import is_bundle
 from ..model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
 from .folding import folded, static_reshapes
@@ -74,7 +75,7 @@ def _load(path: Path) -> ModelProto:
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:
-        if str(path).endswith((".json", ".safetensors")):
+        if is_bundle(path):
             raise EquintError(f"{path}: a bundle is quantized already; give the float ONNX network") from error
         raise EquintError(f"{path}: not an ONNX model, or a truncated one; export it again") from error
     try:
