@@ -31,7 +31,6 @@ from .cli_options import (
     table_of,
 )
 from .errors import EquintError
-from .files import is_bundle
 
 if TYPE_CHECKING:
     from .api import Result
@@ -70,6 +69,7 @@ def export(
 
     if format not in FORMATS:
         raise EquintError(f"--format {format}: choose {', '.join(FORMATS)}")
+    from .files import is_bundle
     from .npu.bundle import bundle_files
 
     kept = {"auto": "auto", "yes": True, "no": False}
@@ -251,6 +251,7 @@ def _bundled(model: Path, *options: Any) -> Program:
 
 def _program(model: Path, shown: bool, *options: Any) -> tuple[Program, list[str]]:
     """The program that a bundle holds, or that a float network becomes; and warnings."""
+    from .files import is_bundle
 
     if is_bundle(model):
         return _bundled(model, *options), []
@@ -288,6 +289,7 @@ def _pruned(model: Path, sparsity: float, weight_bits: int | None) -> Any:
     from dataclasses import replace
 
     from . import api
+    from .files import is_bundle
     from .recipe import recipe
 
     if is_bundle(model):

@@ -370,17 +370,20 @@ def resolve(
         activation = None
     if weight.granularity == "channel" and on.weight.granularity != "channel":
         raise EquintError(
-            f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take"
+            f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take; "
+            "choose another"
         )
     if weight.granularity == "shift" and on.weight.granularity != "shift":
-        raise EquintError(f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take")
+        raise EquintError(
+            f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take; choose another"
+        )
     if activation is not None and activation.granularity != "tensor":
         raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
     for override in chosen.overrides:
         if override.granularity not in (None, "tensor", on.weight.granularity):
             raise EquintError(
                 f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
-                f"which target {on.name} does not take"
+                f"which target {on.name} does not take; choose another"
             )
     bias_bits = chosen.bias_bits or on.bias_bits
     given: dict[str, Any] = {"weight": weight, "activation": activation, "overrides": chosen.overrides}

@@ -240,6 +240,8 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
         ...     dumped_inputs(tiny_program()[0], dump)["x"].shape
         (3, 2, 2, 2)
     """
+    if not Path(dump).is_dir():
+        raise EquintError(f"{dump}: no such folder; give the folder of the board's dump")
     files, found = tensor_files(program), dict[Name, Array]()
     for name in program.inputs:
         plain, raw = (Path(dump) / f"{files[name]}{ending}" for ending in (".npy", ".bin"))

@@ -77,6 +77,10 @@ def _load(path: Path) -> ModelProto:
     except Exception as error:
         if is_bundle(path):
             raise EquintError(f"{path}: a bundle is quantized already; give the float ONNX network") from error
+        if str(path).endswith(".toml"):
+            raise EquintError(
+                f"{path}: a card or recipe; give the ONNX network, and this with --card or --recipe"
+            ) from error
         raise EquintError(f"{path}: not an ONNX model, or a truncated one; export it again") from error
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
