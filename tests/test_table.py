@@ -161,7 +161,10 @@ def test_impossible_ways_say_why(cards: Path) -> None:
     rows = run(cards, ["cwq", "lwq", "bias-finetune"], ("per-tensor",), bits=((8, 8), (1, 8)))
     reasons = [row.reason for row in rows]
     assert reasons[0] == reasons[2] == ""
-    assert reasons[1] == "recipe cwq needs a weight scale per channel, which target per-tensor does not take"
+    assert (
+        reasons[1]
+        == "recipe cwq needs a weight scale per channel, which target per-tensor does not take; choose another"
+    )
     assert reasons[3] == "recipe bias-finetune: finetune_bias needs images"
     assert all("bits" in reason for reason in reasons[4:])
     assert all(not row.results for row in rows if row.reason)
