@@ -22,9 +22,9 @@ from typing import Any
 from real import Network, networks
 
 import equint
-from equint.model import Model
+from equint.ir.model import Model
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.recipe import ActivationBits, Recipe, recipe
+from equint.planning.recipe import ActivationBits, Recipe, recipe
 
 Source = Model | str | PathLike[str]
 

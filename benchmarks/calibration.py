@@ -28,14 +28,14 @@ import numpy as np
 from networks import mobilenet_v2
 
 import equint
-from equint.images import Images
-from equint.model import Array, Graph, Model
+from equint.ir.model import Array, Graph, Model
 from equint.onnx.qdq import export
 from equint.onnx.writer import to_proto
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.runtime.calibrate import BATCH, collect
+from equint.runtime.collect import BATCH, collect
 from equint.runtime.session import Session, random_inputs
+from equint.samples.images import Images
 
 BIG = 50_000
 """Values per image from which 256 images are enough, and 512 below."""

@@ -17,15 +17,15 @@ from time import perf_counter
 from real import Network, networks
 
 import equint
-from equint.analysis.diagnose import diagnose, unquantized
-from equint.analysis.sensitivity import TOP, sensitivity
-from equint.analysis.trials import scores, truth
 from equint.api import described, looked_at
-from equint.images import Images
+from equint.hardware.target import target
 from equint.onnx.qdq import qdq_graph
-from equint.recipe import recipe
-from equint.target import target
-from equint.variants import quantizer
+from equint.planning.recipe import recipe
+from equint.planning.variants import quantizer
+from equint.samples.images import Images
+from equint.study.diagnose import diagnose, unquantized
+from equint.study.sensitivity import TOP, sensitivity
+from equint.study.trials import scores, truth
 
 CASES = (("lwq", "per-tensor"), ("cwq", "per-channel"), ("optimal", "per-channel"))
 

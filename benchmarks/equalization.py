@@ -19,8 +19,8 @@ from typing import Any
 from real import Network, networks
 
 import equint
-from equint.evaluate.data import images
-from equint.recipe import Recipe, recipe
+from equint.planning.recipe import Recipe, recipe
+from equint.samples.data import images
 
 BLOCKS: Mapping[str, Mapping[str, Any]] = {
     "Weights and activations": {},

@@ -17,13 +17,13 @@ import numpy as np
 from real import Network, networks
 
 import equint
-from equint.model import Array
-from equint.npu.lower import lower
-from equint.npu.program import Program
-from equint.onnx.integer import export_integer
-from equint.runtime.integer import Engine
+from equint.hardware.target import target
+from equint.integers.emit import export_integer
+from equint.integers.engine import Engine
+from equint.integers.lower import lower
+from equint.integers.program import Program
+from equint.ir.model import Array
 from equint.runtime.session import Session
-from equint.target import target
 
 
 def main() -> None:

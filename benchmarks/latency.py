@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.preprocess import quant_pre_process
 
 import equint
-from equint.model import Array
+from equint.ir.model import Array
 
 
 class _Noise(CalibrationDataReader):

@@ -15,11 +15,11 @@ import numpy as np
 from real import Network, networks
 
 from equint import api
-from equint.evaluate.data import batches
-from equint.model import Array, Graph
+from equint.ir.model import Array, Graph
 from equint.onnx.writer import to_proto
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.session import Session
+from equint.samples.data import batches
 
 SAMPLES = 64
 

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
 import onnx
-from equint.model import Array
 from onnx import helper, numpy_helper
+
+from equint.ir.model import Array
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, blocks and stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""

@@ -21,20 +21,20 @@ from real import Network, networks
 from svg import Panel, Series, write
 
 from equint import api
-from equint.analysis.prediction import predict
-from equint.evaluate.data import batches
-from equint.layout import Layer, layers
+from equint.graph.placement import GRID_KEEPERS
+from equint.hardware.target import target
+from equint.ir.model import Array, Graph, Model, Name, Node
+from equint.ir.weights import Layer, layers
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
-from equint.model import Array, Graph, Model, Name, Node
+from equint.noise.prediction import predict
 from equint.onnx.writer import to_proto
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
-from equint.placement import GRID_KEEPERS
-from equint.recipe import recipe
+from equint.planning.recipe import recipe
 from equint.runtime.session import Session
-from equint.target import target
+from equint.samples.data import batches
 
 TARGETS = {
     "mobilenet_v1_025_224_imagenet": "per-tensor-clip",

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from equint.evaluate.data import Card, batches, read_card
+from equint.ir.model import Array
 from equint.maths.noise import sqnr_db
-from equint.model import Array
 from equint.runtime.session import Session, Source
+from equint.samples.card import Card, read_card
+from equint.samples.data import batches
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from time import perf_counter
 
 import numpy as np
 
-from equint.analysis.weights import kind_of
-from equint.layout import layers
+from equint.ir.model import Array, Graph, QSpec
+from equint.ir.weights import layers
 from equint.maths.shifts import SEARCHES
-from equint.model import Array, Graph, QSpec
 from equint.passes.weight_shift import as_rows
+from equint.study.weights import kind_of
 
 SPEC = QSpec(8, signed=False, symmetric=False, granularity="shift")
 MOST = 15

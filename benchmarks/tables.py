@@ -24,9 +24,9 @@ from typing import Any
 
 from equalization import methods as equalizations
 
-from equint.recipe import ActivationBits, Recipe, recipe
-from equint.report.results import FIGURES
-from equint.table import Row, table
+from equint.pages.results import FIGURES
+from equint.planning.recipe import ActivationBits, Recipe, recipe
+from equint.study.table import Row, table
 
 FLOAT: tuple[int, ActivationBits] = (16, "float")
 INT8: tuple[int, ActivationBits] = (8, 8)

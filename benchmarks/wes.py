@@ -28,16 +28,16 @@ from real import Network, networks
 from shift_search import COLUMNS, MOST, SPEC, TIMES, compared, groups, real_layers, synthetic_layers
 
 import equint
-from equint.analysis.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits
 from equint.api import described
-from equint.layout import layers
+from equint.ir.model import Model
+from equint.ir.weights import layers
 from equint.maths.scales import overlap_ratio
 from equint.maths.shifts import SEARCHES
-from equint.model import Model
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.weight_shift import as_rows
-from equint.recipe import ActivationBits, Recipe, recipe
+from equint.planning.recipe import ActivationBits, Recipe, recipe
+from equint.study.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits
 
 SAMPLES = {
     "deeplabv3_mnv2_dm05_257_voc": 8,

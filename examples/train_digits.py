@@ -44,14 +44,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
-
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 DEMO_DIR = Path(__file__).resolve().parents[1] / "src" / "equint" / "demo"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from commands import Run
-from equint.cli import main
+from equint.cli.main import main
 
 settings.register_profile("equint", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import equint
-import onnx
 from equint import EquintError, load, quantize
 from equint.demo import data_path, model_path
-from equint.evaluate.data import Card
-from equint.model import Array, Model
+from equint.graph.placement import place
+from equint.hardware.target import TARGETS, Target, target
+from equint.ir.model import Array, Model
 from equint.onnx.writer import to_proto
-from equint.placement import place
-from equint.recipe import built_in, recipe
+from equint.planning.recipe import built_in, recipe
 from equint.runtime.session import Session
-from equint.target import TARGETS, Target, target
+from equint.samples.card import Card
 from handwritten import execute, network, normal
 from nets import random_network, run, sample
 

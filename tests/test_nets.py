@@ -1,12 +1,12 @@
 """The random networks are valid, run, and among them have everything that the other tests rely on."""
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
-
-import onnx
-from nets import ACTIVATIONS, BLOCKS, HEADS, Net, networks, random_network, run, sample
 from onnx import numpy_helper
+
+from nets import ACTIVATIONS, BLOCKS, HEADS, Net, networks, random_network, run, sample
 
 PLAIN = """
 Add AveragePool BatchNormalization Clip Concat Conv ConvTranspose Flatten Gemm GlobalAveragePool HardSigmoid

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-
-from equint.npu.program import Program, Step
-from handwritten import execute
 from onnx import TensorProto, helper, numpy_helper
+
+from equint.integers.program import Program, Step
+from handwritten import execute
 from programs import ACCUMULATORS, Array, algorithm_2, feeds_for, literal, programs, random_program, rounded, run_step
 
 

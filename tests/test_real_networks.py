@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from numpy.typing import NDArray
 
-import onnx
 from equint import load, quantize
 from equint.api import described
-from equint.evaluate.data import Card, batches, read_card
+from equint.integers.engine import Engine
 from equint.maths.noise import sqnr_db
 from equint.onnx.writer import to_proto
 from equint.passes import Keeps, Pass
 from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
-from equint.runtime.integer import Engine
 from equint.runtime.session import Session
+from equint.samples.card import Card, read_card
+from equint.samples.data import batches
 from handwritten import operators
 
 FOLDER = os.environ.get("EQUINT_REAL", "")

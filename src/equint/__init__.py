@@ -16,7 +16,7 @@ from .errors import EquintError
 
 if TYPE_CHECKING:
     from .api import Result, calibrate, explain, from_torch, load, program, quantize, report, sqnr
-    from .study import diagnose, mixed
+    from .studies import diagnose, mixed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,7 +43,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
     if name in __all__:
-        from . import api, study
+        from . import api
+        from . import studies as study
 
         return getattr(study if name in ("diagnose", "mixed") else api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,28 +10,29 @@ from numbers import Real
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from . import inputs
-from . import recipe as recipes
 from .errors import EquintError
-from .evaluate.data import Card, images, read_card
 from .files import is_bundle
-from .images import Images
-from .model import Event, Model
+from .graph import inputs
+from .graph.placement import place
+from .hardware.target import TARGETS, Target
+from .hardware.target import target as built_in_target
+from .ir.model import Event, Model
 from .passes.activation_ranges import ActivationRanges
 from .passes.calibrate import Calibrate
 from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
-from .pipeline import Progress, run
-from .placement import place
-from .statistics import Statistics, fingerprint, is_statistics
-from .target import TARGETS, Target
-from .target import target as built_in_target
+from .planning import recipe as recipes
+from .planning.run import Progress, run
+from .samples.card import Card, read_card
+from .samples.data import images
+from .samples.images import Images
+from .samples.statistics import Statistics, fingerprint, is_statistics
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .npu.program import Program
+    from .integers.program import Program
 
 NPU = "npu-shift"
 """The target of integer programs, where none is named."""
@@ -83,7 +84,7 @@ class Result:
         Raises:
             EquintError: something in it has no integer form, or does not fit the target: it names the layer.
         """
-        from .npu.lower import lower
+        from .integers.lower import lower
 
         return lower(self.model, self.hardware)
 
@@ -114,13 +115,13 @@ class Result:
 
     def facts(self) -> dict[str, Any]:
         """The result in numbers and words, ready for JSON."""
-        from .report.summary import facts
+        from .pages.summary import facts
 
         return facts(self)
 
     def summary(self) -> str:
         """The result as a short text."""
-        from .report.summary import text
+        from .pages.summary import text
 
         return text(self)
 
@@ -225,7 +226,7 @@ def program(source: Any, recipe: Any = None, target: str | Target | None = None,
         recipe, target, given: for `quantize`; the target is npu-shift where none is given.
 
     Raises:
-        EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.npu.lower.lower`.
+        EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.integers.lower.lower`.
 
     Example:
         >>> from equint.demo import model_path
@@ -271,7 +272,7 @@ def inspect(
         >>> sorted(inspect(model_path(), "per-tensor-clip"))
         ['borders', 'events', 'groups', 'layers', 'pinned']
     """
-    from .analysis.inspect import inspect as look
+    from .study.inspect import inspect as look
 
     hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
     model = described(source if isinstance(source, Model) else load(source), input)
@@ -295,7 +296,7 @@ def explain(
     The arguments are those of `quantize`. "Before" is the same format with plain grids: no scales, n = 6 ranges.
 
     Returns:
-        What `equint.analysis.explain.explain` says (predicted, layers, tensors, changes), and warnings about the input.
+        What `equint.study.explain.explain` says (predicted, layers, tensors, changes), and warnings about the input.
 
     Raises:
         EquintError: as `quantize`.
@@ -306,7 +307,7 @@ def explain(
         >>> found["predicted"]["after"]["total"] > found["predicted"]["before"]["total"]
         True
     """
-    from .analysis.explain import explain as analyse
+    from .study.explain import explain as analyse
 
     chosen, hardware = choose(recipe, target)
     original = source if isinstance(source, Model) else load(source)
@@ -333,7 +334,7 @@ def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -
         EquintError: a file or folder that is not there or needs a card, or statistics of another network.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> looked_at(Model(tiny_graph()), None, None) is None
         True
     """
@@ -364,7 +365,7 @@ def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
         EquintError: naming them by `label`.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
     """
     if statistics.network != fingerprint(FoldBatchnorm()(model).graph):
@@ -406,7 +407,7 @@ def calibrate(
         >>> calibrate(model_path(), data_path(), input=Card("gray", (0.0,), (16.0,)), images=10).images
         10
     """
-    from .runtime.calibrate import collect
+    from .runtime.collect import collect
 
     model = source if isinstance(source, Model) else load(source)
     given = looked_at(model, data, input, images)
@@ -429,7 +430,7 @@ def report(
 
     Args:
         input, data, images: as they were given to `quantize`; on images the noise of every layer is measured too.
-        measured: what `equint.evaluate.metrics.evaluate` found, the float network's figures with "float_" before them.
+        measured: what `equint.scoring.metrics.evaluate` found, the float network's figures with "float_" before them.
         name: the network's.
 
     Raises:
@@ -440,8 +441,8 @@ def report(
         >>> report(quantize(model_path(), input=(0, 1)), input=(0, 1)).splitlines()[0]
         '<!doctype html>'
     """
-    from .report.contents import contents, formats
-    from .report.page import page
+    from .pages.contents import contents, formats
+    from .pages.page import page
 
     given = looked_at(result.original, data, input, images)
     weight, activation = formats(result.model)
@@ -469,7 +470,7 @@ def described(model: Model, given: Input) -> Model:
     """The model with what is known of its input.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
         'given'
     """
@@ -506,7 +507,7 @@ def sqnr(
         target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
 
     Returns:
-        What `equint.analysis.sqnr.sqnr` says (target, images, methods), and warnings about the input.
+        What `equint.study.sqnr.sqnr` says (target, images, methods), and warnings about the input.
 
     Raises:
         EquintError: as `quantize`.
@@ -517,7 +518,7 @@ def sqnr(
         >>> found["methods"]["none"]["layers"][0]["predicted"]["weights"] > 30
         True
     """
-    from .analysis.sqnr import sqnr as analyse
+    from .study.sqnr import sqnr as analyse
 
     hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
     original = source if isinstance(source, Model) else load(source)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import EquintError
-from .model import Array
+from .ir.model import Array
 
 
 def is_bundle(source: object) -> bool:

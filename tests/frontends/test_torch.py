@@ -9,10 +9,10 @@ import pytest
 import equint
 from equint.errors import EquintError
 from equint.frontends.torch import from_torch
-from equint.images import Images
 from equint.onnx.reader import read
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.session import Session
+from equint.samples.images import Images
 
 torch = pytest.importorskip("torch", reason="needs the extra equint[torch]")
 nn = torch.nn

@@ -9,11 +9,11 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
+from onnx import helper
 
 from equint.errors import EquintError
+from equint.ir.model import QParams, QSpec
 from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize
-from equint.model import QParams, QSpec
-from onnx import helper
 
 Floats = NDArray[np.float32]
 STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from equint.ir.model import QSpec
 from equint.maths.clipping import best_of_both, clip_error, grid_search, nelder_mead
-from equint.model import QSpec
 
 
 def test_error_by_hand() -> None:

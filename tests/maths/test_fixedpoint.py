@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given
 
 from equint.errors import EquintError
-from equint.maths.fixedpoint import (
-    Rounding,
-    compound,
-    float32_agrees,
-    provable_compound,
-    requantize,
-    thresholds,
-)
+from equint.maths.fixedpoint import Rounding, compound, float32_agrees, provable_compound, requantize, thresholds
 
 ROUNDINGS = st.sampled_from(["half_up", "half_even", "truncate"])
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import laplace
 
+from equint.ir.model import Array, QParams, QSpec
 from equint.maths.affine import choose_qparams, fake_quantize
 from equint.maths.noise import activation_noise, mismatch, rounding, sqnr_db, weight_noise
-from equint.model import Array, QParams, QSpec
 
 FORMATS = {
     f"{bits} bits, {'symmetric' if symmetric else 'asymmetric'}": QSpec(bits, signed=symmetric, symmetric=symmetric)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
+from equint.ir.model import QSpec
 from equint.maths import ranges
 from equint.maths.affine import choose_qparams, fake_quantize
-from equint.model import QSpec
 
 Floats = NDArray[np.float64]
 SHAPES: dict[str, Callable[[np.random.Generator], Floats]] = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from numpy.typing import NDArray
 
-from equint.layout import layers
+from equint.ir.weights import layers
 from equint.maths.scales import dominance, equalizing, matching, overlap_ratio, triple
 from equint.onnx.reader import read
 from equint.passes.equalize import Equalize

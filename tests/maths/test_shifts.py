@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
+from equint.ir.model import QSpec
 from equint.maths.shifts import deterministic, error, exact, nelder_mead, shifts_of, symmetric_ranges, totals
-from equint.model import QSpec
 
 Floats = NDArray[np.float32]
 UINT8 = QSpec(8, signed=False, symmetric=False)

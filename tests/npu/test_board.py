@@ -31,9 +31,9 @@ from boards import (
     zeros_around,
 )
 from equint.errors import EquintError
+from equint.integers.program import Program, Step
 from equint.npu.board import Comparison, Verdict, compare_board
 from equint.npu.golden import write_golden
-from equint.npu.program import Program, Step
 from programs import ACCUMULATORS, feeds_for, literal, programs, run_step
 
 ZERO = np.zeros((), np.int32)

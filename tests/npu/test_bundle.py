@@ -17,15 +17,15 @@ from safetensors.numpy import load_file, save_file
 
 from equint import quantize
 from equint.errors import EquintError
-from equint.model import QParams
+from equint.hardware.target import target
+from equint.integers.lower import lower
+from equint.integers.program import Program, Requantize, Step
+from equint.ir.model import QParams
 from equint.npu import bundle
 from equint.npu.bundle import digest, load_bundle, save_bundle, schema
-from equint.npu.lower import lower
 from equint.npu.misfit import misfit
-from equint.npu.program import Program, Requantize, Step
 from equint.npu.records import DTYPES
 from equint.npu.sizes import network_sizes
-from equint.target import target
 from programs import programs
 
 Array = NDArray[Any]

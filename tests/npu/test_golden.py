@@ -15,10 +15,10 @@ from hypothesis import given, settings
 
 from boards import SAMPLE, sample
 from equint.errors import EquintError
+from equint.integers.program import Program, Step
+from equint.ir.model import QParams
 from equint.maths.affine import quantize, storage
-from equint.model import QParams
 from equint.npu.golden import fingerprint, read_golden, tensor_files, write_golden
-from equint.npu.program import Program, Step
 from programs import feeds_for, literal, programs
 
 

@@ -5,27 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from equint.errors import EquintError
-from equint.layout import tiny_graph
-from equint.model import Model, QSpec
-from equint.npu.program import LAYERS, Program
-from equint.npu.published import (
-    TABLE_4,
-    efficientnet_b3,
-    inception_v3,
-    mobilenet_v1,
-    mobilenet_v2,
-    resnet50,
-    table_4,
-)
-from equint.npu.sizes import (
-    MEGABYTE,
-    SCHEMES,
-    figure_4,
-    layer_bits,
-    network_sizes,
-    paper_tables,
-    parameter_bits,
-)
+from equint.integers.program import LAYERS, Program
+from equint.ir.model import Model, QSpec
+from equint.ir.weights import tiny_graph
+from equint.npu.published import TABLE_4, efficientnet_b3, inception_v3, mobilenet_v1, mobilenet_v2, resnet50, table_4
+from equint.npu.sizes import MEGABYTE, SCHEMES, figure_4, layer_bits, network_sizes, paper_tables, parameter_bits
 from equint.passes.prune import Prune
 from equint.passes.quantize import Quantize
 from programs import programs

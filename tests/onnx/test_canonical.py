@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import ModelProto
 
-from equint.model import Model
+from equint.ir.model import Model
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from handwritten import Array, assert_same, network, normal
-from onnx import ModelProto
 
 
 def check(proto: ModelProto, *xs: Array) -> Model:

@@ -6,20 +6,20 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import equint
-import onnx
 from equint.demo import model_path
 from equint.onnx.qdq import views_of
 from equint.runtime.session import Session
 from handwritten import Array, execute, network, normal, operators
 from nets import Net, networks, random_network, run, sample
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 TARGETS = [("cwq-bc", "per-channel"), ("dfq", "per-tensor"), ("dfq", "per-tensor-clip")]
 WAYS = [("lwq", "per-tensor"), ("cwq", "per-channel"), *TARGETS, ("dfq", "per-channel")]

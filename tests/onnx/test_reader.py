@@ -4,19 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-import onnx
-from equint.channels import solve
 from equint.errors import EquintError
-from equint.model import Graph, Model, Node
+from equint.graph.channels import solve
+from equint.ir.model import Graph, Model, Node
 from equint.onnx.folding import static_reshapes
 from equint.onnx.reader import load_proto, read
 from equint.onnx.writer import to_proto
 from handwritten import Array, assert_same, network, normal
 from nets import networks, sample
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 CONV = "y = Conv <pads = [1, 1, 1, 1]> (x, w)"
 W = normal(4, 3, 3, 3)

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from hypothesis import given, settings
 
-import onnx
 from equint.errors import EquintError
-from equint.layout import tiny_graph
-from equint.model import Graph, Node
+from equint.ir.model import Graph, Node
+from equint.ir.weights import tiny_graph
 from equint.onnx.reader import read
 from equint.onnx.writer import save_proto, to_proto
 from handwritten import Array, assert_same, execute, network, normal, operators

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.layout import layers
-from equint.model import Array, Model, Moments
-from equint.moments import propagate
+from equint.graph.moments import propagate
+from equint.ir.model import Array, Model, Moments
+from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes.absorb_bias import AbsorbBias
 from handwritten import network, normal

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from equint.model import Model, Moments, Range
+from equint.ir.model import Model, Moments, Range
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from handwritten import network, normal

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from equint.errors import EquintError
-from equint.images import Images
-from equint.inputs import describe_range, infer_input
+from equint.graph.inputs import describe_range, infer_input
+from equint.ir.model import Array, Moments, QSpec, Range
 from equint.maths.affine import choose_qparams, fake_quantize
 from equint.maths.gaussian import clipped
-from equint.model import Array, Moments, QSpec, Range
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate, Rule
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.runtime.calibrate import collect
-from equint.statistics import Histogram, Statistics, TensorStatistics, fingerprint
+from equint.runtime.collect import collect
+from equint.samples.images import Images
+from equint.samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from handwritten import network, normal
 from nets import Net, random_network, sample
 from values import values

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from equint.layout import layers
+from equint.ir.model import Model, QSpec
+from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
-from equint.model import Model, QSpec
 from equint.onnx.reader import read
 from equint.passes.clip_weights import ClipWeights
 from equint.passes.quantize import Quantize

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.layout import layers
+from equint.ir.model import Array, Model, Moments, QSpec, Range
+from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
-from equint.model import Array, Model, Moments, QSpec, Range
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias

@@ -7,12 +7,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from onnx import ModelProto
 
-from equint.edit import Editor
-from equint.images import Images
-from equint.inputs import infer_input
-from equint.layout import Layer, layers
-from equint.model import Array, Graph, Model, QSpec, Range
+from equint.graph.inputs import infer_input
+from equint.ir.edit import Editor
+from equint.ir.model import Array, Graph, Model, QSpec, Range
+from equint.ir.weights import Layer, layers
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
@@ -25,9 +25,9 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.runtime.session import Session
+from equint.samples.images import Images
 from handwritten import network, normal
 from nets import networks, random_network, sample
-from onnx import ModelProto
 
 COARSE = Quantize(QSpec(4, granularity="tensor"))
 GRIDS = {

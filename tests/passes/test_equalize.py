@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import ModelProto
 
-from equint.layout import layers
-from equint.model import Array, Model, Moments
+from equint.ir.model import Array, Model, Moments
+from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes.equalize import Equalize
 from nets import Net, sample
-from onnx import ModelProto
 from values import assert_close, values
 
 Floats = NDArray[np.float64]

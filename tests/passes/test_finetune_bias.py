@@ -10,14 +10,15 @@ import pytest
 import equint
 from equint.demo import data_path, model_path
 from equint.errors import EquintError
-from equint.evaluate.data import Card, batches, images, read_card
-from equint.images import Images
+from equint.ir.model import Model
 from equint.maths.noise import sqnr_db
-from equint.model import Model
 from equint.onnx.qdq import export
 from equint.passes.finetune_bias import FinetuneBias
-from equint.recipe import recipe
+from equint.planning.recipe import recipe
 from equint.runtime.session import Session
+from equint.samples.card import Card, read_card
+from equint.samples.data import batches, images
+from equint.samples.images import Images
 
 pytest.importorskip("torch", reason="needs the extra equint[torch]")
 CARD = Card("gray", (0.0,), (16.0,))

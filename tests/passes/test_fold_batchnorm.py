@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.layout import layers
-from equint.model import Model, Moments
+from equint.ir.model import Model, Moments
+from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import network, normal

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import ModelProto
 
 from chains import (
     Floats,
@@ -23,8 +24,8 @@ from chains import (
     with_weights,
 )
 from equint.errors import EquintError
-from equint.images import Images
-from equint.model import Model, Name, Range
+from equint.graph.placement import place
+from equint.ir.model import Model, Name, Range
 from equint.onnx.reader import read
 from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
@@ -32,9 +33,8 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import OneStep
 from equint.passes.relu6 import Relu6
-from equint.placement import place
+from equint.samples.images import Images
 from nets import Net, networks, sample
-from onnx import ModelProto
 from values import assert_close, values
 
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from equint.api import described, load, quantize
-from equint.channels import solve
 from equint.demo import model_path
-from equint.gains import gains
-from equint.layout import layers
+from equint.graph.channels import solve
+from equint.graph.gains import gains
+from equint.graph.placement import place
+from equint.ir.model import Model, QSpec
+from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
-from equint.model import Model, QSpec
-from equint.objective import Objective
+from equint.noise.objective import Objective
+from equint.noise.sources import tensor_sources, weight_sources
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _held
-from equint.placement import place
 from equint.runtime.session import Session
-from equint.sources import tensor_sources, weight_sources
 from handwritten import network, normal
 
 TENSOR = QSpec(8, signed=True, symmetric=False)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from equint.images import Images
-from equint.inputs import infer_input
-from equint.model import Array, Model, QSpec
+from equint.graph.inputs import infer_input
+from equint.graph.verify import verify
+from equint.ir.model import Array, Model, QSpec
 from equint.onnx.reader import read
 from equint.passes import Keeps, Pass
 from equint.passes.absorb_bias import AbsorbBias
@@ -31,8 +31,8 @@ from equint.passes.relu6 import Relu6
 from equint.passes.round_weights import RoundWeights
 from equint.passes.two_step import TwoStep
 from equint.passes.weight_shift import WeightShift
-from equint.recipe import PASSES
-from equint.verify import verify
+from equint.planning.recipe import PASSES
+from equint.samples.images import Images
 from nets import Options, networks, sample
 from values import assert_close, values
 

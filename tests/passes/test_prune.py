@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from equint.errors import EquintError
-from equint.inputs import describe_range
-from equint.layout import layers, tiny_graph
-from equint.model import Graph, Model, Node
+from equint.graph.inputs import describe_range
+from equint.ir.model import Graph, Model, Node
+from equint.ir.weights import layers, tiny_graph
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from equint.errors import EquintError
-from equint.inputs import describe_range
-from equint.model import Array, Model, QSpec
+from equint.graph.inputs import describe_range
+from equint.ir.model import Array, Model, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges

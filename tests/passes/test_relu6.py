@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from equint.model import Model, Moments
+from equint.ir.model import Model, Moments
 from equint.onnx.reader import read
 from equint.passes.relu6 import Relu6, has_shared_bound
 from handwritten import network, normal

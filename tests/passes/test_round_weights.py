@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from equint.layout import layers, tiny_graph
+from equint.ir.model import QSpec
+from equint.ir.weights import layers, tiny_graph
 from equint.maths.affine import choose_qparams, quantize
-from equint.model import QSpec
 from equint.passes.round_weights import kernel_rounding
 
 

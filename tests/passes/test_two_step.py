@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import ModelProto
 
 from chains import (
     Floats,
@@ -21,11 +22,10 @@ from chains import (
     weights_of,
     with_weights,
 )
-from equint.channels import solve
 from equint.errors import EquintError
-from equint.images import Images
-from equint.layout import layers
-from equint.model import Model, Name
+from equint.graph.channels import solve
+from equint.ir.model import Model, Name
+from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
@@ -34,8 +34,8 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import bounded
 from equint.passes.relu6 import Relu6
 from equint.passes.two_step import TwoStep
+from equint.samples.images import Images
 from nets import Net, networks, sample
-from onnx import ModelProto
 from values import assert_close, values
 
 

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from equint.errors import EquintError
-from equint.inputs import describe_range, infer_input
-from equint.layout import layers
+from equint.graph.inputs import describe_range, infer_input
+from equint.ir.model import Array, Model, QSpec
+from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
-from equint.model import Array, Model, QSpec
+from equint.noise.sources import weight_worth
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.clip_weights import ClipWeights
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.weight_shift import WeightShift
-from equint.sources import weight_worth
 from nets import Net
 
 SHIFT = QSpec(8, signed=False, symmetric=False, granularity="shift")

@@ -9,22 +9,22 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from onnx import ModelProto
 
 from equint.errors import EquintError
-from equint.images import Feed, Images, length
-from equint.model import Array, Graph
+from equint.graph.placement import place
+from equint.ir.model import Array, Graph
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
-from equint.operators import clip_bounds
+from equint.ops.attributes import clip_bounds
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.placement import place
-from equint.runtime import calibrate
-from equint.runtime.calibrate import channel_axes, collect
+from equint.runtime import collect as calibrate
+from equint.runtime.collect import channel_axes, collect
 from equint.runtime.session import Session
-from equint.statistics import Histogram, Statistics, TensorStatistics
+from equint.samples.images import Feed, Images, length
+from equint.samples.statistics import Histogram, Statistics, TensorStatistics
 from handwritten import network, normal
 from nets import networks, random_network, sample
-from onnx import ModelProto
 
 # The oracle: numpy on tapped activations, image by image
 

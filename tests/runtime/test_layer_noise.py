@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from equint.channels import solve
 from equint.errors import EquintError
-from equint.images import Images
-from equint.inputs import describe_range
-from equint.layout import layers, tiny_graph
-from equint.model import Array, Model, QParams, QSpec, View
+from equint.graph.channels import solve
+from equint.graph.inputs import describe_range
+from equint.ir.model import Array, Model, QParams, QSpec, View
+from equint.ir.weights import layers, tiny_graph
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate
@@ -23,6 +22,7 @@ from equint.passes.one_step import OneStep
 from equint.passes.quantize import Quantize
 from equint.runtime.layer_noise import LayerPower, measure
 from equint.runtime.session import Session
+from equint.samples.images import Images
 from handwritten import network, normal
 from nets import random_network, sample
 

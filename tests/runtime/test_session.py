@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-import onnx
 from equint.errors import EquintError
 from equint.runtime.session import Session, random_inputs
 from handwritten import network, normal

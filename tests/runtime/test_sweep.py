@@ -8,11 +8,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from onnx import ModelProto, helper, numpy_helper
 
-from equint.images import Feed, Images, length
-from equint.inputs import infer_input
-from equint.layout import Layer, layers
-from equint.model import Array, Graph, Model, QSpec
+from equint.graph.inputs import infer_input
+from equint.ir.model import Array, Graph, Model, QSpec
+from equint.ir.weights import Layer, layers
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
@@ -26,9 +26,9 @@ from equint.passes.relu6 import Relu6
 from equint.runtime import sweep
 from equint.runtime.session import Session
 from equint.runtime.sweep import mean_errors
+from equint.samples.images import Feed, Images, length
 from handwritten import network, normal
 from nets import networks, random_network, sample
-from onnx import ModelProto, helper, numpy_helper
 
 Errors = dict[str, Array]
 Decide = Callable[[Layer, Array], Array]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import api
-from ..evaluate.data import Card
-from ..evaluate.metrics import evaluate
-from ..pipeline import Progress
-from ..report.summary import kilobytes, sizes
+from ..pages.summary import kilobytes, sizes
+from ..planning.run import Progress
+from ..samples.card import Card
+from ..scoring.metrics import evaluate
 from . import data_path, model_path
 
 CARD = Card("gray", (0.0,), (16.0,))

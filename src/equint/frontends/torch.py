@@ -13,14 +13,13 @@ from unittest.mock import patch
 import numpy as np
 
 from ..errors import EquintError
-from ..model import Array, Model
-from ..runtime.lazy_torch import torch
-from ..runtime.torch_executor import module as executor
+from ..ir.model import Array, Model
+from ..torch.executor import module as executor
+from ..torch.lazy import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from onnx import ModelProto
+    from torch import Tensor
 
 OPSET = 17
 TOLERANCE = 1e-3

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
-from ..model import Array, QParams, QSpec
+from ..ir.model import Array, QParams, QSpec
 
 TINY = float(np.finfo(np.float32).tiny)
 

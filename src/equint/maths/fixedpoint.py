@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import EquintError
-from ..model import Array
+from ..ir.model import Array
 
 Rounding = Literal["half_up", "half_even", "truncate"]
 """What becomes of the bits that a right shift drops: to nearest, ties up or to even, or dropped as >> does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 from .fixedpoint import Rounding, thresholds
 
 _NUDGES = (0.0, *(2.0**-k for k in range(8, 20)))

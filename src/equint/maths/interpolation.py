@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 
 MODES = frozenset(["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"])
 """Ways of ONNX's Resize to place output positions among the input's; tf_crop_and_resize is not among them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 from .tails import exceedance
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 
 MEAN, STD = 117.0, 68.0
 """Of photographs' pixels, 0 to 255 (ImageNet's, rounded)."""

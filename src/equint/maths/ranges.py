@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array, QSpec
+from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
 
 CANDIDATES = 48

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 
 
 def equalizing(out_range: Array, in_range: Array) -> Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..model import Array, QSpec
+from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
 
 PARTS = (1 / 64, 1 / 16, 1 / 4, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

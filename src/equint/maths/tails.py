@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from ..model import Array
+from ..ir.model import Array
 
 _DECAY = sqrt(2)  # per standard deviation
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..integers.program import Program, Step
+from ..ir.model import Array, Name
 from ..maths.affine import storage
-from ..model import Array, Name
-from .causes import MOST_ALONE, Trace, diagnose, ties, traced
+from .faults import MOST_ALONE, Trace, diagnose, ties, traced
 from .golden import MANIFEST, Feeds, engine, every_tensor, layers, load, load_raw, read_golden, tensor_files
-from .program import Program, Step
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def compare_board(
 
     Example:
         >>> import tempfile
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> program, trace = tiny_program()
         >>> with tempfile.TemporaryDirectory() as dump:
         ...     np.save(f"{dump}/001_y.npy", np.full((1, 2, 1, 1), 2, np.int8))
@@ -234,7 +234,7 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
 
     Example:
         >>> import tempfile
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> with tempfile.TemporaryDirectory() as dump:
         ...     np.save(f"{dump}/000_x.npy", np.ones((3, 2, 2, 2), np.int8))
         ...     dumped_inputs(tiny_program()[0], dump)["x"].shape

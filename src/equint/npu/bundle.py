@@ -21,9 +21,9 @@ from safetensors.numpy import save as save_tensors
 
 from ..errors import EquintError
 from ..files import drafted
-from .check import check
+from ..integers.check import check
+from ..integers.program import Program
 from .misfit import misfit
-from .program import Program
 from .records import AGAIN, Record, decode, encode
 
 FORMAT, VERSION = "equint.bundle", 1
@@ -47,8 +47,8 @@ def save_bundle(
 
     Example:
         >>> import tempfile
-        >>> from equint.model import QParams
-        >>> from equint.npu.program import Step
+        >>> from equint.ir.model import QParams
+        >>> from equint.integers.program import Step
         >>> grid = QParams(np.float32(0.5), np.int32(0))
         >>> program = Program((Step("Identity", "", ("x",), ("y",)),), ("x",), ("y",), {"x": grid, "y": grid})
         >>> with tempfile.TemporaryDirectory() as folder:

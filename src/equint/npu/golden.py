@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..integers.program import Program
+from ..ir.model import Array, Name
 from ..maths.affine import storage
-from ..model import Array, Name
-from .causes import Trace, stored
-from .program import Program
+from .faults import Trace, stored
 
 MANIFEST = "golden.json"
 FORMAT, VERSION = "equint golden vectors", 1
@@ -55,7 +55,7 @@ def write_golden(
         EquintError: feeds that do not fit the program, or a folder that cannot be written or holds other files.
 
     Example:
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> program, trace = tiny_program()
         >>> with tempfile.TemporaryDirectory() as here:
         ...     steps = write_golden(program, {"x": np.ones((1, 2, 2, 2))}, f"{here}/golden", trace=trace)
@@ -82,7 +82,7 @@ def tensor_files(program: Program) -> dict[Name, str]:
     Names that differ by case alone, or by what no file name may hold, get different files on every system.
 
     Example:
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> tensor_files(tiny_program()[0])
         {'x': '000_x', 'y': '001_y'}
     """
@@ -107,7 +107,7 @@ def tensor_files(program: Program) -> dict[Name, str]:
 
 def engine(program: Program, feeds: Feeds) -> Mapping[Name, Array]:
     """Every tensor that the integer engine makes."""
-    from ..runtime.integer import Engine
+    from ..integers.engine import Engine
 
     found: Mapping[Name, Array] = Engine(program).trace(feeds)
     return found
@@ -209,7 +209,7 @@ def fingerprint(program: Program) -> str:
     """SHA-256 of everything that decides a program's integers.
 
     Example:
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> fingerprint(tiny_program()[0]) == fingerprint(tiny_program()[0])
         True
     """
@@ -313,7 +313,7 @@ def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, 
         EquintError: a folder or file that is missing, damaged, changed or of another program.
 
     Example:
-        >>> from .causes import tiny_program
+        >>> from .faults import tiny_program
         >>> program, trace = tiny_program()
         >>> with tempfile.TemporaryDirectory() as here:
         ...     _ = write_golden(program, {"x": np.ones((1, 2, 2, 2))}, f"{here}/golden", trace=trace)

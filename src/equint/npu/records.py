@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import EquintError
-from ..model import Array, QParams, frozen
-from .program import LAYERS, Program, Requantize, Step
+from ..integers.program import LAYERS, Program, Requantize, Step
+from ..ir.model import Array, QParams, frozen
 from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits, weight_zero_point
 
 AGAIN = "write the bundle again"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
-from ..layout import layers
+from ..integers.program import LAYERS, Program
+from ..ir.model import Array, Model
+from ..ir.weights import layers
 from ..maths.affine import along_axis, quantize
-from ..model import Array, Model
-from .program import LAYERS, Program
 from .sparse import SIZE_BYTES, pack, pack_bits, weight_bits, weight_zero_point, width
 
 MANTISSA_BITS, EXPONENT_BITS, ZERO_POINT_BITS, SHIFT_BITS, BIAS_BITS = 32, 6, 8, 4, 32
@@ -179,7 +179,7 @@ def network_sizes(network: Model | Program) -> dict[str, Any]:
         EquintError: a model whose weights have no grids yet.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> network_sizes(Quantize()(Model(tiny_graph())))["total"]["wes"]  # 36 weights, 6 + 2, 4 biases
         60

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import EquintError
-from ..model import Array
-from .program import LAYERS, Program, Step
+from ..integers.program import LAYERS, Program, Step
+from ..ir.model import Array
 
 SIZE_BYTES = 4
 """Of the integer that says how large the packed weights are."""

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..model import Array, Graph, Name, Node
-from ..operators import pad_widths
+from ..ir.model import Array, Graph, Name, Node
+from ..ops.attributes import pad_widths
 
 
 def canonical(graph: Graph) -> Graph:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..model import Array, Dim, Graph, Name, Node, frozen
-from ..operators import element_count
+from ..ir.model import Array, Dim, Graph, Name, Node, frozen
+from ..ops.attributes import element_count
 from .writer import to_proto
 
 FOLDABLE_BYTES, GROWN_BYTES = 1 << 28, 1 << 24

@@ -14,15 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from onnx import ModelProto, checker, helper, numpy_helper
 
-from .. import clamps
-from ..layout import Layer, as_layer
+from ..graph import clamps
+from ..graph.placement import is_activation, place
+from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
+from ..ir.weights import Layer, as_layer
 from ..maths.affine import quantize, storage
-from ..model import Array, Graph, Model, Name, Node, QParams, View
-from ..operators import clip_bounds
-from ..placement import is_activation, place
+from ..ops.attributes import clip_bounds
 from .writer import to_proto
 
 WIDE = 21
@@ -39,7 +38,7 @@ def export(model: Model) -> ModelProto:
         onnx.checker.ValidationError: never on models that the passes made; it would be a bug here.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> model = Quantize(activation=None)(Model(tiny_graph()))
         >>> [n.op_type for n in export(model).graph.node]
@@ -56,7 +55,7 @@ def qdq_graph(model: Model) -> Graph:
     """The quantized model as a graph: what `export` writes.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> [n.op for n in qdq_graph(Quantize(activation=None)(Model(tiny_graph()))).nodes]
         ['DequantizeLinear', 'Conv']

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 import onnx
 from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import EquintError
 from ..files import is_bundle
-from ..model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
+from ..ir.model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
 from .folding import folded, static_reshapes
 from .writer import to_proto
@@ -40,7 +39,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
             quantized, or weights that are not finite.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> read(to_proto(tiny_graph())).graph.nodes[0].op
         'Conv'
     """
@@ -219,7 +218,7 @@ def infer_shapes(graph: Graph) -> Graph:
     """Shapes and types of every value that ONNX's shape inference can tell.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> infer_shapes(tiny_graph()).shapes["y"]
         ('N', 4, 4, 4)
     """

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..files import drafted
-from ..model import Array, Graph, Name, Node
+from ..ir.model import Array, Graph, Name, Node
 
 EXTERNAL_ABOVE = (1 << 31) - (1 << 26)
 """Bytes of constants above which a file cannot hold them and external data is written."""
@@ -27,7 +26,7 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
             networks of any size within protobuf's 2 GB.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> to_proto(tiny_graph()).graph.node[0].op_type
         'Conv'
     """

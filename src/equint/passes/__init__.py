@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import EquintError
-from ..model import Model
+from ..ir.model import Model
 
 
 class Keeps(Enum):

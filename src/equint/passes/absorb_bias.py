@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
-from ..fields import aligned, per_channel
-from ..layout import Layer, as_layer, layers, pads_zero
-from ..model import Array, Event, Model, Node, Range, View
-from ..moments import propagate
-from ..operators import clip_bounds
+from ..graph.moments import propagate
+from ..ir.edit import Editor
+from ..ir.fields import aligned, per_channel
+from ..ir.model import Array, Event, Model, Node, Range, View
+from ..ir.weights import Layer, as_layer, layers, pads_zero
+from ..ops.attributes import clip_bounds
 from . import Keeps, require
 
 
@@ -26,7 +26,7 @@ class AbsorbBias:
     than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> AbsorbBias()(Model(tiny_graph())).log[-1].facts["channels"]
         0
     """

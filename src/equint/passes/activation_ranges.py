@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..layout import as_layer, layers
-from ..model import Event, Graph, Model, Moments, Name
-from ..moments import layer_moments, propagate, reach
+from ..graph.moments import layer_moments, propagate, reach
+from ..ir.model import Event, Graph, Model, Moments, Name
+from ..ir.weights import as_layer, layers
 from . import Keeps, require
 
 TOGETHER = 2.5
@@ -26,7 +26,7 @@ class ActivationRanges:
     ones, or the largest logits would be cut off.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> ActivationRanges()(Model(tiny_graph())).ranges
         {}
     """
@@ -54,7 +54,7 @@ def wide_results(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Mo
     """Wider moments for layers that no other layer follows and no BatchNorm describes.
 
     Example:
-        >>> from ..layout import tiny_graph
+        >>> from ..ir.weights import tiny_graph
         >>> wide_results(tiny_graph(), {})
         {}
     """
@@ -72,7 +72,7 @@ def leads_to_layer(graph: Graph, name: Name) -> bool:
     """Whether some layer reads what becomes of a tensor.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
         (True, False)
     """

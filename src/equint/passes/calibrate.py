@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import EquintError
-from ..images import BATCH, Images
+from ..graph.moments import propagate
+from ..graph.placement import is_activation, place
+from ..ir.model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..maths.pictures import MEAN, STD, pictures
-from ..model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
-from ..moments import propagate
-from ..operators import clip_bounds
-from ..placement import is_activation, place
-from ..statistics import Histogram, Statistics, TensorStatistics
+from ..ops.attributes import clip_bounds
+from ..samples.images import BATCH, Images
+from ..samples.statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, require
 from .activation_ranges import leads_to_layer
 
@@ -67,7 +67,7 @@ class Calibrate:
         EquintError: statistics of another network, or without the histograms that the rule needs.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> model = Calibrate(images=Images.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
         >>> model.moments["y"].source, float(model.ranges["y"].hi.max())
         ('calibration', 9.0)
@@ -96,7 +96,7 @@ class Calibrate:
                 return model.noted(Event("not calibrated", "", {"why": why}, "calibrate"))
             imagined = True
         if found is None and shown is not None:
-            from ..runtime.calibrate import collect
+            from ..runtime.collect import collect
 
             counted, told = self.rule in ("percentile", "mse") and not imagined, self.progress
             tell = None if told is None else lambda done: told(done, 0)
@@ -179,8 +179,8 @@ def generated(model: Model, name: Name, height: int, width: int, channels: int) 
     """Pictures as the network's input `name` wants them, by its mean, spread and range.
 
     Example:
-        >>> from equint.inputs import describe_range
-        >>> from equint.layout import tiny_graph
+        >>> from equint.graph.inputs import describe_range
+        >>> from equint.ir.weights import tiny_graph
         >>> shown = generated(describe_range(Model(tiny_graph()), 0, 1), "x", 32, 32, 3)
         >>> batch = next(iter(shown))
         >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..layout import layers
+from ..ir.model import Array, Event, Model, Name, QSpec, Range
+from ..ir.weights import layers
 from ..maths.clipping import SEARCHES, clip_error
-from ..model import Array, Event, Model, Name, QSpec, Range
-from ..sources import weight_worth
+from ..noise.sources import weight_worth
 from . import Keeps, require
 from .weight_shift import as_rows
 
@@ -28,7 +28,7 @@ class ClipWeights:
         cost: as in `WeightShift`.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> ClipWeights()(Model(tiny_graph())).log[-1].did
         'clipped weights'
     """

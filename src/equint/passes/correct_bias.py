@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
-from ..layout import Layer, layer_coverage, layers
+from ..graph.moments import expected_input
+from ..ir.edit import Editor
+from ..ir.model import Array, Event, Graph, Model, Moments, Name, QParams
+from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
-from ..model import Array, Event, Graph, Model, Moments, Name, QParams
-from ..moments import expected_input
 from . import Keeps
 from .quantize import fitted
 
@@ -31,7 +31,7 @@ class CorrectBias:
             scale, and the layer is corrected again.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> CorrectBias()(Model(tiny_graph())).log[-1].facts["layers"]
         0
     """

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
-from ..images import Images
-from ..layout import Layer, layers
-from ..model import Array, Event, Graph, Model, Name
+from ..ir.edit import Editor
+from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.weights import Layer, layers
+from ..samples.images import Images
 from . import Keeps
 from .quantize import fitted
 
@@ -31,7 +31,7 @@ class CorrectBiasEmpirical:
         progress: called with layers done and their number.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].did
         'biases not corrected from images'
     """

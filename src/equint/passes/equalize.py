@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channels import Channels, Group, rescale, solve
+from ..graph.channels import Channels, Group, rescale, solve
+from ..graph.weight_ranges import WeightRanges
+from ..ir.model import Array, Event, Model
 from ..maths.scales import equalizing
-from ..model import Array, Event, Model
-from ..operators import clip_bounds
-from ..weight_ranges import WeightRanges
+from ..ops.attributes import clip_bounds
 from . import Keeps, require
 
 DEAD = 1e-5
@@ -41,7 +41,7 @@ class Equalize:
     channels share are scaled too, if they lie that many standard deviations below it.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> Equalize()(Model(tiny_graph())).log[-1].did
         'equalization found no free channel scales'
     """
@@ -130,7 +130,7 @@ def cross_layer(model: Model, channels: Channels) -> Array:
     """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> model = Model(tiny_graph())
         >>> cross_layer(model, solve(model)).tolist()
         [1.0]

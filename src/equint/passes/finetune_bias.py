@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
 from ..errors import EquintError
-from ..images import Images
-from ..layout import layers
+from ..ir.edit import Editor
+from ..ir.model import Event, Graph, Model, Name, View
+from ..ir.weights import layers
 from ..maths.noise import to_db
-from ..model import Event, Graph, Model, Name, View
+from ..samples.images import Images
 from . import Keeps, require
 from .quantize import fitted
 
@@ -41,7 +41,7 @@ class FinetuneBias:
         EquintError: no images, torch is missing, or an operator that cannot be trained through.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> FinetuneBias()(Model(tiny_graph()))
         Traceback (most recent call last):
         equint.errors.EquintError: finetune_bias needs images; give data
@@ -74,8 +74,8 @@ class FinetuneBias:
         if self.images is None:
             raise EquintError("finetune_bias needs images; give data")
         from ..onnx.qdq import qdq_graph
-        from ..runtime.distill import Plan, distill
         from ..runtime.sweep import open_biases
+        from ..torch.distill import Plan, distill
 
         every = [la for la in layers(model.graph) if la.weight in model.qparams]
         if not every:

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
-from ..fields import aligned
-from ..layout import Layer, as_layer, pads_zero
-from ..model import Array, Event, Graph, Model, Moments, Name, Node
-from ..moments import propagate
+from ..graph.moments import propagate
+from ..ir.edit import Editor
+from ..ir.fields import aligned
+from ..ir.model import Array, Event, Graph, Model, Moments, Name, Node
+from ..ir.weights import Layer, as_layer, pads_zero
 from . import Keeps
 
 Affine = tuple[Array, Array]
@@ -29,7 +29,7 @@ class FoldBatchnorm:
     Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].did
         'folded BatchNormalization'
     """

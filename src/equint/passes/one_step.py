@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channels import Channels, Group, rescale, solve
-from ..dominance import Extremes, Limits
-from ..layout import layers
+from ..graph.channels import Channels, Group, rescale, solve
+from ..graph.dominance import Extremes, Limits
+from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.weights import layers
 from ..maths.scales import matching
-from ..model import Array, Event, Graph, Model, Name
-from ..operators import clip_bounds
+from ..ops.attributes import clip_bounds
 from . import Keeps, require
 from .relu6 import has_shared_bound
 
@@ -42,7 +42,7 @@ class OneStep:
         shared_clips: False leaves channels behind shared bounds alone.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> OneStep()(Model(tiny_graph())).log[-1].did
         'one-step equalization found no free channel scales'
     """
@@ -73,7 +73,7 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
     feed each other (residual sums), the sum comes last.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> model = Model(tiny_graph())
         >>> matched(model, OneStep()._rule, "one-step", 16.0, True).graph is model.graph
         True
@@ -108,7 +108,7 @@ def bounded(model: Model) -> frozenset[Name]:
     """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> bounded(Model(tiny_graph()))
         frozenset()
     """

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..channels import Channels, rescale, solve
-from ..edit import Editor
-from ..gains import gains
-from ..layout import layers
+from ..graph.channels import Channels, rescale, solve
+from ..graph.gains import gains
+from ..graph.placement import place
+from ..ir.edit import Editor
+from ..ir.model import Array, Event, Graph, Model, Name, QSpec, Range
+from ..ir.weights import layers
 from ..maths.noise import to_db
-from ..model import Array, Event, Graph, Model, Name, QSpec, Range
-from ..objective import Noise, Objective
-from ..operators import clip_bounds
-from ..placement import place
-from ..sources import TensorSource, tensor_sources, weight_sources
+from ..noise.objective import Noise, Objective
+from ..noise.sources import TensorSource, tensor_sources, weight_sources
+from ..ops.attributes import clip_bounds
 from . import Keeps, require
 from .activation_ranges import leads_to_layer
 from .equalize import cross_layer, reaches
@@ -49,7 +49,7 @@ class Optimal:
         shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> Optimal()(Model(tiny_graph())).log[-1].did
         'nothing to optimize'
     """

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..edit import Editor
 from ..errors import EquintError
-from ..layout import as_layer, layers
-from ..model import Array, Event, Graph, Model, Name
-from ..sources import weight_worth
+from ..ir.edit import Editor
+from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.weights import as_layer, layers
+from ..noise.sources import weight_worth
 from . import Keeps, require
 from .correct_bias import mean_error_of
 
@@ -36,7 +36,7 @@ class Prune:
             nothing is predicted are pruned by magnitude.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> Prune(sparsity=0.25)(Model(tiny_graph())).log[-1].facts
         {'layers': 1, 'zeros': 9, 'share': 0.25}
     """

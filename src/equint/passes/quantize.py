@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..layout import Layer, layers
+from ..graph.overrides import Formats, Override, formats
+from ..graph.placement import borders, place
+from ..ir.model import Array, Event, Model, Name, QParams, QSpec, Range
+from ..ir.weights import Layer, layers
 from ..maths.affine import check_bits, choose_qparams, fit_bias
-from ..model import Array, Event, Model, Name, QParams, QSpec, Range
-from ..overrides import Formats, Override, formats
-from ..placement import borders, place
 from . import Keeps, require
 
 SHIFTED_BIAS_BITS = 20
@@ -37,7 +37,7 @@ class Quantize:
         EquintError: an override of a layer or tensor that the network has not.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> sorted(Quantize(activation=None)(Model(tiny_graph())).qparams)
         ['w']
     """
@@ -119,7 +119,7 @@ def weight_grid(
     one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
         (4,)

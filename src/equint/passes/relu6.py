@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..edit import Editor
-from ..fields import aligned
-from ..model import Event, Graph, Model, Node
-from ..moments import propagate
-from ..operators import clip_bounds
+from ..graph.moments import propagate
+from ..ir.edit import Editor
+from ..ir.fields import aligned
+from ..ir.model import Event, Graph, Model, Node
+from ..ops.attributes import clip_bounds
 from . import Keeps
 
 
@@ -25,7 +25,7 @@ class Relu6:
     `keep`: leave the shared bound; equalization then scales only channels that never reach it.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> Relu6("keep")(Model(tiny_graph())).log[-1].facts["clips"]
         0
     """

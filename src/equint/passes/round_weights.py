@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..edit import Editor
-from ..layout import Layer, layers
+from ..ir.edit import Editor
+from ..ir.model import Array, Event, Model, QParams
+from ..ir.weights import Layer, layers
 from ..maths.affine import along_axis, dequantize, quantize
-from ..model import Array, Event, Model, QParams
 from . import Keeps
 from .correct_bias import mean_error_of
 
@@ -25,7 +25,7 @@ class RoundWeights:
     an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> RoundWeights()(Model(tiny_graph())).log[-1].facts["layers"]
         0
     """
@@ -61,7 +61,7 @@ def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) 
         nearest: the integers of rounding to nearest, of the weight's shape.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> grid = QParams(np.float32(1), np.int32(0))
         >>> weight = np.full((4, 1, 3, 3), 0.4, np.float32)

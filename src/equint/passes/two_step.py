@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..channels import Group
-from ..dominance import Extremes, Limits
+from ..graph.channels import Group
+from ..graph.dominance import Extremes, Limits
+from ..ir.model import Array, Model
 from ..maths.scales import matching
-from ..model import Array, Model
 from . import Keeps, require
 from .one_step import matched
 
@@ -40,7 +40,7 @@ class TwoStep:
         as_printed: lines 12 and 13 as printed.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> TwoStep()(Model(tiny_graph())).log[-1].did
         'two-step equalization found no free channel scales'
     """

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..layout import Layer, layers
+from ..ir.model import Array, Event, Model, Name, QSpec
+from ..ir.weights import Layer, layers
 from ..maths.shifts import SEARCHES, error
-from ..model import Array, Event, Model, Name, QSpec
-from ..sources import weight_worth
+from ..noise.sources import weight_worth
 from . import Keeps, require
 
 
@@ -29,7 +29,7 @@ class WeightShift:
         shift_bits: width of a shift; the target's.
 
     Example:
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> sorted(WeightShift()(Model(tiny_graph())).shifts)
         ['w']
     """

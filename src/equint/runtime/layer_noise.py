@@ -13,13 +13,13 @@ from itertools import count
 import numpy as np
 
 from ..errors import EquintError
-from ..fields import channel_means
-from ..images import Images, length, split
-from ..layout import Layer, layers
+from ..graph.placement import GRID_KEEPERS
+from ..ir.fields import channel_means
+from ..ir.model import Array, Graph, Model, Name, Node
+from ..ir.weights import Layer, layers
 from ..maths.affine import fake_quantize
-from ..model import Array, Graph, Model, Name, Node
 from ..onnx.writer import to_proto
-from ..placement import GRID_KEEPERS
+from ..samples.images import Images, length, split
 from .session import Session
 
 BATCH = 4
@@ -78,8 +78,8 @@ def measure(
         EquintError: no images, images of a wrong shape, values that are not finite, tensors that were shifted.
 
     Example:
-        >>> from equint.layout import tiny_graph
-        >>> from equint.model import QParams
+        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ir.model import QParams
         >>> grid = QParams(np.float32(0.75), np.int32(0))
         >>> model = Model(tiny_graph())
         >>> images = Images.of(np.ones((3, 4, 4, 4), np.float32))

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-
 from onnx import ModelProto, helper
 
 from ..errors import EquintError
-from ..model import Array, Name
+from ..ir.model import Array, Name
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -35,7 +34,7 @@ class Session:
 
     Example:
         >>> import numpy as np
-        >>> from equint.layout import tiny_graph
+        >>> from equint.ir.weights import tiny_graph
         >>> from equint.onnx.writer import to_proto
         >>> outputs = Session(to_proto(tiny_graph())).run(np.ones((1, 4, 4, 4), np.float32))
         >>> float(outputs["y"][0, 0, 1, 1])

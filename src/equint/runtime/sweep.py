@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..files import Shelf
-from ..images import Feed, Images, length, split
-from ..layout import Layer, layers
-from ..model import Array, Graph, Model, Name, Node, View
+from ..ir.model import Array, Graph, Model, Name, Node, View
+from ..ir.weights import Layer, layers
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
-from .calibrate import whole
+from ..samples.images import Feed, Images, length, split
+from .collect import whole
 from .session import Session
 
 BATCH = 8

@@ -1,1 +1,0 @@
-"""Looking into networks: their channels, and where quantization noise arises."""

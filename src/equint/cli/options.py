@@ -1,0 +1,208 @@
+"""What the commands share: their options, and how they show progress, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import EquintError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..samples.card import Card
+
+ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+CardFile = Annotated[Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")]
+Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
+Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
+TargetName = Annotated[
+    str | None,
+    typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
+]
+WeightBits = Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")]
+ActivationBits = Annotated[
+    str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
+]
+InputRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
+]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics."),
+]
+ImageCount = Annotated[
+    int | None,
+    typer.Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
+]
+
+
+def input_of(card: Path | None, span: tuple[float, float] | None, mean: str | None, std: str | None) -> Any:
+    """What --card, --input-range or --mean and --std say of the input."""
+    if sum(g is not None for g in (card, span, mean or std)) > 1:
+        raise EquintError("give one of --card, --input-range and --mean with --std")
+    if mean is not None or std is not None:
+        return card_of(None, None, mean, std, None)
+    return card if card is not None else span
+
+
+def card_of(
+    card: Path | None, kind: str | None, mean: str | None, std: str | None, size: tuple[int, int] | None
+) -> Card:
+    """The card given, or one made of options."""
+    from ..samples.card import KINDS, Card, read_card
+
+    if card is not None:
+        return read_card(card)
+    if kind is not None and kind not in KINDS:
+        raise EquintError(f"kind {kind!r}; choose {', '.join(KINDS)}")
+    means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    count = max(len(means), len(stds), 1)
+    means, stds = means or (0.0,) * count, stds or (1.0,) * count
+    if len(means) != len(stds) or any(s <= 0 for s in stds):
+        raise EquintError("--mean and --std need as many numbers each, std above 0")
+    chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
+    return Card(chosen, means, stds, size)
+
+
+def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:
+    """rgb or gray by the channels of the model's input, where pixels are normalised."""
+    if mean is None and std is None:
+        return None
+    from ..runtime.session import Session
+
+    shape = next(iter(Session(model).shapes.values()), ())
+    return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
+
+
+def labels_of(data: Path | None, images: int | None) -> Any:
+    """The classes that an .npz of data holds beside its images (`y`), as many as are looked at; None without."""
+    if data is None or data.suffix != ".npz" or not data.is_file():
+        return None
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(data, allow_pickle=False) as arrays:
+            found = arrays.get("y")
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None  # reading the images says what is wrong
+    whole = found is not None and found.ndim == 1 and found.dtype.kind in "iu"
+    return found[:images] if whole and found is not None else None
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise EquintError(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
+
+
+def activation_bits_of(text: str | None) -> Any:
+    """What --activation-bits says: a width, "float", or nothing."""
+    if text is None or text == "float":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise EquintError(f"--activation-bits {text}: give 2 to 16, or float") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse an input that is not there."""
+    if not path.is_file():
+        raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+
+
+def check_output(path: Path, **inputs: Path | str | None) -> None:
+    """Fail before the work and not after it; `inputs` are files that must not be lost, by what they are."""
+    from ..files import writable
+
+    target = writable(path)
+    for what, given in inputs.items():
+        if given is not None and target == Path(given).resolve():
+            raise EquintError(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
+
+
+def write_page(path: Path, text: str) -> None:
+    """A text file that appears whole or not at all."""
+    from ..files import drafted
+
+    with drafted(path) as (draft, _):
+        draft.write_text(text, "utf-8")
+
+
+@contextmanager
+def pass_progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the passes, on standard error and only for people."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda name, number, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console(True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total)
+
+
+@contextmanager
+def counter(shown: bool, total: Callable[[], int], what: str = "evaluating") -> Iterator[Callable[[int], None]]:
+    """A bar over samples, on standard error and only for people."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console(True), transient=True) as bar:
+        task = bar.add_task(what, total=total() or None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def console(errors: bool = False) -> Any:
+    """Where tables and bars go: wide enough for files, as wide as the window for people."""
+    from rich.console import Console
+
+    stream = sys.stderr if errors else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
+
+
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table; columns that begin with ">" are set to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON on standard output."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: exact agreement (infinite SQNR) becomes null."""
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,1 +1,0 @@
-"""Data, cards and measures: how good a network is."""

@@ -1,0 +1,430 @@
+"""Which channel scales of a network are free, who gives and takes them, and the one operation that moves them.
+
+Every activation tensor has one positive scale per channel. Operators pass it, tie it to another tensor's,
+absorb it into their weights, or pin it to 1. Solving these relations leaves classes of channels that must
+share a scale; classes with a weight on both sides are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ..ir.edit import Editor
+from ..ir.fields import MOVES, moved, per_channel, regrouped, stacked
+from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range, View
+from ..ir.weights import Layer, as_layer, layers
+from ..ops.attributes import clip_bounds, pads_with_zero, reduced_axes
+
+PINNED = 0
+
+_PASS = frozenset(
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "ReduceMean",
+        "ReduceMax",
+        "Resize",
+        "Mul",
+        "Div",
+        "Clip",
+    ]
+)
+_TIE = frozenset(["Add", "Sub", "Sum", "Max", "Min"])
+_BLIND = frozenset(["Shape", "Size"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channel classes that live in the same tensors: one free scale for each.
+
+    Attributes:
+        classes: `(n,)` class numbers.
+        givers: layers whose output channels are divided by the scale.
+        takers: layers whose input channels are multiplied by it.
+        tensors: activations that carry it.
+        clips: Clip nodes that its tensors pass.
+    """
+
+    classes: Array
+    givers: tuple[Name, ...]
+    takers: tuple[Name, ...]
+    tensors: tuple[Name, ...]
+    clips: tuple[Name, ...]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The solved relations.
+
+    Attributes:
+        ids: for every activation its field of class numbers; class 0 is pinned to scale 1.
+        size: number of classes.
+        floor: `(size,)` least scale each class may take (a shared clip bound allows no smaller one).
+        pinned: why tensors were pinned where they could have been free.
+        groups: the free classes, by the tensors that they live in, in topological order.
+    """
+
+    ids: Mapping[Name, Array]
+    size: int
+    floor: Array
+    pinned: Mapping[Name, str]
+    groups: tuple[Group, ...]
+
+    def of_input(self, graph: Graph, layer: Layer) -> Array:
+        """Class of every input channel of a layer, `(I,)`."""
+        return self._along(graph, layer, layer.x, layer.x_axis, 0)
+
+    def of_output(self, graph: Graph, layer: Layer) -> Array:
+        """Class of every output channel of a layer, `(O,)`."""
+        return self._along(graph, layer, layer.y, layer.y_axis, 1)
+
+    def _along(self, graph: Graph, layer: Layer, tensor: Name, axis: int, side: int) -> Array:
+        count = layer.channels(graph.consts[layer.weight])[side]
+        ids = self.ids.get(tensor)
+        found = None if ids is None else per_channel(ids, axis, count)
+        return np.zeros(count, np.int64) if found is None else found
+
+
+def solve(model: Model, clip_reach: float = np.inf, priced: frozenset[Name] = frozenset()) -> Channels:
+    """Find every free channel scale of a network.
+
+    A Clip with a bound per channel is free. One with a shared bound pins its channels, or only those that
+    may reach the bound if `clip_reach` says how many standard deviations a channel reaches: freedom that is
+    exact only as far as that holds. Clips whose outputs are `priced` pass all scales: the caller answers for
+    what that costs.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> solve(Model(tiny_graph())).groups
+        ()
+    """
+    solver = _Solver(model, clip_reach, priced)
+    for name in model.graph.inputs:
+        rank = model.graph.rank(name)
+        if rank is not None:
+            solver.ids[name] = np.zeros((1,) * rank, np.int64)
+    for node in model.graph.nodes:
+        solver.visit(node)
+    for name in model.graph.outputs:
+        solver.pin(name, "network output")
+    return solver.solved()
+
+
+class _Solver:
+    """Walks the graph once, collecting ties between channel ids; `solved` closes them."""
+
+    def __init__(self, model: Model, clip_reach: float, priced: frozenset[Name]) -> None:
+        self.model, self.graph, self.clip_reach, self.priced = model, model.graph, clip_reach, priced
+        self.ids: dict[Name, Array] = {}
+        self.size = 1
+        self.ties: list[tuple[Array, Array]] = []
+        self.floors: list[tuple[Array, Array]] = []
+        self.pinned: dict[Name, str] = {}
+
+    def new(self, shape: tuple[int, ...]) -> Array:
+        count = int(np.prod(shape))
+        self.size += count
+        return np.arange(self.size - count, self.size).reshape(shape)
+
+    def tie(self, a: Array, b: Array) -> None:
+        a, b = np.broadcast_arrays(a, b)
+        self.ties.append((a.ravel(), b.ravel()))
+
+    def pin(self, name: Name, why: str) -> None:
+        ids = self.ids.get(name)
+        if ids is not None and ids.any():
+            self.tie(ids, np.zeros((1,) * ids.ndim, np.int64))
+            self.pinned.setdefault(name, why)
+
+    def visit(self, node: Node) -> None:
+        layer = as_layer(self.graph, node)
+        if layer is not None:
+            return self.layer(layer)
+        if node.op in _BLIND and not node.domain:
+            return None
+        known = self.ids.get(node.inputs[0]) if node.inputs and not node.domain else None
+        if not node.domain and node.op in _TIE | {"Concat", "Mul", "Div"}:
+            return self.joined(node)
+        if known is None:
+            return self.border(node, node.op)
+        if node.op in MOVES:
+            return self.moving(node, known)
+        if node.op in _PASS and not (why := self.refuses(node, known)):
+            self.ids[node.outputs[0]] = _reduced(self.graph, node, known)
+            return self.border(node, "", node.outputs[1:])
+        if node.op == "DepthToSpace":
+            return self.regrouping(node, known)
+        if node.op == "BatchNormalization":
+            return self.border(node, "BatchNormalization that could not be folded")
+        return self.border(node, why if node.op in _PASS else node.op)
+
+    def layer(self, layer: Layer) -> None:
+        inputs, outputs = layer.channels(self.graph.consts[layer.weight])
+        x = self.ids.get(layer.x)
+        if x is not None and per_channel(x, layer.x_axis, inputs) is None:
+            self.pin(layer.x, f"{layer.node.op} {layer.name} reads it along another axis")
+        rank = self.graph.rank(layer.y) or (x.ndim if x is not None else self.graph.consts[layer.weight].ndim)
+        shape = [1] * rank
+        shape[layer.y_axis] = outputs
+        self.ids[layer.y] = self.new(tuple(shape))
+
+    def moving(self, node: Node, known: Array) -> None:
+        if node.op == "Pad" and not pads_with_zero(self.graph, node):
+            return self.border(node, "Pad with a value other than 0")
+        outputs = moved(self.graph, node, known, fill=-1)
+        if outputs is None:
+            return self.border(node, f"{node.op} of unknown shape")
+        for name, ids in zip(node.outputs, outputs, strict=False):
+            fresh = np.where(ids < 0, self.new(ids.shape), ids) if (ids < 0).any() else ids
+            self.ids[name] = fresh
+        return None
+
+    def regrouping(self, node: Node, known: Array) -> None:
+        """DepthToSpace: the channels that become one output channel share a scale."""
+        if known.size > 1:
+            blocks = regrouped(node, known)
+            self.tie(blocks, blocks[:1])
+            known = blocks[0].reshape((1, -1) + (1,) * (known.ndim - 2))
+        self.ids[node.outputs[0]] = known
+
+    def joined(self, node: Node) -> None:
+        """Operators with several activations: Add ties them, Concat stacks them, Mul lets one pass."""
+        acts = [i for i in node.inputs if i and i not in self.graph.consts]
+        if not acts or any(i not in self.ids for i in acts):
+            return self.border(node, node.op)
+        if node.op == "Concat":
+            return self.stacking(node, acts)
+        return self.gating(node, acts) if node.op in ("Mul", "Div") else self.tying(node, acts)
+
+    def gating(self, node: Node, acts: list[Name]) -> None:
+        if node.op == "Div" and node.inputs[0] in self.graph.consts:
+            return self.border(node, "a constant divided by it")
+        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if node.op == "Mul" else acts
+        for gate in gates:
+            self.pin(gate, f"gate of {node.label}")
+        rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
+        self.ids[node.outputs[0]] = _lift(self.ids[free], rank)
+        return None
+
+    def stacking(self, node: Node, acts: list[Name]) -> None:
+        out = stacked(self.graph, node, [self.ids[i] for i in acts]) if len(acts) == len(node.inputs) else None
+        if out is None:
+            return self.border(node, "Concat of unknown shape or with a constant")
+        self.ids[node.outputs[0]] = out
+        return None
+
+    def tying(self, node: Node, acts: list[Name]) -> None:
+        rank = max(self.ids[i].ndim for i in acts)
+        fields = [_lift(self.ids[i], rank) for i in acts]
+        out = max(fields, key=lambda f: f.size)
+        if any(np.broadcast_shapes(out.shape, f.shape) != out.shape for f in fields):
+            for name in acts:
+                self.pin(name, f"{node.op} broadcasts two ways")
+        for f in fields:
+            if f is not out:
+                self.tie(f, out)
+        self.ids[node.outputs[0]] = _lift(out, self.graph.rank(node.outputs[0]) or rank)
+
+    def refuses(self, node: Node, known: Array) -> str:
+        """Why an operator that usually passes scales does not here; empty if it does."""
+        if node.op == "PRelu" and node.inputs[1] not in self.graph.consts:
+            return "PRelu with a computed slope"
+        if node.op in ("ReduceMean", "ReduceMax"):
+            axes = reduced_axes(self.graph, node, known.ndim)
+            if axes is None or any(known.shape[a] > 1 for a in axes):
+                return f"{node.op} over channels"
+        if node.op == "Resize":
+            a, b = self.graph.shapes.get(node.inputs[0]), self.graph.shapes.get(node.outputs[0])
+            if a is None or b is None or any(known.shape[d] > 1 and a[d] != b[d] for d in range(known.ndim)):
+                return "Resize along channels"
+        if node.op == "Clip":
+            return self.clip(node, known)
+        return ""
+
+    def clip(self, node: Node, known: Array) -> str:
+        lo, hi = clip_bounds(self.graph, node)
+        if lo is None or hi is None:
+            return "Clip with computed bounds"
+        if np.size(lo) > 1 or np.size(hi) > 1 or ((np.all(lo == 0) | np.all(np.isinf(lo))) and np.all(np.isinf(hi))):
+            return ""
+        if node.outputs[0] in self.priced:
+            return ""
+        moments = self.model.moments.get(node.inputs[0])
+        if np.isinf(self.clip_reach):
+            return "one bound for all channels of Clip"
+        if moments is None:
+            return "Clip, and nothing known of how far its input reaches"
+        if moments.source == "generated":  # real pictures reach further: scaled by these, they would be cut off
+            return "Clip, and only generated pictures tell how far its input reaches"
+        upper = moments.mean + self.clip_reach * moments.std
+        lower = moments.mean - self.clip_reach * moments.std
+        need = np.maximum(upper / hi if hi > 0 else np.inf, 0.0 if lo == 0 else lower / lo if lo < 0 else np.inf)
+        ids, need = np.broadcast_arrays(known, need)
+        reaches = need >= 1
+        if reaches.any():
+            self.tie(ids[reaches], np.zeros(1, np.int64))
+            self.pinned.setdefault(
+                node.outputs[0], f"{int(reaches.sum())} of {reaches.size} channels reach the bound of {node.label}"
+            )
+        self.floors.append((ids.ravel(), need.ravel()))
+        return ""
+
+    def border(self, node: Node, why: str, outputs: Iterable[Name] | None = None) -> None:
+        """Pin everything the node reads; what it makes starts pinned."""
+        for i in node.reads if outputs is None else ():
+            self.pin(i, f"read by {why} {node.label}" if why == node.op else f"{why} ({node.label})")
+        for o in node.outputs if outputs is None else outputs:
+            rank = self.graph.rank(o) if o else None
+            if rank is not None:
+                self.ids[o] = np.zeros((1,) * rank, np.int64)
+
+    def solved(self) -> Channels:
+        rows = np.concatenate([a for a, _ in self.ties] or [np.zeros(0, np.int64)])
+        cols = np.concatenate([b for _, b in self.ties] or [np.zeros(0, np.int64)])
+        links = coo_array((np.ones(rows.size, np.int8), (rows, cols)), shape=(self.size, self.size))
+        count, found = connected_components(links, directed=False)
+        labels: Array = found.astype(np.int64)
+        renumber = np.zeros(count, np.int64)
+        order = np.unique(labels, return_index=True)[1].argsort()  # by first appearance; 0 is pinned
+        renumber[order] = np.arange(count)
+        labels = renumber[labels]
+        ids = {name: labels[field] for name, field in self.ids.items()}
+        floor = np.zeros(count)
+        for where, need in self.floors:
+            np.maximum.at(floor, labels[where], need)
+        draft = Channels(ids, count, floor, self.pinned, ())
+        return replace(draft, groups=_groups(self.graph, draft))
+
+
+def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
+    """Free classes, by the set of tensors in which they occur."""
+    rng = np.random.default_rng(0)
+    signature = np.zeros(channels.size, np.uint64)
+    gives, takes = np.zeros(channels.size, bool), np.zeros(channels.size, bool)
+    members = {name: np.unique(ids) for name, ids in channels.ids.items()}
+    for classes in members.values():
+        signature[classes] += rng.integers(0, 1 << 63, dtype=np.uint64)
+    givers = {la.name: np.unique(channels.of_output(graph, la)) for la in layers(graph)}
+    takers = {la.name: np.unique(channels.of_input(graph, la)) for la in layers(graph)}
+    for classes in givers.values():
+        gives[classes] = True
+    for classes in takers.values():
+        takes[classes] = True
+    free = np.flatnonzero(gives & takes)
+    free = free[free != PINNED]
+    keys, first, inverse = np.unique(signature[free], return_index=True, return_inverse=True)
+    clips = {node.label: node.outputs[0] for node in graph.nodes if node.op == "Clip"}
+
+    def holding(table: Mapping[Name, Array], one: int) -> tuple[Name, ...]:
+        return tuple(name for name, classes in table.items() if one in classes)
+
+    groups = []
+    for key in np.argsort(first):
+        classes = free[inverse == key]
+        tensors = holding(members, int(classes[0]))
+        groups.append(
+            Group(
+                classes,
+                holding(givers, int(classes[0])),
+                holding(takers, int(classes[0])),
+                tensors,
+                tuple(c for c, out in clips.items() if out in tensors),
+            )
+        )
+    return tuple(groups)
+
+
+def rescale(model: Model, channels: Channels, scales: Array) -> Model:
+    """Divide every channel by the scale of its class, and pay it back in the weights that absorb it.
+
+    For a layer, W' = W·s_in/s_out and b' = b/s_out; constants that are added or compared, clip bounds per
+    channel, moments and ranges are divided by s. With scales[0] = 1 the network's outputs stay the same.
+
+    Args:
+        scales: `(channels.size,)` positive; the value of class 0 is taken as 1.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> model = Model(tiny_graph())
+        >>> rescale(model, solve(model), np.ones(1)).graph.consts["w"].shape
+        (4, 1, 3, 3)
+    """
+    scales = np.where(np.arange(channels.size) == PINNED, 1.0, scales)
+    fields = {name: scales[ids] for name, ids in channels.ids.items()}
+    changed = {name: field for name, field in fields.items() if np.any(field != 1)}
+    editor = Editor(model.graph)
+    for node in model.graph.nodes:
+        layer = as_layer(model.graph, node)
+        if layer is not None:
+            t, s = scales[channels.of_input(model.graph, layer)], scales[channels.of_output(model.graph, layer)]
+            if np.any(t != 1) or np.any(s != 1):
+                editor.edit(node, node.inputs.index(layer.weight), _weight_edit(layer, t, s))
+                if layer.bias:
+                    editor.edit(node, 2, lambda b, s=s: (b.reshape(-1) / s).astype(b.dtype).reshape(b.shape))  # type: ignore[misc]
+            continue
+        out = changed.get(node.outputs[0]) if node.outputs else None
+        if out is not None and not node.domain and node.op in _TIE | {"Clip"}:
+            for k, name in enumerate(node.inputs):
+                constant = model.graph.constant(name)
+                shared_bound = node.op == "Clip" and constant is not None and constant.size == 1
+                if constant is not None and not shared_bound and not _same_for_all(constant):
+                    with np.errstate(over="ignore"):  # no bound at all stays none
+                        editor.edit(node, k, lambda c, out=out: (c / out).astype(c.dtype))  # type: ignore[misc]
+    graph = editor.done()
+    return replace(
+        model,
+        graph=graph,
+        moments={n: _divide_moments(m, changed.get(n)) for n, m in model.moments.items()},
+        ranges={n: _divide_range(r, changed.get(n)) for n, r in model.ranges.items()},
+        views={**model.views, **{n: _deepen(model.views.get(n), s) for n, s in changed.items()}},
+    )
+
+
+def _weight_edit(layer: Layer, t: Array, s: Array) -> Callable[[Array], Array]:
+    def edit(w: Array) -> Array:
+        view = layer.unpack(w)
+        g, o, i, _ = view.shape
+        scaled = view * (t.reshape(g, 1, i, 1) / s.reshape(g, o, 1, 1))
+        return layer.pack(scaled.astype(w.dtype), w.shape)
+
+    return edit
+
+
+def _same_for_all(constant: Array) -> bool:
+    """Constants that a rescaling leaves alone: zeros and infinities."""
+    return bool(np.all((constant == 0) | np.isinf(constant)))
+
+
+def _divide_moments(m: Moments, s: Array | None) -> Moments:
+    return m if s is None else replace(m, mean=m.mean / s, std=m.std / s)
+
+
+def _divide_range(r: Range, s: Array | None) -> Range:
+    return r if s is None else Range(r.lo / s, r.hi / s)
+
+
+def _deepen(view: View | None, s: Array) -> View:
+    """value = s·value', so original = scale·s·(value' + offset/s)."""
+    return View(s, np.zeros_like(s)) if view is None else View(view.scale * s, view.offset / s)
+
+
+def _reduced(graph: Graph, node: Node, field: Array) -> Array:
+    """A field behind an operator of `_PASS`: the same, less the axes that a Reduce drops."""
+    if node.op in ("ReduceMean", "ReduceMax") and not node.attrs.get("keepdims", 1):
+        axes = reduced_axes(graph, node, field.ndim) or []
+        return field.reshape([n for d, n in enumerate(field.shape) if d not in axes])
+    return field
+
+
+def _lift(field: Array, rank: int) -> Array:
+    return field.reshape((1,) * max(rank - field.ndim, 0) + field.shape)

@@ -1,0 +1,139 @@
+"""What is known of a network's input without data: from a card, a given range, or its first BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.fields import aligned
+from ..ir.model import Array, Event, Graph, Model, Moments, Name, Range
+from ..ir.weights import as_layer, layer_coverage
+from ..maths.pictures import MEAN as PIXEL_MEAN
+from ..maths.pictures import STD as PIXEL_STD
+
+LARGEST = 1e12
+"""No network's input is larger than this."""
+REACH = 4.0
+"""Standard deviations that pictures of unknown range are assumed to reach: ImageNet's normalisation ends at 2.6."""
+FEATURE_REACH = 8.0
+"""The same for features, which have no bounds: 7 balance rounding and saturation of 8 bits for Laplace's law."""
+
+
+def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> model = describe_pixels(Model(tiny_graph()), [127.5], [127.5])
+        >>> float(model.ranges["x"].lo.item()), float(model.ranges["x"].hi.item())
+        (-1.0, 1.0)
+    """
+    m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
+    if m.shape != s.shape or not np.all(s > 0):
+        raise EquintError(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
+    lo, hi, centre, spread = (0 - m) / s, (255 - m) / s, (PIXEL_MEAN - m) / s, PIXEL_STD / s
+    return _described(model, lo, hi, centre, spread, "pixels 0 to 255, normalised")
+
+
+def describe_range(model: Model, lo: float, hi: float) -> Model:
+    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> round(float(describe_range(Model(tiny_graph()), 0, 1).moments["x"].mean.item()), 3)
+        0.459
+    """
+    if not abs(lo) + abs(hi) < LARGEST:
+        raise EquintError(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
+    if lo >= hi:
+        raise EquintError(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
+    low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
+    return _described(
+        model, low, high, low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255, "range given"
+    )
+
+
+def infer_input(model: Model, n: float = REACH) -> Model:
+    """Estimate every input's mean and spread from the BatchNorms behind the layers that read it.
+
+    The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²):
+    least squares over the channels give m, v and ρ, the correlation between neighbours. An input that no
+    such BatchNorm sees is taken as standard normal, with a warning. It reaches n standard deviations.
+    """
+    for name in model.graph.inputs:
+        if name in model.ranges or not model.graph.is_float(name) or model.graph.rank(name) is None:
+            continue
+        found = _from_batchnorm(model.graph, name)
+        mean, std = found or (0.0, 1.0)
+        rank = model.graph.rank(name) or 1
+        shape = (1,) * rank
+        moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
+        span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
+        facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
+        advice = "inferred from the first BatchNorm" if found else "nothing tells; assumed standard normal"
+        model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
+            Event(
+                f"input range {advice}; give --input-range, or a card with pixels or a range",
+                name,
+                facts,
+                "inputs",
+                warning=found is None,
+            )
+        )
+    return model
+
+
+def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str) -> Model:
+    names = [n for n in model.graph.inputs if model.graph.is_float(n)]
+    if len(names) != 1:
+        raise EquintError(
+            f"the network has {len(names)} float inputs; a card or range describes exactly one: leave it out"
+        )
+    name, rank = names[0], model.graph.rank(names[0]) or 4
+    shape = model.graph.shapes.get(name)
+    channels = shape[1] if shape and len(shape) > 1 else None
+    if lo.size > 1 and isinstance(channels, int) and lo.size != channels:
+        raise EquintError(f"{lo.size} means and stds for input {name} of {channels} channels; give one for each")
+    axis = 1 if rank > 1 else 0
+    fields = [aligned(np.broadcast_to(v, lo.shape), axis, rank) for v in (lo, hi, mean, std)]
+    moments = Moments(fields[2], fields[3], "given")
+    facts = {"lo": float(lo.min()), "hi": float(hi.max())}
+    return replace(
+        model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: Range(fields[0], fields[1])}
+    ).noted(Event(f"input range known ({how})", name, facts, "inputs"))
+
+
+def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
+    for node in graph.users(name):
+        layer = as_layer(graph, node)
+        after = graph.users(layer.y) if layer else ()
+        if layer is None or len(after) != 1 or after[0].op != "BatchNormalization":
+            continue
+        running_mean, running_var = (graph.constant(i) for i in after[0].inputs[3:5])
+        if running_mean is None or running_var is None:
+            continue
+        weight = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
+        share = layer_coverage(graph, layer)
+        bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
+        total = (weight @ share).sum(-1).reshape(-1)
+        mean = float(total @ (running_mean - bias) / max(float(total @ total), 1e-30))
+        var = _variance(
+            np.square(weight).sum((-1, -2)).reshape(-1), np.square(weight.sum((-1, -2))).reshape(-1), running_var
+        )
+        if np.isfinite(mean) and var > 0:
+            return mean, float(np.sqrt(var))
+    return None
+
+
+def _variance(apart: Array, together: Array, running_var: Array) -> float:
+    """p + q of the non-negative least squares fit running_var ≈ p·apart + q·together."""
+    fits = []
+    for columns in ([apart, together], [together], [apart]):
+        matrix = np.stack(columns, 1)
+        found, *_ = np.linalg.lstsq(matrix, running_var.astype(np.float64), rcond=None)
+        if np.all(found >= 0):
+            fits.append((float(np.square(matrix @ found - running_var).sum()), float(found.sum())))
+    return min(fits)[1] if fits else 0.0

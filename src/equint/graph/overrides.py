@@ -1,0 +1,158 @@
+"""Exceptions from a recipe's formats: for single layers, and for single tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from ..errors import EquintError
+from ..ir.model import Event, Granularity, Graph, Name, QSpec
+from ..ir.weights import Layer, layers
+from ..maths.affine import check_bits
+from . import clamps
+from .placement import place
+
+
+@dataclass(frozen=True)
+class Override:
+    """What some layers or tensors have instead of the recipe's formats.
+
+    Attributes:
+        layers, tensors: names, or patterns with * and ?.
+        weight_bits, granularity: of the weights of these layers.
+        activation_bits: of these tensors.
+        float: the tensors stay float; the layers keep float weights, and read a float input.
+
+    Raises:
+        EquintError: it names nothing, changes nothing, or says of layers what only tensors have.
+
+    Example:
+        >>> Override(layers=("conv1",), weight_bits=16).weight_bits
+        16
+    """
+
+    layers: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    weight_bits: int | None = None
+    granularity: Granularity | None = None
+    activation_bits: int | None = None
+    float: bool = False
+
+    def __post_init__(self) -> None:
+        of_weights = self.weight_bits is not None or self.granularity is not None
+        if not self.layers and not self.tensors:
+            raise EquintError("an override needs layers or tensors: names, or patterns such as 'block1/*'")
+        if not (of_weights or self.activation_bits is not None or self.float):
+            raise EquintError(
+                f"the override of {self.names} changes nothing; give weight_bits, granularity, activation_bits or float"
+            )
+        if self.float and (of_weights or self.activation_bits is not None):
+            raise EquintError(
+                f"the override of {self.names} is float, which has no bits or granularity; leave them out"
+            )
+        if of_weights and not self.layers:
+            raise EquintError(f"the override of {self.names}: weight_bits and granularity are of layers; name layers")
+        if self.activation_bits is not None and not self.tensors:
+            raise EquintError(f"the override of {self.names}: activation_bits are of tensors; name tensors")
+        for bits in (self.weight_bits, self.activation_bits):
+            if bits is not None:
+                check_bits(bits)
+
+    @property
+    def names(self) -> str:
+        """How messages name it."""
+        return ", ".join((*self.layers, *self.tensors))
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The format of every weight and of every tensor that is an exception; None is float.
+
+    Attributes:
+        weights: by the weight's name; tensors: by the tensor's name.
+        log: how far exceptions reach beyond what was named.
+    """
+
+    weights: Mapping[Name, QSpec | None]
+    tensors: Mapping[Name, QSpec | None]
+    log: tuple[Event, ...] = ()
+
+
+def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activation: QSpec | None) -> Formats:
+    """What overrides make of a network's formats; where several name the same, the last one counts.
+
+    Tensors that share a grid, and layers that share a weight, have the same format: an override of one is one of all.
+
+    Args:
+        weight, activation: the recipe's formats; with `activation` None all tensors stay float.
+
+    Raises:
+        EquintError: a name or pattern that matches nothing.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> formats(tiny_graph(), [Override(layers=("y",), weight_bits=4)], QSpec(8), None).weights["w"].bits
+        4
+    """
+    found, placement = list(layers(graph)), place(graph)
+    classes = {name: names for names in placement.classes for name in names}
+    ends = {n: clamps.end(graph, placement.merged, n) for n in placement.merged}
+    known = [*classes, *(n for n, end in ends.items() if end in classes)]
+    weights: dict[Name, QSpec | None] = {}
+    tensors: dict[Name, QSpec | None] = {}
+    events: dict[tuple[str, str], Event] = {}
+    for override in overrides:
+        named = _matching(override.layers, [layer.name for layer in found], "layer")
+        chosen = [layer for layer in found if layer.name in named]
+        for layer in chosen:
+            weights[layer.weight] = None if override.float else _changed(weights.get(layer.weight) or weight, override)
+        picked = {ends.get(n, n) for n in _matching(override.tensors, known, "tensor")}
+        if override.float:
+            picked |= {layer.x for layer in chosen if layer.x in classes}
+        if activation is None:  # all tensors are float
+            picked = set()
+        for name in classes:
+            if name in picked and (override.float or override.activation_bits is not None):
+                spec = None if override.float else replace(activation, bits=override.activation_bits)  # type: ignore[type-var]
+                tensors |= dict.fromkeys(classes[name], spec)
+        events |= {(e.did, e.at): e for e in (*_shared_weights(found, chosen), *_shared_grids(classes, picked))}
+    return Formats(weights, tensors, tuple(events.values()))
+
+
+def _changed(spec: QSpec, override: Override) -> QSpec:
+    bits, granularity = override.weight_bits or spec.bits, override.granularity or spec.granularity
+    return replace(spec, bits=bits, granularity=granularity)
+
+
+def _matching(patterns: Iterable[str], names: Sequence[str], kind: str) -> set[str]:
+    """The names that patterns match."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {n for n in names if n == pattern} or {n for n in names if fnmatchcase(n, pattern)}
+        if not matched and pattern != "*":
+            near = get_close_matches(pattern, names, 3, 0.3)
+            hint = f"the nearest are {', '.join(near)}" if near else f"the first are {', '.join(names[:3]) or 'none'}"
+            raise EquintError(f"override: no {kind} is called {pattern!r}; {hint}")
+        found |= matched
+    return found
+
+
+def _shared_weights(found: Sequence[Layer], chosen: Sequence[Layer]) -> list[Event]:
+    """Layers that were not named, but read the weight of one that was."""
+    own, names = {layer.weight for layer in chosen}, {layer.name for layer in chosen}
+    others = [layer for layer in found if layer.weight in own and layer.name not in names]
+    return [
+        Event("override of another layer with the same weight", layer.name, {"weight": layer.weight}, "quantize")
+        for layer in others
+    ]
+
+
+def _shared_grids(classes: Mapping[Name, tuple[Name, ...]], picked: set[Name]) -> list[Event]:
+    """Tensors that were not named, but share the grid of one that was."""
+    wider = {names for name, names in classes.items() if name in picked and not picked >= set(names)}
+    return [
+        Event("override of all tensors on one grid", names[0], {"tensors": ", ".join(names)}, "quantize")
+        for names in sorted(wider)
+    ]

@@ -1,0 +1,130 @@
+"""Which tensors become integers, and which of them must share one grid.
+
+The rules follow what integer runtimes execute: every weighted layer, sum, product, concat and pooling
+reads and writes integers; an activation behind one of them is merged into the quantizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..ir.fields import MOVES
+from ..ir.model import Graph, Name, Node
+from ..ir.weights import as_layer
+from ..ops.attributes import clip_bounds
+
+_WORKERS = frozenset(
+    [
+        "Add",
+        "Mul",
+        "Concat",
+        "AveragePool",
+        "GlobalAveragePool",
+        "MaxPool",
+        "GlobalMaxPool",
+        "LeakyRelu",
+        "PRelu",
+        "ConvTranspose",
+    ]
+)
+GRID_KEEPERS = MOVES - {"Gather"} | {"MaxPool", "GlobalMaxPool", "Resize", "DepthToSpace"}
+"""Operators whose output holds only values of their input (or between them), so one grid serves both."""
+_CONST_OPERANDS = frozenset({"Add", "Mul"})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What becomes integer.
+
+    Attributes:
+        classes: tensors that share a grid, each tuple in topological order.
+        merged: tensors that never exist as integers: what stands between a layer and its activation.
+        operands: constants added or multiplied, which become integers too.
+    """
+
+    classes: tuple[tuple[Name, ...], ...]
+    merged: frozenset[Name]
+    operands: tuple[Name, ...]
+
+
+def place(graph: Graph) -> Placement:
+    """Decide it for a graph.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> place(tiny_graph()).classes
+        (('x',), ('y',))
+    """
+    merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
+    wanted = [n for n in _activations(graph) if n not in merged and _works(graph, n, merged)]
+    parent = {n: n for n in wanted}
+
+    def root(n: Name) -> Name:
+        while parent[n] != n:
+            n = parent[n]
+        return n
+
+    for node in graph.nodes:
+        if node.domain or node.op not in GRID_KEEPERS | {"Concat"}:
+            continue
+        tied = [*node.outputs, *(node.inputs if node.op == "Concat" else node.inputs[:1])]
+        known = [root(n) for n in tied if n in parent]
+        for n in known[1:]:
+            parent[root(n)] = root(known[0])
+    classes: dict[Name, list[Name]] = {}
+    for n in wanted:
+        classes.setdefault(root(n), []).append(n)
+    operands = [
+        i
+        for node in graph.nodes
+        if node.op in _CONST_OPERANDS and not node.domain and node.outputs[0] in {*parent, *merged}
+        for i in node.inputs
+        if i in graph.consts and graph.is_float(i)
+    ]
+    return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)))
+
+
+def is_activation(graph: Graph, node: Node) -> bool:
+    """Whether the node is a ReLU or clip with constant bounds, which a quantizer's saturation can do."""
+    return not node.domain and node.op in ("Relu", "Clip") and all(b is not None for b in clip_bounds(graph, node))
+
+
+def borders(graph: Graph) -> Mapping[str, list[Name]]:
+    """Operators that stay float, by kind: everything equint does not turn into integers."""
+    found: dict[str, list[Name]] = {}
+    for node in graph.nodes:
+        known = as_layer(graph, node) is not None or node.op in _WORKERS | GRID_KEEPERS | {"Relu", "Clip", "Shape"}
+        if (not known or node.domain) and any(graph.is_float(o) for o in node.outputs):
+            found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
+    return found
+
+
+def _activations(graph: Graph) -> list[Name]:
+    names = [*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)]
+    return [n for n in names if graph.is_float(n)]
+
+
+def _is_worker(graph: Graph, node: Node) -> bool:
+    return not node.domain and (as_layer(graph, node) is not None or node.op in _WORKERS)
+
+
+def _merges(graph: Graph, node: Node) -> bool:
+    """Whether the node's output is read by one activation alone, which the quantizer then replaces."""
+    out = node.outputs[0] if node.outputs else ""
+    users = graph.users(out)
+    if len(users) != 1 or out in graph.outputs or not is_activation(graph, users[0]):
+        return False
+    return _is_worker(graph, node) or (is_activation(graph, node) and _merges_chain(graph, node))
+
+
+def _merges_chain(graph: Graph, node: Node) -> bool:
+    before = graph.producer.get(node.inputs[0])
+    return before is not None and _merges(graph, before)
+
+
+def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
+    node = graph.producer.get(name)
+    if node is not None and (_is_worker(graph, node) or (is_activation(graph, node) and node.inputs[0] in merged)):
+        return True
+    return any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))

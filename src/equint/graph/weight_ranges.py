@@ -1,0 +1,99 @@
+"""Weight ranges of channels for any channel scales, without rescaling the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.model import Array, Model
+from ..ir.weights import layers
+from .channels import Channels, Group
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of one layer as a group sees it: which of the layer's channels are which of the group's.
+
+    Attributes:
+        peaks: `(G, O, I)` largest magnitude over taps.
+        inputs, outputs: `(G, 1, I)` and `(G, O, 1)` classes of the layer's channels.
+        reduce: the axis of `peaks` that the other side's channels run along.
+        channels: positions of the group's channels on this side.
+        members: and their positions in the group.
+    """
+
+    peaks: Array
+    inputs: Array
+    outputs: Array
+    reduce: int
+    channels: Array
+    members: Array
+
+    def ranges(self, scales: Array, size: int) -> Array:
+        """Largest magnitude of each of the group's channels, `(size,)`; -1 where the layer does not hold one."""
+        return self._of_members(self._by_channel(scales), size)
+
+    def apart(self, scales: Array, size: int) -> tuple[Array, float]:
+        """The same, 0 where the layer does not hold one, and the largest magnitude in all its other channels."""
+        by_channel = self._by_channel(scales)
+        others = float(np.delete(by_channel, self.channels).max(initial=0.0))
+        return np.maximum(self._of_members(by_channel, size), 0.0), others
+
+    @property
+    def filled(self) -> bool:
+        """Whether the group holds all channels on this side of the layer."""
+        return self.channels.size == (self.inputs if self.reduce == 1 else self.outputs).size
+
+    def _by_channel(self, scales: Array) -> Array:
+        now = self.peaks * (scales[self.inputs] / scales[self.outputs])
+        return np.asarray(now.max(self.reduce).ravel())
+
+    def _of_members(self, by_channel: Array, size: int) -> Array:
+        found = np.full(size, -1.0)
+        np.maximum.at(found, self.members, by_channel[self.channels])
+        return found
+
+
+class WeightRanges:
+    """Both sides of every group: its givers' output channels and its takers' input channels.
+
+    Args:
+        dead: weights below this share of their layer's largest count as 0.
+
+    Example:
+        >>> from .channels import solve
+        >>> from ..ir.weights import tiny_graph
+        >>> model = Model(tiny_graph())
+        >>> WeightRanges(model, solve(model)).sides
+        {}
+    """
+
+    def __init__(self, model: Model, channels: Channels, dead: float = 0.0) -> None:
+        table = {layer.name: layer for layer in layers(model.graph)}
+        views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight]), dead) for name, layer in table.items()}
+        self.sides: dict[int, tuple[list[Side], list[Side]]] = {}
+        for group in channels.groups:
+            sides: tuple[list[Side], list[Side]] = ([], [])
+            for k, names in enumerate((group.givers, group.takers)):
+                for name in names:
+                    g, o, i = views[name].shape
+                    inputs = channels.of_input(model.graph, table[name])
+                    outputs = channels.of_output(model.graph, table[name])
+                    own = inputs if k else outputs
+                    held = np.flatnonzero(np.isin(own, group.classes))
+                    order = np.argsort(group.classes)
+                    members = order[np.searchsorted(group.classes[order], own[held])]
+                    shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
+                    sides[k].append(Side(views[name], *shaped, 1 if k else 2, held, members))
+            self.sides[id(group)] = sides
+
+    def of(self, group: Group) -> tuple[list[Side], list[Side]]:
+        """The group's givers and takers."""
+        return self.sides[id(group)]
+
+
+def _peaks(view: Array, dead: float) -> Array:
+    """Largest magnitude over taps; 0 where it is below the share `dead` of the layer's largest."""
+    peaks = np.maximum(view.max(-1), -view.min(-1)).astype(np.float64)
+    return np.where(peaks < dead * peaks.max(initial=0.0), 0.0, peaks)

@@ -1,0 +1,80 @@
+"""What hardware accepts, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import EquintError
+from ..ir.model import QSpec
+from ..maths.fixedpoint import Rounding
+
+
+@dataclass(frozen=True)
+class Target:
+    """The number formats and operators of one kind of hardware.
+
+    Attributes:
+        weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
+        bias_bits: width of integer biases.
+        channel_clip: whether an activation may be clamped to a bound per channel.
+        shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
+        mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
+        rounding: what they do with the bits that they drop.
+        recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
+
+    Example:
+        >>> target("per-tensor").weight.granularity
+        'tensor'
+    """
+
+    name: str
+    description: str
+    weight: QSpec
+    activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    bias_bits: int = 32
+    channel_clip: bool = False
+    shift_bits: int = 0
+    mantissa_bits: int = 32
+    exponent_bits: int = 6
+    rounding: Rounding = "half_up"
+    recipe: str = "optimal"
+
+
+TARGETS = (
+    Target(
+        "per-channel",
+        "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
+        QSpec(8, signed=True, symmetric=True, granularity="channel"),
+    ),
+    Target(
+        "per-tensor",
+        "one weight scale and zero point per layer: older and smaller accelerators, DSPs",
+        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
+    ),
+    Target(
+        "per-tensor-clip",
+        "per-tensor weights, and activations may be clamped to a bound per channel",
+        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
+        channel_clip=True,
+    ),
+    Target(
+        "npu-shift",
+        "per-tensor weights with a 4-bit shift per output channel, integers only: NPUs with a weight equalizing shift",
+        QSpec(8, signed=False, symmetric=False, granularity="shift"),
+        shift_bits=4,
+        recipe="wes-optimal",
+    ),
+)
+"""The built-in targets; the first is the default."""
+
+
+def target(name: str) -> Target:
+    """The built-in target called `name`.
+
+    Raises:
+        EquintError: no such target; the message lists them.
+    """
+    found = next((t for t in TARGETS if t.name == name), None)
+    if found is None:
+        raise EquintError(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")
+    return found

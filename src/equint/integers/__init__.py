@@ -1,0 +1,1 @@
+"""Networks in integers alone, from lowering to the engine that runs them."""

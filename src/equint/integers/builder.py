@@ -1,0 +1,262 @@
+"""The integer program in the making: grids, names, constants, and how accumulators become integers of a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..graph import clamps
+from ..hardware.target import Target
+from ..ir.fields import per_channel
+from ..ir.model import Array, Graph, Model, Name, Node, QParams, Shape
+from ..maths.affine import fake_quantize
+from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, compound, provable_compound, requantize
+from .program import Requantize, Step
+
+COEFFICIENT = (1 << 15) - 1
+"""Largest magnitude of a sum's coefficients."""
+SUM = 1 << 24
+"""What the accumulator of a sum stays below."""
+
+
+@dataclass
+class Lowering:
+    """What has been lowered so far, and what every operator needs for it.
+
+    Attributes:
+        merged: tensors that never exist as integers.
+        grids: of activations: the model's, and those of what has been lowered.
+        shapes: of tensors that only the program has.
+    """
+
+    model: Model
+    target: Target
+    merged: frozenset[Name]
+    grids: dict[Name, QParams]
+    steps: list[Step] = field(default_factory=list)
+    consts: dict[Name, Array] = field(default_factory=dict)
+    shapes: dict[Name, Shape] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """The float graph that is lowered."""
+        return self.model.graph
+
+    # Grids, names, constants
+
+    def grid(self, name: Name, label: str) -> QParams:
+        """The grid of an activation; an error where it has none."""
+        q = self.grids.get(name)
+        if q is None:
+            if not any(n not in self.graph.consts for n in self.model.qparams):
+                raise EquintError(f"{label}: activations are float; integer programs need them in 8 bits or fewer")
+            where = label if name in label else f"{label}: {name}"
+            raise EquintError(f"{where} stays float: nothing tells its range; give data or an input range")
+        return self.narrow(q, label)
+
+    def narrow(self, q: QParams, label: str) -> QParams:
+        """The grid, if integer programs hold it."""
+        if q.bits > 8:
+            raise EquintError(f"{label}: grid of {q.bits} bits; integer programs hold 8 or fewer, quantize to those")
+        return q
+
+    def result(self, node: Node, output: Name = "", given: QParams | None = None) -> tuple[Name, QParams, list[Node]]:
+        """The tensor that a node makes as integers, its grid (or the given one), and the activations merged into it."""
+        output = output or node.outputs[0]
+        name = clamps.end(self.graph, self.merged, output)
+        merged = clamps.chain(self.graph, self.merged, self.graph.producer[name]) if name != output else []
+        if name not in self.grids and given is not None:
+            return name, given, merged
+        return name, self.grid(name, node.label), merged
+
+    def tensors(self, node: Node) -> tuple[list[Name], list[Name]]:
+        """The inputs that are integers, and those that are constants."""
+        constant = [i for i in node.inputs if i in self.graph.consts]
+        return [i for i in node.inputs if i and i not in constant], constant
+
+    def constant(self, name: Name) -> Array:
+        """A constant operand, as its grid holds it."""
+        value = self.graph.consts[name]
+        q = self.model.qparams.get(name)
+        return np.asarray(value, np.float32) if q is None else fake_quantize(value, self.narrow(q, name))
+
+    def channels(self, node: Node, *values: Array, axes: Sequence[int] = (1, -1)) -> tuple[list[Array], int]:
+        """Broadcast constants as `()` or `(C,)`, and the axis along which they all run."""
+        rank = self.graph.rank(node.outputs[0])
+        if rank is None and any(v.size > 1 for v in values):
+            raise EquintError(f"{node.label}: its rank is not known; export the network with shapes")
+        aligned = [v.reshape((1,) * ((rank or v.ndim) - v.ndim) + v.shape) for v in values]
+        for axis in axes:
+            found = [per_channel(a, axis, a.shape[axis]) if a.size > 1 else a.reshape(()) for a in aligned]
+            if all(f is not None for f in found):
+                return [np.asarray(f) for f in found], axis
+        raise EquintError(f"{node.label}: a constant differs by position; integer programs take one number per channel")
+
+    def fresh(self, stem: Name) -> Name:
+        """A name that nothing has yet."""
+        taken = {*self.graph.consts, *self.graph.producer, *self.graph.inputs, *self.consts, *self.grids}
+        while stem in taken:
+            stem += "_"
+        return stem
+
+    def integers(self, stem: Name, values: Sequence[int]) -> Name:
+        """A new constant."""
+        name = self.fresh(stem)
+        self.consts[name] = np.asarray(values, np.int64)
+        return name
+
+    def add(self, op: str, node: Node, inputs: Sequence[Name], output: Name, q: QParams, **given: Any) -> None:
+        """A new step with one output, and that output's grid."""
+        self.steps.append(Step(op, node.label, tuple(inputs), (output,), **given))
+        self.grids[output] = q
+
+    # Requantization
+
+    def requantize(
+        self, node: Node, factor: Array, shift: Array, reach: Array, last: tuple[QParams, list[Node]], axis: int = 1
+    ) -> Requantize:
+        """From an accumulator within ±reach to a grid, at `factor` times 2^-shift; each `()` or `(C,)`.
+
+        Channels so faint that they never move by more than a step get the smallest factor that there is.
+        """
+        q, activations = last
+        low, high, _ = self.clamp(node, q, activations, (axis,))
+        zero = int(q.zero_point)
+        target = self.target
+        room = min(FLOAT32_DIGITS, target.mantissa_bits) - np.frexp(factor)[1] + shift
+        if np.min(room) < 1:
+            raise EquintError(
+                f"{node.label}: scale compound {np.max(factor):.3g} is too large for a mantissa of "
+                f"{target.mantissa_bits} bits; the range of its result is too small"
+            )
+        least = max(-(1 << (target.exponent_bits - 1)), target.mantissa_bits - MOST_SHIFT + int(np.max(shift)))
+        faintest = math.ldexp(0.5, least)
+        reach = reach if np.ndim(factor) else np.max(reach)
+        factor = np.where(reach * faintest <= 1, np.maximum(factor, faintest), factor)
+        span = int(low.min()) - zero, int(high.max()) - zero
+        try:
+            pairs = [
+                _compound(target, f, shift, span, r)
+                for f, r in zip(np.ravel(factor).tolist(), np.ravel(reach).tolist(), strict=True)
+            ]
+        except EquintError as error:
+            raise EquintError(f"{node.label}: {error}; its ranges or those of its input are unusual") from error
+        mantissa, exponent = (np.array(a, np.int64).reshape(np.shape(factor)) for a in zip(*pairs, strict=True))
+        made = Requantize(mantissa, exponent.astype(np.int32), shift.astype(np.int32), zero, low, high)
+        self.check(node, made, int(np.max(reach)))
+        return made
+
+    def clamp(self, node: Node, q: QParams, activations: list[Node], axes: Sequence[int]) -> tuple[Array, Array, int]:
+        """The integers between which activations keep a grid: `()` or `(C,)`, and along which of the axes."""
+        (low, high), axis = self.channels(node, *clamps.bounds(self.graph, q, activations), axes=axes)
+        return low.astype(np.int32), high.astype(np.int32), axis
+
+    def check(self, node: Node, how: Requantize, reach: int) -> None:
+        """Refuse what 64 bits do not compute."""
+        right = how.right(self.target.mantissa_bits)
+        if right.max() > MOST_SHIFT:
+            raise EquintError(
+                f"{node.label}: its product is shifted right by {right.max()} places, and {MOST_SHIFT} are the most; "
+                "its scales, or shifts, are too far apart"
+            )
+        try:
+            requantize(np.asarray(reach), how.mantissa, right, self.target.rounding)
+        except EquintError as error:
+            raise EquintError(f"{node.label}: {error}; use fewer bits for weights") from error
+
+    def weighted(
+        self,
+        node: Node,
+        inputs: Sequence[Name],
+        output: Name,
+        last: tuple[QParams, list[Node]],
+        factors: Sequence[Array],
+        offset: Array,
+    ) -> None:
+        """Σ factor_k·(q_k − z_k) + offset in steps of the output's grid, as a Sum at a common power of two."""
+        (*parts, offset), axis = self.channels(node, *factors, offset)
+        low, high, _ = self.clamp(node, last[0], last[1], (axis,))
+        far = [farthest(self.grid(i, node.label)) for i in inputs]
+        total = sum(float(np.max(np.abs(f))) * r for f, r in zip(parts, far, strict=True))
+        total += float(np.max(np.abs(offset)))
+        digits = self.target.mantissa_bits
+        most = min((1 << (self.target.exponent_bits - 1)) + 1, MOST_SHIFT + 1 - digits)
+        largest = max(float(np.max(np.abs(f))) for f in parts)
+        power = min(most, _power(COEFFICIENT, largest), _power(SUM - sum(far) - 1, total))
+        if power < max(2 - (1 << (self.target.exponent_bits - 1)), 2 - digits):
+            raise EquintError(f"{node.label}: its inputs or constants are too large for its result; check its ranges")
+        coefficients = np.rint(np.ldexp(np.stack(np.broadcast_arrays(*map(np.atleast_1d, parts))), power))
+        arrays = {
+            "coefficients": coefficients.astype(np.int32),
+            "bias": np.rint(np.ldexp(offset, power)).astype(np.int32),
+        }
+        how = Requantize(
+            np.asarray(1 << (digits - 1), np.int64),
+            np.asarray(1 - power, np.int32),
+            np.zeros((), np.int32),
+            int(last[0].zero_point),
+            low,
+            high,
+        )
+        self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
+
+    def rescaled(self, node: Node, name: Name, last: tuple[QParams, list[Node]], output: Name = "") -> Name:
+        """A tensor on another grid, or behind activations, under a name of its own where that changes it."""
+        x, (q, activations) = self.grid(name, node.label), last
+        if not output and same(x, q):
+            return name
+        made = output or self.fresh(f"{name}_rescaled")
+        if same(x, q):
+            self.clipped(node, name, made, q, activations)
+        else:
+            self.weighted(node, [name], made, last, [np.asarray(float(x.scale) / float(q.scale))], np.zeros(()))
+        self.shapes[made] = self.graph.shapes.get(name) or self.shapes.get(name) or ()
+        return made
+
+    def clipped(self, node: Node, name: Name, output: Name, q: QParams, activations: list[Node]) -> None:
+        """Activations between two tensors of one grid."""
+        low, high, axis = self.clamp(node, q, activations, (1, -1))
+        self.add("Clip", node, [name], output, q, attrs={"axis": axis}, arrays={"low": low, "high": high})
+
+
+def same(a: QParams, b: QParams) -> bool:
+    """Whether two grids per tensor hold the same values.
+
+    Example:
+        >>> grid = QParams(np.float32(1), np.int32(0))
+        >>> same(grid, QParams(np.float32(1), np.int32(0), bits=4))
+        False
+    """
+    return all(float(getattr(a, k)) == float(getattr(b, k)) for k in ("scale", "zero_point", "qmin", "qmax"))
+
+
+def farthest(q: QParams) -> int:
+    """The largest |q − z| of a grid.
+
+    Example:
+        >>> farthest(QParams(np.float32(1), np.int32(5), signed=False))
+        250
+    """
+    return max(q.qmax - int(q.zero_point), int(q.zero_point) - q.qmin)
+
+
+def _compound(target: Target, factor: float, shift: Array, span: tuple[int, int], reach: int) -> tuple[int, int]:
+    """Mantissa and exponent; where float32 cannot tell the accumulators apart, the nearest of as many digits."""
+    bits, exponent_bits = target.mantissa_bits, target.exponent_bits
+    farthest_threshold = max(-span[0], span[1]) / factor * 2.0 ** int(np.max(shift))
+    if min(reach, farthest_threshold) <= 1 << FLOAT32_DIGITS or bits <= FLOAT32_DIGITS:
+        return provable_compound(factor, shift, *span, reach, bits, exponent_bits, target.rounding)
+    mantissa, exponent = compound(factor, FLOAT32_DIGITS, exponent_bits)
+    return mantissa << (bits - FLOAT32_DIGITS), exponent
+
+
+def _power(limit: float, value: float) -> int:
+    """The largest F with value·2^F ≤ limit."""
+    if value == 0:
+        return MOST_SHIFT
+    return math.frexp(limit / value)[1] - 1

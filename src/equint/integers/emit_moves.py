@@ -1,0 +1,159 @@
+"""Steps that move integers, or choose among them, as ONNX operators of any type, floats included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from ..errors import EquintError
+from ..ir.model import Array, Name
+from ..maths.affine import storage
+from .maker import Maker, channels_of, rank_of, shape_of, zero_point
+from .program import Program, Step
+
+_ALONG_AXIS = frozenset(["Concat", "Flatten", "Split", "Gather"])
+"""Moves whose ONNX operator has an attribute `axis`."""
+_BYTES_ONLY = frozenset(["Resize", "GlobalMaxPool", "Pad"])
+"""Moves that onnxruntime does on bytes and 32 bits, and not on 16."""
+
+
+def move(
+    maker: Maker, program: Program, step: Step, inputs: Sequence[Name], outputs: Sequence[Name], kind: np.dtype[Any]
+) -> None:
+    """Add a move of tensors of type `kind`; floats hold q − z.
+
+    Raises:
+        EquintError: the move cannot be written.
+    """
+    wide = kind.itemsize == 2 and step.op in _BYTES_ONLY
+    if wide:
+        inputs = [maker.cast(n, np.int32) if n in program.grids else n for n in inputs]
+    held, op = ([maker.fresh(f"{o}_wide") for o in outputs] if wide else list(outputs)), step.op
+    attrs = {k: v for k, v in step.attrs.items() if k != "axis" or op in _ALONG_AXIS}
+    if op == "Pad":
+        zero = zero_point(program, step.inputs[0]) if kind.kind == "f" else 0
+        fill = np.asarray(attrs.pop("value") - zero, np.int32 if wide else kind)
+        maker.add("Pad", inputs[0], step.arrays["pads"].astype(np.int64), fill, to=held[0], **attrs)
+    elif op == "GlobalMaxPool":
+        axes = np.arange(2, rank_of(program, step), dtype=np.int64)
+        maker.add("ReduceMax", inputs[0], axes, to=held[0], keepdims=1)
+    elif op == "MaxPool" and kind.itemsize == 2:
+        _max_pool(maker, program, step, held[0])
+    elif op == "Resize":
+        _resize(maker, program, step, inputs, held[0], attrs)
+    elif op in ("DepthToSpace", "SpaceToDepth"):
+        _blocks(maker, program, step, inputs[0], held[0])
+    else:
+        name = maker.fresh(f"{held[0]}_{op}_node")
+        maker.nodes.append(helper.make_node(op, list(inputs), held, name, **attrs))
+    if wide:
+        for have, want in zip(held, outputs, strict=True):
+            maker.cast(have, kind, want)
+
+
+def _max_pool(maker: Maker, program: Program, step: Step, out: Name) -> None:
+    """The largest of all taps, for integers that no pooling takes."""
+    kernel, attrs, q = step.attrs["kernel_shape"], step.attrs, program.grids[step.inputs[0]]
+    n = len(kernel)
+    strides, dilations = (list(attrs.get(k, [1] * n)) for k in ("strides", "dilations"))
+    pads = attrs.get("pads", [0] * 2 * n)
+    if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or len(step.outputs) > 1:
+        raise EquintError(f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits")
+    padded = np.array([0, 0, *pads[:n], 0, 0, *pads[n:]], np.int64)
+    x = maker.add("Pad", maker.cast(step.inputs[0], np.int32), padded, np.int32(q.qmin))
+    taps = []
+    for tap in np.ndindex(*kernel):
+        first = np.array([t * d for t, d in zip(tap, dilations, strict=True)])
+        left = np.array([(k - 1 - t) * d for t, k, d in zip(tap, kernel, dilations, strict=True)])
+        last = np.where(left > 0, -left, np.iinfo(np.int64).max)
+        taps.append(maker.add("Slice", x, first, last, np.arange(2, 2 + n), np.array(list(strides), np.int64)))
+    maker.cast(maker.add("Max", *taps), storage(q), out)
+
+
+def _resize(
+    maker: Maker, program: Program, step: Step, inputs: Sequence[Name], out: Name, attrs: Mapping[str, Any]
+) -> None:
+    """Nearest neighbours: by sizes, which are integers, or by positions where only other factors are given."""
+    if attrs.get("mode", "nearest") not in ("nearest", b"nearest"):
+        raise EquintError(f"{step.name}: Resize chooses nearest values; lower other modes to Interpolate")
+    if len(inputs) > 3 and inputs[3]:
+        maker.add("Resize", inputs[0], "", "", inputs[3], to=out, **attrs)
+        return
+    scales = program.consts[step.inputs[2]].astype(np.float32)
+    axes = attrs.get("axes") or range(len(scales))
+    if np.all(scales == np.rint(scales)) and "axes" not in attrs:
+        sizes = maker.add("Mul", maker.add("Shape", inputs[0]), scales.astype(np.int64))
+        maker.add("Resize", inputs[0], "", "", sizes, to=out, **attrs)
+        return
+    x, shape = inputs[0], shape_of(program, step, step.inputs[0])
+    for axis, scale in zip(axes, scales, strict=True):
+        size = shape[axis]
+        if scale == 1:
+            continue
+        if not isinstance(size, int):
+            raise EquintError(
+                f"{step.name}: resizing by {scale} needs sizes that are known; give the network fixed shapes"
+            )
+        try:
+            places = nearest(size, float(scale), attrs)
+        except EquintError as error:
+            raise EquintError(f"{step.name}: {error}") from error
+        x = maker.add("Gather", x, places, axis=axis)
+    maker.add("Identity", x, to=out)
+
+
+def nearest(size: int, scale: float, attrs: Mapping[str, Any]) -> Array:
+    """Which of `size` positions each position of a Resize by `scale` takes, in the float32 arithmetic of onnxruntime.
+
+    Raises:
+        EquintError: a mode that ONNX does not have for nearest values.
+
+    Example:
+        >>> nearest(3, 1.5, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}).tolist()
+        [0, 0, 1, 2]
+    """
+    text = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
+    how, rounding = (
+        text.get("coordinate_transformation_mode", "half_pixel"),
+        text.get("nearest_mode", "round_prefer_floor"),
+    )
+    out, factor, half = int(np.float32(size) * np.float32(scale)), np.float32(scale), np.float32(0.5)
+    x = np.arange(out, dtype=np.float32)
+    middle = (x + half) / factor - half
+    places = {
+        "asymmetric": x / factor,
+        "half_pixel": middle,
+        "pytorch_half_pixel": middle if out > 1 else x * 0,
+        "align_corners": x * np.float32(size - 1) / np.float32(max(out - 1, 1)),
+    }
+    rounders: Mapping[str, Callable[[Array], Array]] = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda v: np.ceil(v - half),
+        "round_prefer_ceil": lambda v: np.floor(v + half),
+    }
+    if how not in places or rounding not in rounders:
+        raise EquintError(f"Resize by {scale} with {how} and {rounding} cannot be written; resize by a whole factor")
+    return np.clip(rounders[rounding](places[how]), 0, size - 1).astype(np.int64)
+
+
+def _blocks(maker: Maker, program: Program, step: Step, x: Name, out: Name) -> None:
+    """DepthToSpace and SpaceToDepth as what they are: Reshape, Transpose, Reshape."""
+    b, n = int(step.attrs["blocksize"]), channels_of(program, step, step.inputs[0])
+    height, width = maker.add("Shape", x, start=2, end=3), maker.add("Shape", x, start=3, end=4)
+    if step.op == "DepthToSpace":
+        n //= b * b
+        columns_first = step.attrs.get("mode", "DCR") in ("CRD", b"CRD")
+        head = [0, n, b, b] if columns_first else [0, b, b, n]
+        apart = maker.add("Concat", np.array(head), height, width, axis=0)
+        order = [0, 1, 4, 2, 5, 3] if columns_first else [0, 3, 4, 1, 5, 2]
+        sizes = [maker.add("Mul", s, np.array([b])) for s in (height, width)]
+    else:
+        sizes = [maker.add("Div", s, np.array([b])) for s in (height, width)]
+        apart = maker.add("Concat", np.array([0, n]), sizes[0], np.array([b]), sizes[1], np.array([b]), axis=0)
+        order, n = [0, 3, 5, 1, 2, 4], n * b * b
+    turned = maker.add("Transpose", maker.add("Reshape", x, apart), perm=order)
+    maker.add("Reshape", turned, maker.add("Concat", np.array([0, n]), *sizes, axis=0), to=out)

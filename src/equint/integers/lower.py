@@ -1,0 +1,354 @@
+"""From a quantized network to integers alone: every step of the result is integer arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..graph.placement import GRID_KEEPERS, is_activation, place
+from ..hardware.target import Target
+from ..ir.model import Array, Model, Name, Node, QParams
+from ..ir.weights import Layer, as_layer
+from ..maths.affine import dequantize, quantize, storage
+from ..maths.fixedpoint import check_format
+from ..ops.attributes import clip_bounds, reduced_axes
+from . import lower_moves as moves
+from .builder import Lowering, farthest, same
+from .geometry import static, window
+from .program import LAYERS, MOVES, Program, Step
+
+ACCUMULATOR = 1 << 31
+"""What the accumulator of a layer stays below."""
+
+
+def lower(model: Model, target: Target) -> Program:
+    """The integer program of a quantized model.
+
+    Integers of weights and biases are those of the QDQ model; scales become mantissas and exponents. What follows
+    agrees with the QDQ model up to one step of each tensor's grid, layer by layer.
+
+    Args:
+        model: what the passes made: a float graph and grids of 8 bits or fewer.
+        target: says how wide mantissas, exponents and shifts are, and how its operators round.
+
+    Raises:
+        EquintError: an operator without integer form, a tensor without a grid, a grid of more than 8 bits, a shift or
+            exponent that the target does not hold, an accumulator that may overflow; it names the layer.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..hardware.target import target
+        >>> grid = QParams(np.float32(0.5), np.int32(3), signed=False)
+        >>> model = Model(tiny_graph(), qparams={n: grid for n in "xwy"})
+        >>> program = lower(model, target("npu-shift"))
+        >>> [(step.op, step.arrays["bias"].shape, int(step.requantize.exponent)) for step in program.steps]
+        [('Conv', (4,), 0)]
+    """
+    if any(o in model.graph.consts for o in model.graph.outputs):
+        raise EquintError("a result of the network is a constant; leave it out of the network")
+    work = Lowering(model, target, place(model.graph).merged, _known_grids(model))
+    for name in model.graph.inputs:
+        if not model.graph.is_float(name):
+            raise EquintError(f"input {name}: holds no activations; make it a constant, or leave it out")
+        work.grid(name, f"input {name}")
+    try:
+        check_format(target.mantissa_bits, target.exponent_bits, target.shift_bits, target.rounding)
+    except EquintError as error:
+        raise EquintError(f"target {target.name}: {error}") from error
+    for node in model.graph.nodes:
+        _emit(work, node)
+    made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
+    shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
+    return Program(
+        tuple(work.steps),
+        model.graph.inputs,
+        model.graph.outputs,
+        {n: q for n, q in work.grids.items() if n in made},
+        shapes,
+        work.consts,
+        target.rounding,
+        target.mantissa_bits,
+        target.exponent_bits,
+        target.shift_bits,
+        target.name,
+        model.graph.name,
+    )
+
+
+def accumulator_reach(step: Step, grid: QParams) -> Array:
+    """The largest magnitude that a layer's accumulator may have in each output channel: `(O,)`.
+
+    max(Σ positive products, −Σ negative products) + |bias| over all inputs of the grid; this bounds partial sums too,
+    in any order.
+
+    Args:
+        step: a Conv, ConvTranspose or Gemm. grid: of its input.
+
+    Example:
+        >>> arrays = {"weight": np.array([[2, -1]]), "weight_zero_point": np.array(0), "bias": np.array([-7])}
+        >>> step = Step("Gemm", "fc", ("x",), ("y",), arrays=arrays)
+        >>> accumulator_reach(step, QParams(np.float32(1), np.int32(5), signed=False)).tolist()
+        [512]
+    """
+    weight, bias = step.arrays["weight"].astype(np.int64), step.arrays["bias"].astype(np.int64)
+    groups = int(step.attrs.get("group", 1))
+    if step.op == "ConvTranspose":  # (I, O/G, *k) to (O, I/G·k)
+        ins, outs = weight.shape[0] // groups, weight.shape[1]
+        weight = weight.reshape(groups, ins, outs, -1).transpose(0, 2, 1, 3)
+    rows = weight.reshape(bias.size, -1)
+    rows = rows - step.arrays["weight_zero_point"].astype(np.int64).reshape(-1, 1)
+    low, high = grid.qmin - int(grid.zero_point), grid.qmax - int(grid.zero_point)
+    ups = np.maximum(rows, 0).sum(1), np.maximum(-rows, 0).sum(1)
+    most, least = ups[0] * high - ups[1] * low, ups[1] * high - ups[0] * low
+    return np.asarray(np.maximum(most, least) + np.abs(bias))
+
+
+def _known_grids(model: Model) -> dict[Name, QParams]:
+    """Grids of activations; what is only moved into a grid shares it, and so does an input that is only clipped."""
+    graph = model.graph
+    grids = {n: q for n, q in model.qparams.items() if n not in graph.consts}
+    for node in reversed(graph.nodes):
+        x = node.inputs[0] if node.inputs else ""
+        alone = is_activation(graph, node) and x in graph.inputs and len(graph.users(x)) == 1
+        if not node.domain and (node.op in GRID_KEEPERS or alone) and x not in graph.consts and graph.is_float(x):
+            behind = next((grids[o] for o in node.outputs if o in grids), None)
+            if behind is not None:
+                grids.setdefault(x, behind)
+    return grids
+
+
+def _emit(work: Lowering, node: Node) -> None:
+    if is_activation(work.graph, node) and node.inputs[0] in work.merged:
+        return  # its layer does it
+    layer = as_layer(work.graph, node)
+    if layer is not None:
+        _layer(work, layer)
+    elif not node.domain and node.op in _FORMS and work.graph.is_float(node.outputs[0]):
+        _FORMS[node.op](work, node)
+    elif not node.domain and node.op in MOVES:
+        moves.move(work, node)
+    else:
+        op = f"{node.domain}::{node.op}" if node.domain else node.op
+        raise EquintError(
+            f"{node.label}: {op} has no integer form; end the network before it, or replace it by what has one"
+        )
+
+
+def _layer(work: Lowering, layer: Layer) -> None:
+    node = layer.node
+    if layer.y_axis == -2:
+        raise EquintError(f"{layer.name}: MatMul with the constant first has no integer form; transpose both")
+    x = work.grid(layer.x, layer.name)
+    q = work.model.qparams.get(layer.weight)
+    if q is None:
+        raise EquintError(f"{layer.name}: its weight {layer.weight} stays float; quantize weights too")
+    shift = _shift(work, layer, work.narrow(q, layer.name))
+    op = node.op if node.op in LAYERS else "Gemm"
+    weight = quantize(work.graph.consts[layer.weight], q).astype(storage(q))
+    outs = layer.channels(weight)[1]
+    zero = np.asarray(q.zero_point).astype(weight.dtype)
+    arrays = {
+        "weight": np.ascontiguousarray(weight.T) if layer.order == "io" else weight,
+        "weight_zero_point": zero.reshape(-1)[0].reshape(()) if np.ptp(zero) == 0 else zero,
+        "bias": _bias(work, layer, x, q, outs),
+    }
+    attrs = {"axis": -1} if op == "Gemm" else _geometry(work, layer, weight.shape[2:])
+    name, grid, activations = work.result(node)
+    step = Step(op, layer.name, (layer.x,), (name,), attrs, arrays)
+    reach = accumulator_reach(step, x)
+    if reach.max() >= ACCUMULATOR:
+        raise EquintError(
+            f"{layer.name}: its accumulator may reach {reach.max():.3g}, which 32 bits do not hold; "
+            "use fewer bits for weights"
+        )
+    factor = np.asarray(x.scale, np.float64) * np.asarray(q.scale, np.float64) / float(grid.scale)
+    if work.target.rounding == "truncate":  # half a step in the bias makes it rounding to the nearest
+        half = np.rint(0.5 * 2.0**shift / factor)
+        bias = arrays["bias"] + np.where(reach + half < ACCUMULATOR, half, 0).astype(np.int32)
+        step = replace(step, arrays={**arrays, "bias": bias})
+        reach = accumulator_reach(step, x)
+    how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
+    work.steps.append(replace(step, requantize=how))
+
+
+def _shift(work: Lowering, layer: Layer, q: QParams) -> Array:
+    if q.shift is None:
+        return np.zeros((), np.int32)
+    least, most = int(q.shift.min()), int(q.shift.max())
+    if least < 0 or most >= 1 << work.target.shift_bits:
+        wrong = least if least < 0 else most
+        raise EquintError(
+            f"{layer.name}: shift {wrong} does not fit into the {work.target.shift_bits} bits of target "
+            f"{work.target.name}; quantize for this target"
+        )
+    return q.shift
+
+
+def _bias(work: Lowering, layer: Layer, x: QParams, q: QParams, outs: int) -> Array:
+    """Integers at the accumulator's scale, those of the QDQ model."""
+    if layer.bias is None:
+        return np.zeros(outs, np.int32)
+    scale = np.asarray(x.scale * q.steps, np.float32)
+    real = work.graph.consts[layer.bias].astype(np.float64).reshape(-1)
+    integers = np.clip(np.rint(real / scale), -(1 << 31) + 1, (1 << 31) - 1)
+    return np.broadcast_to(integers, (outs,)).astype(np.int32)
+
+
+def _geometry(work: Lowering, layer: Layer, kernel: tuple[int, ...]) -> dict[str, Any]:
+    found = window(layer.node, kernel, work.graph.shapes.get(layer.x))
+    attrs = {"strides": found.strides, "dilations": found.dilations, "pads": found.pads, "group": layer.groups}
+    if layer.node.op == "ConvTranspose":
+        attrs["output_padding"] = found.output_padding
+    return {**attrs, "axis": 1}
+
+
+def _sum(work: Lowering, node: Node) -> None:
+    tensors, constants = work.tensors(node)
+    name, q, activations = work.result(node)
+    offset = work.constant(constants[0]).astype(np.float64) if constants else np.zeros(())
+    factors = [np.asarray(float(work.grid(i, node.label).scale) / float(q.scale)) for i in tensors]
+    work.weighted(node, tensors, name, (q, activations), factors, offset / float(q.scale))
+
+
+def _product(work: Lowering, node: Node) -> None:
+    tensors, constants = work.tensors(node)
+    name, q, activations = work.result(node)
+    if constants:
+        factor = work.constant(constants[0]).astype(np.float64) * (
+            float(work.grid(tensors[0], node.label).scale) / float(q.scale)
+        )
+        work.weighted(node, tensors, name, (q, activations), [factor], np.zeros(()))
+        return
+    grids = [work.grid(i, node.label) for i in tensors]
+    factor = np.asarray(float(grids[0].scale) * float(grids[1].scale) / float(q.scale))
+    reach = math.prod(farthest(g) for g in grids)
+    how = work.requantize(node, factor, np.zeros((), np.int32), np.asarray(reach), (q, activations))
+    work.add("Mul", node, tensors, name, q, attrs={"axis": 1}, requantize=how)
+
+
+def _leaky(work: Lowering, node: Node) -> None:
+    slope = np.asarray(node.attrs.get("alpha", 0.01), np.float32)
+    _table(work, node, lambda x: np.where(x >= 0, x, slope * x))
+
+
+def _prelu(work: Lowering, node: Node) -> None:
+    slope = work.graph.constant(node.inputs[1])
+    if slope is None:
+        raise EquintError(f"{node.label}: its slope is computed; make it a constant")
+    (slopes,), axis = work.channels(node, slope.astype(np.float32))
+    column = slopes.reshape(-1, 1) if slopes.ndim else slopes
+    _table(work, node, lambda x: np.where(x >= 0, x, column * x), axis)
+
+
+def _activation(work: Lowering, node: Node) -> None:
+    lo, hi = clip_bounds(work.graph, node)
+    if lo is None or hi is None:
+        raise EquintError(f"{node.label}: its bounds are computed; make them constants")
+    x, out = work.grid(node.inputs[0], node.label), node.outputs[0]
+    q = work.grids.get(out, x)
+    if same(x, q):
+        work.clipped(node, node.inputs[0], out, q, [node])
+        return
+    (lo, hi), axis = work.channels(node, lo.astype(np.float32), hi.astype(np.float32))
+    lo, hi = (b.reshape(-1, 1) if b.ndim else b for b in (lo, hi))
+    _table(work, node, lambda v: np.minimum(np.maximum(v, lo), hi), axis)
+
+
+def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis: int = 1) -> None:
+    """Every value of the input's grid through a function of real values, and onto the output's grid."""
+    x = work.grid(node.inputs[0], node.label)
+    name, q, activations = work.result(node)
+    low, high, _ = work.clamp(node, q, activations, (axis,))
+    real = function(dequantize(np.arange(x.qmin, x.qmax + 1), x)).astype(np.float32)
+    ends = [b.reshape(-1, 1) if b.ndim else b for b in (low, high)]
+    table = np.minimum(np.maximum(quantize(real, q), ends[0]), ends[1]).astype(storage(q))
+    work.add("Table", node, node.inputs[:1], name, q, attrs={"axis": axis}, arrays={"table": table})
+
+
+def _average_pool(work: Lowering, node: Node) -> None:
+    sizes = work.graph.shapes.get(node.inputs[0])
+    kernel = tuple(node.attrs["kernel_shape"])
+    found = window(node, kernel, sizes)
+    if any(d != 1 for d in found.dilations):
+        raise EquintError(f"{node.label}: a dilated AveragePool has no integer form; replace it")
+    arrays: dict[str, Array] = {}
+    count, reach = math.prod(kernel), math.prod(kernel)
+    if any(found.pads) and not node.attrs.get("count_include_pad", 0):
+        counts = found.counts(kernel, static(sizes, node.label))
+        arrays["reciprocals"], count, reach = _reciprocals(counts)
+    attrs = {"kernel_shape": list(kernel), "strides": found.strides, "pads": found.pads, "axis": 1}
+    _averaged(work, node, count, reach, attrs, arrays)
+
+
+def _global_pool(work: Lowering, node: Node) -> None:
+    count = math.prod(static(work.graph.shapes.get(node.inputs[0]), node.label))
+    _averaged(work, node, count, count, {"axis": 1})
+
+
+def _averaged(
+    work: Lowering,
+    node: Node,
+    count: int,
+    reach: int,
+    attrs: Mapping[str, Any],
+    arrays: Mapping[str, Array] | None = None,
+) -> None:
+    """Requantize by 1/count a sum that reaches `reach` times the farthest input."""
+    x = work.grid(node.inputs[0], node.label)
+    name, q, activations = work.result(node, given=x)
+    reach *= farthest(x)
+    if reach >= ACCUMULATOR:
+        raise EquintError(f"{node.label}: its window is too large for a 32-bit accumulator")
+    factor = np.asarray(float(x.scale) / (float(q.scale) * count))
+    how = work.requantize(node, factor, np.zeros((), np.int32), np.asarray(reach), (q, activations))
+    given = {"attrs": attrs, "arrays": arrays or {}, "requantize": how}
+    work.add("AveragePool" if "pads" in attrs else "GlobalAveragePool", node, node.inputs[:1], name, q, **given)
+
+
+def _mean(work: Lowering, node: Node) -> None:
+    """A spatial ReduceMean, as a global pool and, without keepdims, a Squeeze."""
+    shape = work.graph.shapes.get(node.inputs[0])
+    axes = reduced_axes(work.graph, node, len(shape)) if shape else None
+    if shape is None or axes is None or sorted(axes) != list(range(2, len(shape))):
+        raise EquintError(f"{node.label}: only a ReduceMean over all spatial axes has an integer form; replace it")
+    if node.attrs.get("keepdims", 1):
+        _global_pool(work, node)
+        return
+    out = node.outputs[0]
+    pooled = work.fresh(f"{out}_pooled")
+    work.grids[pooled] = work.result(node, given=work.grid(node.inputs[0], node.label))[1]
+    work.shapes[pooled] = (*shape[:2], *(1 for _ in shape[2:]))
+    _global_pool(work, replace(node, outputs=(pooled,), name=node.label))
+    inputs = (pooled, work.integers(f"{out}_axes", axes))
+    work.add("Squeeze", node, inputs, out, work.grids[pooled])
+
+
+_FORMS: Mapping[str, Callable[[Lowering, Node], None]] = {
+    "Add": _sum,
+    "Mul": _product,
+    "LeakyRelu": _leaky,
+    "PRelu": _prelu,
+    "Relu": _activation,
+    "Clip": _activation,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_pool,
+    "ReduceMean": _mean,
+    **moves.FORMS,
+}
+"""What becomes of operators on activations that are neither layers nor mere moves."""
+
+
+def _reciprocals(counts: Array) -> tuple[Array, int, int]:
+    """Integers R with R/whole = 1/count position by position, `whole`, and the largest count·R.
+
+    Exact where the least common multiple of the counts is small.
+    """
+    whole = math.lcm(*counts.ravel().tolist())
+    whole = whole if whole < 1 << 12 else 1 << 12
+    found = np.rint(whole / counts).astype(np.int32)
+    return found, whole, int((counts * found).max())

@@ -1,0 +1,1 @@
+"""Frozen values: a network's graph, what is known of its tensors, and the algebra on their fields."""

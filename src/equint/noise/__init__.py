@@ -1,0 +1,1 @@
+"""The noise that quantization makes, predicted from weights and moments."""

@@ -1,0 +1,222 @@
+"""Predicted noise of a quantized network: layer by layer, and as it reaches the outputs. No data is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.gains import Gains, gains
+from ..graph.moments import heavy_tailed
+from ..graph.placement import place
+from ..ir.fields import channel_means
+from ..ir.model import Array, Graph, Model, Name
+from ..ir.weights import Layer, layer_coverage, layers
+from ..maths.affine import fake_quantize
+from ..maths.noise import activation_noise, in_common, mismatch, rounding
+from ..ops.attributes import clip_bounds
+from ..passes.activation_ranges import wide_results
+from .sources import REACH, TensorSource, tensor_source, tensor_sources, weight_sources
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Noise over signal at one layer's own output, before its activation.
+
+    Attributes:
+        tensor: the layer's output.
+        weights: of its rounded weights; activations: of its rounded input; clips: of what its input's grid and
+            clip cut off. None where the weight or the input is not quantized.
+        reaching: noise over signal that its weights make at the network's outputs.
+    """
+
+    name: str
+    tensor: Name
+    weights: float | None
+    activations: float | None
+    clips: float | None
+    reaching: float
+
+    @property
+    def limit(self) -> str:
+        """The largest of the three: "weights", "activations" or "clips"; empty where nothing is quantized."""
+        parts = {"weights": self.weights, "activations": self.activations, "clips": self.clips}
+        known = {k: v for k, v in parts.items() if v is not None}
+        return max(known, key=known.__getitem__) if known else ""
+
+
+@dataclass(frozen=True)
+class GridNoise:
+    """Noise over signal at the network's outputs that one tensor's grid makes.
+
+    Attributes:
+        rounding, clips: what the grid rounds, and what it or a shared bound cuts off.
+        known: what would be left of both, at most, if the tensor's range were known and not a guess.
+    """
+
+    tensor: Name
+    rounding: float
+    clips: float
+    known: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted noise of a network, by layers and by tensors; the sources are taken as independent."""
+
+    layers: tuple[LayerNoise, ...]
+    tensors: tuple[GridNoise, ...]
+
+    @property
+    def weights(self) -> float:
+        """Noise over signal at the outputs that all rounded weights make."""
+        return sum(layer.reaching for layer in self.layers)
+
+    @property
+    def activations(self) -> float:
+        """The same of all rounded tensors."""
+        return sum(t.rounding for t in self.tensors)
+
+    @property
+    def clips(self) -> float:
+        """The same of all that is cut off."""
+        return sum(t.clips for t in self.tensors)
+
+    @property
+    def total(self) -> float:
+        """Noise over signal at the outputs."""
+        return self.weights + self.activations + self.clips
+
+
+def predict(reference: Model, quantized: Model) -> Prediction:
+    """The noise that the grids of `quantized` are expected to make, in units of `reference`.
+
+    Args:
+        reference: the float network with its BatchNorms folded, and moments and ranges of every tensor.
+        quantized: the same network with grids; its channels may be rescaled and its clips moved.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
+        0
+    """
+    gain = gains(reference.graph, reference.moments)
+    return Prediction(tuple(_layers(reference, quantized, gain)), tuple(_tensors(reference, quantized, gain)))
+
+
+def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[GridNoise]:
+    guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference)
+    found = []
+    for source in tensor_sources(reference, gain):
+        if source.name not in quantized.qparams:
+            continue
+        step, power = _cut(quantized, source)
+        rounded = float(np.sum(source.scattered * source.active * rounding(step)))
+        clipped = float(np.sum(source.steady * power))
+        known = rounded + clipped
+        if source.name in guesses:
+            known = min(known, rounded * _shrink(quantized, source, step))
+        found.append(GridNoise(source.name, rounded, clipped, known))
+    return found
+
+
+def _guessed(reference: Model) -> frozenset[Name]:
+    """Inputs that had to be inferred, and results without BatchNorm."""
+    graph, moments = reference.graph, reference.moments
+    inputs = {n for n in graph.inputs if n in moments and moments[n].source in ("inferred", "assumed")}
+    return frozenset(inputs | wide_results(graph, moments).keys())
+
+
+def _shrink(quantized: Model, source: TensorSource, step: Array) -> float:
+    """(range if it were known / range chosen)²."""
+    grid = quantized.qparams[source.name]
+    scale = step / float(grid.scale)
+    hi = np.max(np.minimum(source.mean + REACH * source.std, source.cap) / scale)
+    lo = np.min(np.maximum(source.mean - REACH * source.std, source.floor) / scale)
+    return float(min((max(hi, 0.0) - min(lo, 0.0)) / max(grid.hi - grid.lo, 1e-30), 1.0)) ** 2
+
+
+def _cut(quantized: Model, source: TensorSource) -> tuple[Array, Array]:
+    """A quantized tensor's step, and the power of what is cut off, per channel in the reference's units."""
+    grid = quantized.qparams[source.name]
+    scale = np.broadcast_to(_scale(quantized, source.name), source.shape).ravel()
+    shared = _shares_bound(quantized.graph, source) and bool(np.any(scale != 1))
+    power, _ = mismatch(source.mean, source.up, grid.hi * scale, source.cap, shared)
+    if np.any(source.floor < 0):
+        below, _ = mismatch(
+            -source.slope * source.mean, source.slope * source.down, -grid.lo * scale, -source.floor, np.asarray(False)
+        )
+        power = power + np.where(source.floor < 0, below, 0.0)
+    return float(grid.scale) * scale, power
+
+
+def _shares_bound(graph: Graph, source: TensorSource) -> bool:
+    """Whether one bound serves all channels of the clip behind which the tensor stands."""
+    node = None if source.clip is None else graph.producer.get(source.clip.outputs[0])
+    if node is None or node.op != "Clip":
+        return False
+    _, hi = clip_bounds(graph, node)
+    return hi is not None and hi.size == 1
+
+
+def _scale(model: Model, name: Name) -> Array:
+    view = model.views.get(name)
+    return np.ones(1) if view is None else view.scale
+
+
+def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]:
+    graph, moments, found = reference.graph, reference.moments, list[LayerNoise]()
+    own = {layer.y: layer for layer in layers(quantized.graph)}
+    classes = {name: k for k, names in enumerate(place(graph).classes) for name in names}
+    doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments)
+    for source in weight_sources(reference, gain):
+        layer = source.layer
+        y = results.get(layer.y, moments[layer.y])
+        signal = float(np.sum(channel_means(np.square(y.mean) + np.square(y.std), layer.y_axis, source.gain.size)))
+        weights = activations = clips = None
+        reaching = 0.0
+        if signal > 0 and layer.y in own and own[layer.y].weight in quantized.qparams:
+            noise = _weights(reference, quantized, layer, own[layer.y])
+            weights, reaching = float(np.sum(noise)) / signal, float(np.sum(noise * source.gain))
+        if signal > 0 and layer.x in quantized.qparams and layer.x in gain.scattered:
+            tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful)
+            activations, clips = (noise / signal for noise in _input(graph, quantized, layer, tensor))
+        found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
+    return found
+
+
+def _weights(reference: Model, quantized: Model, layer: Layer, own: Layer) -> Array:
+    """Noise variance `(G, O)` at a layer's outputs from its weights' errors, which are known."""
+    w = layer.unpack(reference.graph.consts[layer.weight]).astype(np.float64)
+    g, o, i, _ = w.shape
+    x, share = reference.moments[layer.x], layer_coverage(reference.graph, layer)
+    enters = channel_means(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, 1, i, 1)
+    leaves = channel_means(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o, 1, 1)
+    error = _rounded(quantized, own) * leaves / enters - w
+    mean, variance = (channel_means(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
+    varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
+    noise = np.einsum("goik,gik->go", np.square(error), varies)
+    if not any(e.source == "correct_bias" for e in quantized.log):
+        noise = noise + np.square(np.einsum("goik,gik->go", error, share * mean))
+    return np.asarray(noise)
+
+
+def _input(graph: Graph, quantized: Model, layer: Layer, tensor: TensorSource) -> tuple[float, float]:
+    """Noise that a layer's input makes at its outputs, summed over channels: rounded, and cut off."""
+    w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
+    g, _, i, _ = w.shape
+    share = layer_coverage(graph, layer)
+    fields = (*_cut(quantized, tensor), tensor.active, tensor.std)
+    step, power, live, std = (
+        channel_means(np.reshape(a, tensor.shape), layer.x_axis, g * i).reshape(g, i) for a in fields
+    )
+    energy, common = np.square(w) @ share, in_common(std, step)[:, None, :]
+    mixed = (1 - common) * energy + common * np.square(w @ share)
+    rounded = activation_noise(step[:, None, :], live, mixed)
+    return float(np.sum(rounded)), float(np.einsum("goi,gi->", energy, power))
+
+
+def _rounded(model: Model, layer: Layer) -> Array:
+    """A layer's weights as they will be, `(G, O, I, K)`."""
+    weight = model.graph.consts[layer.weight]
+    return layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)

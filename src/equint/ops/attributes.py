@@ -1,0 +1,90 @@
+"""What an operator's attributes and constant inputs say, whichever way the standard has spelled them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from ..ir.model import Array, Dim, Graph, Node
+
+
+def clip_bounds(graph: Graph, node: Node) -> tuple[Array | None, Array | None]:
+    """Lower and upper bound of a Relu or Clip; infinite where absent, None where computed.
+
+    Example:
+        >>> clip_bounds(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
+        (array(0.), array(inf))
+    """
+    if node.op == "Relu":
+        return np.asarray(0.0), np.asarray(np.inf)
+    bounds: list[Array | None] = []
+    for position, absent in ((1, -np.inf), (2, np.inf)):
+        name = node.inputs[position] if len(node.inputs) > position else ""
+        value = np.asarray(absent) if not name else graph.constant(name)
+        if value is not None:
+            value = value.astype(np.float64)
+            value = np.where(np.abs(value) >= np.finfo(np.float32).max, np.copysign(np.inf, value), value)
+            value = value.reshape(()) if value.size == 1 else value
+        bounds.append(value)
+    return bounds[0], bounds[1]
+
+
+def reduced_axes(graph: Graph, node: Node, rank: int) -> list[int] | None:
+    """The axes of a ReduceMean/ReduceMax, from attribute or input; None where computed."""
+    axes = node.attrs.get("axes")
+    if axes is None and len(node.inputs) > 1 and node.inputs[1]:
+        constant = graph.constant(node.inputs[1])
+        if constant is None:
+            return None
+        axes = constant.tolist()
+    return [int(a) % rank for a in axes] if axes is not None else list(range(rank))
+
+
+def pad_widths(graph: Graph, node: Node, rank: int) -> list[tuple[int, int]] | None:
+    """(before, after) of a Pad for every dimension, or None where they are not constant."""
+    pads = graph.constant(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(node.attrs.get("pads", ()))
+    if pads is None:
+        return None
+    axes = graph.constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    chosen = range(rank) if axes is None else [int(a) % rank for a in axes.flat]
+    half = len(pads) // 2
+    if half != len(list(chosen)):
+        return None
+    widths = [(0, 0)] * rank
+    for k, axis in enumerate(chosen):
+        widths[axis] = (int(pads[k]), int(pads[half + k]))
+    return widths
+
+
+def pads_with_zero(graph: Graph, node: Node) -> bool:
+    """Whether a Pad adds zeros, or repeats what is there."""
+    if node.attrs.get("mode", "constant") not in ("constant", b"constant"):
+        return True
+    name = node.inputs[2] if len(node.inputs) > 2 else ""
+    value = graph.constant(name) if name else np.asarray(node.attrs.get("value", 0.0))
+    return value is not None and not np.any(value)
+
+
+def element_count(shape: Sequence[Dim]) -> int | None:
+    """How many values a shape holds, or None where a size is unknown.
+
+    Example:
+        >>> element_count((2, 3)), element_count(("N", 3))
+        (6, None)
+    """
+    sizes = [s for s in shape if isinstance(s, int)]
+    return prod(sizes) if len(sizes) == len(shape) else None
+
+
+def resizes_channels(graph: Graph, node: Node) -> bool:
+    """Whether a Resize changes the number of channels, or may.
+
+    Example:
+        >>> shapes = {"x": ("N", 3, 4, 4), "y": ("N", 3, 8, 8)}
+        >>> resizes_channels(Graph((), {}, ("x",), ("y",), shapes), Node("Resize", ("x",), ("y",)))
+        False
+    """
+    before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    return before is not None and after is not None and len(after) > 1 and before[1] != after[1]

@@ -1,0 +1,1 @@
+"""What a person reads: results in words, tables and pages."""

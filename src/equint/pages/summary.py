@@ -1,0 +1,137 @@
+"""A quantization's result in numbers, words and one table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..ir.model import Event, Model
+from ..ir.weights import layers
+
+if TYPE_CHECKING:
+    from ..api import Result
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """Everything the summary says, ready for JSON."""
+    model = result.model
+    names = [layer.name for layer in layers(model.graph)]
+    float_bytes, integer_bytes = sizes(model)
+    return {
+        "recipe": result.recipe,
+        "target": result.target,
+        "level": result.level,
+        "layers": len(names),
+        "weights": _format(model, [layer.weight for layer in layers(model.graph)]),
+        "activations": _format(model, _activations(model)),
+        "float_bytes": float_bytes,
+        "integer_bytes": integer_bytes,
+        "seconds": round(result.seconds, 3),
+        "warnings": [str(e) for e in result.warnings],
+        "events": [event_facts(e) for e in model.log],
+    }
+
+
+def text(result: Result) -> str:
+    """The summary as plain text, for people.
+
+    Example:
+        >>> import equint
+        >>> from equint.demo import model_path
+        >>> print(equint.quantize(model_path(), input=(0, 1)).summary().splitlines()[0])
+        recipe optimal (level 1) for target per-channel
+    """
+    f = facts(result)
+    emulated = any(q.bits not in (8, 16) for q in result.model.qparams.values())
+    packed = "integer, bits packed (the ONNX file holds them in 8- or 16-bit types)" if emulated else "integer"
+    rows = [
+        f"recipe {f['recipe']} (level {f['level']}) for target {f['target']}",
+        f"layers        {f['layers']}, weights {f['weights']}, activations {f['activations']}",
+        f"parameters    {kilobytes(f['float_bytes'])} float → {kilobytes(f['integer_bytes'])} {packed}",
+        f"time          {f['seconds']:.2f} s",
+        *(f"{'! ' if w else '- '}{line}" for w, line in grouped(result.model.log)),
+    ]
+    return "\n".join(rows)
+
+
+def event_facts(event: Event) -> dict[str, Any]:
+    """An event as plain values."""
+    table = asdict(event)
+    return {**table, "facts": {k: _plain(v) for k, v in event.facts.items()}}
+
+
+def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
+    """(warning, line) for every kind of event: what was done, or skipped and why, and how often.
+
+    Example:
+        >>> grouped([Event("skipped", "a", {"why": "x"}), Event("skipped", "b", {"why": "x"})])
+        [(False, 'skipped: x (2 times: a, b)')]
+    """
+    table: dict[tuple[str, str], list[Event]] = defaultdict(list)
+    for e in events:
+        if e.source not in ("pipeline", "read"):
+            table[e.did, str(e.facts.get("why", ""))].append(e)
+    lines = []
+    for (did, why), found in table.items():
+        line = f"{did}: {why}" if why else did
+        places = [e.at for e in found if e.at]
+        if len(found) > 1:
+            shown = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
+            line += f" ({len(found)} times: {shown})"
+        else:
+            rest = Event("", found[0].at, {k: v for k, v in found[0].facts.items() if k != "why"})
+            line = f"{line} {rest}".rstrip()
+        lines.append((any(e.warning for e in found), line))
+    return lines
+
+
+def sizes(model: Model) -> tuple[int, int]:
+    """Bytes of all weights and biases as float32, and as the integers chosen (bits packed, biases 4 bytes)."""
+    floats = integers = 0
+    seen: set[str] = set()
+    for layer in layers(model.graph):
+        q, weight = model.qparams.get(layer.weight), model.graph.consts[layer.weight]
+        if layer.weight not in seen:
+            seen.add(layer.weight)
+            floats += weight.nbytes
+            integers += weight.nbytes if q is None else (weight.size * q.bits + 7) // 8 + 5 * np.size(q.scale)
+            integers += 0 if q is None or q.shift is None else (q.shift.size + 1) // 2
+        if layer.bias and layer.bias not in seen:
+            seen.add(layer.bias)
+            floats += model.graph.consts[layer.bias].nbytes
+            integers += 4 * model.graph.consts[layer.bias].size
+    return floats, integers
+
+
+def kilobytes(count: int) -> str:
+    """A size for people.
+
+    Example:
+        >>> kilobytes(2_500_000)
+        '2.50 MB'
+    """
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _activations(model: Model) -> list[str]:
+    return [n for n in model.qparams if n not in model.graph.consts]
+
+
+def _format(model: Model, names: list[str]) -> str:
+    grids = [model.qparams[n] for n in names if n in model.qparams]
+    if not grids:
+        return "float"
+    bits = sorted({q.bits for q in grids})
+    shifted = " + shift" if any(q.shift is not None for q in grids) else ""
+    scope = "per channel" if any(np.ndim(q.scale) for q in grids) else f"per tensor{shifted}"
+    return f"{'/'.join(map(str, bits))} bits {scope}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,407 @@
+"""Recipes: a target and a list of passes, as data, read from TOML and checked key by key."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from ..errors import EquintError
+from ..graph.overrides import Override
+from ..hardware.target import TARGETS, Target, target
+from ..ir.model import Graph, QSpec
+from ..maths.affine import check_bits
+from ..passes import Pass
+from ..passes.absorb_bias import AbsorbBias
+from ..passes.activation_ranges import ActivationRanges
+from ..passes.calibrate import Calibrate
+from ..passes.clip_weights import ClipWeights
+from ..passes.correct_bias import CorrectBias
+from ..passes.correct_bias_empirical import CorrectBiasEmpirical
+from ..passes.equalize import Equalize
+from ..passes.finetune_bias import FinetuneBias
+from ..passes.fold_batchnorm import FoldBatchnorm
+from ..passes.one_step import OneStep
+from ..passes.optimal import Optimal
+from ..passes.prune import Prune
+from ..passes.quantize import Quantize
+from ..passes.relu6 import Relu6
+from ..passes.round_weights import RoundWeights
+from ..passes.two_step import TwoStep
+from ..passes.weight_shift import WeightShift
+from ..samples.images import Images
+from ..samples.statistics import Statistics
+
+PASSES: Mapping[str, Any] = {
+    "fold_batchnorm": FoldBatchnorm,
+    "relu6": Relu6,
+    "calibrate": Calibrate,
+    "equalize": Equalize,
+    "one_step": OneStep,
+    "two_step": TwoStep,
+    "absorb_bias": AbsorbBias,
+    "activation_ranges": ActivationRanges,
+    "optimal": Optimal,
+    "prune": Prune,
+    "weight_shift": WeightShift,
+    "clip_weights": ClipWeights,
+    "quantize": Quantize,
+    "round_weights": RoundWeights,
+    "correct_bias": CorrectBias,
+    "correct_bias_empirical": CorrectBiasEmpirical,
+    "finetune_bias": FinetuneBias,
+}
+"""The passes a recipe can name."""
+
+_GIVEN = frozenset(
+    {"weight", "activation", "bias_bits", "shift_bits", "images", "statistics", "teacher", "progress", "overrides"}
+)
+_CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical", "finetune_bias"})
+_BEHIND = _CORRECTIONS | {"round_weights"}
+_LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
+_SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
+ActivationBits = int | Literal["float"] | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a recipe may look at beside the weights.
+
+    Attributes:
+        images: what the network is shown.
+        statistics: what was measured on such images before.
+        teacher: the float network as it was read.
+    """
+
+    images: Images | None = None
+    statistics: Statistics | None = None
+    teacher: Graph | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do to a network, as data.
+
+    Attributes:
+        level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
+        target: the target used where the user names none.
+        weight, activation: fields of `QSpec` that differ from the target's.
+        bias_bits: 8, 16 or 32 where it differs from the target's.
+        passes: (name, options) in order.
+        overrides: layers and tensors with another format; where several name the same, the last one counts.
+    """
+
+    name: str
+    description: str = ""
+    level: int = 1
+    target: str = TARGETS[0].name
+    weight: Mapping[str, Any] = field(default_factory=dict)
+    activation: Mapping[str, Any] = field(default_factory=dict)
+    bias_bits: int | None = None
+    passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    overrides: tuple[Override, ...] = ()
+
+
+_NAMES = (
+    "optimal",
+    "lwq",
+    "cwq",
+    "cwq-bc",
+    "dfq",
+    "dfq-published",
+    "one-step",
+    "two-step",
+    "bias-finetune",
+    "two-step-bias-finetune",
+    "optimal-bias-finetune",
+    "wes",
+    "wes-optimal",
+    "wes-published",
+    "wes-published-iterative",
+)
+
+
+def built_in() -> tuple[Recipe, ...]:
+    """The recipes that come with equint.
+
+    Example:
+        >>> [r.name for r in built_in()][:9]
+        ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step', 'bias-finetune']
+    """
+    return tuple(_built_in(name) for name in _NAMES)
+
+
+@cache
+def _built_in(name: str) -> Recipe:
+    return parse(tomllib.loads(source(name)), name)
+
+
+def source(name: str) -> str:
+    """The TOML of a built-in recipe, to copy and change.
+
+    Example:
+        >>> source("cwq").splitlines()[0]
+        'name = "cwq"'
+    """
+    return resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
+
+
+def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
+    """A built-in recipe by name, or one read from a TOML file.
+
+    Raises:
+        EquintError: unknown name, unreadable file, unknown keys or values of a wrong type.
+
+    Example:
+        >>> recipe("dfq").level
+        1
+    """
+    if isinstance(name, Recipe):
+        return name
+    label = os.fspath(name)
+    found = next((r for r in built_in() if r.name == label), None)
+    if found is not None:
+        return found
+    path = Path(label)
+    if path.suffix != ".toml":
+        raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
+    try:
+        return parse(tomllib.loads(path.read_text("utf-8")), label)
+    except FileNotFoundError as error:
+        raise EquintError(f"{path}: no such recipe file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquintError(f"{path}: not a readable TOML recipe ({error})") from error
+
+
+def looks(chosen: Recipe) -> bool:
+    """Whether a pass of the recipe looks at data.
+
+    Example:
+        >>> looks(recipe("optimal")), looks(parse({"passes": [{"pass": "quantize"}]}, "mine"))
+        (True, False)
+    """
+    return any(name in _LOOKS for name, _ in chosen.passes)
+
+
+def to_toml(chosen: Recipe) -> str:
+    """A recipe as the text of a TOML file, which `recipe` reads back.
+
+    Example:
+        >>> parse(tomllib.loads(to_toml(recipe("dfq"))), "dfq") == recipe("dfq")
+        True
+    """
+    lines = [f"{key} = {_toml(getattr(chosen, key))}" for key in ("name", "level", "description", "target")]
+    if chosen.bias_bits is not None:
+        lines.append(f"bias_bits = {chosen.bias_bits}")
+    for key in ("weight", "activation"):
+        table = getattr(chosen, key)
+        if table:
+            lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
+    for name, options in chosen.passes:
+        lines += ["", "[[passes]]", f"pass = {_toml(name)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+    for override in chosen.overrides:
+        said = {f.name: getattr(override, f.name) for f in fields(Override)}
+        lines += ["", "[[overrides]]", *(f"{k} = {_toml(v)}" for k, v in said.items() if v not in (None, (), False))]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)
+
+
+def parse(table: Mapping[str, Any], label: str) -> Recipe:
+    """A recipe from TOML's tables, every key and type checked.
+
+    Example:
+        >>> parse({"passes": [{"pass": "quantize"}]}, "mine").passes
+        (('quantize', {}),)
+    """
+    known = {f.name for f in fields(Recipe)}
+    _refuse_unknown(label, "the recipe", table, known)
+    for key in ("weight", "activation"):
+        _refuse_unknown(label, f"[{key}]", _table(label, table.get(key, {}), f"[{key}]"), _SPEC_KEYS)
+        _check_types(label, f"[{key}]", table.get(key, {}), QSpec)
+    entries = table.get("passes", [])
+    if not isinstance(entries, list) or not entries:
+        raise EquintError(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
+    passes = []
+    for entry in entries:
+        entry = dict(_table(label, entry, "[[passes]]"))
+        name = entry.pop("pass", None)
+        if not isinstance(name, str) or name not in PASSES:
+            raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
+        options = {f.name for f in fields(PASSES[name])} - _GIVEN
+        _refuse_unknown(label, f"pass {name}", entry, options)
+        _check_types(label, f"pass {name}", entry, PASSES[name])
+        passes.append((name, entry))
+    _check_order(label, [name for name, _ in passes])
+    level = table.get("level", 1)
+    if type(level) is not int or level not in (1, 2, 3, 4):
+        raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
+    bias_bits = table.get("bias_bits")
+    if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
+        raise EquintError(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
+    for key in ("name", "description", "target"):
+        if not isinstance(table.get(key, ""), str):
+            raise EquintError(f"{label}: {key} = {table[key]!r}; expected text")
+    name = str(table.get("name", Path(label).stem))
+    chosen = target(str(table.get("target", TARGETS[0].name))).name
+    return Recipe(
+        name,
+        str(table.get("description", "")),
+        level,
+        chosen,
+        table.get("weight", {}),
+        table.get("activation", {}),
+        bias_bits,
+        tuple(passes),
+        _overrides(label, table.get("overrides", [])),
+    )
+
+
+def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
+    if not isinstance(entries, list):
+        raise EquintError(f"{label}: overrides are tables; write [[overrides]]")
+    kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
+    kinds |= {"float": bool}
+    found = []
+    for entry in entries:
+        entry = dict(_table(label, entry, "[[overrides]]"))
+        _refuse_unknown(label, "[[overrides]]", entry, frozenset(kinds))
+        for key in ("layers", "tensors"):
+            names = entry.get(key, [])
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise EquintError(f"{label}: {key} = {names!r} in [[overrides]]; expected a list of names")
+            entry[key] = tuple(names)
+        for key, value in entry.items():
+            if type(value) is not kinds[key]:
+                raise EquintError(f"{label}: {key} = {value!r} in [[overrides]]; expected {kinds[key].__name__}")
+        if entry.get("granularity", "tensor") not in get_args(get_type_hints(QSpec)["granularity"]):
+            raise EquintError(
+                f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
+            )
+        try:
+            found.append(Override(**entry))
+        except EquintError as error:
+            raise EquintError(f"{label}: {error}") from error
+    return tuple(found)
+
+
+def _check_order(label: str, names: list[str]) -> None:
+    """`quantize` once, behind it only what leaves its grids right."""
+    if "quantize" not in names:
+        raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
+    before, after = names[: names.index("quantize")], names[names.index("quantize") + 1 :]
+    late = next((name for name in after if name not in _BEHIND), None)
+    if late is not None:
+        raise EquintError(f"{label}: pass {late} after quantize would make its grids wrong; move it before")
+    early = next((name for name in before if name in _BEHIND), None)
+    if early is not None:
+        raise EquintError(f"{label}: {early} needs the grids; move it behind quantize")
+    first = next((k for k, name in enumerate(after) if name in _CORRECTIONS), len(after))
+    if "round_weights" in after[first:]:
+        raise EquintError(f"{label}: round_weights changes the errors that {after[first]} corrects; move it before")
+
+
+def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise EquintError(f"{label}: {where} must be a table")
+    return value
+
+
+def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        options = ", ".join(sorted(known)) or "none"
+        raise EquintError(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
+
+
+def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        choices = get_args(hints[key])
+        if choices:
+            good = value in choices or (kind is Relu6 and value == "target")
+            asked = ", ".join(map(repr, choices))
+        else:
+            numeric = hints[key] is float and isinstance(value, int) and not isinstance(value, bool)
+            good, asked = type(value) is hints[key] or numeric, hints[key].__name__
+        if not good:
+            raise EquintError(f"{label}: {key} = {value!r} in {where}; expected {asked}")
+
+
+def resolve(
+    chosen: Recipe,
+    on: Target,
+    weight_bits: int | None = None,
+    activation_bits: ActivationBits = None,
+    data: Data | None = None,
+) -> tuple[Pass, ...]:
+    """The passes of a recipe for a target, ready to run.
+
+    Raises:
+        EquintError: bit widths that cannot be, weights finer than the target takes, data that no pass looks at.
+
+    Example:
+        >>> [type(p).__name__ for p in resolve(recipe("lwq"), target("per-tensor"))]
+        ['FoldBatchnorm', 'Calibrate', 'ActivationRanges', 'Quantize']
+    """
+    weight: QSpec = replace(on.weight, **chosen.weight)
+    activation: QSpec | None = replace(on.activation, **chosen.activation)
+    if weight_bits is not None:
+        weight = replace(weight, bits=weight_bits)
+    if isinstance(activation_bits, int):
+        activation = replace(activation, bits=activation_bits)  # type: ignore[type-var]
+    for spec in (weight, activation):
+        check_bits(spec.bits)  # type: ignore[union-attr]
+    if activation_bits == "float":
+        activation = None
+    if weight.granularity == "channel" and on.weight.granularity != "channel":
+        raise EquintError(
+            f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take; "
+            "choose another"
+        )
+    if weight.granularity == "shift" and on.weight.granularity != "shift":
+        raise EquintError(
+            f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take; choose another"
+        )
+    if activation is not None and activation.granularity != "tensor":
+        raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
+    for override in chosen.overrides:
+        if override.granularity not in (None, "tensor", on.weight.granularity):
+            raise EquintError(
+                f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
+                f"which target {on.name} does not take; choose another"
+            )
+    bias_bits = chosen.bias_bits or on.bias_bits
+    given: dict[str, Any] = {"weight": weight, "activation": activation, "overrides": chosen.overrides}
+    given |= {"bias_bits": bias_bits, "shift_bits": on.shift_bits}
+    if data is not None:
+        if not looks(chosen):
+            raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
+        given |= {"images": data.images, "statistics": data.statistics, "teacher": data.teacher}
+
+    def ready(name: str, options: Mapping[str, Any]) -> Pass:
+        options = dict(options)
+        if options.get("mode") == "target":
+            options["mode"] = "channel_clip" if on.channel_clip else "keep"
+        own = {f.name for f in fields(PASSES[name])}
+        made: Pass = PASSES[name](**{k: v for k, v in given.items() if k in own}, **options)
+        return made
+
+    try:
+        return tuple(ready(name, options) for name, options in chosen.passes)
+    except EquintError as error:
+        raise EquintError(f"recipe {chosen.name}: {error}") from error

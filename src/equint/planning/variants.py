@@ -1,0 +1,43 @@
+"""Many variants of one recipe on one network: what their first passes make is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..hardware.target import Target
+from ..ir.model import Model
+from ..passes import Pass
+from ..passes.quantize import Quantize
+from .recipe import Data, Recipe, looks, resolve
+from .run import run
+
+
+def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[Recipe], Model]:
+    """What recipes make of a network; the passes in front of `quantize` run once for all recipes that share them.
+
+    Args:
+        ready: the network, with what is known of its input.
+        data: what recipes may look at; those that look at nothing are not given it.
+
+    Raises:
+        EquintError: when called, as `equint.planning.recipe.resolve` and the passes.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from .recipe import recipe
+        >>> from ..hardware.target import target
+        >>> sorted(quantizer(Model(tiny_graph()), target("per-channel"))(recipe("cwq")).qparams)
+        ['w']
+    """
+    made: list[tuple[tuple[Pass, ...], Model]] = []
+
+    def quantize(chosen: Recipe) -> Model:
+        passes = resolve(chosen, on, data=data if looks(chosen) else None)
+        at = next(k for k, step in enumerate(passes) if isinstance(step, Quantize))
+        before = next((model for first, model in made if first == passes[:at]), None)
+        if before is None:
+            before = run(ready, passes[:at])
+            made.append((passes[:at], before))
+        return run(before, passes[at:])
+
+    return quantize

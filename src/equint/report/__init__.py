@@ -1,1 +1,0 @@
-"""What a person reads: results in words and tables."""

@@ -1,0 +1,387 @@
+"""Streaming calibration: statistics of every tensor of a network while images flow through it.
+
+The reductions over positions run inside onnxruntime; what leaves it are two numbers to four per channel and image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from ..errors import EquintError
+from ..graph.placement import place
+from ..ir.fields import MOVES
+from ..ir.model import Array, Graph, Name, Node
+from ..ir.weights import as_layer
+from ..onnx.writer import to_proto
+from ..ops.attributes import clip_bounds, element_count
+from ..samples.images import Feed, Images, length, split
+from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
+from .session import Session
+
+SAVE_EVERY = 10.0
+"""Seconds between two savings of what can be resumed."""
+BATCH = 4
+"""Images that go through the network at once: more cost memory and save no time."""
+RAW_VALUES = 16_000_000
+"""Values of all tensors together that are looked at as a whole, for histograms: more images than that wait."""
+PENDING = 1024
+"""Images whose own extremes wait to be counted."""
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """One tensor that is measured.
+
+    Attributes:
+        channels, positions: values per image are channels × positions; positions None where that varies.
+        low, high, mean, square: values that hold the reductions, `(N, C)`; the tensor itself where there is nothing
+            to reduce; `low` is None where an activation's lower bound tells.
+        floor: that bound.
+    """
+
+    name: Name
+    axis: int
+    rank: int
+    channels: int
+    positions: int | None
+    low: Name | None
+    high: Name
+    mean: Name
+    square: Name | None
+    floor: float
+
+
+def collect(
+    graph: Graph,
+    images: Images,
+    *,
+    histograms: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Statistics of every tensor that a quantizer may see, over all images.
+
+    Tensors that a ReLU or clip replaces at once, and those that only move others' values, are left out: what is
+    known of their neighbours tells all. Memory does not grow with the number of images.
+
+    Args:
+        histograms: also count the values of every tensor, which copies them out of onnxruntime.
+        resume: a file that keeps what was measured so far; where it exists, as many images are skipped as it has
+            seen. It holds the final statistics in the end.
+        batch: most images that go through the network at once.
+        progress: called with the number of images done.
+
+    Raises:
+        EquintError: no images, images of a wrong shape, values that are not finite, a file of another network or
+            without the histograms asked for.
+
+    Example:
+        >>> from equint.ir.weights import tiny_graph
+        >>> found = collect(tiny_graph(), Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> found.images, found.tensors["y"].high.tolist()
+        (3, [9.0, 9.0, 9.0, 9.0])
+    """
+    network, path = fingerprint(graph), None if resume is None else Path(resume)
+    before = None if path is None else _resumed(path, network, histograms)
+    taps, nodes, consts = _taps(graph)
+    if not taps:
+        raise EquintError("nothing to measure: the shape of no tensor is known")
+    session = Session(to_proto(_tapped(graph, taps, nodes, consts, histograms)), optimized=True, lean=True)
+    running = _Running(graph, taps, histograms)
+    skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
+
+    def total() -> Statistics:
+        found = replace(running.statistics(network), data=shown)
+        return found if before is None else before + found if found.images else before
+
+    try:
+        for feed in split(images, whole(session, _batch(graph, taps, batch) if histograms else batch)):
+            if not seen:
+                shown = _digest(feed)
+                if before is not None and before.data != shown:
+                    raise EquintError(f"{path}: statistics of other images; delete it, or choose another file")
+            count = length(feed)
+            seen += count
+            if seen <= skip:
+                continue
+            part = feed if seen - count >= skip else _last(feed, seen - skip)
+            running.add(session.run(part), part)
+            if progress is not None:
+                progress(seen)
+            if path is not None and monotonic() - saved > SAVE_EVERY:
+                total().save(path)
+                saved = monotonic()
+    except KeyboardInterrupt:
+        if path is not None and running.images:
+            total().save(path)
+        raise
+    if seen < skip:
+        raise EquintError(
+            f"{path}: statistics of {skip} images, and now there are {seen}; delete it, or choose another"
+        )
+    done = total()
+    if path is not None:
+        done.save(path)
+    return done
+
+
+def _resumed(path: Path, network: str, histograms: bool) -> Statistics | None:
+    """What a file holds of an interrupted run; None where there is none."""
+    if not path.exists():
+        return None
+    before = Statistics.load(path)
+    if before.network != network:
+        raise EquintError(f"{path}: statistics of another network; delete it, or choose another file")
+    if histograms and any(t.values is None for t in before.tensors.values()):
+        raise EquintError(f"{path}: statistics without histograms; delete it, or choose another file")
+    return before
+
+
+def _digest(feed: Feed) -> str:
+    """What tells streams of images apart: their first sample."""
+    named = feed if isinstance(feed, Mapping) else {"": feed}
+    digest = sha256()
+    for name, values in sorted(named.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values[:1]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def channel_axes(graph: Graph) -> dict[Name, int]:
+    """The axis that channels lie along, for every float tensor of known rank above 1.
+
+    A layer's output has them where the layer puts them, another tensor where its first input of the same rank
+    has them; else along axis 1.
+
+    Example:
+        >>> from equint.ir.weights import tiny_graph
+        >>> channel_axes(tiny_graph())
+        {'x': 1, 'y': 1}
+    """
+    axes: dict[Name, int] = {}
+    for name in (*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)):
+        rank = graph.rank(name)
+        if rank is None or rank < 2 or not graph.is_float(name):
+            continue
+        node = graph.producer.get(name)
+        layer = None if node is None else as_layer(graph, node)
+        if layer is not None:
+            axes[name] = layer.y_axis % rank
+            continue
+        readers = [la for la in (as_layer(graph, u) for u in graph.users(name)) if la is not None]
+        before = [i for i in (node.inputs if node else ()) if i in axes and graph.rank(i) == rank]
+        axes[name] = axes[before[0]] if before else readers[0].x_axis % rank if readers else 1
+    return axes
+
+
+def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
+    """What is measured, and the operators and constants that do it.
+
+    Where channels lie along axis 1, pooling operators reduce: they have kernels for every memory layout, so that the
+    float network keeps the one it runs fastest in.
+    """
+    merged, found, nodes, consts = place(graph).merged, list[_Tap](), list[Node](), dict[Name, Array]()
+    for number, (name, axis) in enumerate(channel_axes(graph).items()):
+        node, shape = graph.producer.get(name), graph.shapes[name]
+        moves = node is not None and not node.domain and node.op in MOVES | {"Concat"}
+        channels = shape[axis]
+        if name in merged or moves or not isinstance(channels, int):
+            continue
+        positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
+        floor, low, high, mean, square = _floor(graph, node), name, name, name, None
+        if len(shape) > 2:
+            stem = graph.fresh(f"tap_{number}")
+            low, high, mean, square = (f"{stem}_{k}" for k in ("low", "high", "mean", "square"))
+            axes = [d for d in range(1, len(shape)) if d != axis]
+            if np.isinf(floor):
+                nodes.append(_reduction(graph.opset, consts, "ReduceMin", name, low, axes))
+            if axis == 1:
+                nodes.append(Node("GlobalMaxPool", (name,), (high,)))
+                nodes.append(Node("GlobalAveragePool", (name,), (mean,)))
+                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
+                nodes.append(Node("GlobalAveragePool", (f"{stem}_squared",), (square,)))
+            else:
+                nodes.append(_reduction(graph.opset, consts, "ReduceMax", name, high, axes))
+                nodes.append(_reduction(graph.opset, consts, "ReduceMean", name, mean, axes))
+                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
+                nodes.append(_reduction(graph.opset, consts, "ReduceMean", f"{stem}_squared", square, axes))
+        elif not np.isinf(floor):
+            low = name
+        bounded = len(shape) > 2 and not np.isinf(floor)
+        found.append(
+            _Tap(name, axis, len(shape), channels, positions, None if bounded else low, high, mean, square, floor)
+        )
+    for tap in found:
+        if tap.positions is None:  # a row of its own, since a session may run in parts and put them together
+            sizes, row = f"{tap.high}_sizes", f"{tap.high}_row"
+            consts[row] = np.asarray([1, tap.rank], np.int64)
+            nodes.append(Node("Shape", (tap.name,), (sizes,)))
+            nodes.append(Node("Reshape", (sizes, row), (f"{tap.high}_shape",)))
+    return found, nodes, consts
+
+
+def _floor(graph: Graph, node: Node | None) -> float:
+    """What a ReLU or clip lets through at least; −∞ of other operators."""
+    if node is None or node.domain or node.op not in ("Relu", "Clip"):
+        return -np.inf
+    low, _ = clip_bounds(graph, node)
+    return float(low) if low is not None and low.size == 1 else -np.inf
+
+
+def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name, Array], raw: bool) -> Graph:
+    """The graph with the reductions as its only outputs, and the tensors themselves where they are wanted `raw`."""
+    wanted = [n for t in taps for n in (t.low, t.high, t.mean, t.square, t.name if raw else None) if n is not None]
+    sizes = [f"{t.high}_shape" for t in taps if t.positions is None]
+    return replace(
+        graph,
+        nodes=(*graph.nodes, *nodes),
+        consts={**graph.consts, **consts},
+        outputs=tuple(o for o in dict.fromkeys((*wanted, *sizes)) if o not in graph.inputs),
+        dtypes={**graph.dtypes, **dict.fromkeys(sizes, "int64")},
+    )
+
+
+def _reduction(opset: int, consts: dict[Name, Array], op: str, x: Name, y: Name, axes: list[int]) -> Node:
+    if opset < 18:
+        return Node(op, (x,), (y,), {"axes": axes, "keepdims": 0})
+    consts[f"{y}_axes"] = np.asarray(axes, np.int64)
+    return Node(op, (x, f"{y}_axes"), (y,), {"keepdims": 0})
+
+
+def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
+    """As many images as whole tensors may take memory."""
+    values = sum(t.channels * (t.positions or 1) for t in taps)
+    return max(1, min(most, RAW_VALUES // max(values, 1)))
+
+
+def whole(session: Session, most: int) -> int:
+    """As many of a network's fixed batches as there may be images at once, and one at least.
+
+    Example:
+        >>> from equint.ir.weights import tiny_graph
+        >>> whole(Session(to_proto(tiny_graph())), 4)
+        4
+    """
+    sizes = {shape[0] for shape in session.shapes.values() if shape and isinstance(shape[0], int)}
+    fixed = max((int(size) for size in sizes), default=1)
+    return max(fixed, most // max(fixed, 1) * fixed)
+
+
+def _last(feed: Feed, count: int) -> Feed:
+    if isinstance(feed, Mapping):
+        return {name: value[-count:] for name, value in feed.items()}
+    return feed[-count:]
+
+
+class _Running:
+    """Sums over batches, for all channels of all tensors behind one another."""
+
+    def __init__(self, graph: Graph, taps: list[_Tap], histograms: bool) -> None:
+        self.taps, self.inputs, self.images = taps, graph.inputs, 0
+        self.starts = np.cumsum([0, *(t.channels for t in taps)])
+        size = int(self.starts[-1])
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+        self.total, self.square = np.zeros(size), np.zeros(size)
+        self.counts = np.zeros(len(taps), np.int64)
+        self.pending: list[tuple[Array, Array]] = []
+        self.lows = [Histogram.of(np.zeros(0))] * len(taps)
+        self.highs = list(self.lows)
+        self.values = list(self.lows) if histograms else None
+
+    def add(self, found: Mapping[Name, Array], feed: Feed) -> None:
+        """Count one batch: the session's outputs, and what it was fed."""
+        table, n = {**(feed if isinstance(feed, Mapping) else {self.inputs[0]: feed}), **found}, length(feed)
+
+        def joined(kind: Callable[[_Tap], Array], reduce: np.ufunc) -> Array:
+            return np.concatenate([_per_image(kind(t), n, t.channels, reduce) for t in self.taps], axis=1)
+
+        low = joined(
+            lambda t: np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low], np.minimum
+        )
+        high, mean = joined(lambda t: table[t.high], np.maximum), joined(lambda t: table[t.mean], np.add)
+        square = joined(
+            lambda t: np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square], np.add
+        )
+        self._check(low, high, mean, square)
+        positions = [t.positions or int(np.prod(table[f"{t.high}_shape"][0, 1:])) // t.channels for t in self.taps]
+        each = np.repeat(np.asarray(positions, np.int64), [t.channels for t in self.taps])
+        np.minimum(self.low, low.min(0), out=self.low)
+        np.maximum(self.high, high.max(0), out=self.high)
+        self.total += mean.sum(0, dtype=np.float64) * each
+        self.square += square.sum(0, dtype=np.float64) * each
+        self.counts += [p * (table[t.mean].size // t.channels) for p, t in zip(positions, self.taps, strict=True)]
+        self.images += n
+        self.pending.append(
+            (np.minimum.reduceat(low, self.starts[:-1], 1), np.maximum.reduceat(high, self.starts[:-1], 1))
+        )
+        if sum(len(p) for p, _ in self.pending) >= PENDING:
+            self._count_extremes()
+        if self.values is not None:
+            self.values = [h + _histogram(table[t.name]) for h, t in zip(self.values, self.taps, strict=True)]
+
+    def _check(self, *found: Array) -> None:
+        """Maxima may pass over what is no number, but means do not."""
+        if not all(np.isfinite(values).all() for values in found):
+            bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
+            name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
+            raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
+
+    def _count_extremes(self) -> None:
+        if self.pending:
+            lows, highs = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+            self.lows = [h + Histogram.of(lows[:, k]) for k, h in enumerate(self.lows)]
+            self.highs = [h + Histogram.of(highs[:, k]) for k, h in enumerate(self.highs)]
+            self.pending = []
+
+    def statistics(self, network: str) -> Statistics:
+        """Everything counted so far."""
+        self._count_extremes()
+        tensors = {}
+        for k, tap in enumerate(self.taps):
+            part = slice(int(self.starts[k]), int(self.starts[k + 1]))
+            low, high, total, square = (a[part].copy() for a in (self.low, self.high, self.total, self.square))
+            values = None if self.values is None else self.values[k]
+            tensors[tap.name] = TensorStatistics(
+                axis=tap.axis,
+                rank=tap.rank,
+                images=self.images,
+                count=int(self.counts[k]),
+                low=low,
+                high=high,
+                total=total,
+                square=square,
+                lows=self.lows[k],
+                highs=self.highs[k],
+                values=values,
+            )
+        return Statistics(tensors, self.images, network)
+
+
+def _per_image(values: Array, n: int, channels: int, reduce: np.ufunc) -> Array:
+    """`(n, C)` from what was reduced of a tensor, whose first dimension need not count images.
+
+    Where it is a multiple of `n`, an image has several rows; else every image gets its share of them all.
+    """
+    rows = values.reshape(-1, channels)
+    if len(rows) == n:
+        return rows
+    if len(rows) % n == 0:
+        return np.asarray(reduce.reduce(rows.reshape(n, -1, channels), 1))
+    whole = reduce.reduce(rows, 0)
+    return np.broadcast_to(whole / n if reduce is np.add else whole, (n, channels))
+
+
+def _histogram(values: Array) -> Histogram:
+    """In pieces that stay in the cache."""
+    flat = values.reshape(-1)
+    parts = [Histogram.of(flat[k : k + (1 << 18)]) for k in range(0, flat.size, 1 << 18)]
+    return reduce(lambda a, b: a + b, parts)

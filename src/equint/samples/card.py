@@ -1,0 +1,202 @@
+"""Cards: a small TOML file that travels with a network and says how its input is made and its output read.
+
+docs/cards.md describes every key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..scoring.tasks import task_of
+
+KINDS = ("rgb", "gray", "features")
+PATHS = frozenset({"eval", "calibration", "masks", "boxes", "heads", "priors", "low", "list"})
+"""Keys of [data] that name a file or folder, relative to the card."""
+WHOLE = {"ignore": 0, "classes": 1, "scale": 1, "border": 0}
+"""Keys of [data] that are whole numbers, and the least each can be."""
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How a detector's outputs become boxes.
+
+    Attributes:
+        score: boxes that score less are dropped.
+        iou: of two boxes of one class that overlap more than this, the better one stays.
+        most: boxes kept per picture.
+        variances: of an SSD's box offsets (centre, size).
+        probabilities: an SSD's scores are probabilities already, not logits.
+        scores, boxes: names of an SSD's outputs, where their shapes do not tell.
+    """
+
+    score: float = 0.01
+    iou: float = 0.45
+    most: int = 100
+    variances: tuple[float, float] = (0.1, 0.2)
+    probabilities: bool = False
+    scores: str = ""
+    boxes: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a network's input is made, where its data lie, and what its output means.
+
+    Attributes:
+        kind: "rgb", "gray" (pixels 0 to 255, then (x − mean)/std, NCHW) or "features" (fed as they are).
+        mean, std: per channel, in pixel units.
+        size: (height, width), or None to keep the images'.
+        range: lowest and highest value of the network's input, where known.
+        task: the name of one of `equint.scoring.tasks.TASKS`.
+        data: [data] of the card, paths already joined to its folder.
+        decode: how a detector's outputs become boxes.
+        labels: names of the classes, in the order of the network's outputs.
+
+    Example:
+        >>> Card("gray", (0.0,), (255.0,), task="super-resolution", data={"scale": 2}).data["scale"]
+        2
+    """
+
+    kind: str = "features"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
+    task: str = "classification"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    decode: Decode = Decode()
+    labels: tuple[str, ...] = ()
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read a card.
+
+    Raises:
+        EquintError: missing file, not TOML, or values that make no sense, naming the key.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "net.toml"
+        ...     _ = file.write_text('task = "segmentation"\\n[data]\\nmasks = "masks"')
+        ...     card = read_card(file)
+        >>> card.task, card.data["masks"].name
+        ('segmentation', 'masks')
+    """
+    path = Path(path)
+    table = _table(path)
+    given = _section(path, table, "input", {"kind", "mean", "std", "size", "range"})
+    kind = given.get("kind", "rgb")
+    if kind not in KINDS:
+        raise EquintError(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
+    channels = {"rgb": 3, "gray": 1}.get(kind, 0)
+    mean = _numbers(path, given, "mean", [0.0] * channels)
+    std = _numbers(path, given, "std", [1.0] * channels)
+    if len(mean) != len(std) or (channels and len(mean) not in (1, channels)) or any(s <= 0 for s in std):
+        raise EquintError(f"{path}: mean and std need {channels or 'as many'} numbers each, std above 0")
+    size, span = _numbers(path, given, "size", []), _numbers(path, given, "range", [])
+    if len(size) not in (0, 2) or any(s < 1 for s in size):
+        raise EquintError(f"{path}: size must be [height, width]")
+    if len(span) not in (0, 2) or (span and span[0] >= span[1]):
+        raise EquintError(f"{path}: range must be [low, high]")
+    try:
+        task = task_of(table.get("task", "classification")).name
+    except EquintError as error:
+        raise EquintError(f"{path}: {error}") from error
+    data = _data(path, table)
+    return Card(
+        kind,
+        mean,
+        std,
+        (int(size[0]), int(size[1])) if size else None,
+        (span[0], span[1]) if span else None,
+        task,
+        data,
+        _decode(path, table),
+        _labels(path, table.get("labels", ())),
+    )
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise EquintError(f"{path}: no such card") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquintError(f"{path}: not a readable TOML card ({error})") from error
+
+
+def _section(path: Path, table: Mapping[str, Any], name: str, known: set[str] | None = None) -> dict[str, Any]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise EquintError(f"{path}: [{name}] must be a table")
+    unknown = set() if known is None else set(section) - known
+    if unknown:
+        raise EquintError(f"{path}: unknown key {min(unknown)} in [{name}]; known are {', '.join(sorted(known or ()))}")
+    return section
+
+
+def _data(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    data = _section(path, table, "data")
+    for key, least in WHOLE.items():
+        value = data.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise EquintError(f"{path}: {key} must be a whole number from {least}, not {value!r}")
+    for key in PATHS & set(data):
+        if not isinstance(data[key], str):
+            raise EquintError(f"{path}: {key} must be the path of a file or folder, not {data[key]!r}")
+    return {k: path.parent / v if k in PATHS else v for k, v in data.items()}
+
+
+def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
+    default = Decode()
+    given = _section(path, table, "decode", set(Decode.__dataclass_fields__))
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        like = getattr(default, key)
+        if isinstance(like, tuple):
+            values[key] = _numbers(path, given, key, [])
+            if len(values[key]) != 2 or min(values[key]) <= 0:
+                raise EquintError(f"{path}: {key} must be two numbers above 0")
+        elif isinstance(like, float) and isinstance(value, (int, float)) and 0 <= value <= 1:
+            values[key] = float(value)
+        elif type(value) is type(like) and (key != "most" or value > 0):
+            values[key] = value
+        else:
+            wanted = {
+                float: "a number from 0 to 1",
+                int: "a whole number above 0",
+                bool: "true or false",
+                str: "a name",
+            }
+            raise EquintError(f"{path}: {key} in [decode] must be {wanted[type(like)]}, not {value!r}")
+    return Decode(**values)
+
+
+def _labels(path: Path, given: Any) -> tuple[str, ...]:
+    """Names listed in the card, or in a text file with one name per line."""
+    if isinstance(given, str):
+        try:
+            given = (path.parent / given).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EquintError(f"{path}: labels = {given!r} cannot be read ({error})") from error
+        given = [line.strip() for line in given if line.strip()]
+    if not isinstance(given, (list, tuple)) or not all(isinstance(name, str) for name in given):
+        raise EquintError(f"{path}: labels must be a list of names, or a text file with one name per line")
+    return tuple(given)
+
+
+def _numbers(path: Path, table: Mapping[str, Any], key: str, absent: list[float]) -> tuple[float, ...]:
+    value = table.get(key, absent)
+    value = [value] if isinstance(value, (int, float)) else value
+    if not isinstance(value, list) or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in value):
+        raise EquintError(f"{path}: {key} must be a list of numbers")
+    return tuple(float(v) for v in value)

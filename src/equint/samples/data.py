@@ -1,0 +1,138 @@
+"""Labelled data: from files to batches of network input."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array
+from .card import Card
+from .folders import PICTURES, pictures, pixels, prepared, stacked
+from .images import BATCH, Images
+
+
+def batches(
+    source: str | os.PathLike[str], card: Card, size: int = 32, limit: int | None = None
+) -> Iterator[tuple[Array, Array | None]]:
+    """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
+
+    A folder holds class folders (numbered by their names, or as the card's labels say), or a labels.csv with
+    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) and maybe
+    `y` (N,).
+
+    Raises:
+        EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
+    """
+    path = Path(source)
+    if path.is_dir():
+        yield from _pictures(path, card, size, limit)
+    elif path.suffix in (".npz", ".npy"):
+        yield from _arrays(path, card, size, limit)
+    else:
+        problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
+        raise EquintError(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
+
+
+def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Images:
+    """The network inputs that `batches` gives, to be read again and again.
+
+    Raises:
+        EquintError: nothing there; while reading, as `batches`.
+    """
+    count(source, limit)
+    return Images(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
+
+
+def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
+    """How many samples `batches` will give."""
+    path = Path(source)
+    total = len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path)[0])
+    return total if limit is None else min(total, limit)
+
+
+def _open_arrays(path: Path) -> tuple[Array, Array | None]:
+    x, y = _loaded(path)
+    if x.ndim == 0 or (y is not None and y.ndim == 0):
+        raise EquintError(f"{path}: x and y must hold one entry per sample")
+    return x, y
+
+
+def _loaded(path: Path) -> tuple[Array, Array | None]:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
+            if "x" not in loaded:
+                raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
+            return loaded["x"], loaded.get("y", None)
+    except FileNotFoundError as error:
+        raise EquintError(f"{path}: no such file") from error
+    except EquintError:
+        raise
+    except Exception as error:
+        raise EquintError(f"{path}: not a readable .npz or .npy file ({error})") from error
+
+
+def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
+    x, y = _open_arrays(path)
+    if x.dtype.kind not in "fiub":
+        raise EquintError(f"{path}: x holds {x.dtype}, not numbers that a network can read")
+    total = len(x) if limit is None else min(limit, len(x))
+    if total == 0:
+        raise EquintError(f"{path}: x is empty; give at least one sample")
+    if x.ndim < 2 or (y is not None and len(y) != len(x)):
+        raise EquintError(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
+    for start in range(0, total, size):
+        part = x[start : min(start + size, total)]
+        ready = (
+            part.astype(np.float32) if card.kind == "features" else np.stack([prepared(p, card, path) for p in part])
+        )
+        yield ready, None if y is None else y[start : start + len(part)]
+
+
+def _listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
+    """Pictures, their labels as written, if there are any, and the classes in order, if folders say."""
+    table = path / "labels.csv"
+    if table.is_file():
+        with table.open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        if not rows or not {"file", "label"} <= rows[0].keys() or any(r["file"] is None for r in rows):
+            raise EquintError(f"{table}: needs columns file and label, and both in every row")
+        return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []
+    classes = sorted(p for p in path.iterdir() if p.is_dir())
+    labelled = [(f, c.name) for c in classes for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
+    if labelled:
+        return [f for f, _ in labelled], [name for _, name in labelled], [c.name for c in classes]
+    return pictures(path), None, []
+
+
+def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Array:
+    """Class numbers of labels: those of their names, or as they are written."""
+    number = {name: k for k, name in enumerate(classes)}
+    try:
+        return np.asarray([number[v] if v in number else int(v) for v in labels])
+    except ValueError as error:
+        stranger = next((v for v in labels if v not in number and not v.strip().isdecimal()), "")
+        raise EquintError(
+            f"{path}: label {stranger!r} is neither a whole number nor among the card's labels; list the classes there"
+        ) from error
+
+
+def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
+    files, written, classes = _listing(path)
+    if card.kind == "features":
+        raise EquintError(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+    table = path / "labels.csv"
+    where = table if table.is_file() else path
+    labels = None if written is None else _numbered(where, written, card.labels or classes)
+    rows = list(enumerate(files[:limit]))
+    for x, row in stacked(
+        rows, card, size, lambda item: (prepared(pixels(item[1], card.kind), card, item[1]), item[0])
+    ):
+        yield x, None if labels is None else labels[row]

@@ -1,0 +1,133 @@
+"""Pictures in folders: which there are, what belongs together, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array
+from .card import Card
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+Item = TypeVar("Item")
+Truth = TypeVar("Truth")
+
+
+def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
+    """The pictures in a folder, by name; only those that a text file lists, if one is given.
+
+    Args:
+        folder: where they lie.
+        listed: a file with one name per line, with or without its ending, as in VOC's ImageSets.
+
+    Raises:
+        EquintError: no folder, no pictures, or one that is listed but not there.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> [(folder / name).touch() for name in ("b.png", "a.jpg", "notes.txt")]
+        [None, None, None]
+        >>> [file.name for file in pictures(folder)]
+        ['a.jpg', 'b.png']
+    """
+    if not folder.is_dir():
+        raise EquintError(f"{folder}: no such folder; give a folder of pictures")
+    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
+    if not found:
+        raise EquintError(f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them")
+    if listed is None:
+        return found
+    try:
+        names = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise EquintError(f"{listed}: not a readable list of pictures ({error})") from error
+    known = {f.stem: f for f in found} | {f.name: f for f in found}
+    absent = next((n for n in names if n not in known), None)
+    if absent is not None or not names:
+        raise EquintError(f"{listed}: {f'{absent} is not in {folder}' if absent else 'lists no pictures'}")
+    return [known[n] for n in names]
+
+
+def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, Path]]:
+    """Pairs of each file and the picture of the same name, whatever its ending, in another folder.
+
+    Files without a partner are left out.
+
+    Raises:
+        EquintError: no pair at all.
+    """
+    partners = {f.stem: f for f in pictures(folder)}
+    pairs = [(f, partners[f.stem]) for f in files if f.stem in partners]
+    if not pairs:
+        first = files[0].stem if files else "picture"
+        raise EquintError(f"{folder}: {what} missing for every picture; name them as the pictures, {first}.png")
+    return pairs
+
+
+def pixels(file: Path, mode: str) -> Array:
+    """A picture's pixels, 0 to 255: (H, W, 3) for mode "rgb", (H, W) for "gray"; "numbers" are left as they are.
+
+    Raises:
+        EquintError: no readable picture, or pixels of more than 8 bits.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise EquintError(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
+            if mode == "numbers":
+                return np.asarray(picture)
+            return np.asarray(picture.convert("RGB" if mode == "rgb" else "L"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise EquintError(f"{file}: not a readable picture ({error})") from error
+
+
+def prepared(pixels: Array, card: Card, where: Path) -> Array:
+    """(H, W, C) or (H, W) pixels to a normalised (C, H, W) float32 array.
+
+    Raises:
+        EquintError: channels that the card's kind does not have.
+
+    Example:
+        >>> prepared(np.full((2, 2), 255, np.uint8), Card("gray", (0.0,), (255.0,)), Path("a.png")).tolist()
+        [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    channels = 3 if card.kind == "rgb" else 1
+    if pixels.ndim != 3 or pixels.shape[-1] != channels:
+        raise EquintError(f"{where}: a sample of shape {pixels.shape}; kind {card.kind} needs (H, W, {channels})")
+    if card.size and pixels.shape[:2] != card.size:
+        pixels = _resized(pixels, card.size)
+    mean, std = np.asarray(card.mean or 0, np.float32), np.asarray(card.std or 1, np.float32)
+    return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1))
+
+
+def _resized(pixels: Array, size: tuple[int, int]) -> Array:
+    from PIL import Image
+
+    squeezed = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    picture = Image.fromarray(squeezed.astype(np.uint8)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    resized = np.asarray(picture)
+    return resized[..., None] if resized.ndim == 2 else resized
+
+
+def stacked(
+    items: Sequence[Item], card: Card, size: int, load: Callable[[Item], tuple[Array, Truth]]
+) -> Iterator[tuple[Array, list[Truth]]]:
+    """Batches of (network input, truths); pictures that keep their own sizes come one by one.
+
+    Raises:
+        EquintError: the card wants features, which pictures are not.
+    """
+    if card.kind == "features":
+        raise EquintError("the data are pictures but the card says features; set kind to rgb or gray")
+    step = size if card.size else 1
+    for start in range(0, len(items), step):
+        loaded = [load(item) for item in items[start : start + step]]
+        yield np.stack([x for x, _ in loaded]), [truth for _, truth in loaded]

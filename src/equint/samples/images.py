@@ -1,0 +1,178 @@
+"""Inputs that a network can be shown again and again, batch by batch: images, or whatever it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..files import Shelf
+from ..ir.model import Array, Name
+
+Feed = Array | Mapping[Name, Array]
+"""One batch: an array where the network has one input, else an array for each."""
+
+BATCH = 8
+"""Samples that go through a network at once: more cost memory and save little time."""
+
+
+class Images:
+    """A stream of batches that can be read any number of times; nothing is kept in memory.
+
+    Args:
+        batches: starts the stream anew.
+        label: how messages name it.
+
+    Raises:
+        EquintError: while reading: no batch at all, values that are not finite.
+
+    Example:
+        >>> images = Images.of(np.zeros((20, 3, 4, 4), np.float32))
+        >>> [len(batch) for batch in images]
+        [8, 8, 4]
+        >>> sum(len(batch) for batch in images.first(10))
+        10
+    """
+
+    def __init__(self, batches: Callable[[], Iterable[Feed]], label: str = "calibration data") -> None:
+        self._batches, self.label = batches, label
+
+    def __iter__(self) -> Iterator[Feed]:
+        empty = True
+        for batch in self._batches():
+            checked = _checked(batch, self.label)
+            if length(checked):
+                empty = False
+                yield checked
+        if empty:
+            raise EquintError(f"{self.label}: empty; give at least one sample")
+
+    def first(self, limit: int) -> Images:
+        """The stream's first `limit` samples.
+
+        Raises:
+            EquintError: none wanted.
+        """
+        if limit < 1:
+            raise EquintError(f"{self.label}: {limit} samples wanted; give at least one")
+
+        def cut() -> Iterator[Feed]:
+            left = limit
+            for batch in self:
+                yield batch if length(batch) <= left else _part(batch, 0, left)
+                left -= length(batch)
+                if left <= 0:
+                    return
+
+        return Images(cut, self.label)
+
+    @classmethod
+    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Images:
+        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
+
+        What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
+
+        Raises:
+            EquintError: neither of these.
+        """
+        if isinstance(source, Images):
+            return source
+        if hasattr(source, "detach"):
+            source = _finite(source, label)
+        if isinstance(source, np.ndarray):
+            if source.ndim < 2:
+                raise EquintError(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
+            return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
+        if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
+            raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
+        return cls(_spooled(iter(source), label), label)
+
+
+def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
+    """An iterator's batches, on disk as soon as they are read."""
+    shelf, index = Shelf(), list[dict[Name, int]]()
+
+    def keep(batch: Any) -> None:
+        checked = _checked(batch, label)
+        named = checked if isinstance(checked, Mapping) else {"": checked}
+        index.append({name: len(shelf) + k for k, name in enumerate(named)})
+        for value in named.values():
+            shelf.append(value)
+
+    def batches() -> Iterator[Feed]:
+        for number in count():
+            if number == len(index):
+                for batch in islice(source, 1):
+                    keep(batch)
+            if number == len(index):
+                return
+            named = {name: shelf[k] for name, k in index[number].items()}
+            yield named[""] if named.keys() == {""} else named
+
+    return batches
+
+
+def _checked(batch: Any, label: str) -> Feed:
+    if _labelled(batch):
+        batch = batch[0]
+    if not isinstance(batch, Mapping):
+        return _finite(batch, label)
+    arrays = {str(name): _finite(value, label) for name, value in batch.items()}
+    if len({len(a) for a in arrays.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
+        raise EquintError(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
+    return arrays
+
+
+def _labelled(batch: Any) -> bool:
+    """Whether a batch is (inputs, labels), as loaders give them: a tuple, or a list of arrays of different shapes."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        return False
+    shapes = [getattr(part, "shape", None) for part in batch]
+    return isinstance(batch, tuple) or isinstance(batch[0], Mapping) or (None not in shapes and shapes[0] != shapes[1])
+
+
+def _finite(value: Any, label: str) -> Array:
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.kind not in "iub" or array.dtype == np.uint8:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+                array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
+    except (TypeError, ValueError) as error:
+        raise EquintError(f"{label}: a batch that is no array of numbers ({error})") from error
+    if array.ndim == 0:
+        raise EquintError(f"{label}: a batch that is a single number; give arrays (N, …)")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise EquintError(f"{label}: holds values that are not finite; remove those samples")
+    return array
+
+
+def _part(batch: Feed, start: int, stop: int) -> Feed:
+    if isinstance(batch, Mapping):
+        return {name: value[start:stop] for name, value in batch.items()}
+    return batch[start:stop]
+
+
+def length(batch: Feed) -> int:
+    """Samples in a batch.
+
+    Example:
+        >>> length({"a": np.zeros((2, 3)), "b": np.zeros((2, 5))})
+        2
+    """
+    return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
+
+
+def split(images: Images, size: int) -> Iterator[Feed]:
+    """The stream in batches of at most `size` samples.
+
+    Example:
+        >>> [len(b) for b in split(Images.of(np.zeros((10, 2), np.float32)), 3)]
+        [3, 3, 2, 2]
+    """
+    for batch in images:
+        for start in range(0, length(batch), size):
+            yield _part(batch, start, start + size)

@@ -1,0 +1,298 @@
+"""What calibration measures of a network's tensors: values that can be added up, saved and used again.
+
+Statistics of two sets of images add to the statistics of both together, so that calibration can be split,
+resumed and merged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..files import drafted
+from ..ir.fields import aligned
+from ..ir.model import Array, Graph, Moments, Name
+
+BINS = 2048
+"""Most bins of a histogram."""
+FINEST, ZERO = 20, -1000
+"""Bins are no narrower than the largest value · 2^-FINEST, nor than 2^ZERO."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values in the bins [k·w, (k + 1)·w), w = 2^exponent, k = first, first + 1, …
+
+    The width is the smallest power of two for which the extremes lie less than `BINS` bins apart. Bins of twice
+    the width hold two bins each, so that adding histograms gives, count by count, that of all values.
+
+    Example:
+        >>> a, b = Histogram.of(np.array([0.1, 0.2])), Histogram.of(np.array([5.0]))
+        >>> whole = Histogram.of(np.array([0.1, 0.2, 5.0]))
+        >>> (a + b).exponent == whole.exponent, (a + b).counts.tolist() == whole.counts.tolist()
+        (True, True)
+    """
+
+    exponent: int
+    first: int
+    counts: Array
+
+    @classmethod
+    def of(cls, values: Array) -> Histogram:
+        """The histogram of an array's values."""
+        values = np.asarray(values).reshape(-1)
+        if not values.size:
+            return cls(ZERO, 0, np.zeros(0, np.int64))
+        lo, hi = float(values.min()), float(values.max())
+        exponent = _exponent(lo, hi)
+        first = _bin(lo, exponent)
+        scaled = np.floor(np.ldexp(values, -exponent))
+        if exponent > 0:  # what vanishes in scaling lies on the side of zero that its sign tells
+            scaled = scaled - ((scaled == 0) & (values < 0))
+        return cls(exponent, first, np.bincount(scaled.astype(np.int64) - first))
+
+    def __add__(self, other: Histogram) -> Histogram:
+        if not self.counts.size or not other.counts.size:
+            return self if self.counts.size else other
+        exponent = max(self.exponent, other.exponent)
+        while True:
+            a, b = self.at(exponent), other.at(exponent)
+            first = min(a.first, b.first)
+            size = max(a.first + a.counts.size, b.first + b.counts.size) - first
+            if size <= BINS:
+                break
+            exponent += 1
+        counts = np.zeros(size, np.int64)
+        for part in (a, b):
+            counts[part.first - first : part.first - first + part.counts.size] += part.counts
+        return Histogram(exponent, first, counts)
+
+    def at(self, exponent: int) -> Histogram:
+        """The same values in bins of width 2^exponent, which must not be finer."""
+        steps = exponent - self.exponent
+        if steps == 0:
+            return self
+        bins = (self.first + np.arange(self.counts.size)) >> min(steps, 62)
+        return Histogram(exponent, int(bins[0]), np.bincount(bins - bins[0], self.counts).astype(np.int64))
+
+    @property
+    def edges(self) -> Array:
+        """`(n + 1,)` ends of the bins, real units."""
+        return np.ldexp(np.arange(self.first, self.first + self.counts.size + 1, dtype=np.float64), self.exponent)
+
+
+def _exponent(lo: float, hi: float) -> int:
+    largest = max(abs(lo), abs(hi))
+    exponent = max(math.frexp(largest)[1] - FINEST, ZERO) if largest > 0 else ZERO
+    while _bin(hi, exponent) - _bin(lo, exponent) >= BINS:
+        exponent += 1
+    return exponent
+
+
+def _bin(value: float, exponent: int) -> int:
+    """Number of the bin of width 2^exponent that a value lies in."""
+    number = math.floor(math.ldexp(value, -exponent))
+    return number - (number == 0 and value < 0)
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """What was measured of one tensor.
+
+    Attributes:
+        axis, rank: channels lie along `axis` of `rank` dimensions.
+        images, count: samples seen; values seen of each channel.
+        low, high: `(C,)` extremes, real units.
+        total, square: `(C,)` sums of values and of their squares.
+        lows, highs: distributions of the lowest and highest value of every image.
+        values: distribution of all values, or None where it was not asked for.
+    """
+
+    axis: int
+    rank: int
+    images: int
+    count: int
+    low: Array
+    high: Array
+    total: Array
+    square: Array
+    lows: Histogram
+    highs: Histogram
+    values: Histogram | None = None
+
+    def __add__(self, other: TensorStatistics) -> TensorStatistics:
+        if (self.axis, self.rank, self.low.shape) != (other.axis, other.rank, other.low.shape):
+            raise EquintError("statistics of tensors of different shapes do not add up")
+        both = self.values is not None and other.values is not None
+        return replace(
+            self,
+            images=self.images + other.images,
+            count=self.count + other.count,
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+            total=self.total + other.total,
+            square=self.square + other.square,
+            lows=self.lows + other.lows,
+            highs=self.highs + other.highs,
+            values=self.values + other.values if both else None,  # type: ignore[operator]
+        )
+
+    def field(self, values: Array) -> Array:
+        """`(C,)` values aligned with the tensor's dimensions."""
+        return aligned(values, self.axis, self.rank)
+
+    @property
+    def moments(self) -> Moments:
+        """Mean and standard deviation per channel."""
+        mean = self.total / max(self.count, 1)
+        variance = np.maximum(self.square / max(self.count, 1) - np.square(mean), 0)
+        return Moments(self.field(mean), self.field(np.sqrt(variance)), "calibration")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What was measured of a network's tensors.
+
+    Attributes:
+        tensors: by name.
+        images: samples seen.
+        network: fingerprint of the network that they belong to.
+        data: fingerprint of the images, where they are of one stream.
+    """
+
+    tensors: Mapping[Name, TensorStatistics]
+    images: int
+    network: str
+    data: str = ""
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if self.network != other.network or self.tensors.keys() != other.tensors.keys():
+            raise EquintError("statistics of different networks do not add up")
+        tensors = {name: mine + other.tensors[name] for name, mine in self.tensors.items()}
+        data = self.data if self.data == other.data else ""
+        return Statistics(tensors, self.images + other.images, self.network, data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a .npz file, whole or not at all.
+
+        Raises:
+            EquintError: it cannot be written.
+        """
+        header, arrays = _packed(self)
+        with drafted(path) as (draft, _), draft.open("wb") as file:
+            packed = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            np.savez_compressed(file, header=packed, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read what `save` wrote.
+
+        Raises:
+            EquintError: missing, damaged, or no statistics.
+        """
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                if "header" not in stored:
+                    raise EquintError(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
+                header = json.loads(stored["header"].tobytes())
+                return _unpacked(header, {name: stored[name] for name in stored.files})
+        except FileNotFoundError as error:
+            raise EquintError(f"{os.fspath(path)}: no such file") from error
+        except EquintError:
+            raise
+        except Exception as error:
+            raise EquintError(f"{os.fspath(path)}: not readable statistics ({error})") from error
+
+
+def is_statistics(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds what `Statistics.save` writes.
+
+    Example:
+        >>> is_statistics("absent.npz")
+        False
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            return "header" in stored and "low" in stored
+    except Exception:  # whatever it is, statistics it is not
+        return False
+
+
+def fingerprint(graph: Graph) -> str:
+    """What tells networks apart: operators with their attributes, names and constants.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> fingerprint(tiny_graph()) == fingerprint(tiny_graph())
+        True
+    """
+    digest = sha256()
+    for node in graph.nodes:
+        digest.update(repr((node.op, node.inputs, node.outputs, sorted(node.attrs.items()))).encode())
+    for name, array in graph.consts.items():
+        digest.update(repr((name, array.shape, str(array.dtype))).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+_COLUMNS = ("low", "high", "total", "square")
+_HISTOGRAMS = ("lows", "highs", "values")
+
+
+def _packed(statistics: Statistics) -> tuple[dict[str, Any], dict[str, Array]]:
+    """A header of plain values, and few long arrays: all tensors behind one another."""
+    rows, tables = [], {name: list[Array]() for name in (*_COLUMNS, *_HISTOGRAMS)}
+    for name, t in statistics.tensors.items():
+        found = [getattr(t, kind) for kind in _HISTOGRAMS]
+        told = [None if h is None else (h.exponent, h.first, h.counts.size) for h in found]
+        rows.append([name, t.axis, t.rank, t.images, t.count, t.low.size, told])
+        for column in _COLUMNS:
+            tables[column].append(getattr(t, column))
+        for kind, h in zip(_HISTOGRAMS, found, strict=True):
+            tables[kind].append(np.zeros(0, np.int64) if h is None else h.counts)
+    header = {"images": statistics.images, "network": statistics.network, "data": statistics.data, "tensors": rows}
+    return header, {name: np.concatenate(parts) for name, parts in tables.items() if parts}
+
+
+def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statistics:
+    at, tensors = dict.fromkeys((*_COLUMNS, *_HISTOGRAMS), 0), {}
+
+    def take(name: str, size: int) -> Array:
+        at[name] += size
+        return arrays[name][at[name] - size : at[name]]
+
+    for name, axis, rank, images, count, channels, told in header["tensors"]:
+        columns: Any = {column: take(column, channels) for column in _COLUMNS}
+        found = [
+            None if h is None else Histogram(h[0], h[1], take(kind, h[2]))
+            for kind, h in zip(_HISTOGRAMS, told, strict=True)
+        ]
+        histograms: dict[str, Any] = dict(zip(_HISTOGRAMS, found, strict=True))
+        tensors[name] = TensorStatistics(axis, rank, images, count, **columns, **histograms)
+    if any(at[name] != len(arrays[name]) for name in at if tensors):
+        raise ValueError("lengths do not agree")
+    return Statistics(tensors, int(header["images"]), str(header["network"]), str(header["data"]))
+
+
+def merged(parts: list[Statistics]) -> Statistics:
+    """The statistics of all parts together.
+
+    Raises:
+        EquintError: no parts, or parts of different networks.
+
+    Example:
+        >>> merged([Statistics({}, 2, "a"), Statistics({}, 3, "a")]).images
+        5
+    """
+    if not parts:
+        raise EquintError("no statistics to merge")
+    return reduce(lambda a, b: a + b, parts)

@@ -1,0 +1,1 @@
+"""How good a network is: measures of its task, and verdicts in words."""

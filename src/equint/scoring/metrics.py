@@ -1,0 +1,179 @@
+"""How good a network is: its task's measures on labelled data, agreement and SQNR against its float original."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import EquintError
+from ..files import is_bundle
+from ..ir.model import Array, Name
+from ..samples.card import Card
+from ..samples.data import batches
+from ..samples.data import count as total
+from . import detection, segmentation, super_resolution
+from .tally import Tally as Tally
+from .tasks import missing, task_of
+
+CLASSIFY = frozenset({"classification", "keyword-spotting"})
+DECIDE = CLASSIFY | {"segmentation"}
+"""Tasks whose networks choose among classes, so that two can agree."""
+ARRAYS = (".npz", ".npy")
+_PAIRED = {"segmentation": segmentation, "detection": detection, "super-resolution": super_resolution}
+"""Tasks whose truth lies beside the pictures."""
+
+
+class Meter(Protocol):
+    """Measures outputs against the truth, batch by batch."""
+
+    def add(self, outputs: Mapping[Name, Array], truths: Any, /) -> None:
+        """Take a batch."""
+
+    def results(self) -> dict[str, float]:
+        """What was measured, by key."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Batches of (network input, truth or None), what measures them, and how many pictures have no truth."""
+
+    batches: Iterable[tuple[Array, Any]]
+    meter: Meter | None = None
+    unlabelled: int = 0
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    card: Card,
+    against: str | os.PathLike[str] | None = None,
+    *,
+    optimized: bool = False,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Run a network over data and measure it.
+
+    Args:
+        model: ONNX file, float or quantized; or a bundle for NPUs, which the integer engine runs.
+        data: .npz, .npy or folder of pictures, prepared as `card` says; docs/tasks.md says what each task needs.
+        against: the float original, for agreement, SQNR and cosine similarity.
+        optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
+        limit: use only the first so many labelled samples.
+        progress: called with the number of samples done.
+
+    Returns:
+        samples; unlabelled: pictures left out because nothing says what is on them, if there are any; and, where
+        there are labels, top1 and top5, or miou and pixel_accuracy, or map50 and map, all in per cent, or psnr in dB
+        and ssim; agreement in per cent, sqnr_db and cosine (of the worst output) against the original.
+
+    Raises:
+        EquintError: files that cannot be read, shapes that do not fit, or nothing to measure.
+
+    Example:
+        >>> from equint.demo import data_path, model_path
+        >>> card = Card("gray", (0.0,), (16.0,))
+        >>> evaluate(model_path(), data_path(), card, limit=50)["samples"]
+        50
+    """
+    from ..runtime.session import Session
+
+    if is_bundle(against):
+        raise EquintError(f"{against}: a bundle; compare with the float ONNX network")
+    run, results = _opened(model, optimized)
+    reference = Session(against, optimized=True) if against is not None else None
+    source = source_of(Path(data), card, results[0], limit, reference is None)
+    tally, meter, measured = Tally(), source.meter, False
+    for x, truths in source.batches:
+        if not np.all(np.isfinite(x)):
+            raise EquintError(f"{data}: holds values that are not finite; check how the samples are prepared")
+        outputs = run(x)
+        tally.samples += len(x)
+        if truths is not None and card.task in CLASSIFY:
+            tally.add_labels(outputs[results[0]], truths)
+        elif truths is not None and meter is not None:
+            meter.add(outputs, truths)
+            measured = True
+        elif reference is None:
+            raise EquintError(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
+        if reference is not None:
+            tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
+        if progress is not None:
+            progress(tally.samples)
+    left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
+    return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+
+
+def labelled(task: str, found: Mapping[str, Any]) -> bool:
+    """Whether what was found holds the figure that labels of the task give.
+
+    Example:
+        >>> labelled("classification", {"samples": 2, "top1": 50.0}), labelled("classification", {"samples": 2})
+        (True, False)
+    """
+    main = task_of(task).main
+    return main is not None and main.key in found
+
+
+def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
+    """How many samples `evaluate` will measure.
+
+    Raises:
+        EquintError: data that cannot be read.
+
+    Example:
+        >>> from equint.demo import data_path
+        >>> count(data_path(), Card("gray"), limit=50)
+        50
+    """
+    path = Path(data)
+    if card.task not in _PAIRED or not path.is_dir() or missing(card.task, card.data):
+        return total(path, limit)
+    found = len(_PAIRED[card.task].labelled(path, card)[0])
+    return found if limit is None else min(found, limit)
+
+
+def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
+    """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
+    plain = batches(data, card, limit=limit)
+    if card.task == "segmentation" and data.suffix in ARRAYS:
+        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
+    lacking = missing(card.task, card.data)
+    if alone and lacking:
+        keys = " and ".join(lacking)
+        raise EquintError(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
+    if card.task not in _PAIRED or not data.is_dir() or lacking:
+        return _Source(plain)
+    files: Sequence[Any]
+    match card.task:
+        case "segmentation":
+            files, left = segmentation.labelled(data, card)
+            return _Source(segmentation.samples(files[:limit], card), segmentation.confusion(output, card), left)
+        case "detection":
+            files, left = detection.labelled(data, card)
+            return _Source(detection.samples(files[:limit], card), detection.Detections(card), left)
+        case _:
+            files, left = super_resolution.labelled(data, card)
+            meter = super_resolution.Fidelity(output, card)
+            return _Source(super_resolution.samples(files[:limit], card), meter, left)
+
+
+def _opened(
+    model: str | os.PathLike[str], optimized: bool
+) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
+    """What gives a network's real outputs for a batch, and their names."""
+    if is_bundle(model):
+        from ..integers.engine import Engine
+        from ..npu.bundle import load_bundle
+
+        engine = Engine(load_bundle(model))
+        return engine.real, engine.outputs
+    from ..runtime.session import Session
+
+    session = Session(model, optimized)
+    return session.run, session.outputs

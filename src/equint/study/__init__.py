@@ -1,0 +1,1 @@
+"""Many variants of one network, or many networks, measured beside one another."""

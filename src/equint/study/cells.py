@@ -1,0 +1,154 @@
+"""One cell of a table: a network quantized in one way and measured on its evaluation data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..api import quantize
+from ..errors import EquintError
+from ..files import drafted
+from ..hardware.target import Target
+from ..ir.model import Array, Name
+from ..pages.summary import sizes
+from ..planning.recipe import ActivationBits, Recipe
+from ..samples.card import Card, read_card
+from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
+
+if TYPE_CHECKING:
+    from ..runtime.session import Session
+
+Outputs = Mapping[Name, Array]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to quantize: a recipe on a target at bit widths, with so many images or none."""
+
+    recipe: Recipe
+    target: Target
+    weight_bits: int | None = None
+    activation_bits: ActivationBits = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be measured; picklable.
+
+    Attributes:
+        key: of everything that decides the result.
+        model, card: files.
+        store: file of the float network's outputs, batch by batch: written by its own cell, read by the others.
+        way: None for the float network itself.
+        limit: first samples of the evaluation data.
+        threads: of onnxruntime; 0 for all.
+    """
+
+    key: str
+    model: Path
+    card: Path
+    store: Path
+    way: Way | None = None
+    limit: int | None = None
+    threads: int = 0
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """A cell's results, ready for JSON: `results` as evaluation gives them, or `reason` why there are none.
+
+    Raises:
+        Exception: what the user is not to blame for.
+    """
+    try:
+        card = read_card(cell.card)
+        return _reference(cell, card) if cell.way is None else _quantized(cell, card, cell.way)
+    except EquintError as error:
+        return {"reason": str(error)}
+
+
+def _reference(cell: Cell, card: Card) -> dict[str, Any]:
+    """The float network's own figures; its outputs go to the store."""
+    from ..runtime.session import Session
+
+    start = perf_counter()
+    session = Session(cell.model, optimized=True, threads=cell.threads)
+    with drafted(cell.store) as (draft, _), draft.open("wb") as file:
+        np.save(file, np.asarray(session.outputs))
+
+        def keep(outputs: Outputs) -> None:
+            for name in session.outputs:
+                np.save(file, outputs[name])
+
+        results = _judged(session, cell, card, Tally(), keep)
+    return {"results": results, "seconds": perf_counter() - start, "stored": cell.store.stat().st_size}
+
+
+def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
+    from ..runtime.session import Session
+
+    bits: dict[str, Any] = {"weight_bits": way.weight_bits, "activation_bits": way.activation_bits}
+    result = quantize(cell.model, way.recipe, way.target, input=cell.card, images=way.images, **bits)
+    session, tally = Session(result.proto, threads=cell.threads), Tally()
+    with cell.store.open("rb") as file:
+        clean = stored(file)
+
+        def compare(outputs: Outputs) -> None:
+            tally.add_reference(outputs, next(clean), card.task in DECIDE)
+
+        results = _judged(session, cell, card, tally, compare)
+    float_bytes, integer_bytes = sizes(result.model)
+    return {
+        "results": results,
+        "level": result.level,
+        "seconds": result.seconds,
+        "float_bytes": float_bytes,
+        "integer_bytes": integer_bytes,
+    }
+
+
+def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callable[[Outputs], None]) -> dict[str, Any]:
+    """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
+    if "eval" not in card.data:
+        raise EquintError(f"{cell.card}: no evaluation data; name them as eval in [data]")
+    source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False)
+    meter, measured = source.meter, False
+    for x, truths in source.batches:
+        outputs = session.run(x)
+        tally.samples += len(x)
+        if truths is not None and card.task in CLASSIFY:
+            tally.add_labels(outputs[session.outputs[0]], truths)
+        elif truths is not None and meter is not None:
+            meter.add(outputs, truths)
+            measured = True
+        then(outputs)
+    left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
+    return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+
+
+def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:
+    """The float network's outputs as its own cell stored them, batch by batch.
+
+    Raises:
+        OSError, ValueError, EOFError: no such file, or not all of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryFile() as file:
+        ...     for array in (["y"], [[1, 2]], [[3, 4]]):
+        ...         np.save(file, np.asarray(array))
+        ...     _ = file.seek(0)
+        ...     [batch["y"].tolist() for batch in stored(file)]
+        [[[1, 2]], [[3, 4]]]
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    names = [str(name) for name in np.load(file)]
+    while file.tell() < end:
+        yield {name: np.load(file) for name in names}

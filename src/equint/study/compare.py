@@ -1,0 +1,68 @@
+"""Layer by layer: how far a quantized network's tensors are from its float original's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array, Name
+
+
+@dataclass(frozen=True)
+class TensorNoise:
+    """One tensor's SQNR in dB, its largest float magnitude, and the operator that makes it."""
+
+    tensor: Name
+    op: str
+    sqnr_db: float
+    peak: float
+
+
+def compare(
+    original: str | os.PathLike[str],
+    quantized: str | os.PathLike[str],
+    feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
+) -> list[TensorNoise]:
+    """SQNR of every tensor that both networks have, in the order of the quantized one.
+
+    Tensors that equalization rescaled or absorption shifted are first brought back to the original's units,
+    which models written by equint carry in their metadata.
+
+    Args:
+        feeds: batches of input; if left out, random ones within the range that the quantized network takes.
+
+    Raises:
+        EquintError: files that cannot be read, or that share no tensor.
+    """
+    from ..onnx.qdq import input_spans, views_of
+    from ..onnx.reader import load_proto
+    from ..runtime.session import Session, random_inputs
+
+    clean_proto, noisy_proto = load_proto(original), load_proto(quantized)
+    makers = {o: node.op_type for node in clean_proto.graph.node for o in node.output if o}
+    made = [o for node in noisy_proto.graph.node for o in node.output if node.op_type == "DequantizeLinear"]
+    outputs = [o.name for o in noisy_proto.graph.output]
+    shared = [t for t in dict.fromkeys((*made, *outputs)) if t in makers]
+    if not shared:
+        raise EquintError(f"{quantized}: shares no tensor with {original}; compare a network with its own original")
+    views = views_of(noisy_proto)
+    clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
+    sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
+    for feed in feeds if feeds is not None else [random_inputs(clean, 2, input_spans(noisy_proto))]:
+        a, b = clean.run(feed), noisy.run(feed)
+        for t in shared:
+            value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
+            if a[t].shape != value.shape:
+                raise EquintError(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
+            x = a[t].astype(np.float64)
+            sums[t][0] += float(np.sum(np.square(x)))
+            sums[t][1] += float(np.sum(np.square(value - x)))
+            sums[t][2] = max(sums[t][2], float(np.max(np.abs(x), initial=0.0)))
+    return [
+        TensorNoise(t, makers[t], 10 * float(np.log10(max(s, 1e-300) / n)) if n else float("inf"), p)
+        for t, (s, n, p) in sums.items()
+    ]

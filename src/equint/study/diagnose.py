@@ -1,0 +1,325 @@
+"""What is wrong with a quantized network, in the order in which an expert looks, and what mends it: measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..graph.overrides import Override
+from ..hardware.target import Target
+from ..ir.model import Array, Model, Name
+from ..ir.weights import layers
+from ..passes.calibrate import USUAL, generated
+from ..planning.recipe import Recipe, to_toml
+from ..samples.images import Images
+from .causes import Cause, causes
+from .remedies import Trial, trials
+from .sensitivity import RANKED, TOP, Sensitivity, sensitivity
+from .trials import Score, Truth, composed, scores, truth
+
+Quantizer = Callable[[Recipe], Model]
+"""What a recipe makes of the network."""
+Progress = Callable[[str, int, int], None]
+
+NEAR = 0.5
+"""Gains in dB that differ by less are the same: the cheaper remedy is preferred."""
+WORTH = 0.3
+"""Gains in dB below this are no gain."""
+COSTS = ("recipe", "ranges", "granularity", "16 bits", "together", "float")
+"""Remedies by what they cost, the cheapest first."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something that was tried.
+
+    Attributes:
+        kind: one of `COSTS`; at: the layer or tensor it is for.
+        recipe: what to quantize with.
+        score: on the images it was chosen on; gain: of the typical image there, in dB of SQNR.
+        error: standard error of the gain.
+        agreement_gain: in points, where the network chooses among classes.
+        checked: gain in dB on images that it was not chosen on; None where it was not checked.
+    """
+
+    kind: str
+    at: str
+    recipe: Recipe
+    score: Score
+    gain: float
+    error: float = 0.0
+    agreement_gain: float | None = None
+    checked: float | None = None
+
+    @property
+    def expected(self) -> float:
+        """Gain on all images together: what to expect of others, since the best of many flatters itself."""
+        return self.gain if self.checked is None else (self.gain + self.checked) / 2
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        images: how many it was found on (layers and tensors are ranked on the first `RANKED` batches of them);
+            checked_on: how many others the best remedy was checked on.
+        input: what was seen at the input, and the range that was assumed there.
+        stages: name to score: "rewritten" (still float), "weights" alone, "activations" alone, "both".
+        float_top1: of the original, in per cent, where there are labels.
+        sensitivity: layers and tensors by what they cost.
+        causes: of the costliest layers, by layer.
+        remedies: what was tried, the most rewarding first; best: the one to take, or None where nothing helps.
+        recipe: the recipe to use: the best remedy's, or what was diagnosed.
+        warnings: what makes all of this doubtful.
+    """
+
+    images: int
+    checked_on: int
+    input: Mapping[str, Any]
+    stages: Mapping[str, Score]
+    float_top1: float | None
+    sensitivity: Sensitivity
+    causes: Mapping[Name, tuple[Cause, ...]]
+    remedies: tuple[Remedy, ...]
+    best: Remedy | None
+    recipe: Recipe
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON; recipes as TOML, SQNRs of exact answers as None."""
+        found = {**asdict(replace(self, remedies=(), best=None, recipe=Recipe(""))), "recipe": to_toml(self.recipe)}
+        told = [{**asdict(r), "recipe": r.recipe.name, "toml": to_toml(r.recipe)} for r in self.remedies]
+        best = (
+            None
+            if self.best is None
+            else {k: getattr(self.best, k) for k in ("kind", "at", "gain", "error", "checked", "expected")}
+        )
+        ready: dict[str, Any] = _jsonable({**found, "remedies": told, "best": best})
+        return ready
+
+
+def diagnose(
+    original: Model,
+    chosen: Recipe,
+    on: Target,
+    quantize: Quantizer,
+    images: Images,
+    *,
+    labels: Array | None = None,
+    top: int = TOP,
+    worst: int = 3,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Find what a recipe loses on a network, where, why, and what gets it back.
+
+    Half of the images serve to find it, and the other half to check what the best remedy promised.
+
+    Args:
+        original: the network as it was read.
+        chosen: the recipe that is diagnosed; on: the target.
+        quantize: what a recipe makes of the network; called with the recipe and with variants of it, whose passes in
+            front of `quantize` are mostly the same: remember what they make.
+        labels: `(N,)` class of each image.
+        top: layers, and tensors, that are measured; worst: how many of them remedies are tried for.
+        progress: called before each step.
+
+    Raises:
+        EquintError: fewer than two batches' worth of images, or a float network whose outputs are not finite.
+    """
+    steps = ("float network", "stages", "layers and tensors", "remedies", "check")
+
+    def tell(number: int) -> None:
+        if progress is not None:
+            progress(steps[number], number, len(steps))
+
+    tell(0)
+    every = truth(original.graph, images, labels)
+    _check_finite(every)
+    fit, check = every.part(False), every.part(True)
+    if not check.feeds:
+        raise EquintError(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
+    tell(1)
+    quantized, plain = quantize(chosen), quantize(unquantized(chosen))
+    stages = _stages(plain, quantized, fit)
+    tell(2)
+    ranked = sensitivity(plain, quantized, fit.first(RANKED), top)
+    seen = _input(every, plain)
+    found = causes(plain, quantized, ranked, fit)
+    tell(3)
+    tried = _tried(trials(chosen, on, plain, quantized, ranked, worst), quantize, quantized, stages["both"], fit)
+    tell(4)
+    best = _best(tried)
+    if best is not None:
+        best = _checked(best, quantize, quantized, check)
+        tried = [best if r.kind == best.kind and r.at == best.at else r for r in tried]
+        best = best if best.checked is None or best.checked >= WORTH else None  # other images did not confirm it
+    warnings = [str(e) for e in quantized.log if e.warning] + _doubts(seen, stages, every)
+    return Diagnosis(
+        fit.images,
+        check.images,
+        seen,
+        stages,
+        _float_top1(every),
+        ranked,
+        found,
+        tuple(sorted(tried, key=lambda r: -r.gain)),
+        best,
+        chosen if best is None else best.recipe,
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def shown(model: Model) -> Images:
+    """Generated pictures, where there are no images to look at.
+
+    Args:
+        model: the network, with what is known of its input.
+
+    Raises:
+        EquintError: its input is no picture.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> shown(Model(tiny_graph()))
+        Traceback (most recent call last):
+        equint.errors.EquintError: no images to look at, and the input x is no picture; give data
+    """
+    name = next((n for n in model.graph.inputs if model.graph.is_float(n)), "")
+    shape = model.graph.shapes.get(name) or ()
+    if len(model.graph.inputs) != 1 or len(shape) != 4 or shape[1] not in (1, 3) or name not in model.moments:
+        raise EquintError(f"no images to look at, and the input {name} is no picture; give data")
+    height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
+    return generated(model, name, height, width, int(shape[1]))
+
+
+def unquantized(chosen: Recipe) -> Recipe:
+    """The recipe up to its grids, and none of those: the float network that it quantizes.
+
+    Example:
+        >>> from ..planning.recipe import recipe
+        >>> [name for name, _ in unquantized(recipe("dfq")).passes][-1]
+        'quantize'
+    """
+    names = [name for name, _ in chosen.passes]
+    everything = Override(("*",), ("*",), float=True)
+    return replace(chosen, passes=chosen.passes[: names.index("quantize") + 1], overrides=(everything,))
+
+
+def _check_finite(known: Truth) -> None:
+    for outputs in known.outputs:
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise EquintError(f"output {name} of the float network is not finite on these images; mend that first")
+
+
+def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
+    from ..onnx.qdq import qdq_graph
+
+    every = [layer.y for layer in layers(quantized.graph)]
+    variants = {
+        "rewritten": composed(plain, quantized, [], []),
+        "weights": composed(plain, quantized, every, []),
+        "activations": composed(plain, quantized, [], list(quantized.qparams)),
+        "both": quantized,
+    }
+    return scores({name: qdq_graph(model) for name, model in variants.items()}, known)
+
+
+def _input(known: Truth, plain: Model) -> dict[str, Any]:
+    """What was seen at the first float input, and what share of it lies beyond the range assumed there."""
+    name = next((n for n in plain.graph.inputs if plain.graph.is_float(n) and n in known.feeds[0]), None)
+    if name is None:
+        return {}
+    values = [feed[name] for feed in known.feeds]
+    found: dict[str, Any] = {"name": name, "low": float(min(v.min() for v in values))}
+    found["high"] = float(max(v.max() for v in values))
+    if name in plain.ranges:
+        lo, hi = float(np.min(plain.ranges[name].lo)), float(np.max(plain.ranges[name].hi))
+        slack = 1e-3 * (hi - lo)
+        beyond = sum(int(np.sum((v < lo - slack) | (v > hi + slack))) for v in values) / sum(v.size for v in values)
+        found |= {"range": [lo, hi], "beyond": beyond, "used": (found["high"] - found["low"]) / max(hi - lo, 1e-30)}
+    return found
+
+
+def _doubts(seen: Mapping[str, Any], stages: Mapping[str, Score], known: Truth) -> list[str]:
+    found = []
+    if seen.get("beyond", 0.0) > 0.01:
+        found.append(
+            f"{100 * seen['beyond']:.0f} % of the input lies beyond the range {seen['range'][0]:.4g} to "
+            f"{seen['range'][1]:.4g} that was assumed; give the card, or the range"
+        )
+    if seen.get("used", 1.0) < 0.25:
+        found.append(
+            f"the images fill {100 * seen['used']:.0f} % of the input's range; are they prepared as they should?"
+        )
+    if stages["rewritten"].sqnr_db < stages["both"].sqnr_db + 3:
+        found.append("the recipe changes the network before anything is quantized; try another recipe")
+    if known.images < 32:
+        found.append(f"{known.images} images tell gains only roughly; give 64")
+    return found
+
+
+def _float_top1(known: Truth) -> float | None:
+    if not known.labels:
+        return None
+    first = [outputs[next(iter(outputs))] for outputs in known.outputs]
+    if first[0].ndim != 2:
+        return None
+    hits = sum(int(np.sum(y.argmax(1) == own)) for y, own in zip(first, known.labels, strict=True))
+    return 100 * hits / known.images
+
+
+def _tried(proposals: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth) -> list[Remedy]:
+    """Every proposal measured; and the overrides that help, together."""
+    done = _measured([t for t in proposals if t.kind != "together"], quantize, now, before, known)
+    helping = [r for r in done if r.kind in ("granularity", "16 bits") and r.gain >= WORTH]
+    if len(helping) > 1:
+        start = len(proposals[0].base.overrides)
+        joined = tuple(dict.fromkeys(o for r in helping for o in r.recipe.overrides[start:]))
+        recipe = replace(helping[0].recipe, overrides=(*proposals[0].base.overrides, *joined))
+        together = Trial("together", ", ".join(r.at for r in helping), recipe, proposals[0].base)
+        done += _measured([together], quantize, now, before, known)
+    return done
+
+
+def _measured(wanted: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth) -> list[Remedy]:
+    from ..onnx.qdq import qdq_graph
+
+    graphs = {number: qdq_graph(quantize(trial.recipe)) for number, trial in enumerate(wanted)}
+    found = scores(graphs, known, qdq_graph(now))
+    return [
+        Remedy(t.kind, t.at, t.recipe, found[k], *found[k].gain(before), _points(before, found[k]))
+        for k, t in enumerate(wanted)
+    ]
+
+
+def _points(before: Score, after: Score) -> float | None:
+    return None if before.agreement is None or after.agreement is None else after.agreement - before.agreement
+
+
+def _best(tried: list[Remedy]) -> Remedy | None:
+    worthy = [r for r in tried if r.gain >= max(WORTH, r.error)]
+    if not worthy:
+        return None
+    most = max(r.gain for r in worthy)
+    return min((r for r in worthy if r.gain >= most - NEAR), key=lambda r: (COSTS.index(r.kind), -r.gain))
+
+
+def _checked(best: Remedy, quantize: Quantizer, now: Model, known: Truth) -> Remedy:
+    from ..onnx.qdq import qdq_graph
+
+    found = scores({"before": qdq_graph(now), "after": qdq_graph(quantize(best.recipe))}, known)
+    return replace(best, checked=found["after"].gain(found["before"])[0])
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items() if k != "each_db"}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,93 @@
+"""What limits a quantized network, layer by layer, and what each thing a user could change would gain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ir.model import Model
+from ..maths.noise import to_db
+from ..noise.prediction import GridNoise, LayerNoise, Prediction, predict
+
+SHOWN = 3
+"""Tensors for which 16 bits are proposed."""
+
+
+def explain(reference: Model, before: Model, after: Model, per_channel: Model | None = None) -> dict[str, Any]:
+    """Predicted noise before and after a recipe, and the predicted gain of changes, as plain values.
+
+    Args:
+        reference: the float network, BatchNorms folded, with moments and ranges.
+        before: the network with plain grids; after: with those of the recipe.
+        per_channel: what the recipe would make of it with a weight scale per channel, if that is a change.
+
+    Returns:
+        predicted: SQNR at the outputs in dB, before and after: total, weights, activations, clips;
+        layers: name, limit ("weights", "activations" or "clips"), SQNR in dB of each at the layer's own output,
+            before and after, and the share (0 to 1) of the output's noise that its weights make;
+        tensors: name, SQNR in dB of its rounding and clipping at the outputs, share of the output's noise;
+        changes: what could be changed, and the gain in dB predicted for it, largest first.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> explain(*[Model(tiny_graph())] * 3)["changes"]
+        []
+    """
+    first, last = predict(reference, before), predict(reference, after)
+    then = {layer.tensor: layer for layer in first.layers}
+    table = []
+    for layer in last.layers:
+        row = {"name": layer.name, "limit": layer.limit, "share": _share(layer.reaching, last)}
+        table.append({**row, "before": _layer(then.get(layer.tensor)), "after": _layer(layer)})
+    tensors = [
+        {"name": t.tensor, "rounding": _db(t.rounding), "clips": _db(t.clips), "share": _share(_sum(t), last)}
+        for t in last.tensors
+    ]
+    changes = _changes(last, None if per_channel is None else predict(reference, per_channel))
+    return {
+        "predicted": {"before": _totals(first), "after": _totals(last)},
+        "layers": table,
+        "tensors": tensors,
+        "changes": sorted(changes, key=lambda c: -c["gain"]),
+    }
+
+
+def _changes(now: Prediction, per_channel: Prediction | None) -> list[dict[str, Any]]:
+    found = []
+    if per_channel is not None:
+        found.append({"change": "weight scales per channel", "at": "", "gain": _gain(now.total, per_channel.total)})
+    for t in sorted(now.tensors, key=_sum, reverse=True)[:SHOWN]:
+        found.append({"change": "16-bit activations", "at": t.tensor, "gain": _gain(now.total, now.total - _sum(t))})
+    guessed = sum(_sum(t) - t.known for t in now.tensors)
+    if guessed > 0:
+        widest = max(now.tensors, key=lambda t: _sum(t) - t.known).tensor
+        gain = _gain(now.total, now.total - guessed)
+        found.append({"change": "a few images, for ranges that are guesses", "at": widest, "gain": gain})
+    return found
+
+
+def _sum(t: GridNoise) -> float:
+    return t.rounding + t.clips
+
+
+def _share(part: float, whole: Prediction) -> float:
+    return part / whole.total if whole.total > 0 else 0.0
+
+
+def _gain(before: float, after: float) -> float:
+    return to_db(after) - to_db(before)
+
+
+def _totals(p: Prediction) -> dict[str, float | None]:
+    parts = {"total": p.total, "weights": p.weights, "activations": p.activations, "clips": p.clips}
+    return {name: _db(noise) for name, noise in parts.items()}
+
+
+def _layer(noise: LayerNoise | None) -> dict[str, float | None]:
+    if noise is None:
+        return {}
+    return {"weights": _db(noise.weights), "activations": _db(noise.activations), "clips": _db(noise.clips)}
+
+
+def _db(noise: float | None) -> float | None:
+    """SQNR in dB; None where there is no noise."""
+    return None if noise is None or noise <= 0 else to_db(noise)

@@ -1,0 +1,107 @@
+"""What a file is, whatever its name: keys for what was computed from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import EquintError
+
+HASHED = 64 << 20
+"""Bytes up to which data are told apart by what they hold; larger files by path, size and time of change."""
+
+
+def digest(value: Any) -> str:
+    """A short name for plain values, the same in every run.
+
+    Example:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def network_identity(path: Path) -> list[Any]:
+    """What a network file holds, and which files of external weights lie beside it.
+
+    Raises:
+        EquintError: no such file.
+    """
+    beside = sorted(p for p in path.parent.glob(f"{glob_safe(path.name)}[._]*") if p.is_file())
+    return [_content(path), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in beside]]
+
+
+def glob_safe(name: str) -> str:
+    """A file name as a pattern that matches nothing else.
+
+    Example:
+        >>> glob_safe("net[1].onnx")
+        'net[[]1].onnx'
+    """
+    return "".join(f"[{c}]" if c in "[*?" else c for c in name)
+
+
+def data_identity(path: Path) -> Any:
+    """What a file of data holds; for a folder, and for a large file, the names, sizes and times of change.
+
+    Raises:
+        EquintError: it cannot be read.
+
+    Example:
+        >>> from equint.demo import data_path
+        >>> data_identity(data_path()) == data_identity(data_path())
+        True
+    """
+    try:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            stats = [(p.relative_to(path).as_posix(), p.stat()) for p in files]
+            return digest([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+        stat = path.stat()
+    except OSError as error:
+        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error
+    return _content(path) if stat.st_size < HASHED else [os.fspath(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def card_identity(path: Path, roles: Mapping[str, bool]) -> dict[str, Any]:
+    """What a card says of a network's input and task, and the data that it names.
+
+    Args:
+        roles: whether the data of a role count; those that are not named here do.
+
+    Raises:
+        EquintError: it cannot be read.
+    """
+    table = read_toml(path)
+    data = table.get("data", {})
+    named = {k: path.parent / v for k, v in data.items() if isinstance(v, str) and roles.get(k, True)}
+    said = {k: v for k, v in data.items() if not isinstance(v, str)}
+    held = {k: data_identity(p) if p.exists() else data[k] for k, p in named.items()}
+    rest = {k: v for k, v in table.items() if k not in ("model", "data")}
+    return {"card": rest, "data": said, "held": held}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A card as plain tables.
+
+    Raises:
+        EquintError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquintError(f"{path}: not a readable TOML card ({error})") from error
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error

@@ -1,0 +1,70 @@
+"""What a network offers to quantization: its layers, its free channel scales, and what pins the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph.channels import solve
+from ..graph.placement import borders
+from ..ir.model import Model
+from ..ir.weights import layers
+from ..maths.scales import overlap_ratio
+
+CLIP_REACH = 6.0
+"""Standard deviations that channels are taken to reach where a clip's bound is shared, as recipe dfq does."""
+
+
+def inspect(model: Model) -> dict[str, Any]:
+    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded, as plain values.
+
+    Returns:
+        layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
+            ratio, dead channels, and where the moments of its output come from;
+        groups: number of channels, givers, takers, tensors passed, clips met;
+        pinned: tensor → reason; borders: operator that stays float → its nodes; events of folding.
+
+    Example:
+        >>> from equint.ir.weights import tiny_graph
+        >>> inspect(Model(tiny_graph()))["layers"][0]["channels"]
+        4
+    """
+    channels = solve(model, CLIP_REACH)
+    table = []
+    for layer in layers(model.graph):
+        weight = model.graph.consts[layer.weight]
+        view = layer.unpack(weight)
+        lo, hi = view.min((-1, -2)).ravel(), view.max((-1, -2)).ravel()
+        reach = np.maximum(np.abs(lo), np.abs(hi))
+        living = reach[reach > 1e-5 * reach.max(initial=0)]
+        moments = model.moments.get(layer.y)
+        table.append(
+            {
+                "name": layer.name,
+                "op": "depthwise" if layer.groups > 1 and view.shape[2] == 1 else layer.node.op,
+                "shape": list(weight.shape),
+                "channels": int(reach.size),
+                "dead": int(reach.size - living.size),
+                "spread": float(living.max() / living.min()) if living.size else 1.0,
+                "overlap_ratio": overlap_ratio(lo, hi),
+                "moments": moments.source if moments else "unknown",
+            }
+        )
+    groups = [
+        {
+            "channels": int(group.classes.size),
+            "givers": list(group.givers),
+            "takers": list(group.takers),
+            "tensors": list(group.tensors),
+            "clips": list(group.clips),
+        }
+        for group in channels.groups
+    ]
+    return {
+        "layers": table,
+        "groups": groups,
+        "pinned": dict(channels.pinned),
+        "borders": dict(borders(model.graph)),
+        "events": [str(e) for e in model.log],
+    }

@@ -1,0 +1,94 @@
+"""What was found, line by line in a file: a run that is killed loses nothing that was written.
+
+Every line is one JSON object with a `key`. Lines are only ever added, whole and flushed to the disk; what a killed run
+left half written is skipped when the file is read and closed off when it is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import EquintError
+
+
+def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Every key's last entry; none where there is no file yet. What is no JSON object with a key is skipped.
+
+    Raises:
+        EquintError: the file cannot be read.
+
+    Example:
+        >>> read_lines("missing.jsonl")
+        {}
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise EquintError(f"{path}: cannot read ({error.strerror or error}); choose another cache") from error
+    found: dict[str, dict[str, Any]] = {}
+    for line in raw.split(b"\n"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("key"), str):
+            found[entry["key"]] = entry
+    return found
+
+
+def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
+    """Write an entry at the end of the file, in one piece; it is on the disk when this returns.
+
+    Raises:
+        EquintError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     add_line(f"{folder}/found.jsonl", {"key": "a", "top1": 56.0})
+        ...     read_lines(f"{folder}/found.jsonl")
+        {'a': {'key': 'a', 'top1': 56.0}}
+    """
+    line = json.dumps(jsonable(entry), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    try:
+        with open(path, "ab+", buffering=0) as file:
+            whole = file.tell() == 0 or (file.seek(-1, os.SEEK_END) and file.read(1) == b"\n")
+            file.write(line if whole else b"\n" + line)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
+
+
+def jsonable(value: Any) -> Any:
+    """Plain values for JSON, which knows no infinity: that and what is no number become text.
+
+    Example:
+        >>> jsonable({"sqnr_db": float("inf"), "bits": (8, 8)})
+        {'sqnr_db': 'inf', 'bits': [8, 8]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def numbers(value: Any) -> Any:
+    """What `jsonable` was given, its infinities restored.
+
+    Example:
+        >>> numbers({"sqnr_db": "inf", "top1": 50.0})
+        {'sqnr_db': inf, 'top1': 50.0}
+    """
+    if isinstance(value, dict):
+        return {k: numbers(v) for k, v in value.items()}
+    return float(value) if isinstance(value, str) and value in ("inf", "-inf", "nan") else value

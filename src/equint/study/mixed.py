@@ -1,0 +1,274 @@
+"""Mixed precision: the fewest extra bytes that keep a network within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from ..errors import EquintError
+from ..graph.overrides import Override
+from ..hardware.target import Target
+from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.weights import Layer, layers
+from ..planning.recipe import Recipe, to_toml
+from ..samples.images import Images
+from .diagnose import Quantizer, unquantized
+from .remedies import takes_floats
+from .sensitivity import RANKED, Sensitivity, sensitivity
+from .trials import Score, Truth, scores, truth
+
+WIDE = 16
+"""Bits of what gets more of them."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One layer or tensor with another format.
+
+    Attributes:
+        cost: bytes more: of weights stored, and of activations for one sample.
+        worth: noise over signal at the outputs that it takes away, measured alone.
+    """
+
+    at: str
+    override: Override
+    cost: float
+    worth: float
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What was found.
+
+    Attributes:
+        recipe: with the overrides that were chosen.
+        met: whether the bound is met; drop: points lost against the float network, on these images; before: without
+            any override.
+        metric: "top1" where there are labels, else "agreement".
+        cost: extra bytes of all overrides; chosen: names of layers and tensors.
+        tried: networks that were measured; images: on how many images.
+        events: what to tell; a warning where the bound is missed.
+    """
+
+    recipe: Recipe
+    met: bool
+    drop: float
+    before: float
+    metric: str
+    cost: float
+    chosen: tuple[str, ...]
+    tried: int
+    images: int
+    events: tuple[Event, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON; the recipe as TOML.
+
+        Example:
+            >>> found = Mixed(Recipe("mine"), True, 0.0, 1.0, "agreement", 64.0, ("conv1",), 3, 64)
+            >>> found.facts()["chosen"], found.facts()["met"]
+            (['conv1'], True)
+        """
+        kept = ("met", "drop", "before", "metric", "cost", "tried", "images")
+        told = {"chosen": list(self.chosen), "recipe": to_toml(self.recipe), "events": [str(e) for e in self.events]}
+        return {**{name: getattr(self, name) for name in kept}, **told}
+
+
+def mixed(
+    original: Model,
+    chosen: Recipe,
+    on: Target,
+    quantize: Quantizer,
+    images: Images,
+    max_drop: float,
+    *,
+    labels: Array | None = None,
+    top: int | None = None,
+    progress: Progress | None = None,
+) -> Mixed:
+    """The cheapest overrides, as far as a greedy search finds them, that lose no more than `max_drop` points.
+
+    Every layer's weights and every tensor is measured alone. Sixteen bits are then given in the order of noise taken
+    away per extra byte, and where that does not do, parts become float, the noisiest first; the shortest such list
+    that meets the bound is found by bisection. At last every override is taken back that turns out not to be needed.
+    Cost: extra bytes of stored weights and of activations for one sample.
+
+    Args:
+        original, chosen, on, quantize, images, labels: as for `equint.study.diagnose.diagnose`.
+        max_drop: points of top-1 where there are labels, else of agreement with the float network.
+        top: layers and tensors that are candidates; all of them if left out.
+
+    Raises:
+        EquintError: a network that does not choose among classes, a bound below 0.
+    """
+    if not 0 <= max_drop <= 100:
+        raise EquintError(f"max drop {max_drop}: give points between 0 and 100")
+    known = truth(original.graph, images, labels)
+    first = known.outputs[0][next(iter(known.outputs[0]))]
+    if first.ndim != 2 or first.shape[1] < 2:
+        raise EquintError("a bound on the drop needs a network that chooses among classes; this one has other outputs")
+    quantized = quantize(chosen)
+    search = _Search(chosen, quantize, quantized, known)
+    before = search.drop(())
+    if before <= max_drop:
+        return search.result((), max_drop, before)
+    if not takes_floats(on):
+        return search.result((), max_drop, before, f"target {on.name} takes neither 16 bits nor floats")
+    if progress is not None:
+        progress("layers and tensors", 0, 2)
+    ranked = sensitivity(quantize(unquantized(chosen)), quantized, known.first(RANKED), top)
+    offered = candidates(quantized, ranked)
+    if progress is not None:
+        progress("search", 1, 2)
+    length = search.shortest(offered, max_drop)
+    kept = search.lean(offered[:length], max_drop)
+    return search.result(kept, max_drop, before)
+
+
+def candidates(model: Model, ranked: Sensitivity) -> tuple[Candidate, ...]:
+    """What may become wider, by noise taken away per byte; then what may become float, the noisiest first.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> candidates(Model(tiny_graph()), Sensitivity((), ()))
+        ()
+    """
+    graph = model.graph
+    own = {layer.y: layer for layer in layers(graph)}
+    wide, floating = list[Candidate](), list[Candidate]()
+    for grid in ranked.tensors:
+        if grid.alone is not None:
+            size, bits = sum(_elements(graph, n) for n in grid.shared), model.qparams[grid.tensor].bits
+            worth, names = _noise(grid.alone), (grid.tensor,)
+            if bits < WIDE:
+                cost = size * (WIDE - bits) / 8
+                wide.append(Candidate(grid.tensor, Override(tensors=names, activation_bits=WIDE), cost, worth))
+            floating.append(Candidate(grid.tensor, Override(tensors=names, float=True), size * (32 - bits) / 8, worth))
+    for cost_of in ranked.layers:
+        if cost_of.weights is not None:
+            layer = own[cost_of.output]
+            worth, names = _noise(cost_of.weights), (cost_of.layer,)
+            extra = _extra(model, layer, WIDE)
+            if extra > 0:
+                wide.append(Candidate(cost_of.layer, Override(names, weight_bits=WIDE), extra, worth))
+            floating.append(Candidate(cost_of.layer, Override(names, float=True), _extra(model, layer, 32), worth))
+    wide.sort(key=lambda e: -e.worth / max(e.cost, 1e-9))
+    floating.sort(key=lambda e: -e.worth)
+    return (*wide, *floating)
+
+
+def _extra(model: Model, layer: Layer, bits: int) -> float:
+    return model.graph.consts[layer.weight].size * (bits - model.qparams[layer.weight].bits) / 8
+
+
+def _elements(graph: Graph, name: Name) -> int:
+    """Of one sample; sizes that are not known count as 1."""
+    return prod(n for n in graph.shapes.get(name, ())[1:] if isinstance(n, int))
+
+
+def _noise(score: Score) -> float:
+    return float(10.0 ** (-score.sqnr_db / 10))
+
+
+class _Search:
+    """Measures recipes, each once, and remembers them."""
+
+    def __init__(self, chosen: Recipe, quantize: Quantizer, base: Model, known: Truth) -> None:
+        from ..onnx.qdq import qdq_graph
+
+        self.chosen, self.quantize, self.known = chosen, quantize, known
+        self.base, self.graph_of = qdq_graph(base), qdq_graph
+        self.float_top1 = scores({"": qdq_graph(quantize(unquantized(chosen)))}, known)[""].top1
+        self.seen: dict[tuple[Override, ...], float] = {}
+
+    def recipe(self, parts: Sequence[Candidate]) -> Recipe:
+        """The recipe with overrides; one of a layer that becomes float replaces that of its bits."""
+        overrides = merged([e.override for e in parts])
+        name = f"{self.chosen.name}+mixed" if overrides else self.chosen.name
+        return replace(self.chosen, name=name, overrides=(*self.chosen.overrides, *overrides))
+
+    def drop(self, parts: Sequence[Candidate]) -> float:
+        """Points lost."""
+        recipe = self.recipe(parts)
+        if recipe.overrides not in self.seen:
+            graph = self.base if not parts else self.graph_of(self.quantize(recipe))
+            score = scores({"": graph}, self.known, self.base)[""]
+            self.seen[recipe.overrides] = self._lost(score)
+        return self.seen[recipe.overrides]
+
+    def _lost(self, score: Score) -> float:
+        if score.top1 is not None and self.float_top1 is not None:
+            return self.float_top1 - score.top1
+        return 100.0 - (100.0 if score.agreement is None else score.agreement)
+
+    def shortest(self, offered: Sequence[Candidate], bound: float) -> int:
+        """Length of the shortest list found, from the front, that meets the bound; of the best one if none does."""
+        low, high = 0, 1  # low misses the bound
+        while high < len(offered) and self.drop(offered[:high]) > bound:
+            low, high = high, 2 * high
+        high = min(high, len(offered))
+        if not offered or self.drop(offered[:high]) > bound:
+            lengths = [n for n in range(len(offered) + 1) if self.recipe(offered[:n]).overrides in self.seen]
+            return min(lengths, key=lambda n: (self.drop(offered[:n]), n))
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.drop(offered[:middle]) <= bound else (middle, high)
+        return high
+
+    def lean(self, parts: Sequence[Candidate], bound: float) -> tuple[Candidate, ...]:
+        """The parts without those that can be taken back, the dearest first: the drop stays within the bound, or as
+        small as it was."""
+        kept, least = tuple(parts), max(self.drop(parts), bound)
+        for part in sorted(parts, key=lambda e: -e.cost):
+            fewer = tuple(e for e in kept if e is not part)
+            if self.drop(fewer) <= least:
+                kept = fewer
+        return kept
+
+    def result(self, kept: Sequence[Candidate], bound: float, before: float, why: str = "") -> Mixed:
+        """The search's end in words and numbers."""
+        drop, met = self.drop(kept), self.drop(kept) <= bound
+        names = tuple(dict.fromkeys(e.at for e in kept))
+        facts: dict[str, Any] = {"drop": drop, "bound": bound, "overrides": len(names), "images": self.known.images}
+        if why:
+            facts["why"] = why
+        did = "kept the drop within its bound" if met else "missed the bound on the drop; this is the best found"
+        cost = sum({e.at: e.cost for e in kept}.values())
+        labelled = bool(self.known.labels) and self.float_top1 is not None
+        return Mixed(
+            self.recipe(kept),
+            met,
+            drop,
+            before,
+            "top1" if labelled else "agreement",
+            cost,
+            names,
+            len(self.seen),
+            self.known.images,
+            (Event(did, "", facts, "mixed", warning=not met),),
+        )
+
+
+def merged(overrides: Sequence[Override]) -> tuple[Override, ...]:
+    """As few tables as say the same: one for each format; what is float needs no bits.
+
+    Example:
+        >>> wide = [Override((name,), weight_bits=16) for name in "abc"]
+        >>> [(o.layers, o.float) for o in merged([*wide, Override(("b",), float=True)])]
+        [(('a', 'c'), False), (('b',), True)]
+    """
+    floating = {n for o in overrides if o.float for n in (*o.layers, *o.tensors)}
+    found: dict[Override, Override] = {}
+    for o in overrides:
+        layers_, tensors = ((n for n in names if o.float or n not in floating) for names in (o.layers, o.tensors))
+        own = (tuple(layers_), tuple(tensors))
+        if not any(own):
+            continue
+        key = replace(o, layers=("*",) * bool(own[0]), tensors=("*",) * bool(own[1]))
+        before = found.get(key)
+        joined = own if before is None else (before.layers + own[0], before.tensors + own[1])
+        found[key] = replace(o, layers=joined[0], tensors=joined[1])
+    return tuple(found.values())

@@ -1,0 +1,116 @@
+"""What can be tried against what a quantized network loses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..graph.overrides import Override
+from ..hardware.target import Target
+from ..ir.model import Model
+from ..ir.weights import layers
+from ..planning.recipe import Recipe, recipe
+from .sensitivity import Sensitivity
+
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "channel": ("optimal", "cwq-bc"),
+    "tensor": ("optimal", "dfq"),
+    "shift": ("wes-optimal", "wes"),
+}
+"""Recipes worth a try, by the finest granularity of weights that a target takes."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe to try in place of another.
+
+    Attributes:
+        kind: "recipe", "ranges", "granularity", "16 bits", "float" or "together".
+        at: the recipe, layer or tensor it names; base: what it was made from.
+    """
+
+    kind: str
+    at: str
+    recipe: Recipe
+    base: Recipe
+
+
+def takes_floats(on: Target) -> bool:
+    """Whether a target runs networks of which parts are float, or have 16 bits; those with shifts take integers alone.
+
+    Example:
+        >>> from ..hardware.target import target
+        >>> takes_floats(target("per-tensor")), takes_floats(target("npu-shift"))
+        (True, False)
+    """
+    return on.weight.granularity != "shift"
+
+
+def trials(chosen: Recipe, on: Target, plain: Model, quantized: Model, ranked: Sensitivity, worst: int) -> list[Trial]:
+    """What to try: other recipes, and other formats for what costs most."""
+    found = [Trial("recipe", r.name, r, chosen) for r in _recipes(chosen, on)]
+    ranges = min_max(chosen)
+    if ranges is not None:
+        found.append(Trial("ranges", "min-max", ranges, chosen))
+    grids = {layer.y: quantized.qparams.get(layer.weight) for layer in layers(quantized.graph)}
+    costly = [c for c in ranked.layers if c.alone is not None]
+    by_weights = sorted(costly, key=lambda c: c.weights.sqnr_db if c.weights else 0.0)[:worst]
+    for cost in by_weights:
+        grid = grids[cost.output]
+        if on.weight.granularity == "channel" and grid is not None and grid.axis is None:
+            found.append(_with(chosen, "granularity", cost.layer, Override((cost.layer,), granularity="channel")))
+    if takes_floats(on):
+        for grid_cost in [t for t in ranked.tensors if t.alone is not None][:worst]:
+            if quantized.qparams[grid_cost.tensor].bits < 16:
+                wider = Override(tensors=(grid_cost.tensor,), activation_bits=16)
+                found.append(_with(chosen, "16 bits", grid_cost.tensor, wider))
+        for cost in costly[:worst]:
+            found.append(_with(chosen, "float", cost.layer, Override((cost.layer,), float=True)))
+    return found
+
+
+def min_max(chosen: Recipe) -> Recipe | None:
+    """The recipe with ranges that hold all that was seen; None where it has those.
+
+    Example:
+        >>> from ..planning.recipe import parse
+        >>> low = parse({"passes": [{"pass": "calibrate", "rule": "mse"}, {"pass": "quantize"}]}, "low")
+        >>> min_max(low).passes[0]
+        ('calibrate', {})
+    """
+    passes = [
+        (name, {k: v for k, v in options.items() if k not in ("rule", "percent")} if name == "calibrate" else options)
+        for name, options in chosen.passes
+    ]
+    before = dict(chosen.passes).get("calibrate", {}).get("rule", "min-max")
+    return None if before == "min-max" else replace(chosen, name=f"{chosen.name}+min-max", passes=tuple(passes))
+
+
+def _recipes(chosen: Recipe, on: Target) -> list[Recipe]:
+    """Other recipes with the same bits and overrides."""
+    found = []
+    for name in RECIPES[on.weight.granularity]:
+        if name == chosen.name:
+            continue
+        other = recipe(name)
+        found.append(
+            replace(
+                other,
+                weight={**other.weight, **_bits(chosen.weight)},
+                activation={**other.activation, **_bits(chosen.activation)},
+                bias_bits=chosen.bias_bits,
+                target=chosen.target,
+                overrides=chosen.overrides,
+            )
+        )
+    return found
+
+
+def _bits(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in table.items() if k == "bits"}
+
+
+def _with(chosen: Recipe, kind: str, at: str, override: Override) -> Trial:
+    made = replace(chosen, name=f"{chosen.name}+overrides", overrides=(*chosen.overrides, override))
+    return Trial(kind, at, made, chosen)

@@ -1,0 +1,183 @@
+"""What each layer and each tensor costs the network's outputs: measured, one at a time, for those that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..graph.clamps import end
+from ..graph.placement import place
+from ..ir.model import Model, Name
+from ..ir.weights import layers
+from ..maths.noise import to_db
+from ..noise.prediction import predict
+from .trials import Score, Truth, composed, scores
+
+TOP = 8
+"""Layers, and tensors, that are measured: those that are predicted to cost most."""
+RANKED = 2
+"""Batches that are enough to tell which of them cost more."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer.
+
+    Attributes:
+        tensor: the grid behind it, by its first tensor; empty where its output stays float.
+        predicted: SQNR in dB at the network's outputs if its weights alone were quantized; None where unknown.
+        weights: measured with its weights alone quantized; alone: its weights and its output tensor.
+        without: measured with everything quantized but its weights and its input. All None where not measured.
+    """
+
+    layer: Name
+    output: Name
+    tensor: Name
+    predicted: float | None
+    weights: Score | None = None
+    alone: Score | None = None
+    without: Score | None = None
+
+
+@dataclass(frozen=True)
+class TensorCost:
+    """One grid of activations.
+
+    Attributes:
+        tensor: the first of those that share it; shared: all of them.
+        predicted: SQNR in dB at the network's outputs if it were the only grid.
+        alone: measured with this grid alone; without: with everything quantized but it.
+    """
+
+    tensor: Name
+    shared: tuple[Name, ...]
+    predicted: float | None
+    alone: Score | None = None
+    without: Score | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Layers and tensors, the measured ones first, the costliest first."""
+
+    layers: tuple[LayerCost, ...]
+    tensors: tuple[TensorCost, ...]
+
+
+def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = TOP) -> Sensitivity:
+    """Rank layers and tensors by predicted noise, and measure the first of each.
+
+    A variant in which one layer is quantized differs from the float network from that layer on, and one that leaves a
+    layer out differs from the quantized network from there on: only what lies behind is run again.
+
+    Args:
+        plain: what the recipe quantizes: rescaled where it rescales, still float, biases not corrected.
+        quantized: the same network, all of it quantized.
+        known: images, and what the original answers.
+        top: how many of each are measured; None measures all.
+
+    Example:
+        >>> import numpy as np
+        >>> from ..samples.images import Images
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..passes.quantize import Quantize
+        >>> from .trials import truth
+        >>> model = Model(tiny_graph())
+        >>> known = truth(model.graph, Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> [cost.layer for cost in sensitivity(model, Quantize(activation=None)(model), known).layers]
+        ['y']
+    """
+    named = costs(plain, quantized)
+    first, second = named.layers[:top], named.tensors[:top]
+    every = [cost.output for cost in named.layers]
+    grids = [n for n in quantized.qparams if n not in {layer.weight for layer in layers(quantized.graph)}]
+    classes = {cost.tensor: set(cost.shared) for cost in named.tensors}
+    inputs = _inputs(quantized, named.tensors)
+    ones: dict[tuple[str, Name], Model] = {}
+    others: dict[tuple[str, Name], Model] = {}
+    for cost in first:
+        own, out = classes.get(cost.tensor, set()), inputs.get(cost.output, set())
+        ones["weights", cost.output] = composed(plain, quantized, [cost.output], [])
+        ones["alone", cost.output] = composed(plain, quantized, [cost.output], own)
+        rest = [y for y in every if y != cost.output]
+        others["without", cost.output] = composed(plain, quantized, rest, [n for n in grids if n not in out])
+    for grid in second:
+        own = classes[grid.tensor]
+        ones["tensor", grid.tensor] = composed(plain, quantized, [], own)
+        others["left", grid.tensor] = composed(plain, quantized, every, [n for n in grids if n not in own])
+    measured = {
+        **_measured(composed(plain, quantized, [], []), ones, known),
+        **_measured(composed(plain, quantized, every, grids), others, known),
+    }
+    told = [
+        replace(
+            c,
+            weights=measured["weights", c.output],
+            alone=measured["alone", c.output],
+            without=measured["without", c.output],
+        )
+        for c in first
+    ]
+    seen = [replace(t, alone=measured["tensor", t.tensor], without=measured["left", t.tensor]) for t in second]
+    return Sensitivity(
+        (*sorted(told, key=_alone), *named.layers[len(first) :]),
+        (*sorted(seen, key=_alone), *named.tensors[len(second) :]),
+    )
+
+
+def _measured(base: Model, variants: Mapping[tuple[str, Name], Model], known: Truth) -> dict[tuple[str, Name], Score]:
+    from ..onnx.qdq import qdq_graph
+
+    return scores({key: qdq_graph(model) for key, model in variants.items()}, known, qdq_graph(base))
+
+
+def _alone(cost: LayerCost | TensorCost) -> float:
+    return cost.alone.sqnr_db if cost.alone is not None else float("inf")
+
+
+def costs(plain: Model, quantized: Model) -> Sensitivity:
+    """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..passes.quantize import Quantize
+        >>> model = Model(tiny_graph())
+        >>> costs(model, Quantize(activation=None)(model)).layers[0].predicted is None
+        True
+    """
+    found = predict(replace(plain, views={}), replace(quantized, views={}))
+    reaching = {noise.tensor: noise.reaching for noise in found.layers}
+    making = {noise.tensor: noise.rounding + noise.clips for noise in found.tensors}
+    placement = place(quantized.graph)
+    classes = [names for names in placement.classes if names[0] in quantized.qparams]
+    first = {name: names[0] for names in classes for name in names}
+    table = [
+        LayerCost(
+            layer.name,
+            layer.y,
+            first.get(end(quantized.graph, placement.merged, layer.y), ""),
+            _db(reaching.get(layer.y, 0.0)),
+        )
+        for layer in layers(quantized.graph)
+        if layer.weight in quantized.qparams
+    ]
+    grids = [TensorCost(names[0], names, _db(sum(making.get(n, 0.0) for n in names))) for names in classes]
+    total = {cost.tensor: cost.predicted for cost in grids}
+    return Sensitivity(
+        tuple(sorted(table, key=lambda c: min(_or(c.predicted), _or(total.get(c.tensor))))),
+        tuple(sorted(grids, key=lambda c: _or(c.predicted))),
+    )
+
+
+def _inputs(model: Model, grids: Sequence[TensorCost]) -> dict[Name, set[Name]]:
+    """The tensors on the grid that each layer, by its output, reads."""
+    classes = {name: set(grid.shared) for grid in grids for name in grid.shared}
+    return {layer.y: classes.get(layer.x, set()) for layer in layers(model.graph)}
+
+
+def _db(noise: float) -> float | None:
+    return to_db(noise) if noise > 0 else None
+
+
+def _or(value: float | None) -> float:
+    return float("inf") if value is None else value

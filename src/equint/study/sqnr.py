@@ -1,0 +1,263 @@
+"""Noise of every layer alone, without equalization and with each kind: predicted, measured, and how far from optimal.
+
+What Meller et al. (2019) show in section 5.1 and figures 4 to 6, for any network and target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..hardware.target import Target
+from ..ir.model import Array, Model, Name, QSpec
+from ..ir.weights import Layer, layers
+from ..maths.affine import choose_qparams
+from ..maths.noise import to_db
+from ..noise.prediction import LayerNoise, predict
+from ..passes import Pass
+from ..passes.one_step import OneStep
+from ..passes.optimal import Optimal
+from ..passes.quantize import Quantize
+from ..passes.two_step import TwoStep
+from ..samples.images import Images
+
+if TYPE_CHECKING:
+    from ..runtime.layer_noise import Measured
+
+METHODS = ("none", "one-step", "two-step", "optimal")
+"""Kinds of equalization that are compared."""
+KINDS = ("weights", "rounding", "clips", "activations", "both")
+"""Kinds of noise: of rounded weights; of the rounded input, of what is cut off from it, of these two; of everything."""
+SILENT = 100.0
+"""SQNR in dB above which a layer is free of noise: what is measured there is float32's own rounding."""
+Progress = Callable[[str, int, int], None]
+
+
+def sqnr(
+    reference: Model, on: Target, images: Images | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Every layer's SQNR at its own output, before its activation, as plain values.
+
+    Each layer reads what the float network puts out, and only its weights, its input tensor or both are quantized.
+    All methods use the same formats, without bias correction; `optimal` chooses ranges too, and may cut off a little.
+
+    Args:
+        reference: the float network, BatchNorms folded, with moments and ranges.
+        images: what to measure on; left out, nothing is measured.
+        progress: called before each method, and while images go by.
+
+    Returns:
+        target: its name; images: how many were measured on, 0 without;
+        methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
+            (agreement; empty where nothing was measured).
+
+    Raises:
+        EquintError: as `equint.runtime.layer_noise.measure`.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..hardware.target import target
+        >>> found = sqnr(Model(tiny_graph()), target("per-tensor"))
+        >>> found["images"], list(found["methods"])
+        (0, ['none', 'one-step', 'two-step', 'optimal'])
+    """
+    seen, table = 0, dict[str, Any]()
+    for number, (name, quantized) in enumerate(_equalized(reference, on, progress)):
+        measured = None
+        if images is not None:
+            from ..runtime.layer_noise import measure
+
+            measured = measure(reference, quantized, images, progress=_within(progress, name, number))
+            seen = measured.images
+        rows = layer_rows(reference, quantized, on.weight, on.activation, measured)
+        kinds = {kind: agreement(_pairs(rows, kind)) for kind in KINDS} if images is not None else {}
+        table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
+    return {"target": on.name, "images": seen, "methods": table}
+
+
+def _equalized(reference: Model, on: Target, progress: Progress | None) -> Iterator[tuple[str, Model]]:
+    """The network with grids for each method."""
+    grids = Quantize(weight=on.weight, activation=on.activation, bias_bits=on.bias_bits)
+    optimal = Optimal(on.weight, on.activation, shift_bits=on.shift_bits)
+    steps: tuple[Pass | None, ...] = (None, OneStep(), TwoStep(), optimal)
+    for number, (name, step) in enumerate(zip(METHODS, steps, strict=True)):
+        if progress is not None:
+            progress(name, number, len(METHODS))
+        yield name, grids(reference if step is None else step(reference))
+
+
+def _within(progress: Progress | None, name: str, number: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(f"{name}, image {done}", number, len(METHODS))
+
+
+def layer_rows(
+    reference: Model, quantized: Model, weight: QSpec, activation: QSpec, measured: Measured | None = None
+) -> list[dict[str, Any]]:
+    """What is known of every layer, SQNR in dB; None where nothing is quantized, nothing known, or nothing lost.
+
+    Args:
+        quantized: the network with grids; its channels may be rescaled and its clips moved.
+        weight, activation: formats of the grids.
+
+    Returns:
+        name, tensor (its output) and input of each layer;
+        predicted and measured: for each of `KINDS` (measured is None without measurement);
+        equalization: for weights and activations (the input tensor), what is `reached` and the `bound` that optimal
+            equalization would reach: `weight_equalization` and `tensor_equalization`.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> model = Model(tiny_graph())
+        >>> layer_rows(model, model, QSpec(), QSpec())[0]["equalization"]["weights"]
+        {'reached': None, 'bound': None}
+    """
+    predicted = {noise.tensor: noise for noise in predict(reference, quantized).layers}
+    own, rows = {layer.y: layer for layer in layers(quantized.graph)}, list[dict[str, Any]]()
+    for layer in layers(reference.graph):
+        if layer.y not in own:
+            continue
+        equalization = {
+            "weights": weight_equalization(quantized, own[layer.y], weight),
+            "activations": tensor_equalization(reference, quantized, layer.x, activation),
+        }
+        rows.append(
+            {
+                "name": layer.name,
+                "tensor": layer.y,
+                "input": layer.x,
+                "predicted": _predicted(predicted.get(layer.y)),
+                "measured": None if measured is None else _measured(measured, layer.y),
+                "equalization": {part: dict(zip(_ENDS, pair, strict=True)) for part, pair in equalization.items()},
+            }
+        )
+    return rows
+
+
+_ENDS = ("reached", "bound")
+
+
+def weight_equalization(model: Model, layer: Layer, spec: QSpec) -> tuple[float | None, float | None]:
+    """How well the output channels of a layer's weights share their grid, and how well they could: SQNR in dB.
+
+    ΣW²/ΣΔW² with uniform noise (Meller et al. 2019, section 5.1), and the same where every output channel is scaled
+    until it fills the grid. No scales of output channels exceed that while the grid holds all weights; where it cuts
+    some off, as `optimal` may, their error counts too. Where each channel has its own grid, nothing is left to reach.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..passes.quantize import Quantize
+        >>> graph = tiny_graph()
+        >>> wide = graph.with_consts({"w": graph.consts["w"] * np.float32([4, 4, 2, 2]).reshape(4, 1, 1, 1)})
+        >>> model = Quantize(spec := QSpec(8), None)(Model(wide))
+        >>> [round(v, 2) for v in weight_equalization(model, next(layers(wide)), spec)]
+        [50.83, 52.87]
+    """
+    grid = model.qparams.get(layer.weight)
+    if grid is None:
+        return None, None
+    view = layer.unpack(model.graph.consts[layer.weight])
+    flat = view.reshape(view.shape[0] * view.shape[1], -1)
+    power = np.mean(np.square(flat, dtype=np.float64), axis=1)
+    alone = choose_qparams(flat.min(1), flat.max(1), spec).scale
+    step, zero = (a.reshape(-1).astype(np.float64) for a in (grid.steps, grid.zero_point))
+    lo, hi = (step * (end - zero) for end in (grid.qmin - 0.5, grid.qmax + 0.5))
+    beyond = flat - np.clip(flat, lo[:, None], hi[:, None])
+    return _filled(power, step, np.mean(np.square(beyond), axis=1)), _filled(power, alone)
+
+
+def tensor_equalization(
+    reference: Model, quantized: Model, name: Name, spec: QSpec
+) -> tuple[float | None, float | None]:
+    """How well a tensor's channels share their grid, and how well they could: SQNR in dB, from moments.
+
+    ΣY²/ΣΔY² with uniform noise (Meller et al. 2019, section 5.1), and the same where every channel's range fills the
+    grid, as in `weight_equalization`. Ranges are those of `reference`: where `optimal` chooses narrower ones it may
+    exceed the bound, and what it cuts off is not counted.
+
+    Example:
+        >>> from ..ir.model import Moments, Range
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..passes.quantize import Quantize
+        >>> hi = np.float64([4, 4, 2, 2]).reshape(1, 4, 1, 1)
+        >>> known = {"x": Moments(hi / 4, 0 * hi)}
+        >>> model = Model(tiny_graph(), known, {"x": Range(0 * hi, hi)})
+        >>> spec = QSpec(8, signed=False, symmetric=False)
+        >>> [round(v, 2) for v in tensor_equalization(model, Quantize(activation=spec)(model), "x", spec)]
+        [44.84, 46.88]
+    """
+    grid, known, moments = quantized.qparams.get(name), reference.ranges.get(name), reference.moments.get(name)
+    if grid is None or known is None or moments is None:
+        return None, None
+    scale = quantized.views[name].scale if name in quantized.views else np.ones(1)
+    lo, hi, power, steps = np.broadcast_arrays(
+        known.lo, known.hi, np.square(moments.mean) + np.square(moments.std), grid.steps * scale
+    )
+    power = np.where(hi > lo, power, 0.0)
+    return _filled(power, steps), _filled(power, choose_qparams(lo, hi, spec).scale)
+
+
+def _filled(power: Array, step: Array, cut: Array | float = 0.0) -> float | None:
+    """SQNR in dB of channels on one grid, once each is scaled so that the grid's `step` is the same for all.
+
+    mean(power/step²) / (1/12 + mean(cut/step²)), over channels that are not all zero: zeros are exact.
+
+    Args:
+        power, cut: `(C,)` mean squares of values, and of what lies beyond the grid.
+    """
+    live = power > 0
+    if not live.any():
+        return None
+    signal, lost = (
+        np.mean((np.broadcast_to(a, live.shape) / np.square(step, dtype=np.float64))[live]) for a in (power, cut)
+    )
+    return to_db(float((1 / 12 + lost) / signal))
+
+
+def _predicted(noise: LayerNoise | None) -> dict[str, float | None]:
+    weights, rounding, clips = (None,) * 3 if noise is None else (noise.weights, noise.activations, noise.clips)
+    activations = None if rounding is None else rounding + (clips or 0.0)
+    both = None if weights is None or activations is None else weights + activations
+    return _decibels(dict(zip(KINDS, (weights, rounding, clips, activations, both), strict=True)))
+
+
+def _measured(measured: Measured, name: Name) -> dict[str, float | None]:
+    found = measured.layers.get(name)
+    powers = {kind: None if found is None else getattr(found, kind) for kind in KINDS}
+    signal = 0.0 if found is None else found.signal
+    return _decibels({kind: None if p is None or signal <= 0 else p / signal for kind, p in powers.items()})
+
+
+def _decibels(ratios: Mapping[str, float | None]) -> dict[str, float | None]:
+    """SQNR in dB of noise over signal; None where there is no noise."""
+    table = {kind: None if r is None or r <= 0 else to_db(r) for kind, r in ratios.items()}
+    return {kind: None if value is None or value > SILENT else value for kind, value in table.items()}
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, float]]:
+    pairs = [(row["predicted"][kind], (row["measured"] or {}).get(kind)) for row in rows]
+    return [(p, m) for p, m in pairs if p is not None and m is not None]
+
+
+def agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """How well (predicted, measured) SQNRs agree; nothing for less than three.
+
+    Returns:
+        layers: their number; correlation; rms: root mean square of predicted − measured; mean: of the same, in dB.
+
+    Example:
+        >>> agreement([(10.0, 11.0), (20.0, 22.0), (30.0, 33.0)])
+        {'layers': 3, 'correlation': 1.0, 'rms': 2.160246899469287, 'mean': -2.0}
+    """
+    if len(pairs) < 3:
+        return {}
+    predicted, measured = np.array(pairs).T
+    error = predicted - measured
+    alike = np.ptp(predicted) == 0 or np.ptp(measured) == 0
+    return {
+        "layers": len(pairs),
+        "correlation": 0.0 if alike else float(np.corrcoef(predicted, measured)[0, 1]),
+        "rms": float(np.sqrt(np.mean(np.square(error)))),
+        "mean": float(np.mean(error)),
+    }

@@ -1,0 +1,337 @@
+"""Many networks quantized in many ways, measured once: what was found is kept and never computed again.
+
+rows = table(["cards/net.toml"], ["lwq", "dfq", "optimal"], ["per-tensor"], cache=Path("results"))
+print(markdown(rows))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import EquintError
+from ..hardware.target import Target
+from ..hardware.target import target as built_in_target
+from ..pages.results import jsonlines, markdown
+from ..planning.recipe import ActivationBits, Data, Recipe, recipe, resolve
+from ..samples.card import read_card
+from .cells import Cell, Way, measure
+from .identity import card_identity, digest, network_identity, read_toml
+from .ledger import add_line, numbers, read_lines
+from .workers import each
+
+__all__ = ["Network", "Row", "find_networks", "jsonlines", "markdown", "table"]
+
+LINES = "results.jsonl"
+Source = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the card that says how its input is made.
+
+    Attributes:
+        name: what it is called in tables.
+        model, card: files.
+        task: as the card says.
+    """
+
+    name: str
+    model: Path
+    card: Path
+    task: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network quantized in one way, or as it was: then `recipe` is "float" and there is no target.
+
+    Attributes:
+        weight_bits, activation_bits: as asked; None for the target's.
+        images: calibration images, if any.
+        results: what evaluation gave (per cent, dB); empty where there is a reason.
+        reason: why there are no results.
+        level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 0 where nothing was quantized.
+        seconds: what quantization took, or the float network's evaluation.
+        float_bytes, integer_bytes: of weights and biases, before and after.
+        key: of everything that decides the results.
+        cached: whether it was there already.
+    """
+
+    network: str
+    task: str
+    recipe: str
+    target: str = ""
+    weight_bits: int | None = None
+    activation_bits: ActivationBits = None
+    images: int | None = None
+    results: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    level: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    float_bytes: int = 0
+    integer_bytes: int = 0
+    key: str = ""
+    cached: bool = field(default=False, compare=False)
+
+
+def table(
+    networks: Sequence[Source],
+    recipes: Sequence[Source | Recipe],
+    targets: Sequence[str | Target] = (),
+    *,
+    bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
+    images: int | Sequence[int | None] | None = None,
+    limit: int | Mapping[str, int] | None = None,
+    cache: Source,
+    jobs: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Row, ...]:
+    """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
+
+    What was measured before, on the same contents with the same version of equint, is read from the cache; a run that
+    was killed goes on where it stopped. A way that cannot be, or fails, is a row with a reason.
+
+    Args:
+        networks: cards, or networks with a card beside them or one folder up.
+        recipes, targets: names, files or values; without targets every recipe is for its own.
+        bits: (weights, activations), 2 to 16; activations may stay "float".
+        images: so many of the card's calibration images; several numbers (None: no images) for a row each.
+        limit: samples to judge on, for all or by the network's name.
+        cache: folder of what was found: one line per row, and the float networks' outputs.
+        jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
+        progress: called with (rows done, rows in all, what was done).
+
+    Raises:
+        EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
+
+    Example:
+        >>> table([], ["lwq"], cache="results")
+        ()
+    """
+    if not networks:
+        return ()
+    if jobs < 1:
+        raise EquintError(f"jobs = {jobs}: give 1 or more")
+    folder = _made(Path(cache))
+    every = [images] if images is None or isinstance(images, int) else list(images)
+    asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
+    if isinstance(limit, Mapping):
+        known = {network.name for network in find_networks(networks)}
+        for name in limit:
+            if name not in known:
+                raise EquintError(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
+    threads = 0 if jobs == 1 else 1
+    plan: list[tuple[Network, Cell, str]] = []
+    for network in find_networks(networks):
+        most = limit.get(network.name) if isinstance(limit, Mapping) else limit
+        plan += _planned(network, asked, most, folder, threads)
+    found = read_lines(folder / LINES)
+    before = set(found)
+    missing = _compute(plan, found, folder / LINES, jobs, progress)
+    return tuple(_row(network, cell, why or missing.get(cell.key, ""), found, before) for network, cell, why in plan)
+
+
+def _compute(
+    plan: Sequence[tuple[Network, Cell, str]],
+    found: dict[str, dict[str, Any]],
+    lines: Path,
+    jobs: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> dict[str, str]:
+    """Measure what is not found: float networks first, whose outputs the others need. Why what is missing is missing.
+
+    What the user is not to blame for (a process that died) is not written down: the next run tries again.
+    """
+    missing = dict[str, str]()
+    done, total = 0, len({cell.key for _, cell, _ in plan})
+    names = {cell.key: _title(network, cell) for network, cell, _ in plan}
+
+    def told(key: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, names[key])
+
+    def run(cells: Iterable[Cell]) -> None:
+        tasks = list({cell.key: cell for cell in cells}.values())
+        for cell, outcome in each(measure, tasks, jobs):
+            if isinstance(outcome, Exception):
+                missing[cell.key] = " ".join(f"{_kind(outcome)}{outcome}".split())
+            else:
+                add_line(lines, {"key": cell.key, "what": names[cell.key], **outcome})
+                found[cell.key] = outcome
+            told(cell.key)
+
+    wanted = [cell for _, cell, why in plan if not why and cell.way is not None and cell.key not in found]
+    needed = {cell.store for cell in wanted}
+    floats = {cell.key: cell for _, cell, _ in plan if cell.way is None}
+    stale = [c for c in floats.values() if c.key not in found or (c.store in needed and not _whole(c, found[c.key]))]
+    fresh = {c.key for c in (*stale, *wanted)}
+    for key in (key for key in names if key not in fresh):
+        told(key)
+    run(stale)
+    lost = {c.store: _why(c, found, missing) for c in floats.values() if _why(c, found, missing)}
+    for cell in wanted:
+        if cell.store in lost:
+            missing[cell.key] = lost[cell.store]
+            told(cell.key)
+    run(cell for cell in wanted if cell.store not in lost)
+    return missing
+
+
+def _why(cell: Cell, found: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    return missing.get(cell.key) or str(found.get(cell.key, {}).get("reason", ""))
+
+
+def _whole(cell: Cell, entry: Mapping[str, Any]) -> bool:
+    """Whether the float network's outputs are there as they were written; where it failed, there is nothing to be."""
+    if "reason" in entry:
+        return True
+    return cell.store.is_file() and cell.store.stat().st_size == entry.get("stored")
+
+
+def _kind(error: Exception) -> str:
+    return "" if isinstance(error, EquintError) else f"{type(error).__name__}: "
+
+
+def _ways(
+    recipes: Sequence[Recipe],
+    targets: Sequence[str | Target],
+    bits: Sequence[tuple[int | None, ActivationBits]],
+    images: Sequence[int | None],
+) -> Iterable[tuple[Way, str]]:
+    """Every way, and why it cannot be."""
+    for width, count, chosen in product(bits, images, recipes):
+        for hardware in targets or (chosen.target,):
+            on = hardware if isinstance(hardware, Target) else built_in_target(hardware)
+            way = Way(chosen, on, *width, count)
+            yield way, _impossible(way)
+
+
+def _impossible(way: Way) -> str:
+    """Why a way cannot be, as far as that shows without a network."""
+    try:
+        resolve(way.recipe, way.target, way.weight_bits, way.activation_bits, None if way.images is None else Data())
+    except EquintError as error:
+        return str(error)
+    if any(name == "finetune_bias" for name, _ in way.recipe.passes):
+        if way.images is None:
+            return f"recipe {way.recipe.name}: finetune_bias needs images"
+        if find_spec("torch") is None:
+            return 'torch is not installed; install the extra: pip install "equint[torch]"'
+    return ""
+
+
+def _planned(
+    network: Network, asked: Sequence[tuple[Way, str]], limit: int | None, folder: Path, threads: int
+) -> list[tuple[Network, Cell, str]]:
+    """The float network's cell and one for each way."""
+    held = network_identity(network.model)
+    judged = {"equint": __version__, "network": held, "limit": limit}
+    card = card_identity(network.card, {"calibration": False})
+    key = digest([judged, card])
+    float_cell = Cell(key, network.model, network.card, folder / f"{key}.outputs", None, limit, threads)
+    shown = card_identity(network.card, {}) if any(way.images is not None for way, _ in asked) else card
+    plan = [(network, float_cell, "")]
+    for way, why in asked:
+        told = shown if way.images is not None else card
+        plan.append((network, replace(float_cell, key=digest([judged, told, _content(way)]), way=way), why))
+    return plan
+
+
+def _content(way: Way) -> dict[str, Any]:
+    """Everything about a way but names."""
+    target = _said(way.target, {"name", "description", "recipe"})
+    chosen = _said(way.recipe, {"name", "description", "target"})
+    return {"recipe": chosen, "target": target, "bits": (way.weight_bits, way.activation_bits), "images": way.images}
+
+
+def _said(value: Recipe | Target, but: set[str]) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in but}
+
+
+def _row(network: Network, cell: Cell, why: str, found: Mapping[str, Mapping[str, Any]], before: set[str]) -> Row:
+    entry = {} if why else found.get(cell.key, {})
+    told = {k: entry[k] for k in ("reason", "level", "seconds", "float_bytes", "integer_bytes") if k in entry}
+    told |= {"reason": why} if why else {}
+    results = numbers(entry.get("results", {}))
+    row = Row(network.name, network.task, "float", results=results, key=cell.key, cached=cell.key in before, **told)
+    if cell.way is None:
+        return row
+    way = cell.way
+    formats: dict[str, Any] = {
+        "weight_bits": way.weight_bits,
+        "activation_bits": way.activation_bits,
+        "images": way.images,
+    }
+    return replace(row, recipe=way.recipe.name, target=way.target.name, **formats)
+
+
+def _title(network: Network, cell: Cell) -> str:
+    if cell.way is None:
+        return f"{network.name} float"
+    way = cell.way
+    bits = "/".join("-" if b is None else str(b) for b in (way.weight_bits, way.activation_bits))
+    return f"{network.name} {way.recipe.name} {way.target.name} {bits}" + (
+        "" if way.images is None else f" {way.images} images"
+    )
+
+
+def find_networks(paths: Sequence[Source]) -> list[Network]:
+    """Networks with their cards; names that two of them share become paths.
+
+    Args:
+        paths: cards (.toml), or networks that a card beside them or one folder up names as its `model`.
+
+    Raises:
+        EquintError: a network or card that is not there, or no card or several for a network.
+    """
+    found = list(dict.fromkeys(_from_card(p) if p.suffix == ".toml" else _from_model(p) for p in map(Path, paths)))
+    names = [network.name for network in found]
+    return [n if names.count(n.name) == 1 else replace(n, name=n.card.with_suffix("").as_posix()) for n in found]
+
+
+def _from_card(card: Path) -> Network:
+    task, told = read_card(card).task, read_toml(card)
+    if not isinstance(told.get("model"), str):
+        raise EquintError(f'{card}: names no network; add model = "NETWORK.onnx"')
+    model = card.parent / told["model"]
+    if not model.is_file():
+        raise EquintError(f"{card}: its network {model} is not there; correct model in the card")
+    return Network(card.stem, model, card, task)
+
+
+def _from_model(model: Path) -> Network:
+    if not model.is_file():
+        raise EquintError(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
+    near = [c for at in (model.parent, model.resolve().parent.parent) for c in sorted(at.glob("*.toml"))]
+    cards = [card for card in near if _names(card, model)]
+    same = [card for card in cards if card.stem == model.stem]
+    if not cards:
+        raise EquintError(f'{model}: no card near it says model = "{model.name}"; write one, or give the card')
+    if len(cards) > 1 and len(same) != 1:
+        raise EquintError(f"{model}: several cards are for it ({cards[0]}, {cards[1]}); give the card instead")
+    return _from_card((same or cards)[0])
+
+
+def _names(card: Path, model: Path) -> bool:
+    try:
+        told = read_toml(card).get("model")
+    except EquintError:
+        return False
+    return isinstance(told, str) and (card.parent / told).resolve() == model.resolve()
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EquintError(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
+    return folder

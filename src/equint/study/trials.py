@@ -1,0 +1,306 @@
+"""Many variants of one network measured on the same images; what they have in common is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array, Graph, Model, Name, Node
+from ..ir.weights import as_layer, layers
+from ..maths.noise import to_db
+from ..samples.images import BATCH, Feed, Images, length, split
+from ..scoring.metrics import Tally
+
+Key = TypeVar("Key", bound=Hashable)
+Values = Mapping[Name, Array]
+EXACT = 120.0
+"""SQNR in dB from which an answer counts as exact: float32 rounds no finer."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a network answers, compared with its float original.
+
+    Attributes:
+        sqnr_db: of the worst output, over all images.
+        each_db: every image's own SQNR, at most `EXACT`, at the output where their mean is least.
+        agreement: per cent of samples with the same best class; None where the network does not choose among classes.
+        top1: per cent of labels hit, where there are labels.
+    """
+
+    sqnr_db: float
+    agreement: float | None = None
+    top1: float | None = None
+    each_db: tuple[float, ...] = ()
+
+    def gain(self, before: Score) -> tuple[float, float]:
+        """What the typical image gains over `before`, in dB, and the standard error of that.
+
+        A few images with large outputs decide the SQNR over all images; the mean of each one's own is steadier.
+
+        Example:
+            >>> Score(20.0, each_db=(20.0, 22.0)).gain(Score(10.0, each_db=(10.0, 10.0)))
+            (11.0, 1.0)
+        """
+        change = np.subtract(self.each_db, before.each_db)
+        return float(change.mean()), float(change.std() / max(len(change) - 1, 1) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Images, and what the float network answers: a few, kept in memory.
+
+    Attributes:
+        feeds: batches, each input by its name; outputs: the float network's, one for each batch.
+        labels: for each batch, where there are any.
+        shares: whether variants may start in the middle: not where the network has a fixed batch of several samples.
+    """
+
+    feeds: tuple[Values, ...]
+    outputs: tuple[Values, ...]
+    labels: tuple[Array, ...] = ()
+    shares: bool = True
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return sum(length(feed) for feed in self.feeds)
+
+    def part(self, second: bool) -> Truth:
+        """Every other batch: the first of two, or the second."""
+        own = slice(int(second), None, 2)
+        return Truth(self.feeds[own], self.outputs[own], self.labels[own], self.shares)
+
+    def first(self, batches: int) -> Truth:
+        """The first batches."""
+        return Truth(self.feeds[:batches], self.outputs[:batches], self.labels[:batches], self.shares)
+
+
+def truth(graph: Graph, images: Images, labels: Array | None = None) -> Truth:
+    """Show the float network the images.
+
+    Args:
+        labels: `(N,)` class of each image.
+
+    Raises:
+        EquintError: images that do not fit, or as many labels as there are not images.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> truth(tiny_graph(), Images.of(np.ones((3, 4, 4, 4), np.float32))).images
+        3
+    """
+    from ..onnx.writer import to_proto
+    from ..runtime.session import Session
+
+    session = Session(to_proto(graph), optimized=True)
+    front = {shape[0] for shape in session.shapes.values() if len(shape)}
+    fixed = next((n for n in front if isinstance(n, int)), None)
+    feeds = [_named(feed, session.inputs) for feed in split(images, min(fixed or BATCH, BATCH))]
+    outputs = tuple(session.run(feed) for feed in feeds)
+    parts: tuple[Array, ...] = ()
+    if labels is not None:
+        ends = np.cumsum([length(feed) for feed in feeds])
+        if len(labels) != ends[-1]:
+            raise EquintError(f"{len(labels)} labels for {ends[-1]} images; give one for each")
+        parts = tuple(np.split(np.asarray(labels), ends[:-1]))
+    return Truth(tuple(feeds), outputs, parts, fixed in (None, 1))
+
+
+def _named(feed: Feed, inputs: Sequence[Name]) -> Values:
+    return feed if isinstance(feed, Mapping) else {inputs[0]: feed}
+
+
+def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = None) -> dict[Key, Score]:
+    """What each variant answers, compared with the float network.
+
+    The base runs once, in pieces. Each variant starts where it begins to differ from the base, with the base's values:
+    the later it differs, the less it costs. Graph optimizations are off, as in every reference simulation.
+
+    Args:
+        base: the graph that the variants are variants of; left out, each runs from the start.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> graph = tiny_graph()
+        >>> known = truth(graph, Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> scores({"same": graph}, known, graph)["same"].sqnr_db
+        inf
+    """
+    usable = base if against.shares else None
+    cuts = {key: 0 if usable is None else common(usable, graph) for key, graph in variants.items()}
+    needs = {key: _needed(graph, cuts[key], len(graph.nodes), graph.outputs) for key, graph in variants.items()}
+    found, at, held = dict[Key, Score](), 0, list(against.feeds)
+    order = sorted(variants, key=lambda key: cuts[key])
+    for number, key in enumerate(order):
+        if usable is not None and cuts[key] > at:
+            held = _advanced(usable, at, cuts[key], held, set().union(*(needs[k] for k in order[number:])))
+            at = cuts[key]
+        graph = variants[key]
+        part = _part(graph, cuts[key], len(graph.nodes), graph.outputs)
+        found[key] = _scored(_ran(part, held), against)
+    return found
+
+
+def _scored(answers: Iterable[Values], against: Truth) -> Score:
+    tally, typical = Tally(), dict[Name, list[float]]()
+    for number, (outputs, wanted) in enumerate(zip(answers, against.outputs, strict=True)):
+        first = wanted[next(iter(wanted))]
+        tally.add_reference(outputs, wanted, decides=first.ndim == 2)
+        for name, clean in wanted.items():
+            typical.setdefault(name, []).extend(_each(clean, outputs[name], length(against.feeds[number])))
+        if against.labels and first.ndim == 2:
+            tally.add_labels(outputs[next(iter(wanted))], against.labels[number])
+    results = tally.results()
+    each = min(typical.values(), key=lambda values: float(np.mean(values)))
+    return Score(results["sqnr_db"], results.get("agreement"), results.get("top1"), tuple(each))
+
+
+def _each(clean: Array, noisy: Array, count: int) -> list[float]:
+    """SQNR in dB of each of a batch's images, or of the batch where images cannot be told apart in the output."""
+    rows = count if clean.ndim and len(clean) % count == 0 else 1
+    a, b = (v.astype(np.float64).reshape(rows, -1) for v in (clean, noisy))
+    signal, noise = np.square(a).sum(1), np.square(b - a).sum(1)
+    return [to_db(max(float(n / max(s, 1e-300)), 10 ** (-EXACT / 10))) for s, n in zip(signal, noise, strict=True)]
+
+
+def _advanced(base: Graph, start: int, stop: int, held: list[Values], wanted: Collection[Name]) -> list[Values]:
+    """The values that everything behind `stop` needs, from those that everything behind `start` needs."""
+    made = {o for node in base.nodes[start:stop] for o in node.outputs}
+    needed = (_needed(base, stop, len(base.nodes), base.outputs) | set(wanted)) - _constants(base)
+    outputs = [n for n in sorted(needed) if n in made]
+    ran = _ran(_part(base, start, stop, outputs), held) if outputs else ({} for _ in held)
+    return [
+        {**{n: v for n, v in before.items() if n in needed}, **after} for before, after in zip(held, ran, strict=True)
+    ]
+
+
+def _ran(part: Graph, held: Sequence[Values]) -> Iterator[Values]:
+    from ..onnx.writer import to_proto
+    from ..runtime.session import Session
+
+    session = Session(to_proto(part))
+    for values in held:
+        given = {n: values[n] for n in part.inputs}
+        found = session.run({n: given[n] for n in session.inputs}) if session.inputs else session.run({})
+        yield {**found, **{n: given[n] for n in part.outputs if n in given}}
+
+
+def _part(graph: Graph, start: int, stop: int, outputs: Sequence[Name]) -> Graph:
+    """Nodes `start` to `stop`, with what they need of constants and of what was made of constants."""
+    constants = _constants(graph)
+    inputs = tuple(sorted(_needed(graph, start, stop, outputs)))
+    wanted = {i for node in graph.nodes[start:stop] for i in node.reads} | set(outputs)
+    early: list[Node] = []
+    for node in reversed(graph.nodes[:start]):
+        if wanted & constants & set(node.outputs):
+            early.insert(0, node)
+            wanted |= set(node.reads)
+    cut = replace(graph, inputs=inputs, outputs=tuple(outputs))
+    return cut.with_nodes((*early, *graph.nodes[start:stop]))
+
+
+def _needed(graph: Graph, start: int, stop: int, outputs: Collection[Name]) -> set[Name]:
+    """Values that nodes `start` to `stop`, and `outputs`, take from before: constants left out."""
+    nodes = graph.nodes[start:stop]
+    read = {i for node in nodes for i in node.reads} | set(outputs)
+    return read - {o for node in nodes for o in node.outputs} - _constants(graph)
+
+
+def _constants(graph: Graph) -> set[Name]:
+    """Constants, and what is made of nothing else."""
+    found = set(graph.consts)
+    for node in graph.nodes:
+        if node.reads and found.issuperset(node.reads):
+            found.update(node.outputs)
+    return found
+
+
+def common(base: Graph, variant: Graph) -> int:
+    """How many nodes two graphs have in common, from the start, so that one can go on with the other's values.
+
+    Only floats are handed over: a cut falls where no integers, and no shapes, are needed behind it.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> common(tiny_graph(), tiny_graph())
+        1
+    """
+    alike = 0
+    for a, b in zip(base.nodes, variant.nodes, strict=False):
+        if not _same_node(a, b) or not all(_same(base.consts.get(i), variant.consts.get(i)) for i in a.reads):
+            break
+        alike += 1
+    integers = _integers(variant)
+    while alike and _needed(variant, alike, len(variant.nodes), variant.outputs) & integers:
+        alike -= 1
+    return alike
+
+
+def _same_node(a: Node, b: Node) -> bool:
+    if (a.op, a.domain, a.inputs, a.outputs, a.captured) != (b.op, b.domain, b.inputs, b.outputs, b.captured):
+        return False
+    return a.attrs.keys() == b.attrs.keys() and all(_equal(v, b.attrs[k]) for k, v in a.attrs.items())
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and _same(a, b)
+    return bool(a == b)
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    if a is b:
+        return True
+    return a is not None and b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _integers(graph: Graph) -> set[Name]:
+    """Values that are no floats."""
+    found: set[Name] = set()
+    for node in graph.nodes:
+        follows = node.op in ("Max", "Min") and bool(found & set(node.inputs))
+        for o in node.outputs:
+            if node.op == "QuantizeLinear" or follows or not graph.is_float(o):
+                found.add(o)
+    return found
+
+
+def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors: Collection[Name]) -> Model:
+    """A network of which only some weights and tensors are quantized, as they are in the quantized one.
+
+    Args:
+        plain: what the recipe quantizes: rescaled where it rescales, still float, biases not corrected.
+        quantized: the same network, all of it quantized.
+        weights: outputs of the layers whose weights and corrected biases are quantized.
+        tensors: names; those of weights are passed over.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> from ..passes.quantize import Quantize
+        >>> model = Model(tiny_graph())
+        >>> sorted(composed(model, Quantize(activation=None)(model), ["y"], []).qparams)
+        ['w']
+    """
+    graph, consts, nodes = plain.graph, dict(plain.graph.consts), list[Node]()
+    stored = {layer.weight for layer in layers(quantized.graph)}
+    qparams = {n: q for n, q in quantized.qparams.items() if n in tensors and n not in stored}
+    for before, after in zip(graph.nodes, quantized.graph.nodes, strict=True):
+        layer = as_layer(quantized.graph, after)
+        if layer is None or layer.y not in weights or layer.weight not in quantized.qparams:
+            nodes.append(before)
+            continue
+        renamed: dict[Name, Name] = {}
+        for name in after.reads:
+            value = quantized.graph.consts.get(name)
+            if value is not None:
+                clash = name in consts and not _same(consts[name], value)
+                renamed[name] = f"{name} of {layer.y}" if clash else name
+                consts[renamed[name]] = value
+        qparams[renamed[layer.weight]] = quantized.qparams[layer.weight]
+        nodes.append(replace(after, inputs=tuple(renamed.get(i, i) for i in after.inputs)))
+    return replace(plain, graph=graph.with_nodes(nodes, consts), qparams=qparams)

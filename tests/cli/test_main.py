@@ -1,0 +1,462 @@
+"""The command line, as its users run it: contract, outputs, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from commands import Run
+from equint.demo import data_path, model_path
+from equint.ir.model import Array
+from equint.planning.recipe import built_in
+from equint.samples.statistics import Histogram, Statistics, TensorStatistics
+
+
+def conv_model(path: Path, weight: Array, op: str = "Conv") -> Path:
+    """A model of one operator, with the weight given."""
+    node = helper.make_node(op, ["x", "w"] if op == "Conv" else ["x"], ["y"], op.lower())
+    info = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", weight.shape[1], 8, 8])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "g", [info], [out], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def card(path: Path, text: str = "") -> Path:
+    """A card for the digits."""
+    path.write_text(text or f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\neval = "{data_path()}"\n')
+    return path
+
+
+@pytest.mark.parametrize("target", ["per-channel", "per-tensor", "per-tensor-clip"])
+def test_quantize_writes_what_evaluate_measures(run: Run, tmp_path: Path, target: str) -> None:
+    out, described = tmp_path / "int8.onnx", card(tmp_path / "card.toml")
+    code, text, err = run("quantize", model_path(), "-o", out, "--target", target, "--card", described, "--json")
+    facts = json.loads(text)
+    assert (code, err) == (0, "")
+    assert (facts["target"], facts["level"], facts["weights"][:6]) == (target, 1, "8 bits")
+    assert facts["integer_bytes"] < 0.4 * facts["float_bytes"]
+    onnx.checker.check_model(onnx.load(out))
+    code, text, _ = run("evaluate", out, "--card", described, "--against", model_path(), "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["samples"] == 500
+    assert found["top1"] > 93
+    assert found["agreement"] > 94
+    assert found["sqnr_db"] > 12
+
+
+def test_explain(run: Run, tmp_path: Path) -> None:
+    described = card(tmp_path / "card.toml")
+    code, text, err = run("explain", model_path(), "--target", "per-tensor", "--card", described, "--json")
+    found = json.loads(text)
+    assert (code, err) == (0, "")
+    assert found["predicted"]["after"]["total"] > found["predicted"]["before"]["total"] + 10
+    code, text, err = run("explain", model_path(), "--target", "per-tensor", "--card", described)
+    assert (code, err) == (0, "")
+    for words in ("plain grids", "limited by", "weight scales per channel", "not a forecast"):
+        assert words in text
+    assert all(row["name"] in text for row in found["layers"][:1])
+    code, _, err = run("explain", tmp_path / "none.onnx")
+    assert code == 2
+    assert "none.onnx" in err
+
+
+def test_a_person_reads_what_was_done_and_skipped(run: Run, tmp_path: Path) -> None:
+    code, text, _ = run(
+        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", "dfq", "--input-range", "0", "1"
+    )
+    assert code == 0
+    for line in ("recipe dfq (level 1)", "folded BatchNormalization", "equalized", "the next layer pads with zeros"):
+        assert line in text
+
+
+def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
+    code, toml, _ = run("recipes", "--show", "cwq")
+    assert code == 0
+    own = tmp_path / "mine.toml"
+    own.write_text(toml.replace('"cwq"', '"mine"'))
+    code, text, _ = run(
+        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", own, "--weight-bits", 4,
+        "--activation-bits", "float", "--json",
+    )  # fmt: skip
+    facts = json.loads(text)
+    assert code == 0
+    assert (facts["recipe"], facts["weights"], facts["activations"]) == ("mine", "4 bits per channel", "float")
+    weights = [
+        numpy_helper.to_array(t)
+        for t in onnx.load(tmp_path / "o.onnx").graph.initializer
+        if t.name.endswith("_quantized")
+    ]
+    assert weights
+    assert all(w.min() >= -8 and w.max() <= 7 for w in weights)
+
+
+def test_recipes_lists_levels(run: Run) -> None:
+    table = json.loads(run("recipes", "--json")[1])
+    assert [r["name"] for r in table["recipes"]] == [r.name for r in built_in()]
+    assert {r["level"] for r in table["recipes"] if not r["name"].endswith("bias-finetune")} == {1}
+    assert "levels: 1 no data" in run("recipes")[1]
+
+
+def test_inspect_names_groups_and_pins(run: Run) -> None:
+    found = json.loads(run("inspect", model_path(), "--target", "per-tensor-clip", "--json")[1])
+    residual = [g for g in found["groups"] if len(g["givers"]) > 1]
+    assert residual
+    assert all(g["channels"] > 0 and g["takers"] for g in found["groups"])
+    assert found["pinned"]["output"] == "network output"
+    assert {row["moments"] for row in found["layers"]} == {"batchnorm", "propagated"}
+    assert "free channel scales" in run("inspect", model_path())[1]
+
+
+def test_compare_undoes_rescaling(run: Run, tmp_path: Path) -> None:
+    """Without undoing the channel scales, equalized tensors would show an SQNR around 0 dB."""
+    out = tmp_path / "o.onnx"
+    run("quantize", model_path(), "-o", out, "--target", "per-tensor-clip", "--input-range", "0", "1", "--json")
+    code, text, _ = run(
+        "compare", model_path(), out, "--data", data_path(), "--card", card(tmp_path / "c.toml"), "--json"
+    )
+    rows = json.loads(text)
+    assert code == 0
+    assert len(rows) > 10
+    assert min(row["sqnr_db"] for row in rows) > 10
+    assert "SQNR" in run("compare", model_path(), out)[1]
+
+
+def test_demo_shows_the_collapse_and_its_cure(run: Run) -> None:
+    rows = {row["network"]: row for row in json.loads(run("demo", "--json")[1])}
+    assert rows["naive int8, per tensor"]["accuracy"] < rows["float"]["accuracy"] - 20
+    assert rows["equint int8, per tensor"]["accuracy"] > rows["float"]["accuracy"] - 2
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, equint.cli\n"
+        "try: equint.cli.main(['quantize', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'scipy', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+BAD_MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda d: d / "none.onnx", "no such file"),
+    "folder": (lambda d: d, "is a folder"),
+    "empty": (lambda d: _written(d, b""), "is it an ONNX model"),
+    "text": (lambda d: _written(d, b"hello"), "not an ONNX model"),
+    "truncated": (lambda d: _written(d, model_path().read_bytes()[:20000]), "truncated"),
+    "nan": (lambda d: conv_model(d / "m.onnx", np.full((4, 3, 3, 3), np.nan, np.float32)), "w of Conv conv holds NaN"),
+    "external data gone": (lambda d: _external_gone(d), "external data is missing"),
+    "nothing to quantize": (
+        lambda d: conv_model(d / "m.onnx", np.ones((1, 3), np.float32), "Relu"),
+        "nothing to quantize",
+    ),
+    "float16": (lambda d: conv_model(d / "m.onnx", np.ones((4, 3, 3, 3), np.float16)), "float"),
+}
+
+
+def _written(folder: Path, content: bytes) -> Path:
+    path = folder / "m.onnx"
+    path.write_bytes(content)
+    return path
+
+
+def _external_gone(folder: Path) -> Path:
+    path = folder / "m.onnx"
+    model = onnx.load(model_path())
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=16)
+    (folder / "m.data").unlink()
+    return path
+
+
+@pytest.mark.parametrize("kind", BAD_MODELS)
+def test_bad_models(run: Run, tmp_path: Path, kind: str) -> None:
+    make, message = BAD_MODELS[kind]
+    refused(run, tmp_path, message, "quantize", make(tmp_path), "-o", tmp_path / "out.onnx")
+
+
+BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
+    "weight bits 1": (["--weight-bits", "1"], "1 bits"),
+    "weight bits 17": (["--weight-bits", "17"], "17 bits"),
+    "activation bits 0": (["--activation-bits", "0"], "0 bits"),
+    "activation bits many": (["--activation-bits", "many"], "give 2 to 16, or float"),
+    "recipe": (["--recipe", "magic"], "unknown recipe 'magic'"),
+    "recipe file": (["--recipe", "none.toml"], "no such recipe file"),
+    "target": (["--target", "toaster"], "unknown target 'toaster'"),
+    "recipe finer than target": (["--recipe", "cwq", "--target", "per-tensor"], "does not take"),
+    "card": (["--card", "none.toml"], "no such card"),
+    "range": (["--input-range", "2", "1"], "empty"),
+    "endless range": (["--input-range", "0", "1e38"], "beyond"),
+    "range and card": (["--input-range", "0", "1", "--mean", "0"], "give one of"),
+    "means": (["--mean", "a,b"], "--mean a,b"),
+    "channels": (["--mean", "1,2,3", "--std", "1,1,1"], "3 means and stds"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OPTIONS)
+def test_bad_options(run: Run, tmp_path: Path, kind: str) -> None:
+    options, message = BAD_OPTIONS[kind]
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", *options)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('name = "x"\nfoo = 1\n[[passes]]\npass = "quantize"\n', "unknown key 'foo'"),
+        ('[[passes]]\npass = "quantise"\n', "unknown pass 'quantise'"),
+        ('[[passes]]\npass = "equalize"\nsweep = 3\n', "unknown key 'sweep' in pass equalize"),
+        ('[[passes]]\npass = "equalize"\nsweeps = "many"\n', "sweeps = 'many'"),
+        ('[weight]\nbit = 4\n[[passes]]\npass = "quantize"\n', "unknown key 'bit' in [weight]"),
+        ("level = 9\n[[passes]]\npass = 'quantize'\n", "level = 9"),
+        ("[[passes]\n", "not a readable TOML"),
+        ("", "needs [[passes]]"),
+        ('[[passes]]\npass = "equalize"\nmax_scale = 0\n[[passes]]\npass = "quantize"\n', "max_scale = 0"),
+        ('[[passes]]\npass = "activation_ranges"\nn = -3.0\n[[passes]]\npass = "quantize"\n', "n = -3.0"),
+        ('[[passes]]\npass = "quantize"\n[[passes]]\npass = "fold_batchnorm"\n', "fold_batchnorm after quantize"),
+        ('[[passes]]\npass = "correct_bias"\n[[passes]]\npass = "quantize"\n', "move it behind"),
+        ('name = 3\n[[passes]]\npass = "quantize"\n', "name = 3"),
+    ],
+)
+def test_bad_recipes(run: Run, tmp_path: Path, toml: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(toml)
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", "--recipe", path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("kind = ", "not a readable TOML"),
+        ('[input]\nkind = "cmyk"\n', "cmyk"),
+        ('[input]\nkind = "rgb"\nmean = [1.0]\nstd = [0.0]\n', "std above 0"),
+        ('[input]\nkind = "rgb"\nsizes = [3, 3]\n', "unknown key sizes"),
+        ('[input]\nkind = "gray"\nsize = [0, 3]\n', "size"),
+    ],
+)
+def test_bad_cards(run: Run, tmp_path: Path, toml: str, message: str) -> None:
+    bad = card(tmp_path / "card.toml", toml)
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", "--card", bad)
+
+
+def test_unwritable_outputs_keep_what_was_there(run: Run, tmp_path: Path) -> None:
+    refused(run, tmp_path, "no such folder", "quantize", model_path(), "-o", tmp_path / "none" / "out.onnx")
+    refused(run, tmp_path, "is a folder", "quantize", model_path(), "-o", tmp_path)
+    if Path("/proc").is_dir():  # a folder that not even root can write to
+        refused(run, tmp_path, "cannot write", "quantize", model_path(), "-o", "/proc/out.onnx")
+    kept = tmp_path / "kept.onnx"
+    kept.write_bytes(b"old")
+    refused(run, tmp_path, "1 bits", "quantize", model_path(), "-o", kept, "--weight-bits", 1)
+    assert kept.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", model_path()), "no data to evaluate on"),
+        (("evaluate", model_path(), "--data", "none.npz", "--kind", "gray"), "no such file"),
+        (("evaluate", "none.onnx", "--data", data_path()), "no such file"),
+        (("evaluate", model_path(), "--data", data_path(), "--kind", "rgb"), "needs (H, W, 3)"),
+        (("evaluate", model_path(), "--data", data_path(), "--kind", "odd"), "'odd'"),
+        (("compare", model_path(), "none.onnx"), "no such file"),
+        (("inspect", "none.onnx"), "no such file"),
+        (("recipes", "--show", "none"), "unknown recipe"),
+    ],
+)
+def test_other_commands_refuse_too(run: Run, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
+    refused(run, tmp_path, message, *arguments)
+
+
+def test_the_float_model_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(model_path().read_bytes())
+    refused(run, tmp_path, "would overwrite", "quantize", model, "-o", tmp_path / "." / "m.onnx")
+    assert model.read_bytes() == model_path().read_bytes()
+
+
+def test_already_quantized_is_refused(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    run("quantize", model_path(), "-o", out, "--json")
+    refused(run, tmp_path, "already quantized", "quantize", out, "-o", tmp_path / "again.onnx")
+
+
+def test_empty_data_is_refused(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "empty.npz"
+    np.savez(data, x=np.zeros((0, 8, 8, 1), np.uint8), y=np.zeros(0, np.int64))
+    refused(run, tmp_path, "x is empty", "evaluate", model_path(), "--data", data, "--kind", "gray")
+
+
+# Looking at images
+
+
+def gray_card(folder: Path) -> Path:
+    """A card for the digits that names images to calibrate on."""
+    path = folder / "look.toml"
+    path.write_text(f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\ncalibration = "{data_path()}"\n')
+    return path
+
+
+def test_calibrate_writes_what_quantize_reads(run: Run, tmp_path: Path) -> None:
+    out, described, int8 = tmp_path / "s.npz", gray_card(tmp_path), tmp_path / "o.onnx"
+    code, text, err = run("calibrate", model_path(), "-o", out, "--card", described, "--images", 60, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(text)
+    stored = Statistics.load(out)
+    assert facts == {"output": str(out), "images": 60, "tensors": len(stored.tensors)}
+    assert stored.images == 60
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["look.toml", "s.npz"]
+    code, text, err = run("quantize", model_path(), "-o", int8, "--data", out, "--card", described, "--json")
+    assert (code, err) == (0, "")
+    by_statistics = json.loads(text)
+    assert by_statistics["level"] == 2
+    options = ("--data", data_path(), "--images", 60, "--card", described, "--json")
+    by_images = json.loads(run("quantize", model_path(), "-o", int8, *options)[1])
+    assert by_images["level"] == 2
+    images = [e["facts"]["images"] for f in (by_statistics, by_images) for e in f["events"] if "images" in e["facts"]]
+    assert images
+    assert set(images) == {60}
+    code, text, _ = run("calibrate", model_path(), "-o", out, "--data", data_path(), "--mean", 0, "--std", 16)
+    assert code == 0
+    assert text == f"measured {len(stored.tensors)} tensors on 500 images; wrote {out}\n"
+
+
+def test_calibrations_add_up(run: Run, tmp_path: Path) -> None:
+    with np.load(data_path()) as stored:
+        x = stored["x"]
+    parts, described = [tmp_path / "a.npz", tmp_path / "b.npz"], gray_card(tmp_path)
+    for path, some in zip(parts, (x[:30], x[30:50]), strict=True):
+        np.savez(tmp_path / "some.npz", x=some)
+        assert run("calibrate", model_path(), "-o", path, "--data", tmp_path / "some.npz", "--card", described)[0] == 0
+    both, more = tmp_path / "both.npz", tmp_path / "more.npz"
+    merge = ("--merge", parts[0], "--merge", parts[1])
+    code, text, err = run("calibrate", model_path(), "-o", both, *merge, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(text)["images"] == 50
+    run(
+        "calibrate", model_path(), "-o", more, "--merge", parts[0], "--data", tmp_path / "some.npz", "--card", described
+    )
+    run("calibrate", model_path(), "-o", tmp_path / "whole.npz", "--card", described, "--images", 50)
+    whole = Statistics.load(tmp_path / "whole.npz")
+    for path in (both, more):
+        found = Statistics.load(path)
+        assert found.images == 50
+        for name, t in whole.tensors.items():
+            np.testing.assert_allclose(found.tensors[name].high, t.high, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(found.tensors[name].total, t.total, rtol=1e-4, atol=1e-2)
+            assert found.tensors[name].values is not None
+
+
+def test_an_interrupted_calibration_goes_on(run: Run, tmp_path: Path) -> None:
+    """What was measured before waits in a file beside the output, and goes when all is done."""
+    described, out = gray_card(tmp_path), tmp_path / "s.npz"
+    run("calibrate", model_path(), "-o", tmp_path / "s.part.npz", "--card", described, "--images", 32)
+    first = Statistics.load(tmp_path / "s.part.npz")
+    marked = {n: replace(t, low=t.low - 100) for n, t in first.tensors.items()}  # to tell that it was used
+    replace(first, tensors=marked).save(tmp_path / "s.part.npz")
+    code, text, _ = run("calibrate", model_path(), "-o", out, "--card", described, "--images", 80, "--json")
+    assert code == 0
+    assert json.loads(text)["images"] == 80
+    assert all(t.low.max() < -90 for t in Statistics.load(out).tensors.values())
+    assert not (tmp_path / "s.part.npz").exists()
+
+
+def test_calibrate_without_histograms(run: Run, tmp_path: Path) -> None:
+    out, described = tmp_path / "s.npz", gray_card(tmp_path)
+    run("calibrate", model_path(), "-o", out, "--card", described, "--images", 8, "--no-histograms")
+    assert all(t.values is None for t in Statistics.load(out).tensors.values())
+    percentile = tmp_path / "percentile.toml"
+    percentile.write_text(run("recipes", "--show", "cwq")[1].replace('"calibrate"', '"calibrate"\nrule = "percentile"'))
+    arguments = ("quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", percentile, "--data", out)
+    refused(run, tmp_path, "calibrate with histograms", *arguments)
+
+
+def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
+    described = gray_card(tmp_path)
+    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--card", described, "--images", 20)
+    assert code == 0
+    for words in ("(level 2)", "measured moments and ranges", "corrected biases from images"):
+        assert words in text
+    code, text, _ = run("explain", model_path(), "--card", described, "--images", 20, "--json")
+    assert code == 0
+    assert json.loads(text)["predicted"]["after"]
+
+
+BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
+    "no data": (("calibrate", "-o", "s.npz"), "no images to look at"),
+    "images without a card": (("calibrate", "-o", "s.npz", "--images", 3), "no images to look at"),
+    "absent": (("calibrate", "-o", "s.npz", "--data", "none.npz"), "none.npz: no such file"),
+    "no array": (("calibrate", "-o", "s.npz", "--data", model_path()), "digits.onnx: not a readable"),
+    "unprepared": (("calibrate", "-o", "s.npz", "--data", data_path()), "does not run on this input"),
+    "folder without a card": (("calibrate", "-o", "s.npz", "--data", "."), "needs a card"),
+    "another suffix": (("calibrate", "-o", "s.npy", "--data", data_path()), "statistics are .npz files"),
+    "no such folder": (("calibrate", "-o", "none/s.npz", "--data", data_path(), "--mean", 0), "no such folder"),
+    "merging nothing": (("calibrate", "-o", "s.npz", "--merge", "none.npz"), "none.npz: no such file"),
+    "merging images": (("calibrate", "-o", "s.npz", "--merge", data_path()), "holds no statistics"),
+    "merging another network": (("calibrate", "-o", "s.npz", "--merge", "other.npz"), "another network"),
+    "quantize, absent": (("quantize", "-o", "o.onnx", "--data", "none.npz"), "none.npz: no such file"),
+    "quantize, unprepared": (("quantize", "-o", "o.onnx", "--data", data_path()), "does not run on this input"),
+    "quantize, images alone": (("quantize", "-o", "o.onnx", "--images", 3), "no images to look at"),
+    "quantize, another network": (("quantize", "-o", "o.onnx", "--data", "other.npz"), "another network"),
+    "quantize, statistics and images": (
+        ("quantize", "-o", "o.onnx", "--data", "other.npz", "--images", 3),
+        "leave the number of images out",
+    ),
+    "quantize, blind": (
+        ("quantize", "-o", "o.onnx", "--data", data_path(), "--recipe", "dfq-published"),
+        "dfq-published looks at no images",
+    ),
+    "quantize, truncated statistics": (("quantize", "-o", "o.onnx", "--data", "cut.npz"), "cut.npz: not"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LOOKS)
+def test_bad_looks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Statistics({"x": some_statistics()}, 1, "another").save("other.npz")
+    Path("cut.npz").write_bytes(Path("other.npz").read_bytes()[:300])
+    (command, *arguments), message = BAD_LOOKS[kind]
+    refused(run, tmp_path, message, command, model_path(), *arguments)
+
+
+def some_statistics() -> TensorStatistics:
+    one, h = np.ones(1), Histogram.of(np.ones(1))
+    return TensorStatistics(1, 4, 1, 64, one, one, one, one, h, h)
+
+
+@pytest.mark.parametrize("images", ["0", "-1", "many"])
+def test_bad_numbers_of_images(run: Run, tmp_path: Path, images: str) -> None:
+    for command, out in (("quantize", "o.onnx"), ("calibrate", "s.npz")):
+        code, _, err = run(command, model_path(), "-o", tmp_path / out, "--images", images)
+        assert code == 2
+        assert "--images" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback() -> None:
+    command = [sys.executable, "-m", "equint", "inspect", "none.onnx"]
+    quiet = subprocess.run(command, capture_output=True, text=True, check=False)
+    loud = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert quiet.returncode == 2
+    assert quiet.stderr == "equint: none.onnx: no such file\n"
+    assert "Traceback" in loud.stderr
+
+
+def refused(run: Run, folder: Path, message: str, *arguments: object) -> None:
+    """Exit code 2, one line on standard error that says `message`, and no new file."""
+    before = set(folder.rglob("*"))
+    code, out, err = run(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("equint: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert set(folder.rglob("*")) == before

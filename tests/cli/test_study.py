@@ -1,0 +1,129 @@
+"""Tables, verdicts and pages, as the command line gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import Run
+from equint.demo import data_path, model_path
+from equint.planning.recipe import recipe, source
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.toml"
+    path.write_text(
+        f'model = "{model_path()}"\ntask = "classification"\n[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n'
+        f'[data]\neval = "{data_path()}"\n'
+    )
+    return path
+
+
+def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    assert run("quantize", model_path(), "-o", out, "--card", card)[0] == 0
+    code, text, _ = run("evaluate", out, "--card", card, "--against", model_path(), "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["float"]["top1"] >= 95
+    lost = found["float"]["top1"] - found["top1"]
+    assert found["verdict"]["level"] == ("good" if lost < 0.5 else "usable")
+    assert "top-1" in found["verdict"]["words"]
+    code, text, _ = run("evaluate", out, "--card", card, "--against", model_path())
+    assert found["verdict"]["words"] in text
+
+
+def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
+    asked = ("table", card, "--recipe", "lwq", "--recipe", "optimal", "--limit", 50, "--cache", tmp_path / "found")
+    code, text, _ = run(*asked, "-o", tmp_path / "table.md")
+    assert code == 0
+    assert (tmp_path / "table.md").read_text() == text
+    assert "lwq" in text
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
+    code, again, _ = run(*asked)
+    assert (code, again) == (0, text)
+    assert kept
+    assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
+    code, text, _ = run(*asked, "--json")
+    assert [json.loads(line)["recipe"] for line in text.splitlines() if "recipe" in json.loads(line)].count("lwq") == 1
+
+
+def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "one.html", tmp_path / "two.html"
+    assert run("report", model_path(), "-o", first, "--card", card, "--limit", 50)[0] == 0
+    assert run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--card", card, "--report", second)[0] == 0
+    for page in (first, second):
+        text = page.read_text()
+        assert text.startswith("<!doctype html>")
+        assert "http://" not in text.replace("http://www.w3.org", "")
+        assert "block1.pw" in text
+    assert "points of top-1" in first.read_text() or "top-1 unchanged" in first.read_text()
+
+
+def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> None:
+    out = tmp_path / "better.toml"
+    asked = ("diagnose", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
+    code, text, _ = run(*asked, "-o", out, "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["best"]["gain"] > 3  # one grid per layer ruins this network, and other recipes do not
+    assert recipe(out) != recipe("lwq")
+    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--recipe", out, "--card", card)
+    assert code == 0
+
+
+def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: Path) -> None:
+    asked = ("quantize", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
+    code, text, _ = run(*asked, "-o", tmp_path / "q.onnx", "--max-drop", 2, "--json")
+    found = json.loads(text)["mixed"]
+    assert code == 0
+    assert found["met"]
+    assert found["drop"] <= 2 < found["before"]
+    assert found["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["table", "gone.toml", "--recipe", "lwq"], "gone.toml"),
+        (["table", "{card}", "--recipe", "none"], "unknown recipe 'none'"),
+        (["table", "{card}", "--recipe", "lwq", "--bits", "8"], "--bits 8: give weights/activations"),
+        (["table", "{card}", "--recipe", "lwq", "--limit", "x"], "--limit x: give one number"),
+        (["diagnose", "{model}", "-o", "{out}"], "recipes are .toml files"),
+        (["quantize", "{model}", "-o", "{out}", "--max-drop", "-1"], "max_drop = -1.0: give points from 0 to 100"),
+        (["report", "gone.onnx", "-o", "{out}"], "gone.onnx"),
+        (["report", "{model}", "-o", "{model}"], "would overwrite"),
+        (["report", "{model}", "-o", "{out}", "--limit", "5"], "--limit needs a card"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, card: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
+    names = {"model": model_path(), "card": card, "out": tmp_path / "out.html"}
+    code, _, err = run(*(a.format(**names) for a in arguments))
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert why in err
+
+
+def test_what_was_given_is_not_overwritten(run: Run, card: Path, tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.toml", tmp_path / "q.onnx"
+    mine.write_text(source("lwq"))
+    for arguments in (
+        ("quantize", model_path(), "-o", card, "--card", card),
+        ("quantize", model_path(), "-o", mine, "--recipe", mine),
+        ("quantize", model_path(), "-o", out, "--report", out),
+        ("quantize", model_path(), "-o", out, "--report", card, "--card", card),
+        ("report", model_path(), "-o", card, "--card", card),
+        ("diagnose", model_path(), "-o", mine, "--recipe", mine),
+        ("table", card, "--recipe", "lwq", "-o", card),
+        ("table", card, "--recipe", mine, "-o", mine),
+        ("export", model_path(), "-o", card, "--format", "qdq", "--card", card),
+    ):
+        before = card.read_text(), mine.read_text()
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert "would overwrite the" in err
+        assert before == (card.read_text(), mine.read_text())
+        assert not out.exists()

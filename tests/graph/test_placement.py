@@ -1,0 +1,122 @@
+"""Which tensors become integers, and which share a grid: small networks with the answer by hand."""
+
+from itertools import combinations
+from typing import Any
+
+import onnx
+from hypothesis import given, settings
+
+from equint.graph.placement import borders, place
+from equint.ir.model import Graph
+from equint.onnx.reader import read
+from handwritten import network, normal
+from nets import networks
+
+W, V = normal(4, 3, 3, 3), normal(4, 4, 3, 3)
+
+
+def graph_of(body: str, **consts: Any) -> Graph:
+    return read(network(body, **consts)).graph
+
+
+def grids(body: str, **consts: Any) -> list[tuple[str, ...]]:
+    return sorted(place(graph_of(body, **consts)).classes)
+
+
+def test_activation_behind_a_layer_is_merged() -> None:
+    graph = graph_of("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", w=W, v=V)
+    placement = place(graph)
+    assert placement.merged == {"a"}
+    assert sorted(placement.classes) == [("b",), ("x",), ("y",)]
+
+
+def test_chain_of_activations_is_merged() -> None:
+    body = "a = Conv(x, w) b = Relu(a) y = Clip(b, lo, hi)"
+    graph = graph_of(body, w=W, lo=0.0, hi=6.0)
+    assert place(graph).merged == {"a", "b"}
+    assert sorted(place(graph).classes) == [("x",), ("y",)]
+
+
+def test_value_that_is_read_elsewhere_is_not_merged() -> None:
+    graph = graph_of("a = Conv(x, w) b = Relu(a) y = Add(a, b)", w=W)
+    assert place(graph).merged == frozenset()
+    assert sorted(place(graph).classes) == [("a",), ("b",), ("x",), ("y",)]
+
+
+def test_output_is_not_merged() -> None:
+    proto = network("y = Conv(x, w) z = Relu(y) u = Conv(z, v)", output="float[N,A,B,C] y, float[N,A,D,E] u", w=W, v=V)
+    assert place(read(proto).graph).merged == frozenset()
+
+
+def test_clip_with_computed_bounds_is_no_activation() -> None:
+    proto = network("a = Conv(x, w) y = Clip(a, , hi)", inputs="float[N,3,8,8] x, float hi", w=W)
+    assert place(read(proto).graph).merged == frozenset()
+
+
+def test_concat_shares_with_all_inputs() -> None:
+    body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b, x) y = Conv <group = 1> (c, u)"
+    same = {"w": normal(4, 3, 1, 1), "v": normal(4, 3, 1, 1, seed=2), "u": normal(2, 11, 1, 1)}
+    assert grids(body, **same) == [("x", "a", "b", "c"), ("y",)]
+
+
+def test_what_moves_values_keeps_the_grid() -> None:
+    body = (
+        "a = Conv(x, w) b = MaxPool <kernel_shape = [2, 2]> (a) c = Transpose <perm = [0, 1, 3, 2]> (b) y = Conv(c, v)"
+    )
+    assert grids(body, w=W, v=V) == [("a", "b", "c"), ("x",), ("y",)]
+
+
+def test_average_and_sum_have_grids_of_their_own() -> None:
+    body = "a = Conv(x, w) b = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a) y = Add(a, b)"
+    assert grids(body, w=W) == [("a",), ("b",), ("x",), ("y",)]
+
+
+def test_chained_concats_share_one_grid() -> None:
+    body = "a = Relu(x) b = Concat <axis = 1> (a, x) c = Concat <axis = 1> (b, b) y = Conv(c, w)"
+    assert grids(body, w=normal(4, 12, 3, 3)) == [("x", "a", "b", "c"), ("y",)]
+
+
+def test_constant_operands_become_integers() -> None:
+    graph = graph_of("a = Mul(x, m) b = Add(a, n) y = Conv(b, w)", m=normal(1, 3, 1, 1), n=normal(1, 3, 1, 1), w=W)
+    assert place(graph).operands == ("m", "n")
+
+
+def test_float_islands() -> None:
+    graph = graph_of("a = Conv(x, w) b = Sigmoid(a) c = Mul(a, b) d = Exp(c) y = acme.Blur (d)", w=W)
+    assert {op: len(labels) for op, labels in borders(graph).items()} == {"Sigmoid": 1, "Exp": 1, "acme::Blur": 1}
+    wanted = {n for c in place(graph).classes for n in c}
+    assert {"x", "a", "b", "c"} <= wanted
+    assert "d" not in wanted
+
+
+def test_integers_in_the_graph_are_left() -> None:
+    proto = network("a = Conv(x, w) b = ArgMax <axis = 1> (a) y = Identity(b)", output="int64[N,A,B,C] y", w=W)
+    assert not {"b", "y"} & {n for c in place(read(proto).graph).classes for n in c}
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks())
+def test_classes_of_random_networks(proto: onnx.ModelProto) -> None:
+    """Classes are apart, in order, of float activations, and never of what is merged into another."""
+    graph = read(proto).graph
+    placement = place(graph)
+    order = [*graph.inputs, *(o for node in graph.nodes for o in node.outputs)]
+    for a, b in combinations(placement.classes, 2):
+        assert not set(a) & set(b)
+    for names in placement.classes:
+        assert sorted(names, key=order.index) == list(names)
+        assert not set(names) & placement.merged
+    wanted = {n for c in placement.classes for n in c}
+    weighted = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+    for node in graph.nodes:
+        if node.op in weighted:
+            assert node.inputs[0] in wanted
+            assert node.outputs[0] in wanted | placement.merged
+        source = graph.producer.get(node.inputs[0])
+        if node.op in {"Relu", "Clip"} and source is not None and source.op in weighted:
+            alone = len(graph.users(node.inputs[0])) == 1
+            assert (node.inputs[0] in placement.merged) == alone
+    for node in graph.nodes:
+        if node.op == "Concat" and node.outputs[0] in wanted:
+            (home,) = [c for c in placement.classes if node.outputs[0] in c]
+            assert set(node.inputs) <= set(home)

@@ -1,0 +1,42 @@
+"""Sizes counted by hand, and events told once with their number."""
+
+import numpy as np
+
+import equint
+from equint.ir.model import Event
+from equint.pages.summary import grouped, sizes
+from handwritten import network, normal
+
+
+def test_sizes_by_hand() -> None:
+    """Weights at 4 bits, a scale and zero point (5 bytes) per channel, biases at 4 bytes."""
+    proto = network("h = Conv(x, w, b) y = Relu(h)", w=normal(6, 3, 3, 3), b=np.zeros(6, np.float32))
+    model = equint.quantize(proto, "cwq", weight_bits=4, input=(0, 1)).model
+    floats, integers = sizes(model)
+    assert floats == 4 * (6 * 27 + 6)
+    assert integers == 6 * 27 // 2 + 6 * 5 + 6 * 4
+
+
+def test_shared_weights_count_once() -> None:
+    proto = network("h = Conv(x, w) y = Conv(h, w)", w=normal(3, 3, 1, 1))
+    assert sizes(equint.load(proto))[0] == 4 * 9
+
+
+def test_events_are_grouped_by_what_and_why() -> None:
+    log = [
+        Event("skipped", "a", {"why": "padding"}),
+        Event("skipped", "b", {"why": "padding"}),
+        Event("skipped", "c", {"why": "a clip"}, warning=True),
+        Event("ran fold", "", {"seconds": 1.0}, "pipeline"),
+    ]
+    assert grouped(log) == [(False, "skipped: padding (2 times: a, b)"), (True, "skipped: a clip [c]")]
+
+
+def test_facts_say_what_the_summary_says() -> None:
+    proto = network("h = Conv(x, w) y = Relu(h)", w=normal(6, 3, 3, 3))
+    result = equint.quantize(proto, input=(0, 1))
+    facts = result.facts()
+    assert (facts["weights"], facts["activations"]) == ("8 bits per channel", "8 bits per tensor")
+    assert facts["layers"] == 1
+    assert f"recipe {facts['recipe']} (level 1) for target per-channel" in result.summary()
+    assert len(facts["warnings"]) == len(result.warnings)

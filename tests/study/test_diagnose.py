@@ -1,0 +1,153 @@
+"""A network with one known fault: the diagnosis names it, and the remedy keeps its promise."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equint.errors import EquintError
+from equint.hardware.target import target
+from equint.ir.model import Model
+from equint.pages.diagnosis import text
+from equint.planning.recipe import Recipe, parse, recipe, resolve
+from equint.samples.images import Images
+from equint.study.diagnose import Diagnosis, diagnose, shown
+from trying import classifier, pictures, quantizer, wide
+
+X = Images.of(pictures(64))
+
+
+def found(model: Model, chosen: Recipe, on: str, shown: Images | None = X, **given: Any) -> Diagnosis:
+    hardware = target(on)
+    return diagnose(model, chosen, hardware, quantizer(model, hardware, shown), X, **given)
+
+
+def kinds(d: Diagnosis, layer: str) -> list[str]:
+    return [c.kind for c in d.causes[layer]]
+
+
+def test_a_channel_that_is_much_wider() -> None:
+    d = found(classifier(wide(2, 1000.0)), recipe("lwq"), "per-channel", None)
+    assert d.sensitivity.layers[0].layer == "b"
+    spread = next(c for c in d.causes["b"] if c.kind == "weight spread")
+    assert spread.facts["spread"] > 500
+    assert "activation outliers" in kinds(d, "b")  # the channel's activations are as wide
+    tried = {(r.kind, r.at): r.gain for r in d.remedies}
+    assert tried["recipe", "optimal"] > 10
+    assert d.best is not None
+    assert d.best.gain == pytest.approx(max(tried.values()), abs=0.5)
+    assert d.best.checked == pytest.approx(d.best.gain, rel=0.2)
+    assert d.recipe is d.best.recipe
+
+
+def test_the_weights_of_one_layer_get_a_scale_per_channel() -> None:
+    """Weights alone: nothing else is to be gained."""
+
+    def change(consts: dict[str, Any]) -> None:
+        consts["wb"][2] *= 1000
+        consts["bb"][2] *= 1000
+        consts["wc"][:, 2] /= 1000
+        consts["wc"][:, 2] *= 0  # nobody reads the wide channel
+
+    model = classifier(change)
+    lwq = recipe("lwq")
+    floats = replace(lwq, activation={"bits": 16})
+    d = found(model, floats, "per-channel", None)
+    gains = {(r.kind, r.at): r.gain for r in d.remedies}
+    assert gains["granularity", "b"] > 5
+    assert kinds(d, "b")[0] == "weight spread"
+
+
+def test_a_range_that_cuts_off() -> None:
+    passes = [{"pass": "calibrate", "rule": "percentile", "percent": 15.0}, {"pass": "quantize"}]
+    chosen = parse({"name": "tight", "target": "per-channel", "passes": passes}, "tight")
+    d = found(classifier(), chosen, "per-channel")
+    clipped = [name for name, causes in d.causes.items() if causes[0].kind == "clip"]
+    assert set(clipped) >= {"a", "b"}
+    assert d.stages["activations"].sqnr_db < d.stages["weights"].sqnr_db
+    assert d.best is not None
+    assert d.best.kind in ("ranges", "recipe")
+    assert d.best.gain > 5
+    gains = {r.kind: r.gain for r in d.remedies}
+    assert gains["ranges"] > 5
+    assert d.best.checked == pytest.approx(d.best.gain, rel=0.2)
+
+
+def test_a_bias_that_does_not_fit() -> None:
+    def change(consts: dict[str, Any]) -> None:
+        consts["bb"][1] += 60
+
+    chosen = replace(recipe("lwq"), bias_bits=8)
+    d = found(classifier(change), chosen, "per-channel", None)
+    assert "bias" in kinds(d, "b")
+    assert any("raised the weight scale" in w for w in d.warnings)
+
+
+def test_one_tensor_with_a_far_outlier_asks_for_16_bits() -> None:
+    d = found(classifier(wide(2, 1000.0)), recipe("cwq"), "per-channel")
+    assert d.sensitivity.tensors[0].tensor == "rb"
+    assert "activation spread" in kinds(d, "b") or "activation outliers" in kinds(d, "b")
+    gains = {(r.kind, r.at): r.gain for r in d.remedies}
+    assert gains["16 bits", "rb"] > 10
+
+
+def test_it_ends_in_a_recipe_file_that_does_what_was_promised(tmp_path: Path) -> None:
+    model, on = classifier(wide(2, 1000.0)), target("per-channel")
+    d = found(model, recipe("cwq"), "per-channel")
+    path = tmp_path / "mended.toml"
+    path.write_text(d.facts()["recipe"], "utf-8")
+    again = recipe(path)
+    assert again == d.recipe
+    assert resolve(again, on)
+    json.dumps(d.facts(), allow_nan=False)
+    assert "remedies tried" in text(d.facts())
+
+
+def test_a_good_network_is_left_alone_or_gains_what_is_said() -> None:
+    d = found(classifier(), replace(recipe("cwq"), weight={"bits": 16}, activation={"bits": 16}), "per-channel", None)
+    assert d.stages["both"].sqnr_db > 50
+    assert d.stages["both"].agreement == 100
+
+
+def test_labels_tell_whether_the_float_network_is_right() -> None:
+    d = found(classifier(), recipe("cwq"), "per-channel", labels=np.zeros(64, int))
+    assert d.float_top1 is not None
+    assert d.stages["rewritten"].top1 is not None
+
+
+def test_images_that_were_not_prepared() -> None:
+    hardware, model = target("per-channel"), classifier()
+    loud = Images.of(100 * pictures(32))
+    d = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), loud)
+    assert any("beyond the range" in w for w in d.warnings)
+
+
+def test_integers_alone_are_offered_no_floats() -> None:
+    d = found(classifier(), recipe("wes"), "npu-shift", None)
+    assert {r.kind for r in d.remedies} == {"recipe"}
+
+
+def test_too_few_images() -> None:
+    hardware, model = target("per-channel"), classifier()
+    with pytest.raises(EquintError, match="4 images are too few"):
+        diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Images.of(pictures(4)))
+
+
+def test_a_float_network_that_is_not_finite() -> None:
+    def change(consts: dict[str, Any]) -> None:
+        consts["wa"] *= 1e30
+        consts["wb"] *= 1e30
+
+    model, hardware = classifier(change), target("per-channel")
+    with pytest.raises(EquintError, match="not finite"):
+        diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), X)
+
+
+def test_pictures_stand_in() -> None:
+    batch = next(iter(shown(classifier())))
+    assert isinstance(batch, np.ndarray)
+    assert batch.shape == (8, 3, 8, 8)
+    assert np.abs(batch).max() <= 1
