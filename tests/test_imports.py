@@ -38,7 +38,6 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 TO_MOVE = {
     ("ir.fields", "ops.attributes"),
     ("samples.card", "scoring.tasks"),
-    ("noise.prediction", "passes.activation_ranges"),
     ("study.cells", "pages.summary"),
     ("study.cells", "api"),
     ("study.table", "pages.results"),

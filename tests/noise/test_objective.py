@@ -12,10 +12,10 @@ from scipy.stats import laplace
 
 from equint.api import described
 from equint.graph.channels import Channels, rescale, solve
-from equint.graph.gains import gains
 from equint.ir.model import Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.noise import weight_noise
+from equint.noise.gains import gains
 from equint.noise.objective import Objective
 from equint.noise.sources import TensorSource, WeightSource, tensor_sources, weight_sources
 from equint.onnx.reader import read

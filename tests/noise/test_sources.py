@@ -8,16 +8,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from equint.graph.gains import Gains
 from equint.graph.moments import propagate
 from equint.graph.placement import place
 from equint.ir.model import Array, Graph, Model, Moments, Range
-from equint.noise.sources import DOUBT, REACH, TensorSource, WeightSource, tensor_sources, weight_sources
+from equint.noise.constants import NoiseModel
+from equint.noise.gains import Gains
+from equint.noise.sources import TensorSource, WeightSource, tensor_sources, weight_sources
 from equint.onnx.reader import read
 from equint.runtime.session import Session
 from handwritten import network, normal
 
 Floats = NDArray[np.float64]
+NOISE = NoiseModel()
 MEAN, STD = np.array([-0.5, 0.3, 2.0]), np.array([1.5, 0.7, 0.4])
 CONV = {"w": normal(4, 3, 1, 1), "b": normal(4), "v": normal(2, 4, 1, 1)}
 """A layer in front and one behind; what stands between `a` and `h` is what the tests are about."""
@@ -94,7 +96,7 @@ def test_layers_are_not_believed_to_reach_far_unless_batchnorm_tells_or_their_ta
         dw=normal(3, 1, 1, 1),
     )
     found, c = sources(model), model.moments["c"]
-    says(found["c"], c, floor=c.mean - REACH * c.std, cap=c.mean + REACH * c.std)
+    says(found["c"], c, floor=c.mean - NOISE.extent * c.std, cap=c.mean + NOISE.extent * c.std)
     says(found["d"], model.moments["d"])
     says(found["a"], A)
 
@@ -206,10 +208,10 @@ def test_branches_of_a_concat_share_its_grid() -> None:
     ("body", "doubt"),
     [
         ("h = Relu(a)", 1),
-        ("d = Conv <group = 4> (a, dw) h = Relu(d)", DOUBT),
-        ("h = AveragePool <kernel_shape = [2, 2]> (a)", DOUBT),
-        ("d = Conv <group = 4> (a, dw) h = LeakyRelu (d)", DOUBT),
-        ("d = GlobalAveragePool(a) h = Mul(a, d)", DOUBT),
+        ("d = Conv <group = 4> (a, dw) h = Relu(d)", NOISE.doubt),
+        ("h = AveragePool <kernel_shape = [2, 2]> (a)", NOISE.doubt),
+        ("d = Conv <group = 4> (a, dw) h = LeakyRelu (d)", NOISE.doubt),
+        ("d = GlobalAveragePool(a) h = Mul(a, d)", NOISE.doubt),
         ("d = Conv <group = 4> (a, dw) h = Conv(d, dense)", 1),
     ],
 )

@@ -6,12 +6,12 @@ import pytest
 from equint.api import described, load, quantize
 from equint.demo import model_path
 from equint.graph.channels import solve
-from equint.graph.gains import gains
 from equint.graph.placement import place
 from equint.ir.model import Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
+from equint.noise.gains import gains
 from equint.noise.objective import Objective
 from equint.noise.sources import tensor_sources, weight_sources
 from equint.passes.activation_ranges import ActivationRanges

@@ -1,1 +1,1 @@
-"""Walks over a network: moments, ranges, gains, free channel scales, and what becomes integer."""
+"""Walks over a network: moments, ranges, free channel scales, and what becomes integer."""

@@ -159,7 +159,9 @@ def _layer(graph: Graph, layer: Layer, x: Moments | None) -> list[Pair] | None:
     return [(aligned(mean, layer.y_axis, rank), aligned(std, layer.y_axis, rank))]
 
 
-def layer_moments(graph: Graph, layer: Layer, x: Moments, correlation: float = CORRELATION) -> Pair:
+def layer_moments(
+    graph: Graph, layer: Layer, x: Moments, correlation: float = CORRELATION, pixels: float = PIXEL_CORRELATION
+) -> Pair:
     """Mean and standard deviation `(O,)` of a layer's output for inputs `x`.
 
     mean_o = b_o + Σ_i E[x_i]·Σ_k W_oik·c_k, c_k being the share of positions where tap k meets the input.
@@ -175,7 +177,7 @@ def layer_moments(graph: Graph, layer: Layer, x: Moments, correlation: float = C
     mean = np.einsum("goi,gi->go", w @ share, mean_x).reshape(-1)
     energy = np.square(w) @ share
     if layer.x in graph.inputs:
-        energy = (1 - PIXEL_CORRELATION) * energy + PIXEL_CORRELATION * np.square(w @ share)
+        energy = (1 - pixels) * energy + pixels * np.square(w @ share)
     apart = np.sqrt(np.einsum("goi,gi->go", energy, np.square(std_x))).reshape(-1)
     together = np.einsum("goi,gi->go", np.abs(w) @ share, std_x).reshape(-1)
     if layer.bias:

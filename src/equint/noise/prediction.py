@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.gains import Gains, gains
 from ..graph.moments import heavy_tailed
 from ..graph.placement import place
 from ..ir.fields import channel_means
@@ -15,8 +14,10 @@ from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
 from ..ops.attributes import clip_bounds
-from ..passes.activation_ranges import wide_results
-from .sources import REACH, TensorSource, tensor_source, tensor_sources, weight_sources
+from .constants import MEASURED, NoiseModel
+from .gains import Gains, gains
+from .results import wide_results
+from .sources import TensorSource, tensor_source, tensor_sources, weight_sources
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Prediction:
         return self.weights + self.activations + self.clips
 
 
-def predict(reference: Model, quantized: Model) -> Prediction:
+def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) -> Prediction:
     """The noise that the grids of `quantized` are expected to make, in units of `reference`.
 
     Args:
@@ -100,14 +101,16 @@ def predict(reference: Model, quantized: Model) -> Prediction:
         >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
         0
     """
-    gain = gains(reference.graph, reference.moments)
-    return Prediction(tuple(_layers(reference, quantized, gain)), tuple(_tensors(reference, quantized, gain)))
+    gain = gains(reference.graph, reference.moments, noise)
+    return Prediction(
+        tuple(_layers(reference, quantized, gain, noise)), tuple(_tensors(reference, quantized, gain, noise))
+    )
 
 
-def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[GridNoise]:
-    guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference)
+def _tensors(reference: Model, quantized: Model, gain: Gains, noise: NoiseModel) -> list[GridNoise]:
+    guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference, noise)
     found = []
-    for source in tensor_sources(reference, gain):
+    for source in tensor_sources(reference, gain, noise=noise):
         if source.name not in quantized.qparams:
             continue
         step, power = _cut(quantized, source)
@@ -115,24 +118,24 @@ def _tensors(reference: Model, quantized: Model, gain: Gains) -> list[GridNoise]
         clipped = float(np.sum(source.steady * power))
         known = rounded + clipped
         if source.name in guesses:
-            known = min(known, rounded * _shrink(quantized, source, step))
+            known = min(known, rounded * _shrink(quantized, source, step, noise.extent))
         found.append(GridNoise(source.name, rounded, clipped, known))
     return found
 
 
-def _guessed(reference: Model) -> frozenset[Name]:
+def _guessed(reference: Model, noise: NoiseModel) -> frozenset[Name]:
     """Inputs that had to be inferred, and results without BatchNorm."""
     graph, moments = reference.graph, reference.moments
     inputs = {n for n in graph.inputs if n in moments and moments[n].source in ("inferred", "assumed")}
-    return frozenset(inputs | wide_results(graph, moments).keys())
+    return frozenset(inputs | wide_results(graph, moments, noise).keys())
 
 
-def _shrink(quantized: Model, source: TensorSource, step: Array) -> float:
+def _shrink(quantized: Model, source: TensorSource, step: Array, extent: float) -> float:
     """(range if it were known / range chosen)²."""
     grid = quantized.qparams[source.name]
     scale = step / float(grid.scale)
-    hi = np.max(np.minimum(source.mean + REACH * source.std, source.cap) / scale)
-    lo = np.min(np.maximum(source.mean - REACH * source.std, source.floor) / scale)
+    hi = np.max(np.minimum(source.mean + extent * source.std, source.cap) / scale)
+    lo = np.min(np.maximum(source.mean - extent * source.std, source.floor) / scale)
     return float(min((max(hi, 0.0) - min(lo, 0.0)) / max(grid.hi - grid.lo, 1e-30), 1.0)) ** 2
 
 
@@ -164,11 +167,11 @@ def _scale(model: Model, name: Name) -> Array:
     return np.ones(1) if view is None else view.scale
 
 
-def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]:
+def _layers(reference: Model, quantized: Model, gain: Gains, noise: NoiseModel) -> list[LayerNoise]:
     graph, moments, found = reference.graph, reference.moments, list[LayerNoise]()
     own = {layer.y: layer for layer in layers(quantized.graph)}
     classes = {name: k for k, names in enumerate(place(graph).classes) for name in names}
-    doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments)
+    doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments, noise)
     for source in weight_sources(reference, gain):
         layer = source.layer
         y = results.get(layer.y, moments[layer.y])
@@ -176,11 +179,11 @@ def _layers(reference: Model, quantized: Model, gain: Gains) -> list[LayerNoise]
         weights = activations = clips = None
         reaching = 0.0
         if signal > 0 and layer.y in own and own[layer.y].weight in quantized.qparams:
-            noise = _weights(reference, quantized, layer, own[layer.y])
-            weights, reaching = float(np.sum(noise)) / signal, float(np.sum(noise * source.gain))
+            power = _weights(reference, quantized, layer, own[layer.y])
+            weights, reaching = float(np.sum(power)) / signal, float(np.sum(power * source.gain))
         if signal > 0 and layer.x in quantized.qparams and layer.x in gain.scattered:
-            tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful)
-            activations, clips = (noise / signal for noise in _input(graph, quantized, layer, tensor))
+            tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful, noise=noise)
+            activations, clips = (power / signal for power in _input(graph, quantized, layer, tensor))
         found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
     return found
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.gains import Gains, gains
 from ..graph.moments import heavy_tailed
 from ..graph.placement import GRID_KEEPERS, place
 from ..ir.fields import channel_means
@@ -15,15 +14,8 @@ from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, layer_coverage
 from ..maths.gaussian import between
 from ..ops.attributes import clip_bounds
-
-DOUBT = 3.0
-"""How many times further than their moments say heavy-tailed tensors are taken to reach: measured, docs/noise.md."""
-TAIL = 6.0
-"""How many spreads a channel's measured extremes lie from its mean, where its tails fall off as they should."""
-LIGHT, HEAVY = 0.3, 4.0
-"""Least and most spread that measured extremes may give, in standard deviations."""
-REACH = 6.0
-"""Deviations beyond which sums over many channels are not believed to reach, where no BatchNorm tells."""
+from .constants import MEASURED, NoiseModel
+from .gains import Gains, gains
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,9 @@ class WeightSource:
     taps: int
 
 
-def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None) -> Iterator[TensorSource]:
+def tensor_sources(
+    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
+) -> Iterator[TensorSource]:
     """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
 
     `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
@@ -93,11 +87,17 @@ def tensor_sources(model: Model, gains: Gains, fields: Mapping[Name, Array] | No
                 continue
             if name in model.moments and name in gains.scattered:
                 finer = () if fields is None or name not in fields else fields[name].shape
-                yield tensor_source(model, name, grid, gains, doubtful, finer)
+                yield tensor_source(model, name, grid, gains, doubtful, finer, noise)
 
 
 def tensor_source(
-    model: Model, name: Name, grid: int, gains: Gains, doubtful: frozenset[Name], finer: tuple[int, ...] = ()
+    model: Model,
+    name: Name,
+    grid: int,
+    gains: Gains,
+    doubtful: frozenset[Name],
+    finer: tuple[int, ...] = (),
+    noise: NoiseModel = MEASURED,
 ) -> TensorSource:
     """One tensor whose moments and gains are known.
 
@@ -133,8 +133,8 @@ def tensor_source(
     made = graph.producer.get(before)
     dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
     if m.source == "propagated" and dense and clip is None:
-        lo, hi = (np.clip(m.mean + side * REACH * m.std, lo, hi) for side in (-1, 1))
-    up, down = _spreads(model, name, before, m, lo, hi, DOUBT if before in doubtful else 1.0)
+        lo, hi = (np.clip(m.mean + side * noise.extent * m.std, lo, hi) for side in (-1, 1))
+    up, down = _spreads(model, name, before, m, lo, hi, before in doubtful, noise)
     shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
     part = scattered.size / int(np.prod(shape))
     fields = (m.mean, m.std, lo, hi, live, scattered * part, steady * part, up, down)
@@ -145,21 +145,24 @@ def tensor_source(
 
 
 def _spreads(
-    model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubt: float
+    model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubtful: bool, noise: NoiseModel
 ) -> tuple[Array, Array]:
     """Spreads that say how a tensor's tails fall off above and below its mean.
 
-    What was measured to reach ±TAIL spreads: light tails count as less than the standard deviation, heavy ones as more.
+    What was measured to reach ±noise.tail spreads: light tails count as less than the standard deviation, heavy
+    ones as more.
     """
     measured = ("calibration", "generated")
     known = model.moments[name].source in measured and name in model.graph.producer
     if not known or name not in model.ranges:
-        return m.std * doubt, m.std * doubt
+        std = m.std * (noise.doubt if doubtful else 1.0)
+        return std, std
     below = before if before in model.ranges and model.moments[before].source in measured else name
     hi, lo = model.ranges[name].hi, model.ranges[below].lo
-    up, down = (np.clip(reach / TAIL, LIGHT * m.std, HEAVY * m.std) for reach in (hi - m.mean, m.mean - lo))
-    held = hi >= cap * (1 - 1e-6)  # the activation cut it off, and nothing tells how far it would have gone
-    return np.where(held, m.std, up), np.where(lo <= floor + 1e-9, m.std, down)
+    least, most = noise.light * m.std, noise.heavy * m.std
+    up, down = (np.clip(extreme / noise.tail, least, most) for extreme in (hi - m.mean, m.mean - lo))
+    cut = hi >= cap * (1 - 1e-6)  # the activation cut it off, and nothing tells how far it would have gone
+    return np.where(cut, m.std, up), np.where(lo <= floor + 1e-9, m.std, down)
 
 
 def _behind(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
@@ -198,7 +201,7 @@ def weight_sources(model: Model, gains: Gains) -> Iterator[WeightSource]:
         yield WeightSource(layer, gain.reshape(g, o), energy.reshape(g, i), taps)
 
 
-def weight_worth(model: Model) -> dict[Name, Array]:
+def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array]:
     """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
 
     g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
@@ -209,7 +212,7 @@ def weight_worth(model: Model) -> dict[Name, Array]:
         {}
     """
     found = {}
-    for source in weight_sources(model, gains(model.graph, model.moments)):
+    for source in weight_sources(model, gains(model.graph, model.moments, noise)):
         weight = model.graph.consts[source.layer.weight]
         view = source.layer.unpack(weight)
         each = source.gain[:, :, None, None] * source.energy[:, None, :, None] / view.shape[-1]

@@ -13,6 +13,7 @@ from ..errors import EquintError
 from ..graph.moments import propagate
 from ..graph.placement import is_activation, place
 from ..ir.model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
+from ..ir.weights import leads_to_layer
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..maths.pictures import MEAN, STD, pictures
@@ -20,7 +21,6 @@ from ..ops.attributes import clip_bounds
 from ..samples.images import BATCH, Images
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, require
-from .activation_ranges import leads_to_layer
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]

@@ -9,17 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph.channels import Channels, rescale, solve
-from ..graph.gains import gains
 from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.model import Array, Event, Graph, Model, Name, QSpec, Range
-from ..ir.weights import layers
+from ..ir.weights import layers, leads_to_layer
 from ..maths.noise import to_db
+from ..noise.gains import gains
 from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
-from .activation_ranges import leads_to_layer
 from .equalize import cross_layer, reaches
 
 TRIALS, TRIAL = 3, 10

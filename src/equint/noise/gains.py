@@ -1,6 +1,6 @@
 """How much of the noise in a tensor arrives at the network's outputs.
 
-The mirror image of `moments.py`: there, means and spreads travel forwards; here, the energy gain of small
+The mirror image of `graph/moments.py`: there, means and spreads travel forwards; here, the energy gain of small
 disturbances travels backwards. A gain is in original units, so no choice of channel scales changes it.
 """
 
@@ -12,20 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..graph.moments import window
 from ..ir.fields import MOVES, aligned, moved, per_channel, regrouped, stacked
 from ..ir.model import Array, Graph, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, layer_coverage
 from ..maths.gaussian import between
 from ..ops.attributes import clip_bounds, reduced_axes, resizes_channels
-from .moments import window
-
-LIKENESS = 0.65
-"""How far noise grows as the signal does (1) and not as independent channels would (0): measured, docs/noise.md."""
-MOST = 1e3
-"""κ is believed between 1/MOST and MOST: beyond, moments contradict each other, as behind constant channels."""
-COMMON = 0.05
-"""What averaging over positions leaves of the variance of scattered noise, however many positions there are."""
-
+from .constants import MEASURED, NoiseModel
 
 _Share = Callable[[float], float]
 Found = list[tuple[Name, Array | None]]
@@ -43,31 +36,31 @@ class Gains(NamedTuple):
     steady: Mapping[Name, Array]
 
 
-def gains(graph: Graph, moments: Mapping[Name, Moments]) -> Gains:
+def gains(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseModel = MEASURED) -> Gains:
     """How much of every tensor's noise arrives at the outputs.
 
     A tensor with noise variance n_c in channel c adds Σ_c gain_c·n_c to the noise-to-signal ratio of the
     network's outputs (their sum where there are several). Behind a layer,
 
-        gain_i = Σ_o κ_o^LIKENESS · gain_o · Σ_k c_k·W_oik²
+        gain_i = Σ_o κ_o^likeness · gain_o · Σ_k c_k·W_oik²
 
     κ_o is how many times output o varies more than it would if the layer's inputs were independent: BatchNorm
-    tells, and noise shares part of it. Averaging n positions leaves COMMON + (1 − COMMON)/n of scattered noise's
+    tells, and noise shares part of it. Averaging n positions leaves pooled + (1 − pooled)/n of scattered noise's
     variance, and 1/√n of steady noise's. An operator that is not known ends the path as if it were an output.
 
     Example:
         >>> from ..ir.weights import tiny_graph
-        >>> from .moments import propagate
+        >>> from ..graph.moments import propagate
         >>> graph = tiny_graph()
         >>> moments = propagate(graph, {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")})
         >>> [round(float(v), 3) for v in gains(graph, moments).scattered["y"].ravel()]
         [0.007, 0.007, 0.007, 0.007]
     """
-    scattered = _table(graph, moments, lambda n: COMMON + (1 - COMMON) / n)
-    return Gains(scattered, _table(graph, moments, lambda n: n**-0.5))
+    scattered = _table(graph, moments, lambda n: noise.pooled + (1 - noise.pooled) / n, noise)
+    return Gains(scattered, _table(graph, moments, lambda n: n**-0.5, noise))
 
 
-def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict[Name, Array]:
+def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share, noise: NoiseModel) -> dict[Name, Array]:
     table: dict[Name, Array] = {}
 
     def add(name: Name, gain: Array | None) -> None:
@@ -84,7 +77,7 @@ def _table(graph: Graph, moments: Mapping[Name, Moments], share: _Share) -> dict
         if unknown:
             found = _ended(graph, node, moments, table)
         elif as_layer(graph, node) is not None:
-            found = _layer(graph, node, moments, table)
+            found = _layer(graph, node, moments, table, noise)
         elif node.op == "Resize" and resizes_channels(graph, node):
             found = _ended(graph, node, moments, table)
         elif node.op in _AVERAGES and not node.domain:
@@ -148,7 +141,9 @@ def _ended(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Map
     return [(i, _as_output(graph, moments, i)) for i in node.reads]
 
 
-def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:
+def _layer(
+    graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array], noise: NoiseModel
+) -> Found:
     layer = as_layer(graph, node)
     if layer is None or layer.x not in moments:
         return []
@@ -158,13 +153,13 @@ def _layer(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Map
     if behind is None:
         return _ended(graph, node, moments, table)
     energy = np.square(w) @ layer_coverage(graph, layer)
-    likeness = _likeness(layer, energy, moments)
+    likeness = _likeness(layer, energy, moments, noise)
     gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * likeness).reshape(-1)
     return [(layer.x, aligned(gain, layer.x_axis, moments[layer.x].mean.ndim))]
 
 
-def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments]) -> Array:
-    """κ^LIKENESS per output channel `(G, O)`; 1 where it cannot be known."""
+def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments], noise: NoiseModel) -> Array:
+    """κ^likeness per output channel `(G, O)`; 1 where it cannot be known."""
     g, o, i = energy.shape
     x, y = moments[layer.x], moments.get(layer.y)
     enters = per_channel(np.square(x.std), layer.x_axis, g * i)
@@ -174,7 +169,7 @@ def _likeness(layer: Layer, energy: Array, moments: Mapping[Name, Moments]) -> A
     apart, leaves = np.einsum("goi,gi->go", energy, enters.reshape(g, i)), leaves.reshape(g, o)
     known = (apart > 0) & (leaves > 0)
     kappa = np.where(known, leaves / np.where(known, apart, 1.0), 1.0)
-    return np.asarray(np.clip(kappa, 1 / MOST, MOST) ** LIKENESS)
+    return np.asarray(np.clip(kappa, 1 / noise.kappa_limit, noise.kappa_limit) ** noise.likeness)
 
 
 def _activation(graph: Graph, node: Node, moments: Mapping[Name, Moments], table: Mapping[Name, Array]) -> Found:

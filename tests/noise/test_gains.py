@@ -11,9 +11,10 @@ from onnx import ModelProto
 
 from equint.api import described
 from equint.graph.channels import rescale, solve
-from equint.graph.gains import COMMON, LIKENESS, active, gains
 from equint.graph.moments import propagate
 from equint.ir.model import Array, Graph, Moments, Node
+from equint.noise.constants import NoiseModel
+from equint.noise.gains import active, gains
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.passes.fold_batchnorm import FoldBatchnorm
@@ -23,6 +24,7 @@ from handwritten import network, normal
 from nets import networks
 
 Floats = NDArray[np.float64]
+NOISE = NoiseModel()
 SHAPE = {"x": (3, 8, 8), "z": (3, 8, 8), "u": (1, 8, 8)}
 
 
@@ -111,14 +113,13 @@ MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", MEASURED)
-def test_noise_that_arrives_is_as_predicted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_that_arrives_is_as_predicted(case: str) -> None:
     """Scattered noise in every channel of every input, by itself; layers take it as independent here."""
-    monkeypatch.setattr("equint.graph.gains.LIKENESS", 0.0)
     body, consts = MEASURED[case]
     graph, n = graph_of(body, **consts), 1000
     moments = propagate(graph, KNOWN)
     signal = signal_power(moments[graph.outputs[0]])
-    tables = gains(graph, moments)
+    tables = gains(graph, moments, NoiseModel(likeness=0.0))
     session, clean = Session(network_of(body, n, **consts), threads=1), drawn(n)
     before = session.run(clean)["y"].astype(np.float64)
     rng = np.random.default_rng(1)
@@ -177,19 +178,19 @@ def test_a_chain_of_dense_layers_against_loops() -> None:
         for o, row in enumerate(energy):
             alike = variance[y][o] / sum(e * v for e, v in zip(row, variance[x], strict=True))
             for i, e in enumerate(row):
-                gain[i] += alike**LIKENESS * behind[o] * e
+                gain[i] += alike**NOISE.likeness * behind[o] * e
         for table in gains(graph, moments):
             np.testing.assert_allclose(table[x].reshape(-1), gain)
         behind = gain
 
 
 def test_noise_grows_with_what_batchnorm_says_beyond_independence() -> None:
-    """A layer whose outputs vary k times as much as for independent inputs lets k^LIKENESS times the noise pass."""
+    """A layer whose outputs vary k times as much as for independent inputs lets k^likeness times the noise pass."""
     graph = graph_of("y = Conv(x, w)", w=normal(4, 3, 1, 1))
     apart = np.square(normal(4, 3, 1, 1).reshape(4, 3), dtype=np.float64) @ np.square(KNOWN["x"].std).reshape(-1)
     known = [np.sqrt(apart * k) for k in (np.ones(4), np.full(4, 9.0))]
     one, nine = (gains(graph, {**KNOWN, "y": told([0.0] * 4, list(std))}).scattered["x"] for std in known)
-    np.testing.assert_allclose(nine * 9, one * 9**LIKENESS)  # relative to nine times the power
+    np.testing.assert_allclose(nine * 9, one * 9**NOISE.likeness)  # relative to nine times the power
 
 
 # By hand
@@ -209,7 +210,7 @@ def test_averaging_leaves_a_share_of_the_noise(body: str, n: int) -> None:
     moments = propagate(graph, KNOWN)
     found, signal = gains(graph, moments), signal_power(moments["y"])
     assert found.scattered["x"].shape == found.steady["x"].shape == (1, 3, 1, 1)
-    np.testing.assert_allclose(found.scattered["x"] * signal, COMMON + (1 - COMMON) / n)
+    np.testing.assert_allclose(found.scattered["x"] * signal, NOISE.pooled + (1 - NOISE.pooled) / n)
     np.testing.assert_allclose(found.steady["x"] * signal, 1 / np.sqrt(n))
 
 
@@ -298,9 +299,8 @@ def test_averaging_channels_shares_the_gain_among_them() -> None:
     graph = graph_of("y = ReduceMean<axes = [1, 2, 3], keepdims = 1>(x)")
     known = propagate(graph, KNOWN)
     found = gains(graph, known)
-    np.testing.assert_allclose(
-        found.scattered["x"], found.scattered["y"] * (COMMON + (1 - COMMON) / 64) / 9 * np.ones((1, 3, 1, 1))
-    )
+    share = NOISE.pooled + (1 - NOISE.pooled) / 64
+    np.testing.assert_allclose(found.scattered["x"], found.scattered["y"] * share / 9 * np.ones((1, 3, 1, 1)))
 
 
 def test_a_resize_of_channels_is_an_end() -> None:
