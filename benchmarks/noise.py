@@ -21,7 +21,7 @@ from real import Network, networks
 from svg import Panel, Series, write
 
 from equint import api
-from equint.graph.placement import GRID_KEEPERS
+from equint.graph.placement import keeps_grid
 from equint.hardware.target import target
 from equint.ir.model import Array, Graph, Model, Name, Node
 from equint.ir.weights import Layer, layers
@@ -29,6 +29,7 @@ from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
 from equint.noise.prediction import predict
 from equint.onnx.writer import to_proto
+from equint.ops.activations import clamps
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
@@ -107,7 +108,7 @@ def measured(network: Network, reference: Model, quantized: Model) -> Iterator[t
 def _source(graph: Graph, name: Name) -> Name:
     """The tensor before the activations and moves that lead to `name`: where a moved bound still makes a difference."""
     node = graph.producer.get(name)
-    while node is not None and node.op in GRID_KEEPERS | {"Relu", "Clip"} and not node.domain:
+    while node is not None and (keeps_grid(node) or clamps(node)):
         name = node.inputs[0]
         node = graph.producer.get(name)
     return name

@@ -46,7 +46,7 @@ TO_MOVE = {
 }
 """Imports that still point upwards."""
 LIBRARIES = {
-    "onnx": {"onnx", "runtime", "frontends", "integers", "torch", "api"},
+    "onnx": {"onnx", "runtime", "frontends", "integers", "ops", "api"},
     "safetensors": {"npu"},
     "jinja2": {"pages"},
     "onnxruntime": {"runtime", "integers"},

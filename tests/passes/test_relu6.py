@@ -8,7 +8,8 @@ import pytest
 
 from equint.ir.model import Model, Moments
 from equint.onnx.reader import read
-from equint.passes.relu6 import Relu6, has_shared_bound
+from equint.ops.activations import has_shared_bound
+from equint.passes.relu6 import Relu6
 from handwritten import network, normal
 from nets import sample
 from values import assert_close, values

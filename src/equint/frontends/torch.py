@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.model import Array, Model
+from ..ops.lazy_torch import torch
 from ..torch.executor import module as executor
-from ..torch.lazy import torch
 
 if TYPE_CHECKING:
     from onnx import ModelProto

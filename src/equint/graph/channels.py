@@ -15,32 +15,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..ir.edit import Editor
-from ..ir.fields import MOVES, moved, per_channel, regrouped, stacked
+from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range, View
 from ..ir.weights import Layer, as_layer, layers
-from ..ops.attributes import clip_bounds, pads_with_zero, reduced_axes
+from ..ops.attributes import clip_bounds, regrouped
+from ..ops.moves import stacked
+from ..ops.operator import Rule, Scales, Unknown
+from ..ops.table import op_of
 
 PINNED = 0
-
-_PASS = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "ReduceMean",
-        "ReduceMax",
-        "Resize",
-        "Mul",
-        "Div",
-        "Clip",
-    ]
-)
-_TIE = frozenset(["Add", "Sub", "Sum", "Max", "Min"])
-_BLIND = frozenset(["Shape", "Size"])
 
 
 @dataclass(frozen=True)
@@ -150,23 +133,29 @@ class _Solver:
         layer = as_layer(self.graph, node)
         if layer is not None:
             return self.layer(layer)
-        if node.op in _BLIND and not node.domain:
+        scales = op_of(node).scales
+        if isinstance(scales, Unknown) or scales.rule is Rule.ABSORBS:
+            return self.border(node, node.op)
+        if scales.rule is Rule.IGNORES:
             return None
-        known = self.ids.get(node.inputs[0]) if node.inputs and not node.domain else None
-        if not node.domain and node.op in _TIE | {"Concat", "Mul", "Div"}:
-            return self.joined(node)
+        if scales.rule in (Rule.TIES, Rule.JOINS, Rule.GATES):
+            return self.joined(node, scales)
+        known = self.ids.get(node.inputs[0])
         if known is None:
             return self.border(node, node.op)
-        if node.op in MOVES:
+        why = scales.refuses(self.graph, node, known)
+        if scales.rule is Rule.CLIPS:
+            why = why or self.clip(node, known)
+        if why:
+            return self.border(node, why)
+        if scales.rule is Rule.MOVES:
             return self.moving(node, known)
-        if node.op in _PASS and not (why := self.refuses(node, known)):
-            self.ids[node.outputs[0]] = _reduced(self.graph, node, known)
-            return self.border(node, "", node.outputs[1:])
-        if node.op == "DepthToSpace":
+        if scales.rule is Rule.GROUPS:
             return self.regrouping(node, known)
-        if node.op == "BatchNormalization":
-            return self.border(node, "BatchNormalization that could not be folded")
-        return self.border(node, why if node.op in _PASS else node.op)
+        fields = op_of(node).fields
+        passed = None if isinstance(fields, Unknown) else fields(self.graph, node, known, -1)
+        self.ids[node.outputs[0]] = known if passed is None else passed[0]
+        return self.border(node, "", node.outputs[1:])
 
     def layer(self, layer: Layer) -> None:
         inputs, outputs = layer.channels(self.graph.consts[layer.weight])
@@ -179,9 +168,8 @@ class _Solver:
         self.ids[layer.y] = self.new(tuple(shape))
 
     def moving(self, node: Node, known: Array) -> None:
-        if node.op == "Pad" and not pads_with_zero(self.graph, node):
-            return self.border(node, "Pad with a value other than 0")
-        outputs = moved(self.graph, node, known, fill=-1)
+        fields = op_of(node).fields
+        outputs = None if isinstance(fields, Unknown) else fields(self.graph, node, known, -1)
         if outputs is None:
             return self.border(node, f"{node.op} of unknown shape")
         for name, ids in zip(node.outputs, outputs, strict=False):
@@ -197,24 +185,25 @@ class _Solver:
             known = blocks[0].reshape((1, -1) + (1,) * (known.ndim - 2))
         self.ids[node.outputs[0]] = known
 
-    def joined(self, node: Node) -> None:
-        """Operators with several activations: Add ties them, Concat stacks them, Mul lets one pass."""
+    def joined(self, node: Node, scales: Scales) -> None:
+        """Operators with several activations: a sum ties them, a Concat stacks them, a product lets one pass."""
         acts = [i for i in node.inputs if i and i not in self.graph.consts]
         if not acts or any(i not in self.ids for i in acts):
             return self.border(node, node.op)
-        if node.op == "Concat":
-            return self.stacking(node, acts)
-        return self.gating(node, acts) if node.op in ("Mul", "Div") else self.tying(node, acts)
+        why = scales.refuses(self.graph, node, self.ids[acts[0]])
+        if why:
+            return self.border(node, why)
+        walk = {Rule.TIES: self.tying, Rule.JOINS: self.stacking, Rule.GATES: self.gating}[scales.rule]
+        return walk(node, acts)
 
     def gating(self, node: Node, acts: list[Name]) -> None:
-        if node.op == "Div" and node.inputs[0] in self.graph.consts:
-            return self.border(node, "a constant divided by it")
-        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if node.op == "Mul" else acts
+        """The first input passes; of a product, where the order is free, the one with most channels."""
+        commutes = node.op == "Mul"
+        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if commutes else acts
         for gate in gates:
             self.pin(gate, f"gate of {node.label}")
         rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
         self.ids[node.outputs[0]] = _lift(self.ids[free], rank)
-        return None
 
     def stacking(self, node: Node, acts: list[Name]) -> None:
         out = stacked(self.graph, node, [self.ids[i] for i in acts]) if len(acts) == len(node.inputs) else None
@@ -234,22 +223,6 @@ class _Solver:
             if f is not out:
                 self.tie(f, out)
         self.ids[node.outputs[0]] = _lift(out, self.graph.rank(node.outputs[0]) or rank)
-
-    def refuses(self, node: Node, known: Array) -> str:
-        """Why an operator that usually passes scales does not here; empty if it does."""
-        if node.op == "PRelu" and node.inputs[1] not in self.graph.consts:
-            return "PRelu with a computed slope"
-        if node.op in ("ReduceMean", "ReduceMax"):
-            axes = reduced_axes(self.graph, node, known.ndim)
-            if axes is None or any(known.shape[a] > 1 for a in axes):
-                return f"{node.op} over channels"
-        if node.op == "Resize":
-            a, b = self.graph.shapes.get(node.inputs[0]), self.graph.shapes.get(node.outputs[0])
-            if a is None or b is None or any(known.shape[d] > 1 and a[d] != b[d] for d in range(known.ndim)):
-                return "Resize along channels"
-        if node.op == "Clip":
-            return self.clip(node, known)
-        return ""
 
     def clip(self, node: Node, known: Array) -> str:
         lo, hi = clip_bounds(self.graph, node)
@@ -323,7 +296,7 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
     free = np.flatnonzero(gives & takes)
     free = free[free != PINNED]
     keys, first, inverse = np.unique(signature[free], return_index=True, return_inverse=True)
-    clips = {node.label: node.outputs[0] for node in graph.nodes if node.op == "Clip"}
+    clips = {node.label: node.outputs[0] for node in graph.nodes if _rule(node) is Rule.CLIPS}
 
     def holding(table: Mapping[Name, Array], one: int) -> tuple[Name, ...]:
         return tuple(name for name, classes in table.items() if one in classes)
@@ -373,10 +346,11 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
                     editor.edit(node, 2, lambda b, s=s: (b.reshape(-1) / s).astype(b.dtype).reshape(b.shape))  # type: ignore[misc]
             continue
         out = changed.get(node.outputs[0]) if node.outputs else None
-        if out is not None and not node.domain and node.op in _TIE | {"Clip"}:
+        rule = _rule(node)
+        if out is not None and rule in (Rule.TIES, Rule.CLIPS):
             for k, name in enumerate(node.inputs):
                 constant = model.graph.constant(name)
-                shared_bound = node.op == "Clip" and constant is not None and constant.size == 1
+                shared_bound = rule is Rule.CLIPS and constant is not None and constant.size == 1
                 if constant is not None and not shared_bound and not _same_for_all(constant):
                     with np.errstate(over="ignore"):  # no bound at all stays none
                         editor.edit(node, k, lambda c, out=out: (c / out).astype(c.dtype))  # type: ignore[misc]
@@ -418,12 +392,9 @@ def _deepen(view: View | None, s: Array) -> View:
     return View(s, np.zeros_like(s)) if view is None else View(view.scale * s, view.offset / s)
 
 
-def _reduced(graph: Graph, node: Node, field: Array) -> Array:
-    """A field behind an operator of `_PASS`: the same, less the axes that a Reduce drops."""
-    if node.op in ("ReduceMean", "ReduceMax") and not node.attrs.get("keepdims", 1):
-        axes = reduced_axes(graph, node, field.ndim) or []
-        return field.reshape([n for d, n in enumerate(field.shape) if d not in axes])
-    return field
+def _rule(node: Node) -> Rule | None:
+    scales = op_of(node).scales
+    return None if isinstance(scales, Unknown) else scales.rule
 
 
 def _lift(field: Array, rank: int) -> Array:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..ir.model import Array, Graph, Name, Node, QParams
 from ..maths.affine import quantize
+from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
-from .placement import is_activation
 
 
 def end(graph: Graph, merged: Collection[Name], name: Name) -> Name:
@@ -36,10 +36,10 @@ def chain(graph: Graph, merged: Collection[Name], node: Node) -> list[Node]:
     found = [node]
     while found[0].inputs[0] in merged:
         before = graph.producer[found[0].inputs[0]]
-        if not is_activation(graph, before):
+        if not is_clamp(graph, before):
             break
         found.insert(0, before)
-    return found if is_activation(graph, node) else []
+    return found if is_clamp(graph, node) else []
 
 
 def bounds(graph: Graph, q: QParams, activations: Sequence[Node]) -> tuple[Array, Array]:

@@ -9,28 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..ir.fields import MOVES
 from ..ir.model import Graph, Name, Node
 from ..ir.weights import as_layer
-from ..ops.attributes import clip_bounds
-
-_WORKERS = frozenset(
-    [
-        "Add",
-        "Mul",
-        "Concat",
-        "AveragePool",
-        "GlobalAveragePool",
-        "MaxPool",
-        "GlobalMaxPool",
-        "LeakyRelu",
-        "PRelu",
-        "ConvTranspose",
-    ]
-)
-GRID_KEEPERS = MOVES - {"Gather"} | {"MaxPool", "GlobalMaxPool", "Resize", "DepthToSpace"}
-"""Operators whose output holds only values of their input (or between them), so one grid serves both."""
-_CONST_OPERANDS = frozenset({"Add", "Mul"})
+from ..ops.activations import is_clamp
+from ..ops.operator import Grid, Unknown
+from ..ops.table import ignores_values, op_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +49,10 @@ def place(graph: Graph) -> Placement:
         return n
 
     for node in graph.nodes:
-        if node.domain or node.op not in GRID_KEEPERS | {"Concat"}:
+        grid = grid_of(node)
+        if not grid.keeps:
             continue
-        tied = [*node.outputs, *(node.inputs if node.op == "Concat" else node.inputs[:1])]
+        tied = [*node.outputs, *(node.inputs if grid.ties else node.inputs[:1])]
         known = [root(n) for n in tied if n in parent]
         for n in known[1:]:
             parent[root(n)] = root(known[0])
@@ -78,24 +62,44 @@ def place(graph: Graph) -> Placement:
     operands = [
         i
         for node in graph.nodes
-        if node.op in _CONST_OPERANDS and not node.domain and node.outputs[0] in {*parent, *merged}
+        if grid_of(node).constants and node.outputs[0] in {*parent, *merged}
         for i in node.inputs
         if i in graph.consts and graph.is_float(i)
     ]
     return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)))
 
 
-def is_activation(graph: Graph, node: Node) -> bool:
-    """Whether the node is a ReLU or clip with constant bounds, which a quantizer's saturation can do."""
-    return not node.domain and node.op in ("Relu", "Clip") and all(b is not None for b in clip_bounds(graph, node))
+def grid_of(node: Node) -> Grid:
+    """How integers travel through a node; not at all where that is not known.
+
+    Example:
+        >>> grid_of(Node("MaxPool", ("x",), ("y",))).keeps
+        True
+    """
+    grid = op_of(node).grid
+    return Grid() if isinstance(grid, Unknown) else grid
+
+
+def keeps_grid(node: Node) -> bool:
+    """Whether the node's outputs hold only values of its first input, or between them.
+
+    Example:
+        >>> keeps_grid(Node("Transpose", ("x",), ("y",))), keeps_grid(Node("Concat", ("x", "z"), ("y",), {"axis": 1}))
+        (True, False)
+    """
+    grid = grid_of(node)
+    return grid.keeps and not grid.ties
 
 
 def borders(graph: Graph) -> Mapping[str, list[Name]]:
     """Operators that stay float, by kind: everything equint does not turn into integers."""
     found: dict[str, list[Name]] = {}
     for node in graph.nodes:
-        known = as_layer(graph, node) is not None or node.op in _WORKERS | GRID_KEEPERS | {"Relu", "Clip", "Shape"}
-        if (not known or node.domain) and any(graph.is_float(o) for o in node.outputs):
+        grid = grid_of(node)
+        known = (
+            as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.fused or ignores_values(op_of(node))
+        )
+        if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found
 
@@ -106,16 +110,16 @@ def _activations(graph: Graph) -> list[Name]:
 
 
 def _is_worker(graph: Graph, node: Node) -> bool:
-    return not node.domain and (as_layer(graph, node) is not None or node.op in _WORKERS)
+    return as_layer(graph, node) is not None or grid_of(node).integer
 
 
 def _merges(graph: Graph, node: Node) -> bool:
     """Whether the node's output is read by one activation alone, which the quantizer then replaces."""
     out = node.outputs[0] if node.outputs else ""
     users = graph.users(out)
-    if len(users) != 1 or out in graph.outputs or not is_activation(graph, users[0]):
+    if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
-    return _is_worker(graph, node) or (is_activation(graph, node) and _merges_chain(graph, node))
+    return _is_worker(graph, node) or (is_clamp(graph, node) and _merges_chain(graph, node))
 
 
 def _merges_chain(graph: Graph, node: Node) -> bool:
@@ -125,6 +129,6 @@ def _merges_chain(graph: Graph, node: Node) -> bool:
 
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
     node = graph.producer.get(name)
-    if node is not None and (_is_worker(graph, node) or (is_activation(graph, node) and node.inputs[0] in merged)):
+    if node is not None and (_is_worker(graph, node) or (is_clamp(graph, node) and node.inputs[0] in merged)):
         return True
     return any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))

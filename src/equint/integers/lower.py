@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
-from ..graph.placement import GRID_KEEPERS, is_activation, place
+from ..graph.placement import keeps_grid, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
 from ..ir.weights import Layer, as_layer
 from ..maths.affine import dequantize, quantize, storage
 from ..maths.fixedpoint import check_format
+from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, reduced_axes
 from . import lower_moves as moves
 from .builder import Lowering, farthest, same
@@ -114,8 +115,8 @@ def _known_grids(model: Model) -> dict[Name, QParams]:
     grids = {n: q for n, q in model.qparams.items() if n not in graph.consts}
     for node in reversed(graph.nodes):
         x = node.inputs[0] if node.inputs else ""
-        alone = is_activation(graph, node) and x in graph.inputs and len(graph.users(x)) == 1
-        if not node.domain and (node.op in GRID_KEEPERS or alone) and x not in graph.consts and graph.is_float(x):
+        alone = is_clamp(graph, node) and x in graph.inputs and len(graph.users(x)) == 1
+        if (keeps_grid(node) or alone) and x not in graph.consts and graph.is_float(x):
             behind = next((grids[o] for o in node.outputs if o in grids), None)
             if behind is not None:
                 grids.setdefault(x, behind)
@@ -123,7 +124,7 @@ def _known_grids(model: Model) -> dict[Name, QParams]:
 
 
 def _emit(work: Lowering, node: Node) -> None:
-    if is_activation(work.graph, node) and node.inputs[0] in work.merged:
+    if is_clamp(work.graph, node) and node.inputs[0] in work.merged:
         return  # its layer does it
     layer = as_layer(work.graph, node)
     if layer is not None:

@@ -185,6 +185,21 @@ def through(f: Callable[[Array], Array], mean: Array, std: Array) -> tuple[Array
     return first, np.sqrt(np.maximum(np.square(values - first[..., None]) @ _WEIGHTS, 0.0))
 
 
+def squared_slope(f: Callable[[Array], Array], mean: Array, std: Array) -> Array:
+    """E[f'(z)²], z ~ N(mean, std²): how a function multiplies the variance of small noise in its argument.
+
+    By the quadrature of `through`, of central differences.
+
+    Example:
+        >>> round(float(squared_slope(np.square, np.array(1.0), np.array(0.5))), 6)  # 4·E[z²]
+        5.0
+    """
+    mean, std = np.broadcast_arrays(np.asarray(mean, np.float64), np.asarray(std, np.float64))
+    z = mean[..., None] + std[..., None] * _NODES
+    h = 1e-4 * np.maximum(std, 1e-3 * np.maximum(np.abs(mean), 1.0))[..., None]
+    return np.asarray(np.square((f(z + h) - f(z - h)) / (2 * h)) @ _WEIGHTS)
+
+
 def product(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     """Mean and standard deviation of the product of two independent variables (mean, std).
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..graph.moments import layer_moments
 from ..ir.model import Graph, Moments, Name
 from ..ir.weights import layers, leads_to_layer
+from ..ops.layers import layer_moments
 from .constants import MEASURED, NoiseModel
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph.moments import heavy_tailed
-from ..graph.placement import GRID_KEEPERS, place
+from ..graph.placement import grid_of, place
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, layer_coverage
@@ -82,7 +82,7 @@ def tensor_sources(
     for grid, tensors in enumerate(place(model.graph).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
-            passes_on = maker is not None and maker.op in GRID_KEEPERS | {"Concat"} and not maker.domain
+            passes_on = maker is not None and grid_of(maker).keeps
             if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
                 continue
             if name in model.moments and name in gains.scattered:

@@ -17,10 +17,11 @@ import numpy as np
 from onnx import ModelProto, checker, helper, numpy_helper
 
 from ..graph import clamps
-from ..graph.placement import is_activation, place
+from ..graph.placement import place
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
 from ..ir.weights import Layer, as_layer
 from ..maths.affine import quantize, storage
+from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from .writer import to_proto
 
@@ -143,7 +144,7 @@ class _Exporter:
     def emit(self, node: Node) -> None:
         layer = as_layer(self.source, node)
         out = node.outputs[0] if node.outputs else ""
-        if is_activation(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
+        if is_clamp(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
             self.reads[out] = self.now(node.inputs[0])  # the quantizer at the end of the chain does it
             if out in self.model.qparams:
                 self.quantizer(out, self.reads.pop(out), out, self.chain(node))

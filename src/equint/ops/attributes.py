@@ -88,3 +88,15 @@ def resizes_channels(graph: Graph, node: Node) -> bool:
     """
     before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
     return before is not None and after is not None and len(after) > 1 and before[1] != after[1]
+
+
+def regrouped(node: Node, field: Array) -> Array:
+    """A DepthToSpace's input field as `(r², C)`: row by row the channels that become one output channel.
+
+    Example:
+        >>> node = Node("DepthToSpace", ("x",), ("y",), {"blocksize": 2, "mode": "CRD"})
+        >>> regrouped(node, np.arange(8).reshape(1, 8, 1, 1)).tolist()
+        [[0, 4], [1, 5], [2, 6], [3, 7]]
+    """
+    square = int(node.attrs["blocksize"]) ** 2
+    return field.reshape(-1, square).T if node.attrs.get("mode", "DCR") == "CRD" else field.reshape(square, -1)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..graph.moments import propagate, reach
+from ..graph.moments import propagate
+from ..graph.ranges import tensor_ranges
 from ..ir.model import Event, Model
 from ..noise.results import wide_results
 from . import Keeps, require
@@ -37,7 +38,7 @@ class ActivationRanges:
     def __call__(self, model: Model) -> Model:
         moments = propagate(model.graph, model.moments)
         widened = {**moments, **wide_results(model.graph, moments)}
-        ranges = reach(model.graph, widened, model.ranges, self.n)
+        ranges = tensor_ranges(model.graph, widened, model.ranges, self.n)
         sources = sorted({m.source for m in moments.values()})
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
         if not {"batchnorm", "calibration", "generated"} & set(sources):

@@ -11,12 +11,13 @@ import numpy as np
 
 from ..errors import EquintError
 from ..graph.moments import propagate
-from ..graph.placement import is_activation, place
+from ..graph.placement import place
 from ..ir.model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
 from ..ir.weights import leads_to_layer
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..maths.pictures import MEAN, STD, pictures
+from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..samples.images import BATCH, Images
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
@@ -206,7 +207,7 @@ def _before_activations(graph: Graph, found: dict[Name, Moments]) -> dict[Name, 
     """Moments of what stands between layers and activations, from what the activations put out."""
     merged, inferred = place(graph).merged, dict[Name, Moments]()
     for node in reversed(graph.nodes):
-        if not is_activation(graph, node) or node.inputs[0] not in merged:
+        if not is_clamp(graph, node) or node.inputs[0] not in merged:
             continue
         after = inferred.get(node.outputs[0]) or found.get(node.outputs[0])
         lo, hi = clip_bounds(graph, node)

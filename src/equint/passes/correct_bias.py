@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..graph.moments import expected_input
 from ..ir.edit import Editor
 from ..ir.model import Array, Event, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
+from ..ops.layers import expected_input
 from . import Keeps
 from .quantize import fitted
 

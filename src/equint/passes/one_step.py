@@ -13,9 +13,9 @@ from ..graph.dominance import Extremes, Limits
 from ..ir.model import Array, Event, Graph, Model, Name
 from ..ir.weights import layers
 from ..maths.scales import matching
+from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
-from .relu6 import has_shared_bound
 
 Rule = Callable[[Extremes, Group, Array], tuple[Array, Limits]]
 """What to multiply a group's channels by, given the scales so far, and the limits that this was chosen under."""

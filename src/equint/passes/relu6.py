@@ -11,6 +11,7 @@ from ..graph.moments import propagate
 from ..ir.edit import Editor
 from ..ir.fields import aligned
 from ..ir.model import Event, Graph, Model, Node
+from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from . import Keeps
 
@@ -62,23 +63,6 @@ class Relu6:
         graph = editor.done()
         moments = propagate(graph, model.moments) if self.mode == "replace" else model.moments
         return replace(model, graph=graph, moments=moments).noted(*events)
-
-
-def has_shared_bound(graph: Graph, node: Node) -> bool:
-    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
-
-    Example:
-        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
-        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
-        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
-        True
-    """
-    if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
-        return False
-    lo, hi = clip_bounds(graph, node)
-    if lo is None or hi is None or lo.size > 1 or hi.size > 1:
-        return False
-    return bool(np.isfinite(hi)) or bool(np.isfinite(lo) and lo != 0)
 
 
 def _channels(graph: Graph, node: Node) -> tuple[int, int] | None:

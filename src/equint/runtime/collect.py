@@ -17,11 +17,12 @@ import numpy as np
 
 from ..errors import EquintError
 from ..graph.placement import place
-from ..ir.fields import MOVES
 from ..ir.model import Array, Graph, Name, Node
 from ..ir.weights import as_layer
 from ..onnx.writer import to_proto
+from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
+from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Images, length, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from .session import Session
@@ -192,7 +193,7 @@ def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
     merged, found, nodes, consts = place(graph).merged, list[_Tap](), list[Node](), dict[Name, Array]()
     for number, (name, axis) in enumerate(channel_axes(graph).items()):
         node, shape = graph.producer.get(name), graph.shapes[name]
-        moves = node is not None and not node.domain and node.op in MOVES | {"Concat"}
+        moves = node is not None and not node.domain and (node.op in MOVES or node.op in JOINS)
         channels = shape[axis]
         if name in merged or moves or not isinstance(channels, int):
             continue
@@ -231,7 +232,7 @@ def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
 
 def _floor(graph: Graph, node: Node | None) -> float:
     """What a ReLU or clip lets through at least; −∞ of other operators."""
-    if node is None or node.domain or node.op not in ("Relu", "Clip"):
+    if node is None or not clamps(node):
         return -np.inf
     low, _ = clip_bounds(graph, node)
     return float(low) if low is not None and low.size == 1 else -np.inf

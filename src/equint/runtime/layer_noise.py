@@ -13,12 +13,13 @@ from itertools import count
 import numpy as np
 
 from ..errors import EquintError
-from ..graph.placement import GRID_KEEPERS
+from ..graph.placement import keeps_grid
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer, layers
 from ..maths.affine import fake_quantize
 from ..onnx.writer import to_proto
+from ..ops.activations import clamps
 from ..samples.images import Images, length, split
 from .session import Session
 
@@ -216,7 +217,7 @@ class _Probes:
 def _clips(graph: Graph, name: Name) -> list[Node]:
     """The nodes from the first clip on that lead to a tensor: only there is what they let pass known."""
     path, node = list[Node](), graph.producer.get(name)
-    while node is not None and node.op in GRID_KEEPERS | {"Relu", "Clip"} and not node.domain:
+    while node is not None and (keeps_grid(node) or clamps(node)):
         path.insert(0, node)
         node = graph.producer.get(node.inputs[0])
     first = next((k for k, node in enumerate(path) if node.op == "Clip"), len(path))

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..files import Shelf
 from ..ir.model import Array, Graph, Name, View
+from ..ops.lazy_torch import functional, torch
 from ..samples.images import Images
 from .executor import module
-from .lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

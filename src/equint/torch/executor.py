@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.model import Array, Graph, Name, Node
-from .lazy import torch
-from .operators import OPS
+from ..ops.lazy_torch import torch
+from ..ops.operator import Unknown
+from ..ops.table import op_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ def steps(graph: Graph) -> tuple[Step, ...]:
     """The graph's operators with checked attributes, each with the values it is the last to read.
 
     Raises:
-        EquintError: an operator or an attribute that torch_ops does not know.
+        EquintError: an operator or an attribute that cannot run in torch.
 
     Example:
         >>> from equint.ir.weights import tiny_graph
@@ -72,8 +73,9 @@ def steps(graph: Graph) -> tuple[Step, ...]:
 
 
 def _attributes(graph: Graph, node: Node) -> Mapping[str, Any]:
-    """The node's attributes as its function in `OPS` takes them."""
-    if node.domain or node.op not in OPS:
+    """The node's attributes as its operator takes them in torch."""
+    run = op_of(node).torch
+    if isinstance(run, Unknown):
         kind = f"{node.domain}::{node.op}" if node.domain else node.op
         raise EquintError(
             f"{kind} {node.label}: an operator that equint cannot run in torch; replace it, or use onnxruntime"
@@ -83,7 +85,7 @@ def _attributes(graph: Graph, node: Node) -> Mapping[str, Any]:
         attrs["outputs"] = len(node.outputs)
     if node.op == "QuantizeLinear":
         attrs["qmin"], attrs["qmax"] = _grid(graph, node)
-    known = {p.name for p in inspect.signature(OPS[node.op]).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    known = {p.name for p in inspect.signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY}
     unknown = next((a for a in attrs if a not in known), None)
     if unknown is not None:
         raise EquintError(f"{node.op} {node.label}: attribute {unknown} cannot be run in torch; use onnxruntime")
@@ -167,10 +169,16 @@ def _folded(step: Step, values: dict[Name, Tensor], trainable: tuple[Name, ...])
     return True
 
 
+def _run(node: Node) -> Callable[..., Any]:
+    found = op_of(node).torch
+    assert not isinstance(found, Unknown)  # `steps` refused it
+    return found
+
+
 def _computed(step: Step, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
     node = step.node
     try:
-        found = OPS[node.op](*(values[i] if i else None for i in node.inputs), **step.attrs)
+        found = _run(node)(*(values[i] if i else None for i in node.inputs), **step.attrs)
     except (EquintError, RuntimeError, ValueError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise EquintError(f"{node.op} {node.label} does not run in torch: {reason}") from error

@@ -7,14 +7,13 @@ whole numbers in float tensors, and rounding lets gradients pass (the straight-t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EquintError
-from . import shapes
-from .lazy import functional, torch
-from .shapes import Ints, Widths, ints, padded
+from .lazy_torch import functional, torch
+from .torch_moves import Ints, Widths, ints, padded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,6 +162,16 @@ def _pool_widths(
     return widths, reach
 
 
+def global_average(x: Tensor) -> Tensor:
+    """The mean over all positions."""
+    return x.mean(_spatial(x), True)
+
+
+def global_max(x: Tensor) -> Tensor:
+    """The largest over all positions."""
+    return x.amax(_spatial(x), True)
+
+
 def _spatial(x: Tensor) -> list[int]:
     return list(range(2, x.ndim))
 
@@ -259,6 +268,12 @@ def reducer(reduce_over: Callable[[Tensor, list[int], bool], Tensor]) -> Callabl
     return run
 
 
+reduce_mean = reducer(lambda x, axes, keep: x.mean(axes, keep))
+reduce_sum = reducer(lambda x, axes, keep: x.sum(axes, keep))
+reduce_max = reducer(lambda x, axes, keep: x.amax(axes, keep))
+reduce_min = reducer(lambda x, axes, keep: x.amin(axes, keep))
+
+
 # Integers
 
 
@@ -317,91 +332,26 @@ def _along(values: Tensor, axis: int, rank: int) -> Tensor:
     return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
 
 
-def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    """x·Φ(x), or its approximation by tanh."""
     return functional.gelu(x, approximate=approximate)
 
 
-def _dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0) -> Any:
-    return x, torch.ones_like(x, dtype=torch.bool)
+def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """x·σ(αx)."""
+    return x * torch.sigmoid(alpha * x)
 
 
-def _softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+    """exp(x), normalized along an axis."""
     return x.softmax(axis)
 
 
-def _leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    """max(x, 0) + α·min(x, 0)."""
     return functional.leaky_relu(x, alpha)
 
 
-def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """x above 0, α·(exp(x) − 1) below."""
     return functional.elu(x, alpha)
-
-
-OPS: Mapping[str, Callable[..., Any]] = {
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
-    "MatMul": matmul,
-    "BatchNormalization": batch_norm,
-    "Relu": lambda x: x.relu(),
-    "Clip": clip,
-    "LeakyRelu": _leaky_relu,
-    "PRelu": prelu,
-    "Sigmoid": lambda x: x.sigmoid(),
-    "Tanh": lambda x: x.tanh(),
-    "HardSigmoid": hard_sigmoid,
-    "HardSwish": lambda x: x * hard_sigmoid(x, alpha=1 / 6),
-    "Softmax": _softmax,
-    "Elu": _elu,
-    "Softplus": lambda x: functional.softplus(x),
-    "Gelu": _gelu,
-    "Mish": lambda x: functional.mish(x),
-    "Exp": lambda x: x.exp(),
-    "Log": lambda x: x.log(),
-    "Sqrt": lambda x: x.sqrt(),
-    "Erf": lambda x: x.erf(),
-    "Abs": lambda x: x.abs(),
-    "Neg": lambda x: -x,
-    "Floor": lambda x: x.floor(),
-    "Ceil": lambda x: x.ceil(),
-    "Reciprocal": lambda x: x.reciprocal(),
-    "Add": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "Div": divide,
-    "Pow": lambda a, b: a**b,
-    "Max": maximum,
-    "Min": minimum,
-    "Sum": lambda *values: reduce(lambda a, b: a + b, values),
-    "Equal": lambda a, b: a == b,
-    "Where": lambda condition, a, b: torch.where(condition, a, b),
-    "Concat": shapes.concat,
-    "Split": shapes.split,
-    "Slice": shapes.slice_,
-    "Pad": shapes.pad,
-    "MaxPool": max_pool,
-    "AveragePool": average_pool,
-    "GlobalAveragePool": lambda x: x.mean(_spatial(x), True),
-    "GlobalMaxPool": lambda x: x.amax(_spatial(x), True),
-    "ReduceMean": reducer(lambda x, axes, keep: x.mean(axes, keep)),
-    "ReduceSum": reducer(lambda x, axes, keep: x.sum(axes, keep)),
-    "ReduceMax": reducer(lambda x, axes, keep: x.amax(axes, keep)),
-    "ReduceMin": reducer(lambda x, axes, keep: x.amin(axes, keep)),
-    "Resize": shapes.resize,
-    "Reshape": shapes.reshape,
-    "Flatten": shapes.flatten,
-    "Transpose": shapes.transpose,
-    "Squeeze": shapes.squeeze,
-    "Unsqueeze": shapes.unsqueeze,
-    "Expand": shapes.expand,
-    "Gather": shapes.gather,
-    "Shape": shapes.shape_of,
-    "Cast": shapes.cast,
-    "ConstantOfShape": shapes.constant_of_shape,
-    "DepthToSpace": shapes.depth_to_space,
-    "Identity": lambda x: x,
-    "Dropout": _dropout,
-    "QuantizeLinear": quantize_linear,
-    "DequantizeLinear": dequantize_linear,
-}
-"""What torch can run: operators of ONNX's own set, from version 13 on."""

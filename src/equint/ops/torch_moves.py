@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.model import Array
-from .lazy import functional, torch
+from .lazy_torch import functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,6 +145,18 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = x.shape
     parts = x.reshape(n, blocksize, blocksize, c // blocksize**2, h, w)
     return parts.permute(0, 3, 4, 1, 5, 2).reshape(n, c // blocksize**2, h * blocksize, w * blocksize)
+
+
+def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+    """Blocks of pixels to channels: all channels for each place in a block."""
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
+
+
+def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0) -> Any:
+    """Nothing: networks are run as they are deployed."""
+    return x, torch.ones_like(x, dtype=torch.bool)
 
 
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:

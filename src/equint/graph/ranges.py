@@ -1,0 +1,74 @@
+"""Lowest and highest value of every tensor of a network, from moments and from what operators can put out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..ir.model import Graph, Moments, Name, Node, Range
+from ..ops.operator import Unknown
+from ..ops.table import op_of
+
+
+def tensor_ranges(
+    graph: Graph, moments: Mapping[Name, Moments], given: Mapping[Name, Range], n: float
+) -> dict[Name, Range]:
+    """Range of every tensor, per channel: mean ± n·std, no further than its operator can put out.
+
+    Non-linearities map the ends of their input's range, sums are bounded by the sum of their operands'
+    ranges, poolings and moves by their input's. `given` (the network's inputs) is kept.
+
+    Example:
+        >>> from .moments import propagate
+        >>> relu = Node("Relu", ("x",), ("y",))
+        >>> graph = Graph((relu,), {}, ("x",), ("y",), {"x": ("N", 1), "y": ("N", 1)})
+        >>> m = propagate(graph, {"x": Moments(np.zeros((1, 1)), np.ones((1, 1)), "given")})
+        >>> r = tensor_ranges(graph, m, {}, 6.0)["y"]
+        >>> float(r.lo[0, 0]), float(r.hi[0, 0])
+        (0.0, 6.0)
+    """
+    table = dict(given)
+    for name in graph.inputs:
+        if name not in table and name in moments:
+            table[name] = _spread(moments[name], n)
+    for node in graph.nodes:
+        if all(not o or o in table for o in node.outputs):
+            continue
+        bounds = _bounds(graph, node, table) or []
+        for position, name in enumerate(node.outputs):
+            if not name or name in table:
+                continue
+            spread = _spread(moments[name], n) if name in moments else None
+            found = _met(spread, bounds[position] if position < len(bounds) else None, op_of(node).wide)
+            if found is not None and np.all(np.isfinite(found.lo)) and np.all(np.isfinite(found.hi)):
+                table[name] = found
+    return table
+
+
+def _spread(m: Moments, n: float) -> Range:
+    return Range(m.mean - n * m.std, m.mean + n * m.std)
+
+
+def _bounds(graph: Graph, node: Node, table: Mapping[Name, Range]) -> list[Range] | None:
+    facet = op_of(node).bound
+    if isinstance(facet, Unknown):
+        return None
+    with np.errstate(all="ignore"):
+        return facet(graph, node, [_operand(graph, i, table) for i in node.inputs if i])
+
+
+def _operand(graph: Graph, name: Name, table: Mapping[Name, Range]) -> Range | None:
+    if name in table:
+        return table[name]
+    constant = graph.constant(name)
+    return None if constant is None else Range(constant.astype(np.float64), constant.astype(np.float64))
+
+
+def _met(spread: Range | None, bound: Range | None, wide: bool) -> Range | None:
+    """Where both are known: the bound, or, where it is wide, what both allow."""
+    if bound is None or spread is None or not wide:
+        return bound or spread
+    return Range(
+        np.maximum(bound.lo, np.minimum(spread.lo, bound.hi)), np.minimum(bound.hi, np.maximum(spread.hi, bound.lo))
+    )

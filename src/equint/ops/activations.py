@@ -1,0 +1,126 @@
+"""Activations of two straight parts: ReLU, clips, and those that let a share of negative values pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..ir.model import Array, Graph, Moments, Node, Range
+from ..maths import gaussian
+from . import torch_kernels
+from .attributes import clip_bounds
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+
+
+def is_clamp(graph: Graph, node: Node | None) -> bool:
+    """Whether the node is a Relu or Clip with constant bounds, which a quantizer's saturation can do.
+
+    Example:
+        >>> is_clamp(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
+        True
+    """
+    return clamps(node) and all(b is not None for b in clip_bounds(graph, node))  # type: ignore[arg-type]
+
+
+def clamps(node: Node | None) -> bool:
+    """Whether the node is a Relu or Clip, whatever its bounds."""
+    return node is not None and not node.domain and node.op in ("Relu", "Clip")
+
+
+def has_shared_bound(graph: Graph, node: Node) -> bool:
+    """Whether the node is a Clip that cuts all channels off at one value.
+
+    Example:
+        >>> node = Node("Clip", ("x", "", "six"), ("y",))
+        >>> has_shared_bound(Graph((node,), {"six": np.float32(6)}, ("x",), ("y",)), node)
+        True
+    """
+    if node.op != "Clip" or node.domain:
+        return False
+    _, high = clip_bounds(graph, node)
+    return high is not None and high.size == 1 and bool(np.all(np.isfinite(high)))
+
+
+def negative_slope(graph: Graph, node: Node | None) -> Array | None:
+    """The share of negative values that a leaky activation lets pass; None of other nodes, or where it is computed.
+
+    Example:
+        >>> float(negative_slope(Graph((), {}, (), ()), Node("LeakyRelu", ("x",), ("y",), {"alpha": 0.5})))
+        0.5
+    """
+    if node is None or node.domain or node.op not in ("LeakyRelu", "PRelu"):
+        return None
+    return np.asarray(node.attrs.get("alpha", 0.01)) if node.op == "LeakyRelu" else graph.constant(node.inputs[1])
+
+
+def _clamped(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    lo, hi = clip_bounds(graph, node)
+    return None if lo is None or hi is None or operands[0] is None else [gaussian.clipped(*operands[0], lo, hi)]
+
+
+def _clamped_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    low, high = clip_bounds(graph, node)
+    if low is None or high is None or ranges[0] is None:
+        return None
+    return [Range(np.clip(ranges[0].lo, low, high), np.clip(ranges[0].hi, low, high))]
+
+
+def _leaky(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    slope = negative_slope(graph, node)
+    return None if slope is None or operands[0] is None else [gaussian.leaky(*operands[0], slope)]
+
+
+def _leaky_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    slope = negative_slope(graph, node)
+    if slope is None or ranges[0] is None:
+        return None
+    ends = [np.where(e > 0, e, slope * e) for e in (ranges[0].lo, ranges[0].hi)]
+    return [Range(np.minimum(np.minimum(*ends), 0), np.maximum(*ends))]
+
+
+def squared_slope(graph: Graph, node: Node, m: Moments) -> Array:
+    """Mean squared slope over values of these moments; of a ReLU or clip, the share of them that is let through.
+
+    Example:
+        >>> relu = Node("Relu", ("x",), ("y",))
+        >>> float(squared_slope(Graph((relu,), {}, ("x",), ("y",)), relu, Moments(np.zeros(()), np.ones(()))))
+        0.5
+    """
+    if node.op in ("Relu", "Clip"):
+        lo, hi = clip_bounds(graph, node)
+        return np.ones(m.mean.shape) if lo is None or hi is None else gaussian.between(m.mean, m.std, lo, hi)
+    slope = negative_slope(graph, node)
+    above = gaussian.between(m.mean, m.std, 0.0, np.inf)
+    return np.asarray(above + np.square(1.0 if slope is None else slope) * (1 - above))
+
+
+def _gain(node: Node, at: Backward) -> Gained:
+    x = node.inputs[0]
+    return [(x, at.behind[node.outputs[0]] * squared_slope(at.graph, node, at.moments[x]))] if x in at.moments else []
+
+
+def _computed_slope(graph: Graph, node: Node, field: Array) -> str:
+    return "" if node.inputs[1] in graph.consts else "PRelu with a computed slope"
+
+
+_LEAKY = {"moments": _leaky, "bound": _leaky_bound, "gain": _gain, "grid": Grid(integer=True), "steps": Form.TABLE}
+_CLAMP = {"moments": _clamped, "bound": _clamped_bound, "gain": _gain, "grid": Grid(fused=True), "steps": Form.CLAMP}
+
+ACTIVATIONS: Mapping[str, Operator] = {
+    "Relu": Operator("Relu", scales=Scales(Rule.PASSES), torch=lambda x: x.relu(), **_CLAMP),  # type: ignore[arg-type]
+    "Clip": Operator("Clip", scales=Scales(Rule.CLIPS), torch=torch_kernels.clip, **_CLAMP),  # type: ignore[arg-type]
+    "LeakyRelu": Operator(
+        "LeakyRelu",
+        scales=Scales(Rule.PASSES),
+        torch=torch_kernels.leaky_relu,
+        **_LEAKY,  # type: ignore[arg-type]
+    ),
+    "PRelu": Operator(
+        "PRelu",
+        scales=Scales(Rule.PASSES, _computed_slope),
+        torch=torch_kernels.prelu,
+        **_LEAKY,  # type: ignore[arg-type]
+    ),
+}
+"""Relu, Clip, LeakyRelu and PRelu."""

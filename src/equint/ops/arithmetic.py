@@ -1,0 +1,221 @@
+"""Sums, products, quotients and comparisons of activations and constants, broadcast as in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+
+import numpy as np
+
+from ..ir.model import Array, Graph, Name, Node, Range
+from ..maths import gaussian
+from . import torch_kernels
+from .curves import image, self_gated
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+
+Known = Callable[[Graph, Node, list[Pair]], Pair | None]
+
+
+def _all(known: Known) -> Callable[[Graph, Node, Sequence[Pair | None]], list[Pair] | None]:
+    """Moments where those of all operands are known."""
+
+    def moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+        pairs = [p for p in operands if p is not None]
+        found = known(graph, node, pairs) if len(pairs) == len(operands) else None
+        return None if found is None else [found]
+
+    return moments
+
+
+def _sum(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
+    return reduce(lambda a, b: (a[0] + b[0], np.hypot(a[1], b[1])), pairs)
+
+
+def _difference(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
+    (ma, sa), (mb, sb) = pairs
+    return ma - mb, np.hypot(sa, sb)
+
+
+def _product(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
+    own = self_gated(graph, node)
+    if own is not None:
+        return gaussian.through(own[0], *pairs[node.inputs.index(own[1])])
+    if node.inputs[0] == node.inputs[1]:
+        return gaussian.through(np.square, *pairs[0])
+    return gaussian.product(*pairs)
+
+
+def _quotient(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
+    (ma, sa), (mb, sb) = pairs
+    return None if np.any(sb) or np.any(mb == 0) else (ma / mb, sa / np.abs(mb))
+
+
+def _bounds(node: Node, bound: Array) -> tuple[Array, Array]:
+    """Between what a Max or Min with a constant lets values pass."""
+    return (bound, np.asarray(np.inf)) if node.op == "Max" else (np.asarray(-np.inf), bound)
+
+
+def _extreme(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
+    pairs = sorted(pairs, key=lambda pair: not np.any(pair[1]))  # the constant, if there is one, comes last
+    if len(pairs) != 2 or np.any(pairs[1][1]):
+        return None
+    mean, std = np.broadcast_arrays(*pairs[0])
+    return gaussian.clipped(mean, std, *_bounds(node, pairs[1][0]))
+
+
+def _fold(
+    combine: Callable[[Range, Range], Range],
+) -> Callable[[Graph, Node, Sequence[Range | None]], list[Range] | None]:
+    def bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+        every = [r for r in ranges if r is not None]
+        return [reduce(combine, every)] if len(every) == len(ranges) else None
+
+    return bound
+
+
+def _corners(a: Range, b: Range) -> Range:
+    products = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    return Range(np.minimum.reduce(products), np.maximum.reduce(products))
+
+
+def _product_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    own = self_gated(graph, node)
+    known = None if own is None else ranges[node.inputs.index(own[1])]
+    return [image(own[0], known)] if own is not None and known is not None else _fold(_corners)(graph, node, ranges)
+
+
+def _quotient_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    a, b = ranges
+    if a is None or b is None or np.any((b.lo <= 0) & (b.hi >= 0)):
+        return None
+    return [_corners(a, Range(1 / b.hi, 1 / b.lo))]
+
+
+def _to_all(node: Node, at: Backward) -> Gained:
+    return [(i, at.behind[node.outputs[0]]) for i in node.inputs]
+
+
+def _through_products(node: Node, at: Backward) -> Gained:
+    """E[other²] times the gain behind; E[(x·f(x))'²] where an activation gates itself."""
+    behind, own = at.behind[node.outputs[0]], self_gated(at.graph, node)
+    found: Gained = [(name, behind * _square(at, node.inputs[1 - k])) for k, name in enumerate(node.inputs)]
+    if own is None or own[1] not in at.moments or len(at.graph.users(own[2])) > 1:
+        return found
+    f, x, gate = own
+    slope = gaussian.squared_slope(f, at.moments[x].mean, at.moments[x].std)
+    return [(gate, dict(found)[gate]), (x, behind * slope)]
+
+
+def _through_quotient(node: Node, at: Backward) -> Gained:
+    return [(node.inputs[0], at.behind[node.outputs[0]] / np.maximum(_square(at, node.inputs[1]), 1e-30))]
+
+
+def _square(at: Backward, name: Name) -> Array:
+    """E[x²] of an operand; 1 where nothing is known of it."""
+    if name in at.moments:
+        return np.square(at.moments[name].mean) + np.square(at.moments[name].std)
+    constant = at.graph.constant(name)
+    return np.ones(1) if constant is None else np.square(constant.astype(np.float64))
+
+
+def _through_extreme(node: Node, at: Backward) -> Gained:
+    """The share of values that a constant bound lets through; all, where activations are compared."""
+    behind = at.behind[node.outputs[0]]
+    bound = next((at.graph.constant(i) for i in node.inputs if i in at.graph.consts), None)
+    if bound is None or len(node.inputs) != 2:
+        return _to_all(node, at)
+    name = next(i for i in node.inputs if i not in at.graph.consts)
+    if name not in at.moments:
+        return []
+    m = at.moments[name]
+    return [(name, behind * gaussian.between(m.mean, m.std, *_bounds(node, bound.astype(np.float64))))]
+
+
+def _constant_numerator(graph: Graph, node: Node, field: Array) -> str:
+    return "a constant divided by it" if node.inputs[0] in graph.consts else ""
+
+
+_ADDED = _fold(lambda a, b: Range(a.lo + b.lo, a.hi + b.hi))
+_SUBTRACTED = _fold(lambda a, b: Range(a.lo - b.hi, a.hi - b.lo))
+_TIES = Scales(Rule.TIES)
+
+ARITHMETIC: Mapping[str, Operator] = {
+    operator.name: operator
+    for operator in (
+        Operator(
+            "Add",
+            moments=_all(_sum),
+            bound=_ADDED,
+            wide=True,
+            gain=_to_all,
+            scales=_TIES,
+            grid=Grid(integer=True, constants=True),
+            steps=Form.SUM,
+            torch=lambda a, b: a + b,
+        ),
+        Operator(
+            "Sum",
+            moments=_all(_sum),
+            bound=_ADDED,
+            wide=True,
+            gain=_to_all,
+            scales=_TIES,
+            grid=Grid(),
+            steps=Form.SUM,
+            torch=lambda *values: reduce(lambda a, b: a + b, values),
+        ),
+        Operator(
+            "Sub",
+            moments=_all(_difference),
+            bound=_SUBTRACTED,
+            wide=True,
+            gain=_to_all,
+            scales=_TIES,
+            grid=Grid(),
+            steps=Form.SUM,
+            torch=lambda a, b: a - b,
+        ),
+        Operator(
+            "Mul",
+            moments=_all(_product),
+            bound=_product_bound,
+            gain=_through_products,
+            scales=Scales(Rule.GATES),
+            grid=Grid(integer=True, constants=True),
+            steps=Form.PRODUCT,
+            torch=lambda a, b: a * b,
+        ),
+        Operator(
+            "Div",
+            moments=_all(_quotient),
+            bound=_quotient_bound,
+            wide=True,
+            gain=_through_quotient,
+            scales=Scales(Rule.GATES, _constant_numerator),
+            grid=Grid(),
+            steps=Form.PRODUCT,
+            torch=torch_kernels.divide,
+        ),
+        Operator(
+            "Max",
+            moments=_all(_extreme),
+            bound=_fold(lambda a, b: Range(np.maximum(a.lo, b.lo), np.maximum(a.hi, b.hi))),
+            gain=_through_extreme,
+            scales=_TIES,
+            grid=Grid(),
+            steps=Form.CLAMP,
+            torch=torch_kernels.maximum,
+        ),
+        Operator(
+            "Min",
+            moments=_all(_extreme),
+            bound=_fold(lambda a, b: Range(np.minimum(a.lo, b.lo), np.minimum(a.hi, b.hi))),
+            gain=_through_extreme,
+            scales=_TIES,
+            grid=Grid(),
+            steps=Form.CLAMP,
+            torch=torch_kernels.minimum,
+        ),
+    )
+}
+"""Add, Sum, Sub, Mul, Div, Max and Min."""

@@ -1,0 +1,282 @@
+"""Operators that look at many positions for one value: pools, reductions, resizes, and blocks of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from ..ir.model import Array, Graph, Node, Range
+from ..maths import gaussian
+from . import torch_kernels, torch_moves
+from .attributes import reduced_axes, regrouped, resizes_channels
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+
+UNKNOWN_SIZE = 7
+"""Positions along a spatial axis of unknown size."""
+
+
+def window(graph: Graph, node: Node) -> float:
+    """How many positions a pooling operator looks at for one value.
+
+    Example:
+        >>> window(Graph((), {}, (), ()), Node("MaxPool", ("x",), ("y",), {"kernel_shape": [3, 3]}))
+        9.0
+    """
+    if "kernel_shape" in node.attrs:
+        return float(prod(node.attrs["kernel_shape"]))
+    shape, rank = graph.shapes.get(node.inputs[0]), graph.rank(node.inputs[0]) or 4
+    axes = reduced(graph, node, rank) or []
+    sizes = [shape[a] if shape else None for a in axes]
+    return float(prod(s if isinstance(s, int) else UNKNOWN_SIZE for s in sizes))
+
+
+def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
+    """The axes that a global pool or a reduction takes together; None where they are computed."""
+    return list(range(2, rank)) if node.op.startswith("Global") else reduced_axes(graph, node, rank)
+
+
+def _keeps_axes(node: Node) -> bool:
+    return bool(node.attrs.get("keepdims", 1))
+
+
+def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
+    """A field behind a reduction: without the reduced axes, where it drops them."""
+    if _keeps_axes(node):
+        return field
+    return field.reshape([n for d, n in enumerate(field.shape) if d not in axes])
+
+
+def fields(graph: Graph, node: Node, field: Array, fill: float = 0) -> list[Array] | None:
+    """A field that does not vary along the axes taken together."""
+    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, field.ndim)
+    return None if axes is None or any(field.shape[a] > 1 for a in axes) else [_dropped(node, field, axes)]
+
+
+def _mixed(graph: Graph, node: Node, mean: Array, std: Array) -> tuple[Pair, list[int]] | None:
+    """Moments with those of the reduced channels averaged."""
+    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, mean.ndim)
+    if axes is None:
+        return None
+    mean, std = np.broadcast_arrays(mean, std)
+    over = tuple(axes)
+    return (mean.mean(over, keepdims=True), np.sqrt(np.square(std).mean(over, keepdims=True))), axes
+
+
+_OfMany = Callable[[Array, Array, float], Pair]
+
+
+def _moments(of_many: _OfMany) -> Callable[[Graph, Node, Sequence[Pair | None]], list[Pair] | None]:
+    def moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+        found = None if operands[0] is None else _mixed(graph, node, *operands[0])
+        if found is None:
+            return None
+        (mean, std), axes = found
+        mean, std = of_many(mean, std, window(graph, node))
+        return [(_dropped(node, mean, axes), _dropped(node, std, axes))]
+
+    return moments
+
+
+def _average(mean: Array, std: Array, count: float) -> Pair:
+    return mean, gaussian.averaged(std, count)
+
+
+def _total(mean: Array, std: Array, count: float) -> Pair:
+    return count * mean, count * gaussian.averaged(std, count)
+
+
+def _lowest(mean: Array, std: Array, count: float) -> Pair:
+    highest, spread = gaussian.maximum(-mean, std, count)
+    return -highest, spread
+
+
+def _bound(factor: Callable[[float], float]) -> Callable[[Graph, Node, Sequence[Range | None]], list[Range] | None]:
+    """The input's ends, times what `factor` makes of the number of values."""
+
+    def bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+        if ranges[0] is None:
+            return None
+        lo, hi = ranges[0].lo, ranges[0].hi
+        axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, lo.ndim)
+        if axes is None:
+            return None
+        over, times = tuple(axes), factor(window(graph, node))
+        ends = lo.min(over, keepdims=True), hi.max(over, keepdims=True)
+        return [Range(*(_dropped(node, times * end, axes) for end in ends))]
+
+    return bound
+
+
+_Share = Callable[[Backward, float, int], float]
+
+
+def _gain(share: _Share) -> Callable[[Node, Backward], Gained | None]:
+    """The gain behind, of which `share` arrives from each position and channel taken together."""
+
+    def gain(node: Node, at: Backward) -> Gained | None:
+        x, behind = node.inputs[0], at.behind[node.outputs[0]]
+        if x not in at.moments:
+            return []
+        shape, count = at.shape(x), window(at.graph, node)
+        axes = [] if "kernel_shape" in node.attrs else reduced(at.graph, node, len(shape))
+        if axes is None:
+            return None
+        if not _keeps_axes(node):
+            behind = np.expand_dims(behind, axes)
+        channels = shape[1] if 1 in axes and len(shape) > 1 else 1
+        behind = np.broadcast_to(behind, np.broadcast_shapes(behind.shape, shape)) if channels > 1 else behind
+        return [(x, behind * share(at, max(count / channels, 1.0), channels))]
+
+    return gain
+
+
+def _of_average(at: Backward, positions: float, channels: int) -> float:
+    return at.averaged(positions) / channels**2  # channels are independent of one another, unlike positions
+
+
+def _of_sum(at: Backward, positions: float, channels: int) -> float:
+    return positions**2 * at.averaged(positions)
+
+
+def _of_extreme(at: Backward, positions: float, channels: int) -> float:
+    return 1 / channels
+
+
+def _over_channels(graph: Graph, node: Node, field: Array) -> str:
+    return "" if fields(graph, node, field) is not None else f"{node.op} over channels"
+
+
+def _pool(
+    name: str,
+    of_many: _OfMany,
+    share: _Share,
+    grid: Grid,
+    steps: Form | Unknown,
+    torch: Callable[..., object],
+    factor: Callable[[float], float] = lambda count: 1.0,
+    wide: bool = True,
+) -> Operator:
+    return Operator(
+        name,
+        fields=fields,
+        moments=_moments(of_many),
+        bound=_bound(factor),
+        wide=wide,
+        gain=_gain(share),
+        scales=Scales(Rule.PASSES, _over_channels),
+        grid=grid,
+        steps=steps,
+        torch=torch,
+        averages=share is _of_average,
+    )
+
+
+_INTEGER, _CHOOSES, _FLOAT = Grid(integer=True), Grid(integer=True, keeps=True), Grid()
+_NO_REDUCTION = Unknown("no integer form; a global pool over the same positions has one")
+
+POOLS: Mapping[str, Operator] = {
+    operator.name: operator
+    for operator in (
+        _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
+        _pool("GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, torch_kernels.global_average),
+        _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
+        _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, torch_kernels.global_max),
+        _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reduce_mean),
+        _pool(
+            "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_sum, factor=lambda count: count
+        ),
+        _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_max),
+        _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_min),
+    )
+}
+
+
+def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    if operands[0] is None:
+        return None
+    mean, std = operands[0]
+    if not resizes_channels(graph, node):
+        return [(mean, std)]
+    all_of_it = mean.mean(keepdims=True)
+    spread = np.square(std).mean(keepdims=True) + np.square(mean - all_of_it).mean(keepdims=True)
+    return [(all_of_it, np.sqrt(spread))]
+
+
+def _resized_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    if ranges[0] is None:
+        return None
+    mixes = resizes_channels(graph, node)
+    return [_whole(ranges[0]) if mixes else ranges[0]]
+
+
+def _whole(known: Range) -> Range:
+    return Range(known.lo.min(keepdims=True), known.hi.max(keepdims=True))
+
+
+def _through_resize(node: Node, at: Backward) -> Gained | None:
+    return None if resizes_channels(at.graph, node) else [(node.inputs[0], at.behind[node.outputs[0]])]
+
+
+def _along_channels(graph: Graph, node: Node, field: Array) -> str:
+    a, b = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    along = a is None or b is None or any(field.shape[d] > 1 and a[d] != b[d] for d in range(field.ndim))
+    return "Resize along channels" if along else ""
+
+
+def _interleaved(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    """An output channel is a mixture of the channels that it interleaves."""
+    if operands[0] is None:
+        return None
+    mean, std = np.broadcast_arrays(*operands[0])
+    if mean.size == 1:
+        return [(mean, std)]
+    means, stds = regrouped(node, mean), regrouped(node, std)
+    first = means.mean(0)
+    second = np.sqrt(np.maximum((np.square(means) + np.square(stds)).mean(0) - np.square(first), 0))
+    shape = (1, -1) + (1,) * (mean.ndim - 2)
+    return [(first.reshape(shape), second.reshape(shape))]
+
+
+def _interleaved_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    return None if ranges[0] is None else [_whole(ranges[0])]
+
+
+def _through_blocks(node: Node, at: Backward) -> Gained:
+    x, behind = node.inputs[0], at.behind[node.outputs[0]]
+    if x not in at.moments:
+        return []
+    places = at.places(x)
+    if places.size == 1:
+        return [(x, behind.mean(keepdims=True))]
+    blocks = regrouped(node, places)
+    gain = np.zeros(places.size)
+    gain[blocks] = np.broadcast_to(behind.reshape(-1) / blocks.shape[0], blocks.shape)
+    return [(x, gain.reshape(places.shape))]
+
+
+BLOCKS: Mapping[str, Operator] = {
+    "Resize": Operator(
+        "Resize",
+        moments=_resized,
+        bound=_resized_bound,
+        wide=True,
+        gain=_through_resize,
+        scales=Scales(Rule.PASSES, _along_channels),
+        grid=Grid(keeps=True),
+        steps=Form.RESIZE,
+        torch=torch_moves.resize,
+    ),
+    "DepthToSpace": Operator(
+        "DepthToSpace",
+        moments=_interleaved,
+        bound=_interleaved_bound,
+        gain=_through_blocks,
+        scales=Scales(Rule.GROUPS),
+        grid=Grid(keeps=True),
+        steps=Form.MOVE,
+        torch=torch_moves.depth_to_space,
+    ),
+}
+"""Resize and DepthToSpace: values near one another mix, or channels become positions."""
