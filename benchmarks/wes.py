@@ -29,6 +29,7 @@ from shift_search import COLUMNS, MOST, SPEC, TIMES, compared, groups, real_laye
 
 import equint
 from equint.api import described
+from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.ir.weights import layers
 from equint.maths.scales import overlap_ratio
@@ -186,8 +187,8 @@ class Bench:
         bits: dict[str, Any] = {"weight_bits": run.weight_bits, "activation_bits": run.activation_bits}
         result = equint.quantize(source, chosen, run.target, input=network.card, images=run.images or None, **bits)
         log = result.model.log
-        raised = sum(e.facts["channels"] for e in log if e.did == "raised the weight scale to its lower bound")
-        saved = sum(e.facts["quantization error saved"] for e in log if e.did == "clipped weights")
+        raised = sum(e.facts["channels"] for e in log if e.kind is EventKind.SCALE_BOUNDED)
+        saved = sum(e.facts["quantization error saved"] for e in log if e.kind is EventKind.WEIGHTS_CLIPPED)
         fits = tuple(weight_fits(result.model))
         return Measured(*network.measure(result.proto), *mean_of(fits), raised, saved, fits)
 

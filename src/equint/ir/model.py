@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .events import Event
+
 Name = str
 """An ONNX value name: unique in a graph, the key of every table."""
 
@@ -222,25 +224,6 @@ class View:
 
 
 @dataclass(frozen=True)
-class Event:
-    """One thing a pass did or skipped, where, and the facts that explain it."""
-
-    did: str
-    at: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    warning: bool = False
-
-    def __str__(self) -> str:
-        facts = ", ".join(f"{k}={_short(v)}" for k, v in self.facts.items())
-        return " ".join(p for p in (self.did, self.at and f"[{self.at}]", facts and f"({facts})") if p)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
 class Model:
     """A network and everything known about it.
 
@@ -262,7 +245,8 @@ class Model:
         """The same model with events added to its log.
 
         Example:
-            >>> Model(Graph((), {}, (), ())).noted(Event("read")).log[0].did
+            >>> from .events import EventKind
+            >>> Model(Graph((), {}, (), ())).noted(Event(EventKind.READ)).log[0].text
             'read'
         """
         return replace(self, log=(*self.log, *events))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..graph.moments import layer_moments, propagate, reach
-from ..ir.model import Event, Graph, Model, Moments, Name
+from ..ir.events import Event, EventKind
+from ..ir.model import Graph, Model, Moments, Name
 from ..ir.weights import as_layer, layers
 from . import Keeps, require
 
@@ -46,7 +47,7 @@ class ActivationRanges:
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
         if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
-        event = Event("activation ranges from moments", "", facts, "activation_ranges", warning="why" in facts)
+        event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
         return replace(model, moments=moments, ranges=ranges).noted(event)
 
 

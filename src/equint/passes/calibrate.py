@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import EquintError
 from ..graph.moments import propagate
 from ..graph.placement import is_activation, place
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Moments, Name, QSpec, Range, Source
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..maths.pictures import MEAN, STD, pictures
@@ -93,7 +94,7 @@ class Calibrate:
         if found is None and shown is None:
             shown, why = self._stand_in(model)
             if shown is None:
-                return model.noted(Event("not calibrated", "", {"why": why}, "calibrate"))
+                return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
             imagined = True
         if found is None and shown is not None:
             from ..runtime.collect import collect
@@ -150,10 +151,9 @@ class Calibrate:
         few = found.images < FEW
         if few:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
-        what = "on images" if source == "calibration" else "on generated pictures, there being no BatchNorm"
-        event = Event(
-            f"measured moments and ranges {what}", "", facts, "calibrate", warning=few or source == "generated"
-        )
+        imagined = source == "generated"
+        kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
+        event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..graph.moments import expected_input
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, QParams
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from . import Keeps
@@ -50,7 +51,7 @@ class CorrectBias:
                 known.append((layer, model.moments[layer.x]))
             else:
                 why = {"why": "nothing is known of its input's mean"}
-                events.append(Event("bias not corrected", layer.name, why, "correct_bias", warning=True))
+                events.append(Event(EventKind.BIAS_NOT_CORRECTED, layer.name, why, "correct_bias", warning=True))
         moves: list[float] = []
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
@@ -59,7 +60,7 @@ class CorrectBias:
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
-        done = Event("corrected biases", "", facts, "correct_bias")
+        done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
 
     def _settle(

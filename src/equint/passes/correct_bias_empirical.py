@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..samples.images import Images
 from . import Keeps
@@ -32,7 +33,7 @@ class CorrectBiasEmpirical:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].did
+        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].text
         'biases not corrected from images'
     """
 
@@ -46,7 +47,7 @@ class CorrectBiasEmpirical:
     def __call__(self, model: Model) -> Model:
         if self.images is None:
             why = {"why": "no images given"}
-            return model.noted(Event("biases not corrected from images", "", why, "correct_bias_empirical"))
+            return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
         from ..runtime.sweep import mean_errors
 
         helped = dict[Name, Array]()
@@ -68,7 +69,7 @@ class CorrectBiasEmpirical:
             qparams[layer.weight] = grid
         kept, channels = (sum(int(f(h)) for h in helped.values()) for f in (np.sum, np.size))
         facts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
-        done = Event("corrected biases from images", "", facts, "correct_bias_empirical")
+        done = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
 
 

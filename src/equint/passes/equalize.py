@@ -9,7 +9,8 @@ import numpy as np
 
 from ..graph.channels import Channels, Group, rescale, solve
 from ..graph.weight_ranges import WeightRanges
-from ..ir.model import Array, Event, Model
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model
 from ..maths.scales import equalizing
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
@@ -42,7 +43,7 @@ class Equalize:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> Equalize()(Model(tiny_graph())).log[-1].did
+        >>> Equalize()(Model(tiny_graph())).log[-1].text
         'equalization found no free channel scales'
     """
 
@@ -71,9 +72,7 @@ class Equalize:
         channels = solve(model, self.clip_reach)
         if not channels.groups:
             why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
-            return model.noted(
-                Event("equalization found no free channel scales", "", {"why": why}, "equalize", warning=True)
-            )
+            return model.noted(Event(EventKind.NOT_EQUALIZED, "", {"why": why}, "equalize", warning=True))
         ranges = WeightRanges(model, channels, DEAD if self.stand_ins else 0.0)
         reach = reaches(model, channels)
         least = np.maximum(channels.floor, 1 / self.max_scale)
@@ -87,9 +86,7 @@ class Equalize:
                 count = int(np.sum(scales[group.classes] < held))
                 if count:
                     held_back = {"channels": count, "of": int(group.classes.size)}
-                    events.append(
-                        Event("held back channels that would set a range", group.tensors[0], held_back, "equalize")
-                    )
+                    events.append(Event(EventKind.CHANNELS_HELD_BACK, group.tensors[0], held_back, "equalize"))
             if events:
                 least = np.maximum(least, np.minimum(stretched, self.max_scale))
                 scales, more, moved = self._swept(ranges, channels, reach, np.maximum(scales, least), least)
@@ -103,7 +100,7 @@ class Equalize:
             "last move": float(moved),
             "largest scale": float(np.max(np.maximum(scales[free], 1 / scales[free]))),
         }
-        return rescale(model, channels, scales).noted(Event("equalized", "", facts, "equalize"), *events)
+        return rescale(model, channels, scales).noted(Event(EventKind.EQUALIZED, "", facts, "equalize"), *events)
 
     def _swept(
         self, ranges: WeightRanges, channels: Channels, reach: Array, scales: Array, least: Array

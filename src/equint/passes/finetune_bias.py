@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.edit import Editor
-from ..ir.model import Event, Graph, Model, Name, View
+from ..ir.events import Event, EventKind
+from ..ir.model import Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
@@ -79,7 +80,9 @@ class FinetuneBias:
 
         every = [la for la in layers(model.graph) if la.weight in model.qparams]
         if not every:
-            return model.noted(Event("no biases to fine-tune", "", {"why": "no quantized layer"}, "finetune_bias"))
+            return model.noted(
+                Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", {"why": "no quantized layer"}, "finetune_bias")
+            )
         student, places = open_biases(qdq_graph(model), every)
         spreads = {
             place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
@@ -100,14 +103,14 @@ class FinetuneBias:
         }
         if found.step == 0:
             why = {"why": "the loss on the held-out images did not fall", **facts}
-            return model.noted(Event("rolled fine-tuned biases back", "", why, "finetune_bias", warning=True))
+            return model.noted(Event(EventKind.FINE_TUNING_UNDONE, "", why, "finetune_bias", warning=True))
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
         for layer, place in zip(every, places, strict=True):
             bias = found.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid
-        done = Event("fine-tuned biases", "", facts, "finetune_bias")
+        done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
 
 

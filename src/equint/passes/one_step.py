@@ -10,7 +10,8 @@ import numpy as np
 
 from ..graph.channels import Channels, Group, rescale, solve
 from ..graph.dominance import Extremes, Limits
-from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import layers
 from ..maths.scales import matching
 from ..ops.attributes import clip_bounds
@@ -43,7 +44,7 @@ class OneStep:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> OneStep()(Model(tiny_graph())).log[-1].did
+        >>> OneStep()(Model(tiny_graph())).log[-1].text
         'one-step equalization found no free channel scales'
     """
 
@@ -82,8 +83,8 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
     clips = bounded(model) if shared_clips else frozenset()
     channels = solve(model, priced=clips)
     if not channels.groups:
-        why = {"why": "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"}
-        return model.noted(Event(f"{method} equalization found no free channel scales", "", why, source, warning=True))
+        why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
+        return model.noted(Event(EventKind.NOT_MATCHED, "", {"method": method, "why": why}, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
     held, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
     for group in _by_last_giver(model.graph, channels):
@@ -97,10 +98,10 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
     events = [_done(channels, scales, held, len(unknown), method, source)]
     if unknown:
         skipped = {"groups": len(unknown), "why": "nothing tells how far its activations reach: no ranges"}
-        events.append(Event("left channels as they are", unknown[0].tensors[0], skipped, source, warning=True))
+        events.append(Event(EventKind.CHANNELS_LEFT, unknown[0].tensors[0], skipped, source, warning=True))
     if reached:
         cost = {"channels": reached, "why": "what lay beyond the bound of their clip now passes"}
-        events.append(Event("attenuated channels that are clipped", "", cost, source, warning=True))
+        events.append(Event(EventKind.CHANNELS_ATTENUATED, "", cost, source, warning=True))
     return rescale(model, channels, scales).noted(*events)
 
 
@@ -134,7 +135,8 @@ def _holds(limits: Limits, s_max: float) -> Array:
 
 def _done(channels: Channels, scales: Array, held: Array, unknown: int, method: str, source: str) -> Event:
     factors = 1 / scales[np.concatenate([g.classes for g in channels.groups])]
-    facts: dict[str, float] = {
+    facts: dict[str, str | float] = {
+        "method": method,
         "groups": len(channels.groups) - unknown,
         "channels": int(held.sum()),
         "left at 1": int(np.sum(factors == 1)),
@@ -142,4 +144,4 @@ def _done(channels: Channels, scales: Array, held: Array, unknown: int, method: 
         "largest scale": float(factors.max()),
     }
     facts |= {f"held by {what}": int(count) for what, count in zip(HOLDS, held, strict=True)}
-    return Event(f"equalized ({method})", "", facts, source)
+    return Event(EventKind.MATCHED, "", facts, source)

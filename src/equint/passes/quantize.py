@@ -10,7 +10,8 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, place
-from ..ir.model import Array, Event, Model, Name, QParams, QSpec, Range
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model, Name, QParams, QSpec, Range
 from ..ir.weights import Layer, layers
 from ..maths.affine import check_bits, choose_qparams, fit_bias
 from . import Keeps, require
@@ -62,9 +63,9 @@ class Quantize:
         qparams = {} if self.activation is None else _activations(model, self.activation, chosen, events)
         weights = self._weights(model, qparams, chosen, events)
         if not weights:
-            return model.noted(Event("found no weights to quantize", "", {}, "quantize", warning=True))
+            return model.noted(Event(EventKind.NOTHING_TO_QUANTIZE, "", {}, "quantize", warning=True))
         events += [
-            Event(f"{op} stays float", names[0], {"nodes": len(names)}, "quantize")
+            Event(EventKind.OPERATOR_FLOAT, names[0], {"op": op, "nodes": len(names)}, "quantize")
             for op, names in borders(model.graph).items()
         ]
         facts = {
@@ -75,7 +76,7 @@ class Quantize:
         }
         if self.overrides:
             facts["overrides"] = len(self.overrides)
-        done = Event("chose grids", "", facts, "quantize")
+        done = Event(EventKind.QUANTIZED, "", facts, "quantize")
         return replace(model, qparams={**qparams, **weights}).noted(done, *events)
 
     def _weights(
@@ -85,12 +86,10 @@ class Quantize:
         for layer in layers(model.graph):
             weight, spec = model.graph.consts[layer.weight], exceptions.weights.get(layer.weight, self.weight)
             if spec is None:
-                events.append(Event("stays float: an override says so", layer.name, {}, "quantize"))
+                events.append(Event(EventKind.FLOAT_BY_OVERRIDE, layer.name, {}, "quantize"))
                 continue
             if spec.granularity != "tensor" and layer.out_axis() is None:
-                events.append(
-                    Event("one grid for all channels", layer.name, {"why": "grouped ConvTranspose"}, "quantize")
-                )
+                events.append(Event(EventKind.ONE_GRID, layer.name, {"why": "grouped ConvTranspose"}, "quantize"))
             chosen, shift = model.ranges.get(layer.weight), model.shifts.get(layer.weight)
             if spec.granularity != self.weight.granularity or spec.bits > self.weight.bits:
                 chosen = None  # a range that was chosen for a coarser grid cuts off too much
@@ -106,7 +105,7 @@ class Quantize:
         if not np.any(low):
             return grid
         facts = {"channels": int(np.sum(low)), "bound": self.min_scale}
-        events.append(Event("raised the weight scale to its lower bound", layer.name, facts, "quantize"))
+        events.append(Event(EventKind.SCALE_BOUNDED, layer.name, facts, "quantize"))
         return replace(grid, scale=np.maximum(grid.scale, np.float32(self.min_scale)))
 
 
@@ -149,11 +148,11 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
     for tensors in placement.classes:
         own = exceptions.tensors.get(tensors[0], spec)
         if own is None:
-            events += [Event("stays float: an override says so", t, {}, "quantize") for t in tensors]
+            events += [Event(EventKind.FLOAT_BY_OVERRIDE, t, {}, "quantize") for t in tensors]
             continue
         known = [model.ranges[t] for t in tensors if t in model.ranges]
         if not known or any(t not in model.ranges for t in tensors if _is_source(model, t)):
-            events += [Event("stays float: nothing tells its range", t, {}, "quantize", warning=True) for t in tensors]
+            events += [Event(EventKind.FLOAT_WITHOUT_RANGE, t, {}, "quantize", warning=True) for t in tensors]
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         grid = choose_qparams(lo, hi, own)
@@ -192,7 +191,7 @@ def fitted(
         "largest factor": float(np.max(scale / grid.scale)),
         "bias bits": bias_bits,
     }
-    events.append(Event("raised the weight scale for its bias", layer.name, facts, "quantize", warning=bias_bits < 32))
+    events.append(Event(EventKind.SCALE_RAISED_FOR_BIAS, layer.name, facts, "quantize", warning=bias_bits < 32))
     return replace(grid, scale=scale)
 
 
@@ -208,5 +207,5 @@ def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bit
     if not np.any(less > 0):
         return grid
     facts = {"channels": int(np.sum(less > 0)), "by at most": int(np.max(less))}
-    events.append(Event("lowered shifts for their biases", layer.name, facts, "quantize"))
+    events.append(Event(EventKind.SHIFTS_LOWERED_FOR_BIASES, layer.name, facts, "quantize"))
     return replace(grid, shift=np.maximum(grid.shift - np.maximum(less, 0), 0))

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Model, QParams
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model, QParams
 from ..ir.weights import Layer, layers
 from ..maths.affine import along_axis, dequantize, quantize
 from . import Keeps
@@ -50,7 +51,7 @@ class RoundWeights:
             editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
             changed, flips = changed + 1, flips + int(np.sum(integers != nearest))
         facts = {"layers": changed, "weights rounded the other way": flips}
-        done = Event("rounded kernels to keep their sums", "", facts, "round_weights")
+        done = Event(EventKind.KERNELS_ROUNDED, "", facts, "round_weights")
         return replace(model, graph=editor.done()).noted(done)
 
 

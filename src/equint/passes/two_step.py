@@ -41,7 +41,7 @@ class TwoStep:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> TwoStep()(Model(tiny_graph())).log[-1].did
+        >>> TwoStep()(Model(tiny_graph())).log[-1].text
         'two-step equalization found no free channel scales'
     """
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..ir.model import Array, Event, Model, Name, QSpec
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, layers
 from ..maths.shifts import SEARCHES, error
 from ..noise.sources import weight_worth
@@ -55,7 +56,7 @@ class WeightShift:
             axis = layer.out_axis()
             why = self._unfit(layer, weight, axis)
             if why is not None:
-                events.append(Event("weight not shifted", layer.name, {"why": why}, "weight_shift"))
+                events.append(Event(EventKind.WEIGHT_NOT_SHIFTED, layer.name, {"why": why}, "weight_shift"))
             if why is not None or axis is None or layer.weight in shifts:
                 continue
             rows = as_rows(weight, axis)
@@ -73,7 +74,7 @@ class WeightShift:
             "cost": self.cost,
             "evaluations": round(tried),
         }
-        done = Event("shifted weights", "", facts, "weight_shift")
+        done = Event(EventKind.WEIGHTS_SHIFTED, "", facts, "weight_shift")
         ranges = {name: r for name, r in model.ranges.items() if name not in shifts}  # of weights shifted otherwise
         return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(done, *events)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.events import EventKind
 from ..ir.fields import channel_means
 from ..ir.model import Array, Model, Name, QParams
 from ..ir.weights import Layer, as_layer, layers
@@ -20,6 +21,7 @@ SPREAD = 8.0
 """Channels whose weights reach so many times further than others' are a cause, where they share a grid."""
 OUTLIERS = 16.0
 """A grid that reaches so many times the tensor's root mean square is one."""
+_FOR_BIASES = (EventKind.SCALE_RAISED_FOR_BIAS, EventKind.SHIFTS_LOWERED_FOR_BIASES)
 FEW = 8
 """Batches that tensors are looked at on."""
 
@@ -108,7 +110,7 @@ def _weights(layer: Layer, model: Model) -> list[Cause]:
         facts = {"largest over rms": float(peaks.max())}
         found.append(Cause("weight outliers", facts, f"one weight is {peaks.max():.3g} times a channel's usual"))
     dead = int(np.sum(~living))
-    raised = [e for e in model.log if e.at == layer.name and e.did.endswith(("for its bias", "for their biases"))]
+    raised = [e for e in model.log if e.at == layer.name and e.kind in _FOR_BIASES]
     if raised and raised[-1].facts["channels"] > dead:
         text = "its bias is so large that the weights' scale had to be raised"
         found.append(Cause("bias", dict(raised[-1].facts), text))
