@@ -224,13 +224,21 @@ class View:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Which of a layer's biases make up for the mean error of its rounded weights, `(O,)` booleans; and how found."""
+
+    how: Literal["analytic", "empirical", "fine-tuned"]
+    channels: Array
+
+
+@dataclass(frozen=True)
 class Model:
     """A network and everything known about it.
 
     `moments` and `ranges` describe float tensors, `qparams` the tensors and weights that will be
     integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
-    weight that has some is of the shifted weight.
+    weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected.
     """
 
     graph: Graph
@@ -239,6 +247,7 @@ class Model:
     qparams: Mapping[Name, QParams] = field(default_factory=dict)
     views: Mapping[Name, View] = field(default_factory=dict)
     shifts: Mapping[Name, Array] = field(default_factory=dict)
+    corrected: Mapping[Name, Correction] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
 
     def noted(self, *events: Event) -> Model:

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph.moments import expected_input
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Moments, Name, QParams
+from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from . import Keeps
@@ -52,16 +52,19 @@ class CorrectBias:
             else:
                 why = {"why": "nothing is known of its input's mean"}
                 events.append(Event(EventKind.BIAS_NOT_CORRECTED, layer.name, why, "correct_bias", warning=True))
-        moves: list[float] = []
+        moves, corrected = list[float](), dict[Name, Correction]()
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
             bias = _corrected(model.graph, layer, qparams[layer.weight], x)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+        return replace(model, graph=editor.done(), qparams=qparams, corrected={**model.corrected, **corrected}).noted(
+            done, *events
+        )
 
     def _settle(
         self, graph: Graph, known: list[tuple[Layer, Moments]], qparams: dict[Name, QParams], events: list[Event]

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import EquintError
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Name, View
+from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
@@ -105,13 +105,15 @@ class FinetuneBias:
             why = {"why": "the loss on the held-out images did not fall", **facts}
             return model.noted(Event(EventKind.FINE_TUNING_UNDONE, "", why, "finetune_bias", warning=True))
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = found.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid
+            corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
         done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
 
 def _inner(model: Model, teacher: Graph, own: bool) -> dict[Name, View]:

@@ -12,7 +12,7 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
-from ..ir.weights import Layer, as_layer, pads_zero
+from ..ir.weights import Layer, as_layer, pads_zero, still_corrected
 from . import Keeps
 
 Affine = tuple[Array, Array]
@@ -49,7 +49,8 @@ class FoldBatchnorm:
         moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
         moments = propagate(graph, moments)
         event = Event(EventKind.BATCHNORM_FOLDED, "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
-        return replace(model, graph=graph, moments=moments).noted(event, *skipped)
+        corrected = still_corrected(model, graph)
+        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(event, *skipped)
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:

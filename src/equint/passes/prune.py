@@ -14,7 +14,7 @@ from ..errors import EquintError
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
-from ..ir.weights import as_layer, layers
+from ..ir.weights import as_layer, layers, still_corrected
 from ..noise.sources import weight_worth
 from . import Keeps, require
 from .correct_bias import mean_error_of
@@ -72,7 +72,8 @@ class Prune:
             events.append(Event(EventKind.LAYER_PRUNED, at, facts, "prune", warning=count == weight.size))
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
         done = Event(EventKind.PRUNED, "", facts, "prune")
-        return replace(model, graph=_corrected(model, pruned).with_consts(pruned)).noted(*events, done)
+        graph = _corrected(model, pruned).with_consts(pruned)
+        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(*events, done)
 
     def _dear(self, model: Model) -> dict[Name, Array]:
         """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""

@@ -77,7 +77,7 @@ class Quantize:
         if self.overrides:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
-        return replace(model, qparams={**qparams, **weights}).noted(done, *events)
+        return replace(model, qparams={**qparams, **weights}, corrected={}).noted(done, *events)
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]

@@ -76,14 +76,16 @@ def _mean_error(layer: Layer, plain: Model, quantized: Model) -> list[Cause]:
     """Whether rounded weights shift the layer's outputs more than they scatter them, and nobody corrects it."""
     x = plain.moments.get(layer.x)
     own = as_layer(plain.graph, plain.graph.producer[layer.y])
-    if x is None or own is None or any(e.source == "correct_bias" for e in quantized.log):
+    if x is None or own is None:
         return []
     weight, grid = plain.graph.consts[own.weight], quantized.qparams[layer.weight]
     error = own.unpack(fake_quantize(weight, grid) - weight).astype(np.float64)
     g, _, i, _ = error.shape
     std = channel_means(np.square(x.std), own.x_axis, g * i).reshape(g, i)
     scattered = float(np.einsum("goik,gi->", np.square(error), std))
-    shifted = float(np.sum(np.square(mean_error(plain.graph, own, grid, x))))
+    correction = quantized.corrected.get(layer.y)
+    left = np.ones(g * error.shape[1]) if correction is None else ~correction.channels
+    shifted = float(np.sum(left * np.square(mean_error(plain.graph, own, grid, x))))
     if shifted <= scattered:
         return []
     facts = {"shifted over scattered": shifted / max(scattered, 1e-30)}
