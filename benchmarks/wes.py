@@ -31,12 +31,11 @@ import equint
 from equint.api import described
 from equint.ir.events import EventKind
 from equint.ir.model import Model
-from equint.ir.weights import layers
+from equint.ir.weights import as_rows, layers
 from equint.maths.scales import overlap_ratio
 from equint.maths.shifts import SEARCHES
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.weight_shift import as_rows
 from equint.planning.recipe import ActivationBits, Recipe, recipe
 from equint.study.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits
 

@@ -38,7 +38,6 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 TO_MOVE = {
     ("ir.fields", "ops.attributes"),
     ("samples.card", "scoring.tasks"),
-    ("noise.prediction", "passes.activation_ranges"),
     ("study.cells", "pages.summary"),
     ("study.cells", "api"),
     ("study.table", "pages.results"),
@@ -101,6 +100,12 @@ def test_imports_run_downwards() -> None:
             if found.startswith("equint.") and other in LEVEL and other != own and LEVEL[other] >= LEVEL[own]:
                 upwards.add((name, found.removeprefix("equint.").rpartition(".")[0]))
     assert upwards == TO_MOVE
+
+
+def test_no_pass_imports_another() -> None:
+    for path in ROOT.glob("passes/*.py"):
+        passes = {name for name in imported(path) if name.startswith("equint.passes.")}
+        assert path.stem == "__init__" or passes <= {"equint.passes.Keeps", "equint.passes.require"}, path.stem
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

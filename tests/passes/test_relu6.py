@@ -6,9 +6,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from equint.graph.clamps import has_shared_bound
 from equint.ir.model import Model, Moments
 from equint.onnx.reader import read
-from equint.passes.relu6 import Relu6, has_shared_bound
+from equint.passes.relu6 import Relu6
 from handwritten import network, normal
 from nets import sample
 from values import assert_close, values

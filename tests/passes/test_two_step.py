@@ -24,6 +24,7 @@ from chains import (
 )
 from equint.errors import EquintError
 from equint.graph.channels import solve
+from equint.graph.matching import bounded
 from equint.ir.events import EventKind
 from equint.ir.model import Model, Name
 from equint.ir.weights import layers
@@ -32,7 +33,6 @@ from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.one_step import bounded
 from equint.passes.relu6 import Relu6
 from equint.passes.two_step import TwoStep
 from equint.samples.images import Images

@@ -71,3 +71,20 @@ def on_grid(bound: Array, q: QParams) -> Array:
     """
     near = np.clip(np.asarray(bound, np.float64), q.lo - float(q.scale), q.hi + float(q.scale)).astype(np.float32)
     return np.asarray(quantize(near, QParams(q.scale, q.zero_point, q.bits, q.signed)))
+
+
+def has_shared_bound(graph: Graph, node: Node) -> bool:
+    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
+
+    Example:
+        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
+        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
+        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
+        True
+    """
+    if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
+        return False
+    lo, hi = clip_bounds(graph, node)
+    if lo is None or hi is None or lo.size > 1 or hi.size > 1:
+        return False
+    return bool(np.isfinite(hi)) or bool(np.isfinite(lo) and lo != 0)

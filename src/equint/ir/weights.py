@@ -185,3 +185,13 @@ def still_corrected(model: Model, graph: Graph) -> dict[Name, Correction]:
     before = {layer.y: model.graph.consts[layer.weight] for layer in layers(model.graph)}
     after = {layer.y: graph.consts[layer.weight] for layer in layers(graph)}
     return {y: found for y, found in model.corrected.items() if after.get(y) is before[y]}
+
+
+def as_rows(weight: Array, axis: int) -> Array:
+    """A weight as `(O, n)`, its output channels being along `axis`.
+
+    Example:
+        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
+        (4, 12)
+    """
+    return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..graph.moments import layer_moments, propagate, reach
+from ..graph.moments import propagate, reach
+from ..graph.ranges import wide_results
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Moments, Name
-from ..ir.weights import as_layer, layers
+from ..ir.model import Model
 from . import Keeps, require
-
-TOGETHER = 2.5
-"""Spread of a network's results over that of independent features: 0.8 to 3.7 in eight networks (docs/moments.md)."""
 
 
 @dataclass(frozen=True)
@@ -49,40 +45,3 @@ class ActivationRanges:
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
         return replace(model, moments=moments, ranges=ranges).noted(event)
-
-
-def wide_results(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Moments]:
-    """Wider moments for layers that no other layer follows and no BatchNorm describes.
-
-    Example:
-        >>> from ..ir.weights import tiny_graph
-        >>> wide_results(tiny_graph(), {})
-        {}
-    """
-    wider: dict[Name, Moments] = {}
-    for layer in layers(graph):
-        m, x = moments.get(layer.y), moments.get(layer.x)
-        if m is None or x is None or m.source not in ("propagated", "generated") or leads_to_layer(graph, layer.y):
-            continue
-        _, std = layer_moments(graph, layer, x, correlation=0.0)
-        wider[layer.y] = replace(m, std=TOGETHER * std.reshape(m.std.shape))
-    return wider
-
-
-def leads_to_layer(graph: Graph, name: Name) -> bool:
-    """Whether some layer reads what becomes of a tensor.
-
-    Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
-        (True, False)
-    """
-    seen, stack = {name}, [name]
-    while stack:
-        for user in graph.users(stack.pop()):
-            if as_layer(graph, user) is not None:
-                return True
-            fresh = [o for o in user.outputs if o and o not in seen]
-            seen.update(fresh)
-            stack += fresh
-    return False

@@ -9,11 +9,10 @@ import numpy as np
 
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec, Range
-from ..ir.weights import layers
+from ..ir.weights import as_rows, layers
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.sources import weight_worth
 from . import Keeps, require
-from .weight_shift import as_rows
 
 
 @dataclass(frozen=True)

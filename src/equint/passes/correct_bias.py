@@ -7,14 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..graph.moments import expected_input
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
-from ..ir.weights import Layer, layer_coverage, layers
-from ..maths.affine import fake_quantize
+from ..ir.weights import Layer, layers
+from ..noise.mean_error import mean_error
 from . import Keeps
-from .quantize import fitted
 
 _REFITS = 10
 
@@ -87,17 +86,3 @@ class CorrectBias:
 def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
     bias = np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
     return (bias - mean_error(graph, layer, grid, x)).astype(np.float32)
-
-
-def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
-    """E[y_q] − E[y] = Σ_i E[x_i]·Σ_k ΔW_oik·c_k per output channel, `(O,)`, real units."""
-    weight = graph.consts[layer.weight]
-    return mean_error_of(graph, layer, fake_quantize(weight, grid) - weight, x)
-
-
-def mean_error_of(graph: Graph, layer: Layer, change: Array, x: Moments) -> Array:
-    """Σ_i E[x_i]·Σ_k ΔW_oik·c_k for any change ΔW of a layer's weight, `(O,)`, real units."""
-    error = layer.unpack(change).astype(np.float64)
-    g, _, i, _ = error.shape
-    expected = expected_input(graph, layer, x).reshape(g, i)
-    return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)

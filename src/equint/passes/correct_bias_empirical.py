@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..samples.images import Images
 from . import Keeps
-from .quantize import fitted
 
 
 @dataclass(frozen=True)

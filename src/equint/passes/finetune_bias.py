@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import EquintError
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
@@ -16,7 +17,6 @@ from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
 from . import Keeps, require
-from .quantize import fitted
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph.channels import Channels, rescale, solve
+from ..graph.cross_layer import cross_layer, reaches
 from ..graph.gains import gains
 from ..graph.placement import place
+from ..graph.ranges import leads_to_layer
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range
@@ -20,8 +22,6 @@ from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
-from .activation_ranges import leads_to_layer
-from .equalize import cross_layer, reaches
 
 TRIALS, TRIAL = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""

@@ -15,9 +15,9 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import as_layer, layers, still_corrected
+from ..noise.mean_error import mean_error_of
 from ..noise.sources import weight_worth
 from . import Keeps, require
-from .correct_bias import mean_error_of
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from ..graph.clamps import has_shared_bound
 from ..graph.moments import propagate
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -63,23 +64,6 @@ class Relu6:
         graph = editor.done()
         moments = propagate(graph, model.moments) if self.mode == "replace" else model.moments
         return replace(model, graph=graph, moments=moments).noted(*events)
-
-
-def has_shared_bound(graph: Graph, node: Node) -> bool:
-    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
-
-    Example:
-        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
-        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
-        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
-        True
-    """
-    if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
-        return False
-    lo, hi = clip_bounds(graph, node)
-    if lo is None or hi is None or lo.size > 1 or hi.size > 1:
-        return False
-    return bool(np.isfinite(hi)) or bool(np.isfinite(lo) and lo != 0)
 
 
 def _channels(graph: Graph, node: Node) -> tuple[int, int] | None:

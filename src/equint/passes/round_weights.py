@@ -12,8 +12,8 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer, layers, still_corrected
 from ..maths.affine import along_axis, dequantize, quantize
+from ..noise.mean_error import mean_error_of
 from . import Keeps
-from .correct_bias import mean_error_of
 
 
 @dataclass(frozen=True)

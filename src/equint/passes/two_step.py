@@ -9,10 +9,10 @@ import numpy as np
 
 from ..graph.channels import Group
 from ..graph.dominance import Extremes, Limits
+from ..graph.matching import matched
 from ..ir.model import Array, Model
 from ..maths.scales import matching
 from . import Keeps, require
-from .one_step import matched
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer, as_rows, layers
 from ..maths.shifts import SEARCHES, error
 from ..noise.sources import weight_worth
 from . import Keeps, require
@@ -85,13 +85,3 @@ class WeightShift:
             return "the weight comes first"
         depthwise = layer.groups > 1 and layer.unpack(weight).shape[2] == 1
         return "not depthwise" if self.layers == "depthwise" and not depthwise else None
-
-
-def as_rows(weight: Array, axis: int) -> Array:
-    """A weight as `(O, n)`, its output channels being along `axis`.
-
-    Example:
-        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
-        (4, 12)
-    """
-    return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))

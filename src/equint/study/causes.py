@@ -13,7 +13,7 @@ from ..ir.fields import channel_means
 from ..ir.model import Array, Model, Name, QParams
 from ..ir.weights import Layer, as_layer, layers
 from ..maths.affine import fake_quantize
-from ..passes.correct_bias import mean_error
+from ..noise.mean_error import mean_error
 from .sensitivity import LayerCost, Sensitivity
 from .trials import Truth
 
