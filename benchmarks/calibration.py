@@ -28,6 +28,7 @@ import numpy as np
 from networks import mobilenet_v2
 
 import equint
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Graph, Model
 from equint.onnx.qdq import export
 from equint.onnx.writer import to_proto
@@ -130,7 +131,7 @@ def correction(rounds: int, images: int | None) -> None:
             start = time.perf_counter()
             log = corrects(model).log
             whole.append(time.perf_counter() - start)
-        layers = next(e.facts["layers"] for e in reversed(log) if e.did == "corrected biases from images")
+        layers = next(e.facts["layers"] for e in reversed(log) if e.kind is EventKind.BIASES_CORRECTED_FROM_IMAGES)
         count = shown.count * BATCH
         ratio = median(w / p for w, p in zip(whole, plain, strict=True))
         cells = f"{1e3 * median(plain) / count:.2f} | {ratio:.2f} | {median(whole):.1f}"

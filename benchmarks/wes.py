@@ -29,13 +29,13 @@ from shift_search import COLUMNS, MOST, SPEC, TIMES, compared, groups, real_laye
 
 import equint
 from equint.api import described
+from equint.ir.events import EventKind
 from equint.ir.model import Model
-from equint.ir.weights import layers
+from equint.ir.weights import as_rows, layers
 from equint.maths.scales import overlap_ratio
 from equint.maths.shifts import SEARCHES
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.weight_shift import as_rows
 from equint.planning.recipe import ActivationBits, Recipe, recipe
 from equint.study.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits
 
@@ -186,8 +186,8 @@ class Bench:
         bits: dict[str, Any] = {"weight_bits": run.weight_bits, "activation_bits": run.activation_bits}
         result = equint.quantize(source, chosen, run.target, input=network.card, images=run.images or None, **bits)
         log = result.model.log
-        raised = sum(e.facts["channels"] for e in log if e.did == "raised the weight scale to its lower bound")
-        saved = sum(e.facts["quantization error saved"] for e in log if e.did == "clipped weights")
+        raised = sum(e.facts["channels"] for e in log if e.kind is EventKind.SCALE_BOUNDED)
+        saved = sum(e.facts["quantization error saved"] for e in log if e.kind is EventKind.WEIGHTS_CLIPPED)
         fits = tuple(weight_fits(result.model))
         return Measured(*network.measure(result.proto), *mean_of(fits), raised, saved, fits)
 

@@ -102,6 +102,12 @@ def test_imports_run_downwards() -> None:
     assert upwards == TO_MOVE
 
 
+def test_no_pass_imports_another() -> None:
+    for path in ROOT.glob("passes/*.py"):
+        passes = {name for name in imported(path) if name.startswith("equint.passes.")}
+        assert path.stem == "__init__" or passes <= {"equint.passes.Keeps", "equint.passes.require"}, path.stem
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_libraries_stay_in_their_rooms(path: Path) -> None:
     for name in imported(path):

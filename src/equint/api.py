@@ -16,7 +16,8 @@ from .graph import inputs
 from .graph.placement import place
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
-from .ir.model import Event, Model
+from .ir.events import Event, EventKind
+from .ir.model import Model
 from .passes.activation_ranges import ActivationRanges
 from .passes.calibrate import Calibrate
 from .passes.fold_batchnorm import FoldBatchnorm
@@ -209,7 +210,7 @@ def quantize(
     passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits, given)
     ready = described(original, input)
     if given is not None:  # the input is measured: that its range had to be guessed is no warning any more
-        log = tuple(replace(e, warning=False) if e.source == "inputs" else e for e in ready.log)
+        log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in ready.log)
         ready = replace(ready, log=log)
     model = run(ready, passes, progress)
     if not model.qparams:

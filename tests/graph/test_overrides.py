@@ -8,6 +8,7 @@ import pytest
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
 from equint.graph.overrides import Override, formats
+from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
@@ -47,7 +48,7 @@ def test_granularity_of_one_layer() -> None:
 def test_a_float_layer_keeps_its_weight_and_reads_a_float() -> None:
     after = Quantize(overrides=(Override(("b",), float=True),))(chain())
     assert set(after.qparams) == {"x", "w", "s", "u", "y"}
-    assert any(e.did.startswith("stays float: an override") and e.at == "b" for e in after.log)
+    assert any(e.kind is EventKind.FLOAT_BY_OVERRIDE and e.at == "b" for e in after.log)
     ops = [(n.op_type, n.output[0]) for n in export(after).graph.node]
     assert ("Relu", "r") in ops  # no quantizer does its work
 
@@ -79,7 +80,7 @@ def test_tensors_on_one_grid_change_together_and_it_is_said() -> None:
     model = ranged(body, w=normal(4, 3, 1, 1), v=normal(4, 3, 1, 1, seed=2))
     after = Quantize(overrides=(Override(tensors=("a",), activation_bits=16),))(model)
     assert {after.qparams[n].bits for n in "aby"} == {16}
-    told = next(e for e in after.log if e.did == "override of all tensors on one grid")
+    told = next(e for e in after.log if e.kind is EventKind.OVERRIDE_OF_SHARED_GRID)
     assert sorted(told.facts["tensors"].split(", ")) == ["a", "b", "y"]
 
 
@@ -87,7 +88,7 @@ def test_layers_with_one_weight_change_together_and_it_is_said() -> None:
     model = ranged("a = Conv(x, w) y = Conv(a, w)", w=normal(3, 3, 1, 1))
     after = Quantize(overrides=(Override(("a",), weight_bits=4),))(model)
     assert after.qparams["w"].bits == 4
-    assert any(e.did == "override of another layer with the same weight" and e.at == "y" for e in after.log)
+    assert any(e.kind is EventKind.OVERRIDE_OF_SHARED_WEIGHT and e.at == "y" for e in after.log)
 
 
 def test_what_follows_honours_them() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from equint.errors import EquintError
 from equint.graph.verify import verify
-from equint.ir.model import Graph, Model, Moments, Node, QParams
+from equint.ir.model import Correction, Graph, Model, Moments, Node, QParams
 from equint.onnx.reader import read
 from nets import random_network
 
@@ -39,6 +39,10 @@ def grid(name: str = "w", scale: Any = 1.0, zero: int = 0, bits: int = 8) -> Mod
     return replace(MODEL, qparams={name: QParams(np.asarray(scale, np.float32), np.asarray(zero), bits)})
 
 
+def corrected(name: str, channels: int) -> Model:
+    return replace(MODEL, corrected={name: Correction("analytic", np.ones(channels, bool))})
+
+
 DAMAGE: dict[str, tuple[Callable[[], Model], str]] = {
     "missing": (lambda: graph(nodes=GRAPH.nodes[1:]), "last reads a, which nothing makes"),
     "order": (lambda: graph(nodes=GRAPH.nodes[::-1]), "last reads a"),
@@ -63,6 +67,8 @@ DAMAGE: dict[str, tuple[Callable[[], Model], str]] = {
     "scale zero": (lambda: grid(scale=[1.0, 0.0]), "scale of w"),
     "scale infinite": (lambda: grid(scale=np.inf), "scale of w"),
     "zero point above": (lambda: grid(zero=128), "zero point of w"),
+    "correction of nothing": (lambda: corrected("y", 2), "biases of y count as corrected"),
+    "correction of others": (lambda: corrected("a", 3), "biases of a count as corrected"),
     "zero point below": (lambda: grid(zero=-9, bits=4), "zero point of w"),
 }
 
@@ -82,6 +88,7 @@ def test_the_pass_that_did_it_is_named() -> None:
 def test_sound_models_pass() -> None:
     verify(MODEL)
     verify(grid(scale=[1.0, 2.0]))
+    verify(corrected("a", 2))
     verify(moments(np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 1, 1))))
     for seed in range(10):
         verify(read(random_network(seed)))

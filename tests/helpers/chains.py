@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from equint.ir.model import Array, Event, Model, Name, Range
+from equint.ir.events import Event, EventKind
+from equint.ir.model import Array, Model, Name, Range
 from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate
@@ -43,7 +44,7 @@ def weights_of(model: Model) -> list[Array]:
 
 def done(model: Model) -> Event:
     """What the pass says it did."""
-    return next(e for e in model.log if e.did.startswith("equalized"))
+    return next(e for e in model.log if e.kind is EventKind.MATCHED)
 
 
 def pair(first: ArrayLike, reach: ArrayLike, second: ArrayLike) -> tuple[Model, Name]:

@@ -1,5 +1,7 @@
 """Edits touch one node only, whatever it shares with others."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from equint.ir.edit import Editor
@@ -46,3 +48,10 @@ def test_missing_inputs_are_filled_and_dropped_constants_go() -> None:
     done = editor.done()
     assert done.nodes == (Node("Conv", ("x", "w", "bias"), ("z",)),)
     assert set(done.consts) == {"w", "bias"}
+
+
+def test_a_copy_of_a_node_means_the_node() -> None:
+    node = Node("Add", ("x", "c"), ("y",))
+    editor = Editor(Graph((node,), ONE, ("x",), ("y",)))
+    editor.edit(replace(node), 1, lambda c: 2 * c)
+    assert float(editor.done().consts["c"][0]) == 2.0

@@ -10,17 +10,23 @@ import pytest
 
 from equint.api import described, load, quantize
 from equint.demo import data_path, model_path
-from equint.ir.model import Model
+from equint.ir.events import EventKind
+from equint.ir.model import Array, Correction, Model, Moments, QParams
 from equint.ir.weights import layers
 from equint.noise.prediction import Prediction, predict
 from equint.onnx.qdq import export
+from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.correct_bias import CorrectBias
+from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.planning.recipe import recipe
 from equint.runtime.session import Session
 from equint.samples.card import Card
 from equint.samples.data import batches
+from equint.samples.images import Images
+from handwritten import network
 
 DIGITS = Card("gray", (0.0,), (16.0,))
 
@@ -90,3 +96,60 @@ def test_finer_grids_make_the_noise_that_bits_promise() -> None:
     first, second = predict(reference(), coarse), predict(reference(), fine)
     assert first.weights == second.weights
     assert 10 * np.log10(first.activations / second.activations) == pytest.approx(20 * np.log10(255 / 63), abs=0.1)
+
+
+def lone_layer() -> tuple[Model, Model, Images]:
+    """A 1×1 convolution of two channels to two, its float reference, and images of means (1, 3) and spreads (1, 2).
+
+    Rounding errs by (−¼, ¼) and (¼, ¼): it scatters by 1/16·1 + 1/16·4 = 5/16 at each output, and shifts them by
+    −¼ + ¾ = ½ and ¼ + ¾ = 1. The outputs' mean squares are 9.5² + 31.8125 and 6² + 12.8125, 170.875 together.
+    """
+    weights = np.array([[1.25, 2.75], [0.75, 1.75]], np.float32).reshape(2, 2, 1, 1)
+    proto = network("y = Conv(x, w, b)", inputs="float[N,2,1,1] x", w=weights, b=np.zeros(2, np.float32))
+    known = {
+        "x": Moments(column(1.0, 3.0), column(1.0, 2.0), "calibration"),
+        "y": Moments(column(9.5, 6.0), np.sqrt(column(31.8125, 12.8125)), "calibration"),
+    }
+    floats = replace(read(proto), moments=known)
+    grid = QParams(np.asarray(1, np.float32), np.asarray(0, np.int32))
+    pixels = [[0.0, 1.0], [0.0, 1.0], [2.0, 5.0], [2.0, 5.0]]
+    images = Images.of(np.array(pixels, np.float32).reshape(4, 2, 1, 1))
+    return floats, replace(floats, moments={}, qparams={"w": grid}), images
+
+
+def column(*values: float) -> Array:
+    return np.array(values).reshape(1, -1, 1, 1)
+
+
+def weight_noise(reference: Model, quantized: Model) -> float:
+    (layer,) = predict(reference, quantized).layers
+    assert layer.weights is not None
+    return layer.weights * 170.875
+
+
+def test_what_is_not_corrected_shifts_its_outputs() -> None:
+    floats, quantized, _ = lone_layer()
+    assert weight_noise(floats, quantized) == pytest.approx(5 / 8 + 1 / 4 + 1)
+
+
+def test_a_correction_that_is_refused_is_none() -> None:
+    """Nothing is known of the input's mean: the biases stay as they are."""
+    floats, quantized, _ = lone_layer()
+    refused = CorrectBias()(quantized)
+    assert EventKind.BIAS_NOT_CORRECTED in [e.kind for e in refused.log]
+    assert weight_noise(floats, refused) == pytest.approx(15 / 8)
+
+
+def test_corrections_take_the_shift_back() -> None:
+    floats, quantized, images = lone_layer()
+    analytic = CorrectBias()(replace(quantized, moments=floats.moments))
+    empirical = CorrectBiasEmpirical(images=images)(quantized)
+    for corrected in (analytic, empirical):
+        np.testing.assert_allclose(corrected.graph.consts["b"], [-0.5, -1.0])
+        assert weight_noise(floats, corrected) == pytest.approx(5 / 8)
+
+
+def test_a_channel_whose_correction_was_rolled_back_still_shifts() -> None:
+    floats, quantized, _ = lone_layer()
+    half = {"y": Correction("empirical", np.array([True, False]))}
+    assert weight_noise(floats, replace(quantized, corrected=half)) == pytest.approx(5 / 8 + 1)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import equint
 from equint.api import Result
 from equint.demo import model_path
-from equint.ir.model import Event, QParams, QSpec
+from equint.ir.events import Event, EventKind
+from equint.ir.model import QParams, QSpec
 from equint.ir.weights import layers
 from equint.pages.contents import formats, spec_of
 from equint.pages.figures import BANDS, Series, band, band_labels, bars, line_chart, ticks
@@ -229,7 +230,7 @@ def test_every_event_is_told_with_warnings_first() -> None:
     found = told(result)
     assert result.warnings
     assert found["warnings"] == found["events"][: len(result.warnings)]
-    assert Counter((e["did"], e["at"]) for e in found["events"]) == Counter((e.did, e.at) for e in result.model.log)
+    assert Counter((e["did"], e["at"]) for e in found["events"]) == Counter((e.text, e.at) for e in result.model.log)
     reasons = [str(e.facts["why"]) for e in result.model.log if "why" in e.facts]
     text = parsed(page(found)).text
     assert reasons
@@ -337,7 +338,8 @@ def test_pages_are_well_formed_and_need_no_network() -> None:
 
 def test_names_that_mean_harm_stay_text() -> None:
     result = two_convs()
-    log = (*result.model.log, Event(HOSTILE, HOSTILE, {"why": HOSTILE, HOSTILE: HOSTILE}, HOSTILE, warning=True))
+    facts = {"op": HOSTILE, "why": HOSTILE, HOSTILE: HOSTILE}
+    log = (*result.model.log, Event(EventKind.OPERATOR_FLOAT, HOSTILE, facts, HOSTILE, warning=True))
     result = Result(result.model.noted(log[-1]), result.original, HOSTILE, result.hardware)
     tensors = [TensorNoise(HOSTILE, HOSTILE, float("inf"), 1.0)]
     html = page(told(result, {HOSTILE: 1.0, "samples": 3}, name=HOSTILE, tensors=tensors))

@@ -3,7 +3,7 @@
 import numpy as np
 
 import equint
-from equint.ir.model import Event
+from equint.ir.events import Event, EventKind
 from equint.pages.summary import grouped, sizes
 from handwritten import network, normal
 
@@ -24,12 +24,15 @@ def test_shared_weights_count_once() -> None:
 
 def test_events_are_grouped_by_what_and_why() -> None:
     log = [
-        Event("skipped", "a", {"why": "padding"}),
-        Event("skipped", "b", {"why": "padding"}),
-        Event("skipped", "c", {"why": "a clip"}, warning=True),
-        Event("ran fold", "", {"seconds": 1.0}, "pipeline"),
+        Event(EventKind.BIAS_NOT_ABSORBED, "a", {"why": "padding"}),
+        Event(EventKind.BIAS_NOT_ABSORBED, "b", {"why": "padding"}),
+        Event(EventKind.BIAS_NOT_ABSORBED, "c", {"why": "a clip"}, warning=True),
+        Event(EventKind.RAN, "", {"pass": "fold", "seconds": 1.0}, "pipeline"),
     ]
-    assert grouped(log) == [(False, "skipped: padding (2 times: a, b)"), (True, "skipped: a clip [c]")]
+    assert grouped(log) == [
+        (False, "bias not absorbed: padding (2 times: a, b)"),
+        (True, "bias not absorbed: a clip [c]"),
+    ]
 
 
 def test_facts_say_what_the_summary_says() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from equint.graph.moments import propagate
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments
 from equint.ir.weights import layers
 from equint.onnx.reader import read
@@ -66,7 +67,7 @@ def test_the_function_is_nearly_the_same(case: str) -> None:
     first = biases(after)[0]
     assert first is not None
     np.testing.assert_allclose(first, B1 - ABSORBED, rtol=1e-6)
-    event = next(e for e in after.log if e.did == "absorbed high biases")
+    event = next(e for e in after.log if e.kind is EventKind.BIASES_ABSORBED)
     assert event.facts["channels"] == np.count_nonzero(ABSORBED) == 2
 
 
@@ -118,7 +119,7 @@ def test_channels_that_reach_a_clip_are_left() -> None:
 def test_refusals_are_told(body: str, why: str) -> None:
     model = known(body, v=normal(4, 4, 3, 3))
     after = AbsorbBias()(model)
-    event = next(e for e in after.log if e.did == "bias not absorbed")
+    event = next(e for e in after.log if e.kind is EventKind.BIAS_NOT_ABSORBED)
     assert why in event.facts["why"]
     assert event.facts["channels"] == 2
     np.testing.assert_array_equal(biases(after)[0], B1)

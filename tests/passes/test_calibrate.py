@@ -9,6 +9,7 @@ import pytest
 
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range, infer_input
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Moments, QSpec, Range
 from equint.maths.affine import choose_qparams, fake_quantize
 from equint.maths.gaussian import clipped
@@ -246,7 +247,7 @@ def test_without_images_batchnorm_is_left_alone() -> None:
     assert any(m.source == "batchnorm" for m in model.moments.values())
     after = Calibrate()(model)
     assert after == model.noted(after.log[-1])
-    assert after.log[-1].did == "not calibrated"
+    assert after.log[-1].kind is EventKind.NOT_CALIBRATED
     assert "no images given" in after.log[-1].facts["why"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments, QSpec, Range
 from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
@@ -117,6 +118,6 @@ def test_says_which_biases_stay() -> None:
     model = Quantize(activation=None)(replace(described("convolution"), moments={}))
     after = CorrectBias()(model)
     event = after.log[-1]
-    assert event.did == "bias not corrected"
+    assert event.kind is EventKind.BIAS_NOT_CORRECTED
     assert event.warning
     np.testing.assert_array_equal(after.graph.consts["b"], model.graph.consts["b"])

@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from equint.graph.inputs import infer_input
 from equint.ir.edit import Editor
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Graph, Model, QSpec, Range
 from equint.ir.weights import Layer, layers
 from equint.onnx.qdq import export
@@ -158,7 +159,7 @@ def test_what_would_not_help_is_rolled_back(proto: ModelProto, rescaled: bool, g
         assert np.all(np.abs(e.mean(0))[changed[name]] <= NEAR[grid] * largest + 0.51 * steps(after)), name
         clear = np.abs(e).min(0) > 10 * (NEAR[grid] * largest + steps(after))
         assert not np.any(helps(e) & clear & ~changed[name]), name
-    event = next(e for e in after.log if e.did == "corrected biases from images")
+    event = next(e for e in after.log if e.kind is EventKind.BIASES_CORRECTED_FROM_IMAGES)
     assert event.facts["layers"] == len(every)
     assert sum(int(c.sum()) for c in changed.values()) <= event.facts["channels"]
     assert event.facts["channels"] + event.facts["rolled back"] == sum(c.size for c in changed.values())
@@ -230,7 +231,7 @@ def test_a_correction_that_needs_more_bits_raises_the_scale_of_weights(bits: int
     scale = after.qparams["x"].scale * after.qparams["w"].scale.astype(np.float64)
     assert np.all(np.abs(np.rint(after.graph.consts[layer.bias] / scale)) <= 2 ** (bits - 1) - 1)
     raised = after.qparams["w"].scale > model.qparams["w"].scale
-    assert raised.any() == any(e.did == "raised the weight scale for its bias" for e in after.log)
+    assert raised.any() == any(e.kind is EventKind.SCALE_RAISED_FOR_BIAS for e in after.log)
     assert raised.any() == (bits == 8)
     assert np.all(after.qparams["w"].scale >= model.qparams["w"].scale)
 
@@ -239,7 +240,7 @@ def test_no_images() -> None:
     model, _ = quantized(random_network(1))
     after = CorrectBiasEmpirical()(model)
     assert after == model.noted(after.log[-1])
-    assert after.log[-1].did == "biases not corrected from images"
+    assert after.log[-1].kind is EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES
     assert after.log[-1].facts == {"why": "no images given"}
 
 

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments
 from equint.ir.weights import layers
 from equint.onnx.reader import read
@@ -122,7 +123,7 @@ def test_no_channel_is_stretched_to_set_the_range() -> None:
 
     assert worst(Equalize(reach_limit=0)) > 20
     assert worst(Equalize(reach_limit=4)) < 4.5
-    assert any("held back" in e.did for e in Equalize(reach_limit=4)(model).log)
+    assert EventKind.CHANNELS_HELD_BACK in [e.kind for e in Equalize(reach_limit=4)(model).log]
 
 
 def test_weighing_activations_evens_their_reach() -> None:
@@ -143,6 +144,6 @@ def test_says_so_where_nothing_is_free() -> None:
     model = read(net.build(net.conv(net.sigmoid(net.conv(net.input, 4)), 3)))
     after = Equalize()(model)
     assert after.graph is model.graph
-    assert after.log[-1].did == "equalization found no free channel scales"
+    assert after.log[-1].kind is EventKind.NOT_EQUALIZED
     assert "Sigmoid" in after.log[-1].facts["why"]
     assert after.log[-1].warning

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments
 from equint.ir.weights import layers
 from equint.onnx.reader import read
@@ -99,7 +100,7 @@ def folded(case: str) -> tuple[Model, Model, dict[str, Any], Any]:
     proto = network(body, inputs=shape, output="float[] y", **{**BATCHNORM, **consts})
     model = read(proto)
     after = FoldBatchnorm()(model)
-    event = next(e for e in after.log if e.did == "folded BatchNormalization")
+    event = next(e for e in after.log if e.kind is EventKind.BATCHNORM_FOLDED)
     return model, after, dict(event.facts), sample(proto)
 
 
@@ -150,4 +151,4 @@ def test_a_batchnorm_in_training_is_left_with_an_event() -> None:
     body = f"a = Conv(x, w) y = {BN} <training_mode = 1> (a, g, e, m, v)"
     after = FoldBatchnorm()(read(network(body, inputs=IMAGE, w=normal(4, 4, 1, 1), **BATCHNORM)))
     assert [n.op for n in after.graph.nodes] == ["Conv", BN]
-    assert after.log[-1].did == "left BatchNormalization as it is"
+    assert after.log[-1].kind is EventKind.BATCHNORM_LEFT

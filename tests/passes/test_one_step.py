@@ -25,6 +25,7 @@ from chains import (
 )
 from equint.errors import EquintError
 from equint.graph.placement import place
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Name, Range
 from equint.onnx.reader import read
 from equint.passes import Keeps
@@ -58,7 +59,7 @@ def test_two_layers_by_hand() -> None:
     assert first.ravel().tolist() == [4, 1, -2, 0]
     assert second.ravel().tolist() == [1, 2, 0.125, -0.5]
     assert after.ranges[y].hi.ravel().tolist() == [2, 4, 4, 0]
-    assert done(after).facts == {
+    assert done(after).details == {
         "groups": 1,
         "channels": 4,
         "left at 1": 2,
@@ -193,7 +194,7 @@ def test_without_ranges_channels_are_left_and_it_says_so() -> None:
     after = OneStep()(replace(model, ranges={}))
     assert [w.ravel().tolist() for w in weights_of(after)] == [[4, 1], [1, 2]]
     (event,) = (e for e in after.log if e.warning)
-    assert event.did == "left channels as they are"
+    assert event.kind is EventKind.CHANNELS_LEFT
     assert event.facts["groups"] == 1
 
 

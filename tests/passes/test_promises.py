@@ -110,6 +110,7 @@ def contents(model: Model) -> dict[str, Any]:
         "range": {n: (r.lo, r.hi) for n, r in model.ranges.items()},
         "grid": {n: (q.steps, q.zero_point) for n, q in model.qparams.items()},
         "shift": {n: (s,) for n, s in model.shifts.items()},
+        "corrected": {n: (c.channels,) for n, c in model.corrected.items()},
         "view": {n: (v.scale, v.offset) for n, v in model.views.items()},
     }
     copies = {

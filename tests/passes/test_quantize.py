@@ -7,6 +7,7 @@ import pytest
 
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
@@ -49,7 +50,7 @@ def test_a_grouped_transposed_convolution_has_one_grid_and_says_so() -> None:
     body = "a = Conv(x, v) y = ConvTranspose <group = 2> (a, w)"
     after = Quantize()(ranged(body, v=normal(4, 3, 1, 1), w=normal(4, 2, 2, 2)))
     assert after.qparams["w"].scale.ndim == 0
-    assert any(e.did == "one grid for all channels" for e in after.log)
+    assert any(e.kind is EventKind.ONE_GRID for e in after.log)
 
 
 def test_an_activation_has_the_grid_of_its_range() -> None:
@@ -99,11 +100,11 @@ def test_a_bias_that_overflows_raises_the_scale(bits: int, granularity: str) -> 
     need = np.abs(bias) / (x_scale * (2 ** (bits - 1) - 1))
     wanted = np.maximum(plain, need if granularity == "channel" else need.max())
     np.testing.assert_allclose(raised, wanted, rtol=1e-5)
-    event = next(e for e in after.log if e.did == "raised the weight scale for its bias")
+    event = next(e for e in after.log if e.kind is EventKind.SCALE_RAISED_FOR_BIAS)
     assert event.warning
     assert event.facts["bias bits"] == bits
     assert event.facts["largest factor"] == pytest.approx(float((wanted / plain).max()), rel=1e-4)
-    assert not any(e.did == event.did for e in wide.log)
+    assert not any(e.kind is event.kind for e in wide.log)
 
 
 def test_a_dead_channel_keeps_its_bias() -> None:
@@ -128,12 +129,12 @@ def test_where_nothing_tells_a_range_it_stays_float_and_is_said() -> None:
     model = read(network("a = Conv(x, w) b = Softsign(a) y = Conv(b, v)", w=normal(4, 3, 1, 1), v=normal(4, 4, 1, 1)))
     after = Quantize()(model)
     assert set(after.qparams) == {"w", "v"}
-    assert {e.at for e in after.log if e.did.startswith("stays float: nothing tells")} == {"x", "a", "b", "y"}
-    assert any(e.did == "Softsign stays float" for e in after.log)
+    assert {e.at for e in after.log if e.kind is EventKind.FLOAT_WITHOUT_RANGE} == {"x", "a", "b", "y"}
+    assert any(e.text == "Softsign stays float" for e in after.log)
 
 
 def test_says_so_where_nothing_has_weights() -> None:
-    assert Quantize()(read(network("y = Relu(x)"))).log[-1].did == "found no weights to quantize"
+    assert Quantize()(read(network("y = Relu(x)"))).log[-1].kind is EventKind.NOTHING_TO_QUANTIZE
 
 
 @pytest.mark.parametrize("step", [Quantize(weight=QSpec(1)), Quantize(weight=QSpec(17)), Quantize(bias_bits=24)])

@@ -24,6 +24,8 @@ from chains import (
 )
 from equint.errors import EquintError
 from equint.graph.channels import solve
+from equint.graph.matching import bounded
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Name
 from equint.ir.weights import layers
 from equint.onnx.reader import read
@@ -31,7 +33,6 @@ from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.one_step import bounded
 from equint.passes.relu6 import Relu6
 from equint.passes.two_step import TwoStep
 from equint.samples.images import Images
@@ -166,7 +167,7 @@ def test_relu6_by_hand() -> None:
     after = TwoStep()(model)
     np.testing.assert_allclose(weights_of(after)[0].ravel(), [2.8, 2.8, 2, 1], rtol=1e-6)
     (warning,) = (e for e in after.log if e.warning)
-    assert warning.did == "attenuated channels that are clipped"
+    assert warning.kind is EventKind.CHANNELS_ATTENUATED
     assert warning.facts["channels"] == 2
     kept = TwoStep(attenuation=1.0)(model)
     np.testing.assert_allclose(weights_of(kept)[0].ravel(), [4, 4, 2, 1], rtol=1e-6)
@@ -237,9 +238,9 @@ def test_rounded_weights_cost_less() -> None:
 def test_says_so_where_nothing_is_free_or_known() -> None:
     net = Net()
     model = read(net.build(net.conv(net.sigmoid(net.conv(net.input, 4)), 3)))
-    assert TwoStep()(model).log[-1].did == "two-step equalization found no free channel scales"
+    assert TwoStep()(model).log[-1].text == "two-step equalization found no free channel scales"
     model, _ = pair([4, 1], [2, 4], [1, 2])
-    assert TwoStep()(replace(model, ranges={})).log[-1].did == "left channels as they are"
+    assert TwoStep()(replace(model, ranges={})).log[-1].kind is EventKind.CHANNELS_LEFT
 
 
 def test_what_it_keeps_depends_on_shared_bounds() -> None:

@@ -3,6 +3,7 @@ import pytest
 
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range, infer_input
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
@@ -71,7 +72,7 @@ def test_depthwise_alone() -> None:
     depthwise = [la for la in layers(model.graph) if la.groups > 1]
     assert set(model.shifts) == {la.weight for la in depthwise}
     assert len(depthwise) == 1
-    assert [str(e.facts["why"]) for e in model.log if e.did == "weight not shifted"] == ["not depthwise"] * 4
+    assert [str(e.facts["why"]) for e in model.log if e.kind is EventKind.WEIGHT_NOT_SHIFTED] == ["not depthwise"] * 4
     grids = Quantize(SHIFT)(model).qparams
     assert all(np.all(grids[la.weight].shift == 0) for la in layers(model.graph) if la.groups == 1)
 
@@ -83,7 +84,7 @@ def test_transposed_convolutions_are_shifted_along_their_outputs_and_grouped_one
     first, second = layers(model.graph)
     assert model.shifts[first.weight].shape == (6,)
     assert second.weight not in model.shifts
-    assert [e.facts["why"] for e in model.log if e.did == "weight not shifted"] == ["grouped ConvTranspose"]
+    assert [e.facts["why"] for e in model.log if e.kind is EventKind.WEIGHT_NOT_SHIFTED] == ["grouped ConvTranspose"]
 
 
 def test_fewer_bits_hold_smaller_shifts() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from equint.errors import EquintError
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments
 from equint.ir.weights import tiny_graph
 from equint.passes import Keeps
@@ -29,8 +30,8 @@ def test_progress_and_time_are_told_for_each_pass() -> None:
     told: list[tuple[str, int, int]] = []
     model = run(Model(tiny_graph()), [FoldBatchnorm(), Quantize(activation=None)], lambda *what: told.append(what))
     assert told == [("fold_batchnorm", 0, 2), ("quantize", 1, 2)]
-    timed = [e for e in model.log if e.source == "pipeline"]
-    assert [e.did for e in timed] == ["ran fold_batchnorm", "ran quantize"]
+    timed = [e for e in model.log if e.kind is EventKind.RAN]
+    assert [e.text for e in timed] == ["ran fold_batchnorm", "ran quantize"]
     assert all(e.facts["seconds"] >= 0 for e in timed)
 
 

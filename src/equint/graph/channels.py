@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from ..ir.edit import Editor
 from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range, View
-from ..ir.weights import Layer, as_layer, layers
+from ..ir.weights import Layer, as_layer, layers, still_corrected
 from ..ops.attributes import clip_bounds, regrouped
 from ..ops.moves import stacked
 from ..ops.operator import Rule, Scales, Unknown
@@ -361,6 +361,7 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
         moments={n: _divide_moments(m, changed.get(n)) for n, m in model.moments.items()},
         ranges={n: _divide_range(r, changed.get(n)) for n, r in model.ranges.items()},
         views={**model.views, **{n: _deepen(model.views.get(n), s) for n, s in changed.items()}},
+        corrected=still_corrected(model, graph),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import EquintError
+from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, Range
+from ..ir.model import Array, Graph, Model, Moments, Name, Range
 from ..ir.weights import as_layer, layer_coverage
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
@@ -73,15 +74,9 @@ def infer_input(model: Model, n: float = REACH) -> Model:
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
         span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
-        advice = "inferred from the first BatchNorm" if found else "nothing tells; assumed standard normal"
+        kind = EventKind.INPUT_INFERRED if found else EventKind.INPUT_ASSUMED
         model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
-            Event(
-                f"input range {advice}; give --input-range, or a card with pixels or a range",
-                name,
-                facts,
-                "inputs",
-                warning=found is None,
-            )
+            Event(kind, name, facts, "inputs", warning=found is None)
         )
     return model
 
@@ -103,7 +98,7 @@ def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how:
     facts = {"lo": float(lo.min()), "hi": float(hi.max())}
     return replace(
         model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: Range(fields[0], fields[1])}
-    ).noted(Event(f"input range known ({how})", name, facts, "inputs"))
+    ).noted(Event(EventKind.INPUT_KNOWN, name, {"how": how, **facts}, "inputs"))
 
 
 def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:

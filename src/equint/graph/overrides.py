@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from ..errors import EquintError
-from ..ir.model import Event, Granularity, Graph, Name, QSpec
+from ..ir.events import Event, EventKind
+from ..ir.model import Granularity, Graph, Name, QSpec
 from ..ir.weights import Layer, layers
 from ..maths.affine import check_bits
 from . import clamps
@@ -102,7 +103,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
     known = [*classes, *(n for n, end in ends.items() if end in classes)]
     weights: dict[Name, QSpec | None] = {}
     tensors: dict[Name, QSpec | None] = {}
-    events: dict[tuple[str, str], Event] = {}
+    events: dict[tuple[EventKind, str], Event] = {}
     for override in overrides:
         named = _matching(override.layers, [layer.name for layer in found], "layer")
         chosen = [layer for layer in found if layer.name in named]
@@ -117,7 +118,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
             if name in picked and (override.float or override.activation_bits is not None):
                 spec = None if override.float else replace(activation, bits=override.activation_bits)  # type: ignore[type-var]
                 tensors |= dict.fromkeys(classes[name], spec)
-        events |= {(e.did, e.at): e for e in (*_shared_weights(found, chosen), *_shared_grids(classes, picked))}
+        events |= {(e.kind, e.at): e for e in (*_shared_weights(found, chosen), *_shared_grids(classes, picked))}
     return Formats(weights, tensors, tuple(events.values()))
 
 
@@ -144,8 +145,7 @@ def _shared_weights(found: Sequence[Layer], chosen: Sequence[Layer]) -> list[Eve
     own, names = {layer.weight for layer in chosen}, {layer.name for layer in chosen}
     others = [layer for layer in found if layer.weight in own and layer.name not in names]
     return [
-        Event("override of another layer with the same weight", layer.name, {"weight": layer.weight}, "quantize")
-        for layer in others
+        Event(EventKind.OVERRIDE_OF_SHARED_WEIGHT, layer.name, {"weight": layer.weight}, "quantize") for layer in others
     ]
 
 
@@ -153,6 +153,6 @@ def _shared_grids(classes: Mapping[Name, tuple[Name, ...]], picked: set[Name]) -
     """Tensors that were not named, but share the grid of one that was."""
     wider = {names for name, names in classes.items() if name in picked and not picked >= set(names)}
     return [
-        Event("override of all tensors on one grid", names[0], {"tensors": ", ".join(names)}, "quantize")
+        Event(EventKind.OVERRIDE_OF_SHARED_GRID, names[0], {"tensors": ", ".join(names)}, "quantize")
         for names in sorted(wider)
     ]

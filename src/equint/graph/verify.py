@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import EquintError
-from ..ir.model import Model
+from ..ir.model import Model, Name
 from ..ir.weights import layers
 
 
@@ -32,12 +32,13 @@ def verify(model: Model, after: str = "") -> None:
     lost = next((o for o in graph.outputs if o not in made), None)
     if lost is not None:
         raise EquintError(f"output {lost} is made by nothing{where}")
+    channels: dict[Name, int] = {}
     for layer in layers(graph):
         weight = graph.consts[layer.weight]
         if not np.all(np.isfinite(weight)):
             raise EquintError(f"weights of {layer.name} are not finite{where}")
         bias = graph.consts[layer.bias] if layer.bias else None
-        outputs = layer.channels(weight)[1]
+        outputs = channels[layer.y] = layer.channels(weight)[1]
         if bias is not None and (bias.size != outputs or not np.all(np.isfinite(bias))):
             raise EquintError(
                 f"bias of {layer.name} has {bias.size} values for {outputs} channels, or is not finite{where}"
@@ -55,3 +56,6 @@ def verify(model: Model, after: str = "") -> None:
             raise EquintError(f"the scale of {name} is not positive and finite{where}")
         if np.any(q.zero_point < q.qmin) or np.any(q.zero_point > q.qmax):
             raise EquintError(f"the zero point of {name} lies outside its grid{where}")
+    for name, correction in model.corrected.items():
+        if np.shape(correction.channels) != (channels.get(name),):
+            raise EquintError(f"biases of {name} count as corrected, which is no layer's output or has others{where}")

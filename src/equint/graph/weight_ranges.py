@@ -72,6 +72,7 @@ class WeightRanges:
     def __init__(self, model: Model, channels: Channels, dead: float = 0.0) -> None:
         table = {layer.name: layer for layer in layers(model.graph)}
         views = {name: _peaks(layer.unpack(model.graph.consts[layer.weight]), dead) for name, layer in table.items()}
+        # keyed by the group's first class, which is in no other group
         self.sides: dict[int, tuple[list[Side], list[Side]]] = {}
         for group in channels.groups:
             sides: tuple[list[Side], list[Side]] = ([], [])
@@ -86,11 +87,11 @@ class WeightRanges:
                     members = order[np.searchsorted(group.classes[order], own[held])]
                     shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
                     sides[k].append(Side(views[name], *shaped, 1 if k else 2, held, members))
-            self.sides[id(group)] = sides
+            self.sides[int(group.classes[0])] = sides
 
     def of(self, group: Group) -> tuple[list[Side], list[Side]]:
         """The group's givers and takers."""
-        return self.sides[id(group)]
+        return self.sides[int(group.classes[0])]
 
 
 def _peaks(view: Array, dead: float) -> Array:

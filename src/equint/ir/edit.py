@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from .model import Array, Graph, Name, Node
 
@@ -26,7 +27,8 @@ class Editor:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.consts: dict[Name, Array] = {}
-        self._versions: dict[int, list[Node]] = {}
+        self._places = {node.outputs: k for k, node in enumerate(graph.nodes)}
+        self._versions = [[node] for node in graph.nodes]
 
     def edit(self, node: Node, position: int, change: Callable[[Array], Array]) -> None:
         """Change the constant that `node` reads at `position`, for this node only."""
@@ -63,7 +65,7 @@ class Editor:
 
     def swap(self, node: Node, nodes: Sequence[Node]) -> None:
         """Put `nodes` in the place of `node`; an empty sequence removes it."""
-        self._versions[id(node)] = list(nodes)
+        self._versions[self._places[node.outputs]] = list(nodes)
 
     def add_const(self, stem: Name, value: Array) -> Name:
         """A new constant under a free name."""
@@ -73,8 +75,7 @@ class Editor:
 
     def done(self) -> Graph:
         """The edited graph."""
-        nodes = [new for node in self.graph.nodes for new in self._versions.get(id(node), [node])]
-        return self.graph.with_nodes(nodes, self.consts)
+        return self.graph.with_nodes(chain.from_iterable(self._versions), self.consts)
 
     def _put(self, node: Node, position: int, value: Array, name: Name) -> None:
         now = self._now(node)
@@ -85,11 +86,11 @@ class Editor:
         self.consts[name] = value
 
     def _now(self, node: Node) -> Node:
-        return self._versions.get(id(node), [node])[-1]
+        return self._versions[self._places[node.outputs]][-1]
 
     def _change(self, node: Node, **fields: tuple[Name, ...]) -> None:
-        versions = self._versions.get(id(node), [node])
-        self._versions[id(node)] = [*versions[:-1], replace(versions[-1], **fields)]  # type: ignore[arg-type]
+        versions = self._versions[self._places[node.outputs]]
+        versions[-1] = replace(versions[-1], **fields)  # type: ignore[arg-type]
 
     def _fresh(self, stem: Name) -> Name:
         name = self.graph.fresh(stem)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .events import Event
+
 Name = str
 """An ONNX value name: unique in a graph, the key of every table."""
 
@@ -222,22 +224,11 @@ class View:
 
 
 @dataclass(frozen=True)
-class Event:
-    """One thing a pass did or skipped, where, and the facts that explain it."""
+class Correction:
+    """Which of a layer's biases make up for the mean error of its rounded weights, `(O,)` booleans; and how found."""
 
-    did: str
-    at: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    warning: bool = False
-
-    def __str__(self) -> str:
-        facts = ", ".join(f"{k}={_short(v)}" for k, v in self.facts.items())
-        return " ".join(p for p in (self.did, self.at and f"[{self.at}]", facts and f"({facts})") if p)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    how: Literal["analytic", "empirical", "fine-tuned"]
+    channels: Array
 
 
 @dataclass(frozen=True)
@@ -247,7 +238,7 @@ class Model:
     `moments` and `ranges` describe float tensors, `qparams` the tensors and weights that will be
     integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
-    weight that has some is of the shifted weight.
+    weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected.
     """
 
     graph: Graph
@@ -256,13 +247,15 @@ class Model:
     qparams: Mapping[Name, QParams] = field(default_factory=dict)
     views: Mapping[Name, View] = field(default_factory=dict)
     shifts: Mapping[Name, Array] = field(default_factory=dict)
+    corrected: Mapping[Name, Correction] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
 
     def noted(self, *events: Event) -> Model:
         """The same model with events added to its log.
 
         Example:
-            >>> Model(Graph((), {}, (), ())).noted(Event("read")).log[0].did
+            >>> from .events import EventKind
+            >>> Model(Graph((), {}, (), ())).noted(Event(EventKind.READ)).log[0].text
             'read'
         """
         return replace(self, log=(*self.log, *events))

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from .model import Array, Graph, Name, Node, Shape
+from .model import Array, Correction, Graph, Model, Name, Node, Shape
 
 
 @dataclass(frozen=True)
@@ -189,3 +189,27 @@ def tiny_graph() -> Graph:
     node = Node("Conv", ("x", "w"), ("y",), {"group": 4, "pads": [1, 1, 1, 1], "kernel_shape": [3, 3]})
     shapes: dict[Name, Shape] = {"x": ("N", 4, 4, 4), "y": ("N", 4, 4, 4)}
     return Graph((node,), {"w": np.ones((4, 1, 3, 3), np.float32)}, ("x",), ("y",), shapes)
+
+
+def still_corrected(model: Model, graph: Graph) -> dict[Name, Correction]:
+    """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched.
+
+    Example:
+        >>> model = Model(tiny_graph(), corrected={"y": Correction("analytic", np.ones(4, bool))})
+        >>> doubled = model.graph.with_consts({"w": 2 * model.graph.consts["w"]})
+        >>> [sorted(still_corrected(model, graph)) for graph in (model.graph, doubled)]
+        [['y'], []]
+    """
+    before = {layer.y: model.graph.consts[layer.weight] for layer in layers(model.graph)}
+    after = {layer.y: graph.consts[layer.weight] for layer in layers(graph)}
+    return {y: found for y, found in model.corrected.items() if after.get(y) is before[y]}
+
+
+def as_rows(weight: Array, axis: int) -> Array:
+    """A weight as `(O, n)`, its output channels being along `axis`.
+
+    Example:
+        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
+        (4, 12)
+    """
+    return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))

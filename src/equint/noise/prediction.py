@@ -198,10 +198,10 @@ def _weights(reference: Model, quantized: Model, layer: Layer, own: Layer) -> Ar
     error = _rounded(quantized, own) * leaves / enters - w
     mean, variance = (channel_means(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
     varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
-    noise = np.einsum("goik,gik->go", np.square(error), varies)
-    if not any(e.source == "correct_bias" for e in quantized.log):
-        noise = noise + np.square(np.einsum("goik,gik->go", error, share * mean))
-    return np.asarray(noise)
+    shifted = np.square(np.einsum("goik,gik->go", error, share * mean))
+    if own.y in quantized.corrected:
+        shifted = np.where(quantized.corrected[own.y].channels.reshape(g, o), 0.0, shifted)
+    return np.asarray(np.einsum("goik,gik->go", np.square(error), varies) + shifted)
 
 
 def _input(graph: Graph, quantized: Model, layer: Layer, tensor: TensorSource) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helpe
 
 from ..errors import EquintError
 from ..files import is_bundle
-from ..ir.model import Array, Dim, Event, Graph, Model, Name, Node, Shape, frozen
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Dim, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
 from .folding import folded, static_reshapes
 from .writer import to_proto
@@ -60,7 +61,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     graph = infer_shapes(graph)
     _check_inputs(graph, label)
     _check_weights(graph, label)
-    return Model(graph).noted(Event("read", label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:

@@ -29,17 +29,20 @@ def clamps(node: Node | None) -> bool:
 
 
 def has_shared_bound(graph: Graph, node: Node) -> bool:
-    """Whether the node is a Clip that cuts all channels off at one value.
+    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
 
     Example:
-        >>> node = Node("Clip", ("x", "", "six"), ("y",))
-        >>> has_shared_bound(Graph((node,), {"six": np.float32(6)}, ("x",), ("y",)), node)
+        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
+        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
+        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
         True
     """
-    if node.op != "Clip" or node.domain:
+    if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
         return False
-    _, high = clip_bounds(graph, node)
-    return high is not None and high.size == 1 and bool(np.all(np.isfinite(high)))
+    lo, hi = clip_bounds(graph, node)
+    if lo is None or hi is None or lo.size > 1 or hi.size > 1:
+        return False
+    return bool(np.isfinite(hi)) or bool(np.isfinite(lo) and lo != 0)
 
 
 def negative_slope(graph: Graph, node: Node | None) -> Array | None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import EquintError
 from ..hardware.target import Target
-from ..ir.model import Event, Model, Name, QParams, QSpec
+from ..ir.events import Event
+from ..ir.model import Model, Name, QParams, QSpec
 from ..ir.weights import layers
 from ..noise.prediction import predict
 from ..npu.sizes import SCHEMES, network_sizes
@@ -300,11 +301,11 @@ def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
 
 
 def _event(event: Event) -> dict[str, Any]:
-    facts = {k: _said(v) for k, v in event.facts.items() if k != "why"}
+    facts = {k: _said(v) for k, v in event.details.items() if k != "why"}
     return {
         "warning": event.warning,
         "pass": event.source,
-        "did": event.did,
+        "did": event.text,
         "at": event.at,
         "why": _said(event.facts.get("why", "")),
         "facts": ", ".join(f"{k} = {v}" for k, v in facts.items()),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir.model import Event, Model
+from ..ir.events import Event, EventKind, described
+from ..ir.model import Model
 from ..ir.weights import layers
 
 if TYPE_CHECKING:
@@ -60,31 +60,30 @@ def text(result: Result) -> str:
 
 def event_facts(event: Event) -> dict[str, Any]:
     """An event as plain values."""
-    table = asdict(event)
-    return {**table, "facts": {k: _plain(v) for k, v in event.facts.items()}}
+    facts = {k: _plain(v) for k, v in event.details.items()}
+    return {"did": event.text, "at": event.at, "facts": facts, "source": event.source, "warning": event.warning}
 
 
 def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
     """(warning, line) for every kind of event: what was done, or skipped and why, and how often.
 
     Example:
-        >>> grouped([Event("skipped", "a", {"why": "x"}), Event("skipped", "b", {"why": "x"})])
-        [(False, 'skipped: x (2 times: a, b)')]
+        >>> grouped(Event(EventKind.CLIP_LEFT, at, {"why": "no bound"}) for at in "ab")
+        [(False, 'left a clip as it is: no bound (2 times: a, b)')]
     """
     table: dict[tuple[str, str], list[Event]] = defaultdict(list)
     for e in events:
-        if e.source not in ("pipeline", "read"):
-            table[e.did, str(e.facts.get("why", ""))].append(e)
+        if e.kind not in (EventKind.RAN, EventKind.READ):
+            table[e.text, str(e.facts.get("why", ""))].append(e)
     lines = []
-    for (did, why), found in table.items():
-        line = f"{did}: {why}" if why else did
+    for (what, why), found in table.items():
+        line = f"{what}: {why}" if why else what
         places = [e.at for e in found if e.at]
         if len(found) > 1:
             shown = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
             line += f" ({len(found)} times: {shown})"
         else:
-            rest = Event("", found[0].at, {k: v for k, v in found[0].facts.items() if k != "why"})
-            line = f"{line} {rest}".rstrip()
+            line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k != "why"})
         lines.append((any(e.warning for e in found), line))
     return lines
 

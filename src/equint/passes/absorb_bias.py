@@ -10,8 +10,9 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.edit import Editor
+from ..ir.events import Event, EventKind
 from ..ir.fields import aligned, per_channel
-from ..ir.model import Array, Event, Model, Node, Range, View
+from ..ir.model import Array, Model, Node, Range, View
 from ..ir.weights import Layer, as_layer, layers, pads_zero
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
@@ -52,7 +53,7 @@ class AbsorbBias:
             why = "its moments are only estimated" if estimated else _refusal(model, activation, takers, layer, c.size)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}
-                skipped.append(Event("bias not absorbed", layer.name, facts, "absorb_bias"))
+                skipped.append(Event(EventKind.BIAS_NOT_ABSORBED, layer.name, facts, "absorb_bias"))
                 continue
             channels += int(np.count_nonzero(c))
             less = layer.shaped_bias(c)
@@ -69,7 +70,7 @@ class AbsorbBias:
                     lo, hi = (np.maximum(end - shift, least) for end in (ranges[name].lo, ranges[name].hi))
                     ranges[name] = Range(lo, hi)
         graph = editor.done()
-        event = Event("absorbed high biases", "", {"channels": channels}, "absorb_bias")
+        event = Event(EventKind.BIASES_ABSORBED, "", {"channels": channels}, "absorb_bias")
         moments = propagate(graph, moments)
         return replace(model, graph=graph, moments=moments, ranges=ranges, views=views).noted(event, *skipped)
 

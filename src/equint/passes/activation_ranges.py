@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from ..graph.moments import propagate
 from ..graph.ranges import tensor_ranges
-from ..ir.model import Event, Model
+from ..ir.events import Event, EventKind
+from ..ir.model import Model
 from ..noise.results import wide_results
 from . import Keeps, require
 
@@ -43,5 +44,5 @@ class ActivationRanges:
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
         if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
-        event = Event("activation ranges from moments", "", facts, "activation_ranges", warning="why" in facts)
+        event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
         return replace(model, moments=moments, ranges=ranges).noted(event)

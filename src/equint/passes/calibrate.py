@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -12,28 +12,27 @@ import numpy as np
 from ..errors import EquintError
 from ..graph.moments import propagate
 from ..graph.placement import place
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, QSpec, Range, Source
+from ..ir.events import Event, EventKind
+from ..ir.model import Graph, Model, Moments, Name, QSpec, Range, Source
 from ..ir.weights import leads_to_layer
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
-from ..maths.pictures import MEAN, STD, pictures
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
-from ..samples.images import BATCH, Images
+from ..samples.generated import generated, picture_shape
+from ..samples.images import Images
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, require
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
 
-PICTURES = 128
-"""How many pictures are generated."""
+LEAST = 24
+"""Least height and width of what is taken for a picture."""
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
-LEAST, USUAL = 24, 128
-"""Least height and width of what is taken for a picture; those of pictures whose size is free."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Calibrate:
         if found is None and shown is None:
             shown, why = self._stand_in(model)
             if shown is None:
-                return model.noted(Event("not calibrated", "", {"why": why}, "calibrate"))
+                return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
             imagined = True
         if found is None and shown is not None:
             from ..runtime.collect import collect
@@ -111,14 +110,12 @@ class Calibrate:
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"
-        floats = [n for n in model.graph.inputs if model.graph.is_float(n)]
-        shape = model.graph.shapes.get(floats[0]) if len(model.graph.inputs) == len(floats) == 1 else None
-        if shape is None or len(shape) != 4 or shape[1] not in (1, 3) or floats[0] not in model.moments:
+        shape = picture_shape(model)
+        if shape is None:
             return None, "no images given, and the input is no picture"
-        height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
-        if min(height, width) < LEAST and self.stand_in == "auto":
+        if min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
-        return generated(model, floats[0], height, width, int(shape[1])), ""
+        return generated(model, shape), ""
 
     def _imagined(self, model: Model, found: Statistics) -> Model:
         """What was seen on generated pictures."""
@@ -151,10 +148,9 @@ class Calibrate:
         few = found.images < FEW
         if few:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
-        what = "on images" if source == "calibration" else "on generated pictures, there being no BatchNorm"
-        event = Event(
-            f"measured moments and ranges {what}", "", facts, "calibrate", warning=few or source == "generated"
-        )
+        imagined = source == "generated"
+        kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
+        event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:
@@ -174,27 +170,6 @@ class Calibrate:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
-
-
-def generated(model: Model, name: Name, height: int, width: int, channels: int) -> Images:
-    """Pictures as the network's input `name` wants them, by its mean, spread and range.
-
-    Example:
-        >>> from equint.graph.inputs import describe_range
-        >>> from equint.ir.weights import tiny_graph
-        >>> shown = generated(describe_range(Model(tiny_graph()), 0, 1), "x", 32, 32, 3)
-        >>> batch = next(iter(shown))
-        >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)
-        ((8, 3, 32, 32), True)
-    """
-    m, r = model.moments[name], model.ranges[name]
-
-    def batches() -> Iterator[Array]:
-        for seed in range(PICTURES // BATCH):
-            pixels = pictures(BATCH, height, width, channels, seed)
-            yield np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
-
-    return Images(batches, "generated pictures")
 
 
 def _counted(name: Name, t: TensorStatistics) -> Histogram:

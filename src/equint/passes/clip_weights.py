@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..ir.model import Array, Event, Model, Name, QSpec, Range
-from ..ir.weights import layers
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model, Name, QSpec, Range
+from ..ir.weights import as_rows, layers
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.sources import weight_worth
 from . import Keeps, require
-from .weight_shift import as_rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClipWeights:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> ClipWeights()(Model(tiny_graph())).log[-1].did
+        >>> ClipWeights()(Model(tiny_graph())).log[-1].text
         'clipped weights'
     """
 
@@ -75,7 +75,7 @@ class ClipWeights:
             "of": len(saved),
             "quantization error saved": float(np.mean(saved)) if saved else 0.0,
         }
-        done = Event("clipped weights", "", facts, "clip_weights")
+        done = Event(EventKind.WEIGHTS_CLIPPED, "", facts, "clip_weights")
         return replace(model, ranges={**model.ranges, **ranges}).noted(done)
 
 

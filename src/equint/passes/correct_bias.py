@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, QParams
-from ..ir.weights import Layer, layer_coverage, layers
-from ..maths.affine import fake_quantize
-from ..ops.layers import expected_input
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
+from ..ir.weights import Layer, layers
+from ..noise.mean_error import mean_error
 from . import Keeps
-from .quantize import fitted
 
 _REFITS = 10
 
@@ -50,17 +50,20 @@ class CorrectBias:
                 known.append((layer, model.moments[layer.x]))
             else:
                 why = {"why": "nothing is known of its input's mean"}
-                events.append(Event("bias not corrected", layer.name, why, "correct_bias", warning=True))
-        moves: list[float] = []
+                events.append(Event(EventKind.BIAS_NOT_CORRECTED, layer.name, why, "correct_bias", warning=True))
+        moves, corrected = list[float](), dict[Name, Correction]()
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
             bias = _corrected(model.graph, layer, qparams[layer.weight], x)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
             moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
-        done = Event("corrected biases", "", facts, "correct_bias")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+        done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
+        return replace(model, graph=editor.done(), qparams=qparams, corrected={**model.corrected, **corrected}).noted(
+            done, *events
+        )
 
     def _settle(
         self, graph: Graph, known: list[tuple[Layer, Moments]], qparams: dict[Name, QParams], events: list[Event]
@@ -83,17 +86,3 @@ class CorrectBias:
 def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
     bias = np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
     return (bias - mean_error(graph, layer, grid, x)).astype(np.float32)
-
-
-def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
-    """E[y_q] − E[y] = Σ_i E[x_i]·Σ_k ΔW_oik·c_k per output channel, `(O,)`, real units."""
-    weight = graph.consts[layer.weight]
-    return mean_error_of(graph, layer, fake_quantize(weight, grid) - weight, x)
-
-
-def mean_error_of(graph: Graph, layer: Layer, change: Array, x: Moments) -> Array:
-    """Σ_i E[x_i]·Σ_k ΔW_oik·c_k for any change ΔW of a layer's weight, `(O,)`, real units."""
-    error = layer.unpack(change).astype(np.float64)
-    g, _, i, _ = error.shape
-    expected = expected_input(graph, layer, x).reshape(g, i)
-    return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)

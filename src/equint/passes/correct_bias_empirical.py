@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..samples.images import Images
 from . import Keeps
-from .quantize import fitted
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CorrectBiasEmpirical:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].did
+        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].text
         'biases not corrected from images'
     """
 
@@ -46,7 +47,7 @@ class CorrectBiasEmpirical:
     def __call__(self, model: Model) -> Model:
         if self.images is None:
             why = {"why": "no images given"}
-            return model.noted(Event("biases not corrected from images", "", why, "correct_bias_empirical"))
+            return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
         from ..runtime.sweep import mean_errors
 
         helped = dict[Name, Array]()
@@ -58,6 +59,7 @@ class CorrectBiasEmpirical:
         taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
         biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress)
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        corrected = dict(model.corrected)
         for layer in layers(model.graph):
             if layer.y not in biases:
                 continue
@@ -66,10 +68,13 @@ class CorrectBiasEmpirical:
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid
+            known = corrected.get(layer.y)
+            good = helped[layer.y] if known is None else known.channels | helped[layer.y]
+            corrected[layer.y] = Correction("empirical", good)
         kept, channels = (sum(int(f(h)) for h in helped.values()) for f in (np.sum, np.size))
         facts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
-        done = Event("corrected biases from images", "", facts, "correct_bias_empirical")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+        done = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical")
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
 
 def helps(errors: Array) -> Array:

@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import EquintError
+from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
-from ..ir.model import Event, Graph, Model, Name, View
+from ..ir.events import Event, EventKind
+from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
 from . import Keeps, require
-from .quantize import fitted
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class FinetuneBias:
 
         every = [la for la in layers(model.graph) if la.weight in model.qparams]
         if not every:
-            return model.noted(Event("no biases to fine-tune", "", {"why": "no quantized layer"}, "finetune_bias"))
+            return model.noted(
+                Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", {"why": "no quantized layer"}, "finetune_bias")
+            )
         student, places = open_biases(qdq_graph(model), every)
         spreads = {
             place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
@@ -100,15 +103,17 @@ class FinetuneBias:
         }
         if found.step == 0:
             why = {"why": "the loss on the held-out images did not fall", **facts}
-            return model.noted(Event("rolled fine-tuned biases back", "", why, "finetune_bias", warning=True))
+            return model.noted(Event(EventKind.FINE_TUNING_UNDONE, "", why, "finetune_bias", warning=True))
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
+        corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = found.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid
-        done = Event("fine-tuned biases", "", facts, "finetune_bias")
-        return replace(model, graph=editor.done(), qparams=qparams).noted(done, *events)
+            corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
+        done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
 
 def _inner(model: Model, teacher: Graph, own: bool) -> dict[Name, View]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.edit import Editor
+from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
-from ..ir.model import Array, Event, Graph, Model, Moments, Name, Node
-from ..ir.weights import Layer, as_layer, pads_zero
+from ..ir.model import Array, Graph, Model, Moments, Name, Node
+from ..ir.weights import Layer, as_layer, pads_zero, still_corrected
 from . import Keeps
 
 Affine = tuple[Array, Array]
@@ -30,7 +31,7 @@ class FoldBatchnorm:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].did
+        >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].text
         'folded BatchNormalization'
     """
 
@@ -47,8 +48,9 @@ class FoldBatchnorm:
         graph = _stand_alone(graph, folded, skipped)
         moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
         moments = propagate(graph, moments)
-        event = Event("folded BatchNormalization", "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
-        return replace(model, graph=graph, moments=moments).noted(event, *skipped)
+        event = Event(EventKind.BATCHNORM_FOLDED, "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
+        corrected = still_corrected(model, graph)
+        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(event, *skipped)
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
@@ -196,7 +198,7 @@ def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> 
         affine, rank = batchnorm_affine(graph, node), graph.rank(node.inputs[0])
         if affine is None or rank is None or rank < 2:
             why = "training mode, computed statistics or unknown rank"
-            skipped.append(Event("left BatchNormalization as it is", node.label, {"why": why}, "fold_batchnorm"))
+            skipped.append(Event(EventKind.BATCHNORM_LEFT, node.label, {"why": why}, "fold_batchnorm"))
             continue
         a, c = (v.astype(np.float32) for v in affine)
         stem = node.outputs[0]

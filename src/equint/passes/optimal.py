@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph.channels import Channels, rescale, solve
+from ..graph.cross_layer import cross_layer, reaches
 from ..graph.placement import place
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Name, QSpec, Range
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name, QSpec, Range
 from ..ir.weights import layers, leads_to_layer
 from ..maths.noise import to_db
 from ..noise.gains import gains
@@ -19,7 +21,6 @@ from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources
 from ..ops.attributes import clip_bounds
 from . import Keeps, require
-from .equalize import cross_layer, reaches
 
 TRIALS, TRIAL = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
@@ -49,7 +50,7 @@ class Optimal:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> Optimal()(Model(tiny_graph())).log[-1].did
+        >>> Optimal()(Model(tiny_graph())).log[-1].text
         'nothing to optimize'
     """
 
@@ -72,7 +73,7 @@ class Optimal:
         weights = list(weight_sources(model, gain))
         if not weights:
             why = {"why": "no layer whose input moments are known"}
-            return model.noted(Event("nothing to optimize", "", why, "optimal", warning=True))
+            return model.noted(Event(EventKind.NOT_OPTIMIZED, "", why, "optimal", warning=True))
         objective = Objective(
             model, channels, tensors, weights, self.weight, self.activation, held, priced, self.shift_bits
         )
@@ -88,16 +89,16 @@ class Optimal:
             "of activations": to_db(after.activations),
             "of clips": to_db(after.clipped_activations),
         }
-        events = [Event("chose scales and ranges for least predicted noise", "", facts, "optimal")]
+        events = [Event(EventKind.OPTIMIZED, "", facts, "optimal")]
         if not channels.groups:
             pins = {"why": "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"}
-            events.append(Event("found no free channel scales", "", pins, "optimal"))
+            events.append(Event(EventKind.NO_FREE_SCALES, "", pins, "optimal"))
         scaled = rescale(model, channels, scales)
         chosen = objective.tensor_ranges(x)
         graph, moved = _with_bounds(scaled.graph, classes, chosen, priced)
         if moved:
             told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
-            events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
+            events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], told, "optimal"))
         ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
         shifts = {**scaled.shifts, **_weight_shifts(graph, objective.shifts())}
         for grid, names in enumerate(classes):

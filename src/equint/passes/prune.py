@@ -12,11 +12,12 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Graph, Model, Name
-from ..ir.weights import as_layer, layers
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name
+from ..ir.weights import as_layer, layers, still_corrected
+from ..noise.mean_error import mean_error_of
 from ..noise.sources import weight_worth
 from . import Keeps, require
-from .correct_bias import mean_error_of
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,17 @@ class Prune:
             weight = model.graph.consts[name]
             if not _only_layers(model.graph, name):
                 why = {"why": "something else reads its weights"}
-                events.append(Event("left a layer unpruned", at, why, "prune"))
+                events.append(Event(EventKind.LAYER_NOT_PRUNED, at, why, "prune"))
                 continue
             pruned[name] = np.where(dear[name], weight, 0) if name in dear else self._pruned(weight)
             count = weight.size - int(np.count_nonzero(pruned[name]))
             zeros, total = zeros + count, total + weight.size
             facts = {"zeros": count, "share": count / max(weight.size, 1)}
-            events.append(Event("pruned a layer", at, facts, "prune", warning=count == weight.size))
+            events.append(Event(EventKind.LAYER_PRUNED, at, facts, "prune", warning=count == weight.size))
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
-        done = Event("pruned small weights", "", facts, "prune")
-        return replace(model, graph=_corrected(model, pruned).with_consts(pruned)).noted(*events, done)
+        done = Event(EventKind.PRUNED, "", facts, "prune")
+        graph = _corrected(model, pruned).with_consts(pruned)
+        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(*events, done)
 
     def _dear(self, model: Model) -> dict[Name, Array]:
         """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""

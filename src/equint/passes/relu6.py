@@ -9,8 +9,9 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.edit import Editor
+from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
-from ..ir.model import Event, Graph, Model, Node
+from ..ir.model import Graph, Model, Node
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from . import Keeps
@@ -37,7 +38,7 @@ class Relu6:
 
     def __call__(self, model: Model) -> Model:
         clips = [node for node in model.graph.nodes if has_shared_bound(model.graph, node)]
-        event = Event(f"clips: {self.mode}", "", {"clips": len(clips)}, "relu6")
+        event = Event(EventKind.CLIPS, "", {"mode": self.mode, "clips": len(clips)}, "relu6")
         if self.mode == "keep" or not clips:
             return model.noted(event)
         editor, events = Editor(model.graph), [event]
@@ -51,7 +52,7 @@ class Relu6:
                 continue
             channels = _channels(model.graph, node)
             if channels is None:
-                events.append(Event("left a clip as it is", node.label, {"why": "unknown channel count"}, "relu6"))
+                events.append(Event(EventKind.CLIP_LEFT, node.label, {"why": "unknown channel count"}, "relu6"))
                 continue
             count, rank = channels
             for position in range(1, len(node.inputs)):
@@ -76,7 +77,7 @@ def _bound_dropped(model: Model, node: Node) -> Event:
     """How many channels reach the bound that is dropped: the price of replacing."""
     moments, (_, hi) = model.moments.get(node.inputs[0]), clip_bounds(model.graph, node)
     if moments is None or hi is None:
-        return Event("dropped a clip's bound", node.label, {"reached": "unknown"}, "relu6", warning=True)
+        return Event(EventKind.CLIP_BOUND_DROPPED, node.label, {"reached": "unknown"}, "relu6", warning=True)
     reached = float(np.mean(moments.mean + 3 * moments.std > hi))
     facts = {"bound": float(hi), "channels that reach it": f"{reached:.0%}"}
-    return Event("dropped a clip's bound", node.label, facts, "relu6", warning=reached > 0)
+    return Event(EventKind.CLIP_BOUND_DROPPED, node.label, facts, "relu6", warning=reached > 0)

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.edit import Editor
-from ..ir.model import Array, Event, Model, QParams
-from ..ir.weights import Layer, layers
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Correction, Model, Name, QParams
+from ..ir.weights import Layer, layers, still_corrected
 from ..maths.affine import along_axis, dequantize, quantize
+from ..noise.mean_error import mean_error_of
 from . import Keeps
-from .correct_bias import mean_error_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RoundWeights:
 
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
-        changed = flips = 0
+        flips, corrected = 0, dict[Name, Correction]()
         for layer in layers(graph):
             grid, x = model.qparams.get(layer.weight), model.moments.get(layer.x)
             weight = graph.consts[layer.weight]
@@ -48,10 +49,14 @@ class RoundWeights:
             bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
             editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _, new=rounded: new)  # type: ignore[misc]
             editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
-            changed, flips = changed + 1, flips + int(np.sum(integers != nearest))
-        facts = {"layers": changed, "weights rounded the other way": flips}
-        done = Event("rounded kernels to keep their sums", "", facts, "round_weights")
-        return replace(model, graph=editor.done()).noted(done)
+            flips += int(np.sum(integers != nearest))
+            corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
+        facts = {"layers": len(corrected), "weights rounded the other way": flips}
+        done = Event(EventKind.KERNELS_ROUNDED, "", facts, "round_weights")
+        fresh = {y: found for y, found in corrected.items() if y not in model.corrected}
+        rounded_graph = editor.done()
+        kept = still_corrected(model, rounded_graph)  # what was corrected for other integers no longer is
+        return replace(model, graph=rounded_graph, corrected={**kept, **fresh}).noted(done)
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:

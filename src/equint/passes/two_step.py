@@ -9,10 +9,10 @@ import numpy as np
 
 from ..graph.channels import Group
 from ..graph.dominance import Extremes, Limits
+from ..graph.matching import matched
 from ..ir.model import Array, Model
 from ..maths.scales import matching
 from . import Keeps, require
-from .one_step import matched
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TwoStep:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> TwoStep()(Model(tiny_graph())).log[-1].did
+        >>> TwoStep()(Model(tiny_graph())).log[-1].text
         'two-step equalization found no free channel scales'
     """
 

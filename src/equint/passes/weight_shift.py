@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..ir.model import Array, Event, Model, Name, QSpec
-from ..ir.weights import Layer, layers
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Model, Name, QSpec
+from ..ir.weights import Layer, as_rows, layers
 from ..maths.shifts import SEARCHES, error
 from ..noise.sources import weight_worth
 from . import Keeps, require
@@ -55,7 +56,7 @@ class WeightShift:
             axis = layer.out_axis()
             why = self._unfit(layer, weight, axis)
             if why is not None:
-                events.append(Event("weight not shifted", layer.name, {"why": why}, "weight_shift"))
+                events.append(Event(EventKind.WEIGHT_NOT_SHIFTED, layer.name, {"why": why}, "weight_shift"))
             if why is not None or axis is None or layer.weight in shifts:
                 continue
             rows = as_rows(weight, axis)
@@ -73,7 +74,7 @@ class WeightShift:
             "cost": self.cost,
             "evaluations": round(tried),
         }
-        done = Event("shifted weights", "", facts, "weight_shift")
+        done = Event(EventKind.WEIGHTS_SHIFTED, "", facts, "weight_shift")
         ranges = {name: r for name, r in model.ranges.items() if name not in shifts}  # of weights shifted otherwise
         return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(done, *events)
 
@@ -84,13 +85,3 @@ class WeightShift:
             return "the weight comes first"
         depthwise = layer.groups > 1 and layer.unpack(weight).shape[2] == 1
         return "not depthwise" if self.layers == "depthwise" and not depthwise else None
-
-
-def as_rows(weight: Array, axis: int) -> Array:
-    """A weight as `(O, n)`, its output channels being along `axis`.
-
-    Example:
-        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
-        (4, 12)
-    """
-    return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))

@@ -8,7 +8,8 @@ from dataclasses import fields, is_dataclass, replace
 from time import perf_counter
 
 from ..graph.verify import verify
-from ..ir.model import Event, Model
+from ..ir.events import Event, EventKind
+from ..ir.model import Model
 from ..passes import Pass
 
 Progress = Callable[[str, int, int], None]
@@ -21,7 +22,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
     Example:
         >>> from ..ir.weights import tiny_graph
         >>> from ..passes.quantize import Quantize
-        >>> [e.did for e in run(Model(tiny_graph()), [Quantize(activation=None)]).log][-1]
+        >>> run(Model(tiny_graph()), [Quantize(activation=None)]).log[-1].text
         'ran quantize'
     """
     verify(model)
@@ -33,7 +34,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
         start = perf_counter()
         model = step(model)
         verify(model, name)
-        model = model.noted(Event(f"ran {name}", "", {"seconds": perf_counter() - start}, "pipeline"))
+        model = model.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": perf_counter() - start}, "pipeline"))
     return model
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.events import EventKind
 from ..ir.fields import channel_means
 from ..ir.model import Array, Model, Name, QParams
 from ..ir.weights import Layer, as_layer, layers
 from ..maths.affine import fake_quantize
-from ..passes.correct_bias import mean_error
+from ..noise.mean_error import mean_error
 from .sensitivity import LayerCost, Sensitivity
 from .trials import Truth
 
@@ -20,6 +21,7 @@ SPREAD = 8.0
 """Channels whose weights reach so many times further than others' are a cause, where they share a grid."""
 OUTLIERS = 16.0
 """A grid that reaches so many times the tensor's root mean square is one."""
+_FOR_BIASES = (EventKind.SCALE_RAISED_FOR_BIAS, EventKind.SHIFTS_LOWERED_FOR_BIASES)
 FEW = 8
 """Batches that tensors are looked at on."""
 
@@ -74,14 +76,16 @@ def _mean_error(layer: Layer, plain: Model, quantized: Model) -> list[Cause]:
     """Whether rounded weights shift the layer's outputs more than they scatter them, and nobody corrects it."""
     x = plain.moments.get(layer.x)
     own = as_layer(plain.graph, plain.graph.producer[layer.y])
-    if x is None or own is None or any(e.source == "correct_bias" for e in quantized.log):
+    if x is None or own is None:
         return []
     weight, grid = plain.graph.consts[own.weight], quantized.qparams[layer.weight]
     error = own.unpack(fake_quantize(weight, grid) - weight).astype(np.float64)
     g, _, i, _ = error.shape
     std = channel_means(np.square(x.std), own.x_axis, g * i).reshape(g, i)
     scattered = float(np.einsum("goik,gi->", np.square(error), std))
-    shifted = float(np.sum(np.square(mean_error(plain.graph, own, grid, x))))
+    correction = quantized.corrected.get(layer.y)
+    left = np.ones(g * error.shape[1]) if correction is None else ~correction.channels
+    shifted = float(np.sum(left * np.square(mean_error(plain.graph, own, grid, x))))
     if shifted <= scattered:
         return []
     facts = {"shifted over scattered": shifted / max(scattered, 1e-30)}
@@ -108,7 +112,7 @@ def _weights(layer: Layer, model: Model) -> list[Cause]:
         facts = {"largest over rms": float(peaks.max())}
         found.append(Cause("weight outliers", facts, f"one weight is {peaks.max():.3g} times a channel's usual"))
     dead = int(np.sum(~living))
-    raised = [e for e in model.log if e.at == layer.name and e.did.endswith(("for its bias", "for their biases"))]
+    raised = [e for e in model.log if e.at == layer.name and e.kind in _FOR_BIASES]
     if raised and raised[-1].facts["channels"] > dead:
         text = "its bias is so large that the weights' scale had to be raised"
         found.append(Cause("bias", dict(raised[-1].facts), text))

@@ -13,8 +13,8 @@ from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name
 from ..ir.weights import layers
-from ..passes.calibrate import USUAL, generated
 from ..planning.recipe import Recipe, to_toml
+from ..samples.generated import generated, picture_shape
 from ..samples.images import Images
 from .causes import Cause, causes
 from .remedies import Trial, trials
@@ -189,12 +189,11 @@ def shown(model: Model) -> Images:
         Traceback (most recent call last):
         equint.errors.EquintError: no images to look at, and the input x is no picture; give data
     """
-    name = next((n for n in model.graph.inputs if model.graph.is_float(n)), "")
-    shape = model.graph.shapes.get(name) or ()
-    if len(model.graph.inputs) != 1 or len(shape) != 4 or shape[1] not in (1, 3) or name not in model.moments:
+    shape = picture_shape(model)
+    if shape is None:
+        name = next((n for n in model.graph.inputs if model.graph.is_float(n)), "")
         raise EquintError(f"no images to look at, and the input {name} is no picture; give data")
-    height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
-    return generated(model, name, height, width, int(shape[1]))
+    return generated(model, shape)
 
 
 def unquantized(chosen: Recipe) -> Recipe:

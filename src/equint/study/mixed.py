@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import EquintError
 from ..graph.overrides import Override
 from ..hardware.target import Target
-from ..ir.model import Array, Event, Graph, Model, Name
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..planning.recipe import Recipe, to_toml
 from ..samples.images import Images
@@ -235,7 +236,7 @@ class _Search:
         facts: dict[str, Any] = {"drop": drop, "bound": bound, "overrides": len(names), "images": self.known.images}
         if why:
             facts["why"] = why
-        did = "kept the drop within its bound" if met else "missed the bound on the drop; this is the best found"
+        kind = EventKind.DROP_WITHIN_BOUND if met else EventKind.DROP_BEYOND_BOUND
         cost = sum({e.at: e.cost for e in kept}.values())
         labelled = bool(self.known.labels) and self.float_top1 is not None
         return Mixed(
@@ -248,7 +249,7 @@ class _Search:
             names,
             len(self.seen),
             self.known.images,
-            (Event(did, "", facts, "mixed", warning=not met),),
+            (Event(kind, "", facts, "mixed", warning=not met),),
         )
 
 

@@ -1,0 +1,132 @@
+"""What passes did or skipped: kinds, facts, and the one table of their words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, unique
+from string import Formatter
+from typing import Any
+
+_ADVICE = "give --input-range, or a card with pixels or a range"
+
+
+@unique
+class EventKind(Enum):
+    """Everything that can be said of a model; the value is its text, {names} standing for facts."""
+
+    READ = "read"
+    RAN = "ran {pass}"
+
+    INPUT_KNOWN = "input range known ({how})"
+    INPUT_INFERRED = f"input range inferred from the first BatchNorm; {_ADVICE}"
+    INPUT_ASSUMED = f"input range nothing tells; assumed standard normal; {_ADVICE}"
+    CALIBRATED = "measured moments and ranges on images"
+    CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures, there being no BatchNorm"
+    NOT_CALIBRATED = "not calibrated"
+    RANGES_FROM_MOMENTS = "activation ranges from moments"
+
+    BATCHNORM_FOLDED = "folded BatchNormalization"
+    BATCHNORM_LEFT = "left BatchNormalization as it is"
+    CLIPS = "clips: {mode}"
+    CLIP_LEFT = "left a clip as it is"
+    CLIP_BOUND_DROPPED = "dropped a clip's bound"
+    CLIP_BOUNDS_MOVED = "moved the bounds of clips"
+    BIASES_ABSORBED = "absorbed high biases"
+    BIAS_NOT_ABSORBED = "bias not absorbed"
+    LAYER_PRUNED = "pruned a layer"
+    LAYER_NOT_PRUNED = "left a layer unpruned"
+    PRUNED = "pruned small weights"
+
+    EQUALIZED = "equalized"
+    NOT_EQUALIZED = "equalization found no free channel scales"
+    CHANNELS_HELD_BACK = "held back channels that would set a range"
+    MATCHED = "equalized ({method})"
+    NOT_MATCHED = "{method} equalization found no free channel scales"
+    CHANNELS_LEFT = "left channels as they are"
+    CHANNELS_ATTENUATED = "attenuated channels that are clipped"
+    OPTIMIZED = "chose scales and ranges for least predicted noise"
+    NOT_OPTIMIZED = "nothing to optimize"
+    NO_FREE_SCALES = "found no free channel scales"
+
+    WEIGHTS_SHIFTED = "shifted weights"
+    WEIGHT_NOT_SHIFTED = "weight not shifted"
+    WEIGHTS_CLIPPED = "clipped weights"
+    QUANTIZED = "chose grids"
+    NOTHING_TO_QUANTIZE = "found no weights to quantize"
+    OPERATOR_FLOAT = "{op} stays float"
+    FLOAT_BY_OVERRIDE = "stays float: an override says so"
+    FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
+    ONE_GRID = "one grid for all channels"
+    SCALE_BOUNDED = "raised the weight scale to its lower bound"
+    SCALE_RAISED_FOR_BIAS = "raised the weight scale for its bias"
+    SHIFTS_LOWERED_FOR_BIASES = "lowered shifts for their biases"
+    OVERRIDE_OF_SHARED_WEIGHT = "override of another layer with the same weight"
+    OVERRIDE_OF_SHARED_GRID = "override of all tensors on one grid"
+
+    KERNELS_ROUNDED = "rounded kernels to keep their sums"
+    BIASES_CORRECTED = "corrected biases"
+    BIAS_NOT_CORRECTED = "bias not corrected"
+    BIASES_CORRECTED_FROM_IMAGES = "corrected biases from images"
+    BIASES_NOT_CORRECTED_FROM_IMAGES = "biases not corrected from images"
+    BIASES_FINE_TUNED = "fine-tuned biases"
+    NO_BIASES_TO_FINE_TUNE = "no biases to fine-tune"
+    FINE_TUNING_UNDONE = "rolled fine-tuned biases back"
+
+    DROP_WITHIN_BOUND = "kept the drop within its bound"
+    DROP_BEYOND_BOUND = "missed the bound on the drop; this is the best found"
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Facts that the text names.
+
+        Example:
+            >>> EventKind.RAN.named
+            frozenset({'pass'})
+        """
+        return frozenset(name for _, name, _, _ in Formatter().parse(self.value) if name)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that the pass `source` did or skipped, where, and the facts that explain it.
+
+    Example:
+        >>> print(Event(EventKind.RAN, "", {"pass": "quantize", "seconds": 0.25}))
+        ran quantize (seconds=0.25)
+    """
+
+    kind: EventKind
+    at: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    warning: bool = False
+
+    @property
+    def text(self) -> str:
+        """What happened, in words.
+
+        Example:
+            >>> Event(EventKind.OPERATOR_FLOAT, "y", {"op": "Softsign", "nodes": 1}).text
+            'Softsign stays float'
+        """
+        return self.kind.value.format_map(self.facts)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The facts that the text does not name."""
+        return {k: v for k, v in self.facts.items() if k not in self.kind.named}
+
+    def __str__(self) -> str:
+        return described(self.text, self.at, self.details)
+
+
+def described(text: str, at: str, facts: Mapping[str, Any]) -> str:
+    """One line: what, [where], (facts).
+
+    Example:
+        >>> described("pruned a layer", "conv1", {"share": 1 / 3})
+        'pruned a layer [conv1] (share=0.3333)'
+    """
+    listed = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
+    return " ".join(p for p in (text, at and f"[{at}]", listed and f"({listed})") if p)

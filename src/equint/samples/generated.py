@@ -1,0 +1,56 @@
+"""Generated pictures, for networks that read pictures and have none to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..ir.model import Array, Model
+from ..maths.pictures import MEAN, STD, pictures
+from .images import BATCH, Images
+
+PICTURES = 128
+"""How many pictures are generated."""
+USUAL = 128
+"""Height and width of pictures whose size is free."""
+
+
+def picture_shape(model: Model) -> tuple[int, int, int] | None:
+    """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> picture_shape(Model(tiny_graph())) is None
+        True
+    """
+    graph = model.graph
+    shape = graph.shapes.get(graph.inputs[0]) if len(graph.inputs) == 1 and graph.is_float(graph.inputs[0]) else None
+    if shape is None or len(shape) != 4 or shape[1] not in (1, 3) or graph.inputs[0] not in model.moments:
+        return None
+    height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
+    return int(shape[1]), height, width
+
+
+def generated(model: Model, shape: tuple[int, int, int]) -> Images:
+    """Pictures as the network's input wants them, by its mean, spread and range.
+
+    Args:
+        shape: (channels, height, width).
+
+    Example:
+        >>> from ..graph.inputs import describe_range
+        >>> from ..ir.weights import tiny_graph
+        >>> batch = next(iter(generated(describe_range(Model(tiny_graph()), 0, 1), (3, 32, 32))))
+        >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)
+        ((8, 3, 32, 32), True)
+    """
+    (name,), (channels, height, width) = model.graph.inputs, shape
+    m, r = model.moments[name], model.ranges[name]
+
+    def batches() -> Iterator[Array]:
+        for seed in range(PICTURES // BATCH):
+            pixels = pictures(BATCH, height, width, channels, seed)
+            yield np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
+
+    return Images(batches, "generated pictures")

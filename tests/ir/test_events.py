@@ -1,0 +1,21 @@
+"""Every kind of event has words of its own, and a fact that the words name is not told twice."""
+
+import pytest
+
+from equint.ir.events import Event, EventKind
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_each_can_be_told(kind: EventKind) -> None:
+    event = Event(kind, "conv1", {**dict.fromkeys(kind.named, "{odd}"), "share": 1 / 3})
+    assert str(event) == kind.value.format(**dict.fromkeys(kind.named, "{odd}")) + (" [conv1] (share=0.3333)")
+    assert event.details == {"share": 1 / 3}
+
+
+def test_words_as_people_read_them() -> None:
+    known = Event(EventKind.INPUT_KNOWN, "x", {"how": "as given", "lo": 0.0, "hi": 1.0}, "inputs")
+    assert str(known) == "input range known (as given) [x] (lo=0, hi=1)"
+    assert (
+        str(Event(EventKind.OPERATOR_FLOAT, "s", {"op": "Softsign", "nodes": 2}))
+        == "Softsign stays float [s] (nodes=2)"
+    )
