@@ -1,5 +1,7 @@
 """Ranges for any scales are those of the weights after rescaling."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

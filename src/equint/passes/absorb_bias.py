@@ -15,7 +15,7 @@ from ..ir.fields import aligned, per_channel
 from ..ir.model import Array, Model, Node, Range, View
 from ..ir.weights import Layer, as_layer, layers, pads_zero
 from ..ops.attributes import clip_bounds
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class AbsorbBias:
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     n: float = 3.0
 

@@ -10,7 +10,7 @@ from ..graph.moments import propagate, reach
 from ..graph.ranges import wide_results
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ActivationRanges:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     n: float = 6.0
 

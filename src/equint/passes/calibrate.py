@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..ops.attributes import clip_bounds
 from ..samples.generated import generated, picture_shape
 from ..samples.images import Images
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
@@ -73,15 +73,16 @@ class Calibrate:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     rule: Rule = "min-max"
     percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
-    images: Images | None = None
-    statistics: Statistics | None = None
-    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
-    progress: Callable[[int, int], None] | None = None
+    images: Images | None = needed(Need.IMAGES, None)
+    statistics: Statistics | None = needed(Need.STATISTICS, None)
+    activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __post_init__(self) -> None:
         require("percent", self.percent, 0 <= self.percent < 50, "0 to 50")

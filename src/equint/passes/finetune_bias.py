@@ -16,7 +16,7 @@ from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class FinetuneBias:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.CORRECTION
 
     steps: int = 300
     batch: int = 8
@@ -58,10 +59,10 @@ class FinetuneBias:
     held_out: float = 0.2
     augment: bool = True
     seed: int = 0
-    bias_bits: int = 32
-    images: Images | None = None
-    teacher: Graph | None = None
-    progress: Callable[[int, int], None] | None = None
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
+    images: Images | None = needed(Need.IMAGES, None)
+    teacher: Graph | None = needed(Need.TEACHER, None)
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __post_init__(self) -> None:
         require("steps", self.steps, self.steps >= 1, "1 or more")

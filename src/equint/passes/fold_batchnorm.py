@@ -13,7 +13,7 @@ from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, pads_zero, still_corrected
-from . import Keeps
+from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
 
@@ -36,6 +36,7 @@ class FoldBatchnorm:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FUNCTION
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     def __call__(self, model: Model) -> Model:
         moments = {**model.moments, **_known_moments(model.graph)}

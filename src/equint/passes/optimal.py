@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..maths.noise import to_db
 from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources
 from ..ops.attributes import clip_bounds
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 TRIALS, TRIAL = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
@@ -56,11 +56,12 @@ class Optimal:
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
-    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
-    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=True, symmetric=True, granularity="channel"))
+    activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     iterations: int = 200
-    shift_bits: int = 0
+    shift_bits: int = needed(Need.SHIFT_BITS, 0)
 
     def __post_init__(self) -> None:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")

@@ -17,7 +17,7 @@ from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import as_layer, layers, still_corrected
 from ..noise.mean_error import mean_error_of
 from ..noise.sources import weight_worth
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Prune:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     threshold: float = 0.0
     sparsity: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..graph.dominance import Extremes, Limits
 from ..graph.matching import matched
 from ..ir.model import Array, Model
 from ..maths.scales import matching
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class TwoStep:
         >>> TwoStep()(Model(tiny_graph())).log[-1].text
         'two-step equalization found no free channel scales'
     """
+
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     s_max: float = 16.0
     shared_clips: bool = True
