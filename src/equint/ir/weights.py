@@ -110,6 +110,24 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
     return None
 
 
+def leads_to_layer(graph: Graph, name: Name) -> bool:
+    """Whether some layer reads what becomes of a tensor.
+
+    Example:
+        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
+        (True, False)
+    """
+    seen, stack = {name}, [name]
+    while stack:
+        for user in graph.users(stack.pop()):
+            if as_layer(graph, user) is not None:
+                return True
+            fresh = [o for o in user.outputs if o and o not in seen]
+            seen.update(fresh)
+            stack += fresh
+    return False
+
+
 def pads_zero(layer: Layer) -> bool:
     """Whether the operator sees zeros around its input, so that borders differ from the middle."""
     attrs = layer.node.attrs

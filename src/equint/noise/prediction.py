@@ -9,13 +9,13 @@ import numpy as np
 from ..graph.gains import Gains, gains
 from ..graph.moments import heavy_tailed
 from ..graph.placement import place
-from ..graph.ranges import wide_results
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
 from ..ops.attributes import clip_bounds
+from .results import wide_results
 from .sources import REACH, TensorSource, tensor_source, tensor_sources, weight_sources
 
 

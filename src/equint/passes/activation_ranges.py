@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..graph.moments import propagate, reach
-from ..graph.ranges import wide_results
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
+from ..noise.results import wide_results
 from . import Keeps, Stage, require
 
 

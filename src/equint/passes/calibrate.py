@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import EquintError
 from ..graph.moments import propagate
 from ..graph.placement import is_activation, place
-from ..graph.ranges import leads_to_layer
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Moments, Name, QSpec, Range, Source
+from ..ir.weights import leads_to_layer
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.attributes import clip_bounds

@@ -12,11 +12,10 @@ from ..graph.channels import Channels, rescale, solve
 from ..graph.cross_layer import cross_layer, reaches
 from ..graph.gains import gains
 from ..graph.placement import place
-from ..graph.ranges import leads_to_layer
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range
-from ..ir.weights import layers
+from ..ir.weights import layers, leads_to_layer
 from ..maths.noise import to_db
 from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources

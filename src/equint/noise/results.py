@@ -1,13 +1,13 @@
-"""How far a network's results reach, where nothing but propagated moments tells."""
+"""How widely a network's results spread where no BatchNorm tells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..graph.moments import layer_moments
 from ..ir.model import Graph, Moments, Name
-from ..ir.weights import as_layer, layers
-from .moments import layer_moments
+from ..ir.weights import layers, leads_to_layer
 
 TOGETHER = 2.5
 """Spread of a network's results over that of independent features: 0.8 to 3.7 in eight networks (docs/moments.md)."""
@@ -29,22 +29,3 @@ def wide_results(graph: Graph, moments: Mapping[Name, Moments]) -> dict[Name, Mo
         _, std = layer_moments(graph, layer, x, correlation=0.0)
         wider[layer.y] = replace(m, std=TOGETHER * std.reshape(m.std.shape))
     return wider
-
-
-def leads_to_layer(graph: Graph, name: Name) -> bool:
-    """Whether some layer reads what becomes of a tensor.
-
-    Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
-        (True, False)
-    """
-    seen, stack = {name}, [name]
-    while stack:
-        for user in graph.users(stack.pop()):
-            if as_layer(graph, user) is not None:
-                return True
-            fresh = [o for o in user.outputs if o and o not in seen]
-            seen.update(fresh)
-            stack += fresh
-    return False
