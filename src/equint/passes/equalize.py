@@ -79,9 +79,9 @@ class Equalize:
         if self.reach_limit:
             stretched = np.zeros(channels.size)
             for group in channels.groups:
-                held = _stretched(group, ranges, reach, scales, self.reach_limit)
-                stretched[group.classes] = held
-                count = int(np.sum(scales[group.classes] < held))
+                floor = _stretched(group, ranges, reach, scales, self.reach_limit)
+                stretched[group.classes] = floor
+                count = int(np.sum(scales[group.classes] < floor))
                 if count:
                     held_back = {"channels": count, "of": int(group.classes.size)}
                     events.append(Event(EventKind.CHANNELS_HELD_BACK, group.tensors[0], held_back, "equalize"))

@@ -93,22 +93,22 @@ class FinetuneBias:
         plan = Plan(self.steps, self.batch, self.rate, *settings)
         teacher = self.teacher or model.graph
         views = _inner(model, teacher, own=self.teacher is None)
-        found = distill(student, spreads, teacher, self.images, plan, views, self.progress)
+        trained = distill(student, spreads, teacher, self.images, plan, views, self.progress)
         facts = {
             "layers": len(every),
-            "images": found.images,
-            "loss before": found.before,
-            "after": found.after,
-            "best step": found.step,
-            "gain in dB": to_db(found.after) - to_db(found.before),
+            "images": trained.images,
+            "loss before": trained.before,
+            "after": trained.after,
+            "best step": trained.step,
+            "gain in dB": to_db(trained.after) - to_db(trained.before),
         }
-        if found.step == 0:
+        if trained.step == 0:
             why = {"why": "the loss on the held-out images did not fall", **facts}
             return model.noted(Event(EventKind.FINE_TUNING_UNDONE, "", why, "finetune_bias", warning=True))
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
-            bias = found.values[place.bias].reshape(-1).astype(np.float32)
+            bias = trained.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid

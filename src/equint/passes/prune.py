@@ -125,10 +125,10 @@ def without_smallest(weight: Array, count: int) -> Array:
 
 def _weights(graph: Graph) -> dict[Name, str]:
     """Every layer's weight, with the name of the first layer that reads it."""
-    found: dict[Name, str] = {}
+    first: dict[Name, str] = {}
     for layer in layers(graph):
-        found.setdefault(layer.weight, layer.name)
-    return found
+        first.setdefault(layer.weight, layer.name)
+    return first
 
 
 def _only_layers(graph: Graph, name: Name) -> bool:

@@ -77,6 +77,6 @@ class TwoStep:
         successor = extremes.successor(group, scales)
         if not self.as_printed:
             return extremes.limits(group, scales, successor)
-        found, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
+        limits, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
-            return replace(found, kernel=found.kernel / least, activation=found.activation / least)
+            return replace(limits, kernel=limits.kernel / least, activation=limits.activation / least)

@@ -62,10 +62,10 @@ class WeightShift:
                 continue
             rows = as_rows(weight, axis)
             own = as_rows(worth[layer.y], axis) if layer.y in worth else None
-            found = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
-            shifts[layer.weight], tried = found.shifts, tried + found.tried
-            before.append(error(rows, np.zeros_like(found.shifts), self.weight))
-            after.append(error(rows, found.shifts, self.weight))
+            best = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
+            shifts[layer.weight], tried = best.shifts, tried + best.tried
+            before.append(error(rows, np.zeros_like(best.shifts), self.weight))
+            after.append(error(rows, best.shifts, self.weight))
         facts = {
             "layers": len(shifts),
             "largest shift": int(max((s.max(initial=0) for s in shifts.values()), default=0)),

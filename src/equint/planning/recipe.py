@@ -142,9 +142,9 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
     if isinstance(name, Recipe):
         return name
     label = os.fspath(name)
-    found = next((r for r in built_in() if r.name == label), None)
-    if found is not None:
-        return found
+    known = next((r for r in built_in() if r.name == label), None)
+    if known is not None:
+        return known
     path = Path(label)
     if path.suffix != ".toml":
         raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
@@ -248,7 +248,7 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
         raise EquintError(f"{label}: overrides are tables; write [[overrides]]")
     kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
     kinds |= {"float": bool}
-    found = []
+    overrides = []
     for entry in entries:
         entry = dict(_table(label, entry, "[[overrides]]"))
         _refuse_unknown(label, "[[overrides]]", entry, frozenset(kinds))
@@ -265,10 +265,10 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
                 f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
             )
         try:
-            found.append(Override(**entry))
+            overrides.append(Override(**entry))
         except EquintError as error:
             raise EquintError(f"{label}: {error}") from error
-    return tuple(found)
+    return tuple(overrides)
 
 
 def _check_order(label: str, names: list[str]) -> None:
