@@ -24,6 +24,7 @@ from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.quantize import Quantize
 from .passes.relu6 import Relu6
 from .planning import recipe as recipes
+from .planning.plan import Data, resolve
 from .planning.run import Progress, run
 from .samples.card import Card, read_card
 from .samples.data import images
@@ -207,7 +208,7 @@ def quantize(
         source = from_torch(source, example_inputs)
     original = source if isinstance(source, Model) else load(source)
     given = looked_at(original, data, input, images)
-    passes = recipes.resolve(chosen, hardware, weight_bits, activation_bits, given)
+    passes = resolve(chosen, hardware, weight_bits, activation_bits, given)
     ready = described(original, input)
     if given is not None:  # the input is measured: that its range had to be guessed is no warning any more
         log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in ready.log)
@@ -314,7 +315,7 @@ def explain(
     original = source if isinstance(source, Model) else load(source)
     given = looked_at(original, data, input, images)
     bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits, "data": given}
-    passes = recipes.resolve(chosen, hardware, **bits)
+    passes = resolve(chosen, hardware, **bits)
     original = described(original, input)
     reference = _reference(original, hardware, given)
     plain = next((p for p in passes if isinstance(p, Quantize)), None)
@@ -323,12 +324,12 @@ def explain(
     finer = None
     if hardware.weight.granularity == "tensor" and "granularity" not in chosen.weight:
         fine = replace(hardware, weight=replace(hardware.weight, granularity="channel", symmetric=True))
-        finer = run(original, recipes.resolve(chosen, fine, **bits), progress)
+        finer = run(original, resolve(chosen, fine, **bits), progress)
     found = analyse(reference, plain(reference), run(original, passes, progress), finer)
     return {**found, "warnings": [str(e) for e in original.log if e.warning]}
 
 
-def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -> recipes.Data | None:
+def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -> Data | None:
     """The data that a user named, ready for recipes; None where there are none.
 
     Raises:
@@ -354,9 +355,9 @@ def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -
         if limit is not None:
             raise EquintError("statistics are of all images that were measured; leave the number of images out")
         check_statistics(model, data, "the statistics")
-        return recipes.Data(statistics=data, teacher=model.graph)
+        return Data(statistics=data, teacher=model.graph)
     shown = Images.of(data)
-    return recipes.Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+    return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
 
 
 def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
@@ -454,7 +455,7 @@ def report(
     return page(contents(plain, result.model, result.recipe, result.hardware, result.level, **about))
 
 
-def _reference(original: Model, hardware: Target, given: recipes.Data | None) -> Model:
+def _reference(original: Model, hardware: Target, given: Data | None) -> Model:
     """The float network with its BatchNorms folded, and moments and ranges of every tensor.
 
     What stands in front of activations is not measured, only inferred from them. BatchNorm knows its power better,

@@ -1,13 +1,15 @@
-"""Files: outputs that appear whole or not at all, and arrays that wait on disk."""
+"""Files: outputs that appear whole or not at all, TOML, and arrays that wait on disk."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import tomllib
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +70,28 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
             os.replace(draft, target)
     except OSError as error:
         raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """A TOML file as plain tables.
+
+    Args:
+        what: how messages call such a file.
+
+    Raises:
+        EquintError: it is not there, or no TOML.
+
+    Example:
+        >>> read_toml(Path("none.toml"), "card")
+        Traceback (most recent call last):
+        equint.errors.EquintError: none.toml: no such card
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise EquintError(f"{path}: no such {what}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquintError(f"{path}: not a readable TOML {what} ({error})") from error
 
 
 class Shelf:

@@ -10,7 +10,8 @@ from equint.hardware.target import Target
 from equint.ir.model import Model
 from equint.onnx.reader import read
 from equint.planning import variants
-from equint.planning.recipe import Data, Recipe
+from equint.planning.plan import Data
+from equint.planning.recipe import Recipe
 from equint.samples.images import Images
 from handwritten import Array, network, normal
 

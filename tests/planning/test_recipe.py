@@ -12,7 +12,8 @@ from equint.passes.correct_bias import CorrectBias
 from equint.passes.equalize import Equalize
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
-from equint.planning.recipe import Recipe, built_in, parse, recipe, resolve, to_toml
+from equint.planning.plan import resolve
+from equint.planning.recipe import Recipe, built_in, parse, recipe, to_toml
 
 QUANTIZE: dict[str, Any] = {"pass": "quantize"}
 FULL = """

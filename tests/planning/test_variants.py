@@ -8,7 +8,8 @@ from equint.graph.inputs import describe_range
 from equint.graph.overrides import Override
 from equint.hardware.target import target
 from equint.onnx.reader import read
-from equint.planning.recipe import Data, recipe, resolve
+from equint.planning.plan import Data, resolve
+from equint.planning.recipe import recipe
 from equint.planning.run import run
 from equint.planning.variants import quantizer
 from equint.samples.images import Images

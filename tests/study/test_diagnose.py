@@ -12,7 +12,8 @@ from equint.errors import EquintError
 from equint.hardware.target import target
 from equint.ir.model import Model
 from equint.pages.diagnosis import text
-from equint.planning.recipe import Recipe, parse, recipe, resolve
+from equint.planning.plan import resolve
+from equint.planning.recipe import Recipe, parse, recipe
 from equint.samples.images import Images
 from equint.study.diagnose import Diagnosis, diagnose, shown
 from trying import classifier, pictures, quantizer, wide

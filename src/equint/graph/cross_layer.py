@@ -106,28 +106,28 @@ def reaches(model: Model, channels: Channels) -> Array:
 
 
 def given_and_taken(ranges: WeightRanges, group: Group, scales: Array) -> tuple[Array, Array]:
-    """Geometric mean over givers of the output ranges, over takers of the input ranges, `(n,)` each."""
+    """Geometric mean over producers of the output ranges, over consumers of the input ranges, `(n,)` each."""
     given, taken = ranges.of(group)
     size = group.classes.size
     return _mean([s.ranges(scales, size) for s in given]), _mean([s.ranges(scales, size) for s in taken])
 
 
 def _mean(tables: list[Array]) -> Array:
-    """Geometric mean of the tables that hold a channel (-1: not held); 0 where one of them holds 0."""
+    """Geometric mean of the tables that hold a channel (-1: without it); 0 where one of them holds 0."""
     if len(tables) == 1:
         return np.maximum(tables[0], 0.0)
     stack = np.stack(tables)
-    held = stack >= 0
+    present = stack >= 0
     with np.errstate(divide="ignore"):
-        logs = np.where(held, np.log(np.maximum(stack, 0)), 0.0)
-    return np.where(held.any(0), np.exp(logs.sum(0) / np.maximum(held.sum(0), 1)), 0.0)
+        logs = np.where(present, np.log(np.maximum(stack, 0)), 0.0)
+    return np.where(present.any(0), np.exp(logs.sum(0) / np.maximum(present.sum(0), 1)), 0.0)
 
 
 def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array, Array]:
     """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead.
 
     κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead
-    giver counts κ·a where its bias still puts something out; what is dead otherwise counts the mean of
+    producer counts κ·a where its bias still puts something out; what is dead otherwise counts the mean of
     its side, so that the other side is tamed.
     """
     living, read = (given > 0) & (reach > DEAD * reach.max(initial=0.0)), taken > 0

@@ -68,14 +68,14 @@ class Extremes:
 
     def alone(self, group: Group) -> bool:
         """Whether no other channel shares a weight or a grid with the group's, so that a common factor is free."""
-        givers, takers = self.weights.of(group)
+        producers, consumers = self.weights.of(group)
         grids = (np.isin(classes, group.classes).all() for classes, _ in self._grids_of(group))
-        return all(side.filled for side in (*givers, *takers)) and all(grids)
+        return all(side.filled for side in (*producers, *consumers)) and all(grids)
 
     def successor(self, group: Group, scales: Array) -> Array:
-        """The largest weight that any taker has for each channel, relative to that taker's largest, `(n,)`.
+        """The largest weight that any consumer has for each channel, relative to that consumer's largest, `(n,)`.
 
-        1 for all where no taker reads any of them.
+        1 for all where no consumer reads any of them.
         """
         shares = np.zeros(group.classes.size)
         for side in self.weights.of(group)[1]:

@@ -22,7 +22,7 @@ HOLDS = ("weights", "activations", "clips", "s_max")
 def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: bool) -> Model:
     """The model with every group's channels multiplied as `rule` says.
 
-    Groups are visited by the last of their givers, so that all that feeds those was scaled before; where groups
+    Groups are visited by the last of their producers, so that all that feeds those was scaled before; where groups
     feed each other (residual sums), the sum comes last.
 
     Example:
@@ -38,16 +38,16 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
         why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
         return model.noted(Event(EventKind.NOT_MATCHED, "", {"method": method, "why": why}, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
-    held, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
-    for group in _by_last_giver(model.graph, channels):
+    limited, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
+    for group in _by_last_producer(model.graph, channels):
         if not extremes.known(group):
             unknown.append(group)
             continue
         factors, limits = rule(extremes, group, scales)
-        held += np.bincount(_holds(limits, s_max), minlength=len(HOLDS))
+        limited += np.bincount(_holds(limits, s_max), minlength=len(HOLDS))
         reached += int(np.sum((factors < 1) & (limits.room <= 1)))
         scales[group.classes] = 1 / factors
-    events = [_done(channels, scales, held, len(unknown), method, source)]
+    events = [_done(channels, scales, limited, len(unknown), method, source)]
     if unknown:
         skipped = {"groups": len(unknown), "why": "nothing tells how far its activations reach: no ranges"}
         events.append(Event(EventKind.CHANNELS_LEFT, unknown[0].tensors[0], skipped, source, warning=True))
@@ -65,16 +65,16 @@ def bounded(model: Model) -> frozenset[Name]:
         >>> bounded(Model(tiny_graph()))
         frozenset()
     """
-    found = set[Name]()
+    names = set[Name]()
     for node in model.graph.nodes:
         if has_shared_bound(model.graph, node) and node.outputs[0] in model.ranges:
             lo, hi = clip_bounds(model.graph, node)
             if lo is not None and hi is not None and lo <= 0 <= hi:
-                found.add(node.outputs[0])
-    return frozenset(found)
+                names.add(node.outputs[0])
+    return frozenset(names)
 
 
-def _by_last_giver(graph: Graph, channels: Channels) -> list[Group]:
+def _by_last_producer(graph: Graph, channels: Channels) -> list[Group]:
     place = {layer.name: k for k, layer in enumerate(layers(graph))}
     return sorted(channels.groups, key=lambda group: max(place[name] for name in group.givers))
 
@@ -85,15 +85,15 @@ def _holds(limits: Limits, s_max: float) -> Array:
     return np.asarray(np.argmax(np.stack([limits.kernel, limits.activation, 1 / limits.room, least]), 0))
 
 
-def _done(channels: Channels, scales: Array, held: Array, unknown: int, method: str, source: str) -> Event:
+def _done(channels: Channels, scales: Array, limited: Array, unknown: int, method: str, source: str) -> Event:
     factors = 1 / scales[np.concatenate([g.classes for g in channels.groups])]
     facts: dict[str, str | float] = {
         "method": method,
         "groups": len(channels.groups) - unknown,
-        "channels": int(held.sum()),
+        "channels": int(limited.sum()),
         "left at 1": int(np.sum(factors == 1)),
         "least scale": float(factors.min()),
         "largest scale": float(factors.max()),
     }
-    facts |= {f"held by {what}": int(count) for what, count in zip(HOLDS, held, strict=True)}
+    facts |= {f"held by {what}": int(count) for what, count in zip(HOLDS, limited, strict=True)}
     return Event(EventKind.MATCHED, "", facts, source)

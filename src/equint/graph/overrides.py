@@ -97,7 +97,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
         >>> formats(tiny_graph(), [Override(layers=("y",), weight_bits=4)], QSpec(8), None).weights["w"].bits
         4
     """
-    found, placement = list(layers(graph)), place(graph)
+    every, placement = list(layers(graph)), place(graph)
     classes = {name: names for names in placement.classes for name in names}
     ends = {n: clamps.end(graph, placement.merged, n) for n in placement.merged}
     known = [*classes, *(n for n, end in ends.items() if end in classes)]
@@ -105,8 +105,8 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
     tensors: dict[Name, QSpec | None] = {}
     events: dict[tuple[EventKind, str], Event] = {}
     for override in overrides:
-        named = _matching(override.layers, [layer.name for layer in found], "layer")
-        chosen = [layer for layer in found if layer.name in named]
+        named = _matching(override.layers, [layer.name for layer in every], "layer")
+        chosen = [layer for layer in every if layer.name in named]
         for layer in chosen:
             weights[layer.weight] = None if override.float else _changed(weights.get(layer.weight) or weight, override)
         picked = {ends.get(n, n) for n in _matching(override.tensors, known, "tensor")}
@@ -118,7 +118,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
             if name in picked and (override.float or override.activation_bits is not None):
                 spec = None if override.float else replace(activation, bits=override.activation_bits)  # type: ignore[type-var]
                 tensors |= dict.fromkeys(classes[name], spec)
-        events |= {(e.kind, e.at): e for e in (*_shared_weights(found, chosen), *_shared_grids(classes, picked))}
+        events |= {(e.kind, e.at): e for e in (*_shared_weights(every, chosen), *_shared_grids(classes, picked))}
     return Formats(weights, tensors, tuple(events.values()))
 
 
@@ -129,21 +129,21 @@ def _changed(spec: QSpec, override: Override) -> QSpec:
 
 def _matching(patterns: Iterable[str], names: Sequence[str], kind: str) -> set[str]:
     """The names that patterns match."""
-    found: set[str] = set()
+    chosen: set[str] = set()
     for pattern in patterns:
         matched = {n for n in names if n == pattern} or {n for n in names if fnmatchcase(n, pattern)}
         if not matched and pattern != "*":
             near = get_close_matches(pattern, names, 3, 0.3)
             hint = f"the nearest are {', '.join(near)}" if near else f"the first are {', '.join(names[:3]) or 'none'}"
             raise EquintError(f"override: no {kind} is called {pattern!r}; {hint}")
-        found |= matched
-    return found
+        chosen |= matched
+    return chosen
 
 
-def _shared_weights(found: Sequence[Layer], chosen: Sequence[Layer]) -> list[Event]:
+def _shared_weights(every: Sequence[Layer], chosen: Sequence[Layer]) -> list[Event]:
     """Layers that were not named, but read the weight of one that was."""
     own, names = {layer.weight for layer in chosen}, {layer.name for layer in chosen}
-    others = [layer for layer in found if layer.weight in own and layer.name not in names]
+    others = [layer for layer in every if layer.weight in own and layer.name not in names]
     return [
         Event(EventKind.OVERRIDE_OF_SHARED_WEIGHT, layer.name, {"weight": layer.weight}, "quantize") for layer in others
     ]

@@ -50,9 +50,9 @@ class Side:
         return np.asarray(now.max(self.reduce).ravel())
 
     def _of_members(self, by_channel: Array, size: int) -> Array:
-        found = np.full(size, -1.0)
-        np.maximum.at(found, self.members, by_channel[self.channels])
-        return found
+        largest = np.full(size, -1.0)
+        np.maximum.at(largest, self.members, by_channel[self.channels])
+        return largest
 
 
 class WeightRanges:
@@ -82,11 +82,11 @@ class WeightRanges:
                     inputs = channels.of_input(model.graph, table[name])
                     outputs = channels.of_output(model.graph, table[name])
                     own = inputs if k else outputs
-                    held = np.flatnonzero(np.isin(own, group.classes))
+                    positions = np.flatnonzero(np.isin(own, group.classes))
                     order = np.argsort(group.classes)
-                    members = order[np.searchsorted(group.classes[order], own[held])]
+                    members = order[np.searchsorted(group.classes[order], own[positions])]
                     shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
-                    sides[k].append(Side(views[name], *shaped, 1 if k else 2, held, members))
+                    sides[k].append(Side(views[name], *shaped, 1 if k else 2, positions, members))
             self.sides[int(group.classes[0])] = sides
 
     def of(self, group: Group) -> tuple[list[Side], list[Side]]:

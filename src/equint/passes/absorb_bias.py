@@ -15,7 +15,7 @@ from ..ir.fields import aligned, per_channel
 from ..ir.model import Array, Model, Node, Range, View
 from ..ir.weights import Layer, as_layer, layers, pads_zero
 from ..ops.attributes import clip_bounds
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class AbsorbBias:
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     n: float = 3.0
 
@@ -48,9 +49,9 @@ class AbsorbBias:
             if c is None or not c.any():
                 continue
             activation = model.graph.users(layer.y)[0]
-            takers = [as_layer(model.graph, user) for user in model.graph.users(activation.outputs[0])]
+            readers = [as_layer(model.graph, user) for user in model.graph.users(activation.outputs[0])]
             estimated = model.moments[layer.y].source in ("propagated", "generated")
-            why = "its moments are only estimated" if estimated else _refusal(model, activation, takers, layer, c.size)
+            why = "its moments are only estimated" if estimated else _refusal(model, activation, readers, layer, c.size)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}
                 skipped.append(Event(EventKind.BIAS_NOT_ABSORBED, layer.name, facts, "absorb_bias"))
@@ -58,9 +59,9 @@ class AbsorbBias:
             channels += int(np.count_nonzero(c))
             less = layer.shaped_bias(c)
             editor.edit(layer.node, 2, lambda b, c=less: (b - c).astype(b.dtype))  # type: ignore[misc]
-            for taker in takers:
-                if taker is not None:
-                    _receive(model, editor, taker, c)
+            for reader in readers:
+                if reader is not None:
+                    _receive(model, editor, reader, c)
             shift = aligned(c, layer.y_axis, np.ndim(moments[layer.y].mean))
             for name in (layer.y, activation.outputs[0]):
                 moments[name] = replace(moments[name], mean=moments[name].mean - shift)
@@ -94,18 +95,18 @@ class AbsorbBias:
         return np.where(mean + self.n * std < bound, np.maximum(0.0, mean - self.n * std), 0.0)
 
 
-def _refusal(model: Model, activation: Node, takers: list[Layer | None], giver: Layer, channels: int) -> str:
-    if activation.outputs[0] in model.graph.outputs or not takers:
+def _refusal(model: Model, activation: Node, readers: list[Layer | None], before: Layer, channels: int) -> str:
+    if activation.outputs[0] in model.graph.outputs or not readers:
         return "the activation is a network output"
-    if any(t is None for t in takers):
+    if any(t is None for t in readers):
         return "others than layers read the activation"
-    if any(t is not None and pads_zero(t) for t in takers):
+    if any(t is not None and pads_zero(t) for t in readers):
         return "the next layer pads with zeros"
-    rank = model.graph.rank(giver.y) or 4
-    for taker in takers:
-        if taker is not None and (taker.x_axis - giver.y_axis) % rank:
+    rank = model.graph.rank(before.y) or 4
+    for reader in readers:
+        if reader is not None and (reader.x_axis - before.y_axis) % rank:
             return "the next layer reads it along another axis"
-        if taker is not None and taker.channels(model.graph.consts[taker.weight])[0] != channels:
+        if reader is not None and reader.channels(model.graph.consts[reader.weight])[0] != channels:
             return "the next layer reads other channels"
     return ""
 

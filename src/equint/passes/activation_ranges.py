@@ -11,7 +11,7 @@ from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
 from ..noise.results import wide_results
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class ActivationRanges:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     n: float = 6.0
 

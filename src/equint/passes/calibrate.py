@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..ops.attributes import clip_bounds
 from ..samples.generated import generated, picture_shape
 from ..samples.images import Images
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
@@ -74,35 +74,39 @@ class Calibrate:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     rule: Rule = "min-max"
     percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
-    images: Images | None = None
-    statistics: Statistics | None = None
-    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
-    progress: Callable[[int, int], None] | None = None
+    images: Images | None = needed(Need.IMAGES, None)
+    statistics: Statistics | None = needed(Need.STATISTICS, None)
+    activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __post_init__(self) -> None:
         require("percent", self.percent, 0 <= self.percent < 50, "0 to 50")
         require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
-        found, shown, imagined = self.statistics, self.images, False
-        if found is None and shown is None:
-            shown, why = self._stand_in(model)
-            if shown is None:
-                return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
-            imagined = True
-        if found is None and shown is not None:
-            from ..runtime.collect import collect
+        if self.statistics is not None:
+            return self._applied(model, self.statistics)
+        if self.images is not None:
+            counted = self.rule in ("percentile", "mse")
+            return self._applied(model, self._measured(model, self.images, counted))
+        images, why = self._stand_in(model)
+        if images is None:
+            return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
+        return self._imagined(model, self._measured(model, images, counted=False))
 
-            counted, told = self.rule in ("percentile", "mse") and not imagined, self.progress
-            tell = None if told is None else lambda done: told(done, 0)
-            found = collect(model.graph, shown, histograms=counted, progress=tell)
-        assert found is not None
-        return self._imagined(model, found) if imagined else self._applied(model, found)
+    def _measured(self, model: Model, images: Images, counted: bool) -> Statistics:
+        """What the network's tensors do on images; where `counted`, with histograms."""
+        from ..runtime.collect import collect
+
+        progress = self.progress
+        tell = None if progress is None else lambda done: progress(done, 0)
+        return collect(model.graph, images, histograms=counted, progress=tell)
 
     def _stand_in(self, model: Model) -> tuple[Images | None, str]:
         """Generated pictures, or why none are shown."""
@@ -117,9 +121,9 @@ class Calibrate:
             return None, "no images given, and the input is too small for a picture"
         return generated(model, shape), ""
 
-    def _imagined(self, model: Model, found: Statistics) -> Model:
+    def _imagined(self, model: Model, statistics: Statistics) -> Model:
         """What was seen on generated pictures."""
-        seen = replace(self, rule="min-max")._applied(model, found, "generated")
+        seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
         further = {
             n: Range(MARGIN * r.lo, MARGIN * r.hi)
             for n, r in seen.ranges.items()
@@ -127,9 +131,9 @@ class Calibrate:
         }
         return replace(seen, ranges={**model.ranges, **further})
 
-    def _applied(self, model: Model, found: Statistics, source: Source = "calibration") -> Model:
+    def _applied(self, model: Model, statistics: Statistics, source: Source = "calibration") -> Model:
         graph = model.graph
-        table = {name: t for name, t in found.tensors.items() if name in graph.producer or name in graph.inputs}
+        table = {name: t for name, t in statistics.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
             shape = graph.shapes.get(name)
             if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
@@ -144,8 +148,8 @@ class Calibrate:
         for name in given:  # a card knows better than a few images how far an input reaches
             ranges[name] = model.ranges[name]
         moments |= _before_activations(graph, moments)
-        facts: dict[str, Any] = {"images": found.images, "tensors": len(table), "ranges": self.rule}
-        few = found.images < FEW
+        facts: dict[str, Any] = {"images": statistics.images, "tensors": len(table), "ranges": self.rule}
+        few = statistics.images < FEW
         if few:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
         imagined = source == "generated"
@@ -178,13 +182,13 @@ def _counted(name: Name, t: TensorStatistics) -> Histogram:
     return t.values
 
 
-def _before_activations(graph: Graph, found: dict[Name, Moments]) -> dict[Name, Moments]:
+def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:
     """Moments of what stands between layers and activations, from what the activations put out."""
     merged, inferred = place(graph).merged, dict[Name, Moments]()
     for node in reversed(graph.nodes):
         if not is_clamp(graph, node) or node.inputs[0] not in merged:
             continue
-        after = inferred.get(node.outputs[0]) or found.get(node.outputs[0])
+        after = inferred.get(node.outputs[0]) or measured.get(node.outputs[0])
         lo, hi = clip_bounds(graph, node)
         if after is None or after.source not in ("calibration", "generated") or lo is None or hi is None:
             continue

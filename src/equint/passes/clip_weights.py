@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..ir.model import Array, Model, Name, QSpec, Range
 from ..ir.weights import as_rows, layers
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.sources import weight_worth
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class ClipWeights:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
-    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False, granularity="shift"))
+    weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=False, symmetric=False, granularity="shift"))
     search: Literal["grid", "nelder-mead", "both"] = "both"
     cost: Literal["weights", "outputs"] = "outputs"
     least_saving: float = 0.0

@@ -13,7 +13,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer, layers
 from ..noise.mean_error import mean_error
-from . import Keeps
+from . import Keeps, Need, Stage, needed
 
 _REFITS = 10
 
@@ -37,8 +37,9 @@ class CorrectBias:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.CORRECTION
 
-    bias_bits: int = 32
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
 
     def __call__(self, model: Model) -> Model:
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()

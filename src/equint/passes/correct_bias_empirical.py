@@ -14,7 +14,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..samples.images import Images
-from . import Keeps
+from . import Keeps, Need, Stage, needed
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class CorrectBiasEmpirical:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.CORRECTION
 
-    bias_bits: int = 32
-    images: Images | None = None
-    teacher: Graph | None = None
-    progress: Callable[[int, int], None] | None = None
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
+    images: Images | None = needed(Need.IMAGES, None)
+    teacher: Graph | None = needed(Need.TEACHER, None)
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..graph.cross_layer import DEAD, Sweeps, given_and_taken, reaches
 from ..graph.weight_ranges import WeightRanges
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Equalize:
         >>> Equalize()(Model(tiny_graph())).log[-1].text
         'equalization found no free channel scales'
     """
+
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     activations: float = 0.0
     sweeps: int = 100
@@ -76,9 +79,9 @@ class Equalize:
         if self.reach_limit:
             stretched = np.zeros(channels.size)
             for group in channels.groups:
-                held = _stretched(group, ranges, reach, scales, self.reach_limit)
-                stretched[group.classes] = held
-                count = int(np.sum(scales[group.classes] < held))
+                floor = _stretched(group, ranges, reach, scales, self.reach_limit)
+                stretched[group.classes] = floor
+                count = int(np.sum(scales[group.classes] < floor))
                 if count:
                     held_back = {"channels": count, "of": int(group.classes.size)}
                     events.append(Event(EventKind.CHANNELS_HELD_BACK, group.tensors[0], held_back, "equalize"))

@@ -16,7 +16,7 @@ from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..samples.images import Images
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class FinetuneBias:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.CORRECTION
 
     steps: int = 300
     batch: int = 8
@@ -58,10 +59,10 @@ class FinetuneBias:
     held_out: float = 0.2
     augment: bool = True
     seed: int = 0
-    bias_bits: int = 32
-    images: Images | None = None
-    teacher: Graph | None = None
-    progress: Callable[[int, int], None] | None = None
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
+    images: Images | None = needed(Need.IMAGES, None)
+    teacher: Graph | None = needed(Need.TEACHER, None)
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __post_init__(self) -> None:
         require("steps", self.steps, self.steps >= 1, "1 or more")
@@ -92,22 +93,22 @@ class FinetuneBias:
         plan = Plan(self.steps, self.batch, self.rate, *settings)
         teacher = self.teacher or model.graph
         views = _inner(model, teacher, own=self.teacher is None)
-        found = distill(student, spreads, teacher, self.images, plan, views, self.progress)
+        trained = distill(student, spreads, teacher, self.images, plan, views, self.progress)
         facts = {
             "layers": len(every),
-            "images": found.images,
-            "loss before": found.before,
-            "after": found.after,
-            "best step": found.step,
-            "gain in dB": to_db(found.after) - to_db(found.before),
+            "images": trained.images,
+            "loss before": trained.before,
+            "after": trained.after,
+            "best step": trained.step,
+            "gain in dB": to_db(trained.after) - to_db(trained.before),
         }
-        if found.step == 0:
+        if trained.step == 0:
             why = {"why": "the loss on the held-out images did not fall", **facts}
             return model.noted(Event(EventKind.FINE_TUNING_UNDONE, "", why, "finetune_bias", warning=True))
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
-            bias = found.values[place.bias].reshape(-1).astype(np.float32)
+            bias = trained.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
             grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
             qparams[layer.weight] = grid

@@ -13,7 +13,7 @@ from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, pads_zero, still_corrected
-from . import Keeps
+from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
 
@@ -36,6 +36,7 @@ class FoldBatchnorm:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FUNCTION
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     def __call__(self, model: Model) -> Model:
         moments = {**model.moments, **_known_moments(model.graph)}
@@ -161,14 +162,14 @@ def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
         users = graph.users(node.outputs[0])
         if affine is None or not users or node.outputs[0] in graph.outputs:
             continue
-        takers = [as_layer(graph, user) for user in users]
+        readers = [as_layer(graph, user) for user in users]
         exact = all(
-            t is not None and t.x_axis in (1, -1) and (not pads_zero(t) or not np.any(affine[1])) for t in takers
+            t is not None and t.x_axis in (1, -1) and (not pads_zero(t) or not np.any(affine[1])) for t in readers
         )
-        ranked = all(t is None or t.x_axis == 1 or graph.rank(t.x) == 2 for t in takers)
+        ranked = all(t is None or t.x_axis == 1 or graph.rank(t.x) == 2 for t in readers)
         if not exact or not ranked:
             continue
-        for layer in takers:
+        for layer in readers:
             if layer is not None:
                 _scale_input(graph, editor, layer, *affine)
                 editor.rename_input(layer.node, node.outputs[0], node.inputs[0])

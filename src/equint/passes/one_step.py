@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..graph.dominance import Extremes, Limits
 from ..graph.matching import matched
 from ..ir.model import Array, Model
 from ..maths.scales import matching
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class OneStep:
         >>> OneStep()(Model(tiny_graph())).log[-1].text
         'one-step equalization found no free channel scales'
     """
+
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     s_max: float = 16.0
     shared_clips: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..noise.gains import gains
 from ..noise.objective import Noise, Objective
 from ..noise.sources import TensorSource, tensor_sources, weight_sources
 from ..ops.attributes import clip_bounds
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 TRIALS, TRIAL = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
@@ -55,19 +55,20 @@ class Optimal:
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
-    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
-    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
+    weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=True, symmetric=True, granularity="channel"))
+    activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     iterations: int = 200
-    shift_bits: int = 0
+    shift_bits: int = needed(Need.SHIFT_BITS, 0)
 
     def __post_init__(self) -> None:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
 
     def __call__(self, model: Model) -> Model:
         gain, classes = gains(model.graph, model.moments), place(model.graph).classes
-        held = _held(model, classes)
-        priced = frozenset(s.name for s in tensor_sources(model, gain) if s.grid not in held and _may_move(model, s))
+        fixed = _held(model, classes)
+        priced = frozenset(s.name for s in tensor_sources(model, gain) if s.grid not in fixed and _may_move(model, s))
         channels = solve(model, priced=priced)
         tensors = list(tensor_sources(model, gain, channels.ids))
         weights = list(weight_sources(model, gain))
@@ -75,7 +76,7 @@ class Optimal:
             why = {"why": "no layer whose input moments are known"}
             return model.noted(Event(EventKind.NOT_OPTIMIZED, "", why, "optimal", warning=True))
         objective = Objective(
-            model, channels, tensors, weights, self.weight, self.activation, held, priced, self.shift_bits
+            model, channels, tensors, weights, self.weight, self.activation, fixed, priced, self.shift_bits
         )
         x, before, after, steps = _least(objective, _starts(model, channels), self.iterations)
         scales = objective.scales(x)
@@ -97,8 +98,8 @@ class Optimal:
         chosen = objective.tensor_ranges(x)
         graph, moved = _with_bounds(scaled.graph, classes, chosen, priced)
         if moved:
-            told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
-            events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], told, "optimal"))
+            moves = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
+            events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], moves, "optimal"))
         ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
         shifts = {**scaled.shifts, **_weight_shifts(graph, objective.shifts())}
         for grid, names in enumerate(classes):
@@ -160,9 +161,9 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         objective.shift(x)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
         with threadpool_limits(1, "blas"):  # the vectors are short: threads only wait for each other
-            found = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        steps += int(found.nit)
-        return np.asarray(found.x)
+            end = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        steps += int(end.nit)
+        return np.asarray(end.x)
 
     candidates = [objective.start(s) for s in starts]
     before = objective.start(starts[0])
@@ -202,20 +203,20 @@ def _with_bounds(
 
 def _weight_ranges(graph: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Range]:
     """Ranges by weight of those by layer: rescaling copied the weights of layers whose scales differ."""
-    found: dict[Name, Range] = {}
+    by_weight: dict[Name, Range] = {}
     for layer in layers(graph):
         if layer.y in ranges:
-            own, known = ranges[layer.y], found.get(layer.weight)
+            own, known = ranges[layer.y], by_weight.get(layer.weight)
             if known is not None:
                 own = Range(np.minimum(own.lo, known.lo), np.maximum(own.hi, known.hi))
-            found[layer.weight] = own
-    return found
+            by_weight[layer.weight] = own
+    return by_weight
 
 
 def _weight_shifts(graph: Graph, shifts: Mapping[Name, Array]) -> dict[Name, Array]:
     """Shifts by weight of those by layer; where layers share a weight, what fits all of them."""
-    found: dict[Name, Array] = {}
+    by_weight: dict[Name, Array] = {}
     for layer in layers(graph):
         if layer.y in shifts:
-            found[layer.weight] = np.minimum(shifts[layer.y], found.get(layer.weight, shifts[layer.y]))
-    return found
+            by_weight[layer.weight] = np.minimum(shifts[layer.y], by_weight.get(layer.weight, shifts[layer.y]))
+    return by_weight

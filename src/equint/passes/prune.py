@@ -17,7 +17,7 @@ from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import as_layer, layers, still_corrected
 from ..noise.mean_error import mean_error_of
 from ..noise.sources import weight_worth
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Prune:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
     threshold: float = 0.0
     sparsity: float = 0.0
@@ -124,10 +125,10 @@ def without_smallest(weight: Array, count: int) -> Array:
 
 def _weights(graph: Graph) -> dict[Name, str]:
     """Every layer's weight, with the name of the first layer that reads it."""
-    found: dict[Name, str] = {}
+    first: dict[Name, str] = {}
     for layer in layers(graph):
-        found.setdefault(layer.weight, layer.name)
-    return found
+        first.setdefault(layer.weight, layer.name)
+    return first
 
 
 def _only_layers(graph: Graph, name: Name) -> bool:

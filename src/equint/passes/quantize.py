@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
 from ..ir.weights import Layer, layers
 from ..maths.affine import check_bits, choose_qparams
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ class Quantize:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.QUANTIZE
 
-    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=True, symmetric=True, granularity="channel"))
-    activation: QSpec | None = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
-    bias_bits: int = 32
+    weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=True, symmetric=True, granularity="channel"))
+    activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
     min_scale: float = 0.0
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Override, ...] = needed(Need.OVERRIDES, ())
 
     def __post_init__(self) -> None:
         require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")

@@ -8,13 +8,18 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..graph.moments import propagate
+from ..hardware.target import Target
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Graph, Model, Node
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
-from . import Keeps
+from . import Keeps, Stage, following
+
+
+def _allowed(on: Target) -> str:
+    return "channel_clip" if on.channel_clip else "keep"
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Relu6:
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
+    stage: ClassVar[Stage] = Stage.BEFORE
 
-    mode: Literal["replace", "channel_clip", "keep"] = "keep"
+    mode: Literal["replace", "channel_clip", "keep"] = following(_allowed, "keep")
 
     def __call__(self, model: Model) -> Model:
         clips = [node for node in model.graph.nodes if has_shared_bound(model.graph, node)]

@@ -13,7 +13,7 @@ from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer, layers, still_corrected
 from ..maths.affine import along_axis, dequantize, quantize
 from ..noise.mean_error import mean_error_of
-from . import Keeps
+from . import Keeps, Stage
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RoundWeights:
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
+    stage: ClassVar[Stage] = Stage.ROUNDING
 
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..graph.dominance import Extremes, Limits
 from ..graph.matching import matched
 from ..ir.model import Array, Model
 from ..maths.scales import matching
-from . import Keeps, require
+from . import Keeps, Stage, require
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class TwoStep:
         'two-step equalization found no free channel scales'
     """
 
+    stage: ClassVar[Stage] = Stage.BEFORE
+
     s_max: float = 16.0
     shared_clips: bool = True
     attenuation: float = 0.7
@@ -74,6 +77,6 @@ class TwoStep:
         successor = extremes.successor(group, scales)
         if not self.as_printed:
             return extremes.limits(group, scales, successor)
-        found, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
+        limits, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
-            return replace(found, kernel=found.kernel / least, activation=found.activation / least)
+            return replace(limits, kernel=limits.kernel / least, activation=limits.activation / least)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, as_rows, layers
 from ..maths.shifts import SEARCHES, error
 from ..noise.sources import weight_worth
-from . import Keeps, require
+from . import Keeps, Need, Stage, needed, require
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class WeightShift:
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
+    stage: ClassVar[Stage] = Stage.BEFORE
 
-    weight: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False, granularity="shift"))
+    weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=False, symmetric=False, granularity="shift"))
     search: Literal["deterministic", "nelder-mead", "exact"] = "exact"
     cost: Literal["weights", "outputs"] = "outputs"
     layers: Literal["all", "depthwise"] = "all"
-    shift_bits: int = 4
+    shift_bits: int = needed(Need.SHIFT_BITS, 4)
 
     def __post_init__(self) -> None:
         require("shift_bits", self.shift_bits, 1 <= self.shift_bits <= 5, "1 to 5")
@@ -61,10 +62,10 @@ class WeightShift:
                 continue
             rows = as_rows(weight, axis)
             own = as_rows(worth[layer.y], axis) if layer.y in worth else None
-            found = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
-            shifts[layer.weight], tried = found.shifts, tried + found.tried
-            before.append(error(rows, np.zeros_like(found.shifts), self.weight))
-            after.append(error(rows, found.shifts, self.weight))
+            best = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
+            shifts[layer.weight], tried = best.shifts, tried + best.tried
+            before.append(error(rows, np.zeros_like(best.shifts), self.weight))
+            after.append(error(rows, best.shifts, self.weight))
         facts = {
             "layers": len(shifts),
             "largest shift": int(max((s.max(initial=0) for s in shifts.values()), default=0)),

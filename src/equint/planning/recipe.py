@@ -6,18 +6,18 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import EquintError
+from ..files import read_toml
 from ..graph.overrides import Override
-from ..hardware.target import TARGETS, Target, target
-from ..ir.model import Graph, QSpec
-from ..maths.affine import check_bits
-from ..passes import Pass
+from ..hardware.target import TARGETS, target
+from ..ir.model import QSpec
+from ..passes import LOOKS, Stage, followed, needs
 from ..passes.absorb_bias import AbsorbBias
 from ..passes.activation_ranges import ActivationRanges
 from ..passes.calibrate import Calibrate
@@ -35,8 +35,6 @@ from ..passes.relu6 import Relu6
 from ..passes.round_weights import RoundWeights
 from ..passes.two_step import TwoStep
 from ..passes.weight_shift import WeightShift
-from ..samples.images import Images
-from ..samples.statistics import Statistics
 
 PASSES: Mapping[str, Any] = {
     "fold_batchnorm": FoldBatchnorm,
@@ -59,29 +57,8 @@ PASSES: Mapping[str, Any] = {
 }
 """The passes a recipe can name."""
 
-_GIVEN = frozenset(
-    {"weight", "activation", "bias_bits", "shift_bits", "images", "statistics", "teacher", "progress", "overrides"}
-)
-_CORRECTIONS = frozenset({"correct_bias", "correct_bias_empirical", "finetune_bias"})
-_BEHIND = _CORRECTIONS | {"round_weights"}
-_LOOKS = frozenset(name for name, kind in PASSES.items() if {f.name for f in fields(kind)} & {"images", "statistics"})
-_SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 ActivationBits = int | Literal["float"] | None
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a recipe may look at beside the weights.
-
-    Attributes:
-        images: what the network is shown.
-        statistics: what was measured on such images before.
-        teacher: the float network as it was read.
-    """
-
-    images: Images | None = None
-    statistics: Statistics | None = None
-    teacher: Graph | None = None
+_SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 
 
 @dataclass(frozen=True)
@@ -165,18 +142,13 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
     if isinstance(name, Recipe):
         return name
     label = os.fspath(name)
-    found = next((r for r in built_in() if r.name == label), None)
-    if found is not None:
-        return found
+    known = next((r for r in built_in() if r.name == label), None)
+    if known is not None:
+        return known
     path = Path(label)
     if path.suffix != ".toml":
         raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
-    try:
-        return parse(tomllib.loads(path.read_text("utf-8")), label)
-    except FileNotFoundError as error:
-        raise EquintError(f"{path}: no such recipe file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquintError(f"{path}: not a readable TOML recipe ({error})") from error
+    return parse(read_toml(path, "recipe file"), label)
 
 
 def looks(chosen: Recipe) -> bool:
@@ -186,7 +158,7 @@ def looks(chosen: Recipe) -> bool:
         >>> looks(recipe("optimal")), looks(parse({"passes": [{"pass": "quantize"}]}, "mine"))
         (True, False)
     """
-    return any(name in _LOOKS for name, _ in chosen.passes)
+    return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
 
 
 def to_toml(chosen: Recipe) -> str:
@@ -242,7 +214,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         name = entry.pop("pass", None)
         if not isinstance(name, str) or name not in PASSES:
             raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
-        options = {f.name for f in fields(PASSES[name])} - _GIVEN
+        options = {f.name for f in fields(PASSES[name])} - needs(PASSES[name]).keys()
         _refuse_unknown(label, f"pass {name}", entry, options)
         _check_types(label, f"pass {name}", entry, PASSES[name])
         passes.append((name, entry))
@@ -276,7 +248,7 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
         raise EquintError(f"{label}: overrides are tables; write [[overrides]]")
     kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
     kinds |= {"float": bool}
-    found = []
+    overrides = []
     for entry in entries:
         entry = dict(_table(label, entry, "[[overrides]]"))
         _refuse_unknown(label, "[[overrides]]", entry, frozenset(kinds))
@@ -293,26 +265,29 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
                 f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
             )
         try:
-            found.append(Override(**entry))
+            overrides.append(Override(**entry))
         except EquintError as error:
             raise EquintError(f"{label}: {error}") from error
-    return tuple(found)
+    return tuple(overrides)
 
 
 def _check_order(label: str, names: list[str]) -> None:
-    """`quantize` once, behind it only what leaves its grids right."""
-    if "quantize" not in names:
+    """One pass quantizes, and all are where they say that they belong."""
+    order = list(Stage)
+    at = [order.index(PASSES[name].stage) for name in names]
+    grids = order.index(Stage.QUANTIZE)
+    if grids not in at:
         raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
-    before, after = names[: names.index("quantize")], names[names.index("quantize") + 1 :]
-    late = next((name for name in after if name not in _BEHIND), None)
+    first = at.index(grids)
+    late = next((k for k in range(first + 1, len(at)) if at[k] <= grids), None)
     if late is not None:
-        raise EquintError(f"{label}: pass {late} after quantize would make its grids wrong; move it before")
-    early = next((name for name in before if name in _BEHIND), None)
+        raise EquintError(f"{label}: pass {names[late]} after quantize would make its grids wrong; move it before")
+    early = next((k for k in range(first) if at[k] > grids), None)
     if early is not None:
-        raise EquintError(f"{label}: {early} needs the grids; move it behind quantize")
-    first = next((k for k, name in enumerate(after) if name in _CORRECTIONS), len(after))
-    if "round_weights" in after[first:]:
-        raise EquintError(f"{label}: round_weights changes the errors that {after[first]} corrects; move it before")
+        raise EquintError(f"{label}: {names[early]} needs the grids; move it behind quantize")
+    late = next((k for k in range(first + 1, len(at)) if at[k] < at[k - 1]), None)
+    if late is not None:
+        raise EquintError(f"{label}: {names[late]} changes the errors that {names[late - 1]} corrects; move it before")
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
@@ -329,79 +304,14 @@ def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set
 
 
 def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
-    hints = get_type_hints(kind)
+    hints, follows = get_type_hints(kind), followed(kind)
     for key, value in table.items():
         choices = get_args(hints[key])
         if choices:
-            good = value in choices or (kind is Relu6 and value == "target")
+            good = value in choices or (value == "target" and key in follows)
             asked = ", ".join(map(repr, choices))
         else:
             numeric = hints[key] is float and isinstance(value, int) and not isinstance(value, bool)
             good, asked = type(value) is hints[key] or numeric, hints[key].__name__
         if not good:
             raise EquintError(f"{label}: {key} = {value!r} in {where}; expected {asked}")
-
-
-def resolve(
-    chosen: Recipe,
-    on: Target,
-    weight_bits: int | None = None,
-    activation_bits: ActivationBits = None,
-    data: Data | None = None,
-) -> tuple[Pass, ...]:
-    """The passes of a recipe for a target, ready to run.
-
-    Raises:
-        EquintError: bit widths that cannot be, weights finer than the target takes, data that no pass looks at.
-
-    Example:
-        >>> [type(p).__name__ for p in resolve(recipe("lwq"), target("per-tensor"))]
-        ['FoldBatchnorm', 'Calibrate', 'ActivationRanges', 'Quantize']
-    """
-    weight: QSpec = replace(on.weight, **chosen.weight)
-    activation: QSpec | None = replace(on.activation, **chosen.activation)
-    if weight_bits is not None:
-        weight = replace(weight, bits=weight_bits)
-    if isinstance(activation_bits, int):
-        activation = replace(activation, bits=activation_bits)  # type: ignore[type-var]
-    for spec in (weight, activation):
-        check_bits(spec.bits)  # type: ignore[union-attr]
-    if activation_bits == "float":
-        activation = None
-    if weight.granularity == "channel" and on.weight.granularity != "channel":
-        raise EquintError(
-            f"recipe {chosen.name} needs a weight scale per channel, which target {on.name} does not take; "
-            "choose another"
-        )
-    if weight.granularity == "shift" and on.weight.granularity != "shift":
-        raise EquintError(
-            f"recipe {chosen.name} needs a shift per channel, which target {on.name} does not take; choose another"
-        )
-    if activation is not None and activation.granularity != "tensor":
-        raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
-    for override in chosen.overrides:
-        if override.granularity not in (None, "tensor", on.weight.granularity):
-            raise EquintError(
-                f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
-                f"which target {on.name} does not take; choose another"
-            )
-    bias_bits = chosen.bias_bits or on.bias_bits
-    given: dict[str, Any] = {"weight": weight, "activation": activation, "overrides": chosen.overrides}
-    given |= {"bias_bits": bias_bits, "shift_bits": on.shift_bits}
-    if data is not None:
-        if not looks(chosen):
-            raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
-        given |= {"images": data.images, "statistics": data.statistics, "teacher": data.teacher}
-
-    def ready(name: str, options: Mapping[str, Any]) -> Pass:
-        options = dict(options)
-        if options.get("mode") == "target":
-            options["mode"] = "channel_clip" if on.channel_clip else "keep"
-        own = {f.name for f in fields(PASSES[name])}
-        made: Pass = PASSES[name](**{k: v for k, v in given.items() if k in own}, **options)
-        return made
-
-    try:
-        return tuple(ready(name, options) for name, options in chosen.passes)
-    except EquintError as error:
-        raise EquintError(f"recipe {chosen.name}: {error}") from error

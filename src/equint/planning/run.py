@@ -1,16 +1,18 @@
-"""Run passes one after the other: verify, time and log each."""
+"""Run passes one after the other: verify, hold to its promise, time and log each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from time import perf_counter
+from typing import Any
 
+from ..errors import EquintError
 from ..graph.verify import verify
 from ..ir.events import Event, EventKind
-from ..ir.model import Model
-from ..passes import Pass
+from ..ir.model import Graph, Model
+from ..passes import Keeps, Need, Pass, needs
 
 Progress = Callable[[str, int, int], None]
 """Called before each pass with its name, its number and how many there are; within long passes again."""
@@ -18,6 +20,9 @@ Progress = Callable[[str, int, int], None]
 
 def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) -> Model:
     """The model after all passes; each leaves an event with its time in seconds.
+
+    Raises:
+        EquintError: naming the pass that broke the model or its promise.
 
     Example:
         >>> from ..ir.weights import tiny_graph
@@ -32,22 +37,43 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
             progress(name, number, len(passes))
             step = _telling(step, progress, name, number, len(passes))
         start = perf_counter()
-        model = step(model)
-        verify(model, name)
-        model = model.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": perf_counter() - start}, "pipeline"))
+        after = step(model)
+        seconds = perf_counter() - start
+        verify(after, name)
+        _check_promise(step.keeps, name, model.graph, after.graph)
+        model = after.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": seconds}, "pipeline"))
     return model
 
 
+def _check_promise(keeps: Keeps, name: str, before: Graph, after: Graph) -> None:
+    """What is cheap to see of a promise: whether nodes and, where promised, constants are the same."""
+    if keeps not in (Keeps.TOPOLOGY, Keeps.FLOATS) or before is after:
+        return
+    kept = _skeleton(before) == _skeleton(after)
+    if keeps is Keeps.FLOATS:
+        kept &= before.nodes == after.nodes and before.consts.keys() == after.consts.keys()
+        kept = kept and all(after.consts[n] is value for n, value in before.consts.items())
+    if not kept:
+        raise EquintError(f"pass {name} promises {keeps.value!r} and does not keep it; declare another promise")
+
+
+def _skeleton(graph: Graph) -> list[tuple[Any, ...]]:
+    """The nodes, whatever their constants are called."""
+    return [
+        (n.op, n.domain, n.name, [i for i in n.reads if i not in graph.consts], n.outputs, n.attrs) for n in graph.nodes
+    ]
+
+
 def _telling(step: Pass, progress: Progress, name: str, number: int, count: int) -> Pass:
-    """The pass, where it takes long and has a field for it, telling how far it is."""
+    """The pass, where it takes long and asks whom to tell, telling how far it is."""
 
     def within(done: int, total: int) -> None:
         progress(f"{name} {done} of {total}" if total else f"{name} {done}", number, count)
 
-    if not is_dataclass(step) or "progress" not in {f.name for f in fields(step)}:
+    if not is_dataclass(step):
         return step
-    told: Pass = replace(step, progress=within)
-    return told
+    informed: Pass = replace(step, **{key: within for key, need in needs(step).items() if need is Need.PROGRESS})
+    return informed
 
 
 def pass_name(step: Pass) -> str:

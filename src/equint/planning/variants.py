@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from ..hardware.target import Target
 from ..ir.model import Model
-from ..passes import Pass
-from ..passes.quantize import Quantize
-from .recipe import Data, Recipe, looks, resolve
+from ..passes import Pass, Stage
+from .plan import Data, resolve
+from .recipe import Recipe, looks
 from .run import run
 
 
@@ -20,7 +20,7 @@ def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[R
         data: what recipes may look at; those that look at nothing are not given it.
 
     Raises:
-        EquintError: when called, as `equint.planning.recipe.resolve` and the passes.
+        EquintError: when called, as `equint.planning.plan.resolve` and the passes.
 
     Example:
         >>> from ..ir.weights import tiny_graph
@@ -33,7 +33,7 @@ def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[R
 
     def quantize(chosen: Recipe) -> Model:
         passes = resolve(chosen, on, data=data if looks(chosen) else None)
-        at = next(k for k, step in enumerate(passes) if isinstance(step, Quantize))
+        at = next(k for k, step in enumerate(passes) if step.stage is Stage.QUANTIZE)
         before = next((model for first, model in made if first == passes[:at]), None)
         if before is None:
             before = run(ready, passes[:at])

@@ -6,7 +6,6 @@ docs/cards.md describes every key.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
+from ..files import read_toml
 from ..scoring.tasks import task_of
 
 KINDS = ("rgb", "gray", "features")
@@ -92,7 +92,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         ('segmentation', 'masks')
     """
     path = Path(path)
-    table = _table(path)
+    table = read_toml(path, "card")
     given = _section(path, table, "input", {"kind", "mean", "std", "size", "range"})
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
@@ -123,15 +123,6 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         _decode(path, table),
         _labels(path, table.get("labels", ())),
     )
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise EquintError(f"{path}: no such card") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquintError(f"{path}: not a readable TOML card ({error})") from error
 
 
 def _section(path: Path, table: Mapping[str, Any], name: str, known: set[str] | None = None) -> dict[str, Any]:

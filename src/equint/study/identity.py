@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import EquintError
+from ..files import read_toml
 
 HASHED = 64 << 20
 """Bytes up to which data are told apart by what they hold; larger files by path, size and time of change."""
@@ -78,25 +78,13 @@ def card_identity(path: Path, roles: Mapping[str, bool]) -> dict[str, Any]:
     Raises:
         EquintError: it cannot be read.
     """
-    table = read_toml(path)
+    table = read_toml(path, "card")
     data = table.get("data", {})
     named = {k: path.parent / v for k, v in data.items() if isinstance(v, str) and roles.get(k, True)}
     said = {k: v for k, v in data.items() if not isinstance(v, str)}
     held = {k: data_identity(p) if p.exists() else data[k] for k, p in named.items()}
     rest = {k: v for k, v in table.items() if k not in ("model", "data")}
     return {"card": rest, "data": said, "held": held}
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A card as plain tables.
-
-    Raises:
-        EquintError: it cannot be read.
-    """
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquintError(f"{path}: not a readable TOML card ({error})") from error
 
 
 def _content(path: Path) -> str:

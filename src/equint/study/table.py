@@ -16,13 +16,15 @@ from typing import Any
 
 from .. import __version__
 from ..errors import EquintError
+from ..files import read_toml
 from ..hardware.target import Target
 from ..hardware.target import target as built_in_target
 from ..pages.results import jsonlines, markdown
-from ..planning.recipe import ActivationBits, Data, Recipe, recipe, resolve
+from ..planning.plan import Data, resolve
+from ..planning.recipe import ActivationBits, Recipe, recipe
 from ..samples.card import read_card
 from .cells import Cell, Way, measure
-from .identity import card_identity, digest, network_identity, read_toml
+from .identity import card_identity, digest, network_identity
 from .ledger import add_line, numbers, read_lines
 from .workers import each
 
@@ -299,7 +301,7 @@ def find_networks(paths: Sequence[Source]) -> list[Network]:
 
 
 def _from_card(card: Path) -> Network:
-    task, told = read_card(card).task, read_toml(card)
+    task, told = read_card(card).task, read_toml(card, "card")
     if not isinstance(told.get("model"), str):
         raise EquintError(f'{card}: names no network; add model = "NETWORK.onnx"')
     model = card.parent / told["model"]
@@ -323,7 +325,7 @@ def _from_model(model: Path) -> Network:
 
 def _names(card: Path, model: Path) -> bool:
     try:
-        told = read_toml(card).get("model")
+        told = read_toml(card, "card").get("model")
     except EquintError:
         return False
     return isinstance(told, str) and (card.parent / told).resolve() == model.resolve()

@@ -1,0 +1,113 @@
+"""From a recipe to passes: each is given what it declares to need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import EquintError
+from ..hardware.target import Target
+from ..ir.model import Graph, QSpec
+from ..maths.affine import check_bits
+from ..passes import Need, Pass, followed, needs
+from ..samples.images import Images
+from ..samples.statistics import Statistics
+from .recipe import PASSES, ActivationBits, Recipe, looks
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a recipe may look at beside the weights.
+
+    Attributes:
+        images: what the network is shown.
+        statistics: what was measured on such images before.
+        teacher: the float network as it was read.
+    """
+
+    images: Images | None = None
+    statistics: Statistics | None = None
+    teacher: Graph | None = None
+
+
+def resolve(
+    chosen: Recipe,
+    on: Target,
+    weight_bits: int | None = None,
+    activation_bits: ActivationBits = None,
+    data: Data | None = None,
+) -> tuple[Pass, ...]:
+    """The passes of a recipe for a target, ready to run.
+
+    Raises:
+        EquintError: bit widths that cannot be, weights finer than the target takes, data that no pass looks at.
+
+    Example:
+        >>> from ..hardware.target import target
+        >>> from .recipe import recipe
+        >>> [type(p).__name__ for p in resolve(recipe("lwq"), target("per-tensor"))]
+        ['FoldBatchnorm', 'Calibrate', 'ActivationRanges', 'Quantize']
+    """
+    weight, activation = formats(chosen, on, weight_bits, activation_bits)
+    given: dict[Need, Any] = {
+        Need.WEIGHT: weight,
+        Need.ACTIVATION: activation,
+        Need.BIAS_BITS: chosen.bias_bits or on.bias_bits,
+        Need.SHIFT_BITS: on.shift_bits,
+        Need.OVERRIDES: chosen.overrides,
+    }
+    if data is not None:
+        if not looks(chosen):
+            raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
+        given |= {Need.IMAGES: data.images, Need.STATISTICS: data.statistics, Need.TEACHER: data.teacher}
+    try:
+        return tuple(_ready(PASSES[name], options, given, on) for name, options in chosen.passes)
+    except EquintError as error:
+        raise EquintError(f"recipe {chosen.name}: {error}") from error
+
+
+def _ready(kind: Any, options: Mapping[str, Any], given: Mapping[Need, Any], on: Target) -> Pass:
+    follows = {key: of(on) for key, of in followed(kind).items() if options.get(key) == "target"}
+    own = {key: given[need] for key, need in needs(kind).items() if need in given}
+    made: Pass = kind(**own, **{**options, **follows})
+    return made
+
+
+def formats(
+    chosen: Recipe, on: Target, weight_bits: int | None, activation_bits: ActivationBits
+) -> tuple[QSpec, QSpec | None]:
+    """The formats of weights and activations: the target's, as the recipe changes them, as the user changes those.
+
+    Raises:
+        EquintError: bit widths that cannot be, weights finer than the target takes.
+
+    Example:
+        >>> from ..hardware.target import target
+        >>> from .recipe import recipe
+        >>> weight, activation = formats(recipe("lwq"), target("per-channel"), 4, "float")
+        >>> weight.bits, weight.granularity, activation
+        (4, 'tensor', None)
+    """
+    weight = replace(on.weight, **chosen.weight)
+    activation = replace(on.activation, **chosen.activation)
+    if weight_bits is not None:
+        weight = replace(weight, bits=weight_bits)
+    if isinstance(activation_bits, int):
+        activation = replace(activation, bits=activation_bits)
+    for spec in (weight, activation):
+        check_bits(spec.bits)
+    for finer, what in (("channel", "a weight scale"), ("shift", "a shift")):
+        if weight.granularity == finer != on.weight.granularity:
+            raise EquintError(
+                f"recipe {chosen.name} needs {what} per channel, which target {on.name} does not take; choose another"
+            )
+    if activation_bits != "float" and activation.granularity != "tensor":
+        raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
+    for override in chosen.overrides:
+        if override.granularity not in (None, "tensor", on.weight.granularity):
+            raise EquintError(
+                f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
+                f"which target {on.name} does not take; choose another"
+            )
+    return weight, None if activation_bits == "float" else activation
