@@ -1,0 +1,383 @@
+"""Every operator × every facet, with onnxruntime as the oracle.
+
+    reads    the network as it was loaded computes what the file does
+    moments  mean and spread of what comes out, against samples
+    bound    the range of what comes out holds every sample, and is no wider than it has to be
+    gain     noise put into one channel arrives at the output as predicted
+    scales   a network whose free channels are rescaled computes the same; no freedom is missed
+    grid     what becomes integer runs on integer kernels and stays near the float network
+    steps    the integer engine is within one step of the QDQ model
+    torch    torch computes the same
+
+What an operator does not have stands in `HOLES`, with the reason; what it has wrong in `FAULTS`. Both can only
+shrink: whatever works must be taken out of them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+import equint
+from equint.errors import EquintError
+from equint.graph.channels import rescale, solve
+from equint.graph.moments import propagate, reach
+from equint.graph.placement import borders
+from equint.hardware.target import target
+from equint.integers.engine import Engine
+from equint.integers.lower import lower
+from equint.integers.program import Program
+from equint.ir.model import Model, Moments, Range
+from equint.onnx.qdq import export
+from equint.onnx.writer import to_proto
+from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.runtime.session import Session
+from equint.torch.operators import OPS
+from handwritten import Array, execute
+from operator_cases import CASES, Case
+
+try:
+    from equint.noise.gains import gains
+except ImportError:
+    from equint.graph.gains import gains
+
+Floats = NDArray[np.float64]
+
+
+class Hole(AssertionError):
+    """A facet that the operator does not have: the message is the reason, as `HOLES` has it."""
+
+
+# What the facets are measured on
+
+
+@cache
+def session(case: Case, which: str) -> Session:
+    return Session(getattr(case, which), threads=1)
+
+
+@cache
+def loaded(case: Case) -> Model:
+    """The whole network as the walkers see it, and what is known: of its input, and of a and b."""
+    model = equint.load(case.whole)
+    if case.op == "BatchNormalization":
+        model = FoldBatchnorm()(model)
+    rank = len(case.shape) + 1
+    known = {"x": Moments(np.zeros((1,) * rank), np.ones((1,) * rank), "given")}
+    known |= {n: Moments(*m, "given") for n, m in case.known.items() if n in model.graph.producer}
+    kept = {n: m for n, m in model.moments.items() if m.source == "batchnorm"}
+    return replace(model, moments=propagate(model.graph, {**kept, **known}))
+
+
+def images(case: Case, n: int, seed: int = 0) -> Array:
+    """Standard normal inputs of the whole network."""
+    shape = (n, 2 * case.shape[0], *case.shape[1:])
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def result_of(case: Case, which: str, feeds: Mapping[str, Array] | Array) -> Array:
+    return next(iter(session(case, which).run(feeds).values()))
+
+
+def spatial(y: Array) -> tuple[int, ...]:
+    return (0, *range(2, y.ndim))
+
+
+# Facets
+
+
+def reads(case: Case) -> None:
+    """To 1e-5 of the greatest value."""
+    x = images(case, 2)
+    (found,) = execute(to_proto(equint.load(case.whole).graph), x)
+    near(found, result_of(case, "whole", x), 1e-5)
+
+
+def near(found: Array, wanted: Array, tolerance: float) -> None:
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * float(np.abs(wanted).max()))
+
+
+def moments(case: Case) -> None:
+    """Between what independent positions give and what equal ones do.
+
+    2000 images leave 2 % of a standard deviation in a mean and 2 % in a spread, more with heavy tails: the mean may be
+    0.1 standard deviations off, the spread `case.spread`.
+    """
+    found = loaded(case).moments.get("y")
+    if found is None:
+        raise Hole("no moments")
+    apart = statistics(result_of(case, "alone", case.draws(300)), found.mean.shape)
+    equal = statistics(result_of(case, "alone", case.flat_draws(2000)), found.mean.shape)
+    slack = 0.1 * np.maximum(apart[1], equal[1]) + 1e-4
+    assert_between(found.mean, apart[0], equal[0], lambda v, sign: v + sign * slack)
+    assert_between(found.std, apart[1], equal[1], lambda v, sign: v * case.spread**sign + sign * 1e-3)
+
+
+def statistics(y: Array, field: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation over the batch and all axes along which the field does not vary."""
+    over = (0, *(d for d in range(1, y.ndim) if d >= len(field) or field[d] == 1))
+    return y.mean(over, np.float64, keepdims=True), y.std(over, np.float64, keepdims=True)
+
+
+def assert_between(found: Floats, one: Floats, other: Floats, widened: Callable[[Floats, int], Floats]) -> None:
+    low, high = widened(np.minimum(one, other), -1), widened(np.maximum(one, other), 1)
+    assert found.ndim == low.ndim
+    assert np.all((low <= found) & (found <= high)), f"{found.ravel()} outside {low.ravel()} … {high.ravel()}"
+
+
+def bound(case: Case) -> None:
+    """No sample may lie outside by more than 0.5 % of the width: curves are looked up at 65 points."""
+    graph, given, feeds = loaded(case).graph, {}, {}
+    known = dict(loaded(case).moments)
+    rng = np.random.default_rng(0)
+    for name, (mean, std) in case.known.items():
+        lo, hi = mean - 3 * std, mean + 3 * std
+        if case.positive:
+            lo = np.maximum(lo, 0.25)
+        feeds[name] = rng.uniform(lo, hi, (100, *case.shape)).astype(np.float32)
+        given[name] = Range(lo, hi)
+        known[name] = Moments((lo + hi) / 2, (hi - lo) / np.sqrt(12), "given")
+    if any(n not in graph.producer for n in given):
+        raise Hole("folded into the layer in front")
+    found = reach(graph, propagate(graph, {n: m for n, m in known.items() if n in ("x", *given)}), given, 6.0).get("y")
+    if found is None:
+        raise Hole("no range")
+    y = result_of(case, "alone", feeds).astype(np.float64)
+    assert found.lo.ndim == y.ndim
+    slack = 0.005 * (found.hi - found.lo) + 1e-5
+    assert np.all(found.lo - slack <= y), f"{y.min(spatial(y))} below {found.lo.ravel()}"
+    assert np.all(y <= found.hi + slack), f"{y.max(spatial(y))} above {found.hi.ravel()}"
+    over = (0, *(d for d in range(1, y.ndim) if d >= found.lo.ndim or found.lo.shape[d] == 1))
+    seen, width = np.ptp(y, over, keepdims=True), found.hi - found.lo
+    assert np.all(width <= case.loose * seen + 1e-5), f"{(width / np.maximum(seen, 1e-9)).ravel()} times as wide as seen"
+
+
+def gain(case: Case) -> None:
+    """Of each channel within a factor of `case.uneven` against the others, and of all within 3.5.
+
+    Layers take noise as growing with the signal, averages take positions as partly alike: in sum that is far from what
+    independent noise does here, but it is the same for all channels. Where the operator was folded into the layer in
+    front, the sum alone is compared.
+    """
+    model = loaded(case)
+    inside = case.inputs[0] in model.graph.producer
+    entry, which = (case.inputs[0], "rear") if inside else ("x", "whole")
+    field, m = gains(model.graph, model.moments).scattered.get(entry), model.moments[entry]
+    if field is None:
+        raise Hole("no gain")
+    counted = field * np.broadcast_to(np.square(m.mean) + np.square(m.std), field.shape).sum()
+    if np.allclose(counted, max(1, round(float(counted.mean()))), rtol=1e-6):
+        raise Hole("weighed as a network output")
+    channels = case.shape[0] * (1 if inside else 2)
+    found = np.broadcast_to(field.sum(tuple(range(2, field.ndim))).reshape(-1), channels)
+    wanted = measured_gain(case, entry, which, np.broadcast_to(m.std.reshape(-1), channels))
+    total = found.sum() / wanted.sum()
+    assert 1 / 3.5 < total < 3.5, f"{total} times what was measured"
+    share, seen = found / found.sum(), wanted / wanted.sum()
+    slack = 0.01 * seen.max()
+    if inside:
+        assert np.all(share <= case.uneven * seen + slack), f"{share} for {seen}"
+        assert np.all(share >= seen / case.uneven - slack), f"{share} for {seen}"
+
+
+def measured_gain(case: Case, entry: str, which: str, std: Floats) -> Floats:
+    """Noise over signal at the output, per unit of noise variance in each channel of the entry."""
+    rng, n = np.random.default_rng(1), 150
+    clean: dict[str, Array] = {"x": images(case, n)} if which == "whole" else case.draws(n)
+    before = result_of(case, which, clean).astype(np.float64)
+    found = []
+    for c, spread in enumerate(std):
+        level, noisy = 0.02 * float(spread), clean[entry].copy()
+        noisy[:, c] += (level * rng.standard_normal(noisy[:, c].shape)).astype(np.float32)
+        after = result_of(case, which, {**clean, entry: noisy}).astype(np.float64)
+        found.append(power(after - before) / level**2)
+    return np.array(found) / power(before)
+
+
+def power(y: Floats) -> float:
+    """Mean square over batch and positions, summed over channels."""
+    return float(np.square(y).mean(spatial(y)).sum())
+
+
+def scales(case: Case) -> None:
+    """To 1e-4; an operator that commutes with scales (as onnxruntime computes it) may not pin them."""
+    model = loaded(case)
+    channels = solve(model)
+    free = np.concatenate([g.classes for g in channels.groups] or [np.zeros(0, np.int64)])
+    drawn = np.ones(channels.size)
+    drawn[free] = np.maximum(10 ** np.random.default_rng(2).uniform(-1, 1, free.size), channels.floor[free])
+    x = images(case, 2)
+    (found,) = execute(to_proto(rescale(model, channels, drawn).graph), x)
+    near(found, result_of(case, "whole", x), 1e-4)
+    if case.output == "out" and not passes(case) and is_homogeneous(case):
+        raise Hole("pins scales that it could pass")
+
+
+def passes(case: Case) -> bool:
+    """Whether channels in front of the operator, and a layer behind it, share a free scale."""
+    model = loaded(case)
+    tables = (set(g.classes) for g in solve(model).groups)
+    ids = solve(model).ids
+    front = [set(ids[n].ravel()) for n in case.inputs if n in ids]
+    return any(t & f for t in tables for f in front) if front else bool(solve(model).groups)
+
+
+def is_homogeneous(case: Case) -> bool:
+    """Whether twice the input gives twice the output."""
+    feeds = case.draws(2)
+    once, twice = (result_of(case, "alone", {n: k * v for n, v in feeds.items()}) for k in (1, 2))
+    return bool(np.allclose(twice, 2 * once, rtol=1e-4, atol=1e-5 * np.abs(once).max()))
+
+
+def grid(case: Case, folder: Path) -> None:
+    """Between the quantizer of the input and the dequantizer of the output nothing but integers; at least 20 dB."""
+    quantized = equint.quantize(loaded(case), "cwq-bc", "per-channel", input=(-3.5, 3.5))
+    x = np.clip(images(case, 16), -3.5, 3.5)
+    wanted = result_of(case, "whole", x)
+    proto = quantized.proto
+    deployed = optimized(proto, folder)
+    for way in (proto, deployed):
+        assert sqnr(wanted, run(way, x)) > 20, f"{sqnr(wanted, run(way, x)):.1f} dB"
+    left = borders(quantized.model.graph)
+    kinds = [n.op_type for n in deployed.graph.node]
+    integer = kinds.count("QuantizeLinear") <= 1 and kinds.count("DequantizeLinear") <= 1
+    if left:
+        raise Hole("said to stay float, but runs in integers" if integer else "stays float")
+    if not integer:
+        raise Hole("no integer kernel in onnxruntime")
+
+
+def optimized(proto: ModelProto, folder: Path) -> ModelProto:
+    """What onnxruntime makes of a model before it chooses layouts."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return onnx.load(folder / "optimized.onnx")
+
+
+def run(proto: ModelProto, x: Array) -> Array:
+    return next(iter(Session(proto, threads=1).run(x).values()))
+
+
+def sqnr(signal: Array, noisy: Array) -> float:
+    noise = np.square(noisy - signal, dtype=np.float64).sum()
+    return float(10 * np.log10(np.square(signal, dtype=np.float64).sum() / max(noise, 1e-30)))
+
+
+def steps(case: Case) -> None:
+    """The operator's steps alone, from the integers of the QDQ model; a refusal names the node."""
+    model = equint.quantize(loaded(case), "lwq", "npu-shift", input=(-3.5, 3.5)).model
+    try:
+        program = lower(model, target("npu-shift"))
+    except EquintError as error:
+        labels = [node.label for node in model.graph.nodes]
+        assert any(re.match(rf"{label}\b", str(error)) for label in labels), error
+        raise Hole("no integer form") from error
+    integers = in_steps(model, program, np.clip(images(case, 4), -3.5, 3.5))
+    made = {o for step in program.steps for o in step.outputs}
+    entries = tuple(case.inputs) if made.issuperset(case.inputs) else ("x",)
+    end = "y" if "y" in made else program.outputs[0]
+    wanted = {o for step in program.steps for o in step.outputs} & {end}
+    assert wanted <= integers.keys()
+    feeds = {n: integers[n].astype(program.quantized(n, np.zeros(1)).dtype) for n in entries}
+    found = Engine(between(program, entries, end), threads=1).run(feeds)[end]
+    assert np.abs(found - integers[end]).max() <= 1.001
+
+
+def in_steps(model: Model, program: Program, x: Array) -> dict[str, Floats]:
+    """Every tensor of the program as the QDQ model computes it, in whole steps of its grid."""
+    proto = export(model)
+    made = {o for node in proto.graph.node for o in node.output}
+    names = {n: f"{n}_dequantized" if n in program.inputs else n for n in program.grids}
+    taps = {n: t for n, t in names.items() if t in made}
+    values = Session(proto, taps=list(taps.values()), threads=1).run(x)
+    grids = {n: program.grids[n] for n in taps}
+    return {n: np.rint(values[taps[n]] / np.float64(q.scale) + float(q.zero_point)) for n, q in grids.items()}
+
+
+def between(program: Program, entries: tuple[str, ...], end: str) -> Program:
+    """The steps that lead from some tensors to another."""
+    wanted, kept = {end}, []
+    for step in reversed(program.steps):
+        if wanted & set(step.outputs) - set(entries):
+            wanted |= {*step.inputs}
+            kept.append(step)
+    return replace(program, steps=tuple(kept[::-1]), inputs=entries, outputs=(end,))
+
+
+def in_torch(case: Case) -> None:
+    """To 1e-4."""
+    torch = pytest.importorskip("torch", reason="needs the extra equint[torch]")
+    from equint.torch.executor import module
+
+    x = images(case, 2)
+    try:
+        with torch.no_grad():
+            found = module(loaded(case).graph)(torch.from_numpy(x)).numpy()
+    except EquintError as error:
+        assert any(node.label in str(error) for node in loaded(case).graph.nodes), error
+        raise Hole("does not run in torch") from error
+    near(found, result_of(case, "whole", x), 1e-4)
+
+
+FACETS: Mapping[str, Callable[..., None]] = {
+    "reads": reads,
+    "moments": moments,
+    "bound": bound,
+    "gain": gain,
+    "scales": scales,
+    "grid": grid,
+    "steps": steps,
+    "torch": in_torch,
+}
+
+# What is missing today, by operator or by case. Once operators are described in `equint.ops`, the reasons are there:
+# a facet that is Unknown("why") is a hole, OPERATORS are the operators that need cases.
+
+HOLES: Mapping[tuple[str, str], str] = {}
+FAULTS: Mapping[tuple[str, str], str] = {}
+
+
+def entry(table: Mapping[tuple[str, str], str], case: Case, facet: str) -> str | None:
+    return table.get((case.id, facet), table.get((case.op, facet)))
+
+
+@pytest.mark.parametrize("facet", FACETS)
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_conforms(case: Case, facet: str, tmp_path: Path) -> None:
+    hole, fault = entry(HOLES, case, facet), entry(FAULTS, case, facet)
+    arguments: tuple[Any, ...] = (case, tmp_path) if facet == "grid" else (case,)
+    try:
+        FACETS[facet](*arguments)
+    except Hole as found:
+        assert hole == str(found)
+        pytest.xfail(hole)
+    except (AssertionError, EquintError):
+        if fault is None:
+            raise
+        pytest.xfail(fault)
+    assert hole is None, "it works: take it out of HOLES"
+    assert fault is None, "it works: take it out of FAULTS"
+
+
+def test_every_operator_has_a_case() -> None:
+    known = set(OPS) - {"QuantizeLinear", "DequantizeLinear"}
+    assert not known - {case.op for case in CASES}
+
+
+def test_what_is_missing_is_of_operators_that_there_are() -> None:
+    names = {case.op for case in CASES} | {case.id for case in CASES}
+    assert {name for name, _ in [*HOLES, *FAULTS]} <= names
+    assert len({case.id for case in CASES}) == len(CASES)
