@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +47,14 @@ from equint.torch.operators import OPS
 from handwritten import Array, execute
 from operator_cases import CASES, Case
 
-try:
-    from equint.noise.gains import gains
-except ImportError:
-    from equint.graph.gains import gains
+GAINS = next(m for m in ("equint.noise.gains", "equint.graph.gains") if find_spec(m))
+gains = import_module(GAINS).gains
 
 Floats = NDArray[np.float64]
+SPAN = (-(3**0.5), 3**0.5)
 
 
-class Hole(AssertionError):
+class MissingError(AssertionError):
     """A facet that the operator does not have: the message is the reason, as `HOLES` has it."""
 
 
@@ -66,9 +67,14 @@ def session(case: Case, which: str) -> Session:
 
 
 @cache
+def original(case: Case) -> Model:
+    return equint.load(case.whole)
+
+
+@cache
 def loaded(case: Case) -> Model:
     """The whole network as the walkers see it, and what is known: of its input, and of a and b."""
-    model = equint.load(case.whole)
+    model = original(case)
     if case.op == "BatchNormalization":
         model = FoldBatchnorm()(model)
     rank = len(case.shape) + 1
@@ -84,11 +90,17 @@ def images(case: Case, n: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+def uniform_images(case: Case, n: int) -> Array:
+    """Inputs of mean 0 and standard deviation 1 that stay inside a range, as grids want it."""
+    shape = (n, 2 * case.shape[0], *case.shape[1:])
+    return np.random.default_rng(3).uniform(*SPAN, shape).astype(np.float32)
+
+
 def result_of(case: Case, which: str, feeds: Mapping[str, Array] | Array) -> Array:
     return next(iter(session(case, which).run(feeds).values()))
 
 
-def spatial(y: Array) -> tuple[int, ...]:
+def spatial(y: NDArray[Any]) -> tuple[int, ...]:
     return (0, *range(2, y.ndim))
 
 
@@ -98,7 +110,7 @@ def spatial(y: Array) -> tuple[int, ...]:
 def reads(case: Case) -> None:
     """To 1e-5 of the greatest value."""
     x = images(case, 2)
-    (found,) = execute(to_proto(equint.load(case.whole).graph), x)
+    (found,) = execute(to_proto(original(case).graph), x)
     near(found, result_of(case, "whole", x), 1e-5)
 
 
@@ -107,17 +119,23 @@ def near(found: Array, wanted: Array, tolerance: float) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * float(np.abs(wanted).max()))
 
 
+def result(case: Case) -> tuple[str, str]:
+    """The tensor to look at and the network that makes it: y, or what is behind it where y was merged with a layer."""
+    return ("y", "alone") if "y" in loaded(case).graph.producer else (case.output, "rear")
+
+
 def moments(case: Case) -> None:
     """Between what independent positions give and what equal ones do.
 
     2000 images leave 2 % of a standard deviation in a mean and 2 % in a spread, more with heavy tails: the mean may be
     0.1 standard deviations off, the spread `case.spread`.
     """
-    found = loaded(case).moments.get("y")
+    name, which = result(case)
+    found = loaded(case).moments.get(name)
     if found is None:
-        raise Hole("no moments")
-    apart = statistics(result_of(case, "alone", case.draws(300)), found.mean.shape)
-    equal = statistics(result_of(case, "alone", case.flat_draws(2000)), found.mean.shape)
+        raise MissingError("no moments")
+    apart = statistics(result_of(case, which, case.draws(300)), found.mean.shape)
+    equal = statistics(result_of(case, which, case.flat_draws(2000)), found.mean.shape)
     slack = 0.1 * np.maximum(apart[1], equal[1]) + 1e-4
     assert_between(found.mean, apart[0], equal[0], lambda v, sign: v + sign * slack)
     assert_between(found.std, apart[1], equal[1], lambda v, sign: v * case.spread**sign + sign * 1e-3)
@@ -125,41 +143,42 @@ def moments(case: Case) -> None:
 
 def statistics(y: Array, field: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Mean and standard deviation over the batch and all axes along which the field does not vary."""
-    over = (0, *(d for d in range(1, y.ndim) if d >= len(field) or field[d] == 1))
+    over = unresolved(y, field)
     return y.mean(over, np.float64, keepdims=True), y.std(over, np.float64, keepdims=True)
+
+
+def unresolved(y: NDArray[Any], field: tuple[int, ...]) -> tuple[int, ...]:
+    assert len(field) == y.ndim
+    return (0, *(d for d in range(1, y.ndim) if field[d] == 1))
 
 
 def assert_between(found: Floats, one: Floats, other: Floats, widened: Callable[[Floats, int], Floats]) -> None:
     low, high = widened(np.minimum(one, other), -1), widened(np.maximum(one, other), 1)
-    assert found.ndim == low.ndim
     assert np.all((low <= found) & (found <= high)), f"{found.ravel()} outside {low.ravel()} … {high.ravel()}"
 
 
 def bound(case: Case) -> None:
-    """No sample may lie outside by more than 0.5 % of the width: curves are looked up at 65 points."""
-    graph, given, feeds = loaded(case).graph, {}, {}
-    known = dict(loaded(case).moments)
-    rng = np.random.default_rng(0)
-    for name, (mean, std) in case.known.items():
-        lo, hi = mean - 3 * std, mean + 3 * std
-        if case.positive:
-            lo = np.maximum(lo, 0.25)
-        feeds[name] = rng.uniform(lo, hi, (100, *case.shape)).astype(np.float32)
-        given[name] = Range(lo, hi)
-        known[name] = Moments((lo + hi) / 2, (hi - lo) / np.sqrt(12), "given")
-    if any(n not in graph.producer for n in given):
-        raise Hole("folded into the layer in front")
-    found = reach(graph, propagate(graph, {n: m for n, m in known.items() if n in ("x", *given)}), given, 6.0).get("y")
+    """No sample lies outside by more than 0.5 % of the width: curves are looked up at 65 points."""
+    model, (name, which) = loaded(case), result(case)
+    known = {n: m for n, m in model.moments.items() if m.source != "propagated"}
+    given, feeds, rng = dict[str, Range](), dict[str, Array](), np.random.default_rng(0)
+    for n, (mean, std) in case.known.items():
+        lo, hi = np.maximum(mean - 3 * std, 0.25 if case.positive else -np.inf), mean + 3 * std
+        feeds[n] = rng.uniform(lo, hi, (100, *case.shape)).astype(np.float32)
+        if n in known:
+            given[n], known[n] = Range(lo, hi), Moments((lo + hi) / 2, (hi - lo) / np.sqrt(12), "given")
+    found = reach(model.graph, propagate(model.graph, known), given, 6.0).get(name)
     if found is None:
-        raise Hole("no range")
-    y = result_of(case, "alone", feeds).astype(np.float64)
-    assert found.lo.ndim == y.ndim
-    slack = 0.005 * (found.hi - found.lo) + 1e-5
+        raise MissingError("no range")
+    y = result_of(case, which, feeds).astype(np.float64)
+    width = found.hi - found.lo
+    slack = 0.005 * width + 1e-5
     assert np.all(found.lo - slack <= y), f"{y.min(spatial(y))} below {found.lo.ravel()}"
     assert np.all(y <= found.hi + slack), f"{y.max(spatial(y))} above {found.hi.ravel()}"
-    over = (0, *(d for d in range(1, y.ndim) if d >= found.lo.ndim or found.lo.shape[d] == 1))
-    seen, width = np.ptp(y, over, keepdims=True), found.hi - found.lo
-    assert np.all(width <= case.loose * seen + 1e-5), f"{(width / np.maximum(seen, 1e-9)).ravel()} times as wide as seen"
+    seen = np.ptp(y, unresolved(y, width.shape), keepdims=True)
+    assert np.all(width <= case.loose * seen + 1e-5), (
+        f"{(width / np.maximum(seen, 1e-9)).ravel()} times as wide as seen"
+    )
 
 
 def gain(case: Case) -> None:
@@ -174,10 +193,10 @@ def gain(case: Case) -> None:
     entry, which = (case.inputs[0], "rear") if inside else ("x", "whole")
     field, m = gains(model.graph, model.moments).scattered.get(entry), model.moments[entry]
     if field is None:
-        raise Hole("no gain")
+        raise MissingError("no gain")
     counted = field * np.broadcast_to(np.square(m.mean) + np.square(m.std), field.shape).sum()
     if np.allclose(counted, max(1, round(float(counted.mean()))), rtol=1e-6):
-        raise Hole("weighed as a network output")
+        raise MissingError("weighed as a network output")
     channels = case.shape[0] * (1 if inside else 2)
     found = np.broadcast_to(field.sum(tuple(range(2, field.ndim))).reshape(-1), channels)
     wanted = measured_gain(case, entry, which, np.broadcast_to(m.std.reshape(-1), channels))
@@ -210,7 +229,7 @@ def power(y: Floats) -> float:
 
 
 def scales(case: Case) -> None:
-    """To 1e-4; an operator that commutes with scales (as onnxruntime computes it) may not pin them."""
+    """To 1e-4; an operator that commutes with scales, as onnxruntime computes it, could pass them."""
     model = loaded(case)
     channels = solve(model)
     free = np.concatenate([g.classes for g in channels.groups] or [np.zeros(0, np.int64)])
@@ -219,8 +238,9 @@ def scales(case: Case) -> None:
     x = images(case, 2)
     (found,) = execute(to_proto(rescale(model, channels, drawn).graph), x)
     near(found, result_of(case, "whole", x), 1e-4)
-    if case.output == "out" and not passes(case) and is_homogeneous(case):
-        raise Hole("pins scales that it could pass")
+    if not passes(case):
+        could = case.output == "out" and is_homogeneous(case)
+        raise MissingError("pins scales that it could pass" if could else "pins scales")
 
 
 def passes(case: Case) -> bool:
@@ -240,21 +260,21 @@ def is_homogeneous(case: Case) -> bool:
 
 
 def grid(case: Case, folder: Path) -> None:
-    """Between the quantizer of the input and the dequantizer of the output nothing but integers; at least 20 dB."""
-    quantized = equint.quantize(loaded(case), "cwq-bc", "per-channel", input=(-3.5, 3.5))
-    x = np.clip(images(case, 16), -3.5, 3.5)
+    """Between the quantizer of the input and the dequantizer of the output nothing but integers; little noise."""
+    quantized = equint.quantize(original(case), "cwq-bc", "per-channel", input=SPAN)
+    x = uniform_images(case, 16)
     wanted = result_of(case, "whole", x)
     proto = quantized.proto
     deployed = optimized(proto, folder)
     for way in (proto, deployed):
-        assert sqnr(wanted, run(way, x)) > 20, f"{sqnr(wanted, run(way, x)):.1f} dB"
+        assert sqnr(wanted, run(way, x)) > case.sqnr, f"{sqnr(wanted, run(way, x)):.1f} dB"
     left = borders(quantized.model.graph)
     kinds = [n.op_type for n in deployed.graph.node]
     integer = kinds.count("QuantizeLinear") <= 1 and kinds.count("DequantizeLinear") <= 1
     if left:
-        raise Hole("said to stay float, but runs in integers" if integer else "stays float")
+        raise MissingError("said to stay float, but runs in integers" if integer else "stays float")
     if not integer:
-        raise Hole("no integer kernel in onnxruntime")
+        raise MissingError("no integer kernel in onnxruntime")
 
 
 def optimized(proto: ModelProto, folder: Path) -> ModelProto:
@@ -278,14 +298,13 @@ def sqnr(signal: Array, noisy: Array) -> float:
 
 def steps(case: Case) -> None:
     """The operator's steps alone, from the integers of the QDQ model; a refusal names the node."""
-    model = equint.quantize(loaded(case), "lwq", "npu-shift", input=(-3.5, 3.5)).model
+    model = equint.quantize(original(case), "lwq", "npu-shift", input=SPAN).model
     try:
         program = lower(model, target("npu-shift"))
     except EquintError as error:
-        labels = [node.label for node in model.graph.nodes]
-        assert any(re.match(rf"{label}\b", str(error)) for label in labels), error
-        raise Hole("no integer form") from error
-    integers = in_steps(model, program, np.clip(images(case, 4), -3.5, 3.5))
+        named(error, model)
+        raise MissingError("no integer form") from error
+    integers = in_steps(model, program, uniform_images(case, 4))
     made = {o for step in program.steps for o in step.outputs}
     entries = tuple(case.inputs) if made.issuperset(case.inputs) else ("x",)
     end = "y" if "y" in made else program.outputs[0]
@@ -294,6 +313,13 @@ def steps(case: Case) -> None:
     feeds = {n: integers[n].astype(program.quantized(n, np.zeros(1)).dtype) for n in entries}
     found = Engine(between(program, entries, end), threads=1).run(feeds)[end]
     assert np.abs(found - integers[end]).max() <= 1.001
+
+
+def named(error: EquintError, model: Model) -> None:
+    """A refusal names the node that it is about."""
+    labels = "|".join(re.escape(node.label) for node in model.graph.nodes)
+    if not re.search(rf"\b({labels})\b", str(error)):
+        raise AssertionError(f"names no node: {error}") from error
 
 
 def in_steps(model: Model, program: Program, x: Array) -> dict[str, Floats]:
@@ -327,8 +353,8 @@ def in_torch(case: Case) -> None:
         with torch.no_grad():
             found = module(loaded(case).graph)(torch.from_numpy(x)).numpy()
     except EquintError as error:
-        assert any(node.label in str(error) for node in loaded(case).graph.nodes), error
-        raise Hole("does not run in torch") from error
+        named(error, loaded(case))
+        raise MissingError("does not run in torch") from error
     near(found, result_of(case, "whole", x), 1e-4)
 
 
@@ -343,26 +369,112 @@ FACETS: Mapping[str, Callable[..., None]] = {
     "torch": in_torch,
 }
 
-# What is missing today, by operator or by case. Once operators are described in `equint.ops`, the reasons are there:
-# a facet that is Unknown("why") is a hole, OPERATORS are the operators that need cases.
-
-HOLES: Mapping[tuple[str, str], str] = {}
-FAULTS: Mapping[tuple[str, str], str] = {}
+# What is missing today: names of operators, or of cases, by facet and reason. Once `equint.ops` describes operators,
+# take HOLES from there (a facet that is Unknown("why") is a hole), as the names in test_every_operator_has_a_case.
 
 
-def entry(table: Mapping[tuple[str, str], str], case: Case, facet: str) -> str | None:
+def by_name(reasons: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """(operator or case, facet) → reason."""
+    return {(name, facet): why for (facet, why), names in reasons.items() for name in names.split()}
+
+
+HOLES = by_name(
+    {
+        ("moments", "no moments"): """
+            MatMul-activations LayerNormalization InstanceNormalization GroupNormalization Swish-plain
+            Swish-steep Gelu-by_Erf Log Reciprocal Erf Floor Ceil Pow Div-of_constant Div-activations
+            Max-activations Max-three Min-activations Where Equal ReduceMin ReduceSum ArgMax SpaceToDepth Cast
+            ConstantOfShape
+        """,
+        ("bound", "no range"): """
+            MatMul-activations LayerNormalization InstanceNormalization GroupNormalization Swish-plain
+            Swish-steep Gelu-by_Erf Log Reciprocal Erf Floor Ceil Pow Div-of_constant Div-activations Where
+            Equal ReduceMin ReduceSum ArgMax SpaceToDepth Cast ConstantOfShape
+        """,
+        ("gain", "weighed as a network output"): """
+            MatMul-biased MatMul-right MatMul-activations LayerNormalization InstanceNormalization
+            GroupNormalization Softmax Sigmoid Tanh HardSigmoid HardSwish-plain Swish-plain Swish-steep Elu
+            Softplus Gelu Mish-plain Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow Div-of_constant
+            Div-activations Max-activations Max-three Min-activations Where Equal ReduceMin ReduceSum ArgMax
+            SpaceToDepth Cast ConstantOfShape
+        """,
+        ("scales", "pins scales"): """
+            MatMul-biased MatMul-activations LayerNormalization InstanceNormalization GroupNormalization Softmax
+            Clip-inputs Clip-attributes Clip-constants Clip-above Sigmoid Tanh HardSigmoid HardSwish Swish Elu
+            Softplus Gelu Mish Exp Log Sqrt Reciprocal Erf Floor Ceil Pow Mul-itself Div-of_constant ArgMax
+            Pad-value
+        """,
+        ("scales", "pins scales that it could pass"): """
+            MatMul-right Abs Neg Where Equal ReduceMean-channels ReduceMin ReduceSum Concat-rows SpaceToDepth
+            Cast ConstantOfShape
+        """,
+        ("grid", "no integer kernel in onnxruntime"): """
+            ConvTranspose MatMul-biased MatMul-right MatMul-left PRelu GlobalMaxPool Transpose-there_and_back
+            Squeeze-input Squeeze-attribute Split-attribute Split-three Split-number Pad-value Pad-channels
+            Pad-reflect Pad-edge Expand Resize-linear Resize-aligned
+        """,
+        ("grid", "said to stay float, but runs in integers"): """
+            MatMul-activations Softmax Sigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mul-gate Gather
+        """,
+        ("grid", "stays float"): """
+            LayerNormalization InstanceNormalization GroupNormalization Clip-channel Tanh HardSigmoid HardSwish
+            Swish-plain Swish-steep Elu Softplus Gelu Mish Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow
+            Sub-activations Div-of_constant Div-activations Sum Max Min Where Equal ReduceMean ReduceMax
+            ReduceMin ReduceSum Squeeze-all SpaceToDepth Cast ConstantOfShape
+        """,
+        ("steps", "no integer form"): """
+            MatMul-left MatMul-activations LayerNormalization InstanceNormalization GroupNormalization Softmax
+            Clip-channel Sigmoid Tanh HardSigmoid HardSwish Swish Elu Softplus Gelu Mish Exp Log Sqrt Reciprocal
+            Erf Abs Neg Floor Ceil Pow Add-full Sub-activations Mul-full Mul-gate Div-of_constant
+            Div-activations Sum Max Min Where Equal AveragePool-ceil ReduceMean-channels ReduceMax ReduceMin
+            ReduceSum ArgMax Squeeze-all SpaceToDepth Resize-sizes Cast ConstantOfShape
+        """,
+        ("torch", "does not run in torch"): """
+            LayerNormalization InstanceNormalization GroupNormalization Swish-plain Swish-steep ArgMax
+            SpaceToDepth
+        """,
+    }
+)
+FAULTS = by_name(
+    {
+        ("moments", "0.5 ± 0.3, whatever comes in"): "Softmax",
+        ("moments", "behind the first bound it is taken as Gaussian"): "Clip-channel",
+        ("moments", "x·f(x) in several operators: factors are taken as independent"): (
+            "HardSwish-by_ReLU6 Mish-by_Softplus"
+        ),
+        ("moments", "an operand that is there twice is taken as two independent ones"): "Add-itself",
+        ("moments", "zeros that count are not averaged in"): "AveragePool-counted",
+        ("moments", "channels are averaged as if they were neighbouring positions"): "ReduceMean-channels",
+        ("moments", "what is padded does not count"): "Pad-value",
+        ("bound", "x·f(x) in several operators: factors are taken as independent"): (
+            "HardSwish-by_ReLU6 Mish-by_Softplus"
+        ),
+        ("bound", "the kink lies between the points that are looked up"): "Abs",
+        ("bound", "a square is not known to be positive"): "Mul-itself",
+        ("bound", "six standard deviations, however narrow the input is"): "Div-constant Div-scalar ReduceMax",
+        ("gain", "x·f(x): a factor's noise is taken as independent of the other's, or the gate as an output"): (
+            "HardSwish-by_HardSigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mish-by_Softplus"
+        ),
+        ("gain", "what the constant cuts off passes whole"): "Clip-channel Max-constant Min-constant",
+        ("gain", "positions that differ each count in full"): "Add-full Mul-full Transpose-there_and_back Concat-rows",
+    }
+)
+
+
+def expected(table: Mapping[tuple[str, str], str], case: Case, facet: str) -> str | None:
     return table.get((case.id, facet), table.get((case.op, facet)))
 
 
 @pytest.mark.parametrize("facet", FACETS)
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_conforms(case: Case, facet: str, tmp_path: Path) -> None:
-    hole, fault = entry(HOLES, case, facet), entry(FAULTS, case, facet)
+    hole, fault = expected(HOLES, case, facet), expected(FAULTS, case, facet)
     arguments: tuple[Any, ...] = (case, tmp_path) if facet == "grid" else (case,)
     try:
         FACETS[facet](*arguments)
-    except Hole as found:
-        assert hole == str(found)
+    except MissingError as found:
+        if str(found) != hole:
+            raise
         pytest.xfail(hole)
     except (AssertionError, EquintError):
         if fault is None:
