@@ -51,7 +51,7 @@ class Case:
     dtype: str = "float"
     positive: bool = False
     spread: float = 1.12
-    uneven: float = 1.35
+    uneven: float = 1.15
     loose: float = 1.3
     sqnr: float = 20.0
 
@@ -164,6 +164,7 @@ FULL = normal(1, 4, 6, 6, seed=3, scale=1)
 LAYER: dict[str, Any] = {"spread": 1.6, "uneven": 2.0, "loose": 3.5}
 ONE = np.float32(1)
 NEAREST = 'mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"'
+POOL = "m = MaxPool <kernel_shape = [2, 2]> (a)"  # so that what follows is not folded into the layer in front
 BIG = 1 << 62
 
 CASES = (
@@ -211,16 +212,17 @@ CASES = (
     case("Softmax", "last", "y = Softmax (a)", loose=2.0),
     # Activations
     case("Relu", "", "y = Relu (a)"),
+    case("Relu", "pooled", f"{POOL} y = Relu (m)", loose=3.0),
     case("Clip", "inputs", "y = Clip (a, c, d)", c=np.float32(-0.5), d=np.float32(1)),
     case("Clip", "attributes", "y = Clip <min = 0.0, max = 1.0> (a)", opset=10),
     case("Clip", "constants", "c = Constant <value_float = -0.4> () y = Clip (a, c)"),
     case("Clip", "channel", "t = Max (a, c) y = Min (t, d)", c=OFFSETS - 1.5, d=OFFSETS + 0.5),
     case("Clip", "above", "y = Clip (a, , d)", d=np.float32(0.6)),
     case("Clip", "below", "y = Clip (a, c)", c=np.float32(0)),
-    case("LeakyRelu", "", "y = LeakyRelu <alpha = 0.3> (a)"),
+    case("LeakyRelu", "", "y = LeakyRelu <alpha = 0.8> (a)"),
     case("LeakyRelu", "default", "y = LeakyRelu (a)"),
-    case("PRelu", "channel", "y = PRelu (a, c)", c=column(0.5, -0.7, 0.1, 0.25)),
-    case("PRelu", "shared", "y = PRelu (a, c)", c=[0.2]),
+    case("PRelu", "channel", "y = PRelu (a, c)", c=column(1.5, -2.0, 0.1, 0.25)),
+    case("PRelu", "shared", "y = PRelu (a, c)", c=[0.7]),
     case("Sigmoid", "", "y = Sigmoid (a)"),
     case("Tanh", "", "y = Tanh (a)"),
     case("HardSigmoid", "", "y = HardSigmoid <alpha = 0.4, beta = 0.3> (a)"),
@@ -261,6 +263,7 @@ CASES = (
     case("Add", "activations", "y = Add (a, b)"),
     case("Add", "rectified", "s = Add (a, b) y = Relu (s)"),
     case("Add", "channel", "y = Add (a, c)", c=OFFSETS),
+    case("Add", "pooled", f"{POOL} y = Add (m, c)", c=OFFSETS, loose=3.0),
     case("Add", "first", "y = Add (c, a)", c=OFFSETS.reshape(1, 4, 1, 1)),
     case("Add", "full", "y = Add (a, c)", c=FULL),
     case("Add", "scalar", "y = Add (a, c)", c=ONE),
@@ -271,6 +274,7 @@ CASES = (
     case("Sub", "from constant", "y = Sub (c, a)", c=OFFSETS),
     case("Mul", "activations", "y = Mul (a, b)", sqnr=15.0),
     case("Mul", "channel", "y = Mul (a, c)", c=FACTORS),
+    case("Mul", "pooled", f"{POOL} y = Mul (m, c)", c=FACTORS, loose=3.0),
     case("Mul", "full", "y = Mul (c, a)", c=FULL),
     case("Mul", "scalar", "y = Mul (a, c)", c=np.float32(-0.7)),
     case("Mul", "gate", "s = Sigmoid (b) g = GlobalAveragePool (s) y = Mul (a, g)", loose=3.0),
