@@ -7,7 +7,7 @@ A case computes `y` from the activation `a`, or from `a` and `b`. It makes three
     whole   x → layers → a, b → y → layer → out
 
 The layers in front turn standard normal x into independent channels of known mean and spread; the one behind
-weighs its channels differently, each by itself. Where `y` has no channels that a layer could read, it is the output itself.
+weighs its channels differently, each by itself. Where `y` has no channels that a layer could read, it is the output.
 """
 
 import re
@@ -50,7 +50,7 @@ class Case:
     positive: bool = False
     spread: float = 1.12
     loose: float = 1.3
-    sqnr: float = 17.0
+    sqnr: float = 15.0
 
     @property
     def id(self) -> str:
@@ -104,7 +104,7 @@ class Case:
         (y,) = execute(self.alone, *self.draws(1).values())
         if y.ndim not in (2, 3, 4, 5) or y.dtype != np.float32:
             return "", {}
-        weight = np.diag(3.0 ** (np.arange(y.shape[1]) % 4 - 1.5))
+        weight = np.diag(3.0 ** np.linspace(-1.5, 1.5, y.shape[1]))
         return f"out = {self._layer(y.ndim)} (y, wo)", {"wo": weight.reshape(*weight.shape, *[1] * (y.ndim - 2))}
 
     @staticmethod

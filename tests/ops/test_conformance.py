@@ -401,7 +401,7 @@ HOLES = by_name(
             GroupNormalization Softmax Sigmoid Tanh HardSigmoid HardSwish-plain Swish-plain Swish-steep Elu
             Softplus Gelu Mish-plain Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow Div-of_constant
             Div-activations Max-activations Max-three Min-activations Where Equal ReduceMin ReduceSum ArgMax
-            Flatten Reshape-flat SpaceToDepth Cast ConstantOfShape
+            SpaceToDepth Cast ConstantOfShape
         """,
         ("scales", "pins scales"): """
             MatMul-biased MatMul-activations LayerNormalization InstanceNormalization GroupNormalization Softmax
