@@ -250,7 +250,7 @@ CASES = (
     case("Floor", "", "y = Floor (a)", sqnr=12.0),
     case("Ceil", "", "y = Ceil (a)", sqnr=12.0),
     case("Pow", "square", "y = Pow (a, c)", c=np.float32(2)),
-    case("Pow", "cube", "y = Pow (a, c)", c=np.float32(3)),
+    case("Pow", "cube", "y = Pow (a, c)", c=np.float32(3), sqnr=12.0),
     case("Pow", "root", "y = Pow (a, c)", c=np.float32(0.5), positive=True),
     # Arithmetic
     case("Add", "activations", "y = Add (a, b)"),
