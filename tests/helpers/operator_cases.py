@@ -23,7 +23,7 @@ from handwritten import Array, execute, network, normal
 
 Floats = NDArray[np.float64]
 Part = tuple[str, dict[str, Any]]  # lines, and the constants that they read
-IR = {20: 9, 21: 10, 22: 10, 24: 11}
+IR = {20: 9, 21: 10, 22: 10, 23: 11, 24: 11}
 MEANS, STDS = np.array([-0.5, 0.4, 1.2, 0.1, -0.8, 0.7]), np.array([1.5, 0.7, 1.0, 0.5, 1.2])
 
 
@@ -201,6 +201,9 @@ CASES = (
     case("LayerNormalization", "all", "y = LayerNormalization <axis = 1> (a, c)", c=FULL[0]),
     case("InstanceNormalization", "", "y = InstanceNormalization (a, c, d)", c=V[:4], d=V[1:5]),
     case("GroupNormalization", "", "y = GroupNormalization <num_groups = 2> (a, c, d)", c=V[:4], d=V[1:5], opset=21),
+    case("RMSNormalization", "", "y = RMSNormalization (a, c)", c=V[:6], opset=23),
+    case("LpNormalization", "", "y = LpNormalization <axis = 1, p = 2> (a)"),
+    case("MeanVarianceNormalization", "", "y = MeanVarianceNormalization (a)"),
     case("Softmax", "channels", "y = Softmax <axis = 1> (a)", loose=2.0),
     case("Softmax", "last", "y = Softmax (a)", loose=2.0),
     # Activations
@@ -377,6 +380,7 @@ CASES = (
     ),
     # What handles shapes and types
     case("Shape", "", "s = Shape (b) y = Reshape (a, s)"),
+    case("Size", "", "k = Size (w) f = Cast <to = 1> (k) y = Mul (a, f)", w=V),
     case("Cast", "", "y = Cast <to = 1> (a)"),
     case("Cast", "half", "h = Cast <to = 10> (a) y = Cast <to = 1> (h)"),
     case("ConstantOfShape", "", "s = Shape (b) z = ConstantOfShape (s) y = Add (a, z)"),

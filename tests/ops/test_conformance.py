@@ -376,8 +376,8 @@ FACETS: Mapping[str, Callable[..., None]] = {
     "torch": in_torch,
 }
 
-# What is missing today though the operator's description does not say so: its facet is not Unknown, but cannot answer for
-# a spelling. Names of operators, or of cases, by facet and reason.
+# What is missing today though the operator's description does not say so: its facet is not Unknown, but cannot answer
+# for a spelling. Names of operators, or of cases, by facet and reason.
 
 
 def by_name(reasons: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
@@ -415,10 +415,11 @@ HOLES = by_name(
             MatMul-activations Softmax Sigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mul-gate Gather
         """,
         ("grid", "stays float"): """
-            LayerNormalization InstanceNormalization GroupNormalization Clip-channel Tanh HardSigmoid HardSwish
-            Swish-plain Swish-steep Elu Softplus Gelu Mish Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow
-            Sub-activations Div-of_constant Div-activations Sum Max Min Where Equal ReduceMean ReduceMax
-            ReduceMin ReduceSum Squeeze-all Cast ConstantOfShape
+            LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LpNormalization
+            MeanVarianceNormalization Clip-channel Tanh HardSigmoid HardSwish Swish-plain Swish-steep Elu
+            Softplus Gelu Mish Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow Sub-activations
+            Div-of_constant Div-activations Sum Max Min Where Equal ReduceMean ReduceMax ReduceMin ReduceSum
+            Squeeze-all Cast ConstantOfShape
         """,
         ("steps", "no integer form"): """
             MatMul-left MatMul-activations Clip-channel Sigmoid Tanh HardSigmoid HardSwish Swish Elu Softplus
