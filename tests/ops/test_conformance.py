@@ -355,6 +355,7 @@ def in_torch(case: Case) -> None:
     torch = pytest.importorskip("torch", reason="needs the extra equint[torch]")
     from equint.torch.executor import module
 
+    torch.set_num_threads(1)
     x = images(case, 2)
     try:
         with torch.no_grad():
