@@ -12,11 +12,11 @@ from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
 from equint.noise.gains import gains
-from equint.noise.objective import Objective
-from equint.noise.sources import tensor_sources, weight_sources
+from equint.noise.objective import Formats, Objective
+from equint.noise.rounded import rounded_layers, rounded_tensors
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.optimal import Optimal, _held
+from equint.passes.optimal import Optimal, _fixed
 from equint.runtime.session import Session
 from handwritten import network, normal
 
@@ -30,19 +30,21 @@ def prepared() -> Model:
 
 def objective(weight: QSpec) -> Objective:
     model = prepared()
-    gain, held = gains(model.graph, model.moments), _held(model, place(model.graph).classes)
-    priced = frozenset(s.name for s in tensor_sources(model, gain) if s.clip is not None and s.grid not in held)
-    channels = solve(model, priced=priced)
-    tensors = list(tensor_sources(model, gain, channels.ids))
-    sources = list(weight_sources(model, gain))
-    return Objective(model, channels, tensors, sources, weight, QSpec(8, False, False), held, priced)
+    table, fixed = gains(model.graph, model.moments), _fixed(model, place(model.graph).classes)
+    clips = frozenset(
+        t.name for t in rounded_tensors(model, table) if t.activation.clip is not None and t.grid not in fixed
+    )
+    channels = solve(model, priced=clips)
+    tensors = [t for t in rounded_tensors(model, table, channels.ids) if t.grid not in fixed]
+    formats = Formats(weight, QSpec(8, False, False))
+    return Objective(model, channels, tensors, list(rounded_layers(model, table)), formats, clips)
 
 
 @pytest.mark.parametrize("weight", [TENSOR, CHANNEL])
 def test_gradient_agrees_with_differences(weight: QSpec) -> None:
     noise = objective(weight)
     rng = np.random.default_rng(0)
-    x = noise.start(np.ones(noise.channels.size)) + rng.normal(0, 0.2, noise.size)
+    x = noise.start(np.ones(noise.classes)) + rng.normal(0, 0.2, noise.size)
     noise.watch(x)
     _, gradient = noise(x)
     for _ in range(5):

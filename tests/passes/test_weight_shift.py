@@ -6,7 +6,7 @@ from equint.graph.inputs import describe_range, infer_input
 from equint.ir.model import Array, Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
-from equint.noise.sources import weight_worth
+from equint.noise.rounded import weight_worth
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.clip_weights import ClipWeights

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.model import Array, Event, Model, Name, QSpec, Range
 from ..ir.weights import layers
 from ..maths.clipping import SEARCHES, clip_error
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, require
 from .weight_shift import as_rows
 

@@ -14,7 +14,7 @@ from ..errors import EquintError
 from ..ir.edit import Editor
 from ..ir.model import Array, Event, Graph, Model, Name
 from ..ir.weights import as_layer, layers
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, require
 from .correct_bias import mean_error_of
 

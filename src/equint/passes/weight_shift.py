@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.model import Array, Event, Model, Name, QSpec
 from ..ir.weights import Layer, layers
 from ..maths.shifts import SEARCHES, error
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, require
 
 
