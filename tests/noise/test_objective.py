@@ -59,7 +59,7 @@ class Case:
         return np.asarray(self.noise.start(scales), np.float64)
 
     def classes(self, s: RoundedTensor) -> NDArray[np.int64]:
-        """Of every channel of a source."""
+        """Of every channel of a tensor."""
         return np.broadcast_to(self.channels.ids[s.name], s.shape).ravel()
 
     def lift(self, s: RoundedLayer) -> Floats:
@@ -118,7 +118,7 @@ def test_the_gradient_agrees_with_differences(weight: str, activation: str, prot
 
 @formats
 def test_every_part_of_the_gradient_agrees_with_differences(weight: str) -> None:
-    """One variable at a time, in a network that has all kinds of sources."""
+    """One variable at a time, in a network that has all kinds of noise."""
     it = case(plain(), weight)
     x = it.narrowed(it.start(), 0.5)
     it.noise.watch(x)

@@ -233,6 +233,41 @@ def test_what_batchnorm_knows_is_not_doubted() -> None:
     np.testing.assert_array_equal(h.before.up, h.before.std)
 
 
+LOW, HIGH = field([-11.5, -5.5, 0.2, -60]), field([12.5, 6.5, 0.8, 100])
+"""Extremes in four channels, all of mean 0.5 and deviation 1: twelve, six, hardly any and very many from the mean."""
+
+
+@pytest.mark.parametrize(
+    ("body", "tensor", "up", "down"),
+    [
+        ("h = Sigmoid(a)", "a", [2, 1, 0.3, 4], [2, 1, 0.3, 4]),
+        ("h = Relu(a)", "h", [2, 1, 0.3, 4], [1, 1, 0.3, 1]),  # of what it cuts off, nothing is known
+        ("h = Clip(a, , most)", "h", [1, 1, 0.3, 1], [2, 1, 0.3, 4]),
+    ],
+)
+def test_measured_extremes_say_how_tails_fall_off(body: str, tensor: str, up: list[float], down: list[float]) -> None:
+    """A spread is a sixth of their distance from the mean, but no less than 0.3 and no more than 4 deviations."""
+    known = Moments(field([0.5] * 4), field([1] * 4), "calibration")
+    model = model_of(body, {"a": known, "h": known}, most=1.0)
+    high = np.minimum(HIGH, 1.0) if "Clip" in body else HIGH
+    model = replace(model, ranges={"a": Range(LOW, HIGH), "h": Range(np.maximum(LOW, 0), high)})
+    before = tensors_of(model)[tensor].before
+    np.testing.assert_allclose(before.up, up)
+    np.testing.assert_allclose(before.down, down)
+
+
+def test_constants_are_those_that_are_passed() -> None:
+    """Twice the doubt, half the extent, tails that end at three spreads and are never light."""
+    noise = NoiseModel(doubt=6.0, extent=3.0, tail=3.0, light=1.0)
+    body = "a = Conv(x, w, b) c = Conv(x, w) d = Conv <group = 3> (x, dw) y = Concat <axis = 1> (a, c, d)"
+    model = model_of(body, {"a": Moments(field([0.5] * 4), field([1] * 4), "calibration")}, dw=normal(3, 1, 1, 1))
+    model = replace(model, ranges={"a": Range(LOW, HIGH)})
+    found, c = {s.name: s for s in rounded_tensors(model, numbered(model), noise=noise)}, model.moments["c"]
+    np.testing.assert_allclose(found["d"].before.up, 6 * found["d"].before.std)
+    says(found["c"], c, floor=c.mean - 3 * c.std, cap=c.mean + 3 * c.std)
+    np.testing.assert_allclose(found["a"].before.up, [4, 2, 1, 4])
+
+
 def test_finer_fields_share_the_gain() -> None:
     """One number for all channels of the input becomes one for each; together they have the same gain."""
     model = model_of("h = Relu(a)")

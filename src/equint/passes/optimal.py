@@ -95,9 +95,8 @@ class Optimal:
         chosen = objective.tensor_ranges(x)
         graph, moved = _with_bounds(scaled.graph, classes, chosen, clips)
         if moved:
-            reason = "channels behind a shared bound were scaled; the grid's end clips"
-            moves = {"clips": len(moved), "why": reason}
-            events.append(Event("moved the bounds of clips", moved[0], moves, "optimal"))
+            told = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
+            events.append(Event("moved the bounds of clips", moved[0], told, "optimal"))
         ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
         shifts = {**scaled.shifts, **_weight_shifts(graph, objective.shifts())}
         for grid, names in enumerate(classes):
