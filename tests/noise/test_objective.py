@@ -166,23 +166,31 @@ def test_activation_noise_is_the_sum_over_channels(activation: str, proto: Model
     assert it.noise(x)[0].activations == pytest.approx(total, rel=1e-9)
 
 
+def leaky(z: Floats, s: RoundedTensor) -> Floats:
+    """What the tensor's activation makes of values, but for its upper bound."""
+    return np.maximum(np.where(z < 0, s.activation.slope * z, z), s.activation.floor)
+
+
 @pytest.mark.parametrize("by", [0.3, 2.0])
 @settings(max_examples=10)
 @given(networks(count=(1, 4)))
 def test_what_ranges_cut_off_against_sampling(by: float, proto: ModelProto) -> None:
     """Channel by channel: a grid saturates at its ends, and is all that clips where the bound may move."""
     it = case(proto, "per tensor")
+    wider = [replace(s, before=replace(s.before, down=1.5 * s.before.down)) for s in it.tensors]
+    formats = Formats(WEIGHTS["per tensor"], ACTIVATIONS["asymmetric"])
+    it = replace(it, tensors=wider, noise=Objective(it.model, it.channels, wider, it.weights, formats, it.movable))
     x = it.narrowed(it.start(), by)
     scales, ranges, total, power = it.noise.scales(x), it.noise.tensor_ranges(x), 0.0, 0.0
     unit = laplace(scale=1 / np.sqrt(2)).ppf((np.arange(5000) + 0.5) / 5000)[:, None]
     for s in it.tensors:
         lowest, highest = (float(end) * scales[it.classes(s)] for end in (ranges[s.grid].lo, ranges[s.grid].hi))
-        z = s.before.mean + s.before.up * unit
-        z = np.maximum(np.where(z < 0, s.activation.slope * z, z), s.activation.floor)
-        wanted = np.minimum(z, s.activation.cap)
+        above, below = (leaky(s.before.mean + spread * unit, s) for spread in (s.before.up, s.before.down))
+        wanted = np.minimum(above, s.activation.cap)
         moves = s.activation.clip is not None and s.activation.clip.outputs[0] in it.movable
-        got = np.clip(z if moves else wanted, lowest, highest)
-        total += float((s.steady * np.square(got - wanted).mean(0)).sum())
+        square = np.square(np.minimum(above if moves else wanted, highest) - wanted)
+        square += np.square(np.maximum(below, lowest) - below)
+        total += float((s.steady * square.mean(0)).sum())
         power += float((s.steady * np.square(s.before.up)).sum())
     assert it.noise(x)[0].clipped_activations == pytest.approx(total, rel=0.02, abs=1e-3 * power)
 
