@@ -21,10 +21,10 @@ from ..ops.attributes import clip_bounds
 from . import Keeps, require
 from .equalize import cross_layer, reaches
 
-TRIALS, TRIAL = 3, 10
+TRIALS, TRIAL_STEPS = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
-ROUND = 50
-"""Steps of a round: between two looks at which weights may leave their ranges."""
+ROUND_STEPS = 50
+"""Steps of a round: between two choices of shifts, and of weights that may leave their ranges."""
 LIMIT = 20.0
 """Log-scales stay within ±20: beyond, float32 weights would lose digits."""
 
@@ -33,13 +33,13 @@ LIMIT = 20.0
 class Optimal:
     """Choose channel scales, activation ranges and weight ranges for the least predicted noise at the outputs.
 
-    The noise is that of `objective.py`: rounding and clipping of weights and activations, each times the gain
+    The noise is that of `noise/objective.py`: rounding and clipping of weights and activations, each times the gain
     with which it reaches the outputs. All logarithms of scales and ranges move together (L-BFGS with exact
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach (as
     one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
 
     Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
-    the end of the grid, and what it then clips wrongly is part of the price. Grids of the network's inputs and
+    the end of the grid, and what it then clips wrongly is part of the noise. Grids of the network's inputs and
     results are left alone.
 
     Attributes:
@@ -148,7 +148,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         total = max(noise.total, 1e-100)
         return float(np.log(total)), gradient / total
 
-    def settled(x: Array) -> tuple[float, Array]:
+    def settled(x: Array) -> tuple[float, Array]:  # its true noise: a descent leaves shifts and watched weights behind
         objective.choose_shifts(x)
         objective.watch(x)
         return objective(x)[0].total, x
@@ -170,12 +170,12 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     trials = []
     for _, x in tried:
         for _ in range(TRIALS):
-            value, x = settled(run(x, min(TRIAL, iterations)))
+            value, x = settled(run(x, min(TRIAL_STEPS, iterations)))
         trials.append((value, x))
     now = min(trials, key=lambda t: t[0])
     best = min(*tried, now, key=lambda t: t[0])
-    for _ in range(iterations // ROUND):
-        last, now = now, settled(run(now[1], ROUND))
+    for _ in range(iterations // ROUND_STEPS):
+        last, now = now, settled(run(now[1], ROUND_STEPS))
         best = min(best, now, key=lambda t: t[0])
         if 0 <= last[0] - now[0] < 1e-3 * last[0]:
             break
