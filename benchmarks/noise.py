@@ -97,15 +97,15 @@ def measured(network: Network, reference: Model, quantized: Model) -> Iterator[t
     """Name of every layer's output, and its SQNR in dB for each of `PARTS`."""
     own = {layer.y: layer for layer in layers(quantized.graph)}
     floats = [layer for layer in layers(reference.graph) if layer.y in own]
-    sources = {layer.y: _source(quantized.graph, layer.x) for layer in floats}
-    taps = {n for layer in floats for n in (layer.x, sources[layer.y])} - set(reference.graph.inputs)
+    origins = {layer.y: _origin(quantized.graph, layer.x) for layer in floats}
+    taps = {n for layer in floats for n in (layer.x, origins[layer.y])} - set(reference.graph.inputs)
     x = np.concatenate([b for b, _ in batches(network.card.data["eval"], network.card, limit=SAMPLES)])
     values = Session(to_proto(reference.graph), taps=sorted(taps)).run(x) | {reference.graph.inputs[0]: x}
     for layer in floats:
-        yield layer.y, _local(reference, quantized, layer, own[layer.y], values[layer.x], values[sources[layer.y]])
+        yield layer.y, _local(reference, quantized, layer, own[layer.y], values[layer.x], values[origins[layer.y]])
 
 
-def _source(graph: Graph, name: Name) -> Name:
+def _origin(graph: Graph, name: Name) -> Name:
     """The tensor before the activations and moves that lead to `name`: where a moved bound still makes a difference."""
     node = graph.producer.get(name)
     while node is not None and (keeps_grid(node) or clamps(node)):
@@ -119,7 +119,7 @@ def _local(reference: Model, quantized: Model, before: Layer, after: Layer, x: A
 
     Args:
         before, after: the layer in the float and in the quantized network.
-        x: its float input; z: the tensor of `_source`, from which the quantized network makes its input.
+        x: its float input; z: the tensor of `_origin`, from which the quantized network makes its input.
     """
     entering, leaving = _scale(quantized, before.x), _scale(quantized, before.y)
     signal = _run(reference.graph, before, x)
@@ -128,8 +128,8 @@ def _local(reference: Model, quantized: Model, before: Layer, after: Layer, x: A
     plain = (x / entering).astype(np.float32)
     given = endless = None
     if after.x in quantized.qparams:
-        source = _source(quantized.graph, after.x)
-        made = _between(quantized.graph, source, after.x, (z / _scale(quantized, source)).astype(np.float32))
+        origin = _origin(quantized.graph, after.x)
+        made = _between(quantized.graph, origin, after.x, (z / _scale(quantized, origin)).astype(np.float32))
         given = fake_quantize(made, quantized.qparams[after.x])
         step = quantized.qparams[after.x].scale
         endless = np.rint(plain / step) * step
@@ -164,16 +164,16 @@ def _run(graph: Graph, layer: Layer, x: Array, weight: Array | None = None, bias
     return _outcome(replace(graph, nodes=(node,), consts=consts, inputs=(layer.x,), outputs=(layer.y,)), x)
 
 
-def _between(graph: Graph, source: Name, name: Name, z: Array) -> Array:
+def _between(graph: Graph, origin: Name, name: Name, z: Array) -> Array:
     """What the nodes between two tensors make of the first."""
     nodes, at = list[Node](), name
-    while at != source:
+    while at != origin:
         nodes.insert(0, graph.producer[at])
         at = nodes[0].inputs[0]
     if not nodes:
         return z
     consts = {i: graph.consts[i] for n in nodes for i in n.reads if i in graph.consts}
-    return _outcome(replace(graph, nodes=tuple(nodes), consts=consts, inputs=(source,), outputs=(name,)), z)
+    return _outcome(replace(graph, nodes=tuple(nodes), consts=consts, inputs=(origin,), outputs=(name,)), z)
 
 
 def _outcome(graph: Graph, x: Array) -> Array:

@@ -36,7 +36,6 @@ FLOORS = (
 """Rooms from the ground up: each imports from the floors below it and from itself, lazily or not, types included."""
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 TO_MOVE = {
-    ("ir.fields", "ops.attributes"),
     ("samples.card", "scoring.tasks"),
     ("study.cells", "pages.summary"),
     ("study.cells", "api"),

@@ -236,6 +236,19 @@ def test_averaging_leaves_a_share_of_the_noise(body: str, n: int) -> None:
     np.testing.assert_allclose(found.steady["x"] * signal, 1 / np.sqrt(n))
 
 
+def test_how_alike_noise_grows_is_limited() -> None:
+    """κ = 100 in every channel of a layer: believed, noise grows a hundredfold; else as the limit says."""
+    graph = graph_of("y = Conv(x, w)", w=normal(4, 3, 1, 1))
+    apart = np.square(normal(4, 3, 1, 1).reshape(4, 3), dtype=np.float64) @ np.square(KNOWN["x"].std).reshape(-1)
+    moments = {**KNOWN, "y": told([0.0] * 4, list(10 * np.sqrt(apart)))}
+    none, half, most = (
+        gains(graph, moments, NoiseModel(likeness=alike, kappa_limit=limit)).steady["x"]
+        for alike, limit in ((0.0, 1e3), (0.5, 16.0), (1.0, 1e3))
+    )
+    np.testing.assert_allclose(half, none * 4)
+    np.testing.assert_allclose(most, none * 100)
+
+
 def test_the_largest_of_several_keeps_its_noise() -> None:
     graph = graph_of("y = MaxPool <kernel_shape = [2, 2]> (x)")
     moments = propagate(graph, KNOWN)

@@ -16,8 +16,8 @@ from equint.ir.model import Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.noise import weight_noise
 from equint.noise.gains import gains
-from equint.noise.objective import Objective
-from equint.noise.sources import TensorSource, WeightSource, tensor_sources, weight_sources
+from equint.noise.objective import Formats, Objective
+from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
@@ -48,9 +48,9 @@ class Case:
 
     model: Model
     channels: Channels
-    tensors: list[TensorSource]
-    weights: list[WeightSource]
-    priced: frozenset[str]
+    tensors: list[RoundedTensor]
+    weights: list[RoundedLayer]
+    movable: frozenset[str]
     noise: Objective
 
     def start(self, seed: int = 0, spread: float = 0.5) -> Floats:
@@ -58,11 +58,11 @@ class Case:
         scales[free] = np.exp(np.random.default_rng(seed).normal(0, spread, free.size))
         return np.asarray(self.noise.start(scales), np.float64)
 
-    def classes(self, s: TensorSource) -> NDArray[np.int64]:
-        """Of every channel of a source."""
+    def classes(self, s: RoundedTensor) -> NDArray[np.int64]:
+        """Of every channel of a tensor."""
         return np.broadcast_to(self.channels.ids[s.name], s.shape).ravel()
 
-    def lift(self, s: WeightSource) -> Floats:
+    def lift(self, s: RoundedLayer) -> Floats:
         """2^S of every output channel of a layer, `(G, O)`."""
         shift = self.noise.shifts().get(s.layer.y, np.zeros(s.gain.size, np.int32))
         return np.asarray(2.0 ** shift.reshape(s.gain.shape))
@@ -76,14 +76,13 @@ def case(proto: ModelProto, weight: str, activation: str = "asymmetric", ranged:
     model = ActivationRanges()(FoldBatchnorm()(described(read(proto), (-3, 3))))
     model = model if ranged else replace(model, ranges={})
     gain = gains(model.graph, model.moments)
-    priced = frozenset(
-        s.name for s in tensor_sources(model, gain) if s.clip is not None and s.clip.outputs[0] == s.name
-    )
-    channels = solve(model, priced=priced)
-    tensors, weights = list(tensor_sources(model, gain, channels.ids)), list(weight_sources(model, gain))
-    specs = WEIGHTS[weight], ACTIVATIONS[activation]
-    noise = Objective(model, channels, tensors, weights, *specs, frozenset(), priced, shift_bits=4)
-    return Case(model, channels, tensors, weights, priced, noise)
+    clips = {s.name: s.activation.clip for s in rounded_tensors(model, gain)}
+    movable = frozenset(name for name, clip in clips.items() if clip is not None and clip.outputs[0] == name)
+    channels = solve(model, priced=movable)
+    tensors, weights = list(rounded_tensors(model, gain, channels.ids)), list(rounded_layers(model, gain))
+    formats = Formats(WEIGHTS[weight], ACTIVATIONS[activation], shift_bits=4)
+    noise = Objective(model, channels, tensors, weights, formats, movable)
+    return Case(model, channels, tensors, weights, movable, noise)
 
 
 def plain(seed: int = 0) -> ModelProto:
@@ -119,7 +118,7 @@ def test_the_gradient_agrees_with_differences(weight: str, activation: str, prot
 
 @formats
 def test_every_part_of_the_gradient_agrees_with_differences(weight: str) -> None:
-    """One variable at a time, in a network that has all kinds of sources."""
+    """One variable at a time, in a network that has all kinds of noise."""
     it = case(plain(), weight)
     x = it.narrowed(it.start(), 0.5)
     it.noise.watch(x)
@@ -167,24 +166,32 @@ def test_activation_noise_is_the_sum_over_channels(activation: str, proto: Model
     assert it.noise(x)[0].activations == pytest.approx(total, rel=1e-9)
 
 
+def leaky(z: Floats, s: RoundedTensor) -> Floats:
+    """What the tensor's activation makes of values, but for its upper bound."""
+    return np.maximum(np.where(z < 0, s.activation.slope * z, z), s.activation.floor)
+
+
 @pytest.mark.parametrize("by", [0.3, 2.0])
 @settings(max_examples=10)
 @given(networks(count=(1, 4)))
 def test_what_ranges_cut_off_against_sampling(by: float, proto: ModelProto) -> None:
     """Channel by channel: a grid saturates at its ends, and is all that clips where the bound may move."""
     it = case(proto, "per tensor")
+    wider = [replace(s, before=replace(s.before, down=1.5 * s.before.down)) for s in it.tensors]
+    formats = Formats(WEIGHTS["per tensor"], ACTIVATIONS["asymmetric"])
+    it = replace(it, tensors=wider, noise=Objective(it.model, it.channels, wider, it.weights, formats, it.movable))
     x = it.narrowed(it.start(), by)
     scales, ranges, total, power = it.noise.scales(x), it.noise.tensor_ranges(x), 0.0, 0.0
     unit = laplace(scale=1 / np.sqrt(2)).ppf((np.arange(5000) + 0.5) / 5000)[:, None]
     for s in it.tensors:
         lowest, highest = (float(end) * scales[it.classes(s)] for end in (ranges[s.grid].lo, ranges[s.grid].hi))
-        z = s.mean + s.up * unit
-        z = np.maximum(np.where(z < 0, s.slope * z, z), s.floor)
-        wanted = np.minimum(z, s.cap)
-        moves = s.clip is not None and s.clip.outputs[0] in it.priced
-        got = np.clip(z if moves else wanted, lowest, highest)
-        total += float((s.steady * np.square(got - wanted).mean(0)).sum())
-        power += float((s.steady * np.square(s.up)).sum())
+        above, below = (leaky(s.before.mean + spread * unit, s) for spread in (s.before.up, s.before.down))
+        wanted = np.minimum(above, s.activation.cap)
+        moves = s.activation.clip is not None and s.activation.clip.outputs[0] in it.movable
+        square = np.square(np.minimum(above if moves else wanted, highest) - wanted)
+        square += np.square(np.maximum(below, lowest) - below)
+        total += float((s.steady * square.mean(0)).sum())
+        power += float((s.steady * np.square(s.before.up)).sum())
     assert it.noise(x)[0].clipped_activations == pytest.approx(total, rel=0.02, abs=1e-3 * power)
 
 
@@ -209,11 +216,11 @@ def test_shifts_chosen_anew_never_cost_more(proto: ModelProto, seed: int, by: fl
     x = it.narrowed(it.start(seed), by)
     it.noise.watch(x)
     before = it.noise(x)[0].total
-    it.noise.shift(x)
+    it.noise.choose_shifts(x)
     it.noise.watch(x)
     after = it.noise(x)[0].total
     assert after <= before * (1 + 1e-6)
-    it.noise.shift(x)
+    it.noise.choose_shifts(x)
     it.noise.watch(x)
     assert it.noise(x)[0].total <= after * (1 + 1e-6)
     assert all(s.min() >= 0 and s.max() <= 15 for s in it.noise.shifts().values())
@@ -270,11 +277,12 @@ def test_the_start_holds_all_that_tensors_reach(activation: str, proto: ModelPro
     x = it.start(seed)
     scales, ranges, ends = it.noise.scales(x), it.noise.tensor_ranges(x), dict[int, list[float]]()
     for s in it.tensors:
-        lo, hi = s.mean - 6 * s.std, s.mean + 6 * s.std
+        lo, hi = s.before.mean - 6 * s.before.std, s.before.mean + 6 * s.before.std
         if ranged:
             known = it.model.ranges[s.name]
             lo, hi = (np.broadcast_to(e, s.shape).ravel() for e in (known.lo, known.hi))
-        lo, hi = np.maximum(lo, s.floor) / scales[it.classes(s)], np.minimum(hi, s.cap) / scales[it.classes(s)]
+        scale, between = scales[it.classes(s)], s.activation
+        lo, hi = np.maximum(lo, between.floor) / scale, np.minimum(hi, between.cap) / scale
         least, most = ends.get(s.grid, [0.0, 0.0])
         ends[s.grid] = [min(least, float(lo.min())), max(most, float(hi.max()))]
     assert ranges.keys() == ends.keys()
@@ -286,12 +294,14 @@ def test_the_start_holds_all_that_tensors_reach(activation: str, proto: ModelPro
         assert float(ranges[grid].hi) == pytest.approx(most, abs=1e-6 * far)
 
 
-def test_grids_that_are_held_are_no_variables() -> None:
+def test_only_grids_of_the_tensors_given_are_variables() -> None:
     it = case(plain(), "per tensor")
-    held = frozenset({it.tensors[0].grid, it.tensors[-1].grid})
-    spec = ACTIVATIONS["asymmetric"]
-    rest = Objective(it.model, it.channels, it.tensors, it.weights, WEIGHTS["per tensor"], spec, held, it.priced)
-    assert set(rest.tensor_ranges(rest.start(np.ones(it.channels.size)))) == {s.grid for s in it.tensors} - held
+    fixed = {it.tensors[0].grid, it.tensors[-1].grid}
+    tensors = [s for s in it.tensors if s.grid not in fixed]
+    formats = Formats(WEIGHTS["per tensor"], ACTIVATIONS["asymmetric"])
+    rest = Objective(it.model, it.channels, tensors, it.weights, formats, it.movable)
+    assert set(rest.tensor_ranges(rest.start(np.ones(it.channels.size)))) == {s.grid for s in it.tensors} - fixed
+    assert it.noise.size - rest.size == sum(1 + (it.noise.tensor_ranges(it.start())[g].lo < 0) for g in fixed)
 
 
 # Invariance
@@ -306,7 +316,7 @@ def test_output_scales_cost_nothing_where_every_channel_has_its_grid(proto: Mode
         if s.layer.out_axis() is None:  # a grouped ConvTranspose has one grid for all
             continue
         gives, takes = it.channels.of_output(it.model.graph, s.layer), it.channels.of_input(it.model.graph, s.layer)
-        alone = Objective(it.model, it.channels, [], [s], WEIGHTS["per channel"], None, frozenset(), it.priced)
+        alone = Objective(it.model, it.channels, [], [s], Formats(WEIGHTS["per channel"], None), it.movable)
         scales = np.ones(it.channels.size)
         own = np.setdiff1d(gives, takes)
         scales[own] = np.exp(rng.normal(size=own.size))

@@ -7,7 +7,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
 from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
-from equint.noise.sources import weight_worth
+from equint.noise.rounded import weight_worth
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.clip_weights import ClipWeights

@@ -65,9 +65,14 @@ class Layer:
             return 1 if self.groups == 1 else None
         return {"oik": 0, "oi": 0, "io": 1}[self.order]
 
+    @property
+    def weight_first(self) -> bool:
+        """Whether it is a MatMul W·x: its channels lie along the last but one axis."""
+        return self.x_axis == -2
+
     def shaped_bias(self, values: Array) -> Array:
         """`(O,)` values as the operator adds them: a column behind a MatMul whose weight comes first."""
-        return values.reshape(-1, 1) if self.y_axis == -2 else values
+        return values.reshape(-1, 1) if self.weight_first else values
 
     def channels(self, weight: Array) -> tuple[int, int]:
         """(input channels, output channels)."""

@@ -25,6 +25,9 @@ class NoiseModel:
         results: spread of a network's results over that of independent features; 0.8 to 3.7 in eight networks.
             "Guesses", and docs/moments.md.
 
+        range_factors: times wider or narrower that a weight's range may become when its shifts are chosen anew.
+        watched: share of their range from which weights are watched for leaving it; the others are looked at later.
+
     Example:
         >>> NoiseModel(likeness=0.0).doubt  # noise of independent channels; all else as measured
         3.0
@@ -39,6 +42,8 @@ class NoiseModel:
     heavy: float = 4.0
     extent: float = 6.0
     results: float = 2.5
+    range_factors: tuple[float, ...] = tuple(2.0 ** (k / 8) for k in (0, *range(1, 8), *range(-8, 0)))
+    watched: float = 1 / 3
 
 
 MEASURED = NoiseModel()

@@ -9,7 +9,7 @@ import numpy as np
 from ..graph.moments import heavy_tailed
 from ..graph.placement import place
 from ..ir.fields import channel_means
-from ..ir.model import Array, Graph, Model, Name
+from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
@@ -17,7 +17,7 @@ from ..ops.attributes import clip_bounds
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
 from .results import wide_results
-from .sources import TensorSource, tensor_source, tensor_sources, weight_sources
+from .rounded import RoundedTensor, rounded_layers, rounded_tensor, rounded_tensors
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GridNoise:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted noise of a network, by layers and by tensors; the sources are taken as independent."""
+    """Predicted noise of a network, by layers and by tensors; all are taken as independent."""
 
     layers: tuple[LayerNoise, ...]
     tensors: tuple[GridNoise, ...]
@@ -101,25 +101,25 @@ def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) ->
         >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
         0
     """
-    gain = gains(reference.graph, reference.moments, noise)
+    table = gains(reference.graph, reference.moments, noise)
     return Prediction(
-        tuple(_layers(reference, quantized, gain, noise)), tuple(_tensors(reference, quantized, gain, noise))
+        tuple(_layers(reference, quantized, table, noise)), tuple(_tensors(reference, quantized, table, noise))
     )
 
 
-def _tensors(reference: Model, quantized: Model, gain: Gains, noise: NoiseModel) -> list[GridNoise]:
+def _tensors(reference: Model, quantized: Model, table: Gains, noise: NoiseModel) -> list[GridNoise]:
     guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference, noise)
     found = []
-    for source in tensor_sources(reference, gain, noise=noise):
-        if source.name not in quantized.qparams:
+    for tensor in rounded_tensors(reference, table, noise=noise):
+        if tensor.name not in quantized.qparams:
             continue
-        step, power = _cut(quantized, source)
-        rounded = float(np.sum(source.scattered * source.active * rounding(step)))
-        clipped = float(np.sum(source.steady * power))
+        step, power = _cut(quantized, tensor)
+        rounded = float(np.sum(tensor.scattered * tensor.active * rounding(step)))
+        clipped = float(np.sum(tensor.steady * power))
         known = rounded + clipped
-        if source.name in guesses:
-            known = min(known, rounded * _shrink(quantized, source, step, noise.extent))
-        found.append(GridNoise(source.name, rounded, clipped, known))
+        if tensor.name in guesses:
+            known = min(known, rounded * _narrowed(quantized, tensor, step, noise.extent))
+        found.append(GridNoise(tensor.name, rounded, clipped, known))
     return found
 
 
@@ -130,32 +130,32 @@ def _guessed(reference: Model, noise: NoiseModel) -> frozenset[Name]:
     return frozenset(inputs | wide_results(graph, moments, noise).keys())
 
 
-def _shrink(quantized: Model, source: TensorSource, step: Array, extent: float) -> float:
-    """(range if it were known / range chosen)²."""
-    grid = quantized.qparams[source.name]
+def _narrowed(quantized: Model, tensor: RoundedTensor, step: Array, extent: float) -> float:
+    """(range that ends `extent` deviations from the mean / range chosen)², at most 1."""
+    grid, before, activation = quantized.qparams[tensor.name], tensor.before, tensor.activation
     scale = step / float(grid.scale)
-    hi = np.max(np.minimum(source.mean + extent * source.std, source.cap) / scale)
-    lo = np.min(np.maximum(source.mean - extent * source.std, source.floor) / scale)
+    hi = np.max(np.minimum(before.mean + extent * before.std, activation.cap) / scale)
+    lo = np.min(np.maximum(before.mean - extent * before.std, activation.floor) / scale)
     return float(min((max(hi, 0.0) - min(lo, 0.0)) / max(grid.hi - grid.lo, 1e-30), 1.0)) ** 2
 
 
-def _cut(quantized: Model, source: TensorSource) -> tuple[Array, Array]:
-    """A quantized tensor's step, and the power of what is cut off, per channel in the reference's units."""
-    grid = quantized.qparams[source.name]
-    scale = np.broadcast_to(_scale(quantized, source.name), source.shape).ravel()
-    shared = _shares_bound(quantized.graph, source) and bool(np.any(scale != 1))
-    power, _ = mismatch(source.mean, source.up, grid.hi * scale, source.cap, shared)
-    if np.any(source.floor < 0):
-        below, _ = mismatch(
-            -source.slope * source.mean, source.slope * source.down, -grid.lo * scale, -source.floor, np.asarray(False)
-        )
-        power = power + np.where(source.floor < 0, below, 0.0)
+def _cut(quantized: Model, tensor: RoundedTensor) -> tuple[Array, Array]:
+    """A quantized tensor's step, and the power of what is cut off, `(C,)` in the reference's units."""
+    grid, before, activation = quantized.qparams[tensor.name], tensor.before, tensor.activation
+    scale = np.broadcast_to(_scale(quantized, tensor.name), tensor.shape).ravel()
+    # Channels that were scaled apart would each need their own bound: a shared one cuts off some too late, too.
+    apart = _shares_bound(quantized.graph, activation.clip) and bool(np.any(scale != 1))
+    power, _ = mismatch(before.mean, before.up, grid.hi * scale, activation.cap, apart)
+    if np.any(activation.floor < 0):
+        slope = activation.slope
+        below, _ = mismatch(-slope * before.mean, slope * before.down, -grid.lo * scale, -activation.floor, False)
+        power = power + np.where(activation.floor < 0, below, 0.0)
     return float(grid.scale) * scale, power
 
 
-def _shares_bound(graph: Graph, source: TensorSource) -> bool:
-    """Whether one bound serves all channels of the clip behind which the tensor stands."""
-    node = None if source.clip is None else graph.producer.get(source.clip.outputs[0])
+def _shares_bound(graph: Graph, clip: Node | None) -> bool:
+    """Whether one bound still serves all channels of a clip, in the quantized network."""
+    node = None if clip is None else graph.producer.get(clip.outputs[0])
     if node is None or node.op != "Clip":
         return False
     _, hi = clip_bounds(graph, node)
@@ -167,22 +167,22 @@ def _scale(model: Model, name: Name) -> Array:
     return np.ones(1) if view is None else view.scale
 
 
-def _layers(reference: Model, quantized: Model, gain: Gains, noise: NoiseModel) -> list[LayerNoise]:
+def _layers(reference: Model, quantized: Model, table: Gains, noise: NoiseModel) -> list[LayerNoise]:
     graph, moments, found = reference.graph, reference.moments, list[LayerNoise]()
     own = {layer.y: layer for layer in layers(quantized.graph)}
-    classes = {name: k for k, names in enumerate(place(graph).classes) for name in names}
+    grids = {name: k for k, names in enumerate(place(graph).classes) for name in names}
     doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments, noise)
-    for source in weight_sources(reference, gain):
-        layer = source.layer
+    for rounded in rounded_layers(reference, table):
+        layer = rounded.layer
         y = results.get(layer.y, moments[layer.y])
-        signal = float(np.sum(channel_means(np.square(y.mean) + np.square(y.std), layer.y_axis, source.gain.size)))
+        signal = float(np.sum(channel_means(np.square(y.mean) + np.square(y.std), layer.y_axis, rounded.gain.size)))
         weights = activations = clips = None
         reaching = 0.0
         if signal > 0 and layer.y in own and own[layer.y].weight in quantized.qparams:
             power = _weights(reference, quantized, layer, own[layer.y])
-            weights, reaching = float(np.sum(power)) / signal, float(np.sum(power * source.gain))
-        if signal > 0 and layer.x in quantized.qparams and layer.x in gain.scattered:
-            tensor = tensor_source(reference, layer.x, classes.get(layer.x, 0), gain, doubtful, noise=noise)
+            weights, reaching = float(np.sum(power)) / signal, float(np.sum(power * rounded.gain))
+        if signal > 0 and layer.x in quantized.qparams and layer.x in table.scattered:
+            tensor = rounded_tensor(reference, layer.x, grids.get(layer.x, 0), table, doubtful, noise=noise)
             activations, clips = (power / signal for power in _input(graph, quantized, layer, tensor))
         found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
     return found
@@ -204,12 +204,12 @@ def _weights(reference: Model, quantized: Model, layer: Layer, own: Layer) -> Ar
     return np.asarray(np.einsum("goik,gik->go", np.square(error), varies) + shifted)
 
 
-def _input(graph: Graph, quantized: Model, layer: Layer, tensor: TensorSource) -> tuple[float, float]:
+def _input(graph: Graph, quantized: Model, layer: Layer, tensor: RoundedTensor) -> tuple[float, float]:
     """Noise that a layer's input makes at its outputs, summed over channels: rounded, and cut off."""
     w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
     g, _, i, _ = w.shape
     share = layer_coverage(graph, layer)
-    fields = (*_cut(quantized, tensor), tensor.active, tensor.std)
+    fields = (*_cut(quantized, tensor), tensor.active, tensor.before.std)
     step, power, live, std = (
         channel_means(np.reshape(a, tensor.shape), layer.x_axis, g * i).reshape(g, i) for a in fields
     )

@@ -11,7 +11,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec, Range
 from ..ir.weights import as_rows, layers
 from ..maths.clipping import SEARCHES, clip_error
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, Need, Stage, needed, require
 
 

@@ -17,15 +17,15 @@ from ..ir.model import Array, Graph, Model, Name, QSpec, Range
 from ..ir.weights import layers, leads_to_layer
 from ..maths.noise import to_db
 from ..noise.gains import gains
-from ..noise.objective import Noise, Objective
-from ..noise.sources import TensorSource, tensor_sources, weight_sources
+from ..noise.objective import Formats, Noise, Objective
+from ..noise.rounded import RoundedTensor, rounded_layers, rounded_tensors
 from ..ops.attributes import clip_bounds
 from . import Keeps, Need, Stage, needed, require
 
-TRIALS, TRIAL = 3, 10
+TRIALS, TRIAL_STEPS = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
-ROUND = 50
-"""Steps of a round: between two looks at which weights may leave their ranges."""
+ROUND_STEPS = 50
+"""Steps of a round: between two choices of shifts, and of weights that may leave their ranges."""
 LIMIT = 20.0
 """Log-scales stay within ±20: beyond, float32 weights would lose digits."""
 
@@ -34,13 +34,13 @@ LIMIT = 20.0
 class Optimal:
     """Choose channel scales, activation ranges and weight ranges for the least predicted noise at the outputs.
 
-    The noise is that of `objective.py`: rounding and clipping of weights and activations, each times the gain
+    The noise is that of `noise/objective.py`: rounding and clipping of weights and activations, each times the gain
     with which it reaches the outputs. All logarithms of scales and ranges move together (L-BFGS with exact
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach (as
     one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
 
     Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
-    the end of the grid, and what it then clips wrongly is part of the price. Grids of the network's inputs and
+    the end of the grid, and what it then clips wrongly is part of the noise. Grids of the network's inputs and
     results are left alone.
 
     Attributes:
@@ -66,18 +66,17 @@ class Optimal:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
 
     def __call__(self, model: Model) -> Model:
-        gain, classes = gains(model.graph, model.moments), place(model.graph).classes
-        fixed = _held(model, classes)
-        priced = frozenset(s.name for s in tensor_sources(model, gain) if s.grid not in fixed and _may_move(model, s))
-        channels = solve(model, priced=priced)
-        tensors = list(tensor_sources(model, gain, channels.ids))
-        weights = list(weight_sources(model, gain))
-        if not weights:
+        table, classes = gains(model.graph, model.moments), place(model.graph).classes
+        rounded = list(rounded_layers(model, table))
+        if not rounded:
             why = {"why": "no layer whose input moments are known"}
             return model.noted(Event(EventKind.NOT_OPTIMIZED, "", why, "optimal", warning=True))
-        objective = Objective(
-            model, channels, tensors, weights, self.weight, self.activation, fixed, priced, self.shift_bits
-        )
+        fixed = _fixed(model, classes)
+        clips = frozenset(t.name for t in rounded_tensors(model, table) if t.grid not in fixed and _movable(model, t))
+        channels = solve(model, priced=clips)
+        tensors = [t for t in rounded_tensors(model, table, channels.ids) if t.grid not in fixed]
+        formats = Formats(self.weight, self.activation, self.shift_bits)
+        objective = Objective(model, channels, tensors, rounded, formats, clips)
         x, before, after, steps = _least(objective, _starts(model, channels), self.iterations)
         scales = objective.scales(x)
         facts = {
@@ -96,7 +95,7 @@ class Optimal:
             events.append(Event(EventKind.NO_FREE_SCALES, "", pins, "optimal"))
         scaled = rescale(model, channels, scales)
         chosen = objective.tensor_ranges(x)
-        graph, moved = _with_bounds(scaled.graph, classes, chosen, priced)
+        graph, moved = _with_bounds(scaled.graph, classes, chosen, clips)
         if moved:
             moves = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
             events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], moves, "optimal"))
@@ -108,7 +107,7 @@ class Optimal:
         return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(*events)
 
 
-def _held(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
+def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
     """Grids that keep the range they have: inputs, results, and where nothing tells how a tensor is made."""
     return frozenset(
         k
@@ -118,20 +117,21 @@ def _held(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]
     )
 
 
-def _may_move(model: Model, source: TensorSource) -> bool:
+def _movable(model: Model, tensor: RoundedTensor) -> bool:
     """Whether the tensor is a clip to [0, b] with one bound for all, which the end of its grid can replace."""
-    if source.clip is None or source.clip.outputs[0] != source.name:
+    clip = tensor.activation.clip
+    if clip is None or clip.outputs[0] != tensor.name:
         return False
-    lo, hi = clip_bounds(model.graph, source.clip)
-    return lo is not None and hi is not None and bool(np.all(lo == 0) and np.all(hi > 0) and len(source.shape) > 1)
+    lo, hi = clip_bounds(model.graph, clip)
+    return lo is not None and hi is not None and bool(np.all(lo == 0) and np.all(hi > 0) and len(tensor.shape) > 1)
 
 
 def _starts(model: Model, channels: Channels) -> list[Array]:
     """Scales to start from: none, cross-layer equalization, equal activation reach."""
-    reach = reaches(model, channels)
+    extents = reaches(model, channels)
     even = np.ones(channels.size)
     for group in channels.groups:
-        own = reach[group.classes]
+        own = extents[group.classes]
         if np.any(own > 0):
             even[group.classes] = np.clip(own / np.median(own[own > 0]), 1 / 64, 64)
     return [np.ones(channels.size), cross_layer(model, channels), even]
@@ -150,15 +150,15 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         total = max(noise.total, 1e-100)
         return float(np.log(total)), gradient / total
 
-    def settled(x: Array) -> tuple[float, Array]:
-        objective.shift(x)
+    def settled(x: Array) -> tuple[float, Array]:  # its true noise: a descent leaves shifts and watched weights behind
+        objective.choose_shifts(x)
         objective.watch(x)
         return objective(x)[0].total, x
 
     def run(x: Array, count: int) -> Array:
         nonlocal steps
         x = x.copy()
-        objective.shift(x)
+        objective.choose_shifts(x)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
         with threadpool_limits(1, "blas"):  # the vectors are short: threads only wait for each other
             end = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
@@ -172,27 +172,27 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     trials = []
     for _, x in tried:
         for _ in range(TRIALS):
-            value, x = settled(run(x, min(TRIAL, iterations)))
+            value, x = settled(run(x, min(TRIAL_STEPS, iterations)))
         trials.append((value, x))
     now = min(trials, key=lambda t: t[0])
     best = min(*tried, now, key=lambda t: t[0])
-    for _ in range(iterations // ROUND):
-        last, now = now, settled(run(now[1], ROUND))
+    for _ in range(iterations // ROUND_STEPS):
+        last, now = now, settled(run(now[1], ROUND_STEPS))
         best = min(best, now, key=lambda t: t[0])
         if 0 <= last[0] - now[0] < 1e-3 * last[0]:
             break
-    objective.shift(best[1])
+    objective.choose_shifts(best[1])
     objective.watch(best[1])
     return best[1], first, objective(best[1])[0], steps
 
 
 def _with_bounds(
-    graph: Graph, classes: tuple[tuple[Name, ...], ...], chosen: Mapping[int, Range], priced: frozenset[Name]
+    graph: Graph, classes: tuple[tuple[Name, ...], ...], chosen: Mapping[int, Range], clips: frozenset[Name]
 ) -> tuple[Graph, list[Name]]:
-    """Clips whose bound is shared get the end of their grid as bound."""
+    """The clips get the end of their grid as bound."""
     editor, moved = Editor(graph), list[Name]()
     grid_of = {name: k for k, names in enumerate(classes) for name in names}
-    for name in sorted(priced):
+    for name in sorted(clips):
         grid = chosen.get(grid_of[name])
         node = graph.producer[name]
         if grid is not None:

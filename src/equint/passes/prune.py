@@ -16,7 +16,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import as_layer, layers, still_corrected
 from ..noise.mean_error import mean_error_of
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, Stage, require
 
 

@@ -11,7 +11,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, as_rows, layers
 from ..maths.shifts import SEARCHES, error
-from ..noise.sources import weight_worth
+from ..noise.rounded import weight_worth
 from . import Keeps, Need, Stage, needed, require
 
 

@@ -13,7 +13,7 @@ from equint.graph.placement import place
 from equint.ir.model import Array, Graph, Model, Moments, Range
 from equint.noise.constants import NoiseModel
 from equint.noise.gains import Gains
-from equint.noise.sources import TensorSource, WeightSource, tensor_sources, weight_sources
+from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
 from equint.onnx.reader import read
 from equint.runtime.session import Session
 from handwritten import network, normal
@@ -49,15 +49,20 @@ def numbered(model: Model) -> Gains:
     return Gains(scattered, {name: 100 * gain for name, gain in scattered.items()})
 
 
-def sources(model: Model, fields: dict[str, Array] | None = None) -> dict[str, TensorSource]:
-    found = list(tensor_sources(model, numbered(model), fields))
+def tensors_of(model: Model, fields: dict[str, Array] | None = None) -> dict[str, RoundedTensor]:
+    found = list(rounded_tensors(model, numbered(model), fields))
     assert len({s.name for s in found}) == len(found)
     return {s.name: s for s in found}
 
 
-def says(s: TensorSource, m: Moments, floor: Any = -np.inf, cap: Any = np.inf) -> None:
+def says(s: RoundedTensor, m: Moments, floor: Any = -np.inf, cap: Any = np.inf) -> None:
     """What stands before the activation, and where that clips."""
-    for values, wanted in ((s.mean, m.mean), (s.std, m.std), (s.floor, floor), (s.cap, cap)):
+    for values, wanted in (
+        (s.before.mean, m.mean),
+        (s.before.std, m.std),
+        (s.activation.floor, floor),
+        (s.activation.cap, cap),
+    ):
         np.testing.assert_allclose(values, np.broadcast_to(np.asarray(wanted, np.float64).reshape(-1), values.shape))
 
 
@@ -66,19 +71,19 @@ def says(s: TensorSource, m: Moments, floor: Any = -np.inf, cap: Any = np.inf) -
 
 def test_a_relu_is_rounded_where_it_lets_through() -> None:
     model = model_of("h = Relu(a)")
-    found = sources(model)
+    found = tensors_of(model)
     assert list(found) == ["x", "h", "y"]  # `a` is merged with its activation
     h = found["h"]
     says(h, A, floor=0)
     np.testing.assert_allclose(h.active, np.reshape(norm.sf(0, A.mean, A.std), -1))
-    np.testing.assert_array_equal(h.slope, 1)
-    np.testing.assert_array_equal([h.up, h.down], [h.std, h.std])
+    np.testing.assert_array_equal(h.activation.slope, 1)
+    np.testing.assert_array_equal([h.before.up, h.before.down], [h.before.std, h.before.std])
     assert h.shape == (1, 4, 1, 1)
-    assert h.clip is None
+    assert h.activation.clip is None
 
 
 def test_layers_and_inputs_are_rounded_everywhere() -> None:
-    found = sources(model_of("h = Sigmoid(a)"))
+    found = tensors_of(model_of("h = Sigmoid(a)"))
     for name, m in (("x", X), ("a", A)):
         says(found[name], m)
         np.testing.assert_array_equal(found[name].active, 1)
@@ -87,7 +92,7 @@ def test_layers_and_inputs_are_rounded_everywhere() -> None:
 def test_an_input_reaches_no_further_than_its_range() -> None:
     model = model_of("h = Relu(a)")
     ranged = replace(model, ranges={"x": Range(np.array(-1.0), field([1, 2, 3]))})
-    says(sources(ranged)["x"], X, floor=-1, cap=[1, 2, 3])
+    says(tensors_of(ranged)["x"], X, floor=-1, cap=[1, 2, 3])
 
 
 def test_layers_are_not_believed_to_reach_far_unless_batchnorm_tells_or_their_tails_are_heavy() -> None:
@@ -95,7 +100,7 @@ def test_layers_are_not_believed_to_reach_far_unless_batchnorm_tells_or_their_ta
         "a = Conv(x, w, b) c = Conv(x, w) d = Conv <group = 3> (x, dw) y = Concat <axis = 1> (a, c, d)",
         dw=normal(3, 1, 1, 1),
     )
-    found, c = sources(model), model.moments["c"]
+    found, c = tensors_of(model), model.moments["c"]
     says(found["c"], c, floor=c.mean - NOISE.extent * c.std, cap=c.mean + NOISE.extent * c.std)
     says(found["d"], model.moments["d"])
     says(found["a"], A)
@@ -104,7 +109,7 @@ def test_layers_are_not_believed_to_reach_far_unless_batchnorm_tells_or_their_ta
 def test_gains_and_grids_are_those_of_the_tensor() -> None:
     model = model_of("h = Relu(a)")
     table, classes = numbered(model), place(model.graph).classes
-    for name, s in sources(model).items():
+    for name, s in tensors_of(model).items():
         assert name in classes[s.grid]
         np.testing.assert_array_equal(s.scattered, table.scattered[name].reshape(-1))
         np.testing.assert_array_equal(s.steady, table.steady[name].reshape(-1))
@@ -112,34 +117,34 @@ def test_gains_and_grids_are_those_of_the_tensor() -> None:
 
 def test_a_clip_with_one_bound_is_told() -> None:
     model = model_of("h = Clip(a, lo, hi)", lo=0.0, hi=0.4)
-    h = sources(model)["h"]
+    h = tensors_of(model)["h"]
     says(h, A, floor=0, cap=np.float32(0.4))
     share = norm.cdf(0.4, A.mean, A.std) - norm.cdf(0, A.mean, A.std)
     np.testing.assert_allclose(h.active, np.reshape(share, -1))
-    assert h.clip is model.graph.producer["h"]
+    assert h.activation.clip is model.graph.producer["h"]
 
 
 def test_a_clip_with_a_bound_for_each_channel_is_not_shared() -> None:
     model = model_of("h = Clip(a, lo, hi)", lo=-0.1, hi=0.4)
     bounds = field([0.1, 0.2, 0.4, 0.8])
     model = replace(model, graph=model.graph.with_consts({"hi": bounds}))
-    h = sources(model)["h"]
+    h = tensors_of(model)["h"]
     says(h, A, floor=np.float32(-0.1), cap=bounds)
     share = norm.cdf(bounds, A.mean, A.std) - norm.cdf(np.float32(-0.1), A.mean, A.std)
     np.testing.assert_allclose(h.active, np.reshape(share, -1))
-    assert h.clip is None
+    assert h.activation.clip is None
 
 
 def test_activations_in_a_row_clip_together() -> None:
     model = model_of("r = Relu(a) h = Clip(r, lo, hi)", lo=-1.0, hi=0.5)
-    found = sources(model)
+    found = tensors_of(model)
     assert "r" not in found
     says(found["h"], A, floor=0, cap=0.5)
-    assert found["h"].clip is model.graph.producer["h"]
+    assert found["h"].activation.clip is model.graph.producer["h"]
 
 
 def test_an_activation_that_is_not_the_only_reader_is_rounded_beside_its_input() -> None:
-    found = sources(model_of("a = Conv(x, w, b) h = Relu(a) c = Conv(a, v) d = Conv(h, v) y = Add(c, d)"))
+    found = tensors_of(model_of("a = Conv(x, w, b) h = Relu(a) c = Conv(a, v) d = Conv(h, v) y = Add(c, d)"))
     assert {"a", "h"} < set(found)
     says(found["a"], A)
     says(found["h"], A, floor=0)
@@ -148,9 +153,9 @@ def test_an_activation_that_is_not_the_only_reader_is_rounded_beside_its_input()
 
 def test_a_leaky_relu_has_a_slope_and_no_floor() -> None:
     model = model_of("h = LeakyRelu <alpha = 0.25> (a)")
-    h = sources(model)["h"]
+    h = tensors_of(model)["h"]
     says(h, A)
-    np.testing.assert_array_equal(h.slope, 0.25)
+    np.testing.assert_array_equal(h.activation.slope, 0.25)
     np.testing.assert_array_equal(h.active, 1)
 
 
@@ -160,21 +165,21 @@ def test_a_sum_reaches_as_far_as_its_moments_say(lowest: float | None, floor: fl
     model = model_of("c = Conv(x, w) h = Add(a, c)")
     if lowest is not None:
         model = replace(model, ranges={"h": Range(np.full((1, 4, 1, 1), lowest), np.full((1, 4, 1, 1), 3.0))})
-    says(sources(model)["h"], model.moments["h"], floor=floor)
+    says(tensors_of(model)["h"], model.moments["h"], floor=floor)
 
 
 def test_what_else_is_computed_reaches_as_far_as_its_range() -> None:
     model = model_of("s = Sigmoid(a) h = Mul(a, s)")
     ranged = replace(model, ranges={"h": Range(field([-0.3] * 4), field([1, 2, 3, 4]))})
-    says(sources(ranged)["h"], model.moments["h"], floor=-0.3, cap=[1, 2, 3, 4])
-    says(sources(model)["h"], model.moments["h"])
+    says(tensors_of(ranged)["h"], model.moments["h"], floor=-0.3, cap=[1, 2, 3, 4])
+    says(tensors_of(model)["h"], model.moments["h"])
 
 
 @pytest.mark.parametrize("pool", ["AveragePool <kernel_shape = [2, 2]>", "GlobalAveragePool"])
 def test_an_average_reaches_as_far_as_what_it_averages(pool: str) -> None:
     model = model_of(f"r = Relu(a) h = {pool} (r)")
     ranges = {"r": Range(np.zeros(1), field([1, 2, 3, 4])), "h": Range(np.zeros(1), field([0.1] * 4))}
-    h = sources(replace(model, ranges=ranges))["h"]
+    h = tensors_of(replace(model, ranges=ranges))["h"]
     says(h, model.moments["h"], floor=0, cap=[1, 2, 3, 4])
 
 
@@ -195,12 +200,12 @@ def test_an_average_reaches_as_far_as_what_it_averages(pool: str) -> None:
 )
 def test_values_that_only_pass_on_are_rounded_once(body: str, counted: str) -> None:
     consts: dict[str, Any] = {"d": [1.0, 1.0, 2.0, 2.0], "two": [2, 2], "zero": [0], "one": [1], "four": [4]}
-    assert set(sources(model_of(body, **consts))) == set(counted.split())
+    assert set(tensors_of(model_of(body, **consts))) == set(counted.split())
 
 
 def test_branches_of_a_concat_share_its_grid() -> None:
     body = "a = Conv(x, w, b) c = Conv(x, w) r = Relu(a) s = Relu(c) t = Concat <axis = 1> (r, s) y = Conv(t, u)"
-    found = sources(model_of(body, u=normal(2, 8, 1, 1)))
+    found = tensors_of(model_of(body, u=normal(2, 8, 1, 1)))
     assert found["r"].grid == found["s"].grid != found["y"].grid
 
 
@@ -217,15 +222,50 @@ def test_branches_of_a_concat_share_its_grid() -> None:
 )
 def test_heavy_tails_are_doubted(body: str, doubt: float) -> None:
     model = model_of(body, dw=normal(4, 1, 1, 1, scale=1), dense=normal(4, 4, 1, 1))
-    h = sources(model)["h"]
-    np.testing.assert_allclose([h.up, h.down], [doubt * h.std] * 2)
+    h = tensors_of(model)["h"]
+    np.testing.assert_allclose([h.before.up, h.before.down], [doubt * h.before.std] * 2)
 
 
 def test_what_batchnorm_knows_is_not_doubted() -> None:
     told = Moments(field([0, 0, 0, 0]), field([1, 1, 1, 1]), "batchnorm")
     model = model_of("d = Conv <group = 4> (a, dw) h = Relu(d)", {"d": told}, dw=normal(4, 1, 1, 1))
-    h = sources(model)["h"]
-    np.testing.assert_array_equal(h.up, h.std)
+    h = tensors_of(model)["h"]
+    np.testing.assert_array_equal(h.before.up, h.before.std)
+
+
+LOW, HIGH = field([-11.5, -5.5, 0.2, -60]), field([12.5, 6.5, 0.8, 100])
+"""Extremes in four channels, all of mean 0.5 and deviation 1: twelve, six, hardly any and very many from the mean."""
+
+
+@pytest.mark.parametrize(
+    ("body", "tensor", "up", "down"),
+    [
+        ("h = Sigmoid(a)", "a", [2, 1, 0.3, 4], [2, 1, 0.3, 4]),
+        ("h = Relu(a)", "h", [2, 1, 0.3, 4], [1, 1, 0.3, 1]),  # of what it cuts off, nothing is known
+        ("h = Clip(a, , most)", "h", [1, 1, 0.3, 1], [2, 1, 0.3, 4]),
+    ],
+)
+def test_measured_extremes_say_how_tails_fall_off(body: str, tensor: str, up: list[float], down: list[float]) -> None:
+    """A spread is a sixth of their distance from the mean, but no less than 0.3 and no more than 4 deviations."""
+    known = Moments(field([0.5] * 4), field([1] * 4), "calibration")
+    model = model_of(body, {"a": known, "h": known}, most=1.0)
+    high = np.minimum(HIGH, 1.0) if "Clip" in body else HIGH
+    model = replace(model, ranges={"a": Range(LOW, HIGH), "h": Range(np.maximum(LOW, 0), high)})
+    before = tensors_of(model)[tensor].before
+    np.testing.assert_allclose(before.up, up)
+    np.testing.assert_allclose(before.down, down)
+
+
+def test_constants_are_those_that_are_passed() -> None:
+    """Twice the doubt, half the extent, tails that end at three spreads and are never light."""
+    noise = NoiseModel(doubt=6.0, extent=3.0, tail=3.0, light=1.0)
+    body = "a = Conv(x, w, b) c = Conv(x, w) d = Conv <group = 3> (x, dw) y = Concat <axis = 1> (a, c, d)"
+    model = model_of(body, {"a": Moments(field([0.5] * 4), field([1] * 4), "calibration")}, dw=normal(3, 1, 1, 1))
+    model = replace(model, ranges={"a": Range(LOW, HIGH)})
+    found, c = {s.name: s for s in rounded_tensors(model, numbered(model), noise=noise)}, model.moments["c"]
+    np.testing.assert_allclose(found["d"].before.up, 6 * found["d"].before.std)
+    says(found["c"], c, floor=c.mean - 3 * c.std, cap=c.mean + 3 * c.std)
+    np.testing.assert_allclose(found["a"].before.up, [4, 2, 1, 4])
 
 
 def test_finer_fields_share_the_gain() -> None:
@@ -233,9 +273,9 @@ def test_finer_fields_share_the_gain() -> None:
     model = model_of("h = Relu(a)")
     moments = {**model.moments, "x": Moments(field([0.5]), field([2.0]), "given")}
     model = replace(model, moments=moments)
-    whole, parts = sources(model)["x"], sources(model, {"x": np.arange(3).reshape(1, 3, 1, 1)})["x"]
+    whole, parts = tensors_of(model)["x"], tensors_of(model, {"x": np.arange(3).reshape(1, 3, 1, 1)})["x"]
     assert parts.shape == (1, 3, 1, 1)
-    np.testing.assert_array_equal(parts.std, [2, 2, 2])
+    np.testing.assert_array_equal(parts.before.std, [2, 2, 2])
     np.testing.assert_allclose(parts.scattered, np.full(3, whole.scattered[0] / 3))
     np.testing.assert_allclose(parts.steady, np.full(3, whole.steady[0] / 3))
 
@@ -243,9 +283,9 @@ def test_finer_fields_share_the_gain() -> None:
 def test_tensors_of_which_nothing_is_known_are_left_out() -> None:
     model, table = model_of("h = Relu(a)"), numbered(model_of("h = Relu(a)"))
     silent = Gains({n: g for n, g in table.scattered.items() if n != "h"}, table.steady)
-    assert [s.name for s in tensor_sources(model, silent)] == ["x", "y"]
+    assert [s.name for s in rounded_tensors(model, silent)] == ["x", "y"]
     unknown = replace(model, moments={n: m for n, m in model.moments.items() if n != "y"})
-    assert [s.name for s in tensor_sources(unknown, table)] == ["x", "h"]
+    assert [s.name for s in rounded_tensors(unknown, table)] == ["x", "h"]
 
 
 # Weights
@@ -260,28 +300,28 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def weight_source(body: str, **consts: Any) -> tuple[Model, WeightSource]:
+def layer_of(body: str, **consts: Any) -> tuple[Model, RoundedLayer]:
     model = model_of(body, **consts)
-    (source,) = weight_sources(model, numbered(model))
-    return model, source
+    (rounded,) = rounded_layers(model, numbered(model))
+    return model, rounded
 
 
 @pytest.mark.parametrize("case", LAYERS)
 def test_weight_energies_against_loops(case: str) -> None:
     """Σ over taps: the share c of positions where a tap meets the input, times Var[x], plus c·(1 − c)·E[x]²."""
     body, consts = LAYERS[case]
-    model, source = weight_source(body, **consts)
-    g, o, i, taps = source.layer.unpack(consts["w"]).shape
+    model, rounded = layer_of(body, **consts)
+    g, o, i, taps = rounded.layer.unpack(consts["w"]).shape
     variance, mean = (np.repeat(v, 64) if case == "Gemm" else v for v in (STD**2, X.mean.reshape(-1)))
     shares = met(model.graph, consts["w"].shape[2:])
     wanted = [
         [sum(s * variance[k * i + c] + s * (1 - s) * mean[k * i + c] ** 2 for s in shares) for c in range(i)]
         for k in range(g)
     ]
-    np.testing.assert_allclose(source.energy, wanted)
+    np.testing.assert_allclose(rounded.energy, wanted)
     gain = numbered(model).steady["y"].reshape(-1)
-    np.testing.assert_array_equal(source.gain, [[gain[k * o + r] for r in range(o)] for k in range(g)])
-    assert source.taps == taps
+    np.testing.assert_array_equal(rounded.gain, [[gain[k * o + r] for r in range(o)] for k in range(g)])
+    assert rounded.taps == taps
 
 
 def met(graph: Graph, kernel: tuple[int, ...]) -> list[float]:
@@ -302,13 +342,13 @@ def met(graph: Graph, kernel: tuple[int, ...]) -> list[float]:
 def test_wrong_weights_make_the_noise_that_energies_say(case: str) -> None:
     """In onnxruntime: how outputs vary if weights are nothing but error, plus or minus 0.1."""
     body, consts = LAYERS[case]
-    _, source = weight_source(body, **consts)
+    _, rounded = layer_of(body, **consts)
     rng, n, found = np.random.default_rng(0), 32, []
     for _ in range(40):  # borders meet several errors at once: only on average over errors do they add up
         error = rng.choice([-0.1, 0.1], consts["w"].shape)
         x = (X.mean + X.std * rng.standard_normal((n, 3, 8, 8))).astype(np.float32)
         y = Session(network(body, inputs=f"float[{n},3,8,8] x", output="float[] y", w=error), threads=1).run(x)["y"]
         found.append(y.astype(np.float64).var((0, *range(2, y.ndim))))
-    wanted = 0.01 * np.repeat(source.energy.sum(-1), source.gain.shape[1])
+    wanted = 0.01 * np.repeat(rounded.energy.sum(-1), rounded.gain.shape[1])
     np.testing.assert_allclose(np.mean(found, 0), wanted, rtol=0.3)
     assert np.mean(found) == pytest.approx(np.mean(wanted), rel=0.1)

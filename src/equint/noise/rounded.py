@@ -1,0 +1,255 @@
+"""Where quantization noise enters a network: every tensor that is rounded, and every layer whose weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.moments import heavy_tailed
+from ..graph.placement import grid_of, place
+from ..ir.fields import channel_means
+from ..ir.model import Array, Graph, Model, Moments, Name, Node
+from ..ir.weights import Layer, as_layer, layer_coverage, layers
+from ..maths.gaussian import between
+from ..ops.attributes import clip_bounds
+from .constants import MEASURED, NoiseModel
+from .gains import Gains, gains
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Values of a tensor, channel by channel: `(C,)` each, in real units.
+
+    Attributes:
+        mean, std: moments.
+        up, down: spreads that tell how the tails fall off above and below the mean.
+    """
+
+    mean: Array
+    std: Array
+    up: Array
+    down: Array
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a quantizer is merged with: max(floor, min(cap, z)), z·slope for z < 0.
+
+    Attributes:
+        floor, cap: `(C,)` real units; infinite where nothing clips.
+        slope: below zero; 1 without one.
+        clip: the Clip whose bound all channels share, if there is one.
+    """
+
+    floor: Array
+    cap: Array
+    slope: float = 1.0
+    clip: Node | None = None
+
+
+@dataclass(frozen=True)
+class RoundedTensor:
+    """A tensor that a quantizer rounds and saturates.
+
+    Attributes:
+        grid: number of the placement class whose grid it uses.
+        shape: of the field that all `(C,)` arrays are raveled from.
+        before: of the values in front of the activation.
+        active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
+        scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
+    """
+
+    name: Name
+    grid: int
+    shape: tuple[int, ...]
+    before: Distribution
+    activation: Activation
+    active: Array
+    scattered: Array
+    steady: Array
+
+
+@dataclass(frozen=True)
+class RoundedLayer:
+    """A layer whose weights are rounded.
+
+    Attributes:
+        gain: `(G, O)` of its outputs.
+        energy: `(G, I)` Σ_k c_k·Var[x_i] + c_k·(1 − c_k)·E[x_i]²: the bias takes up the mean, padded taps come and go.
+        taps: weights per input channel.
+    """
+
+    layer: Layer
+    gain: Array
+    energy: Array
+    taps: int
+
+
+def rounded_tensors(
+    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
+) -> Iterator[RoundedTensor]:
+    """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
+
+    `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> list(rounded_tensors(Model(tiny_graph()), Gains({}, {})))
+        []
+    """
+    doubtful = heavy_tailed(model.graph, model.moments)
+    for grid, tensors in enumerate(place(model.graph).classes):
+        for name in tensors:
+            maker = model.graph.producer.get(name)
+            passes_on = maker is not None and grid_of(maker).keeps
+            if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
+                continue
+            if name in model.moments and name in gains.scattered:
+                finer = () if fields is None or name not in fields else fields[name].shape
+                yield rounded_tensor(model, name, grid, gains, doubtful, finer, noise)
+
+
+def rounded_tensor(
+    model: Model,
+    name: Name,
+    grid: int,
+    gains: Gains,
+    doubtful: frozenset[Name],
+    finer: tuple[int, ...] = (),
+    noise: NoiseModel = MEASURED,
+) -> RoundedTensor:
+    """One tensor whose moments and gains are known.
+
+    Args:
+        grid: number of its placement class.
+        doubtful: tensors with heavy tails.
+        finer: a shape that its fields shall be broadcast to.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> given = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")
+        >>> gains = Gains({"x": np.ones((1, 4, 1, 1))}, {"x": np.ones((1, 4, 1, 1))})
+        >>> rounded_tensor(Model(tiny_graph(), {"x": given}), "x", 0, gains, frozenset()).before.std.tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    graph, moments = model.graph, model.moments
+    before, lo, hi, clip = _behind_clips(graph, name, moments)
+    active, slope = np.ones(1), 1.0
+    if before == name:
+        before, lo, hi, slope = _bounds(model, name)
+    else:
+        active = between(moments[before].mean, moments[before].std, lo, hi)
+    m, scattered, steady = moments[before], gains.scattered[name], gains.steady[name]
+    made = graph.producer.get(before)
+    dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
+    if m.source == "propagated" and dense and clip is None:
+        lo, hi = (np.clip(m.mean + side * noise.extent * m.std, lo, hi) for side in (-1, 1))
+    up, down = _spreads(model, name, before, m, lo, hi, before in doubtful, noise)
+    shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
+    part = scattered.size / int(np.prod(shape))  # channels that had one gain together share it
+
+    def channels(field: Array) -> Array:
+        return np.broadcast_to(np.asarray(field, np.float64), shape).ravel()
+
+    return RoundedTensor(
+        name,
+        grid,
+        shape,
+        Distribution(channels(m.mean), channels(m.std), channels(up), channels(down)),
+        Activation(channels(lo), channels(hi), slope, clip),
+        channels(active),
+        channels(scattered * part),
+        channels(steady * part),
+    )
+
+
+def _behind_clips(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
+    """What stands before the ReLUs and clips that make `name`, their bounds, and the clip with one bound for all."""
+    lo, hi, clip = np.full(1, -np.inf), np.full(1, np.inf), None
+    node = graph.producer.get(name)
+    while node is not None and node.op in ("Relu", "Clip") and node.inputs[0] in moments:
+        low, high = clip_bounds(graph, node)
+        if low is None or high is None:
+            break
+        if high.size == 1 and np.isfinite(high).all():
+            clip = node
+        lo, hi, name = np.maximum(lo, low), np.minimum(hi, high), node.inputs[0]
+        node = graph.producer.get(name)
+    return name, lo, hi, clip
+
+
+def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
+    """Where no ReLU or clip makes a tensor: what stands before its activation, its bounds, its slope below zero."""
+    maker, known = model.graph.producer.get(name), model.ranges.get(name)
+    lo, hi = np.full(1, -np.inf), np.full(1, np.inf)
+    if maker is not None and maker.op == "LeakyRelu" and maker.inputs[0] in model.moments:
+        return maker.inputs[0], lo, hi, float(maker.attrs.get("alpha", 0.01))
+    if known is None or (maker is not None and as_layer(model.graph, maker) is not None):
+        return name, lo, hi, 1.0
+    if maker is not None and maker.op in ("Add", "Sub", "Sum"):  # a sum reaches as far as its moments say
+        return name, np.zeros(1) if np.all(known.lo >= 0) else lo, hi, 1.0
+    if maker is not None and "Pool" in maker.op:  # a mean or maximum reaches as far as what it looks at
+        known = model.ranges.get(maker.inputs[0], known)
+    return name, known.lo, known.hi, 1.0
+
+
+def _spreads(
+    model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubtful: bool, noise: NoiseModel
+) -> tuple[Array, Array]:
+    """Spreads that say how a tensor's tails fall off above and below its mean.
+
+    What was measured to lie within ±noise.tail spreads: light tails count as less than the standard deviation, heavy
+    ones as more.
+    """
+    measured = ("calibration", "generated")
+    known = model.moments[name].source in measured and name in model.graph.producer
+    if not known or name not in model.ranges:
+        std = m.std * (noise.doubt if doubtful else 1.0)
+        return std, std
+    below = before if before in model.ranges and model.moments[before].source in measured else name
+    hi, lo = model.ranges[name].hi, model.ranges[below].lo
+    least, most = noise.light * m.std, noise.heavy * m.std
+    up, down = (np.clip(extreme / noise.tail, least, most) for extreme in (hi - m.mean, m.mean - lo))
+    cut = hi >= cap * (1 - 1e-6)  # the activation cut it off, and nothing tells how far it would have gone
+    return np.where(cut, m.std, up), np.where(lo <= floor + 1e-9, m.std, down)
+
+
+def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
+    """Every layer whose input moments and output gain are known.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> list(rounded_layers(Model(tiny_graph()), Gains({}, {})))
+        []
+    """
+    graph = model.graph
+    for layer in layers(graph):
+        if layer.x not in model.moments or layer.y not in gains.steady:
+            continue
+        g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
+        m, share = model.moments[layer.x], layer_coverage(graph, layer)
+        varies = np.square(m.std) * share.sum() + np.square(m.mean) * (share * (1 - share)).sum()
+        energy = channel_means(varies, layer.x_axis, g * i)
+        gain = channel_means(gains.steady[layer.y], layer.y_axis, g * o)
+        yield RoundedLayer(layer, gain.reshape(g, o), energy.reshape(g, i), taps)
+
+
+def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array]:
+    """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
+
+    g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> weight_worth(Model(tiny_graph()))
+        {}
+    """
+    found = {}
+    for rounded in rounded_layers(model, gains(model.graph, model.moments, noise)):
+        layer, weight = rounded.layer, model.graph.consts[rounded.layer.weight]
+        each = rounded.gain[:, :, None, None] * rounded.energy[:, None, :, None] / rounded.taps
+        view = np.broadcast_to(each, layer.unpack(weight).shape).astype(np.float32)
+        found[layer.y] = layer.pack(view, weight.shape)
+    return found

@@ -1,0 +1,130 @@
+"""Noise of rounded and saturated tensors as a function of channel scales and their grids' ends, with its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ..graph.channels import Channels
+from ..ir.model import Array, Name, QSpec, Range
+from ..maths.noise import mismatch, rounding
+from .columns import TensorColumns, joined
+from .rounded import RoundedTensor
+
+TINY = 1e-12
+"""The least that the end of a grid is from 0: its logarithm is a variable."""
+
+
+class TensorTerms:
+    """The noise of all tensors that a quantizer rounds. Variables are logarithms of both ends of every grid.
+
+    Attributes:
+        grids: number of every grid among the variables, by number of its placement class.
+        high: `(grids,)` numbers of the variables of upper ends.
+        signed: `(grids,)` whether a grid has a lower end. low: numbers of their variables, in the same order; the
+            upper ends' own where the format is symmetric.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        tensors: list[RoundedTensor],
+        ranges: Mapping[Name, Range],
+        spec: QSpec | None,
+        movable: frozenset[Name],
+        new: Callable[[int], Array],
+    ) -> None:
+        tensors = [t for t in tensors if spec is not None or t.activation.clip is not None]
+        self.levels = None if spec is None else 2**spec.bits - 1
+        self.grids = {grid: k for k, grid in enumerate(sorted({t.grid for t in tensors}))}
+        self.columns = joined(TensorColumns, [_columns(t, channels, self.grids[t.grid], movable) for t in tensors])
+        self.least, self.most = _extents(tensors, ranges)
+        self.high = new(len(self.grids))
+        negative = self.columns.floor < 0
+        falls = np.bincount(self.columns.grid[negative], minlength=self.high.size) > 0
+        self.symmetric = spec is not None and spec.symmetric
+        self.signed = np.ones(self.high.size, bool) if self.symmetric else falls
+        self.low = self.high if self.symmetric else new(int(falls.sum()))
+        self.below = np.flatnonzero(negative)
+
+    def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
+        """Noise of what is rounded and of what is cut off; derivatives are added to `gradient` and `by_class`."""
+        columns, grid = self.columns, self.columns.grid
+        high, low = self._ends(x)
+        count, s = high.size, scales[columns.scale]
+        rounded = 0.0
+        if self.levels is not None:
+            step = (high + low) / self.levels
+            each = columns.rounding * rounding(s * step[grid])
+            rounded = float(each.sum())
+            by_class += np.bincount(columns.scale, 2 * each, by_class.size)
+            by_grid = 2 * np.bincount(grid, each, count) / (high + low)
+            self._add(gradient, by_grid * high, by_grid * low)
+        bound = high[grid] * s
+        power, slope = mismatch(columns.mean, columns.up, bound, columns.cap, columns.movable)
+        cost, pull = columns.clipping * power, columns.clipping * slope * bound
+        by_class += np.bincount(columns.scale, pull, by_class.size)
+        up = np.bincount(grid, pull, count)
+        b = self.below  # the same for the lower ends, with all signs turned
+        leak, bound = columns.slope[b], low[grid[b]] * s[b]
+        power, slope = mismatch(-leak * columns.mean[b], leak * columns.down[b], bound, -columns.floor[b], False)
+        cost[b] += columns.clipping[b] * power
+        pull = columns.clipping[b] * slope * bound
+        by_class += np.bincount(columns.scale[b], pull, by_class.size)
+        self._add(gradient, up, np.bincount(grid[b], pull, count))
+        return rounded, float(cost.sum())
+
+    def widest(self, x: Array, scales: Array) -> None:
+        """Set ranges in `x` that hold all values."""
+        high, low = np.full(self.high.size, TINY), np.full(self.high.size, TINY)
+        np.maximum.at(high, self.columns.grid, self.most / scales[self.columns.scale])
+        np.maximum.at(low, self.columns.grid, self.least / scales[self.columns.scale])
+        if self.symmetric:
+            high = low = np.maximum(high, low)
+        x[self.high], x[self.low] = np.log(high), np.log(low[self.signed])
+
+    def ranges(self, x: Array) -> dict[int, Range]:
+        """Of every grid, by number of its placement class; in rescaled units."""
+        high, low = self._ends(x)
+        return {grid: Range(np.asarray(-low[k]), np.asarray(high[k])) for grid, k in self.grids.items()}
+
+    def _ends(self, x: Array) -> tuple[Array, Array]:
+        """Upper end, and minus the lower end, of every grid."""
+        low = np.zeros(self.high.size)
+        low[self.signed] = np.exp(x[self.low])
+        return np.exp(x[self.high]), low
+
+    def _add(self, gradient: Array, high: Array, low: Array) -> None:
+        gradient[self.high] += high
+        gradient[self.low] += low[self.signed]
+
+
+def _columns(tensor: RoundedTensor, channels: Channels, grid: int, movable: frozenset[Name]) -> TensorColumns:
+    before, activation = tensor.before, tensor.activation
+    count = before.mean.size
+    return TensorColumns(
+        mean=before.mean,
+        up=before.up,
+        down=before.down,
+        floor=activation.floor,
+        cap=activation.cap,
+        slope=np.full(count, activation.slope),
+        rounding=tensor.scattered * tensor.active,
+        clipping=tensor.steady,
+        scale=np.broadcast_to(channels.ids[tensor.name], tensor.shape).ravel(),
+        grid=np.full(count, grid),
+        movable=np.full(count, activation.clip is not None and activation.clip.outputs[0] in movable),
+    )
+
+
+def _extents(tensors: list[RoundedTensor], ranges: Mapping[Name, Range]) -> tuple[Array, Array]:
+    """How far each channel reaches down and up, `(N,)` ≥ 0: by its tensor's range, or six deviations."""
+    downs, ups = [np.zeros(0)], [np.zeros(0)]
+    for t in tensors:
+        m, known = t.before, ranges.get(t.name)
+        lo = m.mean - 6 * m.std if known is None else np.broadcast_to(known.lo, t.shape).ravel()
+        hi = m.mean + 6 * m.std if known is None else np.broadcast_to(known.hi, t.shape).ravel()
+        downs.append(np.maximum(-np.maximum(lo, t.activation.floor), 0))
+        ups.append(np.maximum(np.minimum(hi, t.activation.cap), 0))
+    return np.concatenate(downs), np.concatenate(ups)

@@ -1,0 +1,217 @@
+"""Noise of rounded and clipped weights as a function of channel scales and weight ranges, with its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..graph.channels import Channels
+from ..ir.model import Array, Graph, Name, QSpec, Range
+from ..maths.noise import rounding
+from .columns import Columns, Rows, Watched, WeightBlock, joined
+from .constants import NoiseModel
+from .rounded import RoundedLayer
+
+TINY = 1e-12
+"""The least share of a layer's largest weight that a range reaches: its logarithm is a variable."""
+
+
+class WeightTerms:
+    """The noise of all layers' weights. Variables are logarithms of the ends of their ranges, in rescaled units.
+
+    Attributes:
+        ends: numbers of the variables, `(units,)` each: one where the format is symmetric, else upper and lower.
+        shift: `(R,)` shift of every row, chosen last; watched: what `noise` looks at to see what leaves the ranges.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        channels: Channels,
+        layers: list[RoundedLayer],
+        spec: QSpec,
+        shift_bits: int,
+        new: Callable[[int], Array],
+        noise: NoiseModel,
+    ) -> None:
+        self.levels = 2 ** (spec.bits - 1) - 1 if spec.symmetric else 2**spec.bits - 1
+        self.constants = noise
+        self.blocks: list[WeightBlock] = []
+        rows, columns = list[Rows](), list[Columns]()
+        row = column = unit = group = 0
+        for rounded in layers:
+            layer = rounded.layer
+            w = layer.unpack(graph.consts[layer.weight])
+            g, o, i, taps = w.shape
+            fine = spec.granularity == "channel" and layer.out_axis() is not None
+            shifted = spec.granularity == "shift" and layer.out_axis() is not None and not layer.weight_first
+            groups, units = group + np.arange(g), g * o if fine else 1
+            rows.append(
+                Rows(
+                    gain=rounded.gain.ravel(),
+                    scale=channels.of_output(graph, layer),
+                    group=np.repeat(groups, o),
+                    unit=unit + (np.arange(g * o) if fine else np.zeros(g * o, np.int64)),
+                    coarse=np.full(g * o, not fine),
+                    most=np.full(g * o, (1 << shift_bits) - 1 if shifted else 0),
+                )
+            )
+            columns.append(Columns(rounded.energy.ravel(), channels.of_input(graph, layer), np.repeat(groups, i)))
+            above, below = np.maximum(w.max(-1), 0), np.maximum(-w.min(-1), 0)
+            peaks = (np.maximum(above, below),) if spec.symmetric else (above, below)
+            parts = slice(row, row + g * o), slice(column, column + g * i), slice(unit, unit + units)
+            self.blocks.append(WeightBlock(layer, peaks, taps, *parts, fine))
+            row, column, unit, group = row + g * o, column + g * i, unit + units, group + g
+        self.rows, self.columns = joined(Rows, rows), joined(Columns, columns)
+        self.groups, self.units = group, unit
+        self.ends = [new(unit)] if spec.symmetric else [new(unit), new(unit)]
+        self.shift = np.zeros(row, np.int64)
+        self.watched = joined(Watched, [])
+
+    def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
+        """Noise of what is rounded and of what is cut off; derivatives are added to `gradient` and `by_class`."""
+        rows, columns = self.rows, self.columns
+        ends = [np.exp(x[e]) for e in self.ends]
+        step = np.maximum(sum(ends) / self.levels, 1e-300)
+        enters = columns.energy / np.square(scales[columns.scale])
+        total = np.bincount(columns.group, enters, self.groups)
+        row_gain = rows.gain * np.square(self._row_scale(scales))
+        square = rounding(step[rows.unit])
+        each = square * row_gain * total[rows.group]
+        by_unit = np.bincount(rows.unit, each, self.units)
+        for variables, end in zip(self.ends, ends, strict=True):
+            gradient[variables] += 2 * by_unit * end / (step * self.levels)
+        by_class += np.bincount(rows.scale, 2 * each * rows.coarse, by_class.size)
+        behind = np.bincount(rows.group, square * row_gain, self.groups)
+        by_class -= np.bincount(columns.scale, 2 * enters * behind[columns.group], by_class.size)
+        return float(each.sum()), self._clipped(ends, scales, row_gain, enters, gradient, by_class)
+
+    def _clipped(
+        self, ends: list[Array], scales: Array, row_gain: Array, enters: Array, gradient: Array, by_class: Array
+    ) -> float:
+        watched, rows, columns = self.watched, self.rows, self.columns
+        if not watched.peak.size:
+            return 0.0
+        unit = rows.unit[watched.row]
+        now = watched.peak * scales[columns.scale[watched.column]] / self._row_scale(scales)[watched.row]
+        limit = np.where(watched.below, ends[-1][unit], ends[0][unit])
+        over = np.maximum(now - limit, 0.0)
+        hit = np.flatnonzero(over)
+        row, column, unit, now, over, limit = (a[hit] for a in (watched.row, watched.column, unit, now, over, limit))
+        weight = row_gain[row] * enters[column] * watched.share[hit]
+        cost = weight * np.square(over)
+        slope = 2 * weight * over
+        by_class += np.bincount(columns.scale[column], slope * now - 2 * cost, by_class.size)
+        by_class += np.bincount(rows.scale[row], (2 * cost - slope * now) * rows.coarse[row], by_class.size)
+        below = watched.below[hit]
+        for variables, mine in zip(self.ends, (~below, below), strict=False):
+            gradient[variables] -= np.bincount(unit[mine], (slope * limit)[mine], self.units)
+        return float(cost.sum())
+
+    def widest(self, x: Array, scales: Array) -> None:
+        """Set ranges in `x` that hold all weights, and choose shifts and watched weights for them."""
+        self.shift[:] = 0
+        self._hold_all(x, scales)
+        if self.rows.most.any():
+            self.choose_shifts(x, scales)
+            self._hold_all(x, scales)
+        self.watch(x, scales)
+
+    def _hold_all(self, x: Array, scales: Array) -> None:
+        row_scale = self._row_scale(scales)
+        for k, variables in enumerate(self.ends):
+            for block in self.blocks:
+                now = self._rescaled(block, k, scales, row_scale)
+                widest = now.max(-1).ravel() if block.fine else now.max()
+                x[variables[block.units]] = np.log(np.maximum(widest, TINY * max(float(now.max()), TINY)))
+
+    def choose_shifts(self, x: Array, scales: Array) -> None:
+        """The shifts of least noise, of rounding and of what is cut off, for ranges up to twice as wide or half."""
+        rows, columns, factors = self.rows, self.columns, self.constants.range_factors
+        alone = np.where(rows.coarse, scales[rows.scale], 1.0)
+        enters = columns.energy / np.square(scales[columns.scale])
+        total = np.bincount(columns.group, enters, self.groups)
+        row_gain = rows.gain * np.square(alone)
+        for block in self.blocks:
+            most = int(rows.most[block.rows][0])
+            if not most:
+                continue
+            g, o, i = block.peaks[0].shape
+            variables = [e[block.units] for e in self.ends]
+            ends = [float(np.exp(x[v])[0]) for v in variables]
+            costs = row_gain[block.rows].reshape(g, o), enters[block.columns].reshape(g, i) / block.taps
+            peaks = [self._rescaled(block, k, scales, alone) for k in range(len(ends))]
+            unshifted = (row_gain[block.rows] * total[rows.group[block.rows]]).reshape(g, o)
+            rounded = unshifted * rounding(sum(ends) / self.levels)
+            tried = [_row_shifts(peaks, [e * f for e in ends], rounded * f**2, costs, most) for f in factors]
+            best = min(range(len(tried)), key=lambda k: tried[k][0])
+            self.shift[block.rows] = tried[best][1].ravel()
+            for v in variables:
+                x[v] = np.log(np.exp(x[v]) * factors[best])
+
+    def shifts(self) -> dict[Name, Array]:
+        """The shifts chosen last, `(O,)`, by their layer's output; none where the format has none."""
+        shifted = [b for b in self.blocks if self.rows.most[b.rows].any()]
+        return {b.layer.y: self.shift[b.rows].astype(np.int32) for b in shifted}
+
+    def watch(self, x: Array, scales: Array) -> None:
+        """Choose anew which weights are watched for leaving their ranges."""
+        row_scale, found = self._row_scale(scales), list[Watched]()
+        for k, variables in enumerate(self.ends):
+            for block in self.blocks:
+                peaks = block.peaks[k]
+                g, o, i = peaks.shape
+                limit = np.exp(x[variables[block.units]]) * self.constants.watched
+                now = self._rescaled(block, k, scales, row_scale)
+                group, out, enter = np.nonzero(now > (limit.reshape(g, o, 1) if block.fine else limit))
+                row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
+                below, share = np.full(row.size, k == 1), np.full(row.size, 1 / block.taps)
+                found.append(Watched(peaks[group, out, enter], row, column, below, share))
+        self.watched = joined(Watched, found)
+
+    def ranges(self, x: Array, scales: Array) -> dict[Name, Range]:
+        """Ranges after rescaling, by the layer's output: scalars, or `(O,)` per channel."""
+        found = {}
+        for block in self.blocks:
+            high, low = (np.exp(x[e[block.units]]) for e in (self.ends[0], self.ends[-1]))
+            if block.fine:  # variables are in front of the division by the row's own scale
+                own = scales[self.rows.scale[block.rows]]
+                found[block.layer.y] = Range(-(low / own), high / own)
+            else:
+                found[block.layer.y] = Range(np.asarray(-low[0]), np.asarray(high[0]))
+        return found
+
+    def _row_scale(self, scales: Array) -> Array:
+        """s_o·2^-S_o where a grid serves many rows; 1 where each row has its own, which takes the scale up."""
+        return np.where(self.rows.coarse, np.ldexp(scales[self.rows.scale], -self.shift), 1.0)
+
+    def _rescaled(self, block: WeightBlock, k: int, scales: Array, row_scale: Array) -> Array:
+        g, o, i = block.peaks[k].shape
+        enters = scales[self.columns.scale[block.columns]].reshape(g, 1, i)
+        leaves = row_scale[block.rows].reshape(g, o, 1)
+        return np.asarray(block.peaks[k] * (enters.astype(np.float32) / leaves.astype(np.float32)))
+
+
+def _row_shifts(
+    peaks: list[Array], ends: list[float], rounded: Array, costs: tuple[Array, Array], most: int
+) -> tuple[float, Array]:
+    """Noise, and `(G, O)` shifts, for a range: of every row the largest that cuts nothing off, or better one more.
+
+    Args:
+        peaks: `(G, O, I)` largest weights up and down, before shifts. ends: of the range, up and down.
+        rounded: `(G, O)` rounding noise without shifts. costs: of a squared error, by row `(G, O)` and by column
+            `(G, I)`.
+    """
+    room = np.min([end / np.maximum(p.max(-1), TINY * end) for p, end in zip(peaks, ends, strict=True)], 0)
+    fits = np.clip(np.floor(np.log2(room * (1 + 1e-9))), 0, most).astype(np.int64)
+    more = np.minimum(fits + 1, most)
+    noises: list[Array] = []
+    for shift in (fits, more):
+        cut = np.zeros(fits.shape)
+        for p, end in zip(peaks, ends, strict=True):
+            over = np.maximum(p - np.ldexp(end, -shift)[..., None].astype(np.float32), 0.0)
+            cut += costs[0] * np.einsum("goi,goi,gi->go", over, over, costs[1])
+        noises.append(rounded * 4.0**-shift + cut)
+    better = noises[1] < noises[0]
+    return float(np.where(better, noises[1], noises[0]).sum()), np.where(better, more, fits)
