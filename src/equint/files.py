@@ -1,13 +1,16 @@
-"""Files: outputs that appear whole or not at all, and arrays that wait on disk."""
+"""Files: plain values for JSON, outputs that appear whole or not at all, and arrays that wait on disk."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +45,27 @@ def writable(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
     return target
+
+
+def jsonable(value: Any, odd: Callable[[float], Any] = lambda value: None) -> Any:
+    """Plain values for JSON, which knows no infinity: what is not finite becomes what `odd` makes of it, null.
+
+    Example:
+        >>> jsonable({"sqnr_db": float("inf"), "bits": (8, np.int64(8))})
+        {'sqnr_db': None, 'bits': [8, 8]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v, odd) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v, odd) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return odd(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fact_table(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, ready for JSON."""
+    return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
 
 
 @contextmanager

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.api import described, load, quantize
+from equint import load, quantize
 from equint.demo import model_path
 from equint.graph.channels import solve
 from equint.graph.placement import place
@@ -18,6 +18,7 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _held
 from equint.runtime.session import Session
+from equint.samples.card import described
 from handwritten import network, normal
 
 TENSOR = QSpec(8, signed=True, symmetric=False)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equint.errors import EquintError
-from equint.study.ledger import add_line, jsonable, numbers, read_lines
+from equint.files import jsonable
+from equint.study.ledger import add_line, numbers, read_lines
 
 ENTRIES = [{"key": f"k{n}", "results": {"top1": n / 3, "name": "größer|\n"}} for n in range(4)]
 

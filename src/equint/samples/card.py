@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import EquintError
-from ..scoring.tasks import task_of
+from ..graph import inputs
+from ..ir.model import Model
 
 KINDS = ("rgb", "gray", "features")
+TASKS = ("classification", "keyword-spotting", "segmentation", "detection", "super-resolution", "features")
+"""What networks are for; `equint.scoring.tasks` says how each is measured."""
 PATHS = frozenset({"eval", "calibration", "masks", "boxes", "heads", "priors", "low", "list"})
 """Keys of [data] that name a file or folder, relative to the card."""
 WHOLE = {"ignore": 0, "classes": 1, "scale": 1, "border": 0}
@@ -55,7 +59,7 @@ class Card:
         mean, std: per channel, in pixel units.
         size: (height, width), or None to keep the images'.
         range: lowest and highest value of the network's input, where known.
-        task: the name of one of `equint.scoring.tasks.TASKS`.
+        task: one of `TASKS`.
         data: [data] of the card, paths already joined to its folder.
         decode: how a detector's outputs become boxes.
         labels: names of the classes, in the order of the network's outputs.
@@ -74,6 +78,10 @@ class Card:
     data: Mapping[str, Any] = field(default_factory=dict)
     decode: Decode = Decode()
     labels: tuple[str, ...] = ()
+
+
+Input = Card | str | os.PathLike[str] | Sequence[float] | None
+"""What a network's input looks like: a card, its path, or its lowest and highest value."""
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
@@ -107,10 +115,9 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         raise EquintError(f"{path}: size must be [height, width]")
     if len(span) not in (0, 2) or (span and span[0] >= span[1]):
         raise EquintError(f"{path}: range must be [low, high]")
-    try:
-        task = task_of(table.get("task", "classification")).name
-    except EquintError as error:
-        raise EquintError(f"{path}: {error}") from error
+    task = table.get("task", TASKS[0])
+    if task not in TASKS:
+        raise EquintError(f"{path}: task = {task!r}; choose {', '.join(TASKS)} (features: anything else)")
     data = _data(path, table)
     return Card(
         kind,
@@ -123,6 +130,29 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         _decode(path, table),
         _labels(path, table.get("labels", ())),
     )
+
+
+def described(model: Model, given: Input) -> Model:
+    """The model with what is known of its input: from a card, its path, or the lowest and highest value.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
+        'given'
+    """
+    if isinstance(given, (str, os.PathLike)):
+        given = read_card(given)
+    if given is None:
+        return inputs.infer_input(model)
+    if not isinstance(given, Card):
+        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(v, Real) for v in given):
+            raise EquintError(f"input = {given!r}: give a card, its path, or the lowest and the highest value")
+        return inputs.describe_range(model, float(given[0]), float(given[1]))
+    if given.range is not None:
+        return inputs.describe_range(model, *given.range)
+    if given.kind != "features":
+        return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
+    return inputs.infer_input(model, inputs.FEATURE_REACH)
 
 
 def _table(path: Path) -> dict[str, Any]:

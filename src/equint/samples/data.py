@@ -13,7 +13,7 @@ from ..errors import EquintError
 from ..ir.model import Array
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
-from .images import BATCH, Images
+from .images import BATCH, Samples
 
 
 def batches(
@@ -38,14 +38,14 @@ def batches(
         raise EquintError(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
 
 
-def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Images:
+def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Samples:
     """The network inputs that `batches` gives, to be read again and again.
 
     Raises:
         EquintError: nothing there; while reading, as `batches`.
     """
     count(source, limit)
-    return Images(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
+    return Samples(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
 
 
 def count(source: str | os.PathLike[str], limit: int | None = None) -> int:

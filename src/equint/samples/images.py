@@ -19,7 +19,7 @@ BATCH = 8
 """Samples that go through a network at once: more cost memory and save little time."""
 
 
-class Images:
+class Samples:
     """A stream of batches that can be read any number of times; nothing is kept in memory.
 
     Args:
@@ -30,7 +30,7 @@ class Images:
         EquintError: while reading: no batch at all, values that are not finite.
 
     Example:
-        >>> images = Images.of(np.zeros((20, 3, 4, 4), np.float32))
+        >>> images = Samples.of(np.zeros((20, 3, 4, 4), np.float32))
         >>> [len(batch) for batch in images]
         [8, 8, 4]
         >>> sum(len(batch) for batch in images.first(10))
@@ -39,6 +39,9 @@ class Images:
 
     def __init__(self, batches: Callable[[], Iterable[Feed]], label: str = "calibration data") -> None:
         self._batches, self.label = batches, label
+
+    def __repr__(self) -> str:
+        return f"Samples({self.label!r})"
 
     def __iter__(self) -> Iterator[Feed]:
         empty = True
@@ -50,7 +53,7 @@ class Images:
         if empty:
             raise EquintError(f"{self.label}: empty; give at least one sample")
 
-    def first(self, limit: int) -> Images:
+    def first(self, limit: int) -> Samples:
         """The stream's first `limit` samples.
 
         Raises:
@@ -67,10 +70,10 @@ class Images:
                 if left <= 0:
                     return
 
-        return Images(cut, self.label)
+        return Samples(cut, self.label)
 
     @classmethod
-    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Images:
+    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
         """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
 
         What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
@@ -78,7 +81,7 @@ class Images:
         Raises:
             EquintError: neither of these.
         """
-        if isinstance(source, Images):
+        if isinstance(source, Samples):
             return source
         if hasattr(source, "detach"):
             source = _finite(source, label)
@@ -89,6 +92,9 @@ class Images:
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
             raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
         return cls(_spooled(iter(source), label), label)
+
+
+Images = Samples
 
 
 def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
@@ -166,11 +172,11 @@ def length(batch: Feed) -> int:
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 
-def split(images: Images, size: int) -> Iterator[Feed]:
+def split(images: Samples, size: int) -> Iterator[Feed]:
     """The stream in batches of at most `size` samples.
 
     Example:
-        >>> [len(b) for b in split(Images.of(np.zeros((10, 2), np.float32)), 3)]
+        >>> [len(b) for b in split(Samples.of(np.zeros((10, 2), np.float32)), 3)]
         [3, 3, 2, 2]
     """
     for batch in images:

@@ -174,6 +174,9 @@ class Statistics:
     network: str
     data: str = ""
 
+    def __repr__(self) -> str:
+        return f"Statistics(images={self.images}, tensors={len(self.tensors)})"
+
     def __add__(self, other: Statistics) -> Statistics:
         if self.network != other.network or self.tensors.keys() != other.tensors.keys():
             raise EquintError("statistics of different networks do not add up")

@@ -1,13 +1,9 @@
-"""Many networks quantized in many ways, measured once: what was found is kept and never computed again.
-
-rows = table(["cards/net.toml"], ["lwq", "dfq", "optimal"], ["per-tensor"], cache=Path("results"))
-print(markdown(rows))
-"""
+"""Many networks quantized in many ways, measured once: what was found is kept and never computed again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
@@ -18,15 +14,13 @@ from .. import __version__
 from ..errors import EquintError
 from ..hardware.target import Target
 from ..hardware.target import target as built_in_target
-from ..pages.results import jsonlines, markdown
 from ..planning.recipe import ActivationBits, Data, Recipe, recipe, resolve
+from ..planning.run import Progress
 from ..samples.card import read_card
 from .cells import Cell, Way, measure
 from .identity import card_identity, digest, network_identity, read_toml
 from .ledger import add_line, numbers, read_lines
 from .workers import each
-
-__all__ = ["Network", "Row", "find_networks", "jsonlines", "markdown", "table"]
 
 LINES = "results.jsonl"
 Source = str | os.PathLike[str]
@@ -91,7 +85,7 @@ def table(
     limit: int | Mapping[str, int] | None = None,
     cache: Source,
     jobs: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Row, ...]:
     """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
 
@@ -106,7 +100,7 @@ def table(
         limit: samples to judge on, for all or by the network's name.
         cache: folder of what was found: one line per row, and the float networks' outputs.
         jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
-        progress: called with (rows done, rows in all, what was done).
+        progress: called with what was done, rows done, and rows in all.
 
     Raises:
         EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
@@ -143,7 +137,7 @@ def _compute(
     found: dict[str, dict[str, Any]],
     lines: Path,
     jobs: int,
-    progress: Callable[[int, int, str], None] | None,
+    progress: Progress | None,
 ) -> dict[str, str]:
     """Measure what is not found: float networks first, whose outputs the others need. Why what is missing is missing.
 
@@ -157,7 +151,7 @@ def _compute(
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, total, names[key])
+            progress(names[key], done, total)
 
     def run(cells: Iterable[Cell]) -> None:
         tasks = list({cell.key: cell for cell in cells}.values())
