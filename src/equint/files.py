@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EquintError
+from .errors import OutputRefused
 from .ir.model import Array
 
 
@@ -37,13 +37,13 @@ def writable(path: str | os.PathLike[str]) -> Path:
     try:
         target = Path(path).resolve()
         if target.is_dir():
-            raise EquintError(f"{path}: is a folder; give a file name for the output")
+            raise OutputRefused(f"{path}: is a folder; give a file name for the output")
         if target.exists() and not target.is_file():
-            raise EquintError(f"{path}: is no regular file; give a file name for the output")
+            raise OutputRefused(f"{path}: is no regular file; give a file name for the output")
         if not target.parent.is_dir():
-            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another output")
+            raise OutputRefused(f"{path}: cannot write (no such folder); make it or choose another output")
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
+        raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
     return target
 
 
@@ -91,7 +91,7 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
             yield draft, target
             os.replace(draft, target)
     except OSError as error:
-        raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
+        raise OutputRefused(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
 
 
 class Shelf:

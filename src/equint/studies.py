@@ -264,7 +264,7 @@ def evaluate(
     Example:
         >>> from equint.demo import data_path, model_path
         >>> evaluate(model_path(), data_path(), Card("gray", (0.0,), (16.0,)), limit=50)
-        Evaluation(samples=50, top1=100, top5=100)
+        Evaluation(samples=50, top1=98, top5=100)
     """
     from .scoring import metrics
     from .scoring.tasks import judged

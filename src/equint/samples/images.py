@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..files import Shelf
 from ..ir.model import Array, Name
 
@@ -51,7 +51,7 @@ class Samples:
                 empty = False
                 yield checked
         if empty:
-            raise EquintError(f"{self.label}: empty; give at least one sample")
+            raise UnusableData(f"{self.label}: empty; give at least one sample")
 
     def first(self, limit: int) -> Samples:
         """The stream's first `limit` samples.
@@ -60,7 +60,7 @@ class Samples:
             EquintError: none wanted.
         """
         if limit < 1:
-            raise EquintError(f"{self.label}: {limit} samples wanted; give at least one")
+            raise UnusableData(f"{self.label}: {limit} samples wanted; give at least one")
 
         def cut() -> Iterator[Feed]:
             left = limit
@@ -87,10 +87,10 @@ class Samples:
             source = _finite(source, label)
         if isinstance(source, np.ndarray):
             if source.ndim < 2:
-                raise EquintError(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
+                raise UnusableData(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
             return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
-            raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
+            raise UnusableData(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
         return cls(_spooled(iter(source), label), label)
 
 
@@ -129,7 +129,7 @@ def _checked(batch: Any, label: str) -> Feed:
     arrays = {str(name): _finite(value, label) for name, value in batch.items()}
     if len({len(a) for a in arrays.values()}) > 1:
         sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
-        raise EquintError(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
+        raise UnusableData(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
     return arrays
 
 
@@ -148,11 +148,11 @@ def _finite(value: Any, label: str) -> Array:
             with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
                 array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
     except (TypeError, ValueError) as error:
-        raise EquintError(f"{label}: a batch that is no array of numbers ({error})") from error
+        raise UnusableData(f"{label}: a batch that is no array of numbers ({error})") from error
     if array.ndim == 0:
-        raise EquintError(f"{label}: a batch that is a single number; give arrays (N, …)")
+        raise UnusableData(f"{label}: a batch that is a single number; give arrays (N, …)")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise EquintError(f"{label}: holds values that are not finite; remove those samples")
+        raise UnusableData(f"{label}: holds values that are not finite; remove those samples")
     return array
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnreadableModel, UnusableData
 from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
@@ -88,14 +88,14 @@ def evaluate(
     from ..runtime.session import Session
 
     if is_bundle(against):
-        raise EquintError(f"{against}: a bundle; compare with the float ONNX network")
+        raise UnreadableModel(f"{against}: a bundle; compare with the float ONNX network")
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
     source = source_of(Path(data), card, results[0], limit, reference is None)
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
         if not np.all(np.isfinite(x)):
-            raise EquintError(f"{data}: holds values that are not finite; check how the samples are prepared")
+            raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
         outputs = run(x)
         tally.samples += len(x)
         if truths is not None and card.task in CLASSIFY:
@@ -104,7 +104,7 @@ def evaluate(
             meter.add(outputs, truths)
             measured = True
         elif reference is None:
-            raise EquintError(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
+            raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
             tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
         if progress is not None:
@@ -150,7 +150,7 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
-        raise EquintError(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
+        raise InvalidCard(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
     if card.task not in _PAIRED or not data.is_dir() or lacking:
         return _Source(plain)
     files: Sequence[Any]

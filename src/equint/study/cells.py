@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, InvalidCard
 from ..files import drafted
 from ..hardware.target import Target
 from ..ir.model import Array, Name
@@ -123,7 +123,7 @@ def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
 def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callable[[Outputs], None]) -> dict[str, Any]:
     """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
     if "eval" not in card.data:
-        raise EquintError(f"{cell.card}: no evaluation data; name them as eval in [data]")
+        raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
     source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False)
     meter, measured = source.meter, False
     for x, truths in source.batches:

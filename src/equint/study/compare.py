@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..files import fact_table
 from ..ir.model import Array, Name
 
@@ -75,7 +75,9 @@ def compare(
     shared = [t for t in dict.fromkeys((*made, *outputs)) if t in makers]
     if not shared:
         names = (s if isinstance(s, (str, os.PathLike)) else "the model" for s in (quantized, original))
-        raise EquintError(f"{' shares no tensor with '.join(map(str, names))}; compare a network with its own original")
+        raise UnusableData(
+            f"{' shares no tensor with '.join(map(str, names))}; compare a network with its own original"
+        )
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
@@ -84,7 +86,7 @@ def compare(
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
             if a[t].shape != value.shape:
-                raise EquintError(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
+                raise UnusableData(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
             x = a[t].astype(np.float64)
             sums[t][0] += float(np.sum(np.square(x)))
             sums[t][1] += float(np.sum(np.square(value - x)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..files import jsonable
 from ..graph.overrides import Override
 from ..hardware.target import Target
@@ -152,7 +152,7 @@ def diagnose(
     _check_finite(every)
     fit, check = every.part(False), every.part(True)
     if not check.feeds:
-        raise EquintError(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
+        raise UnusableData(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
     tell(1)
     quantized, plain = quantize(chosen), quantize(unquantized(chosen))
     stages = _stages(plain, quantized, fit)
@@ -197,7 +197,7 @@ def shown(model: Model) -> Samples:
         >>> from ..ir.weights import tiny_graph
         >>> shown(Model(tiny_graph()))
         Traceback (most recent call last):
-        equint.errors.EquintError: no images to look at, and the input x is no picture; give data
+        equint.errors.UnusableData: no images to look at, and the input x is no picture; give data
     """
     shape = picture_shape(model)
     if shape is None:
@@ -223,7 +223,7 @@ def _check_finite(known: Truth) -> None:
     for outputs in known.outputs:
         for name, value in outputs.items():
             if not np.isfinite(value).all():
-                raise EquintError(f"output {name} of the float network is not finite on these images; mend that first")
+                raise UnusableData(f"output {name} of the float network is not finite on these images; mend that first")
 
 
 def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 
 HASHED = 64 << 20
 """Bytes up to which data are told apart by what they hold; larger files by path, size and time of change."""
@@ -65,7 +65,7 @@ def data_identity(path: Path) -> Any:
             return digest([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
         stat = path.stat()
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error})") from error
     return _content(path) if stat.st_size < HASHED else [os.fspath(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
@@ -96,7 +96,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquintError(f"{path}: not a readable TOML card ({error})") from error
+        raise InvalidCard(f"{path}: not a readable TOML card ({error})") from error
 
 
 def _content(path: Path) -> str:
@@ -104,4 +104,4 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error})") from error

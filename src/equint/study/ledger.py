@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import OutputRefused, UnusableData
 from ..files import jsonable
 
 
@@ -31,7 +31,7 @@ def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error}); choose another cache") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error}); choose another cache") from error
     found: dict[str, dict[str, Any]] = {}
     for line in raw.split(b"\n"):
         try:
@@ -63,7 +63,7 @@ def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
             file.write(line if whole else b"\n" + line)
             os.fsync(file.fileno())
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
+        raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
 
 
 def numbers(value: Any) -> Any:

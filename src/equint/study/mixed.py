@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import InvalidOption, UnusableData
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.events import Event, EventKind
@@ -109,11 +109,11 @@ def mixed(
         EquintError: a network that does not choose among classes, a bound below 0.
     """
     if not 0 <= max_drop <= 100:
-        raise EquintError(f"max drop {max_drop}: give points between 0 and 100")
+        raise InvalidOption(f"max drop {max_drop}: give points between 0 and 100")
     known = truth(original.graph, images, labels)
     first = known.outputs[0][next(iter(known.outputs[0]))]
     if first.ndim != 2 or first.shape[1] < 2:
-        raise EquintError("a bound on the drop needs a network that chooses among classes; this one has other outputs")
+        raise UnusableData("a bound on the drop needs a network that chooses among classes; this one has other outputs")
     quantized = quantize(chosen)
     search = _Search(chosen, quantize, quantized, known)
     before = search.drop(())

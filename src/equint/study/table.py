@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EquintError
+from ..errors import EquintError, InvalidCard, InvalidOption, OutputRefused, UnknownName, UnreadableModel
 from ..hardware.target import Target
 from ..hardware.target import target as built_in_target
 from ..planning.recipe import ActivationBits, Data, Recipe, recipe, resolve
@@ -112,7 +112,7 @@ def table(
     if not networks:
         return ()
     if jobs < 1:
-        raise EquintError(f"jobs = {jobs}: give 1 or more")
+        raise InvalidOption(f"jobs = {jobs}: give 1 or more")
     folder = _made(Path(cache))
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
@@ -120,7 +120,7 @@ def table(
         known = {network.name for network in find_networks(networks)}
         for name in limit:
             if name not in known:
-                raise EquintError(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
+                raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
     threads = 0 if jobs == 1 else 1
     plan: list[tuple[Network, Cell, str]] = []
     for network in find_networks(networks):
@@ -295,23 +295,23 @@ def find_networks(paths: Sequence[Source]) -> list[Network]:
 def _from_card(card: Path) -> Network:
     task, told = read_card(card).task, read_toml(card)
     if not isinstance(told.get("model"), str):
-        raise EquintError(f'{card}: names no network; add model = "NETWORK.onnx"')
+        raise InvalidCard(f'{card}: names no network; add model = "NETWORK.onnx"')
     model = card.parent / told["model"]
     if not model.is_file():
-        raise EquintError(f"{card}: its network {model} is not there; correct model in the card")
+        raise InvalidCard(f"{card}: its network {model} is not there; correct model in the card")
     return Network(card.stem, model, card, task)
 
 
 def _from_model(model: Path) -> Network:
     if not model.is_file():
-        raise EquintError(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
+        raise UnreadableModel(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
     near = [c for at in (model.parent, model.resolve().parent.parent) for c in sorted(at.glob("*.toml"))]
     cards = [card for card in near if _names(card, model)]
     same = [card for card in cards if card.stem == model.stem]
     if not cards:
-        raise EquintError(f'{model}: no card near it says model = "{model.name}"; write one, or give the card')
+        raise InvalidCard(f'{model}: no card near it says model = "{model.name}"; write one, or give the card')
     if len(cards) > 1 and len(same) != 1:
-        raise EquintError(f"{model}: several cards are for it ({cards[0]}, {cards[1]}); give the card instead")
+        raise InvalidCard(f"{model}: several cards are for it ({cards[0]}, {cards[1]}); give the card instead")
     return _from_card((same or cards)[0])
 
 
@@ -327,5 +327,5 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EquintError(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
+        raise OutputRefused(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
     return folder

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import as_layer, layers
 from ..maths.noise import to_db
@@ -106,7 +106,7 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     if labels is not None:
         ends = np.cumsum([length(feed) for feed in feeds])
         if len(labels) != ends[-1]:
-            raise EquintError(f"{len(labels)} labels for {ends[-1]} images; give one for each")
+            raise UnusableData(f"{len(labels)} labels for {ends[-1]} images; give one for each")
         parts = tuple(np.split(np.asarray(labels), ends[:-1]))
     return Truth(tuple(feeds), outputs, parts, fixed in (None, 1))
 
