@@ -202,7 +202,7 @@ def shown(model: Model) -> Samples:
     shape = picture_shape(model)
     if shape is None:
         name = next((n for n in model.graph.inputs if model.graph.is_float(n)), "")
-        raise EquintError(f"no images to look at, and the input {name} is no picture; give data")
+        raise UnusableData(f"no images to look at, and the input {name} is no picture; give data")
     return generated(model, shape)
 
 
