@@ -16,13 +16,10 @@ from time import perf_counter
 
 from real import Network, networks
 
-import equint
-from equint.api import described, looked_at
-from equint.hardware.target import target
+from equint.job import Job
 from equint.onnx.qdq import qdq_graph
-from equint.planning.recipe import recipe
 from equint.planning.variants import quantizer
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.study.diagnose import diagnose, unquantized
 from equint.study.sensitivity import TOP, sensitivity
 from equint.study.trials import scores, truth
@@ -45,17 +42,15 @@ def main() -> None:
 
 
 def _line(network: Network, name: str, on: str, images: int) -> str:
-    model, hardware, chosen = equint.load(network.model), target(on), recipe(name)
-    data = looked_at(model, None, network.card, images)
-    assert data is not None
-    assert data.images is not None
-    start = perf_counter()
-    made = quantizer(described(model, network.card), hardware)
-    found = diagnose(model, chosen, hardware, made, data.images)
+    job = Job.of(network.model, name, on, input=network.card, images=images)
+    assert job.samples is not None
+    model, chosen, start = job.original, job.recipe, perf_counter()
+    made = quantizer(job.network, job.target)
+    found = diagnose(model, chosen, job.target, made, job.samples)
     seconds = perf_counter() - start
     gained = ""
     if found.best is not None:
-        known = truth(model.graph, Images(lambda: network.inputs))
+        known = truth(model.graph, Samples(lambda: network.inputs))
         graphs = {r: qdq_graph(made(made_of)) for r, made_of in ((0, chosen), (1, found.recipe))}
         answers = scores(graphs, known)
         gained = f"{answers[1].gain(answers[0])[0]:+.1f} dB"
@@ -75,13 +70,11 @@ def _line(network: Network, name: str, on: str, images: int) -> str:
 
 def _runs(network: Network, name: str, on: str, images: int = 16) -> str:
     """Sensitivity in full runs: of those worth measuring, and of all, of as many variants."""
-    model, hardware, chosen = equint.load(network.model), target(on), recipe(name)
-    data = looked_at(model, None, network.card, images)
-    assert data is not None
-    assert data.images is not None
-    made = quantizer(described(model, network.card), hardware)
-    quantized, plain = made(chosen), made(unquantized(chosen))
-    known = truth(model.graph, data.images)
+    job = Job.of(network.model, name, on, input=network.card, images=images)
+    assert job.samples is not None
+    made = quantizer(job.network, job.target)
+    quantized, plain = made(job.recipe), made(unquantized(job.recipe))
+    known = truth(job.original.graph, job.samples)
     whole = min(_seconds(lambda: scores({"": qdq_graph(quantized)}, known)) for _ in range(3))
     some = _seconds(lambda: sensitivity(plain, quantized, known, TOP))
     every = sensitivity(plain, quantized, known, 0)

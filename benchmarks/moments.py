@@ -14,11 +14,12 @@ from collections import defaultdict
 import numpy as np
 from real import Network, networks
 
-from equint import api
+import equint
 from equint.ir.model import Array, Graph
 from equint.onnx.writer import to_proto
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.session import Session
+from equint.samples.card import described
 from equint.samples.data import batches
 
 SAMPLES = 64
@@ -44,7 +45,7 @@ def main() -> None:
     print("| network | operator | moments from | tensors | mean error of E[x] | worst | std predicted / measured |")
     print("|---|---|---|---|---|---|---|")
     for network in networks():
-        model = FoldBatchnorm()(api.described(api.load(network.model), network.card))
+        model = FoldBatchnorm()(described(equint.load(network.model), network.card))
         truth = measured(network, model.graph)
         rows = defaultdict(list)
         for node in model.graph.nodes:

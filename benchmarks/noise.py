@@ -20,7 +20,7 @@ import numpy as np
 from real import Network, networks
 from svg import Panel, Series, write
 
-from equint import api
+import equint
 from equint.graph.placement import keeps_grid
 from equint.hardware.target import target
 from equint.ir.model import Array, Graph, Model, Name, Node
@@ -35,6 +35,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.planning.recipe import recipe
 from equint.runtime.session import Session
+from equint.samples.card import described
 from equint.samples.data import batches
 
 TARGETS = {
@@ -64,15 +65,15 @@ class Compared:
 def reference_of(network: Network, hardware: str) -> Model:
     """The float network that noise is measured against."""
     mode = "channel_clip" if target(hardware).channel_clip else "keep"
-    described = api.described(api.load(network.model), network.card)
-    return ActivationRanges()(Relu6(mode)(FoldBatchnorm()(described)))  # type: ignore[arg-type]
+    model = described(equint.load(network.model), network.card)
+    return ActivationRanges()(Relu6(mode)(FoldBatchnorm()(model)))  # type: ignore[arg-type]
 
 
 def quantized_of(network: Network, name: str, hardware: str) -> Model:
     """The network with its grids, its weights still float."""
     chosen = recipe(name)
     kept = tuple(p for p in chosen.passes if p[0] != "round_weights")
-    return api.quantize(network.model, replace(chosen, passes=kept), hardware, input=network.card).model
+    return equint.quantize(network.model, replace(chosen, passes=kept), hardware, input=network.card).model
 
 
 def compared(network: Network, name: str, hardware: str) -> list[Compared]:

@@ -28,7 +28,6 @@ from real import Network, networks
 from shift_search import COLUMNS, MOST, SPEC, TIMES, compared, groups, real_layers, synthetic_layers
 
 import equint
-from equint.api import described
 from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.ir.weights import as_rows, layers
@@ -37,6 +36,7 @@ from equint.maths.shifts import SEARCHES
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.planning.recipe import ActivationBits, Recipe, recipe
+from equint.samples.card import described
 from equint.study.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits
 
 SAMPLES = {

@@ -410,11 +410,3 @@ def test_a_guess_about_the_input_is_a_warning() -> None:
     proto = network("y = Conv(x, w)", w=normal(4, 3, 3, 3))
     assert EventKind.INPUT_ASSUMED in [e.kind for e in quantize(proto).warnings]
     assert not any(e.source == "inputs" for e in quantize(proto, input=(0, 1)).warnings)
-
-
-def test_public_names() -> None:
-    functions = {"calibrate", "explain", "from_torch", "load", "quantize", "sqnr"}
-    functions |= {"diagnose", "mixed", "program", "report"}
-    assert set(equint.__all__) == {"EquintError", "Result", "__version__", *functions}
-    assert all(hasattr(equint, name) for name in equint.__all__)
-    assert not hasattr(equint, "magic")

@@ -18,7 +18,6 @@ import pytest
 from numpy.typing import NDArray
 
 from equint import load, quantize
-from equint.api import described
 from equint.integers.engine import Engine
 from equint.maths.noise import sqnr_db
 from equint.onnx.writer import to_proto
@@ -27,7 +26,7 @@ from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.runtime.session import Session
-from equint.samples.card import Card, read_card
+from equint.samples.card import Card, described, read_card
 from equint.samples.data import batches
 from handwritten import operators
 

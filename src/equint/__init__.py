@@ -10,29 +10,90 @@ Example:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import EquintError
+from .errors import (
+    EquintError,
+    InvalidCard,
+    InvalidOption,
+    InvalidRecipe,
+    MissingLibrary,
+    OutputRefused,
+    TargetMismatch,
+    UnknownName,
+    UnreadableModel,
+    UnsupportedOperator,
+    UnusableData,
+)
 
 if TYPE_CHECKING:
-    from .api import Result, calibrate, explain, from_torch, load, program, quantize, report, sqnr
-    from .studies import diagnose, mixed
+    from .api import calibrate, compare_board, export, golden, program, quantize, recipes, sizes, targets
+    from .graph.overrides import Override
+    from .hardware.target import Target
+    from .ir.model import Model
+    from .job import Result, from_torch, load
+    from .planning.recipe import Recipe
+    from .samples.card import Card
+    from .samples.images import Samples
+    from .samples.statistics import Statistics
+    from .studies import compare, diagnose, evaluate, explain, inspect, mixed, report, sqnr, table
 
 __version__ = "0.1.0"
+_HOMES = {
+    "api": ("calibrate", "compare_board", "export", "golden", "program", "quantize", "recipes", "sizes", "targets"),
+    "studies": ("compare", "diagnose", "evaluate", "explain", "inspect", "mixed", "report", "sqnr", "table"),
+    "job": ("Result", "from_torch", "load"),
+    "graph.overrides": ("Override",),
+    "hardware.target": ("Target",),
+    "ir.model": ("Model",),
+    "planning.recipe": ("Recipe",),
+    "samples.card": ("Card",),
+    "samples.images": ("Samples",),
+    "samples.statistics": ("Statistics",),
+}
+"""Where a public name is defined."""
 __all__ = [
+    "Card",
     "EquintError",
+    "InvalidCard",
+    "InvalidOption",
+    "InvalidRecipe",
+    "MissingLibrary",
+    "Model",
+    "OutputRefused",
+    "Override",
+    "Recipe",
     "Result",
+    "Samples",
+    "Statistics",
+    "Target",
+    "TargetMismatch",
+    "UnknownName",
+    "UnreadableModel",
+    "UnsupportedOperator",
+    "UnusableData",
     "__version__",
     "calibrate",
+    "compare",
+    "compare_board",
     "diagnose",
+    "evaluate",
     "explain",
+    "export",
     "from_torch",
+    "golden",
+    "inspect",
     "load",
     "mixed",
     "program",
     "quantize",
+    "recipes",
     "report",
+    "sizes",
     "sqnr",
+    "table",
+    "targets",
 ]
 
 
@@ -42,9 +103,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
-    if name in __all__:
-        from . import api
-        from . import studies as study
-
-        return getattr(study if name in ("diagnose", "mixed") else api, name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,175 +1,43 @@
-"""The library's front door: load a network, quantize it, keep the result."""
+"""The library's front door: quantize a network, keep the result, hand it to hardware."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from numbers import Real
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from .errors import EquintError
+from .errors import InvalidOption, TargetMismatch, UnusableData, check_type
 from .files import is_bundle
-from .graph import inputs
-from .graph.placement import place
 from .hardware.target import TARGETS, Target
-from .hardware.target import target as built_in_target
-from .ir.events import Event, EventKind
-from .ir.model import Model
-from .passes.activation_ranges import ActivationRanges
-from .passes.calibrate import Calibrate
-from .passes.fold_batchnorm import FoldBatchnorm
-from .passes.quantize import Quantize
-from .passes.relu6 import Relu6
-from .planning import recipe as recipes
-from .planning.plan import Data, resolve
-from .planning.run import Progress, run
-from .samples.card import Card, read_card
-from .samples.data import images
-from .samples.images import Images
-from .samples.statistics import Statistics, fingerprint, is_statistics
+from .ir.model import Array, Model, Name
+from .job import NO_SAMPLES, Job, Named, Options, Result, folded, present
+from .planning.recipe import ActivationBits, Recipe, built_in
+from .planning.recipe import recipe as built_in_recipe
+from .planning.run import Progress
+from .samples.card import Card, Input, read_card
+from .samples.statistics import Statistics
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from .integers.program import Program
+    from .npu.board import Comparison
+    from .npu.sizes import Row
 
 NPU = "npu-shift"
 """The target of integer programs, where none is named."""
-Input = Card | str | os.PathLike[str] | Sequence[float] | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """A quantized network.
-
-    Attributes:
-        model: the value after the last pass; its log says what every pass did and skipped.
-        original: the network as it was read.
-        recipe: name of what was applied. hardware: the target it was made for.
-        level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining.
-        seconds: time spent in reading and passes.
-    """
-
-    model: Model
-    original: Model
-    recipe: str
-    hardware: Target
-    level: int = 1
-    seconds: float = field(compare=False, default=0.0)
-
-    def __repr__(self) -> str:
-        """One line: the network itself is in `model`, a text for people in `summary()`."""
-        weights = sum(name in self.model.graph.consts for name in self.model.qparams)
-        return (
-            f"Result(recipe={self.recipe!r}, target={self.target!r}, level={self.level}, quantized weights={weights})"
-        )
-
-    @property
-    def target(self) -> str:
-        """Name of the target."""
-        return self.hardware.name
-
-    @cached_property
-    def proto(self) -> ModelProto:
-        """The quantized network as a QDQ ONNX model."""
-        from .onnx.qdq import export
-
-        return export(self.model)
-
-    @cached_property
-    def program(self) -> Program:
-        """The quantized network in integers alone, as an NPU executes it.
-
-        Raises:
-            EquintError: something in it has no integer form, or does not fit the target: it names the layer.
-        """
-        from .integers.lower import lower
-
-        return lower(self.model, self.hardware)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the QDQ model; above 2 GB its constants go to a file beside it.
-
-        Raises:
-            EquintError: the output cannot be written.
-        """
-        from .onnx.writer import save_proto
-
-        save_proto(self.proto, path)
-
-    def to_torch(self) -> Any:
-        """The quantized network as a torch module with straight-through gradients, for checking.
-
-        Raises:
-            EquintError: torch is missing (extra equint[torch]), or cannot run an operator.
-        """
-        from .frontends.torch import to_torch
-
-        return to_torch(self.model)
-
-    @property
-    def warnings(self) -> tuple[Event, ...]:
-        """What a user should know before trusting the result."""
-        return tuple(e for e in self.model.log if e.warning)
-
-    def facts(self) -> dict[str, Any]:
-        """The result in numbers and words, ready for JSON."""
-        from .pages.summary import facts
-
-        return facts(self)
-
-    def summary(self) -> str:
-        """The result as a short text."""
-        from .pages.summary import text
-
-        return text(self)
-
-
-def load(source: str | os.PathLike[str] | ModelProto) -> Model:
-    """Read a float ONNX network.
-
-    Raises:
-        EquintError: the file is missing, damaged, too old or already quantized.
-
-    Example:
-        >>> from equint.demo import model_path
-        >>> load(model_path()).graph.outputs
-        ('output',)
-    """
-    from .onnx.reader import read
-
-    return read(source)
-
-
-def from_torch(module: Any, example_inputs: Any) -> Model:
-    """A torch module as a network whose BatchNorms, and so its moments, are kept.
-
-    Args:
-        module: a `torch.nn.Module`; traced on a copy, in inference mode, on the CPU.
-        example_inputs: a tensor, or a tuple of them: their shapes matter.
-
-    Raises:
-        EquintError: torch is missing (extra equint[torch]), or the module cannot be exported: it says why.
-
-    Example:
-        >>> from_torch(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8)).graph.outputs  # doctest: +SKIP
-        ('output',)
-    """
-    from .frontends.torch import from_torch as traced
-
-    return load(traced(module, example_inputs))
+FORMATS = ("npu", "integer", "qdq")
+Format: TypeAlias = Literal["npu", "integer", "qdq"]
 
 
 def quantize(
     source: Any,
-    recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
+    recipe: Named | Recipe | None = None,
     target: str | Target | None = None,
     *,
     weight_bits: int | None = None,
-    activation_bits: recipes.ActivationBits = None,
+    activation_bits: ActivationBits = None,
     input: Input = None,
     data: Any = None,
     images: int | None = None,
@@ -200,197 +68,28 @@ def quantize(
         >>> quantize(model_path(), input=(0, 1)).recipe
         'optimal'
     """
-    start = perf_counter()
-    chosen, hardware = choose(recipe, target)
-    if example_inputs is not None or hasattr(source, "named_parameters"):
-        if example_inputs is None:
-            raise EquintError("a torch module needs example_inputs: a tensor, or a tuple of them, that it runs on")
-        source = from_torch(source, example_inputs)
-    original = source if isinstance(source, Model) else load(source)
-    given = looked_at(original, data, input, images)
-    passes = resolve(chosen, hardware, weight_bits, activation_bits, given)
-    ready = described(original, input)
-    if given is not None:  # the input is measured: that its range had to be guessed is no warning any more
-        log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in ready.log)
-        ready = replace(ready, log=log)
-    model = run(ready, passes, progress)
-    if not model.qparams:
-        raise EquintError("nothing to quantize: the network has no convolution or matrix product with constant weights")
-    level = chosen.level if given is None else max(chosen.level, 2)
-    return Result(model, original, chosen.name, hardware, level, perf_counter() - start)
-
-
-def program(source: Any, recipe: Any = None, target: str | Target | None = None, **given: Any) -> Program:
-    """A network in integers alone: read from a bundle, or quantized as by `quantize` and lowered.
-
-    Args:
-        source: a bundle (its .json or .safetensors file), or what `quantize` takes.
-        recipe, target, given: for `quantize`; the target is npu-shift where none is given.
-
-    Raises:
-        EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.integers.lower.lower`.
-
-    Example:
-        >>> from equint.demo import model_path
-        >>> program(model_path(), "wes", input=(0, 1)).target
-        'npu-shift'
-    """
-    if is_bundle(source):
-        from .npu.bundle import load_bundle
-
-        if recipe is not None or target is not None or any(v is not None for v in given.values()):
-            raise EquintError(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
-        return load_bundle(source)
-    return quantize(source, recipe, target or NPU, **given).program
-
-
-def choose(
-    recipe: str | os.PathLike[str] | recipes.Recipe | None, target: str | Target | None
-) -> tuple[recipes.Recipe, Target]:
-    """The recipe and the target to use, where one of them may be left out.
-
-    Raises:
-        EquintError: there is none of that name.
-
-    Example:
-        >>> [v.name for v in choose(None, "npu-shift")]
-        ['wes-optimal', 'npu-shift']
-    """
-    hardware = built_in_target(target) if isinstance(target, str) else target
-    if recipe is None:
-        hardware = hardware or TARGETS[0]
-        return recipes.recipe(hardware.recipe), hardware
-    chosen = recipes.recipe(recipe)
-    return chosen, hardware or built_in_target(chosen.target)
-
-
-def inspect(
-    source: Model | str | os.PathLike[str] | ModelProto, target: str | Target | None = None, *, input: Input = None
-) -> dict[str, Any]:
-    """What a network offers to quantization for a target: layers, free channel scales, and what pins the others.
-
-    Example:
-        >>> from equint.demo import model_path
-        >>> sorted(inspect(model_path(), "per-tensor-clip"))
-        ['borders', 'events', 'groups', 'layers', 'pinned']
-    """
-    from .study.inspect import inspect as look
-
-    hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
-    model = described(source if isinstance(source, Model) else load(source), input)
-    return look(Relu6("channel_clip" if hardware.channel_clip else "keep")(FoldBatchnorm()(model)))
-
-
-def explain(
-    source: Model | str | os.PathLike[str] | ModelProto,
-    recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
-    target: str | Target | None = None,
-    *,
-    weight_bits: int | None = None,
-    activation_bits: recipes.ActivationBits = None,
-    input: Input = None,
-    data: Any = None,
-    images: int | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """What limits a network once it is quantized, and what each thing you could change would gain: predicted.
-
-    The arguments are those of `quantize`. "Before" is the same format with plain grids: no scales, n = 6 ranges.
-
-    Returns:
-        What `equint.study.explain.explain` says (predicted, layers, tensors, changes), and warnings about the input.
-
-    Raises:
-        EquintError: as `quantize`.
-
-    Example:
-        >>> from equint.demo import model_path
-        >>> found = explain(model_path(), target="per-tensor", input=(0, 1))
-        >>> found["predicted"]["after"]["total"] > found["predicted"]["before"]["total"]
-        True
-    """
-    from .study.explain import explain as analyse
-
-    chosen, hardware = choose(recipe, target)
-    original = source if isinstance(source, Model) else load(source)
-    given = looked_at(original, data, input, images)
-    bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits, "data": given}
-    passes = resolve(chosen, hardware, **bits)
-    original = described(original, input)
-    reference = _reference(original, hardware, given)
-    plain = next((p for p in passes if isinstance(p, Quantize)), None)
-    if plain is None or not plain(reference).qparams:
-        raise EquintError("nothing to explain: neither the recipe nor the network leaves anything to quantize")
-    finer = None
-    if hardware.weight.granularity == "tensor" and "granularity" not in chosen.weight:
-        fine = replace(hardware, weight=replace(hardware.weight, granularity="channel", symmetric=True))
-        finer = run(original, resolve(chosen, fine, **bits), progress)
-    found = analyse(reference, plain(reference), run(original, passes, progress), finer)
-    return {**found, "warnings": [str(e) for e in original.log if e.warning]}
-
-
-def looked_at(model: Model, data: Any, input: Input, limit: int | None = None) -> Data | None:
-    """The data that a user named, ready for recipes; None where there are none.
-
-    Raises:
-        EquintError: a file or folder that is not there or needs a card, or statistics of another network.
-
-    Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> looked_at(Model(tiny_graph()), None, None) is None
-        True
-    """
-    card = read_card(input) if isinstance(input, (str, os.PathLike)) else input if isinstance(input, Card) else None
-    if data is None and limit is not None:
-        data = None if card is None else card.data.get("calibration")
-        if data is None:
-            raise EquintError("no images to look at: give data, or a card with calibration in [data]")
-    if data is None:
-        return None
-    if isinstance(data, (str, os.PathLike)):
-        data = _stored(data, card)
-    if limit is not None and not isinstance(limit, int):
-        raise EquintError(f"images = {limit!r}: give how many")
-    if isinstance(data, Statistics):
-        if limit is not None:
-            raise EquintError("statistics are of all images that were measured; leave the number of images out")
-        check_statistics(model, data, "the statistics")
-        return Data(statistics=data, teacher=model.graph)
-    shown = Images.of(data)
-    return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
-
-
-def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
-    """Refuse statistics that were not measured on this network.
-
-    Raises:
-        EquintError: naming them by `label`.
-
-    Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
-    """
-    if statistics.network != fingerprint(FoldBatchnorm()(model).graph):
-        raise EquintError(f"{label}: of another network; calibrate this one")
-
-
-def _stored(path: str | os.PathLike[str], card: Card | None) -> Statistics | Images:
-    """What a file or folder holds: statistics, or images."""
-    if is_statistics(path):
-        return Statistics.load(path)
-    if card is None and os.path.isdir(path):
-        raise EquintError(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
-    return images(path, card or Card())
+    return Job.of(
+        source,
+        recipe,
+        target,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        input=input,
+        data=data,
+        images=images,
+        example_inputs=example_inputs,
+        progress=progress,
+    ).quantized()
 
 
 def calibrate(
-    source: Model | str | os.PathLike[str] | ModelProto,
-    data: Any,
+    source: Any,
+    data: Any = None,
     *,
     input: Input = None,
     images: int | None = None,
     histograms: bool = True,
-    resume: str | os.PathLike[str] | None = None,
+    resume: Named | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Measure a network's tensors on images, once for many recipes: `quantize(…, data=statistics)`.
@@ -411,123 +110,349 @@ def calibrate(
     """
     from .runtime.collect import collect
 
-    model = source if isinstance(source, Model) else load(source)
-    given = looked_at(model, data, input, images)
-    if given is None or given.images is None:
-        raise EquintError("no images to look at: give data, or a card with calibration in [data]")
-    graph = FoldBatchnorm()(model).graph
-    return collect(graph, given.images, histograms=histograms, resume=resume, progress=progress)
+    if resume is not None:
+        check_type("resume", resume, "a file", str, os.PathLike)
+    job = Job.of(source, input=input, data=data, images=images)
+    if job.samples is None:
+        raise UnusableData(NO_SAMPLES)
+    graph = folded(job.original).graph
+    return collect(graph, job.samples, histograms=histograms, resume=resume, progress=progress)
 
 
-def report(
-    result: Result,
-    *,
-    input: Input = None,
-    data: Any = None,
-    images: int | None = None,
-    measured: Mapping[str, Any] | None = None,
-    name: str = "",
-) -> str:
-    """A page about a quantized network, as one HTML file: verdict, layers, ranges, noise, sizes, and what was done.
+def recipes() -> tuple[Recipe, ...]:
+    """The recipes that come with equint.
+
+    Example:
+        >>> [recipe.name for recipe in recipes()][:3]
+        ['optimal', 'lwq', 'cwq']
+    """
+    return built_in()
+
+
+def targets() -> tuple[Target, ...]:
+    """The targets that come with equint; the first is the default.
+
+    Example:
+        >>> [target.name for target in targets()]
+        ['per-channel', 'per-tensor', 'per-tensor-clip', 'npu-shift']
+    """
+    return TARGETS
+
+
+def program(
+    source: Any, recipe: Named | Recipe | None = None, target: str | Target | None = None, **options: Unpack[Options]
+) -> Program:
+    """A network in integers alone: read from a bundle, or quantized as by `quantize` and lowered.
 
     Args:
-        input, data, images: as they were given to `quantize`; on images the noise of every layer is measured too.
-        measured: what `equint.scoring.metrics.evaluate` found, the float network's figures with "float_" before them.
-        name: the network's.
+        source: a bundle (its .json or .safetensors file), or what `quantize` takes.
+        recipe, target, options: for `quantize`; the target is npu-shift where none is given.
 
     Raises:
-        EquintError: as `quantize`.
+        EquintError: as `quantize`, `equint.npu.bundle.load_bundle` and `equint.integers.lower.lower`.
 
     Example:
         >>> from equint.demo import model_path
-        >>> report(quantize(model_path(), input=(0, 1)), input=(0, 1)).splitlines()[0]
-        '<!doctype html>'
+        >>> program(model_path(), "wes", input=(0, 1)).target
+        'npu-shift'
     """
-    from .pages.contents import contents, formats
-    from .pages.page import page
+    if not is_bundle(source):
+        return Job.of(source, recipe, target or NPU, **options).quantized().program
+    from .npu.bundle import load_bundle
 
-    given = looked_at(result.original, data, input, images)
-    weight, activation = formats(result.model)
-    reference = _reference(described(result.original, input), result.hardware, given)
-    plain = Quantize(weight, activation, result.hardware.bias_bits)(reference)
-    shown = given.images if given else None
-    about: dict[str, Any] = {"name": name, "measured": measured, "images": shown}
-    return page(contents(plain, result.model, result.recipe, result.hardware, result.level, **about))
+    if any(v is not None for k, v in [("recipe", recipe), ("target", target), *options.items()] if k != "progress"):
+        raise InvalidOption(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
+    return load_bundle(source)
 
 
-def _reference(original: Model, hardware: Target, given: Data | None) -> Model:
-    """The float network with its BatchNorms folded, and moments and ranges of every tensor.
+@dataclass(frozen=True)
+class Export:
+    """What was written.
 
-    What stands in front of activations is not measured, only inferred from them. BatchNorm knows its power better,
-    which is the signal that predicted noise is compared with.
+    Attributes:
+        format: one of `FORMATS`; files: name to bytes.
+        result: what a float network became; None where a bundle was read.
     """
-    folded = Relu6("channel_clip" if hardware.channel_clip else "keep")(FoldBatchnorm()(original))
-    seen = Calibrate(images=given.images, statistics=given.statistics)(folded) if given else Calibrate()(folded)
-    merged = place(folded.graph).merged
-    known = {n: m for n, m in folded.moments.items() if n in merged and m.source == "batchnorm"}
-    return ActivationRanges()(replace(seen, moments={**seen.moments, **known}))
+
+    format: Format
+    files: Mapping[str, int]
+    result: Result | None = None
+
+    def __repr__(self) -> str:
+        return f"Export(format={self.format!r}, files={list(self.files)})"
+
+    def facts(self) -> dict[str, Any]:
+        """What was quantized and written, ready for JSON."""
+        about = {} if self.result is None else self.result.facts()
+        return {**about, "format": self.format, "files": dict(self.files)}
 
 
-def described(model: Model, given: Input) -> Model:
-    """The model with what is known of its input.
+def export(
+    source: Any,
+    path: Named,
+    recipe: Named | Recipe | None = None,
+    target: str | Target | None = None,
+    *,
+    format: Format = "npu",
+    sparse: Literal["auto"] | bool = "auto",
+    **options: Unpack[Options],
+) -> Export:
+    """Quantize a network for an NPU and write it in integers alone.
+
+    Args:
+        source: what `quantize` takes, or a bundle.
+        path: of a bundle either file, or their name without ending.
+        format: "npu" (a bundle), "integer" (ONNX without floats) or "qdq" (ONNX).
+        sparse: whether a bundle's weights are stored as masks and what is not zero; "auto": where that is smaller.
+        recipe, target, options: for `quantize`; the target is npu-shift where none is given.
+
+    Raises:
+        EquintError: as `program`; also outputs that cannot be written.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
-        'given'
+        >>> from tempfile import TemporaryDirectory
+        >>> from equint.demo import model_path
+        >>> with TemporaryDirectory() as folder:
+        ...     files = export(model_path(), f"{folder}/digits", input=(0, 1)).files
+        >>> [Path(file).name for file in files]
+        ['digits.json', 'digits.safetensors']
     """
-    if isinstance(given, (str, os.PathLike)):
-        given = read_card(given)
-    if isinstance(given, Card):
-        if given.range is not None:
-            return inputs.describe_range(model, *given.range)
-        if given.kind != "features":
-            return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
-        return inputs.infer_input(model, inputs.FEATURE_REACH)
-    elif given is not None:
-        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(v, Real) for v in given):
-            raise EquintError(f"input = {given!r}: give a card, its path, or the lowest and the highest value")
-        return inputs.describe_range(model, float(given[0]), float(given[1]))
-    return inputs.infer_input(model)
+    check_type("path", path, "the file to write", str, os.PathLike)
+    if format not in FORMATS:
+        raise InvalidOption(f"format = {format!r}: choose {', '.join(FORMATS)}")
+    if format != "npu" and sparse != "auto":
+        raise InvalidOption(f"sparse = {sparse!r}: only bundles (format npu) hold sparse weights; leave it out")
+    read, result = _opened(source, recipe, target, **options)
+    if format == "npu":
+        from .npu.bundle import save_bundle
+
+        files: tuple[Path, ...] = save_bundle(read(), path, sparse)
+    else:
+        from .onnx.writer import save_proto
+
+        if format == "integer":
+            from .integers.emit import export_integer
+
+            save_proto(export_integer(read()), path)
+        elif result is None:
+            raise TargetMismatch(f"{source}: a bundle holds no scales of layers; export qdq from the float network")
+        else:
+            result.save(path)
+        files = (Path(path),)
+    return Export(format, {str(file): file.stat().st_size for file in files}, result)
 
 
-def sqnr(
-    source: Model | str | os.PathLike[str] | ModelProto,
+@dataclass(frozen=True)
+class Golden:
+    """Golden vectors that were written.
+
+    Attributes:
+        output: their folder; images: what they are of, in words; count: of how many.
+        steps: what `golden.json` says of each step, in the order of execution.
+        warnings: what makes the network doubtful.
+    """
+
+    output: str
+    images: str
+    steps: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+    count: int
+
+    def __repr__(self) -> str:
+        return f"Golden(output={self.output!r}, steps={len(self.steps)}, {self.count} {self.images})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "output": self.output,
+            "images": self.images,
+            "steps": [dict(step) for step in self.steps],
+            "warnings": list(self.warnings),
+        }
+
+
+def golden(
+    source: Any,
+    folder: Named,
+    recipe: Named | Recipe | None = None,
+    target: str | Target | None = None,
+    *,
+    raw: bool = False,
+    weight_bits: int | None = None,
+    activation_bits: ActivationBits = None,
+    input: Input = None,
+    data: Named | None = None,
+    images: int = 1,
+    progress: Progress | None = None,
+) -> Golden:
+    """Write the integers that every layer reads and gives, to check a board against.
+
+    Args:
+        source: what `quantize` takes, or a bundle.
+        folder: a new name, an empty folder or an older golden folder.
+        raw: also .bin files: the same values and nothing else.
+        data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
+        images: how many of them.
+        weight_bits, activation_bits, input: as for `quantize`.
+
+    Raises:
+        EquintError: as `program`; also a folder that holds anything else.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from equint.demo import model_path
+        >>> with TemporaryDirectory() as here:
+        ...     golden(model_path(), f"{here}/golden", input=(0, 1)).images
+        'random images'
+    """
+    from .npu.golden import write_golden
+
+    check_type("folder", folder, "the folder to write", str, os.PathLike)
+    check_type("images", images, "how many, 1 or more", int)
+    if data is not None:
+        check_type("data", data, "a file or folder of images", str, os.PathLike)
+    if images < 1:
+        raise InvalidOption(f"images = {images}: give 1 or more")
+    card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
+    read, result = _opened(
+        source,
+        recipe,
+        target,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        input=card,
+        progress=progress,
+    )
+    ready = read()
+    feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
+    steps = write_golden(ready, feeds, folder, raw=raw)
+    warnings = () if result is None else tuple(str(e) for e in result.warnings)
+    return Golden(os.fspath(folder), shown, tuple(steps), warnings, len(next(iter(feeds.values()))))
+
+
+def compare_board(
+    source: Any,
+    dump: Named,
+    golden: Named | None = None,
+    recipe: Named | Recipe | None = None,
     target: str | Target | None = None,
     *,
     input: Input = None,
-    data: Any = None,
-    images: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
-
-    Predicted from moments; with images also measured on them, and moments and ranges are theirs. How far each layer's
-    weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
+) -> Comparison:
+    """Name the first layer in which a device differs, by how much and why.
 
     Args:
-        target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
-
-    Returns:
-        What `equint.study.sqnr.sqnr` says (target, images, methods), and warnings about the input.
+        source: what `quantize` takes, or a bundle.
+        dump: a folder with the device's tensors, named as `golden` names them.
+        golden: the folder of what they should be; computed from the dumped inputs if left out.
+        recipe, target, input: as for `quantize`.
 
     Raises:
-        EquintError: as `quantize`.
+        EquintError: as `program`; also files that cannot be read or have another shape, type or size.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from equint.demo import model_path
+        >>> with TemporaryDirectory() as here:
+        ...     _ = golden(model_path(), here, input=(0, 1))
+        ...     compare_board(model_path(), here, input=(0, 1)).first is None
+        True
+    """
+    from .npu.board import compare_board as compare
+    from .npu.board import dumped_inputs
+
+    check_type("dump", dump, "the folder of the board's dump", str, os.PathLike)
+    if golden is not None:
+        check_type("golden", golden, "the folder of golden vectors", str, os.PathLike)
+    ready = _opened(source, recipe, target, input=input, progress=progress)[0]()
+    return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameter bytes of a network under LWQ, CWQ and WES, dense and sparse: of each layer, and in total."""
+
+    layers: tuple[Row, ...]
+    total: Row
+
+    def __repr__(self) -> str:
+        dense = ", ".join(f"{scheme}={self.total[scheme]:,}" for scheme in ("lwq", "cwq", "wes"))
+        return f"Sizes(layers={len(self.layers)}, {dense})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {"layers": [dict(row) for row in self.layers], "total": dict(self.total)}
+
+
+def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None) -> Sizes:
+    """The parameter bytes of a network under LWQ, CWQ and WES, dense and sparse.
+
+    Args:
+        source: what `quantize` takes, quantized for the shift target; a `Result`; or a bundle.
+        sparsity: set this share (0 to 0.99) of each layer's weights to zero before.
+
+    Raises:
+        EquintError: as `program`.
 
     Example:
         >>> from equint.demo import model_path
-        >>> found = sqnr(model_path(), "per-tensor", input=(0, 1))
-        >>> found["methods"]["none"]["layers"][0]["predicted"]["weights"] > 30
+        >>> found = sizes(model_path()).total
+        >>> found["lwq"] < found["wes"] < found["cwq"]
         True
     """
-    from .study.sqnr import sqnr as analyse
+    from .npu.sizes import network_sizes
 
-    hardware = target if isinstance(target, Target) else built_in_target(target or TARGETS[0].name)
-    original = source if isinstance(source, Model) else load(source)
-    given = looked_at(original, data, input, images)
-    original = described(original, input)
-    reference = _reference(original, hardware, given)
-    found = analyse(reference, hardware, given.images if given else None, progress)
-    if not found["methods"]["none"]["layers"]:
-        raise EquintError("nothing to analyse: the network has no convolution or matrix product with constant weights")
-    return {**found, "warnings": [str(e) for e in original.log if e.warning]}
+    check_type("sparsity", sparsity, "a share from 0 to 0.99", int, float)
+    if not 0 <= sparsity <= 0.99:
+        raise InvalidOption(f"sparsity = {sparsity}: give a share from 0 to 0.99")
+    network: Model | Program
+    if is_bundle(source) or isinstance(source, Result):
+        if sparsity or weight_bits:
+            what = "a bundle's" if is_bundle(source) else "a result's"
+            raise InvalidOption(f"{source}: {what} weights are what they are; leave the options out")
+        network = source.model if isinstance(source, Result) else program(source)
+    else:
+        chosen = built_in_recipe("wes")
+        prune = (("prune", {"sparsity": sparsity, "cost": "weights"}),) if sparsity else ()
+        at = 1 + next(k for k, (name, _) in enumerate(chosen.passes) if name == "fold_batchnorm")
+        chosen = replace(chosen, passes=(*chosen.passes[:at], *prune, *chosen.passes[at:]))
+        network = quantize(source, chosen, NPU, weight_bits=weight_bits).model
+    found = network_sizes(network)
+    return Sizes(tuple(found["layers"]), found["total"])
+
+
+def _opened(
+    source: Any, recipe: Named | Recipe | None, target: str | Target | None, **options: Unpack[Options]
+) -> tuple[Callable[[], Program], Result | None]:
+    """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result."""
+    if is_bundle(source):
+        options.pop("input", None)
+        present(source)
+        return lambda: program(source, recipe, target, **options), None
+    result = Job.of(source, recipe, target or NPU, **options).quantized()
+    return lambda: result.program, result
+
+
+def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tuple[dict[Name, Array], str]:
+    """Inputs for golden vectors, and what they are."""
+    import numpy as np
+
+    from .maths.affine import storage
+    from .samples.data import batches
+
+    where = data or card.data.get("calibration") or card.data.get("eval")
+    if where is not None:
+        if len(program.inputs) != 1:
+            raise UnusableData(f"{where}: the network has {len(program.inputs)} inputs; leave data out for random ones")
+        taken = [x for x, _ in islice(batches(where, card, size=count, limit=count), 1)]
+        return {program.inputs[0]: taken[0]}, f"images of {where}"
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for name in program.inputs:
+        grid, shape = program.grids[name], program.shapes.get(name, ())
+        if not all(isinstance(n, int) for n in shape[1:]):
+            raise UnusableData(f"input {name} has no fixed size {tuple(shape)}; give --data or a card with images")
+        size = [count, *(int(n) for n in shape[1:] if isinstance(n, int))]
+        feeds[name] = rng.integers(grid.qmin, grid.qmax, size, endpoint=True).astype(storage(grid))
+    return feeds, "random images"

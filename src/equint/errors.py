@@ -1,14 +1,73 @@
-"""The one exception a user sees: a line that says what is wrong, where, and what to do."""
+"""What a user sees when something cannot be used: a line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
 
 
 class EquintError(Exception):
     """Something the user gave cannot be used; the message names it and says what to do.
 
-    The command line prints it as one line and exits with code 2.
+    The command line prints it as one line and exits with code 2. Every kind of it is a class of its own below.
 
     Example:
-        >>> raise EquintError("model.onnx: truncated file; export it again")
+        >>> raise UnreadableModel("model.onnx: truncated file; export it again")
         Traceback (most recent call last):
         ...
-        equint.errors.EquintError: model.onnx: truncated file; export it again
+        equint.errors.UnreadableModel: model.onnx: truncated file; export it again
     """
+
+
+class UnreadableModel(EquintError):
+    """A network that is missing, damaged, quantized already, or of a form that is not read."""
+
+
+class UnsupportedOperator(EquintError):
+    """An operator, or one of its attributes or shapes, that has no form where it is needed."""
+
+
+class UnusableData(EquintError):
+    """Samples, statistics, labels or values that are missing, do not fit, or are not finite."""
+
+
+class UnknownName(EquintError):
+    """No recipe, target, task, layer, tensor or key is called this."""
+
+
+class InvalidOption(EquintError):
+    """An argument or option of a wrong type, out of its bounds, or at odds with another."""
+
+
+class InvalidRecipe(EquintError):
+    """A recipe that cannot be read, or whose passes and formats do not go together."""
+
+
+class InvalidCard(EquintError):
+    """A card that cannot be read, or lacks or misstates what is asked of it."""
+
+
+class TargetMismatch(EquintError):
+    """A format or value that the target's hardware does not take."""
+
+
+class OutputRefused(EquintError):
+    """An output that cannot be written, or would overwrite what must not be lost."""
+
+
+class MissingLibrary(EquintError):
+    """An optional library that is not installed."""
+
+
+def check_type(argument: str, value: object, wanted: str, *kinds: type) -> None:
+    """Refuse an argument of a wrong type; True and False are no numbers.
+
+    Raises:
+        InvalidOption: naming the argument.
+
+    Example:
+        >>> check_type("weight_bits", 8.5, "a whole number", int)
+        Traceback (most recent call last):
+        equint.errors.InvalidOption: weight_bits = 8.5: give a whole number
+    """
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        shown = repr(value)
+        shown = f"a {type(value).__name__}" if len(shown) > 60 or "\n" in shown else shown
+        raise InvalidOption(f"{argument} = {shown}: give {wanted}")

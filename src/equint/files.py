@@ -1,19 +1,21 @@
-"""Files: outputs that appear whole or not at all, TOML, and arrays that wait on disk."""
+"""Files: plain values for JSON, TOML, outputs that appear whole or not at all, and arrays that wait on disk."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import tomllib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import EquintError
+from .errors import EquintError, InvalidCard, OutputRefused
 from .ir.model import Array
 
 
@@ -36,14 +38,35 @@ def writable(path: str | os.PathLike[str]) -> Path:
     try:
         target = Path(path).resolve()
         if target.is_dir():
-            raise EquintError(f"{path}: is a folder; give a file name for the output")
+            raise OutputRefused(f"{path}: is a folder; give a file name for the output")
         if target.exists() and not target.is_file():
-            raise EquintError(f"{path}: is no regular file; give a file name for the output")
+            raise OutputRefused(f"{path}: is no regular file; give a file name for the output")
         if not target.parent.is_dir():
-            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another output")
+            raise OutputRefused(f"{path}: cannot write (no such folder); make it or choose another output")
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
+        raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
     return target
+
+
+def jsonable(value: Any, odd: Callable[[float], Any] = lambda value: None) -> Any:
+    """Plain values for JSON, which knows no infinity: what is not finite becomes what `odd` makes of it, null.
+
+    Example:
+        >>> jsonable({"sqnr_db": float("inf"), "bits": (8, np.int64(8))})
+        {'sqnr_db': None, 'bits': [8, 8]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v, odd) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v, odd) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return odd(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fact_table(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, ready for JSON."""
+    return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
 
 
 @contextmanager
@@ -69,14 +92,15 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
             yield draft, target
             os.replace(draft, target)
     except OSError as error:
-        raise EquintError(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
+        raise OutputRefused(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
+def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -> dict[str, Any]:
     """A TOML file as plain tables.
 
     Args:
         what: how messages call such a file.
+        refusal: the kind of error that is raised.
 
     Raises:
         EquintError: it is not there, or no TOML.
@@ -84,14 +108,14 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Example:
         >>> read_toml(Path("none.toml"), "card")
         Traceback (most recent call last):
-        equint.errors.EquintError: none.toml: no such card
+        equint.errors.InvalidCard: none.toml: no such card
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise EquintError(f"{path}: no such {what}") from error
+        raise refusal(f"{path}: no such {what}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquintError(f"{path}: not a readable TOML {what} ({error})") from error
+        raise refusal(f"{path}: not a readable TOML {what} ({error})") from error
 
 
 class Shelf:

@@ -1,38 +1,118 @@
-"""What tries many variants of one network: diagnosis, and the cheapest mixed precision that is good enough."""
+"""What looks at networks: at one before or after it is quantized, at two, or at many beside one another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Unpack
 
-from .api import Input, choose, described, load, looked_at
-from .errors import EquintError
-from .graph.overrides import Override
+from .errors import InvalidOption, UnsupportedOperator, UnusableData, check_type
+from .files import jsonable
 from .hardware.target import Target
-from .ir.model import Array, Model
-from .planning import recipe as recipes
+from .ir.model import Array
+from .job import Job, Named, Options, Result, runnable
+from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
-from .planning.variants import quantizer
-from .samples.images import Images
-from .study.diagnose import Diagnosis, shown
-from .study.diagnose import diagnose as _diagnose
-from .study.mixed import Mixed
-from .study.mixed import mixed as _mixed
+from .samples.card import Card, Input, read_card
+from .samples.images import Samples
+
+if TYPE_CHECKING:
+    from .scoring.tasks import Verdict
+    from .study.compare import Comparison
+    from .study.diagnose import Diagnosis
+    from .study.explain import Explanation
+    from .study.inspect import Inspection
+    from .study.mixed import Mixed
+    from .study.sqnr import LayerSqnr
+    from .study.table import Row
+
+
+def inspect(source: Any, target: str | Target | None = None, *, input: Input = None) -> Inspection:
+    """What a network offers to quantization for a target: layers, free channel scales, and what pins the others.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> sorted(inspect(model_path(), "per-tensor-clip"))
+        ['borders', 'events', 'groups', 'layers', 'pinned']
+    """
+    from .study.inspect import inspect as look
+
+    return look(Job.of(source, None, target, input=input).rewritten())
+
+
+def explain(
+    source: Any, recipe: Named | Recipe | None = None, target: str | Target | None = None, **options: Unpack[Options]
+) -> Explanation:
+    """What limits a network once it is quantized, and what each thing you could change would gain: predicted.
+
+    The arguments are those of `quantize`. "Before" is the recipe's own format and ranges, but no scales are chosen.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> found = explain(model_path(), target="per-tensor", input=(0, 1))
+        >>> found.predicted["after"]["total"] > found.predicted["before"]["total"]
+        True
+    """
+    from .study.explain import explain as analyse
+
+    job = Job.of(source, recipe, target, **options)
+    reference, before = job.plain()
+    on, finer = job.target, None
+    if on.weight.granularity == "tensor" and "granularity" not in job.recipe.weight:
+        fine = replace(on, weight=replace(on.weight, granularity="channel", symmetric=True))
+        finer = replace(job, target=fine).run()
+    return analyse(reference, before, job.run(), finer, job.warnings)
+
+
+def sqnr(
+    source: Any,
+    target: str | Target | None = None,
+    *,
+    input: Input = None,
+    data: Any = None,
+    images: int | None = None,
+    progress: Progress | None = None,
+) -> LayerSqnr:
+    """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
+
+    Predicted from moments; with images also measured on them, and moments and ranges are theirs. How far each layer's
+    weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
+
+    Args:
+        target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> found = sqnr(model_path(), "per-tensor", input=(0, 1))
+        >>> found.methods["none"]["layers"][0]["predicted"]["weights"] > 30
+        True
+    """
+    from .study.sqnr import sqnr as analyse
+
+    job = Job.of(source, None, target, input=input, data=data, images=images, progress=progress)
+    found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
+    if not found.methods["none"]["layers"]:
+        raise UnsupportedOperator(
+            "nothing to analyse: the network has no convolution or matrix product with constant weights"
+        )
+    return found
 
 
 def diagnose(
     source: Any,
-    recipe: Any = None,
+    recipe: Named | Recipe | None = None,
     target: str | Target | None = None,
     *,
-    weight_bits: int | None = None,
-    activation_bits: recipes.ActivationBits = None,
-    input: Input = None,
-    data: Any = None,
-    images: int | None = None,
     labels: Array | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Diagnosis:
     """Which layers and tensors cost a quantized network most, why, and what helps: measured on images.
 
@@ -49,28 +129,32 @@ def diagnose(
 
     Example:
         >>> from equint.demo import data_path, model_path
-        >>> from equint.samples.card import Card
         >>> found = diagnose(model_path(), "lwq", input=Card("gray", (0.0,), (16.0,)), data=data_path(), images=32)
         >>> sorted(found.stages)
         ['activations', 'both', 'rewritten', 'weights']
     """
-    trial = _trial(source, recipe, target, weight_bits, activation_bits, input, data, images)
-    return _diagnose(*trial, labels=labels, progress=progress)
+    from .study.diagnose import diagnose as look
+
+    job = Job.of(source, recipe, target, **options)
+    return look(
+        job.original,
+        job.spelled,
+        job.target,
+        job.quantizer(),
+        _tried_on(job),
+        labels=_labels(labels),
+        progress=job.progress,
+    )
 
 
 def mixed(
     source: Any,
     max_drop: float,
-    recipe: Any = None,
+    recipe: Named | Recipe | None = None,
     target: str | Target | None = None,
     *,
-    weight_bits: int | None = None,
-    activation_bits: recipes.ActivationBits = None,
-    input: Input = None,
-    data: Any = None,
-    images: int | None = None,
     labels: Array | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Mixed:
     """The cheapest overrides with which a network loses at most `max_drop` points; the best found if none suffice.
 
@@ -82,40 +166,307 @@ def mixed(
 
     Example:
         >>> from equint.demo import data_path, model_path
-        >>> from equint.samples.card import Card
         >>> given = {"input": Card("gray", (0.0,), (16.0,)), "data": data_path(), "images": 16}
         >>> mixed(model_path(), 100.0, "lwq", **given).chosen
         ()
     """
+    from .study.mixed import mixed as search
+
+    check_type("max_drop", max_drop, "points from 0 to 100", Real)
     if not 0 <= max_drop <= 100:
-        raise EquintError(f"max_drop = {max_drop}: give points from 0 to 100")
-    trial = _trial(source, recipe, target, weight_bits, activation_bits, input, data, images)
-    return _mixed(*trial, max_drop, labels=labels, progress=progress)
+        raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
+    job = Job.of(source, recipe, target, **options)
+    return search(
+        job.original,
+        job.spelled,
+        job.target,
+        job.quantizer(),
+        _tried_on(job),
+        max_drop,
+        labels=_labels(labels),
+        progress=job.progress,
+    )
 
 
-def _trial(
+def _tried_on(job: Job) -> Samples:
+    """Images to try variants on: the user's, or generated ones."""
+    from .study.diagnose import shown
+
+    if job.data is not None and job.samples is None:
+        raise UnusableData("saved statistics show no images to try anything on; give images")
+    return job.samples or shown(job.network)
+
+
+def _labels(labels: Any) -> Any:
+    if labels is not None and not hasattr(labels, "__len__"):
+        raise InvalidOption(f"labels = {labels!r}: give the class of each image")
+    return labels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a network is.
+
+    Attributes:
+        model, data: what was measured on what, by name.
+        task: as the card says.
+        figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
+        original: the same of the float original, where there are labels.
+        verdict: in words, where there is an original.
+    """
+
+    model: str
+    data: str
+    task: str
+    figures: Mapping[str, Any]
+    original: Mapping[str, Any] | None = None
+    verdict: Verdict | None = None
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items())
+        return f"Evaluation({shown}{'' if self.verdict is None else f', {self.verdict.level}'})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        found: dict[str, Any] = {"model": self.model, "data": self.data, **self.figures}
+        if self.original is not None:
+            found["float"] = self.original
+        if self.verdict is not None:
+            found["verdict"] = {"level": self.verdict.level, "words": self.verdict.words}
+        ready: dict[str, Any] = jsonable(found)
+        return ready
+
+
+def evaluate(
     source: Any,
-    recipe: Any,
-    target: str | Target | None,
-    weight_bits: int | None,
-    activation_bits: recipes.ActivationBits,
-    input: Input,
-    data: Any,
-    images: int | None,
-) -> tuple[Model, recipes.Recipe, Target, Callable[[recipes.Recipe], Model], Images]:
-    """The original, the recipe with its bits, the target, what quantizes by a recipe, and images."""
-    chosen, hardware = choose(recipe, target)
-    chosen = replace(chosen, target=hardware.name)
-    if weight_bits is not None:
-        chosen = replace(chosen, weight={**chosen.weight, "bits": weight_bits})
-    if isinstance(activation_bits, int):
-        chosen = replace(chosen, activation={**chosen.activation, "bits": activation_bits})
-    elif activation_bits == "float":
-        chosen = replace(chosen, overrides=(*chosen.overrides, Override(tensors=("*",), float=True)))
-    original = source if isinstance(source, Model) else load(source)
-    given = looked_at(original, data, input, images)
-    if given is not None and given.images is None:
-        raise EquintError("saved statistics show no images to try anything on; give images")
-    ready = described(original, input)
-    seen = shown(ready) if given is None or given.images is None else given.images
-    return original, chosen, hardware, quantizer(ready, hardware, given), seen
+    data: Named | None = None,
+    card: Card | Named | None = None,
+    against: Any = None,
+    *,
+    optimized: bool = False,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a network by its task, and against the float original; say how good it is.
+
+    Args:
+        source: an ONNX file or model, float or quantized; a `Model`, a `Result`; or a bundle or program for NPUs.
+        data: .npz, .npy or a folder of pictures, prepared as the card says; the card's eval if left out.
+        card: how samples are prepared, and the task; or the card's path.
+        against: the float original, for agreement, SQNR, cosine similarity and a verdict.
+        optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
+        limit: use only the first so many labelled samples.
+        progress: called with what is done, how many samples are done, and how many there are.
+
+    Raises:
+        EquintError: files that cannot be read, shapes that do not fit, or nothing to measure.
+
+    Example:
+        >>> from equint.demo import data_path, model_path
+        >>> evaluate(model_path(), data_path(), Card("gray", (0.0,), (16.0,)), limit=50)
+        Evaluation(samples=50, top1=98, top5=100)
+    """
+    from .scoring import metrics
+    from .scoring.tasks import judged
+
+    prepared, where = _card(card), data
+    if where is None:
+        where = prepared.data.get("eval")
+    if where is None:
+        raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
+    check_type("data", where, "a file or folder", str, os.PathLike)
+    if limit is not None:
+        check_type("limit", limit, "how many samples", int)
+        if limit < 1:
+            raise InvalidOption(f"limit = {limit}: give 1 or more")
+    network = runnable("source", source)
+    original = None if against is None else runnable("against", against)
+    total = 0 if progress is None else metrics.count(where, prepared, limit)
+
+    def measured(what: str, *networks: Any, fast: bool) -> dict[str, Any]:
+        tell = None if progress is None else lambda done: progress(what, done, total)
+        return metrics.evaluate(networks[0], where, prepared, *networks[1:], optimized=fast, limit=limit, progress=tell)
+
+    figures, of_float, verdict = measured("evaluating", network, original, fast=optimized), None, None
+    if original is not None:
+        if metrics.labelled(prepared.task, figures):
+            of_float = measured("evaluating the original", original, fast=True)
+        verdict = judged(prepared.task, figures, of_float)
+    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, verdict)
+
+
+def compare(
+    original: Any, quantized: Any, data: Any = None, card: Card | Named | None = None, *, limit: int = 16
+) -> Comparison:
+    """The SQNR of every tensor that two networks have, layer by layer.
+
+    Args:
+        original, quantized: ONNX files or models, a `Model`, or a `Result`.
+        data: a file or folder, prepared as the card says, or images as `quantize` takes them; the card's calibration
+            data if left out, else random inputs.
+        limit: use only the first so many samples.
+
+    Raises:
+        EquintError: files that cannot be read, or that share no tensor.
+
+    Example:
+        >>> from equint import quantize
+        >>> from equint.demo import model_path
+        >>> found = compare(model_path(), quantize(model_path(), input=(0, 1)))
+        >>> found.tensors[-1].tensor, found.tensors[-1].sqnr_db > 10
+        ('output', True)
+    """
+    from .samples.data import batches
+    from .study.compare import Comparison
+    from .study.compare import compare as measure
+
+    check_type("limit", limit, "how many samples", int)
+    prepared = _card(card)
+    networks = runnable("original", original), runnable("quantized", quantized)
+    where: Any = prepared.data.get("calibration") if data is None else data
+    feeds: Iterable[Any] | None = None
+    if isinstance(where, (str, os.PathLike)):
+        feeds = (x for x, _ in batches(where, prepared, size=8, limit=limit))
+        where = os.fspath(where)
+    elif where is not None:
+        feeds, where = Samples.of(where, "data").first(limit), "data"
+    return Comparison(measure(*networks, feeds), where or "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Networks quantized in many ways, one row each."""
+
+    rows: tuple[Row, ...]
+
+    def __repr__(self) -> str:
+        failed = sum(bool(row.reason) for row in self.rows)
+        return f"Table(rows={len(self.rows)}, without result={failed})"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """One table for each row, ready for JSON; what is infinite or no number is text."""
+        return [jsonable(asdict(row), str) for row in self.rows]
+
+    def markdown(self) -> str:
+        """One table for each network, for people."""
+        from .pages.results import markdown
+
+        return markdown(self.rows)
+
+
+def table(
+    networks: Sequence[Named],
+    recipes: Sequence[Named | Recipe],
+    targets: Sequence[str | Target] = (),
+    *,
+    bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
+    images: int | Sequence[int | None] | None = None,
+    limit: int | Mapping[str, int] | None = None,
+    cache: Named = "equint-results",
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Table:
+    """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
+
+    What was measured before, on the same contents with the same version of equint, is read from the cache; a run that
+    was killed goes on where it stopped. A way that cannot be, or fails, is a row with a reason.
+
+    Args:
+        networks: cards, or networks with a card beside them or one folder up.
+        recipes, targets: names, files or values; without targets every recipe is for its own.
+        bits: (weights, activations), 2 to 16; activations may stay "float".
+        images: so many of the card's calibration images; several numbers (None: no images) for a row each.
+        limit: samples to judge on, for all or by the network's name.
+        cache: folder of what was found: one line per row, and the float networks' outputs.
+        jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
+        progress: called with what was done, rows done, and rows in all.
+
+    Raises:
+        EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
+
+    Example:
+        >>> table([], ["lwq"])
+        Table(rows=0, without result=0)
+    """
+    from .study.table import table as measure
+
+    for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
+        if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Sequence):
+            raise InvalidOption(f"{name} = {values!r}: give a list")
+    check_type("cache", cache, "a folder", str, os.PathLike)
+    check_type("jobs", jobs, "how many processes", int)
+    rows = measure(
+        networks,
+        recipes,
+        targets,
+        bits=bits,
+        images=images,
+        limit=limit,
+        cache=cache,
+        jobs=jobs,
+        progress=progress,
+    )
+    return Table(rows)
+
+
+def report(
+    result: Result,
+    *,
+    input: Input = None,
+    data: Any = None,
+    images: int | None = None,
+    measured: Mapping[str, Any] | Evaluation | None = None,
+    name: str = "",
+) -> str:
+    """A page about a quantized network, as one HTML file: verdict, layers, ranges, noise, sizes, and what was done.
+
+    Args:
+        input, data, images: left out, those that the result was made with; on images the noise of every layer is
+            measured too.
+        measured: what `evaluate` found; or its figures, the float network's with "float_" before them.
+        name: the network's.
+
+    Raises:
+        EquintError: as `quantize`.
+
+    Example:
+        >>> from equint import quantize
+        >>> from equint.demo import model_path
+        >>> report(quantize(model_path(), input=(0, 1))).splitlines()[0]
+        '<!doctype html>'
+    """
+    from .pages.contents import contents
+    from .pages.page import page
+
+    check_type("result", result, "what quantize gave", Result)
+    check_type("name", name, "a name", str)
+    if measured is not None:
+        check_type("measured", measured, "what evaluate found", Mapping, Evaluation)
+    job = result.job
+    if input is not None or data is not None or images is not None:
+        bits: dict[str, Any] = {"weight_bits": job.weight_bits, "activation_bits": job.activation_bits}
+        job = Job.of(job.original, job.recipe, job.target, input=input, data=data, images=images, **bits)
+    _, before = job.plain()
+    if isinstance(measured, Evaluation):
+        of_float = {f"float_{key}": value for key, value in (measured.original or {}).items()}
+        words = {} if measured.verdict is None else {"verdict": measured.verdict.words}
+        measured = {**measured.figures, **of_float, **words}
+    about: dict[str, Any] = {"name": name, "measured": measured, "images": job.samples}
+    return page(contents(before, result.model, result.recipe, result.hardware, result.level, **about))
+
+
+def _card(card: Card | Named | None) -> Card:
+    if card is None or isinstance(card, Card):
+        return card or Card()
+    check_type("card", card, "a card or its path", str, os.PathLike)
+    return read_card(card)
+
+
+def _name(source: Any) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__.lower()

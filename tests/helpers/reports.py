@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equint.api import Result
+from equint import Result
 from equint.demo import data_path
 from equint.ir.model import Model
 from equint.pages.contents import contents, formats
@@ -15,17 +15,17 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
-from equint.samples.images import Images
+from equint.samples.images import Samples
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7*7 }}\u2028"
 """A name that would do harm where it is not escaped."""
 
 
-def digits(count: int = 16) -> Images:
+def digits(count: int = 16) -> Samples:
     """The demo's held-out digits, as its network wants them."""
     with np.load(data_path()) as file:
         x = file["x"][:count]
-    return Images.of(np.moveaxis(x.reshape(len(x), 8, 8, -1), -1, 1).astype(np.float32) / 16)
+    return Samples.of(np.moveaxis(x.reshape(len(x), 8, 8, -1), -1, 1).astype(np.float32) / 16)
 
 
 def plain_grids(result: Result) -> Model:
@@ -40,7 +40,7 @@ def plain_grids(result: Result) -> Model:
 
 
 def told(
-    result: Result, measured: Mapping[str, Any] | None = None, images: Images | None = None, **given: Any
+    result: Result, measured: Mapping[str, Any] | None = None, images: Samples | None = None, **given: Any
 ) -> dict[str, Any]:
     """The contents of a result's report."""
     plain, named = plain_grids(result), (result.recipe, result.hardware, result.level)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 import equint
-from equint.api import described
 from equint.errors import EquintError
 from equint.hardware.target import Target, target
 from equint.integers.lower import accumulator_reach, lower
@@ -29,7 +28,7 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.runtime.session import Session
-from equint.samples.card import read_card
+from equint.samples.card import described, read_card
 from handwritten import Array, network, normal
 from nets import BLOCKS, Options, networks, sample
 from programs import ACCUMULATORS, algorithm_2, literal, programs, run_step

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from equint.api import described
 from equint.graph.channels import rescale, solve
 from equint.graph.moments import propagate
 from equint.ir.model import Array, Graph, Moments, Node
@@ -21,6 +20,7 @@ from equint.ops.activations import squared_slope
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.runtime.session import Session
+from equint.samples.card import described
 from handwritten import network, normal
 from nets import networks
 

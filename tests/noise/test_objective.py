@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from scipy.stats import laplace
 
-from equint.api import described
 from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Model, QSpec
 from equint.ir.weights import layers
@@ -21,6 +20,7 @@ from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, ro
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.samples.card import described
 from nets import BLOCKS, Net, networks
 
 Floats = NDArray[np.float64]

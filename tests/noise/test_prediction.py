@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from equint.api import described, load, quantize
+from equint import load, quantize
 from equint.demo import data_path, model_path
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Correction, Model, Moments, QParams
@@ -23,7 +23,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.planning.recipe import recipe
 from equint.runtime.session import Session
-from equint.samples.card import Card
+from equint.samples.card import Card, described
 from equint.samples.data import batches
 from equint.samples.images import Images
 from handwritten import network

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from equint.api import sqnr
+from equint import sqnr
 from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.pages.layer_sqnr import agreements, distances, layers, notes, overview, plot, tables
@@ -86,7 +86,7 @@ def test_what_was_not_measured_is_said_and_not_shown() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return sqnr(model_path(), "per-tensor", input=Card("gray", (0.0,), (16.0,)), data=data_path(), images=8)
+    return sqnr(model_path(), "per-tensor", input=Card("gray", (0.0,), (16.0,)), data=data_path(), images=8).facts()
 
 
 def test_a_png_opens(found: dict[str, Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from statistics import median
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import equint
-from equint.api import Result
+from equint import Result
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.ir.model import QParams, QSpec
@@ -340,7 +341,8 @@ def test_names_that_mean_harm_stay_text() -> None:
     result = two_convs()
     facts = {"op": HOSTILE, "why": HOSTILE, HOSTILE: HOSTILE}
     log = (*result.model.log, Event(EventKind.OPERATOR_FLOAT, HOSTILE, facts, HOSTILE, warning=True))
-    result = Result(result.model.noted(log[-1]), result.original, HOSTILE, result.hardware)
+    job = replace(result.job, recipe=replace(result.job.recipe, name=HOSTILE))
+    result = Result(job, result.model.noted(log[-1]))
     tensors = [TensorNoise(HOSTILE, HOSTILE, float("inf"), 1.0)]
     html = page(told(result, {HOSTILE: 1.0, "samples": 3}, name=HOSTILE, tensors=tensors))
     found = parsed(html)
@@ -370,7 +372,7 @@ def test_layers_that_stay_float_are_shown() -> None:
     result = two_convs()
     half = {n: q for n, q in result.model.qparams.items() if n != "v"}
     model = type(result.model)(result.model.graph, result.model.moments, result.model.ranges, half)
-    found = told(Result(model, result.original, "half", result.hardware))
+    found = told(Result(result.job, model))
     assert found["layers"][1]["grid"] is None
     assert "Sizes by scheme are not shown" in found["notes"][0]
     parsed(page(found))

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.api import described, load, quantize
+from equint import load, quantize
 from equint.demo import data_path, model_path
 from equint.graph.channels import solve
 from equint.graph.cross_layer import cross_layer
@@ -19,7 +19,7 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _fixed
 from equint.runtime.session import Session
-from equint.samples.card import Card
+from equint.samples.card import Card, described
 from equint.samples.data import batches
 from handwritten import network, normal
 

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from equint.errors import EquintError
 from equint.ir.model import Array
-from equint.samples.images import Feed, Images, length, split
+from equint.samples.images import Feed, Samples, length, split
 
 X = np.random.default_rng(0).normal(size=(20, 3, 2, 2)).astype(np.float32)
 PARTS = [X[:7], X[7:8], X[8:]]
@@ -63,7 +63,7 @@ def generated(parts: Iterable[Any]) -> Iterator[Any]:
 
 SOURCES: dict[str, Callable[[], Any]] = {
     "array": lambda: X,
-    "images": lambda: Images.of(X),
+    "images": lambda: Samples.of(X),
     "list": lambda: PARTS,
     "loader": lambda: Loader(*PARTS),
     "generator": lambda: generated(PARTS),
@@ -82,7 +82,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_can_be_read_twice(kind: str) -> None:
-    images = Images.of(SOURCES[kind]())
+    images = Samples.of(SOURCES[kind]())
     for _ in range(2):
         found = joined(images)
         assert found.dtype == np.float32
@@ -90,14 +90,14 @@ def test_every_source_can_be_read_twice(kind: str) -> None:
 
 
 def test_an_array_comes_in_batches() -> None:
-    assert [len(b) for b in Images.of(X)] == [8, 8, 4]
-    assert [len(b) for b in Images.of(X, size=20)] == [20]
-    assert Images.of(X, "calib.npy").label == "calib.npy"
+    assert [len(b) for b in Samples.of(X)] == [8, 8, 4]
+    assert [len(b) for b in Samples.of(X, size=20)] == [20]
+    assert Samples.of(X, "calib.npy").label == "calib.npy"
 
 
 def test_pixels_become_floats_and_other_integers_stay() -> None:
     for dtype, wanted in ((np.uint8, np.float32), (np.float16, np.float32), (np.int64, np.int64), (np.bool_, np.bool_)):
-        (batch,) = Images.of(np.ones((2, 3), dtype))
+        (batch,) = Samples.of(np.ones((2, 3), dtype))
         assert isinstance(batch, np.ndarray)
         assert batch.dtype == wanted
 
@@ -112,7 +112,7 @@ def test_mappings(once: bool, labelled: bool) -> None:
     """For networks of several inputs, whatever these are called."""
     batches: list[Any] = [named(0, 5), named(5, 3)]
     batches = [(b, np.zeros(1)) for b in batches] if labelled else batches
-    images = Images.of(iter(batches) if once else batches)
+    images = Samples.of(iter(batches) if once else batches)
     for _ in range(2):
         found = list(images)
         assert [length(b) for b in found] == [5, 3]
@@ -135,7 +135,7 @@ def test_iterators_are_read_no_further_than_asked() -> None:
             asked += 1
             yield np.full((4, 2), k, np.float32)
 
-    images = Images.of(endless()).first(10)
+    images = Samples.of(endless()).first(10)
     assert asked == 0
     for _ in range(2):
         assert joined(images)[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 2
@@ -143,7 +143,7 @@ def test_iterators_are_read_no_further_than_asked() -> None:
 
 
 def test_two_readers_of_one_iterator() -> None:
-    images = Images.of(generated(PARTS))
+    images = Samples.of(generated(PARTS))
     pairs = list(zip(images, images, strict=True))
     assert len(pairs) == 3
     for (a, b), wanted in zip(pairs, PARTS, strict=True):
@@ -156,7 +156,7 @@ def test_first_and_split(sizes: list[int], limit: int, size: int) -> None:
     """Both cut a stream anywhere: the samples and their order stay."""
     ends = np.cumsum([0, *sizes])
     values = np.arange(ends[-1], dtype=np.float32)[:, None]
-    images = Images.of([values[a:b] for a, b in pairwise(ends)])
+    images = Samples.of([values[a:b] for a, b in pairwise(ends)])
     if not values.size:
         with pytest.raises(EquintError, match="empty"):
             list(images.first(limit))
@@ -191,7 +191,7 @@ def refused(call: Callable[[], object], *parts: str) -> None:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_no_stream(source: object, part: str) -> None:
-    refused(lambda: Images.of(source, "mine"), "mine", part)
+    refused(lambda: Samples.of(source, "mine"), "mine", part)
 
 
 def at(index: tuple[int, ...], value: float, dtype: type = np.float32) -> Array:
@@ -222,10 +222,10 @@ def at(index: tuple[int, ...], value: float, dtype: type = np.float32) -> Array:
 )
 @pytest.mark.parametrize("once", [False, True])
 def test_bad_batches(source: Any, part: str, once: bool) -> None:
-    images = Images.of(iter([source] if isinstance(source, np.ndarray) else source) if once else source, "mine")
+    images = Samples.of(iter([source] if isinstance(source, np.ndarray) else source) if once else source, "mine")
     refused(lambda: list(images), "mine", part)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_no_samples_wanted(limit: int) -> None:
-    refused(lambda: Images.of(X, "mine").first(limit), "mine", str(limit))
+    refused(lambda: Samples.of(X, "mine").first(limit), "mine", str(limit))

@@ -14,14 +14,14 @@ from equint.ir.model import Model
 from equint.pages.diagnosis import text
 from equint.planning.plan import resolve
 from equint.planning.recipe import Recipe, parse, recipe
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.study.diagnose import Diagnosis, diagnose, shown
 from trying import classifier, pictures, quantizer, wide
 
-X = Images.of(pictures(64))
+X = Samples.of(pictures(64))
 
 
-def found(model: Model, chosen: Recipe, on: str, shown: Images | None = X, **given: Any) -> Diagnosis:
+def found(model: Model, chosen: Recipe, on: str, shown: Samples | None = X, **given: Any) -> Diagnosis:
     hardware = target(on)
     return diagnose(model, chosen, hardware, quantizer(model, hardware, shown), X, **given)
 
@@ -121,7 +121,7 @@ def test_labels_tell_whether_the_float_network_is_right() -> None:
 
 def test_images_that_were_not_prepared() -> None:
     hardware, model = target("per-channel"), classifier()
-    loud = Images.of(100 * pictures(32))
+    loud = Samples.of(100 * pictures(32))
     d = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), loud)
     assert any("beyond the range" in w for w in d.warnings)
 
@@ -134,7 +134,7 @@ def test_integers_alone_are_offered_no_floats() -> None:
 def test_too_few_images() -> None:
     hardware, model = target("per-channel"), classifier()
     with pytest.raises(EquintError, match="4 images are too few"):
-        diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Images.of(pictures(4)))
+        diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Samples.of(pictures(4)))
 
 
 def test_a_float_network_that_is_not_finite() -> None:

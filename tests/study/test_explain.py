@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import equint
-from equint.api import described, load
+from equint import load
 from equint.demo import model_path
 from equint.errors import EquintError
 from equint.noise.prediction import predict
@@ -15,6 +15,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.planning.recipe import Recipe
+from equint.samples.card import described
 from handwritten import network, normal
 
 
@@ -38,7 +39,7 @@ def test_the_promised_gain_of_scales_per_channel_is_what_it_predicts_there() -> 
 
 
 def test_a_described_input_is_no_guess() -> None:
-    """Images would tell the input's range where it had to be inferred, and add nothing where it was given."""
+    """Samples would tell the input's range where it had to be inferred, and add nothing where it was given."""
     model = described(load(model_path()), None)
     known = described(load(model_path()), (0, 1))
     gaps = []

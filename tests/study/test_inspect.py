@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.api import inspect
+from equint import inspect
 from handwritten import network
 
 W = np.zeros((4, 3, 1, 1), np.float32)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equint.errors import EquintError
-from equint.study.ledger import add_line, jsonable, numbers, read_lines
+from equint.files import jsonable
+from equint.study.ledger import add_line, numbers, read_lines
 
 ENTRIES = [{"key": f"k{n}", "results": {"top1": n / 3, "name": "größer|\n"}} for n in range(4)]
 
@@ -56,7 +57,7 @@ def test_the_last_entry_of_a_key_counts(tmp_path: Path) -> None:
 def test_infinities_survive(tmp_path: Path) -> None:
     add_line(tmp_path / "lines.jsonl", {"key": "a", "results": {"sqnr_db": math.inf, "worst": -math.inf}})
     assert numbers(read_lines(tmp_path / "lines.jsonl")["a"]["results"]) == {"sqnr_db": math.inf, "worst": -math.inf}
-    assert math.isnan(numbers(jsonable({"x": math.nan}))["x"])
+    assert math.isnan(numbers(jsonable({"x": math.nan}, str))["x"])
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.pages.diagnosis import mixed_text
 from equint.planning.recipe import Recipe, parse, recipe
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.study.mixed import Mixed, merged, mixed
 from handwritten import execute, network, normal
 from trying import classifier, pictures, quantizer, wide
@@ -32,7 +32,7 @@ def drop(model: Model, quantized: Model) -> float:
 
 def search(model: Model, chosen: Recipe, bound: float, on: str = "per-channel") -> Mixed:
     hardware = target(on)
-    return mixed(model, chosen, hardware, quantizer(model, hardware), Images.of(X), bound)
+    return mixed(model, chosen, hardware, quantizer(model, hardware), Samples.of(X), bound)
 
 
 @pytest.mark.parametrize("bound", [0.0, 2.0, 6.0])
@@ -94,7 +94,7 @@ def test_the_best_is_returned_where_no_override_helps() -> None:
 def test_labels_take_the_place_of_agreement() -> None:
     model, hardware = classifier(wide(2, 40.0)), target("per-channel")
     labels = execute(to_proto(model.graph), X)[0].argmax(1)
-    found = mixed(model, LOW, hardware, quantizer(model, hardware), Images.of(X), 3.0, labels=labels)
+    found = mixed(model, LOW, hardware, quantizer(model, hardware), Samples.of(X), 3.0, labels=labels)
     assert found.metric == "top1"
     assert found.met
 

@@ -14,7 +14,7 @@ from equint.onnx.writer import to_proto
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.quantize import Quantize
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.study.sensitivity import costs, sensitivity
 from equint.study.trials import truth
 from handwritten import Array, execute
@@ -25,7 +25,7 @@ SPEC = QSpec(8, granularity="tensor")
 
 
 def calibrated() -> Model:
-    return ActivationRanges()(Calibrate(images=Images.of(X))(classifier(wide(2, 300.0))))
+    return ActivationRanges()(Calibrate(images=Samples.of(X))(classifier(wide(2, 300.0))))
 
 
 def decibels(wanted: Array, found: Array) -> float:
@@ -36,7 +36,7 @@ def decibels(wanted: Array, found: Array) -> float:
 def test_one_layer_at_a_time() -> None:
     model = calibrated()
     quantized = Quantize(weight=SPEC)(model)
-    found = sensitivity(model, quantized, truth(model.graph, Images.of(X)))
+    found = sensitivity(model, quantized, truth(model.graph, Samples.of(X)))
     (wanted,) = execute(to_proto(model.graph), X)
     assert {c.layer for c in found.layers} == {"a", "b", "c", "y"}
     for cost in found.layers:
@@ -59,7 +59,7 @@ def test_the_bad_layer_comes_first() -> None:
     model = calibrated()
     quantized = Quantize(weight=SPEC)(model)
     assert costs(model, quantized).layers[0].layer == "b"
-    found = sensitivity(model, quantized, truth(model.graph, Images.of(X)), top=2)
+    found = sensitivity(model, quantized, truth(model.graph, Samples.of(X)), top=2)
     assert found.layers[0].layer == "b"
     assert [c.alone is not None for c in found.layers] == [True, True, False, False]
     assert len(found.layers) == 4
@@ -67,6 +67,6 @@ def test_the_bad_layer_comes_first() -> None:
 
 def test_where_nothing_is_quantized_nothing_costs() -> None:
     model = calibrated()
-    found = sensitivity(model, model, truth(model.graph, Images.of(X)))
+    found = sensitivity(model, model, truth(model.graph, Samples.of(X)))
     assert found.layers == ()
     assert found.tensors == ()

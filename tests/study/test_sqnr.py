@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.api import calibrate, load, sqnr
+from equint import calibrate, load, sqnr
 from equint.cli.main import main
 from equint.demo import data_path, model_path
 from equint.errors import EquintError

@@ -72,7 +72,7 @@ def test_figures_are_those_of_evaluation(cards: Path, tmp_path: Path) -> None:
 
 def test_a_second_run_computes_nothing(cards: Path) -> None:
     seen: list[tuple[int, int]] = []
-    first = run(cards, progress=lambda done, total, name: seen.append((done, total)))
+    first = run(cards, progress=lambda name, done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert not any(row.cached for row in first)
     before = lines(cards)
@@ -197,7 +197,7 @@ import multiprocessing, sys, time
 from pathlib import Path
 from equint.study.table import table
 
-def told(done, total, name):
+def told(name, done, total):
     if done == 3:
         print(*[p.pid for p in multiprocessing.active_children()], flush=True)
     if done > 3:

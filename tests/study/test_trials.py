@@ -19,18 +19,18 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.study.trials import common, composed, scores, truth
 from handwritten import execute, network, normal
 from nets import random_network
 from trying import classifier, pictures
 
 
-def ready(seed: int) -> tuple[Model, Images]:
+def ready(seed: int) -> tuple[Model, Samples]:
     proto = random_network(seed)
     model = FoldBatchnorm()(read(proto))
     shape = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim][1:]
-    images = Images.of(np.random.default_rng(seed).standard_normal((12, *shape), np.float32), size=4)
+    images = Samples.of(np.random.default_rng(seed).standard_normal((12, *shape), np.float32), size=4)
     return Calibrate(images=images)(model), images
 
 
@@ -61,7 +61,7 @@ def test_pieces_answer_as_the_whole(seed: int) -> None:
 
 
 def test_what_differs_late_runs_late() -> None:
-    model = Calibrate(images=Images.of(pictures()))(classifier())
+    model = Calibrate(images=Samples.of(pictures()))(classifier())
     base = qdq_graph(Quantize()(model))
     cuts = [common(base, qdq_graph(Quantize(overrides=(Override((name,), weight_bits=4),))(model))) for name in "abcy"]
     assert cuts == sorted(cuts)
@@ -73,16 +73,16 @@ def test_a_skip_connection_is_handed_over() -> None:
     body = "a = Conv(x, w) r = Relu(a) b = Conv(r, v) s = Add(b, r) t = Relu(s) y = Conv(t, u)"
     proto = network(body, output="float[] y", w=normal(4, 3, 1, 1), v=normal(4, 4, 1, 1), u=normal(4, 4, 1, 1, seed=9))
     x = normal(8, 3, 8, 8, scale=1)
-    model = Calibrate(images=Images.of(x))(read(proto))
+    model = Calibrate(images=Samples.of(x))(read(proto))
     quantized = Quantize()(model)
-    known = truth(model.graph, Images.of(x))
+    known = truth(model.graph, Samples.of(x))
     one = qdq_graph(Quantize(overrides=(Override(("b",), weight_bits=3),))(model))
     found = scores({"": one}, known, qdq_graph(quantized))[""]
     assert found.sqnr_db == pytest.approx(decibels(execute(proto, x), execute(to_proto(one), x)), abs=1e-3)
 
 
 def test_only_what_is_named_is_quantized() -> None:
-    model = Calibrate(images=Images.of(pictures()))(classifier())
+    model = Calibrate(images=Samples.of(pictures()))(classifier())
     quantized = CorrectBias()(Quantize(weight=QSpec(4))(model))
     some = composed(model, quantized, ["b"], ["rc"])
     assert set(some.qparams) == {"wb", "rc"}
@@ -106,7 +106,7 @@ def test_agreement_and_labels_are_counted() -> None:
     x = pictures(20)
     answers = execute(to_proto(model.graph), x)[0].argmax(1)
     labels = np.where(np.arange(20) < 5, (answers + 1) % 5, answers)
-    known = truth(model.graph, Images.of(x), labels)
+    known = truth(model.graph, Samples.of(x), labels)
     score = scores({"": model.graph}, known)[""]
     assert score.agreement == 100
     assert score.top1 == 75
@@ -116,4 +116,4 @@ def test_agreement_and_labels_are_counted() -> None:
 
 def test_labels_for_other_images_are_refused() -> None:
     with pytest.raises(EquintError, match="3 labels for 20 images"):
-        truth(classifier().graph, Images.of(pictures(20)), np.zeros(3, int))
+        truth(classifier().graph, Samples.of(pictures(20)), np.zeros(3, int))

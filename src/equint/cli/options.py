@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ..errors import EquintError
+from ..errors import InvalidOption, OutputRefused, UnreadableModel
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from ..planning.run import Progress
     from ..samples.card import Card
 
 ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
@@ -48,13 +49,76 @@ ImageCount = Annotated[
 ]
 
 
-def input_of(card: Path | None, span: tuple[float, float] | None, mean: str | None, std: str | None) -> Any:
-    """What --card, --input-range or --mean and --std say of the input."""
-    if sum(g is not None for g in (card, span, mean or std)) > 1:
-        raise EquintError("give one of --card, --input-range and --mean with --std")
-    if mean is not None or std is not None:
-        return card_of(None, None, mean, std, None)
-    return card if card is not None else span
+@dataclass(frozen=True)
+class Formats:
+    """Options that say how to quantize."""
+
+    recipe: RecipeName = None
+    target: TargetName = None
+    weight_bits: WeightBits = None
+    activation_bits: ActivationBits = None
+
+    def options(self) -> dict[str, Any]:
+        """For the library."""
+        return {**vars(self), "activation_bits": _activation_bits(self.activation_bits)}
+
+
+@dataclass(frozen=True)
+class Described:
+    """Options that say what the network's input looks like."""
+
+    card: CardFile = None
+    input_range: InputRange = None
+    mean: Mean = None
+    std: Std = None
+
+    def options(self) -> dict[str, Any]:
+        """For the library: the card, one made of the options, or the range."""
+        if sum(g is not None for g in (self.card, self.input_range, self.mean or self.std)) > 1:
+            raise InvalidOption("give one of --card, --input-range and --mean with --std")
+        if self.mean is not None or self.std is not None:
+            return {"input": card_of(None, None, self.mean, self.std, None)}
+        return {"input": self.card if self.card is not None else self.input_range}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Options that say which images to look at."""
+
+    data: DataPath = None
+    images: ImageCount = None
+
+    def options(self) -> dict[str, Any]:
+        """For the library."""
+        return dict(vars(self))
+
+
+Command = Callable[..., None]
+
+
+def expanded(command: Command) -> Command:
+    """A command whose parameters that are dataclasses become one option for each of their fields."""
+    hints, groups, parameters = get_type_hints(command, include_extras=True), dict[str, Any](), []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name], asked = hints[name], get_type_hints(hints[name], include_extras=True)
+            own = [
+                parameter.replace(name=f.name, annotation=asked[f.name], default=f.default)
+                for f in fields(groups[name])
+            ]
+            parameters += own
+        else:
+            parameters.append(parameter.replace(annotation=hints[name]))
+
+    def call(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
+        command(**given)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
 
 
 def card_of(
@@ -66,12 +130,12 @@ def card_of(
     if card is not None:
         return read_card(card)
     if kind is not None and kind not in KINDS:
-        raise EquintError(f"kind {kind!r}; choose {', '.join(KINDS)}")
+        raise InvalidOption(f"kind {kind!r}; choose {', '.join(KINDS)}")
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
     count = max(len(means), len(stds), 1)
     means, stds = means or (0.0,) * count, stds or (1.0,) * count
     if len(means) != len(stds) or any(s <= 0 for s in stds):
-        raise EquintError("--mean and --std need as many numbers each, std above 0")
+        raise InvalidOption("--mean and --std need as many numbers each, std above 0")
     chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
     return Card(chosen, means, stds, size)
 
@@ -86,8 +150,9 @@ def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:
     return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
 
 
-def labels_of(data: Path | None, images: int | None) -> Any:
+def labels_of(shown: Shown) -> Any:
     """The classes that an .npz of data holds beside its images (`y`), as many as are looked at; None without."""
+    data = shown.data
     if data is None or data.suffix != ".npz" or not data.is_file():
         return None
     import zipfile
@@ -100,40 +165,41 @@ def labels_of(data: Path | None, images: int | None) -> Any:
     except (OSError, ValueError, zipfile.BadZipFile):
         return None  # reading the images says what is wrong
     whole = found is not None and found.ndim == 1 and found.dtype.kind in "iu"
-    return found[:images] if whole and found is not None else None
+    return found[: shown.images] if whole and found is not None else None
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise EquintError(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
+        raise InvalidOption(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
 
 
-def activation_bits_of(text: str | None) -> Any:
+def _activation_bits(text: str | None) -> Any:
     """What --activation-bits says: a width, "float", or nothing."""
     if text is None or text == "float":
         return text
     try:
         return int(text)
     except ValueError as error:
-        raise EquintError(f"--activation-bits {text}: give 2 to 16, or float") from error
+        raise InvalidOption(f"--activation-bits {text}: give 2 to 16, or float") from error
 
 
 def check_file(path: Path) -> None:
     """Refuse an input that is not there."""
     if not path.is_file():
-        raise EquintError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        raise UnreadableModel(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
 
 
-def check_output(path: Path, **inputs: Path | str | None) -> None:
-    """Fail before the work and not after it; `inputs` are files that must not be lost, by what they are."""
+def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
+    """Fail before the work and not after it; what was given, by what it is, must not be lost."""
     from ..files import writable
 
     target = writable(path)
-    for what, given in inputs.items():
+    kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "card", "data")}
+    for what, given in {**inputs, **kept}.items():
         if given is not None and target == Path(given).resolve():
-            raise EquintError(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
+            raise OutputRefused(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
 
 
 def write_page(path: Path, text: str) -> None:
@@ -145,8 +211,8 @@ def write_page(path: Path, text: str) -> None:
 
 
 @contextmanager
-def pass_progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the passes, on standard error and only for people."""
+def progress_bar(shown: bool) -> Iterator[Progress]:
+    """A bar over passes or samples, on standard error and only for people."""
     if not (shown and sys.stderr.isatty()):
         yield lambda name, number, total: None
         return
@@ -154,20 +220,7 @@ def pass_progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     with Progress(console=console(True), transient=True) as bar:
         task = bar.add_task("reading", total=None)
-        yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total)
-
-
-@contextmanager
-def counter(shown: bool, total: Callable[[], int], what: str = "evaluating") -> Iterator[Callable[[int], None]]:
-    """A bar over samples, on standard error and only for people."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda done: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console(True), transient=True) as bar:
-        task = bar.add_task(what, total=total() or None)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total or None)
 
 
 def console(errors: bool = False) -> Any:
@@ -178,15 +231,18 @@ def console(errors: bool = False) -> Any:
     return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
 
 
-def table_of(title: str, *columns: str) -> Table:
-    """An empty table; columns that begin with ">" are set to the right."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of rows, if there are any; columns that begin with ">" are set to the right."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
-    return table
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        console().print(table)
 
 
 def few(names: Sequence[str]) -> str:
@@ -196,13 +252,6 @@ def few(names: Sequence[str]) -> str:
 
 def print_json(value: Any) -> None:
     """A result as JSON on standard output."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+    from ..files import jsonable
 
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: exact agreement (infinite SQNR) becomes null."""
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+    print(json.dumps(jsonable(value), indent=2, ensure_ascii=False))

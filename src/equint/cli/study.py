@@ -1,39 +1,185 @@
-"""Commands that put results beside one another: tables of many networks, diagnosis of one, a page about one."""
+"""Commands that look at networks: at one, at two beside each other, or at many."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import EquintError
+from ..errors import InvalidOption
 from .options import (
-    ActivationBits,
     AsJson,
     CardFile,
-    DataPath,
-    ImageCount,
-    InputRange,
+    Described,
+    Formats,
     Mean,
     ModelFile,
-    RecipeName,
+    Shown,
     Std,
     TargetName,
-    WeightBits,
-    activation_bits_of,
+    card_of,
+    check_file,
     check_output,
-    counter,
-    input_of,
+    few,
+    kind_of,
     labels_of,
-    pass_progress,
     print_json,
+    print_table,
+    progress_bar,
     write_page,
 )
 
-if TYPE_CHECKING:
-    from ..api import Result
+
+def inspect(
+    model: ModelFile,
+    target: TargetName = None,
+    card: CardFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show layers, free channel scales, and what pins the others."""
+    import equint
+
+    found = equint.inspect(model, target, input=card)
+    if as_json:
+        print_json(found.facts())
+        return
+    columns = ("layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")
+    rows = [
+        (r["name"], r["op"], "×".join(map(str, r["shape"])), f"{r['spread']:.1f}", f"{r['overlap_ratio']:.3f}")
+        + (str(r["dead"]), r["moments"])
+        for r in found.layers
+    ]
+    print_table("layers", columns, rows)
+    groups = [
+        (str(r["channels"]), *(few(r[key]) for key in ("givers", "takers", "tensors", "clips"))) for r in found.groups
+    ]
+    print_table("free channel scales", (">channels", "given by", "taken by", "passed", "clips"), groups)
+    print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
+    for op, nodes in found.borders.items():
+        print(f"{op} stays float: {few(nodes)}")
+
+
+def explain(
+    model: ModelFile,
+    formats: Formats,
+    described: Described,
+    shown: Shown,
+    every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
+    import equint
+
+    options = {**formats.options(), **described.options(), **shown.options()}
+    with progress_bar(not as_json) as step:
+        found = equint.explain(model, **options, progress=step).facts()
+    if as_json:
+        print_json(found)
+        return
+    from ..pages.explanation import changes, layers, totals
+
+    for table in (totals(found), layers(found, None if every else 10), changes(found)):
+        print_table(*table)
+    print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
+    for warning in found["warnings"]:
+        print(f"! {warning}")
+
+
+def sqnr(
+    model: ModelFile,
+    target: TargetName = None,
+    *,
+    described: Described,
+    shown: Shown,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it all: .png or .svg; needs the extra equint[plot].")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each layer's own noise, predicted and measured on images, before and after each kind of equalization."""
+    import equint
+
+    from ..pages import layer_sqnr as page
+
+    if plot is not None:
+        page.check_plot(plot)
+        check_output(plot, described, shown, model=model)
+    with progress_bar(not as_json) as step:
+        found = equint.sqnr(model, target, **described.options(), **shown.options(), progress=step).facts()
+    if plot is not None:
+        page.plot(found, plot, model.stem)
+    if as_json:
+        print_json(found)
+        return
+    for table in page.tables(found):
+        print_table(*table)
+    for line in (*page.notes(found), *([f"wrote {plot}"] if plot else [])):
+        print(line)
+
+
+def evaluate(
+    model: ModelFile,
+    card: CardFile = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="The float original, for agreement and SQNR.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="rgb, gray or features, where there is no card.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Resize pictures to this.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    optimized: Annotated[
+        bool, typer.Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a network or bundle by its task, and against the float original; say how good it is."""
+    import equint
+
+    from ..scoring.tasks import shown
+
+    check_file(model)
+    prepared = card_of(card, kind or kind_of(model, mean, std), mean, std, size)
+    with progress_bar(not as_json) as step:
+        found = equint.evaluate(model, data, prepared, against, optimized=optimized, limit=limit, progress=step)
+    if as_json:
+        print_json(found.facts())
+        return
+    of_float = None if found.original is None else dict(shown(found.task, found.original))
+    rows = [
+        (name, value, *([] if of_float is None else [of_float.get(name, "")]))
+        for name, value in shown(found.task, found.figures)
+    ]
+    print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
+    if found.verdict is not None:
+        print(found.verdict.words)
+
+
+def compare(
+    original: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float model.")],
+    quantized: Annotated[Path, typer.Argument(metavar="INT8", help="The quantized model.")],
+    card: CardFile = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Inputs. [default: the card's, else random]")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Use only the first so many samples.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Show the SQNR of every tensor, layer by layer."""
+    import equint
+
+    found = equint.compare(original, quantized, data, card, limit=limit)
+    if as_json:
+        print_json(found.facts())
+        return
+    rows = []
+    for row in found.tensors:
+        bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
+        rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
+    title = f"on {found.data}" if found.data else "on random inputs; --card or --data for real ones"
+    print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
 
 
 def table(
@@ -58,70 +204,49 @@ def table(
     as_json: AsJson = False,
 ) -> None:
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was."""
-    from ..files import drafted
-    from ..study.table import jsonlines, markdown
-    from ..study.table import table as measure
+    import equint
+
+    from ..pages.results import jsonlines
 
     if output is not None:
         for path in networks:
             check_output(output, network=path)
         for name in recipe:
             check_output(output, recipe=name)
-    widths = [_widths(text) for text in bits or ["8/8"]]
     if any(n < 0 for n in images or ()):
-        raise EquintError(f"--images {min(images or ())}: give how many, or 0 for none")
-    shown = [n or None for n in images] if images else None
-    total = 0
-
-    with counter(not as_json, lambda: total, "measuring") as done:
-        rows = measure(
-            networks,
-            recipe,
-            target or (),
-            bits=widths,
-            images=shown,
-            limit=_limits(limit),
-            cache=cache,
-            jobs=jobs,
-            progress=lambda count, every, name: done(count),
-        )
-    text = markdown(rows)
+        raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
+    asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
+    asked["images"] = [n or None for n in images] if images else None
+    with progress_bar(not as_json) as step:
+        found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, progress=step)
     if output is not None:
-        with drafted(output) as (draft, _):
-            draft.write_text(text, "utf-8")
-    print(jsonlines(rows) if as_json else text, end="")
+        write_page(output, found.markdown())
+    print(jsonlines(found.rows) if as_json else found.markdown(), end="")
 
 
 def report(
     model: ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page.", show_default=False)],
-    recipe: RecipeName = None,
-    target: TargetName = None,
-    weight_bits: WeightBits = None,
-    activation_bits: ActivationBits = None,
-    card: CardFile = None,
-    input_range: InputRange = None,
-    mean: Mean = None,
-    std: Std = None,
-    data: DataPath = None,
-    images: ImageCount = None,
+    formats: Formats,
+    described: Described,
+    shown: Shown,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Also judge it on so many samples of the card's eval.")
     ] = None,
 ) -> None:
     """Quantize a network and write a page about what that did: one HTML file that needs nothing else."""
-    from .. import api
+    import equint
 
-    given = input_of(card, input_range, mean, std)
-    check_output(output, model=model, data=data, card=card, recipe=recipe)
-    if limit is not None and card is None:
-        raise EquintError("--limit needs a card that names what to judge on (eval in [data])")
-    bits: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": activation_bits_of(activation_bits)}
-    looks: dict[str, Any] = {"input": given, "data": data, "images": images}
-    with pass_progress(True) as step:
-        result = api.quantize(model, recipe, target, **bits, **looks, progress=step)
-    measured = None if limit is None or card is None else _measured(result, model, card, limit)
-    write_page(output, api.report(result, **looks, measured=measured, name=model.stem))
+    check_output(output, formats, described, shown, model=model)
+    if limit is not None and described.card is None:
+        raise InvalidOption("--limit needs a card that names what to judge on (eval in [data])")
+    options = {**formats.options(), **described.options(), **shown.options()}
+    with progress_bar(True) as step:
+        result = equint.quantize(model, **options, progress=step)
+        measured = None
+        if limit is not None and described.card is not None:
+            measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
+    write_page(output, equint.report(result, measured=measured, name=model.stem))
     print(f"wrote {output}")
 
 
@@ -130,45 +255,34 @@ def diagnose(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the recipe that pays most (.toml).")
     ] = None,
-    recipe: RecipeName = None,
-    target: TargetName = None,
-    weight_bits: WeightBits = None,
-    activation_bits: ActivationBits = None,
-    card: CardFile = None,
-    input_range: InputRange = None,
-    mean: Mean = None,
-    std: Std = None,
-    data: DataPath = None,
-    images: ImageCount = None,
+    *,
+    formats: Formats,
+    described: Described,
+    shown: Shown,
     every: Annotated[bool, typer.Option("--all", help="Show all layers and tensors that were measured.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""
-    from .. import studies as study
+    import equint
+
     from ..pages.diagnosis import text
     from ..planning.recipe import to_toml
 
     if output is not None:
         if output.suffix != ".toml":
-            raise EquintError(f"{output}: recipes are .toml files; choose another name")
-        check_output(output, model=model, data=data, card=card, recipe=recipe)
-    given, bits = input_of(card, input_range, mean, std), activation_bits_of(activation_bits)
-    with pass_progress(not as_json) as step:
-        looks: dict[str, Any] = {"input": given, "data": data, "images": images, "progress": step}
-        formats: dict[str, Any] = {"weight_bits": weight_bits, "activation_bits": bits}
-        found = study.diagnose(model, recipe, target, labels=labels_of(data, images), **formats, **looks)
+            raise InvalidOption(f"{output}: recipes are .toml files; choose another name")
+        check_output(output, formats, described, shown, model=model)
+    options = {**formats.options(), **described.options(), **shown.options()}
+    with progress_bar(not as_json) as step:
+        found = equint.diagnose(model, labels=labels_of(shown), **options, progress=step)
     if output is not None:
         write_page(output, to_toml(found.recipe))
     if as_json:
-        return print_json({**found.facts(), **({"output": str(output)} if output else {})})
+        print_json({**found.facts(), **({"output": str(output)} if output else {})})
+        return
     print(text(found.facts(), None if every else 8))
     if output is not None:
         print(f"wrote {output}; equint quantize --recipe takes it")
-    return None
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (table, diagnose, report)
-"""What the command line offers beside its own."""
 
 
 def _widths(text: str) -> tuple[int, Any]:
@@ -176,7 +290,7 @@ def _widths(text: str) -> tuple[int, Any]:
     try:
         return int(weights), "float" if activations == "float" else int(activations)
     except ValueError as error:
-        raise EquintError(f"--bits {text}: give weights/activations, such as 8/8, 4/8 or 8/float") from error
+        raise InvalidOption(f"--bits {text}: give weights/activations, such as 8/8, 4/8 or 8/float") from error
 
 
 def _limits(given: list[str] | None) -> Any:
@@ -193,25 +307,4 @@ def _limits(given: list[str] | None) -> Any:
             return counts
     except ValueError:
         pass
-    raise EquintError(f"--limit {' '.join(given)}: give one number, or NETWORK=NUMBER for each")
-
-
-def _measured(result: Result, model: Path, card: Path, limit: int) -> dict[str, Any]:
-    """Figures of the quantized network, and the float ones by "float_" and their name."""
-    from tempfile import TemporaryDirectory
-
-    from ..samples.card import read_card
-    from ..scoring.metrics import evaluate
-    from ..scoring.tasks import judged
-
-    prepared = read_card(card)
-    where = prepared.data.get("eval")
-    if where is None:
-        raise EquintError(f"{card}: names no eval in [data] to judge on; add it, or leave --limit out")
-    with TemporaryDirectory() as folder, counter(True, lambda: 2 * limit, "judging") as done:
-        file = Path(folder) / "quantized.onnx"
-        result.save(file)
-        found = evaluate(file, where, prepared, model, limit=limit, progress=done)
-        original = evaluate(model, where, prepared, limit=limit, optimized=True, progress=lambda n: done(limit + n))
-    words = judged(prepared.task, found, original).words
-    return {**found, **{f"float_{key}": value for key, value in original.items()}, "verdict": words}
+    raise InvalidOption(f"--limit {' '.join(given)}: give one number, or NETWORK=NUMBER for each")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import api
-from ..pages.summary import kilobytes, sizes
 from ..planning.run import Progress
+from ..planning.summary import kilobytes, sizes
 from ..samples.card import Card
 from ..scoring.metrics import evaluate
 from . import data_path, model_path

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidOption, UnsupportedOperator
 from ..ir.model import Array, Model
 from ..ops.lazy_torch import torch
 from ..torch.executor import module as executor
@@ -53,7 +53,9 @@ def from_torch(module: torch.nn.Module, example_inputs: Tensor | Sequence[Tensor
     proto, frozen = _traced(ready, inputs, len(outputs), label)
     if looked or frozen:
         why = "reads the values of a tensor in Python" + (f" ({frozen})" if frozen else "")
-        raise EquintError(f"{label}: {why}, which tracing would freeze; compute that with tensors (torch.where)")
+        raise UnsupportedOperator(
+            f"{label}: {why}, which tracing would freeze; compute that with tensors (torch.where)"
+        )
     _compare(ready, inputs, proto, label)
     return proto
 
@@ -75,14 +77,14 @@ def to_torch(model: Model) -> torch.nn.Module:
 def _checked(module: Any, example_inputs: Any) -> tuple[Tensor, ...]:
     """The inputs as a tuple of tensors on the CPU, whole numbers as they are and all others in float32."""
     if not isinstance(module, torch.nn.Module):
-        raise EquintError(f"a {type(module).__name__} is no torch module; give a torch.nn.Module")
+        raise InvalidOption(f"a {type(module).__name__} is no torch module; give a torch.nn.Module")
     if isinstance(module, torch.jit.ScriptModule):
-        raise EquintError("a scripted or traced module; give the module that it was made from")
+        raise InvalidOption("a scripted or traced module; give the module that it was made from")
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
     if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(x, torch.Tensor) for x in inputs):
-        raise EquintError(f"example inputs are a {type(inputs).__name__}; give a tensor, or a tuple of tensors")
+        raise InvalidOption(f"example inputs are a {type(inputs).__name__}; give a tensor, or a tuple of tensors")
     if any(x.ndim == 0 or x.shape[0] == 0 for x in inputs):
-        raise EquintError("example inputs need a batch: shapes (N, …), N at least 1")
+        raise InvalidOption("example inputs need a batch: shapes (N, …), N at least 1")
     found = (x.detach().cpu().clone() for x in inputs)  # a module may write into what it is given
     return tuple(x.float() if x.is_floating_point() else x for x in found)
 
@@ -93,7 +95,9 @@ def _on_cpu(module: torch.nn.Module, label: str) -> torch.nn.Module:
         with warnings.catch_warnings(action="ignore"):
             return copy.deepcopy(module).cpu().float().eval()
     except Exception as error:
-        raise EquintError(f"{label}: cannot be copied to the CPU ({_line(error)}); give a copy of it there") from error
+        raise UnsupportedOperator(
+            f"{label}: cannot be copied to the CPU ({_line(error)}); give a copy of it there"
+        ) from error
 
 
 def _watched(module: torch.nn.Module, inputs: tuple[Tensor, ...], label: str) -> tuple[list[Tensor], bool]:
@@ -104,7 +108,7 @@ def _watched(module: torch.nn.Module, inputs: tuple[Tensor, ...], label: str) ->
             found = module(*(x.clone() for x in inputs))
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        raise EquintError(f"{label}: does not run on the example inputs, {shapes} ({_line(error)})") from error
+        raise UnsupportedOperator(f"{label}: does not run on the example inputs, {shapes} ({_line(error)})") from error
     return _flat(found, label), watch.looked
 
 
@@ -134,7 +138,7 @@ def _flat(found: Any, label: str) -> list[Tensor]:
         return [found]
     if isinstance(found, (tuple, list)) and found:
         return [x for part in found for x in _flat(part, label)]
-    raise EquintError(f"{label}: returns a {type(found).__name__}; wrap it in a module that returns tensors")
+    raise UnsupportedOperator(f"{label}: returns a {type(found).__name__}; wrap it in a module that returns tensors")
 
 
 def _traced(module: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: int, label: str) -> tuple[ModelProto, str]:
@@ -162,7 +166,9 @@ def _traced(module: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: int, l
                 dynamo=False,
             )
     except Exception as error:
-        raise EquintError(f"{label}: torch cannot export it to ONNX ({_line(error)}); change that part") from error
+        raise UnsupportedOperator(
+            f"{label}: torch cannot export it to ONNX ({_line(error)}); change that part"
+        ) from error
     told = [_line(w.message) for w in caught if w.category.__name__ == "TracerWarning"]
     left = next((t for t in told if "NumPy" in t or "Python list" in t), "")
     return onnx.load_from_string(file.getvalue()), left.split(" might")[0]
@@ -176,7 +182,7 @@ def _compare(module: torch.nn.Module, inputs: tuple[Tensor, ...], proto: ModelPr
     doubled = [torch.cat([x, torch.randn(x.shape, generator=noise) if x.is_floating_point() else x]) for x in inputs]
     names = [i.name for i in proto.graph.input]
     if len(names) != len(inputs):
-        raise EquintError(
+        raise UnsupportedOperator(
             f"{label}: takes {len(inputs)} inputs and reads {len(names)}, {', '.join(names)}; drop the others"
         )
     try:
@@ -184,12 +190,14 @@ def _compare(module: torch.nn.Module, inputs: tuple[Tensor, ...], proto: ModelPr
             wanted = [y.numpy() for y in _flat(module(*(x.clone() for x in doubled)), label)]
         found = list(Session(proto).run(dict(zip(names, (x.numpy() for x in doubled), strict=False))).values())
     except Exception as error:
-        raise EquintError(f"{label}: does not run on a batch of another size ({_line(error)})") from error
+        raise UnsupportedOperator(f"{label}: does not run on a batch of another size ({_line(error)})") from error
     for a, b in zip(found, wanted, strict=True):
         near = a.shape == b.shape and np.allclose(a, b, 0, TOLERANCE * _greatest(b), equal_nan=True)
         if not near:
             why = "random numbers, or Python code that depends on sizes"
-            raise EquintError(f"{label}: its ONNX model computes something else on other inputs: {why}; remove it")
+            raise UnsupportedOperator(
+                f"{label}: its ONNX model computes something else on other inputs: {why}; remove it"
+            )
 
 
 def _greatest(values: Array) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidOption
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range
@@ -34,7 +34,7 @@ def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -
     """
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
     if m.shape != s.shape or not np.all(s > 0):
-        raise EquintError(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
+        raise InvalidOption(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
     lo, hi, centre, spread = (0 - m) / s, (255 - m) / s, (PIXEL_MEAN - m) / s, PIXEL_STD / s
     return _described(model, lo, hi, centre, spread, "pixels 0 to 255, normalised")
 
@@ -48,9 +48,9 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
         0.459
     """
     if not abs(lo) + abs(hi) < LARGEST:
-        raise EquintError(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
+        raise InvalidOption(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
     if lo >= hi:
-        raise EquintError(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
+        raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
     return _described(
         model, low, high, low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255, "range given"
@@ -84,14 +84,14 @@ def infer_input(model: Model, n: float = REACH) -> Model:
 def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str) -> Model:
     names = [n for n in model.graph.inputs if model.graph.is_float(n)]
     if len(names) != 1:
-        raise EquintError(
+        raise InvalidOption(
             f"the network has {len(names)} float inputs; a card or range describes exactly one: leave it out"
         )
     name, rank = names[0], model.graph.rank(names[0]) or 4
     shape = model.graph.shapes.get(name)
     channels = shape[1] if shape and len(shape) > 1 else None
     if lo.size > 1 and isinstance(channels, int) and lo.size != channels:
-        raise EquintError(f"{lo.size} means and stds for input {name} of {channels} channels; give one for each")
+        raise InvalidOption(f"{lo.size} means and stds for input {name} of {channels} channels; give one for each")
     axis = 1 if rank > 1 else 0
     fields = [aligned(np.broadcast_to(v, lo.shape), axis, rank) for v in (lo, hi, mean, std)]
     moments = Moments(fields[2], fields[3], "given")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from ..errors import EquintError
+from ..errors import InvalidRecipe, UnknownName
 from ..ir.events import Event, EventKind
 from ..ir.model import Granularity, Graph, Name, QSpec
 from ..ir.weights import Layer, layers
@@ -44,19 +44,19 @@ class Override:
     def __post_init__(self) -> None:
         of_weights = self.weight_bits is not None or self.granularity is not None
         if not self.layers and not self.tensors:
-            raise EquintError("an override needs layers or tensors: names, or patterns such as 'block1/*'")
+            raise InvalidRecipe("an override needs layers or tensors: names, or patterns such as 'block1/*'")
         if not (of_weights or self.activation_bits is not None or self.float):
-            raise EquintError(
+            raise InvalidRecipe(
                 f"the override of {self.names} changes nothing; give weight_bits, granularity, activation_bits or float"
             )
         if self.float and (of_weights or self.activation_bits is not None):
-            raise EquintError(
+            raise InvalidRecipe(
                 f"the override of {self.names} is float, which has no bits or granularity; leave them out"
             )
         if of_weights and not self.layers:
-            raise EquintError(f"the override of {self.names}: weight_bits and granularity are of layers; name layers")
+            raise InvalidRecipe(f"the override of {self.names}: weight_bits and granularity are of layers; name layers")
         if self.activation_bits is not None and not self.tensors:
-            raise EquintError(f"the override of {self.names}: activation_bits are of tensors; name tensors")
+            raise InvalidRecipe(f"the override of {self.names}: activation_bits are of tensors; name tensors")
         for bits in (self.weight_bits, self.activation_bits):
             if bits is not None:
                 check_bits(bits)
@@ -135,7 +135,7 @@ def _matching(patterns: Iterable[str], names: Sequence[str], kind: str) -> set[s
         if not matched and pattern != "*":
             near = get_close_matches(pattern, names, 3, 0.3)
             hint = f"the nearest are {', '.join(near)}" if near else f"the first are {', '.join(names[:3]) or 'none'}"
-            raise EquintError(f"override: no {kind} is called {pattern!r}; {hint}")
+            raise UnknownName(f"override: no {kind} is called {pattern!r}; {hint}")
         chosen |= matched
     return chosen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnknownName, UnreadableModel
 from ..ir.model import Model, Name
 from ..ir.weights import layers
 
@@ -24,38 +24,38 @@ def verify(model: Model, after: str = "") -> None:
     for node in graph.nodes:
         missing = next((i for i in node.reads if i not in made), None)
         if missing is not None:
-            raise EquintError(f"{node.op} {node.label} reads {missing}, which nothing makes before it{where}")
+            raise UnreadableModel(f"{node.op} {node.label} reads {missing}, which nothing makes before it{where}")
         twice = next((o for o in node.outputs if o and o in made), None)
         if twice is not None:
-            raise EquintError(f"{node.op} {node.label} makes {twice} a second time{where}")
+            raise UnreadableModel(f"{node.op} {node.label} makes {twice} a second time{where}")
         made.update(o for o in node.outputs if o)
     lost = next((o for o in graph.outputs if o not in made), None)
     if lost is not None:
-        raise EquintError(f"output {lost} is made by nothing{where}")
+        raise UnreadableModel(f"output {lost} is made by nothing{where}")
     channels: dict[Name, int] = {}
     for layer in layers(graph):
         weight = graph.consts[layer.weight]
         if not np.all(np.isfinite(weight)):
-            raise EquintError(f"weights of {layer.name} are not finite{where}")
+            raise UnreadableModel(f"weights of {layer.name} are not finite{where}")
         bias = graph.consts[layer.bias] if layer.bias else None
         outputs = channels[layer.y] = layer.channels(weight)[1]
         if bias is not None and (bias.size != outputs or not np.all(np.isfinite(bias))):
-            raise EquintError(
+            raise UnreadableModel(
                 f"bias of {layer.name} has {bias.size} values for {outputs} channels, or is not finite{where}"
             )
     for name, moments in model.moments.items():
         rank = graph.rank(name)
         if rank is not None and np.ndim(moments.mean) > rank:
-            raise EquintError(f"moments of {name} have more dimensions than the tensor{where}")
+            raise UnreadableModel(f"moments of {name} have more dimensions than the tensor{where}")
         if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.std)) and np.all(moments.std >= 0)):
-            raise EquintError(f"moments of {name} are not finite, or a spread is negative{where}")
+            raise UnreadableModel(f"moments of {name} are not finite, or a spread is negative{where}")
     for name, q in model.qparams.items():
         if name not in made:
-            raise EquintError(f"a grid was chosen for {name}, which does not exist{where}")
+            raise UnreadableModel(f"a grid was chosen for {name}, which does not exist{where}")
         if not (np.all(np.isfinite(q.steps)) and np.all(q.steps > 0)):
-            raise EquintError(f"the scale of {name} is not positive and finite{where}")
+            raise UnreadableModel(f"the scale of {name} is not positive and finite{where}")
         if np.any(q.zero_point < q.qmin) or np.any(q.zero_point > q.qmax):
-            raise EquintError(f"the zero point of {name} lies outside its grid{where}")
+            raise UnreadableModel(f"the zero point of {name} lies outside its grid{where}")
     for name, correction in model.corrected.items():
         if np.shape(correction.channels) != (channels.get(name),):
-            raise EquintError(f"biases of {name} count as corrected, which is no layer's output or has others{where}")
+            raise UnknownName(f"biases of {name} count as corrected, which is no layer's output or has others{where}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..errors import EquintError
+from ..errors import UnknownName
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Rounding
 
@@ -76,5 +76,5 @@ def target(name: str) -> Target:
     """
     found = next((t for t in TARGETS if t.name == name), None)
     if found is None:
-        raise EquintError(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")
+        raise UnknownName(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")
     return found

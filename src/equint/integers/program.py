@@ -102,6 +102,9 @@ class Program:
     target: str = ""
     name: str = "equint"
 
+    def __repr__(self) -> str:
+        return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"
+
     def quantized(self, name: Name, values: Array) -> Array:
         """Integers of real values on the grid of tensor `name`, as they are stored: at the border of the device.
 

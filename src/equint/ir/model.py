@@ -250,6 +250,10 @@ class Model:
     corrected: Mapping[Name, Correction] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
 
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(names) for names in (self.graph.inputs, self.graph.outputs))
+        return f"Model({inputs} → {outputs}, nodes={len(self.graph.nodes)}, grids={len(self.qparams)})"
+
     def noted(self, *events: Event) -> Model:
         """The same model with events added to its log.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidOption, UnusableData
 from ..ir.model import Array, QParams, QSpec
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -35,7 +35,7 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     """
     check_bits(spec.bits)
     if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
-        raise EquintError("a range to quantize is not finite; check the weights and the input range")
+        raise UnusableData("a range to quantize is not finite; check the weights and the input range")
     grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, narrow=spec.narrow)
     qmin, qmax = grid.qmin, grid.qmax
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
@@ -72,7 +72,7 @@ def check_bits(bits: int) -> None:
         >>> check_bits(8)
     """
     if not 2 <= bits <= 16:
-        raise EquintError(f"{bits} bits cannot be quantized to: choose 2 to 16")
+        raise InvalidOption(f"{bits} bits cannot be quantized to: choose 2 to 16")
 
 
 def quantize(x: Array, q: QParams) -> Array:

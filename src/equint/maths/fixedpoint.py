@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidOption
 from ..ir.model import Array
 
 Rounding = Literal["half_up", "half_even", "truncate"]
@@ -30,9 +30,11 @@ def check_format(mantissa_bits: int, exponent_bits: int, shift_bits: int, roundi
     """
     if not 4 <= mantissa_bits <= 32 or not 2 <= exponent_bits <= 8 or not 0 <= shift_bits <= 5:
         asked = f"{mantissa_bits}, {exponent_bits} and {shift_bits} bits"
-        raise EquintError(f"mantissas of 4 to 32 bits, exponents of 2 to 8 and shifts of 0 to 5 are known, not {asked}")
+        raise InvalidOption(
+            f"mantissas of 4 to 32 bits, exponents of 2 to 8 and shifts of 0 to 5 are known, not {asked}"
+        )
     if rounding not in get_args(Rounding):
-        raise EquintError(f"rounding {rounding!r} is not known; choose {', '.join(get_args(Rounding))}")
+        raise InvalidOption(f"rounding {rounding!r} is not known; choose {', '.join(get_args(Rounding))}")
 
 
 def compound(factor: float, bits: int = 32, exponent_bits: int = 6) -> tuple[int, int]:
@@ -46,13 +48,13 @@ def compound(factor: float, bits: int = 32, exponent_bits: int = 6) -> tuple[int
         ((192, 0), (131, -9))
     """
     if not (math.isfinite(factor) and factor > 0):
-        raise EquintError(f"scale compound {factor} is no positive number")
+        raise InvalidOption(f"scale compound {factor} is no positive number")
     fraction, exponent = math.frexp(factor)
     mantissa = round(fraction * (1 << bits))
     if mantissa == 1 << bits:
         mantissa, exponent = mantissa >> 1, exponent + 1
     if not -(1 << (exponent_bits - 1)) <= exponent < 1 << (exponent_bits - 1):
-        raise EquintError(
+        raise InvalidOption(
             f"scale compound {factor:.3g} needs exponent {exponent}, which {exponent_bits} bits do not hold"
         )
     return mantissa, exponent
@@ -76,7 +78,7 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
     acc = np.asarray(acc, np.int64)
     most = float(np.max(np.abs(acc), initial=0)) * float(np.max(mantissa, initial=0))
     if most + 2.0 ** float(np.max(right, initial=1)) >= 2.0**63 or np.any(right > MOST_SHIFT):
-        raise EquintError("an accumulator times its mantissa does not fit into 64 bits")
+        raise InvalidOption("an accumulator times its mantissa does not fit into 64 bits")
     product = acc * mantissa
     if rounding == "truncate":
         return np.asarray(product >> right)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helper
 
-from ..errors import EquintError
+from ..errors import UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Dim, Graph, Model, Name, Node, Shape, frozen
@@ -47,11 +47,11 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     label = "model" if isinstance(source, ModelProto) else os.fspath(source)
     proto = source if isinstance(source, ModelProto) else _load(Path(source))
     if not proto.graph.node:
-        raise EquintError(f"{label}: no operators in it; is it an ONNX model?")
+        raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
     proto = _modern(proto, label)
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
-            raise EquintError(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
+            raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
     graph = _decode(proto, label)
     graph = infer_shapes(graph)
     graph = folded(graph)
@@ -71,22 +71,22 @@ def load_proto(path: str | os.PathLike[str]) -> ModelProto:
 
 def _load(path: Path) -> ModelProto:
     if not path.is_file():
-        raise EquintError(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
+        raise UnreadableModel(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:
         if is_bundle(path):
-            raise EquintError(f"{path}: a bundle is quantized already; give the float ONNX network") from error
+            raise UnreadableModel(f"{path}: a bundle is quantized already; give the float ONNX network") from error
         if str(path).endswith(".toml"):
-            raise EquintError(
+            raise UnreadableModel(
                 f"{path}: a card or recipe; give the ONNX network, and this with --card or --recipe"
             ) from error
-        raise EquintError(f"{path}: not an ONNX model, or a truncated one; export it again") from error
+        raise UnreadableModel(f"{path}: not an ONNX model, or a truncated one; export it again") from error
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise EquintError(
+        raise UnreadableModel(
             f"{path}: external data is missing or damaged ({reason}); copy it beside the model"
         ) from error
     return proto
@@ -100,11 +100,11 @@ def _modern(proto: ModelProto, label: str) -> ModelProto:
         proto = inliner.inline_local_functions(proto)
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     if version is None:
-        raise EquintError(f"{label}: names no ONNX operator set; export it again")
+        raise UnreadableModel(f"{label}: names no ONNX operator set; export it again")
     if version >= NATIVE:
         return proto
     if version < OLDEST:
-        raise EquintError(f"{label}: opset {version} is too old to convert; export it with opset 13 or newer")
+        raise UnreadableModel(f"{label}: opset {version} is too old to convert; export it with opset 13 or newer")
     from onnx import version_converter
 
     modern = ModelProto()
@@ -114,7 +114,7 @@ def _modern(proto: ModelProto, label: str) -> ModelProto:
         return _as_before_11(version_converter.convert_version(modern, NATIVE), version)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1][:200]
-        raise EquintError(
+        raise UnreadableModel(
             f"{label}: opset {version} could not be converted ({reason}); export it with opset 13 or newer"
         ) from error
 
@@ -162,7 +162,7 @@ def _array(tensor: onnx.TensorProto, label: str) -> Array:
     try:
         return numpy_helper.to_array(tensor)
     except Exception as error:
-        raise EquintError(f"{label}: constant {tensor.name} is damaged; export the model again") from error
+        raise UnreadableModel(f"{label}: constant {tensor.name} is damaged; export the model again") from error
 
 
 def _constant(attrs: Mapping[str, Any], label: str) -> Array:
@@ -175,7 +175,7 @@ def _constant(attrs: Mapping[str, Any], label: str) -> Array:
         return np.asarray(value, np.int64)
     if key.startswith("value_string"):
         return np.asarray(value, np.str_)
-    raise EquintError(f"{label}: a Constant holds {key}, which is not supported; make it dense")
+    raise UnreadableModel(f"{label}: a Constant holds {key}, which is not supported; make it dense")
 
 
 def _attribute(attribute: AttributeProto) -> Any:
@@ -236,7 +236,7 @@ def infer_shapes(graph: Graph) -> Graph:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise EquintError(f"the network's shapes do not fit together ({reason}); export it again") from error
+        raise UnreadableModel(f"the network's shapes do not fit together ({reason}); export it again") from error
     infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
     shapes = {i.name: shape for i in infos if (shape := _shape(i)) is not None}
     dtypes = {i.name: dtype for i in infos if (dtype := _dtype(i))}
@@ -280,14 +280,14 @@ def _without_dead(graph: Graph) -> Graph:
 def _check_inputs(graph: Graph, label: str) -> None:
     for name in graph.inputs:
         if graph.is_float(name) and graph.rank(name) is None:
-            raise EquintError(f"{label}: input {name} has no shape; export it with one (symbolic sizes will do)")
+            raise UnreadableModel(f"{label}: input {name} has no shape; export it with one (symbolic sizes will do)")
     for node in graph.nodes:
         weight = graph.constant(node.inputs[1]) if node.op in ("Conv", "ConvTranspose") and not node.domain else None
         if weight is None:
             continue
         groups = int(node.attrs.get("group", 1))
         if weight.size == 0 or weight.ndim < 3 or groups < 1 or weight.shape[0] % groups:
-            raise EquintError(
+            raise UnreadableModel(
                 f"{label}: {node.op} {node.label}: weights {weight.shape} in {groups} groups; export it again"
             )
 
@@ -299,6 +299,6 @@ def _check_weights(graph: Graph, label: str) -> None:
         user = next(iter(graph.users(name)), None)
         where = f"{user.op} {user.label}" if user else "the output"
         if np.isnan(array).any() or (array.size > 1 and np.isinf(array).any()):
-            raise EquintError(f"{label}: {name} of {where} holds NaN or infinite values; train or export it again")
+            raise UnreadableModel(f"{label}: {name} of {where} holds NaN or infinite values; train or export it again")
         if user and user.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and array.dtype != np.float32:
-            raise EquintError(f"{label}: {name} of {where} is {array.dtype}; convert the model to float32 first")
+            raise UnreadableModel(f"{label}: {name} of {where} is {array.dtype}; convert the model to float32 first")

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto as ModelProto
 
 from ..files import drafted
 from ..ir.model import Array, Graph, Name, Node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EquintError
+from ..errors import MissingLibrary
 
 if TYPE_CHECKING:
     import torch as torch
@@ -24,6 +24,8 @@ else:
             try:
                 return getattr(importlib.import_module(self._name), attribute)
             except ModuleNotFoundError as error:
-                raise EquintError('torch is not installed; install the extra: pip install "equint[torch]"') from error
+                raise MissingLibrary(
+                    'torch is not installed; install the extra: pip install "equint[torch]"'
+                ) from error
 
     torch, functional = _OnDemand("torch"), _OnDemand("torch.nn.functional")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from .lazy_torch import functional, torch
 from .torch_moves import Ints, Widths, ints, padded
 
@@ -133,7 +133,7 @@ def average_pool(
     """AveragePool: sums over windows by the number of values that count there."""
     n = x.ndim - 2
     if any(d != 1 for d in dilations):
-        raise EquintError("dilations are not supported here")
+        raise UnsupportedOperator("dilations are not supported here")
     strides = _each(strides, n)
     widths, reach = _pool_widths(x.shape[2:], kernel_shape, strides, pads, auto_pad, ceil_mode)
     run: Any = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[n - 1]
@@ -215,7 +215,7 @@ def batch_norm(
 ) -> Tensor:
     """BatchNormalization with the statistics that it stores."""
     if training_mode:
-        raise EquintError("in training mode; export the network for inference")
+        raise UnsupportedOperator("in training mode; export the network for inference")
     return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon)
 
 
@@ -328,7 +328,7 @@ def _along(values: Tensor, axis: int, rank: int) -> Tensor:
     if values.numel() == 1:
         return values.reshape(())
     if values.ndim > 1:
-        raise EquintError("scales per block are not supported here")
+        raise UnsupportedOperator("scales per block are not supported here")
     return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
 
 

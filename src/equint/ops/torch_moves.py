@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array
 from .lazy_torch import functional, torch
 
@@ -162,7 +162,7 @@ def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = No
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
     """Another element type."""
     if to not in DTYPES:
-        raise EquintError(f"element type {to} is not supported here")
+        raise UnsupportedOperator(f"element type {to} is not supported here")
     return x.to(getattr(torch, DTYPES[to]))
 
 
@@ -198,7 +198,7 @@ def resize(
     known = mode in ("nearest", "linear") and coordinate_transformation_mode in _COORDINATES
     if not known or antialias or keep_aspect_ratio_policy != "stretch":
         how = ", ".join((mode, coordinate_transformation_mode, keep_aspect_ratio_policy, f"antialias {antialias}"))
-        raise EquintError(f"{how} is not supported here; nearest and linear without antialias are")
+        raise UnsupportedOperator(f"{how} is not supported here; nearest and linear without antialias are")
     for k, axis in enumerate(axes or range(x.ndim)):
         old = x.shape[axis]
         if sizes is not None and sizes.numel():

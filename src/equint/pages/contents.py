@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import EquintError
+from ..files import jsonable
 from ..hardware.target import Target
 from ..ir.events import Event
 from ..ir.model import Model, Name, QParams, QSpec
 from ..ir.weights import layers
 from ..noise.prediction import predict
 from ..npu.sizes import SCHEMES, network_sizes
-from ..samples.images import Images
+from ..planning.summary import kilobytes, sizes
+from ..samples.images import Samples
 from ..study.explain import explain
 from ..study.sqnr import agreement, layer_rows
 from .layer_weights import layer_weights
-from .summary import kilobytes, sizes
 
 if TYPE_CHECKING:
     from ..runtime.layer_noise import Measured
@@ -55,7 +55,7 @@ def contents(
     *,
     name: str = "",
     measured: Mapping[str, Any] | None = None,
-    images: Images | None = None,
+    images: Samples | None = None,
     tensors: Iterable[TensorNoise] = (),
 ) -> dict[str, Any]:
     """The report's numbers and words, ready for JSON.
@@ -91,7 +91,7 @@ def contents(
     float_bytes, integer_bytes = sizes(quantized)
     figures = [
         *_measured_figures(measured or {}),
-        *_predicted_figures(found["predicted"]),
+        *_predicted_figures(found.predicted),
         _figure(
             "Parameters",
             f"{kilobytes(integer_bytes)}",
@@ -107,17 +107,17 @@ def contents(
         "target": {"name": target.name, "description": target.description},
         "level": level,
         "images": 0 if seen is None else seen.images,
-        "headline": _headline(measured or {}, found["predicted"]),
+        "headline": _headline(measured or {}, found.predicted),
         "measured": bool(measured),
         "figures": figures,
         "warnings": [e for e in events if e["warning"]],
         "layers": rows,
-        "totals": found["predicted"],
-        "changes": [c for c in found["changes"] if c["gain"] >= WORTH_TELLING],
+        "totals": found.predicted,
+        "changes": [c for c in found.changes if c["gain"] >= WORTH_TELLING],
         "agreement": _agreement(rows),
         "fits": _fits(rows),
         "sizes": _sizes(quantized, float_bytes, notes),
-        "tensors": [{"tensor": t.tensor, "op": t.op, "sqnr": _finite(t.sqnr_db), "peak": t.peak} for t in tensors],
+        "tensors": [{"tensor": t.tensor, "op": t.op, "sqnr": jsonable(t.sqnr_db), "peak": t.peak} for t in tensors],
         "events": events,
         "notes": notes,
     }
@@ -155,7 +155,7 @@ def formats(model: Model) -> tuple[QSpec, QSpec | None]:
     return weight, QSpec(first.bits, first.signed, symmetric, first.granularity, first.narrow)
 
 
-def _measure(plain: Model, quantized: Model, images: Images | None) -> tuple[Measured | None, list[str]]:
+def _measure(plain: Model, quantized: Model, images: Samples | None) -> tuple[Measured | None, list[str]]:
     if images is None:
         return None, []
     from ..runtime.layer_noise import measure
@@ -339,10 +339,6 @@ def _is_number(value: Any) -> bool:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None
 
 
 def _ratio(before: int, after: int) -> str:

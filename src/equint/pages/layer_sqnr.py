@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EquintError
+from ..errors import MissingLibrary, OutputRefused
 from ..files import drafted
 from .explanation import Shown
 
@@ -105,14 +105,14 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     Example:
         >>> check_plot("sqnr.txt")
         Traceback (most recent call last):
-        equint.errors.EquintError: sqnr.txt: figures are .png or .svg files; choose another name
+        equint.errors.OutputRefused: sqnr.txt: figures are .png or .svg files; choose another name
     """
     if Path(path).suffix.lower() not in FORMATS:
-        raise EquintError(f"{os.fspath(path)}: figures are {' or '.join(FORMATS)} files; choose another name")
+        raise OutputRefused(f"{os.fspath(path)}: figures are {' or '.join(FORMATS)} files; choose another name")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise EquintError("plotting needs the extra equint[plot]: pip install 'equint[plot]'") from error
+        raise MissingLibrary("plotting needs the extra equint[plot]: pip install 'equint[plot]'") from error
 
 
 def plot(found: Mapping[str, Any], path: str | os.PathLike[str], network: str = "") -> None:

@@ -8,9 +8,9 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ..planning.summary import kilobytes
 from .contents import signed
 from .figures import Series, band, band_labels, bars, line_chart
-from .summary import kilobytes
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..study.ledger import jsonable
+from ..files import jsonable
 
 if TYPE_CHECKING:
     from ..study.table import Row
@@ -67,7 +67,7 @@ def jsonlines(rows: Sequence[Row]) -> str:
         >>> json.loads(jsonlines([Row("net", "classification", "float", results={"top1": 56.0})]))["results"]
         {'top1': 56.0}
     """
-    return "".join(json.dumps(jsonable(asdict(row)), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(jsonable(asdict(row), str), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _network(rows: Sequence[Row], reasons: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from ..errors import EquintError
+from ..errors import EquintError, InvalidRecipe
 from ..files import read_toml
 from ..graph.overrides import Override
 from ..hardware.target import TARGETS, target
@@ -148,7 +148,7 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
     path = Path(label)
     if path.suffix != ".toml":
         raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
-    return parse(read_toml(path, "recipe file"), label)
+    return parse(read_toml(path, "recipe file", InvalidRecipe), label)
 
 
 def looks(chosen: Recipe) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..hardware.target import Target
 from ..ir.model import Model
@@ -10,6 +11,35 @@ from ..passes import Pass, Stage
 from .plan import Data, resolve
 from .recipe import Recipe, looks
 from .run import run
+
+
+def rewrites(chosen: Recipe) -> Recipe:
+    """The part of a recipe that rewrites the network before anything is measured or scaled.
+
+    Example:
+        >>> from .recipe import recipe
+        >>> [name for name, _ in rewrites(recipe("optimal")).passes]
+        ['fold_batchnorm', 'relu6']
+    """
+    return _only(chosen, ("fold_batchnorm", "relu6"))
+
+
+def unscaled(chosen: Recipe) -> Recipe:
+    """A recipe without all that chooses scales: the float network that it would quantize, with ranges.
+
+    Example:
+        >>> from .recipe import recipe
+        >>> [name for name, _ in unscaled(recipe("optimal")).passes]
+        ['fold_batchnorm', 'relu6', 'calibrate', 'activation_ranges']
+    """
+    found = _only(chosen, ("fold_batchnorm", "relu6", "calibrate", "activation_ranges"))
+    if "activation_ranges" not in dict(found.passes):
+        found = replace(found, passes=(*found.passes, ("activation_ranges", {})))
+    return found
+
+
+def _only(chosen: Recipe, names: Sequence[str]) -> Recipe:
+    return replace(chosen, passes=tuple(step for step in chosen.passes if step[0] in names))
 
 
 def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[Recipe], Model]:

@@ -15,7 +15,7 @@ from time import monotonic
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.placement import place
 from ..ir.model import Array, Graph, Name, Node
 from ..ir.weights import as_layer
@@ -95,7 +95,7 @@ def collect(
     before = None if path is None else _resumed(path, network, histograms)
     taps, nodes, consts = _taps(graph)
     if not taps:
-        raise EquintError("nothing to measure: the shape of no tensor is known")
+        raise UnusableData("nothing to measure: the shape of no tensor is known")
     session = Session(to_proto(_tapped(graph, taps, nodes, consts, histograms)), optimized=True, lean=True)
     running = _Running(graph, taps, histograms)
     skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
@@ -109,7 +109,7 @@ def collect(
             if not seen:
                 shown = _digest(feed)
                 if before is not None and before.data != shown:
-                    raise EquintError(f"{path}: statistics of other images; delete it, or choose another file")
+                    raise UnusableData(f"{path}: statistics of other images; delete it, or choose another file")
             count = length(feed)
             seen += count
             if seen <= skip:
@@ -126,7 +126,7 @@ def collect(
             total().save(path)
         raise
     if seen < skip:
-        raise EquintError(
+        raise UnusableData(
             f"{path}: statistics of {skip} images, and now there are {seen}; delete it, or choose another"
         )
     done = total()
@@ -141,9 +141,9 @@ def _resumed(path: Path, network: str, histograms: bool) -> Statistics | None:
         return None
     before = Statistics.load(path)
     if before.network != network:
-        raise EquintError(f"{path}: statistics of another network; delete it, or choose another file")
+        raise UnusableData(f"{path}: statistics of another network; delete it, or choose another file")
     if histograms and any(t.values is None for t in before.tensors.values()):
-        raise EquintError(f"{path}: statistics without histograms; delete it, or choose another file")
+        raise UnusableData(f"{path}: statistics without histograms; delete it, or choose another file")
     return before
 
 
@@ -334,7 +334,7 @@ class _Running:
         if not all(np.isfinite(values).all() for values in found):
             bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
             name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
-            raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
+            raise UnusableData(f"tensor {name} takes values that are not finite; check the network and its input")
 
     def _count_extremes(self) -> None:
         if self.pending:

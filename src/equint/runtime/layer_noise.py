@@ -12,7 +12,7 @@ from itertools import count
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.placement import keeps_grid
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
@@ -90,7 +90,7 @@ def measure(
     """
     shifted = next((name for name, view in quantized.views.items() if np.any(view.offset)), None)
     if shifted is not None:
-        raise EquintError(f"tensor {shifted} was shifted; the noise of layers is measured before biases are absorbed")
+        raise UnusableData(f"tensor {shifted} was shifted; the noise of layers is measured before biases are absorbed")
     probes = _Probes(reference.graph, quantized)
     own = {layer.y: layer for layer in layers(quantized.graph)}
     table = {la.y: probes.layer(la, own[la.y]) for la in layers(reference.graph) if la.y in own}
@@ -111,7 +111,7 @@ def measure(
 
 def _power(name: Name, sums: Mapping[str, float]) -> LayerPower:
     if not np.isfinite(list(sums.values())).all():
-        raise EquintError(f"tensor {name} takes values that are not finite; check the network and its input")
+        raise UnusableData(f"tensor {name} takes values that are not finite; check the network and its input")
     return LayerPower(**sums)
 
 

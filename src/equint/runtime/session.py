@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, helper
 
-from ..errors import EquintError
+from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Name
 
 Source = ModelProto | str | os.PathLike[str]
@@ -54,13 +54,13 @@ class Session:
         if taps:
             source = _tapped(source, taps)
         if not isinstance(source, ModelProto) and not Path(source).is_file():
-            raise EquintError(f"{label}: {'is a folder' if Path(source).is_dir() else 'no such file'}")
+            raise UnreadableModel(f"{label}: {'is a folder' if Path(source).is_dir() else 'no such file'}")
         handle = source.SerializeToString() if isinstance(source, ModelProto) else os.fspath(source)
         try:
             self._session = ort.InferenceSession(handle, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:300]
-            raise EquintError(f"{label}: onnxruntime cannot load it ({reason})") from error
+            raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason})") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
         self.shapes: Mapping[Name, Sequence[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.floats = frozenset(i.name for i in self._session.get_inputs() if i.type == "tensor(float)")
@@ -89,7 +89,7 @@ class Session:
             fed = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
             asked = ", ".join(f"{n} {tuple(s)}" for n, s in self.shapes.items())
             reason = " ".join(str(error).split())[:300]
-            raise EquintError(
+            raise UnusableData(
                 f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason})"
             ) from error
         return dict(zip(self.outputs, values, strict=True))

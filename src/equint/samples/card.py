@@ -6,18 +6,22 @@ docs/cards.md describes every key.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidCard, InvalidOption, UnknownName
 from ..files import read_toml
-from ..scoring.tasks import task_of
+from ..graph import inputs
+from ..ir.model import Model
 
 KINDS = ("rgb", "gray", "features")
+TASKS = ("classification", "keyword-spotting", "segmentation", "detection", "super-resolution", "features")
+"""What networks are for; `equint.scoring.tasks` says how each is measured."""
 PATHS = frozenset({"eval", "calibration", "masks", "boxes", "heads", "priors", "low", "list"})
 """Keys of [data] that name a file or folder, relative to the card."""
 WHOLE = {"ignore": 0, "classes": 1, "scale": 1, "border": 0}
@@ -55,7 +59,7 @@ class Card:
         mean, std: per channel, in pixel units.
         size: (height, width), or None to keep the images'.
         range: lowest and highest value of the network's input, where known.
-        task: the name of one of `equint.scoring.tasks.TASKS`.
+        task: one of `TASKS`.
         data: [data] of the card, paths already joined to its folder.
         decode: how a detector's outputs become boxes.
         labels: names of the classes, in the order of the network's outputs.
@@ -74,6 +78,10 @@ class Card:
     data: Mapping[str, Any] = field(default_factory=dict)
     decode: Decode = Decode()
     labels: tuple[str, ...] = ()
+
+
+Input = Card | str | os.PathLike[str] | Sequence[float] | None
+"""What a network's input looks like: a card, its path, or its lowest and highest value."""
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
@@ -96,21 +104,20 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     given = _section(path, table, "input", {"kind", "mean", "std", "size", "range"})
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
-        raise EquintError(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
+        raise InvalidCard(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
     channels = {"rgb": 3, "gray": 1}.get(kind, 0)
     mean = _numbers(path, given, "mean", [0.0] * channels)
     std = _numbers(path, given, "std", [1.0] * channels)
     if len(mean) != len(std) or (channels and len(mean) not in (1, channels)) or any(s <= 0 for s in std):
-        raise EquintError(f"{path}: mean and std need {channels or 'as many'} numbers each, std above 0")
+        raise InvalidCard(f"{path}: mean and std need {channels or 'as many'} numbers each, std above 0")
     size, span = _numbers(path, given, "size", []), _numbers(path, given, "range", [])
     if len(size) not in (0, 2) or any(s < 1 for s in size):
-        raise EquintError(f"{path}: size must be [height, width]")
+        raise InvalidCard(f"{path}: size must be [height, width]")
     if len(span) not in (0, 2) or (span and span[0] >= span[1]):
-        raise EquintError(f"{path}: range must be [low, high]")
-    try:
-        task = task_of(table.get("task", "classification")).name
-    except EquintError as error:
-        raise EquintError(f"{path}: {error}") from error
+        raise InvalidCard(f"{path}: range must be [low, high]")
+    task = table.get("task", TASKS[0])
+    if task not in TASKS:
+        raise InvalidCard(f"{path}: task = {task!r}; choose {', '.join(TASKS)} (features: anything else)")
     data = _data(path, table)
     return Card(
         kind,
@@ -125,13 +132,36 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     )
 
 
+def described(model: Model, given: Input) -> Model:
+    """The model with what is known of its input: from a card, its path, or the lowest and highest value.
+
+    Example:
+        >>> from ..ir.weights import tiny_graph
+        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
+        'given'
+    """
+    if isinstance(given, (str, os.PathLike)):
+        given = read_card(given)
+    if given is None:
+        return inputs.infer_input(model)
+    if not isinstance(given, Card):
+        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(v, Real) for v in given):
+            raise InvalidOption(f"input = {given!r}: give a card, its path, or the lowest and the highest value")
+        return inputs.describe_range(model, float(given[0]), float(given[1]))
+    if given.range is not None:
+        return inputs.describe_range(model, *given.range)
+    if given.kind != "features":
+        return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
+    return inputs.infer_input(model, inputs.FEATURE_REACH)
+
+
 def _section(path: Path, table: Mapping[str, Any], name: str, known: set[str] | None = None) -> dict[str, Any]:
     section = table.get(name, {})
     if not isinstance(section, dict):
-        raise EquintError(f"{path}: [{name}] must be a table")
+        raise InvalidCard(f"{path}: [{name}] must be a table")
     unknown = set() if known is None else set(section) - known
     if unknown:
-        raise EquintError(f"{path}: unknown key {min(unknown)} in [{name}]; known are {', '.join(sorted(known or ()))}")
+        raise UnknownName(f"{path}: unknown key {min(unknown)} in [{name}]; known are {', '.join(sorted(known or ()))}")
     return section
 
 
@@ -140,10 +170,10 @@ def _data(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     for key, least in WHOLE.items():
         value = data.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise EquintError(f"{path}: {key} must be a whole number from {least}, not {value!r}")
+            raise InvalidCard(f"{path}: {key} must be a whole number from {least}, not {value!r}")
     for key in PATHS & set(data):
         if not isinstance(data[key], str):
-            raise EquintError(f"{path}: {key} must be the path of a file or folder, not {data[key]!r}")
+            raise InvalidCard(f"{path}: {key} must be the path of a file or folder, not {data[key]!r}")
     return {k: path.parent / v if k in PATHS else v for k, v in data.items()}
 
 
@@ -156,7 +186,7 @@ def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
         if isinstance(like, tuple):
             values[key] = _numbers(path, given, key, [])
             if len(values[key]) != 2 or min(values[key]) <= 0:
-                raise EquintError(f"{path}: {key} must be two numbers above 0")
+                raise InvalidCard(f"{path}: {key} must be two numbers above 0")
         elif isinstance(like, float) and isinstance(value, (int, float)) and 0 <= value <= 1:
             values[key] = float(value)
         elif type(value) is type(like) and (key != "most" or value > 0):
@@ -168,7 +198,7 @@ def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
                 bool: "true or false",
                 str: "a name",
             }
-            raise EquintError(f"{path}: {key} in [decode] must be {wanted[type(like)]}, not {value!r}")
+            raise InvalidCard(f"{path}: {key} in [decode] must be {wanted[type(like)]}, not {value!r}")
     return Decode(**values)
 
 
@@ -178,10 +208,10 @@ def _labels(path: Path, given: Any) -> tuple[str, ...]:
         try:
             given = (path.parent / given).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise EquintError(f"{path}: labels = {given!r} cannot be read ({error})") from error
+            raise InvalidCard(f"{path}: labels = {given!r} cannot be read ({error})") from error
         given = [line.strip() for line in given if line.strip()]
     if not isinstance(given, (list, tuple)) or not all(isinstance(name, str) for name in given):
-        raise EquintError(f"{path}: labels must be a list of names, or a text file with one name per line")
+        raise InvalidCard(f"{path}: labels must be a list of names, or a text file with one name per line")
     return tuple(given)
 
 
@@ -189,5 +219,5 @@ def _numbers(path: Path, table: Mapping[str, Any], key: str, absent: list[float]
     value = table.get(key, absent)
     value = [value] if isinstance(value, (int, float)) else value
     if not isinstance(value, list) or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in value):
-        raise EquintError(f"{path}: {key} must be a list of numbers")
+        raise InvalidCard(f"{path}: {key} must be a list of numbers")
     return tuple(float(v) for v in value)

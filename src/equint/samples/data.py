@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, InvalidCard, UnusableData
 from ..ir.model import Array
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
-from .images import BATCH, Images
+from .images import BATCH, Samples
 
 
 def batches(
@@ -35,17 +35,17 @@ def batches(
         yield from _arrays(path, card, size, limit)
     else:
         problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
-        raise EquintError(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
+        raise UnusableData(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
 
 
-def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Images:
+def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Samples:
     """The network inputs that `batches` gives, to be read again and again.
 
     Raises:
         EquintError: nothing there; while reading, as `batches`.
     """
     count(source, limit)
-    return Images(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
+    return Samples(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
 
 
 def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
@@ -58,7 +58,7 @@ def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
 def _open_arrays(path: Path) -> tuple[Array, Array | None]:
     x, y = _loaded(path)
     if x.ndim == 0 or (y is not None and y.ndim == 0):
-        raise EquintError(f"{path}: x and y must hold one entry per sample")
+        raise UnusableData(f"{path}: x and y must hold one entry per sample")
     return x, y
 
 
@@ -69,25 +69,25 @@ def _loaded(path: Path) -> tuple[Array, Array | None]:
             if isinstance(loaded, np.ndarray):
                 return loaded, None
             if "x" not in loaded:
-                raise EquintError(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
+                raise UnusableData(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
             return loaded["x"], loaded.get("y", None)
     except FileNotFoundError as error:
-        raise EquintError(f"{path}: no such file") from error
+        raise UnusableData(f"{path}: no such file") from error
     except EquintError:
         raise
     except Exception as error:
-        raise EquintError(f"{path}: not a readable .npz or .npy file ({error})") from error
+        raise UnusableData(f"{path}: not a readable .npz or .npy file ({error})") from error
 
 
 def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
     x, y = _open_arrays(path)
     if x.dtype.kind not in "fiub":
-        raise EquintError(f"{path}: x holds {x.dtype}, not numbers that a network can read")
+        raise UnusableData(f"{path}: x holds {x.dtype}, not numbers that a network can read")
     total = len(x) if limit is None else min(limit, len(x))
     if total == 0:
-        raise EquintError(f"{path}: x is empty; give at least one sample")
+        raise UnusableData(f"{path}: x is empty; give at least one sample")
     if x.ndim < 2 or (y is not None and len(y) != len(x)):
-        raise EquintError(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
+        raise UnusableData(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
     for start in range(0, total, size):
         part = x[start : min(start + size, total)]
         ready = (
@@ -103,7 +103,7 @@ def _listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
         with table.open(newline="") as handle:
             rows = list(csv.DictReader(handle))
         if not rows or not {"file", "label"} <= rows[0].keys() or any(r["file"] is None for r in rows):
-            raise EquintError(f"{table}: needs columns file and label, and both in every row")
+            raise UnusableData(f"{table}: needs columns file and label, and both in every row")
         return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []
     classes = sorted(p for p in path.iterdir() if p.is_dir())
     labelled = [(f, c.name) for c in classes for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
@@ -119,7 +119,7 @@ def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Arra
         return np.asarray([number[v] if v in number else int(v) for v in labels])
     except ValueError as error:
         stranger = next((v for v in labels if v not in number and not v.strip().isdecimal()), "")
-        raise EquintError(
+        raise InvalidCard(
             f"{path}: label {stranger!r} is neither a whole number nor among the card's labels; list the classes there"
         ) from error
 
@@ -127,7 +127,7 @@ def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Arra
 def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
     files, written, classes = _listing(path)
     if card.kind == "features":
-        raise EquintError(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
     table = path / "labels.csv"
     where = table if table.is_file() else path
     labels = None if written is None else _numbered(where, written, card.labels or classes)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array
 from .card import Card
 
@@ -36,20 +36,20 @@ def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
         ['a.jpg', 'b.png']
     """
     if not folder.is_dir():
-        raise EquintError(f"{folder}: no such folder; give a folder of pictures")
+        raise UnusableData(f"{folder}: no such folder; give a folder of pictures")
     found = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
     if not found:
-        raise EquintError(f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them")
+        raise UnusableData(f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them")
     if listed is None:
         return found
     try:
         names = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise EquintError(f"{listed}: not a readable list of pictures ({error})") from error
+        raise UnusableData(f"{listed}: not a readable list of pictures ({error})") from error
     known = {f.stem: f for f in found} | {f.name: f for f in found}
     absent = next((n for n in names if n not in known), None)
     if absent is not None or not names:
-        raise EquintError(f"{listed}: {f'{absent} is not in {folder}' if absent else 'lists no pictures'}")
+        raise UnusableData(f"{listed}: {f'{absent} is not in {folder}' if absent else 'lists no pictures'}")
     return [known[n] for n in names]
 
 
@@ -65,7 +65,7 @@ def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, P
     pairs = [(f, partners[f.stem]) for f in files if f.stem in partners]
     if not pairs:
         first = files[0].stem if files else "picture"
-        raise EquintError(f"{folder}: {what} missing for every picture; name them as the pictures, {first}.png")
+        raise UnusableData(f"{folder}: {what} missing for every picture; name them as the pictures, {first}.png")
     return pairs
 
 
@@ -80,12 +80,12 @@ def pixels(file: Path, mode: str) -> Array:
     try:
         with Image.open(file) as picture:
             if picture.mode.startswith(("I", "F")):
-                raise EquintError(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
+                raise UnusableData(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
             if mode == "numbers":
                 return np.asarray(picture)
             return np.asarray(picture.convert("RGB" if mode == "rgb" else "L"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise EquintError(f"{file}: not a readable picture ({error})") from error
+        raise UnusableData(f"{file}: not a readable picture ({error})") from error
 
 
 def prepared(pixels: Array, card: Card, where: Path) -> Array:
@@ -101,7 +101,7 @@ def prepared(pixels: Array, card: Card, where: Path) -> Array:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     channels = 3 if card.kind == "rgb" else 1
     if pixels.ndim != 3 or pixels.shape[-1] != channels:
-        raise EquintError(f"{where}: a sample of shape {pixels.shape}; kind {card.kind} needs (H, W, {channels})")
+        raise UnusableData(f"{where}: a sample of shape {pixels.shape}; kind {card.kind} needs (H, W, {channels})")
     if card.size and pixels.shape[:2] != card.size:
         pixels = _resized(pixels, card.size)
     mean, std = np.asarray(card.mean or 0, np.float32), np.asarray(card.std or 1, np.float32)
@@ -126,7 +126,7 @@ def stacked(
         EquintError: the card wants features, which pictures are not.
     """
     if card.kind == "features":
-        raise EquintError("the data are pictures but the card says features; set kind to rgb or gray")
+        raise UnusableData("the data are pictures but the card says features; set kind to rgb or gray")
     step = size if card.size else 1
     for start in range(0, len(items), step):
         loaded = [load(item) for item in items[start : start + step]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..files import Shelf
 from ..ir.model import Array, Name
 
@@ -19,7 +19,7 @@ BATCH = 8
 """Samples that go through a network at once: more cost memory and save little time."""
 
 
-class Images:
+class Samples:
     """A stream of batches that can be read any number of times; nothing is kept in memory.
 
     Args:
@@ -30,7 +30,7 @@ class Images:
         EquintError: while reading: no batch at all, values that are not finite.
 
     Example:
-        >>> images = Images.of(np.zeros((20, 3, 4, 4), np.float32))
+        >>> images = Samples.of(np.zeros((20, 3, 4, 4), np.float32))
         >>> [len(batch) for batch in images]
         [8, 8, 4]
         >>> sum(len(batch) for batch in images.first(10))
@@ -40,6 +40,9 @@ class Images:
     def __init__(self, batches: Callable[[], Iterable[Feed]], label: str = "calibration data") -> None:
         self._batches, self.label = batches, label
 
+    def __repr__(self) -> str:
+        return f"Samples({self.label!r})"
+
     def __iter__(self) -> Iterator[Feed]:
         empty = True
         for batch in self._batches():
@@ -48,16 +51,16 @@ class Images:
                 empty = False
                 yield checked
         if empty:
-            raise EquintError(f"{self.label}: empty; give at least one sample")
+            raise UnusableData(f"{self.label}: empty; give at least one sample")
 
-    def first(self, limit: int) -> Images:
+    def first(self, limit: int) -> Samples:
         """The stream's first `limit` samples.
 
         Raises:
             EquintError: none wanted.
         """
         if limit < 1:
-            raise EquintError(f"{self.label}: {limit} samples wanted; give at least one")
+            raise UnusableData(f"{self.label}: {limit} samples wanted; give at least one")
 
         def cut() -> Iterator[Feed]:
             left = limit
@@ -67,10 +70,10 @@ class Images:
                 if left <= 0:
                     return
 
-        return Images(cut, self.label)
+        return Samples(cut, self.label)
 
     @classmethod
-    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Images:
+    def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
         """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
 
         What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
@@ -78,17 +81,20 @@ class Images:
         Raises:
             EquintError: neither of these.
         """
-        if isinstance(source, Images):
+        if isinstance(source, Samples):
             return source
         if hasattr(source, "detach"):
             source = _finite(source, label)
         if isinstance(source, np.ndarray):
             if source.ndim < 2:
-                raise EquintError(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
+                raise UnusableData(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
             return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
-            raise EquintError(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
+            raise UnusableData(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
         return cls(_spooled(iter(source), label), label)
+
+
+Images = Samples
 
 
 def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
@@ -123,7 +129,7 @@ def _checked(batch: Any, label: str) -> Feed:
     arrays = {str(name): _finite(value, label) for name, value in batch.items()}
     if len({len(a) for a in arrays.values()}) > 1:
         sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
-        raise EquintError(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
+        raise UnusableData(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
     return arrays
 
 
@@ -142,11 +148,11 @@ def _finite(value: Any, label: str) -> Array:
             with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
                 array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
     except (TypeError, ValueError) as error:
-        raise EquintError(f"{label}: a batch that is no array of numbers ({error})") from error
+        raise UnusableData(f"{label}: a batch that is no array of numbers ({error})") from error
     if array.ndim == 0:
-        raise EquintError(f"{label}: a batch that is a single number; give arrays (N, …)")
+        raise UnusableData(f"{label}: a batch that is a single number; give arrays (N, …)")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise EquintError(f"{label}: holds values that are not finite; remove those samples")
+        raise UnusableData(f"{label}: holds values that are not finite; remove those samples")
     return array
 
 
@@ -166,11 +172,11 @@ def length(batch: Feed) -> int:
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 
-def split(images: Images, size: int) -> Iterator[Feed]:
+def split(images: Samples, size: int) -> Iterator[Feed]:
     """The stream in batches of at most `size` samples.
 
     Example:
-        >>> [len(b) for b in split(Images.of(np.zeros((10, 2), np.float32)), 3)]
+        >>> [len(b) for b in split(Samples.of(np.zeros((10, 2), np.float32)), 3)]
         [3, 3, 2, 2]
     """
     for batch in images:

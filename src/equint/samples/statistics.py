@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnusableData
 from ..files import drafted
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Moments, Name
@@ -131,7 +131,7 @@ class TensorStatistics:
 
     def __add__(self, other: TensorStatistics) -> TensorStatistics:
         if (self.axis, self.rank, self.low.shape) != (other.axis, other.rank, other.low.shape):
-            raise EquintError("statistics of tensors of different shapes do not add up")
+            raise UnusableData("statistics of tensors of different shapes do not add up")
         both = self.values is not None and other.values is not None
         return replace(
             self,
@@ -174,9 +174,12 @@ class Statistics:
     network: str
     data: str = ""
 
+    def __repr__(self) -> str:
+        return f"Statistics(images={self.images}, tensors={len(self.tensors)})"
+
     def __add__(self, other: Statistics) -> Statistics:
         if self.network != other.network or self.tensors.keys() != other.tensors.keys():
-            raise EquintError("statistics of different networks do not add up")
+            raise UnusableData("statistics of different networks do not add up")
         tensors = {name: mine + other.tensors[name] for name, mine in self.tensors.items()}
         data = self.data if self.data == other.data else ""
         return Statistics(tensors, self.images + other.images, self.network, data)
@@ -202,15 +205,15 @@ class Statistics:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 if "header" not in stored:
-                    raise EquintError(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
+                    raise UnusableData(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
                 header = json.loads(stored["header"].tobytes())
                 return _unpacked(header, {name: stored[name] for name in stored.files})
         except FileNotFoundError as error:
-            raise EquintError(f"{os.fspath(path)}: no such file") from error
+            raise UnusableData(f"{os.fspath(path)}: no such file") from error
         except EquintError:
             raise
         except Exception as error:
-            raise EquintError(f"{os.fspath(path)}: not readable statistics ({error})") from error
+            raise UnusableData(f"{os.fspath(path)}: not readable statistics ({error})") from error
 
 
 def is_statistics(path: str | os.PathLike[str]) -> bool:
@@ -294,5 +297,5 @@ def merged(parts: list[Statistics]) -> Statistics:
         5
     """
     if not parts:
-        raise EquintError("no statistics to merge")
+        raise UnusableData("no statistics to merge")
     return reduce(lambda a, b: a + b, parts)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array
 from .boxes import read_json
 
@@ -46,13 +46,13 @@ def read_boxes(path: Path, labels: Sequence[str] = ()) -> dict[str, Truth]:
         return _voc(path, labels)
     table = read_json(path)
     if not isinstance(table, dict) or not table:
-        raise EquintError(f"{path}: neither COCO's JSON nor a table of boxes by file name")
+        raise UnusableData(f"{path}: neither COCO's JSON nor a table of boxes by file name")
     try:
         if {"images", "annotations", "categories"} <= table.keys():
             return _coco(path, table, labels)
         return {file: _plain(entry) for file, entry in table.items()}
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise EquintError(
+        raise UnusableData(
             f"{path}: neither COCO's JSON nor boxes [class, x1, y1, x2, y2] or [x1, y1, x2, y2] ({error!r})"
         ) from error
 
@@ -77,7 +77,7 @@ def _coco(path: Path, table: Mapping[str, Any], labels: Sequence[str]) -> dict[s
     if labels:
         stranger = next((c["name"] for c in categories if c["name"] not in labels), None)
         if stranger is not None:
-            raise EquintError(f"{path}: category {stranger} is not among the card's labels")
+            raise InvalidCard(f"{path}: category {stranger} is not among the card's labels")
         number = {c["id"]: labels.index(c["name"]) for c in categories}
     else:
         number = {c["id"]: k for k, c in enumerate(categories)}
@@ -98,7 +98,7 @@ def _coco(path: Path, table: Mapping[str, Any], labels: Sequence[str]) -> dict[s
 def _voc(folder: Path, labels: Sequence[str]) -> dict[str, Truth]:
     files = sorted(folder.glob("*.xml"))
     if not files:
-        raise EquintError(f"{folder}: no .xml files of true boxes in it")
+        raise UnusableData(f"{folder}: no .xml files of true boxes in it")
     return dict(_voc_picture(file, labels) for file in files)
 
 
@@ -111,10 +111,10 @@ def _voc_picture(file: Path, labels: Sequence[str]) -> tuple[str, Truth]:
         edges = [[float(o.findtext(f"bndbox/{e}") or "") for e in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
         corners = _ordered(np.asarray(edges, float).reshape(-1, 4) - (1, 1, 0, 0))
     except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise EquintError(f"{file}: not a readable XML file of VOC's ({error})") from error
+        raise UnusableData(f"{file}: not a readable XML file of VOC's ({error})") from error
     stranger = next((name for name in names if name not in labels), None)
     if stranger is not None:
-        raise EquintError(f"{file}: class {stranger} is not among the card's labels; list the classes there")
+        raise InvalidCard(f"{file}: class {stranger} is not among the card's labels; list the classes there")
     classes = np.asarray([labels.index(name) for name in names], int)
     difficult = np.asarray([o.findtext("difficult") == "1" for o in objects], bool)
     return Path(root.findtext("filename") or f"{file.stem}.jpg").name, Truth(corners, classes, difficult)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
 from ..samples.card import Decode
 
@@ -117,7 +117,7 @@ def _yolo_head(outputs: Mapping[Name, Array], head: Head, least: float) -> list[
     value = _output(outputs, head.output)
     anchors = len(head.anchors)
     if value.ndim != 4 or value.shape[1] % anchors or value.shape[1] // anchors < 6:
-        raise EquintError(
+        raise InvalidCard(
             f"output {head.output} has shape {value.shape}; {anchors} anchors need (N, {anchors}·(5 + classes), H, W): "
             "see heads in the card"
         )
@@ -167,7 +167,7 @@ def _ssd_outputs(outputs: Mapping[Name, Array], priors: int, decode: Decode) -> 
     clear = len(fours) == 1 == len(others) or (decode.boxes and decode.scores)
     if not clear or boxes not in rows or scores not in rows or rows[boxes].shape[2] != 4:
         shapes = ", ".join(f"{n} {v.shape}" for n, v in outputs.items())
-        raise EquintError(
+        raise UnusableData(
             f"outputs {shapes}: {priors} priors need boxes (N, {priors}, 4) and scores (N, {priors}, classes); "
             "name them as boxes and scores in [decode] of the card"
         )
@@ -185,7 +185,7 @@ def _chosen(corners: Array, scores: Array, decode: Decode) -> Boxes:
 
 def _output(outputs: Mapping[Name, Array], name: Name) -> Array:
     if name not in outputs:
-        raise EquintError(f"no output {name}, which heads in the card name; the network has {', '.join(outputs)}")
+        raise InvalidCard(f"no output {name}, which heads in the card name; the network has {', '.join(outputs)}")
     return np.asarray(outputs[name])
 
 
@@ -202,10 +202,10 @@ def read_heads(path: Path) -> tuple[Head, ...]:
             for h in table["heads"]
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EquintError(f"{path}: every one of heads needs output, anchors and stride ({error!r})") from error
+        raise InvalidCard(f"{path}: every one of heads needs output, anchors and stride ({error!r})") from error
     bad = next((h for h in heads if h.anchors.ndim != 2 or h.anchors.shape[1] != 2 or h.stride <= 0), None)
     if bad is not None or not heads:
-        raise EquintError(f"{path}: {f'head {bad.output}' if bad else 'heads'} needs anchors [[w, h], …] and a stride")
+        raise InvalidCard(f"{path}: {f'head {bad.output}' if bad else 'heads'} needs anchors [[w, h], …] and a stride")
     return heads
 
 
@@ -218,9 +218,9 @@ def read_priors(path: Path) -> Array:
     try:
         priors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise EquintError(f"{path}: not a readable .npy file of priors ({error})") from error
+        raise UnusableData(f"{path}: not a readable .npy file of priors ({error})") from error
     if not isinstance(priors, np.ndarray) or priors.ndim != 2 or priors.shape[1] != 4:
-        raise EquintError(f"{path}: priors must have shape (n, 4): centre x, centre y, width, height")
+        raise UnusableData(f"{path}: priors must have shape (n, 4): centre x, centre y, width, height")
     return priors.astype(float)
 
 
@@ -233,4 +233,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise EquintError(f"{path}: not a readable JSON file ({error})") from error
+        raise UnusableData(f"{path}: not a readable JSON file ({error})") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import MissingLibrary, UnusableData
 from ..ir.model import Array, Name
 from ..samples.card import Card
 from ..samples.folders import pictures, pixels, prepared, stacked
@@ -44,7 +44,7 @@ def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Truth]], int]:
     files = pictures(folder, card.data.get("list"))
     found = [(f, truths[f.name]) for f in files if f.name in truths]
     if not found:
-        raise EquintError(f"{path}: names none of the pictures in {folder}, as {files[0].name}")
+        raise UnusableData(f"{path}: names none of the pictures in {folder}, as {files[0].name}")
     return found, len(files) - len(found)
 
 
@@ -80,7 +80,7 @@ class Detections:
         for boxes, (truth, (height, width), file) in zip(found, truths, strict=True):
             wrong = truth.classes[(truth.classes < 0) | (truth.classes >= classes)]
             if len(wrong):
-                raise EquintError(
+                raise UnusableData(
                     f"{file}: a true box is of class {wrong[0]}, but the network has {classes} classes, from 0; "
                     "check boxes and labels in the card"
                 )
@@ -110,7 +110,7 @@ def average_precision(truths: list[Truth], found: list[Boxes]) -> dict[str, floa
     """
     evaluator = _coco_eval()
     if not any(np.any(~t.crowds) for t in truths):
-        raise EquintError("no true boxes on these pictures, so no precision; give more pictures")
+        raise UnusableData("no true boxes on these pictures, so no precision; give more pictures")
     if not any(map(len, found)):
         return {"map50": 0.0, "map": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -154,5 +154,5 @@ def _coco_eval() -> Any:
     try:
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise EquintError("detection is measured by pycocotools; pip install 'equint[detection]'") from error
+        raise MissingLibrary("detection is measured by pycocotools; pip install 'equint[detection]'") from error
     return COCOeval

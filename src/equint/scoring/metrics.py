@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnreadableModel, UnusableData
 from ..files import is_bundle
+from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..samples.card import Card
 from ..samples.data import batches
@@ -19,6 +20,9 @@ from ..samples.data import count as total
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
+
+if TYPE_CHECKING:
+    from ..runtime.session import Source
 
 CLASSIFY = frozenset({"classification", "keyword-spotting"})
 DECIDE = CLASSIFY | {"segmentation"}
@@ -48,10 +52,10 @@ class _Source:
 
 
 def evaluate(
-    model: str | os.PathLike[str],
+    model: Source | Program,
     data: str | os.PathLike[str],
     card: Card,
-    against: str | os.PathLike[str] | None = None,
+    against: Source | None = None,
     *,
     optimized: bool = False,
     limit: int | None = None,
@@ -60,7 +64,7 @@ def evaluate(
     """Run a network over data and measure it.
 
     Args:
-        model: ONNX file, float or quantized; or a bundle for NPUs, which the integer engine runs.
+        model: ONNX file or model, float or quantized; or a bundle or program for NPUs, which the integer engine runs.
         data: .npz, .npy or folder of pictures, prepared as `card` says; docs/tasks.md says what each task needs.
         against: the float original, for agreement, SQNR and cosine similarity.
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
@@ -84,14 +88,14 @@ def evaluate(
     from ..runtime.session import Session
 
     if is_bundle(against):
-        raise EquintError(f"{against}: a bundle; compare with the float ONNX network")
+        raise UnreadableModel(f"{against}: a bundle; compare with the float ONNX network")
     run, results = _opened(model, optimized)
     reference = Session(against, optimized=True) if against is not None else None
     source = source_of(Path(data), card, results[0], limit, reference is None)
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
         if not np.all(np.isfinite(x)):
-            raise EquintError(f"{data}: holds values that are not finite; check how the samples are prepared")
+            raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
         outputs = run(x)
         tally.samples += len(x)
         if truths is not None and card.task in CLASSIFY:
@@ -100,7 +104,7 @@ def evaluate(
             meter.add(outputs, truths)
             measured = True
         elif reference is None:
-            raise EquintError(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
+            raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
             tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
         if progress is not None:
@@ -146,7 +150,7 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
-        raise EquintError(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
+        raise InvalidCard(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
     if card.task not in _PAIRED or not data.is_dir() or lacking:
         return _Source(plain)
     files: Sequence[Any]
@@ -164,14 +168,17 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
 
 
 def _opened(
-    model: str | os.PathLike[str], optimized: bool
+    model: Source | Program, optimized: bool
 ) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
     """What gives a network's real outputs for a batch, and their names."""
     if is_bundle(model):
-        from ..integers.engine import Engine
         from ..npu.bundle import load_bundle
 
-        engine = Engine(load_bundle(model))
+        model = load_bundle(model)  # type: ignore[arg-type]
+    if isinstance(model, Program):
+        from ..integers.engine import Engine
+
+        engine = Engine(model)
         return engine.real, engine.outputs
     from ..runtime.session import Session
 

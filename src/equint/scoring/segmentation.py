@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
@@ -43,10 +43,10 @@ def samples(files: list[tuple[Path, Path]], card: Card) -> Iterator[tuple[Array,
     def load(item: tuple[Path, Path]) -> tuple[Array, Masked]:
         picture, mask = pixels(item[0], card.kind), pixels(item[1], "numbers")
         if mask.ndim != 2:
-            raise EquintError(f"{item[1]}: a mask in colours; save class numbers, as a palette or grey PNG")
+            raise UnusableData(f"{item[1]}: a mask in colours; save class numbers, as a palette or grey PNG")
         if mask.shape != picture.shape[:2]:
             sizes = f"{mask.shape[1]}×{mask.shape[0]}, but its picture {picture.shape[1]}×{picture.shape[0]}"
-            raise EquintError(f"{item[1]}: the mask is {sizes}; they must be of one size")
+            raise UnusableData(f"{item[1]}: the mask is {sizes}; they must be of one size")
         return prepared(picture, card, item[0]), (mask, str(item[1]))
 
     return stacked(files, card, BATCH, load)
@@ -62,7 +62,7 @@ def from_arrays(
     """
     for x, y in batches:
         if y is not None and (y.ndim != 3 or y.dtype.kind not in "iu"):
-            raise EquintError(f"{where}: y has shape {y.shape}; masks are whole numbers (N, H, W)")
+            raise UnusableData(f"{where}: y has shape {y.shape}; masks are whole numbers (N, H, W)")
         yield x, None if y is None else [(mask, str(where)) for mask in y]
 
 
@@ -94,14 +94,14 @@ class Confusion:
         """
         value = outputs[self._output]
         if value.ndim not in (3, 4) or (value.ndim == 4 and value.shape[1] < 2) or len(value) != len(truths):
-            raise EquintError(
+            raise UnusableData(
                 f"output {self._output} has shape {value.shape}; segmentation needs (N, classes, H, W) scores "
                 "or (N, H, W) class numbers"
             )
         scores = value.ndim == 4
         classes = value.shape[1] if scores else self._classes
         if classes is None:
-            raise EquintError("the output gives class numbers; say how many classes there are, in [data] of the card")
+            raise InvalidCard("the output gives class numbers; say how many classes there are, in [data] of the card")
         if not self.counts.size:
             self.counts = np.zeros((classes, classes), np.int64)
         for picture, (mask, where) in zip(value, truths, strict=True):
@@ -114,7 +114,7 @@ class Confusion:
         for name, found in (("the mask", truth), ("the network", guess)):
             if found.size and not 0 <= int(found.min()) <= int(found.max()) < classes:
                 wrong = int(found.max()) if found.max() >= classes else int(found.min())
-                raise EquintError(
+                raise InvalidCard(
                     f"{where}: {name} says class {wrong}, but there are {classes}, from 0 (ignored: {self._ignore}); "
                     "set ignore in [data] of the card"
                 )
@@ -129,7 +129,7 @@ class Confusion:
         right, union = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1) - np.diag(self.counts)
         occurs = self.counts.sum(1) > 0
         if not occurs.any():
-            raise EquintError(f"every pixel of the masks is ignored ({self._ignore}); nothing to measure")
+            raise UnusableData(f"every pixel of the masks is ignored ({self._ignore}); nothing to measure")
         return {
             "miou": 100 * float(np.mean(right[occurs] / union[occurs])),
             "pixel_accuracy": 100 * float(right.sum() / self.counts.sum()),

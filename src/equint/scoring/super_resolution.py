@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
@@ -54,7 +54,7 @@ def samples(files: list[tuple[Path, Path | None]], card: Card) -> Iterator[tuple
         low = shrunk(high, scale) if item[1] is None else pixels(item[1], card.kind)
         if tuple(scale * n for n in low.shape[:2]) != high.shape[:2] or not high.size:
             sizes = f"{high.shape[1]}×{high.shape[0]} is not {scale} times {low.shape[1]}×{low.shape[0]}"
-            raise EquintError(f"{item[0]}: {sizes}, its low-resolution picture {item[1] or ''}".rstrip())
+            raise UnusableData(f"{item[0]}: {sizes}, its low-resolution picture {item[1] or ''}".rstrip())
         if card.size:
             low, high = _middle(low, card.size, 1, item[0]), _middle(high, card.size, scale, item[0])
         return prepared(low, card, item[0]), (high, item[0])
@@ -79,7 +79,7 @@ def _middle(picture: Array, size: tuple[int, int], scale: int, where: Path) -> A
     height, width = (n * scale for n in size)
     top, left = (picture.shape[0] // scale - size[0]) // 2 * scale, (picture.shape[1] // scale - size[1]) // 2 * scale
     if top < 0 or left < 0:
-        raise EquintError(f"{where}: smaller than {size} (height, width) at low resolution, the card's size")
+        raise UnusableData(f"{where}: smaller than {size} (height, width) at low resolution, the card's size")
     return picture[top : top + height, left : left + width]
 
 
@@ -105,7 +105,7 @@ class Fidelity:
         """
         for value, (truth, file) in zip(outputs[self._output], truths, strict=True):
             if value.ndim != 3 or value.shape[0] not in (1, 3) or value.shape[1:] != truth.shape[:2]:
-                raise EquintError(
+                raise InvalidCard(
                     f"{file}: output {self._output} has shape {value.shape}, but the true picture has {truth.shape[0]} "
                     f"rows and {truth.shape[1]} columns; check scale in [data] of the card"
                 )
@@ -114,7 +114,7 @@ class Fidelity:
             b = self._border
             a, c = (v[b : v.shape[0] - b, b : v.shape[1] - b] for v in (luma(truth.astype(float)), made))
             if min(a.shape) < 2 * _RADIUS + 1:
-                raise EquintError(
+                raise UnusableData(
                     f"{file}: {truth.shape[1]}×{truth.shape[0]} pixels are too few for SSIM; leave it out"
                 )
             self._psnr.append(psnr(a, c))

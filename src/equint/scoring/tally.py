@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array, Name
 
 
@@ -42,11 +42,11 @@ class Tally:
             EquintError: no scores of classes, or labels that are none of these.
         """
         if labels.ndim != 1 or labels.dtype.kind not in "iub":
-            raise EquintError(f"labels of shape {labels.shape}, {labels.dtype}; give one whole number per sample")
+            raise UnusableData(f"labels of shape {labels.shape}, {labels.dtype}; give one whole number per sample")
         if labels.min(initial=0) < 0:
-            raise EquintError(f"labels hold {labels.min()}; classes are numbered from 0")
+            raise UnusableData(f"labels hold {labels.min()}; classes are numbered from 0")
         if scores.ndim != 2 or labels.max(initial=0) >= scores.shape[1]:
-            raise EquintError(f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}")
+            raise UnusableData(f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}")
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)
         self.top1 += int(np.sum(best[:, 0] == labels))
@@ -62,7 +62,7 @@ class Tally:
         """
         missing = next((n for n in reference if n not in outputs or outputs[n].shape != reference[n].shape), None)
         if missing is not None:
-            raise EquintError(f"the two networks differ in output {missing}; compare a network with its own original")
+            raise UnusableData(f"the two networks differ in output {missing}; compare a network with its own original")
         first = next(iter(reference))
         if decides and reference[first].ndim >= 2 and reference[first].shape[1] > 1:
             numbers = reference[first].dtype.kind in "iu"  # decided already, inside the network

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import EquintError
+from ..errors import InvalidCard, UnusableData
 
 Level = Literal["good", "usable", "poor", "broken"]
 LEVELS: tuple[Level, ...] = ("good", "usable", "poor", "broken")
@@ -127,7 +127,7 @@ def task_of(name: Any) -> Task:
         'mIoU'
     """
     if not isinstance(name, str) or name not in TASKS:
-        raise EquintError(f"task = {name!r}; choose {', '.join(TASKS)} (features: anything else)")
+        raise InvalidCard(f"task = {name!r}; choose {', '.join(TASKS)} (features: anything else)")
     return TASKS[name]
 
 
@@ -190,7 +190,7 @@ def verdict(
         level = _level(-sqnr, [-s for s in task.sqnr])
         wanted = f"{task.name} wants {task.sqnr[0]:g} dB to be good, {task.sqnr[1]:g} dB to be usable"
         return Verdict(level, f"{level}: output SQNR {_decibels(sqnr)} ({wanted}{counted})")
-    raise EquintError(f"nothing measured that tells how good a {task.name} network is; compare it with its original")
+    raise UnusableData(f"nothing measured that tells how good a {task.name} network is; compare it with its original")
 
 
 def judged(task: Task | str, found: Mapping[str, Any], original: Mapping[str, Any] | None = None) -> Verdict:
@@ -206,7 +206,7 @@ def judged(task: Task | str, found: Mapping[str, Any], original: Mapping[str, An
     task = task_of(task) if isinstance(task, str) else task
     if original is not None and original["samples"] != found["samples"]:
         counts = f"{original['samples']} and {found['samples']}"
-        raise EquintError(f"the two networks were measured on {counts} samples; measure both on the same ones")
+        raise UnusableData(f"the two networks were measured on {counts} samples; measure both on the same ones")
     key = "" if task.main is None else task.main.key
     before = None if original is None else original.get(key)
     return verdict(task, before, found.get(key), found.get("agreement"), found.get("sqnr_db"), samples=found["samples"])

@@ -11,13 +11,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..api import quantize
-from ..errors import EquintError
+from ..errors import EquintError, InvalidCard
 from ..files import drafted
 from ..hardware.target import Target
 from ..ir.model import Array, Name
-from ..pages.summary import sizes
+from ..job import Job
 from ..planning.recipe import ActivationBits, Recipe
+from ..planning.summary import sizes
 from ..samples.card import Card, read_card
 from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
 
@@ -93,8 +93,15 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
     from ..runtime.session import Session
 
-    bits: dict[str, Any] = {"weight_bits": way.weight_bits, "activation_bits": way.activation_bits}
-    result = quantize(cell.model, way.recipe, way.target, input=cell.card, images=way.images, **bits)
+    result = Job.of(
+        cell.model,
+        way.recipe,
+        way.target,
+        weight_bits=way.weight_bits,
+        activation_bits=way.activation_bits,
+        input=card,
+        images=way.images,
+    ).quantized()
     session, tally = Session(result.proto, threads=cell.threads), Tally()
     with cell.store.open("rb") as file:
         clean = stored(file)
@@ -116,7 +123,7 @@ def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
 def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callable[[Outputs], None]) -> dict[str, Any]:
     """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
     if "eval" not in card.data:
-        raise EquintError(f"{cell.card}: no evaluation data; name them as eval in [data]")
+        raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
     source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False)
     meter, measured = source.meter, False
     for x, truths in source.batches:

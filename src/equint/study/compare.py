@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
+from ..files import fact_table
 from ..ir.model import Array, Name
+
+if TYPE_CHECKING:
+    from ..runtime.session import Source
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,30 @@ class TensorNoise:
     peak: float
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a quantized network's tensors lost, in its own order.
+
+    Attributes:
+        data: what the networks were shown, by name; empty for random inputs.
+    """
+
+    tensors: tuple[TensorNoise, ...]
+    data: str = ""
+
+    def __repr__(self) -> str:
+        return f"Comparison(tensors={len(self.tensors)}, worst={min(t.sqnr_db for t in self.tensors):.1f} dB)"
+
+    def facts(self) -> list[dict[str, Any]]:
+        """One row for each tensor, ready for JSON."""
+        return [fact_table(t) for t in self.tensors]
+
+
 def compare(
-    original: str | os.PathLike[str],
-    quantized: str | os.PathLike[str],
+    original: Source,
+    quantized: Source,
     feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
-) -> list[TensorNoise]:
+) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
     Tensors that equalization rescaled or absorption shifted are first brought back to the original's units,
@@ -42,13 +66,18 @@ def compare(
     from ..onnx.reader import load_proto
     from ..runtime.session import Session, random_inputs
 
-    clean_proto, noisy_proto = load_proto(original), load_proto(quantized)
+    clean_proto, noisy_proto = (
+        load_proto(source) if isinstance(source, (str, os.PathLike)) else source for source in (original, quantized)
+    )
     makers = {o: node.op_type for node in clean_proto.graph.node for o in node.output if o}
     made = [o for node in noisy_proto.graph.node for o in node.output if node.op_type == "DequantizeLinear"]
     outputs = [o.name for o in noisy_proto.graph.output]
     shared = [t for t in dict.fromkeys((*made, *outputs)) if t in makers]
     if not shared:
-        raise EquintError(f"{quantized}: shares no tensor with {original}; compare a network with its own original")
+        names = (s if isinstance(s, (str, os.PathLike)) else "the model" for s in (quantized, original))
+        raise UnusableData(
+            f"{' shares no tensor with '.join(map(str, names))}; compare a network with its own original"
+        )
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
@@ -57,12 +86,12 @@ def compare(
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
             if a[t].shape != value.shape:
-                raise EquintError(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
+                raise UnusableData(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
             x = a[t].astype(np.float64)
             sums[t][0] += float(np.sum(np.square(x)))
             sums[t][1] += float(np.sum(np.square(value - x)))
             sums[t][2] = max(sums[t][2], float(np.max(np.abs(x), initial=0.0)))
-    return [
+    return tuple(
         TensorNoise(t, makers[t], 10 * float(np.log10(max(s, 1e-300) / n)) if n else float("inf"), p)
         for t, (s, n, p) in sums.items()
-    ]
+    )

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
+from ..files import jsonable
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name
 from ..ir.weights import layers
 from ..planning.recipe import Recipe, to_toml
+from ..planning.run import Progress
 from ..samples.generated import generated, picture_shape
-from ..samples.images import Images
+from ..samples.images import Samples
 from .causes import Cause, causes
 from .remedies import Trial, trials
 from .sensitivity import RANKED, TOP, Sensitivity, sensitivity
@@ -23,7 +25,6 @@ from .trials import Score, Truth, composed, scores, truth
 
 Quantizer = Callable[[Recipe], Model]
 """What a recipe makes of the network."""
-Progress = Callable[[str, int, int], None]
 
 NEAR = 0.5
 """Gains in dB that differ by less are the same: the cheaper remedy is preferred."""
@@ -90,17 +91,26 @@ class Diagnosis:
     recipe: Recipe
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        best = None if self.best is None else f"{self.best.kind} {self.best.at}"
+        return f"Diagnosis(images={self.images}, both={self.stages['both'].sqnr_db:.1f} dB, best={best!r})"
+
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON; recipes as TOML, SQNRs of exact answers as None."""
-        found = {**asdict(replace(self, remedies=(), best=None, recipe=Recipe(""))), "recipe": to_toml(self.recipe)}
-        told = [{**asdict(r), "recipe": r.recipe.name, "toml": to_toml(r.recipe)} for r in self.remedies]
+        found = {**_table(replace(self, remedies=(), best=None, recipe=Recipe(""))), "recipe": to_toml(self.recipe)}
+        told = [{**_table(r), "recipe": r.recipe.name, "toml": to_toml(r.recipe)} for r in self.remedies]
         best = (
             None
             if self.best is None
             else {k: getattr(self.best, k) for k in ("kind", "at", "gain", "error", "checked", "expected")}
         )
-        ready: dict[str, Any] = _jsonable({**found, "remedies": told, "best": best})
+        ready: dict[str, Any] = jsonable({**found, "remedies": told, "best": best})
         return ready
+
+
+def _table(found: Diagnosis | Remedy) -> dict[str, Any]:
+    """As plain tables, without what each image says."""
+    return asdict(found, dict_factory=lambda items: {k: v for k, v in items if k != "each_db"})
 
 
 def diagnose(
@@ -108,7 +118,7 @@ def diagnose(
     chosen: Recipe,
     on: Target,
     quantize: Quantizer,
-    images: Images,
+    images: Samples,
     *,
     labels: Array | None = None,
     top: int = TOP,
@@ -142,7 +152,7 @@ def diagnose(
     _check_finite(every)
     fit, check = every.part(False), every.part(True)
     if not check.feeds:
-        raise EquintError(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
+        raise UnusableData(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
     tell(1)
     quantized, plain = quantize(chosen), quantize(unquantized(chosen))
     stages = _stages(plain, quantized, fit)
@@ -174,7 +184,7 @@ def diagnose(
     )
 
 
-def shown(model: Model) -> Images:
+def shown(model: Model) -> Samples:
     """Generated pictures, where there are no images to look at.
 
     Args:
@@ -187,12 +197,12 @@ def shown(model: Model) -> Images:
         >>> from ..ir.weights import tiny_graph
         >>> shown(Model(tiny_graph()))
         Traceback (most recent call last):
-        equint.errors.EquintError: no images to look at, and the input x is no picture; give data
+        equint.errors.UnusableData: no images to look at, and the input x is no picture; give data
     """
     shape = picture_shape(model)
     if shape is None:
         name = next((n for n in model.graph.inputs if model.graph.is_float(n)), "")
-        raise EquintError(f"no images to look at, and the input {name} is no picture; give data")
+        raise UnusableData(f"no images to look at, and the input {name} is no picture; give data")
     return generated(model, shape)
 
 
@@ -213,7 +223,7 @@ def _check_finite(known: Truth) -> None:
     for outputs in known.outputs:
         for name, value in outputs.items():
             if not np.isfinite(value).all():
-                raise EquintError(f"output {name} of the float network is not finite on these images; mend that first")
+                raise UnusableData(f"output {name} of the float network is not finite on these images; mend that first")
 
 
 def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
@@ -314,11 +324,3 @@ def _checked(best: Remedy, quantize: Quantizer, now: Model, known: Truth) -> Rem
 
     found = scores({"before": qdq_graph(now), "after": qdq_graph(quantize(best.recipe))}, known)
     return replace(best, checked=found["after"].gain(found["before"])[0])
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _jsonable(v) for k, v in value.items() if k != "each_db"}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ..files import fact_table
 from ..ir.model import Model
 from ..maths.noise import to_db
 from ..noise.prediction import GridNoise, LayerNoise, Prediction, predict
@@ -12,25 +15,59 @@ SHOWN = 3
 """Tensors for which 16 bits are proposed."""
 
 
-def explain(reference: Model, before: Model, after: Model, per_channel: Model | None = None) -> dict[str, Any]:
-    """Predicted noise before and after a recipe, and the predicted gain of changes, as plain values.
+@dataclass(frozen=True)
+class Explanation:
+    """Predicted noise before and after a recipe, and what changes would gain; reads like the mapping of `facts`.
+
+    Attributes:
+        predicted: SQNR at the outputs in dB, before and after: total, weights, activations, clips.
+        layers: name, limit ("weights", "activations" or "clips"), SQNR in dB of each at the layer's own output,
+            before and after, and the share (0 to 1) of the output's noise that its weights make.
+        tensors: name, SQNR in dB of its rounding and clipping at the outputs, share of the output's noise.
+        changes: what could be changed, and the gain in dB predicted for it, largest first.
+        warnings: what makes all of this doubtful.
+    """
+
+    predicted: Mapping[str, Mapping[str, float | None]]
+    layers: tuple[Mapping[str, Any], ...]
+    tensors: tuple[Mapping[str, Any], ...]
+    changes: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        before, after = (self.predicted[when]["total"] for when in ("before", "after"))
+        shown = " → ".join("none" if v is None else f"{v:.1f} dB" for v in (before, after))
+        return f"Explanation(predicted SQNR {shown}, layers={len(self.layers)}, changes={len(self.changes)})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return fact_table(self)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.facts()[key]
+
+    def keys(self) -> KeysView[str]:
+        """Names of the facts."""
+        return self.facts().keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+def explain(
+    reference: Model, before: Model, after: Model, per_channel: Model | None = None, warnings: Sequence[str] = ()
+) -> Explanation:
+    """Predicted noise before and after a recipe, and the predicted gain of changes.
 
     Args:
         reference: the float network, BatchNorms folded, with moments and ranges.
         before: the network with plain grids; after: with those of the recipe.
         per_channel: what the recipe would make of it with a weight scale per channel, if that is a change.
 
-    Returns:
-        predicted: SQNR at the outputs in dB, before and after: total, weights, activations, clips;
-        layers: name, limit ("weights", "activations" or "clips"), SQNR in dB of each at the layer's own output,
-            before and after, and the share (0 to 1) of the output's noise that its weights make;
-        tensors: name, SQNR in dB of its rounding and clipping at the outputs, share of the output's noise;
-        changes: what could be changed, and the gain in dB predicted for it, largest first.
-
     Example:
         >>> from ..ir.weights import tiny_graph
-        >>> explain(*[Model(tiny_graph())] * 3)["changes"]
-        []
+        >>> explain(*[Model(tiny_graph())] * 3).changes
+        ()
     """
     first, last = predict(reference, before), predict(reference, after)
     then = {layer.tensor: layer for layer in first.layers}
@@ -43,12 +80,9 @@ def explain(reference: Model, before: Model, after: Model, per_channel: Model | 
         for t in last.tensors
     ]
     changes = _changes(last, None if per_channel is None else predict(reference, per_channel))
-    return {
-        "predicted": {"before": _totals(first), "after": _totals(last)},
-        "layers": table,
-        "tensors": tensors,
-        "changes": sorted(changes, key=lambda c: -c["gain"]),
-    }
+    totals = {"before": _totals(first), "after": _totals(last)}
+    ranked = tuple(sorted(changes, key=lambda c: -c["gain"]))
+    return Explanation(totals, tuple(table), tuple(tensors), ranked, tuple(warnings))
 
 
 def _changes(now: Prediction, per_channel: Prediction | None) -> list[dict[str, Any]]:

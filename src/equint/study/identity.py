@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..files import read_toml
 
 HASHED = 64 << 20
@@ -65,7 +65,7 @@ def data_identity(path: Path) -> Any:
             return digest([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
         stat = path.stat()
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error})") from error
     return _content(path) if stat.st_size < HASHED else [os.fspath(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
@@ -92,4 +92,4 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error})") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error})") from error

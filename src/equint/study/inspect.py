@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..files import fact_table
 from ..graph.channels import solve
 from ..graph.placement import borders
-from ..ir.model import Model
+from ..ir.events import EventKind
+from ..ir.model import Model, Name
 from ..ir.weights import layers
 from ..maths.scales import overlap_ratio
 
@@ -16,18 +20,49 @@ CLIP_REACH = 6.0
 """Standard deviations that channels are taken to reach where a clip's bound is shared, as recipe dfq does."""
 
 
-def inspect(model: Model) -> dict[str, Any]:
-    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded, as plain values.
+@dataclass(frozen=True)
+class Inspection:
+    """What a network offers; reads like the mapping that `facts` gives.
 
-    Returns:
+    Attributes:
         layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
-            ratio, dead channels, and where the moments of its output come from;
-        groups: number of channels, givers, takers, tensors passed, clips met;
-        pinned: tensor → reason; borders: operator that stays float → its nodes; events of folding.
+            ratio, dead channels, and where the moments of its output come from.
+        groups: number of channels, givers, takers, tensors passed, clips met.
+        pinned: tensor → reason.
+        borders: operator that stays float → its nodes.
+        events: of folding.
+    """
+
+    layers: tuple[Mapping[str, Any], ...]
+    groups: tuple[Mapping[str, Any], ...]
+    pinned: Mapping[Name, str]
+    borders: Mapping[str, Sequence[Name]]
+    events: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Inspection(layers={len(self.layers)}, groups={len(self.groups)}, pinned={len(self.pinned)})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return fact_table(self)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.facts()[key]
+
+    def keys(self) -> KeysView[str]:
+        """Names of the facts."""
+        return self.facts().keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+def inspect(model: Model) -> Inspection:
+    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded.
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> inspect(Model(tiny_graph()))["layers"][0]["channels"]
+        >>> inspect(Model(tiny_graph())).layers[0]["channels"]
         4
     """
     channels = solve(model, CLIP_REACH)
@@ -61,10 +96,5 @@ def inspect(model: Model) -> dict[str, Any]:
         }
         for group in channels.groups
     ]
-    return {
-        "layers": table,
-        "groups": groups,
-        "pinned": dict(channels.pinned),
-        "borders": dict(borders(model.graph)),
-        "events": [str(e) for e in model.log],
-    }
+    events = tuple(str(e) for e in model.log if e.kind is not EventKind.RAN)
+    return Inspection(tuple(table), tuple(groups), dict(channels.pinned), borders(model.graph), events)

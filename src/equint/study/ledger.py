@@ -7,13 +7,13 @@ left half written is skipped when the file is read and closed off when it is wri
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import OutputRefused, UnusableData
+from ..files import jsonable
 
 
 def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -31,7 +31,7 @@ def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise EquintError(f"{path}: cannot read ({error.strerror or error}); choose another cache") from error
+        raise UnusableData(f"{path}: cannot read ({error.strerror or error}); choose another cache") from error
     found: dict[str, dict[str, Any]] = {}
     for line in raw.split(b"\n"):
         try:
@@ -56,34 +56,18 @@ def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
         ...     read_lines(f"{folder}/found.jsonl")
         {'a': {'key': 'a', 'top1': 56.0}}
     """
-    line = json.dumps(jsonable(entry), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = json.dumps(jsonable(entry, str), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+", buffering=0) as file:
             whole = file.tell() == 0 or (file.seek(-1, os.SEEK_END) and file.read(1) == b"\n")
             file.write(line if whole else b"\n" + line)
             os.fsync(file.fileno())
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
-
-
-def jsonable(value: Any) -> Any:
-    """Plain values for JSON, which knows no infinity: that and what is no number become text.
-
-    Example:
-        >>> jsonable({"sqnr_db": float("inf"), "bits": (8, 8)})
-        {'sqnr_db': 'inf', 'bits': [8, 8]}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
 
 
 def numbers(value: Any) -> Any:
-    """What `jsonable` was given, its infinities restored.
+    """A value from a line, its infinities restored.
 
     Example:
         >>> numbers({"sqnr_db": "inf", "top1": 50.0})

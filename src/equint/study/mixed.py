@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import InvalidOption, UnusableData
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import Layer, layers
 from ..planning.recipe import Recipe, to_toml
-from ..samples.images import Images
+from ..planning.run import Progress
+from ..samples.images import Samples
 from .diagnose import Quantizer, unquantized
 from .remedies import takes_floats
 from .sensitivity import RANKED, Sensitivity, sensitivity
@@ -22,7 +23,6 @@ from .trials import Score, Truth, scores, truth
 
 WIDE = 16
 """Bits of what gets more of them."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Mixed:
     images: int
     events: tuple[Event, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Mixed(met={self.met}, drop={self.drop:.2f}, cost={self.cost:.0f}, chosen={len(self.chosen)})"
+
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON; the recipe as TOML.
 
@@ -83,7 +86,7 @@ def mixed(
     chosen: Recipe,
     on: Target,
     quantize: Quantizer,
-    images: Images,
+    images: Samples,
     max_drop: float,
     *,
     labels: Array | None = None,
@@ -106,11 +109,11 @@ def mixed(
         EquintError: a network that does not choose among classes, a bound below 0.
     """
     if not 0 <= max_drop <= 100:
-        raise EquintError(f"max drop {max_drop}: give points between 0 and 100")
+        raise InvalidOption(f"max drop {max_drop}: give points between 0 and 100")
     known = truth(original.graph, images, labels)
     first = known.outputs[0][next(iter(known.outputs[0]))]
     if first.ndim != 2 or first.shape[1] < 2:
-        raise EquintError("a bound on the drop needs a network that chooses among classes; this one has other outputs")
+        raise UnusableData("a bound on the drop needs a network that chooses among classes; this one has other outputs")
     quantized = quantize(chosen)
     search = _Search(chosen, quantize, quantized, known)
     before = search.drop(())

@@ -78,12 +78,12 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
 
     Example:
         >>> import numpy as np
-        >>> from ..samples.images import Images
+        >>> from ..samples.images import Samples
         >>> from ..ir.weights import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> from .trials import truth
         >>> model = Model(tiny_graph())
-        >>> known = truth(model.graph, Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> known = truth(model.graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
         >>> [cost.layer for cost in sensitivity(model, Quantize(activation=None)(model), known).layers]
         ['y']
     """

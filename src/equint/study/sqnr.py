@@ -5,11 +5,13 @@ What Meller et al. (2019) show in section 5.1 and figures 4 to 6, for any networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import fact_table
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, layers
@@ -21,7 +23,8 @@ from ..passes.one_step import OneStep
 from ..passes.optimal import Optimal
 from ..passes.quantize import Quantize
 from ..passes.two_step import TwoStep
-from ..samples.images import Images
+from ..planning.run import Progress
+from ..samples.images import Samples
 
 if TYPE_CHECKING:
     from ..runtime.layer_noise import Measured
@@ -32,13 +35,51 @@ KINDS = ("weights", "rounding", "clips", "activations", "both")
 """Kinds of noise: of rounded weights; of the rounded input, of what is cut off from it, of these two; of everything."""
 SILENT = 100.0
 """SQNR in dB above which a layer is free of noise: what is measured there is float32's own rounding."""
-Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerSqnr:
+    """Every layer's noise under each kind of equalization; reads like the mapping that `facts` gives.
+
+    Attributes:
+        target: its name; images: how many were measured on, 0 without.
+        methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
+            (agreement; empty where nothing was measured).
+        warnings: what makes all of this doubtful.
+    """
+
+    target: str
+    images: int
+    methods: Mapping[str, Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        count = len(self.methods["none"]["layers"])
+        return f"LayerSqnr(target={self.target!r}, images={self.images}, layers={count}, methods={list(self.methods)})"
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return fact_table(self)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.facts()[key]
+
+    def keys(self) -> KeysView[str]:
+        """Names of the facts."""
+        return self.facts().keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
 
 
 def sqnr(
-    reference: Model, on: Target, images: Images | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Every layer's SQNR at its own output, before its activation, as plain values.
+    reference: Model,
+    on: Target,
+    images: Samples | None = None,
+    progress: Progress | None = None,
+    warnings: Sequence[str] = (),
+) -> LayerSqnr:
+    """Every layer's SQNR at its own output, before its activation.
 
     Each layer reads what the float network puts out, and only its weights, its input tensor or both are quantized.
     All methods use the same formats, without bias correction; `optimal` chooses ranges too, and may cut off a little.
@@ -48,11 +89,6 @@ def sqnr(
         images: what to measure on; left out, nothing is measured.
         progress: called before each method, and while images go by.
 
-    Returns:
-        target: its name; images: how many were measured on, 0 without;
-        methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
-            (agreement; empty where nothing was measured).
-
     Raises:
         EquintError: as `equint.runtime.layer_noise.measure`.
 
@@ -60,7 +96,7 @@ def sqnr(
         >>> from ..ir.weights import tiny_graph
         >>> from ..hardware.target import target
         >>> found = sqnr(Model(tiny_graph()), target("per-tensor"))
-        >>> found["images"], list(found["methods"])
+        >>> found.images, list(found.methods)
         (0, ['none', 'one-step', 'two-step', 'optimal'])
     """
     seen, table = 0, dict[str, Any]()
@@ -74,7 +110,7 @@ def sqnr(
         rows = layer_rows(reference, quantized, on.weight, on.activation, measured)
         kinds = {kind: agreement(_pairs(rows, kind)) for kind in KINDS} if images is not None else {}
         table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
-    return {"target": on.name, "images": seen, "methods": table}
+    return LayerSqnr(on.name, seen, table, tuple(warnings))
 
 
 def _equalized(reference: Model, on: Target, progress: Progress | None) -> Iterator[tuple[str, Model]]:

@@ -1,13 +1,9 @@
-"""Many networks quantized in many ways, measured once: what was found is kept and never computed again.
-
-rows = table(["cards/net.toml"], ["lwq", "dfq", "optimal"], ["per-tensor"], cache=Path("results"))
-print(markdown(rows))
-"""
+"""Many networks quantized in many ways, measured once: what was found is kept and never computed again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
@@ -15,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EquintError
+from ..errors import EquintError, InvalidCard, InvalidOption, OutputRefused, UnknownName, UnreadableModel
 from ..files import read_toml
 from ..hardware.target import Target
 from ..hardware.target import target as built_in_target
-from ..pages.results import jsonlines, markdown
 from ..planning.plan import Data, resolve
 from ..planning.recipe import ActivationBits, Recipe, recipe
+from ..planning.run import Progress
 from ..samples.card import read_card
 from .cells import Cell, Way, measure
 from .identity import card_identity, digest, network_identity
 from .ledger import add_line, numbers, read_lines
 from .workers import each
-
-__all__ = ["Network", "Row", "find_networks", "jsonlines", "markdown", "table"]
 
 LINES = "results.jsonl"
 Source = str | os.PathLike[str]
@@ -93,7 +87,7 @@ def table(
     limit: int | Mapping[str, int] | None = None,
     cache: Source,
     jobs: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Row, ...]:
     """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
 
@@ -108,7 +102,7 @@ def table(
         limit: samples to judge on, for all or by the network's name.
         cache: folder of what was found: one line per row, and the float networks' outputs.
         jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
-        progress: called with (rows done, rows in all, what was done).
+        progress: called with what was done, rows done, and rows in all.
 
     Raises:
         EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
@@ -120,7 +114,7 @@ def table(
     if not networks:
         return ()
     if jobs < 1:
-        raise EquintError(f"jobs = {jobs}: give 1 or more")
+        raise InvalidOption(f"jobs = {jobs}: give 1 or more")
     folder = _made(Path(cache))
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
@@ -128,7 +122,7 @@ def table(
         known = {network.name for network in find_networks(networks)}
         for name in limit:
             if name not in known:
-                raise EquintError(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
+                raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
     threads = 0 if jobs == 1 else 1
     plan: list[tuple[Network, Cell, str]] = []
     for network in find_networks(networks):
@@ -145,7 +139,7 @@ def _compute(
     found: dict[str, dict[str, Any]],
     lines: Path,
     jobs: int,
-    progress: Callable[[int, int, str], None] | None,
+    progress: Progress | None,
 ) -> dict[str, str]:
     """Measure what is not found: float networks first, whose outputs the others need. Why what is missing is missing.
 
@@ -159,7 +153,7 @@ def _compute(
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, total, names[key])
+            progress(names[key], done, total)
 
     def run(cells: Iterable[Cell]) -> None:
         tasks = list({cell.key: cell for cell in cells}.values())
@@ -303,23 +297,23 @@ def find_networks(paths: Sequence[Source]) -> list[Network]:
 def _from_card(card: Path) -> Network:
     task, told = read_card(card).task, read_toml(card, "card")
     if not isinstance(told.get("model"), str):
-        raise EquintError(f'{card}: names no network; add model = "NETWORK.onnx"')
+        raise InvalidCard(f'{card}: names no network; add model = "NETWORK.onnx"')
     model = card.parent / told["model"]
     if not model.is_file():
-        raise EquintError(f"{card}: its network {model} is not there; correct model in the card")
+        raise InvalidCard(f"{card}: its network {model} is not there; correct model in the card")
     return Network(card.stem, model, card, task)
 
 
 def _from_model(model: Path) -> Network:
     if not model.is_file():
-        raise EquintError(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
+        raise UnreadableModel(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
     near = [c for at in (model.parent, model.resolve().parent.parent) for c in sorted(at.glob("*.toml"))]
     cards = [card for card in near if _names(card, model)]
     same = [card for card in cards if card.stem == model.stem]
     if not cards:
-        raise EquintError(f'{model}: no card near it says model = "{model.name}"; write one, or give the card')
+        raise InvalidCard(f'{model}: no card near it says model = "{model.name}"; write one, or give the card')
     if len(cards) > 1 and len(same) != 1:
-        raise EquintError(f"{model}: several cards are for it ({cards[0]}, {cards[1]}); give the card instead")
+        raise InvalidCard(f"{model}: several cards are for it ({cards[0]}, {cards[1]}); give the card instead")
     return _from_card((same or cards)[0])
 
 
@@ -335,5 +329,5 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EquintError(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
+        raise OutputRefused(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
     return folder

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import as_layer, layers
 from ..maths.noise import to_db
-from ..samples.images import BATCH, Feed, Images, length, split
+from ..samples.images import BATCH, Feed, Samples, length, split
 from ..scoring.metrics import Tally
 
 Key = TypeVar("Key", bound=Hashable)
@@ -52,7 +52,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Truth:
-    """Images, and what the float network answers: a few, kept in memory.
+    """Samples, and what the float network answers: a few, kept in memory.
 
     Attributes:
         feeds: batches, each input by its name; outputs: the float network's, one for each batch.
@@ -80,7 +80,7 @@ class Truth:
         return Truth(self.feeds[:batches], self.outputs[:batches], self.labels[:batches], self.shares)
 
 
-def truth(graph: Graph, images: Images, labels: Array | None = None) -> Truth:
+def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     """Show the float network the images.
 
     Args:
@@ -91,7 +91,7 @@ def truth(graph: Graph, images: Images, labels: Array | None = None) -> Truth:
 
     Example:
         >>> from ..ir.weights import tiny_graph
-        >>> truth(tiny_graph(), Images.of(np.ones((3, 4, 4, 4), np.float32))).images
+        >>> truth(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32))).images
         3
     """
     from ..onnx.writer import to_proto
@@ -106,7 +106,7 @@ def truth(graph: Graph, images: Images, labels: Array | None = None) -> Truth:
     if labels is not None:
         ends = np.cumsum([length(feed) for feed in feeds])
         if len(labels) != ends[-1]:
-            raise EquintError(f"{len(labels)} labels for {ends[-1]} images; give one for each")
+            raise UnusableData(f"{len(labels)} labels for {ends[-1]} images; give one for each")
         parts = tuple(np.split(np.asarray(labels), ends[:-1]))
     return Truth(tuple(feeds), outputs, parts, fixed in (None, 1))
 
@@ -127,7 +127,7 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
     Example:
         >>> from ..ir.weights import tiny_graph
         >>> graph = tiny_graph()
-        >>> known = truth(graph, Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> known = truth(graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
         >>> scores({"same": graph}, known, graph)["same"].sqnr_db
         inf
     """

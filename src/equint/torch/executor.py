@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnsupportedOperator
 from ..ir.model import Array, Graph, Name, Node
 from ..ops.lazy_torch import torch
 from ..ops.operator import Unknown
@@ -77,7 +77,7 @@ def _attributes(graph: Graph, node: Node) -> Mapping[str, Any]:
     run = op_of(node).torch
     if isinstance(run, Unknown):
         kind = f"{node.domain}::{node.op}" if node.domain else node.op
-        raise EquintError(
+        raise UnsupportedOperator(
             f"{kind} {node.label}: an operator that equint cannot run in torch; replace it, or use onnxruntime"
         )
     attrs = {key.lower(): value for key, value in node.attrs.items()}
@@ -88,7 +88,9 @@ def _attributes(graph: Graph, node: Node) -> Mapping[str, Any]:
     known = {p.name for p in inspect.signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY}
     unknown = next((a for a in attrs if a not in known), None)
     if unknown is not None:
-        raise EquintError(f"{node.op} {node.label}: attribute {unknown} cannot be run in torch; use onnxruntime")
+        raise UnsupportedOperator(
+            f"{node.op} {node.label}: attribute {unknown} cannot be run in torch; use onnxruntime"
+        )
     return attrs
 
 
@@ -96,7 +98,9 @@ def _grid(graph: Graph, node: Node) -> tuple[int, int]:
     """The integers that a QuantizeLinear's type holds."""
     zero = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
     if zero is None or zero.dtype.kind not in "iu":
-        raise EquintError(f"QuantizeLinear {node.label}: a zero point that is no constant integer; use onnxruntime")
+        raise UnsupportedOperator(
+            f"QuantizeLinear {node.label}: a zero point that is no constant integer; use onnxruntime"
+        )
     ends = np.iinfo(zero.dtype)
     return int(ends.min), int(ends.max)
 
@@ -130,7 +134,7 @@ def _executor() -> Any:
                 self._keep(name, values[name])
             missing = next((n for n in trainable if n not in self.names or not values[n].is_floating_point()), None)
             if missing is not None:
-                raise EquintError(f"{missing} cannot be trained: it is no float constant of the network")
+                raise UnsupportedOperator(f"{missing} cannot be trained: it is no float constant of the network")
 
         def _keep(self, name: Name, value: Tensor) -> None:
             stem = key = re.sub(r"\W", "_", name) + "_"  # such that no attribute of a module has the name
@@ -145,7 +149,9 @@ def _executor() -> Any:
         def forward(self, *inputs: Tensor) -> Any:
             if len(inputs) != len(self.graph.inputs):
                 asked = ", ".join(self.graph.inputs)
-                raise EquintError(f"{len(inputs)} inputs given; the network has {len(self.graph.inputs)}: {asked}")
+                raise UnsupportedOperator(
+                    f"{len(inputs)} inputs given; the network has {len(self.graph.inputs)}: {asked}"
+                )
             values = {name: getattr(self, key) for name, key in self.names.items()}
             values.update(zip(self.graph.inputs, inputs, strict=True))
             for step in self.steps:
@@ -181,9 +187,11 @@ def _computed(step: Step, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
         found = _run(node)(*(values[i] if i else None for i in node.inputs), **step.attrs)
     except (EquintError, RuntimeError, ValueError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise EquintError(f"{node.op} {node.label} does not run in torch: {reason}") from error
+        raise UnsupportedOperator(f"{node.op} {node.label} does not run in torch: {reason}") from error
     outputs = found if isinstance(found, tuple) else (found,)
     wanted = [o for o in node.outputs if o]
     if len(wanted) > len(outputs):
-        raise EquintError(f"{node.op} {node.label}: only its first output can be computed in torch; use onnxruntime")
+        raise UnsupportedOperator(
+            f"{node.op} {node.label}: only its first output can be computed in torch; use onnxruntime"
+        )
     return dict(zip(node.outputs, outputs, strict=False))

@@ -4,7 +4,7 @@ import numpy as np
 
 import equint
 from equint.ir.events import Event, EventKind
-from equint.pages.summary import grouped, sizes
+from equint.planning.summary import grouped, sizes
 from handwritten import network, normal
 
 

@@ -1,66 +1,57 @@
-"""A quantization's result in numbers, words and one table."""
+"""A quantization's result in numbers and words."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..files import jsonable
 from ..ir.events import Event, EventKind, described
 from ..ir.model import Model
 from ..ir.weights import layers
 
-if TYPE_CHECKING:
-    from ..api import Result
 
-
-def facts(result: Result) -> dict[str, Any]:
-    """Everything the summary says, ready for JSON."""
-    model = result.model
-    names = [layer.name for layer in layers(model.graph)]
+def network_facts(model: Model) -> dict[str, Any]:
+    """Layers, formats and sizes of a quantized network, ready for JSON."""
+    own = list(layers(model.graph))
     float_bytes, integer_bytes = sizes(model)
     return {
-        "recipe": result.recipe,
-        "target": result.target,
-        "level": result.level,
-        "layers": len(names),
-        "weights": _format(model, [layer.weight for layer in layers(model.graph)]),
-        "activations": _format(model, _activations(model)),
+        "layers": len(own),
+        "weights": _format(model, [layer.weight for layer in own]),
+        "activations": _format(model, [n for n in model.qparams if n not in model.graph.consts]),
         "float_bytes": float_bytes,
         "integer_bytes": integer_bytes,
-        "seconds": round(result.seconds, 3),
-        "warnings": [str(e) for e in result.warnings],
+    }
+
+
+def log_facts(model: Model) -> dict[str, Any]:
+    """What was done, skipped and is to be doubted, ready for JSON."""
+    return {
+        "warnings": [str(e) for e in model.log if e.warning],
         "events": [event_facts(e) for e in model.log],
     }
 
 
-def text(result: Result) -> str:
-    """The summary as plain text, for people.
-
-    Example:
-        >>> import equint
-        >>> from equint.demo import model_path
-        >>> print(equint.quantize(model_path(), input=(0, 1)).summary().splitlines()[0])
-        recipe optimal (level 1) for target per-channel
-    """
-    f = facts(result)
-    emulated = any(q.bits not in (8, 16) for q in result.model.qparams.values())
+def text(facts: Mapping[str, Any], model: Model) -> str:
+    """A result's facts as plain text, for people."""
+    emulated = any(q.bits not in (8, 16) for q in model.qparams.values())
     packed = "integer, bits packed (the ONNX file holds them in 8- or 16-bit types)" if emulated else "integer"
     rows = [
-        f"recipe {f['recipe']} (level {f['level']}) for target {f['target']}",
-        f"layers        {f['layers']}, weights {f['weights']}, activations {f['activations']}",
-        f"parameters    {kilobytes(f['float_bytes'])} float → {kilobytes(f['integer_bytes'])} {packed}",
-        f"time          {f['seconds']:.2f} s",
-        *(f"{'! ' if w else '- '}{line}" for w, line in grouped(result.model.log)),
+        f"recipe {facts['recipe']} (level {facts['level']}) for target {facts['target']}",
+        f"layers        {facts['layers']}, weights {facts['weights']}, activations {facts['activations']}",
+        f"parameters    {kilobytes(facts['float_bytes'])} float → {kilobytes(facts['integer_bytes'])} {packed}",
+        f"time          {facts['seconds']:.2f} s",
+        *(f"{'! ' if w else '- '}{line}" for w, line in grouped(model.log)),
     ]
     return "\n".join(rows)
 
 
 def event_facts(event: Event) -> dict[str, Any]:
     """An event as plain values."""
-    facts = {k: _plain(v) for k, v in event.details.items()}
+    facts = jsonable(event.details)
     return {"did": event.text, "at": event.at, "facts": facts, "source": event.source, "warning": event.warning}
 
 
@@ -116,10 +107,6 @@ def kilobytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _activations(model: Model) -> list[str]:
-    return [n for n in model.qparams if n not in model.graph.consts]
-
-
 def _format(model: Model, names: list[str]) -> str:
     grids = [model.qparams[n] for n in names if n in model.qparams]
     if not grids:
@@ -128,9 +115,3 @@ def _format(model: Model, names: list[str]) -> str:
     shifted = " + shift" if any(q.shift is not None for q in grids) else ""
     scope = "per channel" if any(np.ndim(q.scale) for q in grids) else f"per tensor{shifted}"
     return f"{'/'.join(map(str, bits))} bits {scope}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,471 @@
+"""One prologue for all commands: a network, how it is to be quantized, and what is known of its input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict
+
+from .errors import InvalidOption, InvalidRecipe, UnreadableModel, UnsupportedOperator, UnusableData, check_type
+from .graph.overrides import Override
+from .graph.placement import place
+from .hardware.target import TARGETS, Target
+from .hardware.target import target as built_in_target
+from .ir.events import Event, EventKind
+from .ir.model import Model
+from .passes import Pass
+from .passes.activation_ranges import ActivationRanges
+from .passes.fold_batchnorm import FoldBatchnorm
+from .passes.quantize import Quantize
+from .planning.plan import Data, resolve
+from .planning.recipe import ActivationBits, Recipe, looks
+from .planning.recipe import recipe as built_in_recipe
+from .planning.run import Progress, run
+from .planning.summary import log_facts, network_facts, text
+from .planning.variants import quantizer, rewrites, unscaled
+from .samples.card import Card, Input, described, read_card
+from .samples.data import images
+from .samples.images import Samples
+from .samples.statistics import Statistics, fingerprint, is_statistics
+
+if TYPE_CHECKING:
+    from .integers.program import Program
+    from .onnx.writer import ModelProto
+
+    Network: TypeAlias = Model | str | os.PathLike[str] | ModelProto
+    """What `load` reads, or has read."""
+
+Named = str | os.PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """How to quantize and what to look at, as `equint.quantize` describes it."""
+
+    weight_bits: int | None
+    activation_bits: ActivationBits
+    input: Input
+    data: Any
+    images: int | None
+    example_inputs: Any
+    progress: Progress | None
+
+
+def load(source: Network) -> Model:
+    """Read a float ONNX network.
+
+    Raises:
+        UnreadableModel: the file is missing, damaged, too old or already quantized.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> load(model_path()).graph.outputs
+        ('output',)
+    """
+    if isinstance(source, Model):
+        return source
+    if not hasattr(source, "SerializeToString"):
+        check_type("source", source, "a path, an ONNX model, or what load gave", str, os.PathLike)
+    from .onnx.reader import read
+
+    return read(source)
+
+
+def from_torch(module: Any, example_inputs: Any) -> Model:
+    """A torch module as a network whose BatchNorms, and so its moments, are kept.
+
+    Args:
+        module: a `torch.nn.Module`; traced on a copy, in inference mode, on the CPU.
+        example_inputs: a tensor, or a tuple of them: their shapes matter.
+
+    Raises:
+        EquintError: torch is missing (extra equint[torch]), or the module cannot be exported: it says why.
+
+    Example:
+        >>> from_torch(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8)).graph.outputs  # doctest: +SKIP
+        ('output',)
+    """
+    if example_inputs is None:
+        raise InvalidOption("a torch module needs example_inputs: a tensor, or a tuple of them, that it runs on")
+    from .frontends.torch import from_torch as traced
+
+    return load(traced(module, example_inputs))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network and all that was said about quantizing it.
+
+    Attributes:
+        original: the network as it was read.
+        network: the same, with what is known of its input.
+        recipe, target: what to do, and for what hardware.
+        weight_bits, activation_bits: where they differ from the recipe's.
+        data: what recipes may look at beside the weights, if anything.
+        progress: called before each pass, and within long ones.
+        seconds: time spent in reading.
+    """
+
+    original: Model
+    network: Model
+    recipe: Recipe
+    target: Target
+    weight_bits: int | None = None
+    activation_bits: ActivationBits = None
+    data: Data | None = None
+    progress: Progress | None = field(compare=False, default=None)
+    seconds: float = field(compare=False, default=0.0)
+
+    @classmethod
+    def of(
+        cls,
+        source: Any,
+        recipe: Named | Recipe | None = None,
+        target: str | Target | None = None,
+        *,
+        weight_bits: int | None = None,
+        activation_bits: ActivationBits = None,
+        input: Input = None,
+        data: Any = None,
+        images: int | None = None,
+        example_inputs: Any = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
+
+        Raises:
+            EquintError: as `equint.quantize`.
+
+        Example:
+            >>> from equint.demo import model_path
+            >>> job = Job.of(model_path(), target="npu-shift")
+            >>> job.recipe.name, job.data
+            ('wes-optimal', None)
+        """
+        if weight_bits is not None:
+            check_type("weight_bits", weight_bits, "a whole number from 2 to 16", int)
+        if activation_bits not in (None, "float"):
+            check_type("activation_bits", activation_bits, 'a whole number from 2 to 16, or "float"', int)
+        if images is not None:
+            check_type("images", images, "how many", int)
+        if progress is not None and not callable(progress):
+            raise InvalidOption(f"progress = {progress!r}: give a function of a name, a number and how many there are")
+        start = perf_counter()
+        chosen, on = choose(recipe, target)
+        torch = example_inputs is not None or hasattr(source, "named_parameters")
+        original = from_torch(source, example_inputs) if torch else load(source)
+        if isinstance(input, (str, os.PathLike)):
+            input = read_card(input)
+        seen = _seen(original, data, input if isinstance(input, Card) else None, images)
+        network = described(original, input)
+        if seen is not None:  # the input is measured: that its range had to be guessed is no warning any more
+            log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in network.log)
+            network = replace(network, log=log)
+        bits = (weight_bits, activation_bits)
+        return cls(original, network, chosen, on, *bits, seen, progress, perf_counter() - start)
+
+    @property
+    def samples(self) -> Samples | None:
+        """What the network can be shown."""
+        return None if self.data is None else self.data.images
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes results doubtful before anything is quantized."""
+        return tuple(str(e) for e in self.network.log if e.warning)
+
+    @property
+    def spelled(self) -> Recipe:
+        """The recipe with this job's target and bit widths written into it."""
+        weight, activation, overrides = self.recipe.weight, self.recipe.activation, self.recipe.overrides
+        if self.weight_bits is not None:
+            weight = {**weight, "bits": self.weight_bits}
+        if isinstance(self.activation_bits, int):
+            activation = {**activation, "bits": self.activation_bits}
+        elif self.activation_bits == "float":
+            overrides = (*overrides, Override(tensors=("*",), float=True))
+        return replace(self.recipe, target=self.target.name, weight=weight, activation=activation, overrides=overrides)
+
+    @cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """The recipe, ready to run."""
+        return resolve(self.recipe, self.target, self.weight_bits, self.activation_bits, self.data)
+
+    def _part(self, chosen: Recipe) -> tuple[Pass, ...]:
+        """Part of the recipe; it may look at less."""
+        data = self.data if looks(chosen) else None
+        return resolve(chosen, self.target, self.weight_bits, self.activation_bits, data)
+
+    def run(self) -> Model:
+        """The network after all passes."""
+        return run(self.network, self.passes, self.progress)
+
+    def quantized(self) -> Result:
+        """The network, quantized.
+
+        Raises:
+            EquintError: nothing in it can be.
+        """
+        start = perf_counter()
+        model = self.run()
+        if not model.qparams:
+            raise UnsupportedOperator(
+                "nothing to quantize: the network has no convolution or matrix product with constant weights"
+            )
+        return Result(self, model, self.seconds + perf_counter() - start)
+
+    def rewritten(self) -> Model:
+        """The network as its recipe rewrites it before anything is measured or scaled."""
+        return run(self.network, self._part(rewrites(self.recipe)))
+
+    def reference(self) -> Model:
+        """The float network that noise is compared with: the recipe's own, but nothing is rescaled.
+
+        What stands in front of activations is not measured, only inferred from them. BatchNorm knows its power
+        better, which is the signal that predicted noise is compared with.
+        """
+        steps = self._part(unscaled(self.recipe))
+        at = next(k for k, step in enumerate(steps) if isinstance(step, ActivationRanges))
+        seen = run(self.network, steps[:at])
+        merged = place(seen.graph).merged
+        known = {n: m for n, m in self.rewritten().moments.items() if n in merged and m.source == "batchnorm"}
+        return run(replace(seen, moments={**seen.moments, **known}), steps[at:])
+
+    def plain(self) -> tuple[Model, Model]:
+        """`reference`, and the same with the recipe's grids.
+
+        Raises:
+            EquintError: neither the recipe nor the network leaves anything to quantize.
+        """
+        reference = self.reference()
+        grids = next((step for step in self.passes if isinstance(step, Quantize)), None)
+        before = reference if grids is None else grids(reference)
+        if not before.qparams:
+            raise InvalidRecipe("nothing to explain: neither the recipe nor the network leaves anything to quantize")
+        return reference, before
+
+    def quantizer(self) -> Callable[[Recipe], Model]:
+        """What variants of the recipe make of the network; what they have in common is done once."""
+        return quantizer(self.network, self.target, self.data)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A quantized network.
+
+    Attributes:
+        job: the network as it was read, the recipe and the target.
+        model: the value after the last pass; its log says what every pass did and skipped.
+        seconds: time spent in reading and passes.
+    """
+
+    job: Job
+    model: Model
+    seconds: float = field(compare=False, default=0.0)
+
+    def __repr__(self) -> str:
+        """One line: the network itself is in `model`, a text for people in `summary()`."""
+        weights = sum(name in self.model.graph.consts for name in self.model.qparams)
+        return (
+            f"Result(recipe={self.recipe!r}, target={self.target!r}, level={self.level}, quantized weights={weights})"
+        )
+
+    @property
+    def original(self) -> Model:
+        """The network as it was read."""
+        return self.job.original
+
+    @property
+    def recipe(self) -> str:
+        """Name of what was applied."""
+        return self.job.recipe.name
+
+    @property
+    def hardware(self) -> Target:
+        """The target it was made for."""
+        return self.job.target
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+        return self.job.target.name
+
+    @property
+    def level(self) -> int:
+        """1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining."""
+        return self.job.recipe.level if self.job.data is None else max(self.job.recipe.level, 2)
+
+    @cached_property
+    def proto(self) -> ModelProto:
+        """The quantized network as a QDQ ONNX model."""
+        from .onnx.qdq import export
+
+        return export(self.model)
+
+    @cached_property
+    def program(self) -> Program:
+        """The quantized network in integers alone, as an NPU executes it.
+
+        Raises:
+            EquintError: something in it has no integer form, or does not fit the target: it names the layer.
+        """
+        from .integers.lower import lower
+
+        return lower(self.model, self.hardware)
+
+    def save(self, path: Named) -> None:
+        """Write the QDQ model; above 2 GB its constants go to a file beside it.
+
+        Raises:
+            OutputRefused: the output cannot be written.
+        """
+        from .onnx.writer import save_proto
+
+        check_type("path", path, "the file to write", str, os.PathLike)
+        save_proto(self.proto, path)
+
+    def to_torch(self) -> Any:
+        """The quantized network as a torch module with straight-through gradients, for checking.
+
+        Raises:
+            EquintError: torch is missing (extra equint[torch]), or cannot run an operator.
+        """
+        from .frontends.torch import to_torch
+
+        return to_torch(self.model)
+
+    @property
+    def warnings(self) -> tuple[Event, ...]:
+        """What a user should know before trusting the result."""
+        return tuple(e for e in self.model.log if e.warning)
+
+    def facts(self) -> dict[str, Any]:
+        """The result in numbers and words, ready for JSON."""
+        about = {"recipe": self.recipe, "target": self.target, "level": self.level, **network_facts(self.model)}
+        return {**about, "seconds": round(self.seconds, 3), **log_facts(self.model)}
+
+    def summary(self) -> str:
+        """The result as a short text.
+
+        Example:
+            >>> import equint
+            >>> from equint.demo import model_path
+            >>> print(equint.quantize(model_path(), input=(0, 1)).summary().splitlines()[0])
+            recipe optimal (level 1) for target per-channel
+        """
+        return text(self.facts(), self.model)
+
+
+def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[Recipe, Target]:
+    """The recipe and the target to use, where one of them may be left out.
+
+    Raises:
+        UnknownName: there is none of that name.
+
+    Example:
+        >>> [v.name for v in choose(None, "npu-shift")]
+        ['wes-optimal', 'npu-shift']
+    """
+    if recipe is not None:
+        check_type("recipe", recipe, "a recipe, its name or its TOML file", str, os.PathLike, Recipe)
+    if target is not None:
+        check_type("target", target, "a target or its name", str, Target)
+    on = built_in_target(target) if isinstance(target, str) else target
+    if recipe is None:
+        on = on or TARGETS[0]
+        return built_in_recipe(on.recipe), on
+    chosen = built_in_recipe(recipe)
+    return chosen, on or built_in_target(chosen.target)
+
+
+def folded(model: Model) -> Model:
+    """The network that statistics are of: its BatchNorms folded, as every recipe begins.
+
+    Example:
+        >>> from .ir.weights import tiny_graph
+        >>> [node.op for node in folded(Model(tiny_graph())).graph.nodes]
+        ['Conv']
+    """
+    return FoldBatchnorm()(model)
+
+
+def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
+    """Refuse statistics that were not measured on this network.
+
+    Raises:
+        UnusableData: naming them by `label`.
+
+    Example:
+        >>> from equint.ir.weights import tiny_graph
+        >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
+    """
+    if statistics.network != fingerprint(folded(model).graph):
+        raise UnusableData(f"{label}: of another network; calibrate this one")
+
+
+NO_SAMPLES = "no images to look at: give data, or a card with calibration in [data]"
+
+
+def _seen(model: Model, data: Any, card: Card | None, limit: int | None) -> Data | None:
+    """The data that a user named, ready for recipes; None where there are none."""
+    if data is None and limit is not None:
+        data = None if card is None else card.data.get("calibration")
+        if data is None:
+            raise UnusableData(NO_SAMPLES)
+    if data is None:
+        return None
+    if isinstance(data, (str, os.PathLike)):
+        data = _stored(data, card)
+    if isinstance(data, Statistics):
+        if limit is not None:
+            raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
+        check_statistics(model, data, "the statistics")
+        return Data(statistics=data, teacher=model.graph)
+    shown = Samples.of(data)
+    return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+
+
+def _stored(path: Named, card: Card | None) -> Statistics | Samples:
+    """What a file or folder holds: statistics, or images."""
+    if is_statistics(path):
+        return Statistics.load(path)
+    if card is None and os.path.isdir(path):
+        raise UnusableData(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
+    return images(path, card or Card())
+
+
+def present(path: Named) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        UnreadableModel: naming it.
+    """
+    if not os.path.isfile(path):
+        raise UnreadableModel(f"{os.fspath(path)}: {'is a folder' if os.path.isdir(path) else 'no such file'}")
+
+
+def runnable(argument: str, source: Any) -> Any:
+    """A network that onnxruntime or the integer engine can run: a path, an ONNX model, or a program.
+
+    Args:
+        argument: what it is called; source: one of those, a `Model` from `load`, or a `Result`.
+
+    Raises:
+        EquintError: it is nothing of the kind, or not there.
+    """
+    if isinstance(source, Result):
+        return source.proto
+    if isinstance(source, Model):
+        from .onnx.qdq import export
+        from .onnx.writer import to_proto
+
+        return export(source) if source.qparams else to_proto(source.graph)
+    from .integers.program import Program
+
+    if hasattr(source, "SerializeToString") or isinstance(source, Program):
+        return source
+    check_type(argument, source, "a path, an ONNX model, a model from load, or a result", str, os.PathLike)
+    present(source)
+    return source
