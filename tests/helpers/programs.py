@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from equint.integers.program import MOVES, Program, Requantize, Step
+from equint.integers.program import Program, Requantize, Step
+from equint.integers.steps import MOVES
 from equint.ir.model import QParams
 from equint.maths.affine import storage
 from handwritten import execute

@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from equint.npu.misfit import misfit
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -23,7 +24,6 @@ from equint.integers.program import Program, Requantize, Step
 from equint.ir.model import QParams
 from equint.npu import bundle
 from equint.npu.bundle import digest, load_bundle, save_bundle, schema
-from equint.npu.misfit import misfit
 from equint.npu.records import DTYPES
 from equint.npu.sizes import network_sizes
 from programs import programs
