@@ -26,15 +26,15 @@ def groups_of(step: Step) -> int:
         EquintError: that is no whole number above 0.
     """
     groups = step.attrs.get("group", 1)
-    if not isinstance(groups, int) or groups < 1:
-        raise EquintError(f"group = {groups!r}: give a whole number above 0")
-    return groups
+    if isinstance(groups, int) and groups >= 1:
+        return groups
+    raise EquintError(f"group = {groups!r}: give a whole number above 0")
 
 
 def outputs_of(step: Step) -> int:
     """How many channels a layer makes."""
     shape = step.arrays["weight"].shape
-    return shape[1] * groups_of(step) if step.op == "ConvTranspose" else shape[0]
+    return int(shape[1]) * groups_of(step) if step.op == "ConvTranspose" else int(shape[0])
 
 
 def centred_weight(step: Step, subtract_zero: bool = True) -> Array:
@@ -100,12 +100,14 @@ def conv_transpose(step: Step, inputs: Sequence[Array], around: int, weight_zero
     """The same over the stretched input, which is padded by nothing else."""
     (x,), strides = inputs, step.attrs["strides"]
     apart = np.zeros((*x.shape[:2], *(n * t for n, t in zip(x.shape[2:], strides, strict=True))), x.dtype)
-    apart[(..., *(slice(None, None, t) for t in strides))] = x
+    apart[(slice(None), slice(None), *(slice(None, None, t) for t in strides))] = x
     before, after = stretched_pads(step)
     apart = _padded(apart, [max(p, 0) for p in (*before, *after)], 0)
     cut = (slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, apart.shape[2:], strict=True))
     weight, groups = centred_weight(step, weight_zero), groups_of(step)
-    return _correlated(apart[(..., *cut)], weight, groups, [1] * len(strides), step.attrs["dilations"])
+    return _correlated(
+        apart[(slice(None), slice(None), *cut)], weight, groups, [1] * len(strides), step.attrs["dilations"]
+    )
 
 
 def gemm(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
@@ -130,11 +132,11 @@ def average_pool(step: Step, inputs: Sequence[Array], around: int, weight_zero: 
     """Σ x over the windows, with `around` in the padding, times the reciprocal of each position."""
     kernel = step.attrs["kernel_shape"]
     x = _padded(inputs[0], step.attrs["pads"], around)
-    acc = sum(x[(..., *taps)] for taps in _taps(kernel, [1] * len(kernel), step.attrs["strides"], x.shape[2:]))
+    acc = sum(x[taps] for taps in _taps(kernel, [1] * len(kernel), step.attrs["strides"], x.shape[2:]))
     return np.asarray(acc * step.arrays["reciprocals"].astype(np.int64) if "reciprocals" in step.arrays else acc)
 
 
-def global_average_pool(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
+def global_pool(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
     """Σ x over all positions."""
     return np.asarray(inputs[0].sum(axis=tuple(range(2, inputs[0].ndim)), keepdims=True))
 
@@ -147,11 +149,12 @@ def _padded(x: Array, pads: Sequence[int], around: int) -> Array:
 def _taps(
     kernel: Sequence[int], dilations: Sequence[int], strides: Sequence[int], sizes: Sequence[int]
 ) -> Iterator[tuple[slice, ...]]:
-    """For every tap in the order of storage, the positions that it meets."""
+    """For every tap in the order of storage, the positions that it meets, behind images and channels."""
     ends = [n - d * (k - 1) for n, d, k in zip(sizes, dilations, kernel, strict=True)]
     for tap in np.ndindex(*kernel):
         firsts = [t * d for t, d in zip(tap, dilations, strict=True)]
-        yield tuple(slice(f, f + n, s) for f, n, s in zip(firsts, ends, strides, strict=True))
+        window = (slice(f, f + n, s) for f, n, s in zip(firsts, ends, strides, strict=True))
+        yield (slice(None), slice(None), *window)
 
 
 def _correlated(x: Array, weight: Array, groups: int, strides: Sequence[int], dilations: Sequence[int]) -> Array:
@@ -160,7 +163,7 @@ def _correlated(x: Array, weight: Array, groups: int, strides: Sequence[int], di
         x.astype(np.float64),
         weight.reshape(groups, len(weight) // groups, weight.shape[1], -1).astype(np.float64),
     )
-    parts = [x[(..., *taps)] for taps in _taps(weight.shape[2:], dilations, strides, x.shape[2:])]
+    parts = [x[taps] for taps in _taps(weight.shape[2:], dilations, strides, x.shape[2:])]
     sizes = parts[0].shape[2:]
     acc = sum(split[..., k] @ part.reshape(len(x), groups, -1, prod(sizes)) for k, part in enumerate(parts))
     return np.asarray(acc).reshape(len(x), len(weight), *sizes).astype(np.int64)
@@ -201,7 +204,7 @@ def average_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -
     return np.asarray(int(np.max(count * np.abs(times.astype(np.int64)), initial=1)) * _farthest(spans[0]))
 
 
-def global_average_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
+def global_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
     """The number of positions times max|x|: `()`; 65,536 for a size that is not known."""
     sizes = (None,) if shape is None else shape[2:]
     return np.asarray(_farthest(spans[0]) * prod(n if isinstance(n, int) else 1 << 16 for n in sizes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from reprlib import repr as short
 
 import numpy as np
 
@@ -55,20 +56,17 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
         return
     if not step.inputs or not step.outputs:
         yield f"a {step.op} reads and makes tensors"
-    yield from (f"a {step.op} needs attribute {key}" for key in kind.attrs if key not in step.attrs)
-    for key, held in kind.arrays.items():
-        if held.needed and key not in step.arrays:
-            yield f"a {step.op} needs array {key}"
+    for word, fields, given in (("attribute", kind.attrs, step.attrs), ("array", kind.arrays, step.arrays)):
+        missing = (key for key, field in fields.items() if key not in given and not field.optional)
+        yield from (f"a {step.op} needs {word} {key}" for key in missing)
     if not isinstance(kind.work, Moves) and not {*step.inputs, *step.outputs} <= program.grids.keys():
         yield "its tensors need grids"
-    for key, rule in kind.attrs.items():
-        wrong = rule(program, step, step.attrs[key])
-        if wrong is not None:
-            yield f"{key} = {step.attrs[key]!r}: {wrong}"
-    for key, held in kind.arrays.items():
-        wrong = held.rule(program, step, step.arrays[key]) if key in step.arrays else None
-        if wrong is not None:
-            yield f"{key} of shape {step.arrays[key].shape}: {wrong}"
+    for key, field in kind.attrs.items():
+        if not field.holds(program, step, step.attrs[key]):
+            yield f"{key} = {short(step.attrs[key])}: {field.needs} is needed"
+    for key, field in kind.arrays.items():
+        if key in step.arrays and not field.holds(program, step, step.arrays[key]):
+            yield f"{key} of shape {step.arrays[key].shape}: {field.needs} is needed"
     if isinstance(kind.work, Sums):
         if step.requantize is None:
             yield f"a {step.op} needs to be requantized"

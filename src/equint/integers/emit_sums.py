@@ -143,7 +143,7 @@ def average_pool(maker: Maker, program: Program, step: Step) -> Name:
     return maker.add("Mul", maker.cast(acc, np.int64), step.arrays["reciprocals"].astype(np.int64))
 
 
-def global_average_pool(maker: Maker, program: Program, step: Step) -> Name:
+def global_pool(maker: Maker, program: Program, step: Step) -> Name:
     """A sum in 64 bits."""
     axes = np.arange(2, program.rank(step), dtype=np.int64)
     return maker.add("ReduceSum", _centred(maker, program, step.inputs[0]), axes, keepdims=1)

@@ -1,8 +1,15 @@
-"""The integer engine: runs a Program bit for bit, as fast as onnxruntime's float kernels allow."""
+"""The integer engine: runs a Program bit for bit, as fast as onnxruntime's float kernels allow.
+
+A float32 holds integers up to 2^24, so a float convolution of integers whose sums stay below is exact, in whatever
+order it adds. Requantization is then a product with the factor and the addition of 1.5·2^23, beyond which a float32
+has no fraction left. Both can only rise with the accumulator; that they say what the program says is proven at the
+accumulators on both sides of every threshold. Where it cannot be proven, integer operators run instead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +19,33 @@ import onnxruntime as ort
 from ..errors import EquintError
 from ..ir.model import Array, Name
 from ..maths.affine import storage
-from .compiler import Compiler
-from .program import Program
+from ..maths.float_proofs import nudge_of
+from .emit import emit, requantized
+from .emit_moves import Move
+from .kernels import EXACT, MAGIC, RELU
+from .maker import Maker
+from .program import Program, Requantize, Step
+from .steps import Moves, Sums, bound, kind_of
 
 _KEPT = (  # optimizations that merge what must be rounded one by one, or take any padding for zeros
     ["ConvMulFusion", "ConvAddFusion", "ConvBNFusion", "MatMulScaleFusion", "MatMulAddFusion", "MatMulBNFusion"]
     + ["GemmSumFusion", "WeightBiasQuantization", "Pad_Fusion", "PadFusion"]
 )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How the engine computes one step, and why that is the program's arithmetic.
+
+    Attributes:
+        way: "float" (float kernels, on integers that they hold), "mixed" (float sums, integer requantization),
+            "integer" (integer operators), "moves" (nothing is computed).
+    """
+
+    layer: str
+    op: str
+    way: str
+    why: str
 
 
 class Engine:
@@ -36,7 +63,6 @@ class Engine:
 
     Example:
         >>> from ..ir.model import QParams
-        >>> from .program import Step
         >>> grid = QParams(np.float32(0.5), np.int32(3), signed=False)
         >>> clip = Step("Clip", "clip", ("x",), ("y",), {"axis": 1}, {"low": np.array(3), "high": np.array(9)})
         >>> engine = Engine(Program((clip,), ("x",), ("y",), {"x": grid, "y": grid}, {"x": (1, 3), "y": (1, 3)}))
@@ -129,3 +155,182 @@ def _checked(program: Program, name: Name, value: Array) -> Array:
                 f"{name}: holds {low} to {high}, but its grid {grid.qmin} to {grid.qmax}; quantize it first"
             )
     return value.astype(program.storage(name), copy=False)
+
+
+# From steps to kernels
+
+
+def nudges(how: Requantize, program: Program, most: int) -> Array | None:
+    """`nudge_of` for all channels of a requantization: `()` or `(C,)`, or None where one has none."""
+    fields = (how.mantissa, how.right(program.mantissa_bits), how.low - how.zero_point, how.high - how.zero_point)
+    table = np.stack(np.broadcast_arrays(*(np.asarray(f, np.int64) for f in fields)), -1)
+    rows, where = np.unique(table.reshape(-1, len(fields)), axis=0, return_inverse=True)
+    found = [nudge_of(m, right, first, last, most, program.rounding) for m, right, first, last in rows.tolist()]
+    if None in found:
+        return None
+    return np.array(found, np.float32)[where].reshape(table.shape[:-1])
+
+
+class Compiler:
+    """Emits steps one by one; every tensor exists as integers, as floats that hold q − z, or as both."""
+
+    def __init__(self, program: Program, wanted: Sequence[Name]) -> None:
+        self.program, self.wanted = program, frozenset(wanted)
+        names = [*program.inputs, *program.consts, *(o for s in program.steps for o in (*s.outputs, s.name))]
+        self.maker = Maker(names)
+        self.held = {*program.inputs, *program.consts}  # as integers, under their own name
+        self.floats: dict[Name, Name] = {}
+        self.flipped: dict[Name, tuple[Name, float]] = {}  # (high − q, high − z) of what is clamped at both ends
+        self.readers: dict[Name, list[Step]] = {}
+        for step in program.steps:
+            for name in step.inputs:
+                self.readers.setdefault(name, []).append(step)
+
+    def steps(self) -> tuple[Proof, ...]:
+        """Emit all of them."""
+        return tuple(self.step(step) for step in self.program.steps)
+
+    def step(self, step: Step) -> Proof:
+        """Emit one of them."""
+        work = kind_of(step).work
+        if isinstance(work, Moves):
+            return self.move(step, work)
+        return self.sums(step, work) if isinstance(work, Sums) else work.floats(self, step)
+
+    def proven(self, step: Step, way: str, why: str) -> Proof:
+        """How a step was computed."""
+        return Proof(step.name, step.op, way, why)
+
+    def integers(self, name: Name) -> Name:
+        """The tensor in the type that holds it."""
+        if name and name not in self.held:
+            self.held.add(name)
+            value, kind, zero = self.centred(name), self.program.storage(name), self.program.zero_point(name)
+            if kind.itemsize == 1:
+                self.maker.add("QuantizeLinear", value, np.float32(1), np.array(zero, kind), to=name)
+            else:
+                self.maker.cast(self.maker.add("Add", value, np.float32(zero)), kind, name)
+        return name
+
+    def centred(self, name: Name) -> Name:
+        """The tensor as float32 of q − z."""
+        if name not in self.floats:
+            kind, zero, add = self.program.storage(name), self.program.zero_point(name), self.maker.add
+            if name in self.flipped:
+                below, top = self.flipped[name]
+                self.floats[name] = add("Sub", np.float32(top), below)
+            elif kind.itemsize == 1:
+                self.floats[name] = add("DequantizeLinear", name, np.float32(1), np.array(zero, kind))
+            else:
+                self.floats[name] = add("Sub", self.maker.cast(name, np.float32), np.float32(zero))
+        return self.floats[name]
+
+    def named(self, name: Name) -> Name:
+        """A name for a tensor's floats, which are about to be made."""
+        self.floats[name] = self.maker.fresh(f"{name}_centred")
+        return self.floats[name]
+
+    def whole(self, step: Step, why: str) -> Proof:
+        """The step in integer operators."""
+        for name in step.inputs:
+            self.integers(name)
+        emit(self.maker, self.program, step)
+        self.held.update(step.outputs)
+        return self.proven(step, "integer", why)
+
+    def move(self, step: Step, work: Moves) -> Proof:
+        """A move of floats where its inputs are floats, and of integers where they are those."""
+        program, maker = self.program, self.maker
+        floats = self.floats.keys() | self.flipped.keys()
+        if step.op == "Shape":
+            inputs = [i if i in self.held else self.centred(i) for i in step.inputs]
+            work.form(Move(maker, program, step, inputs, step.outputs, np.dtype(np.int64)))
+            self.held.update(step.outputs)
+        elif any(i in floats for i in step.inputs):
+            inputs = [self.centred(i) if i in program.grids else i for i in step.inputs]
+            outputs = [self.named(o) for o in step.outputs]
+            work.form(Move(maker, program, step, inputs, outputs, np.dtype(np.float32)))
+        else:
+            self.whole(step, "")
+        return self.proven(step, "moves", "integers are moved or chosen")
+
+    def sums(self, step: Step, work: Sums) -> Proof:
+        """A step with an accumulator, in float kernels as far as that is proven."""
+        how = step.requantize
+        if how is None or self.program.storage(step.outputs[0]).itemsize > 1:
+            return self.whole(step, "its output has more than 8 bits")
+        top = int(bound(step, self.program.grids, self.program.shapes).max(initial=0))
+        if top >= EXACT:
+            return self.whole(step, f"sums up to {top} exceed 2^24")
+        acc = work.floats(self, step)
+        nudge = nudges(how, self.program, top)
+        if nudge is None:
+            requantized(self.maker, self.program, step, self.maker.cast(acc, np.int64))
+            self.held.update(step.outputs)
+            return self.proven(step, "mixed", f"sums up to {top} are exact, their rounding is not proven")
+        self.requantize(step, how, acc, nudge)
+        return self.proven(step, "float", f"sums up to {top} are exact, rounding is proven at every threshold")
+
+    def requantize(self, step: Step, how: Requantize, acc: Name, nudge: Array) -> None:
+        """q − z = clamp(((acc·factor + nudge) + MAGIC) − MAGIC)."""
+        factor = (how.mantissa * 2.0 ** -how.right(self.program.mantissa_bits)).astype(np.float32)
+        low, high = ((b - how.zero_point).astype(np.float32) for b in (how.low, how.high))
+        nudged, n, add = bool(np.any(nudge)), self.channels(step), self.maker.add
+        flip = bool(n) and low.size == high.size == 1 and low.item() == 0 and self.flippable(step, high.item())
+        if n and low.size == high.size == 1:
+            acc = add("Relu", acc) if flip else acc
+            acc = self.pointwise(acc, n, factor, nudge if nudged else np.float32(MAGIC))
+            acc = self.pointwise(acc, n, np.float32(1), np.float32(MAGIC)) if nudged else acc
+        else:
+            acc = add("Mul", acc, self.program.along(step, factor))
+            acc = add("Add", acc, self.program.along(step, nudge)) if nudged else acc
+            acc = add("Add", acc, np.float32(MAGIC))
+        if flip:  # two cheap maxima, one of them within the layer's own convolution, instead of a clamp
+            below = self.pointwise(acc, n, np.float32(-1), np.float32(MAGIC + high.item()), bounds=RELU)
+            self.flipped[step.outputs[0]] = below, high.item()
+        else:
+            self.settle(step, acc, low, high)
+
+    def flippable(self, step: Step, top: float) -> bool:
+        """Whether everything that reads the step's output can read top − (q − z) as well."""
+        (y,), readers = step.outputs, self.readers.get(step.outputs[0], [])
+        works = [kind_of(r).work for r in readers]
+        return y not in self.wanted and all(
+            isinstance(w, Sums) and w.reads_flipped(r, top) for r, w in zip(readers, works, strict=True)
+        )
+
+    def settle(self, step: Step, moved: Name, low: Array, high: Array) -> None:
+        """q − z = clamp(moved − MAGIC)."""
+        n, add, y = self.channels(step), self.maker.add, self.named(step.outputs[0])
+        if n and low.size == high.size == 1:
+            self.pointwise(moved, n, np.float32(1), np.float32(-MAGIC), y, (low.item(), high.item()))
+            return
+        acc, low, high = add("Sub", moved, np.float32(MAGIC)), *(self.program.along(step, b) for b in (low, high))
+        if low.size == high.size == 1:
+            add("Clip", acc, low, high, to=y)
+        else:
+            add("Min", add("Max", acc, low), high, to=y)
+
+    def channels(self, step: Step) -> int:
+        """Channels of an output whose steps are images; 0 for others."""
+        shape = self.program.shapes.get(step.outputs[0], ())
+        return shape[1] if len(shape) == 4 and isinstance(shape[1], int) and step.axis == 1 else 0
+
+    def pointwise(
+        self,
+        x: Name,
+        channels: int,
+        weight: Array | np.generic,
+        bias: Array | np.generic,
+        to: Name = "",
+        bounds: Sequence[float] = (),
+    ) -> Name:
+        """x·weight + bias per channel as a convolution, which stays in the layout of the others around it."""
+        w = np.broadcast_to(np.float32(weight), channels).reshape(channels, 1, 1, 1)
+        b = np.broadcast_to(np.float32(bias), channels)
+        attrs: dict[str, Any] = {"group": channels, "kernel_shape": [1, 1]}
+        if bounds == RELU:
+            attrs |= {"domain": "com.microsoft", "activation": "Relu"}
+        elif bounds:
+            attrs |= {"domain": "com.microsoft", "activation": "Clip", "activation_params": list(bounds)}
+        return self.maker.add("FusedConv" if bounds else "Conv", x, w, b, to=to, **attrs)

@@ -14,7 +14,7 @@ from .emit_sums import stretched
 from .program import Step
 
 if TYPE_CHECKING:
-    from .compiler import Compiler, Proof
+    from .engine import Compiler, Proof
 
 MAGIC = 1.5 * 2.0**23
 """Added to a float32, it leaves the nearest integer, ties to even; subtracted again, it leaves that alone."""
@@ -93,7 +93,7 @@ def average_pool(compiler: Compiler, step: Step) -> Name:
     return acc if times is None else add("Mul", acc, times.astype(np.float32))
 
 
-def global_average_pool(compiler: Compiler, step: Step) -> Name:
+def global_pool(compiler: Compiler, step: Step) -> Name:
     """A depthwise Conv by ones over the whole image, where its size is known."""
     (name,) = step.inputs
     x, shape = compiler.centred(name), compiler.program.shapes.get(name, ())

@@ -6,22 +6,50 @@ all else keeps the grid. Arrays of shape `(C,)` run along the channel axis, attr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import EquintError
 from ..ir.model import Array, Name, QParams, Shape
-from . import accumulators, emit_moves, emit_sums, emit_values, kernels, mistakes
-from .accumulators import Span
+from . import accumulators as exact
+from . import emit_moves as moves
+from . import emit_sums as integer
+from . import kernels as floats
+from . import mistakes
+from .accumulators import Span, groups_of, outputs_of
 from .emit_moves import Move, as_named, through_int32
 from .mistakes import Rewritten, Variant
 from .program import Program, Step
-from .rules import SMALL, Held, Rule, at_least, channels, entries, matrix, outputs, per_dimension, rows, weight, whole
 
 if TYPE_CHECKING:
-    from .compiler import Compiler, Proof
+    from .engine import Compiler, Proof
     from .maker import Maker
+
+
+SMALL = ("uint8", "int8", "uint16", "int16", "int32")
+"""Types in which bundles store small integers: the first that holds them all."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """An attribute or an array that steps of a kind have.
+
+    Attributes:
+        needs: what it must be, in words; `holds` tells whether it is.
+        stored: types in which bundles store an array, where one of them holds it; else its own.
+        packed: whether it is stored to the bit, or as a mask and what is not the zero point.
+        optional: whether steps may go without it.
+    """
+
+    needs: str = ""
+    holds: Callable[[Program, Step, Any], bool] = lambda program, step, value: True
+    stored: tuple[str, ...] = ()
+    packed: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,127 +102,166 @@ class StepKind:
         work: how it is computed.
         attrs: attributes that it must have, and what they must be.
         arrays: constants by role: what they must be, and how bundles store them.
-        mistakes: attributes of `Variant` by which a device's result may differ.
+        mistakes: attributes of `Variant` by which a device's result may differ; none where nothing is rounded, clamped
+            or padded.
         mistaken: what a mistaken device executes instead; a step with an accumulator is computed from that.
     """
 
     meaning: str
     work: Sums | Values | Moves
-    attrs: Mapping[str, Rule]
-    arrays: Mapping[str, Held]
+    attrs: Mapping[str, Field]
+    arrays: Mapping[str, Field]
     mistakes: frozenset[str]
     mistaken: Callable[[Program, Step, Variant], Rewritten | None] = lambda program, step, variant: None
 
 
-def _sums(meaning: str, work: Sums, attrs: Mapping[str, Rule], arrays: Mapping[str, Held], *also: str) -> StepKind:
-    """A kind of step whose accumulator is requantized."""
+def _sums(meaning: str, work: Sums, attrs: Mapping[str, Field], arrays: Mapping[str, Field], *also: str) -> StepKind:
     open_to = {"rounding", "clamp", "shift", "input_zero", "output_zero", *also}
-    return StepKind(meaning, work, {**attrs, "axis": whole}, arrays, frozenset(open_to))
+    return StepKind(meaning, work, {**attrs, "axis": _WHOLE}, arrays, frozenset(open_to))
 
 
-def _move(
-    form: Callable[[Move], None] = as_named, meaning: str = "as in ONNX; constant inputs are `Program.consts`"
-) -> StepKind:
-    """A kind of step in which a device can hardly be mistaken."""
+def _move(form: Callable[[Move], None], meaning: str = "as in ONNX; constant inputs are `Program.consts`") -> StepKind:
     return StepKind(meaning, Moves(form), {}, {}, frozenset())
 
 
-_LAYER = {"weight": weight, "weight_zero_point": outputs(*SMALL), "bias": outputs("int32")}
-_WINDOW = {"strides": per_dimension(1, least=1), "pads": per_dimension(2)}
-_CONV = {**_WINDOW, "dilations": per_dimension(1, least=1), "group": at_least(1)}
+def _are_whole(values: object, least: float = -inf) -> bool:
+    every = values if isinstance(values, list | tuple) else [None]
+    return all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in every)
+
+
+def _for_each(step: Step, values: object, times: int = 1) -> bool:
+    """Whether there are so many of them for each spatial dimension."""
+    kernel = step.arrays["weight"].shape[2:] if "weight" in step.arrays else step.attrs["kernel_shape"]
+    return isinstance(values, Sized) and isinstance(kernel, Sized) and len(values) == times * len(kernel) > 0
+
+
+def _splits(step: Step, weight: Array) -> bool:
+    return (weight.ndim == 2) == (step.op == "Gemm") and weight.ndim > 1 and len(weight) % groups_of(step) == 0
+
+
+def _levels(q: QParams) -> int:
+    return q.qmax - q.qmin + 1
+
+
+_WHOLE = Field("a whole number", lambda program, step, v: _are_whole([v]))
+_POSITIVE = Field("a whole number above 0", lambda program, step, v: _are_whole([v], 1))
+_PADS = Field("2 whole numbers for each dimension", lambda program, step, v: _are_whole(v) and _for_each(step, v, 2))
+_EACH = Field(
+    "a whole number above 0 for each dimension", lambda program, step, v: _are_whole(v, 1) and _for_each(step, v)
+)
+_EXTRA = Field("a whole number for each dimension", lambda program, step, v: _are_whole(v, 0) and _for_each(step, v))
+_CONV = {"strides": _EACH, "dilations": _EACH, "pads": _PADS, "group": _POSITIVE}
+
+
+def _per_output(*stored: str) -> Field:
+    one = "one, or one for each channel that the layer makes"
+    return Field(one, lambda program, step, a: a.shape in ((), (outputs_of(step),)), stored)
+
+
+def _per_channel(*stored: str) -> Field:
+    return Field("one, or one for each channel", lambda program, step, a: a.ndim < 2, stored)
+
+
+_LAYER = {
+    "weight": Field("weights in whole groups", lambda program, step, a: _splits(step, a), SMALL, packed=True),
+    "weight_zero_point": _per_output(*SMALL),
+    "bias": _per_output("int32"),
+}
+_ROWS = Field("a row for each input", lambda program, step, a: a.ndim == 2 and len(a) == len(step.inputs))
+_ENTRIES = Field(
+    "an entry for each integer of the input's grid",
+    lambda program, step, a: a.ndim in (1, 2) and a.shape[-1] == _levels(program.grids[step.inputs[0]]),
+)
+_SHARES = Field(
+    "rows of integers ≥ 0 that sum to 2^bits",
+    lambda program, step, a: a.ndim == 2 and bool(np.all(a >= 0) and np.all(a.sum(1) == 1 << step.attrs["bits"])),
+)
 
 STEPS: Mapping[str, StepKind] = {
     "Conv": _sums(
         "acc = Σ x·(weight − weight_zero_point) + bias; padding adds nothing; weight (O, I/G, *k)",
-        Sums(accumulators.conv, accumulators.layer_bound, emit_sums.conv, kernels.conv, kernels.reads_flipped),
+        Sums(exact.conv, exact.layer_bound, integer.conv, floats.conv, floats.reads_flipped),
         _CONV,
         _LAYER,
         *("bias", "padding", "weight_zero"),
     ),
     "ConvTranspose": _sums(
         "acc = Σ x·(weight − weight_zero_point) + bias; weight (I, O/G, *k)",
-        Sums(accumulators.conv_transpose, accumulators.layer_bound, emit_sums.conv_transpose, kernels.conv_transpose),
-        {**_CONV, "output_padding": per_dimension(1)},
+        Sums(exact.conv_transpose, exact.layer_bound, integer.conv_transpose, floats.conv_transpose),
+        {**_CONV, "output_padding": _EXTRA},
         _LAYER,
         *("bias", "weight_zero"),
     ),
     "Gemm": _sums(
         "acc = Σ x·(weight − weight_zero_point) + bias over the last axis; weight (O, I)",
-        Sums(accumulators.gemm, accumulators.layer_bound, emit_sums.gemm, kernels.gemm),
+        Sums(exact.gemm, exact.layer_bound, integer.gemm, floats.gemm),
         {},
         _LAYER,
         *("bias", "weight_zero"),
     ),
     "Sum": _sums(
         "acc = Σ_k coefficients[k]·x_k + bias; coefficients (K, 1) or (K, C)",
-        Sums(accumulators.weighted_sum, accumulators.weighted_sum_bound, emit_sums.weighted_sum, kernels.weighted_sum),
+        Sums(exact.weighted_sum, exact.weighted_sum_bound, integer.weighted_sum, floats.weighted_sum),
         {},
-        {"coefficients": rows, "bias": channels("int32")},
+        {"coefficients": _ROWS, "bias": _per_channel("int32")},
         "bias",
     ),
     "Mul": _sums(
         "acc = x_a·x_b, broadcast as in ONNX",
-        Sums(accumulators.product, accumulators.product_bound, emit_sums.product, kernels.product),
+        Sums(exact.product, exact.product_bound, integer.product, floats.product),
         {},
         {},
     ),
     "AveragePool": _sums(
         "acc = Σ x over the window, times reciprocals (*spatial), where windows that hold padding count fewer values",
-        Sums(accumulators.average_pool, accumulators.average_pool_bound, emit_sums.average_pool, kernels.average_pool),
-        {"kernel_shape": per_dimension(1, least=1), **_WINDOW},
-        {"reciprocals": Held(needed=False)},
+        Sums(exact.average_pool, exact.average_pool_bound, integer.average_pool, floats.average_pool),
+        {"kernel_shape": _EACH, "strides": _EACH, "pads": _PADS},
+        {"reciprocals": Field(optional=True)},
         "padding",
     ),
     "GlobalAveragePool": _sums(
         "acc = Σ x over all positions",
-        Sums(
-            accumulators.global_average_pool,
-            accumulators.global_average_pool_bound,
-            emit_sums.global_average_pool,
-            kernels.global_average_pool,
-        ),
+        Sums(exact.global_pool, exact.global_pool_bound, integer.global_pool, floats.global_pool),
         {},
         {},
     ),
     "Interpolate": StepKind(
-        "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W), all ≥ 0, each "
-        "row of either summing to 2^bits",
-        Values(emit_values.interpolate, kernels.interpolate),
-        {"bits": at_least(0)},
-        {"rows": matrix, "columns": matrix},
+        "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",
+        Values(moves.interpolate, floats.interpolate),
+        {"bits": _POSITIVE},
+        {"rows": _SHARES, "columns": _SHARES},
         frozenset({"rounding"}),
         mistakes.rounded_otherwise,
     ),
     "Table": StepKind(
         "q = table[q − qmin] or table[c, q − qmin]: any function of one value",
-        Values(emit_values.table, kernels.table),
-        {"axis": whole},
-        {"table": entries},
+        Values(moves.table, floats.table),
+        {"axis": _WHOLE},
+        {"table": _ENTRIES},
         frozenset(),
     ),
     "Clip": StepKind(
         "q = clamp(q, low, high)",
-        Values(emit_values.clip, kernels.clip),
-        {"axis": whole},
-        {"low": channels(*SMALL), "high": channels(*SMALL)},
+        Values(moves.clip, floats.clip),
+        {"axis": _WHOLE},
+        {"low": _per_channel(*SMALL), "high": _per_channel(*SMALL)},
         frozenset({"clamp"}),
         mistakes.unclamped,
     ),
     "Pad": StepKind(
         "as in ONNX, by the integer `value`",
-        Moves(through_int32(emit_moves.pad)),
-        {"value": whole},
-        {"pads": Held()},
+        Moves(through_int32(moves.pad)),
+        {"value": _WHOLE},
+        {"pads": Field()},
         frozenset({"padding"}),
         mistakes.pads_zeros,
     ),
-    "MaxPool": StepKind("as in ONNX", Moves(emit_moves.max_pool), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
-    "GlobalMaxPool": _move(through_int32(emit_moves.global_max_pool)),
-    "Resize": _move(through_int32(emit_moves.resize), "as in ONNX, nearest values alone"),
-    "DepthToSpace": _move(emit_moves.blocks),
-    "SpaceToDepth": _move(emit_moves.blocks),
-    **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split", "Squeeze"), _move()),
-    **dict.fromkeys(("Unsqueeze", "Identity", "Expand", "Gather", "Shape"), _move()),
+    "MaxPool": StepKind("as in ONNX", Moves(moves.max_pool), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
+    "GlobalMaxPool": _move(through_int32(moves.global_max_pool)),
+    "Resize": _move(through_int32(moves.resize), "as in ONNX, nearest values alone"),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _move(moves.blocks)),
+    **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split"), _move(as_named)),
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Identity", "Expand", "Gather", "Shape"), _move(as_named)),
 }
 MOVES = frozenset(op for op, kind in STEPS.items() if isinstance(kind.work, Moves))
 """Steps that move integers, or choose among them."""
@@ -227,7 +294,6 @@ def bound(step: Step, grids: Mapping[Name, QParams], shapes: Mapping[Name, Shape
         EquintError: the step has no accumulator.
 
     Example:
-        >>> import numpy as np
         >>> arrays = {"weight": np.array([[3, 4]]), "weight_zero_point": np.array(0), "bias": np.array([-5])}
         >>> grid = QParams(np.float32(1), np.int32(0), signed=False)
         >>> bound(Step("Gemm", "fc", ("x",), ("y",), {"axis": -1}, arrays), {"x": grid}, {}).tolist()

@@ -207,8 +207,9 @@ def _validator() -> Draft202012Validator:
         return isinstance(value, int) and not isinstance(value, bool)
 
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", whole)  # 8.0 is one to JSON, and none to a shift
-    extended: type[Draft202012Validator] = validators.extend(Draft202012Validator, type_checker=types)
-    return extended(schema())
+    extended = validators.extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    made: Draft202012Validator = extended(schema())
+    return made
 
 
 def _no_number(text: str) -> float:

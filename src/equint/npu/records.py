@@ -14,8 +14,7 @@ import numpy as np
 from ..errors import EquintError
 from ..integers.accumulators import stored_zero_point
 from ..integers.program import Program, Requantize, Step
-from ..integers.rules import SMALL, Held
-from ..integers.steps import STEPS
+from ..integers.steps import SMALL, STEPS, Field
 from ..ir.model import Array, QParams, frozen
 from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits
 
@@ -71,11 +70,11 @@ class _Writer:
         at, name = f"steps.{k}", step.label
         arrays = {}
         for role, array in step.arrays.items():
-            held = _held(step, role)
+            field = _field(step, role)
             arrays[role] = (
-                self.weight(step, f"{at}.{role}", held.stored)
-                if held.packed
-                else self.array(array, f"{at}.{role}", f"{name}: {role}", held.stored)
+                self.weight(step, f"{at}.{role}", field.stored)
+                if field.packed
+                else self.array(array, f"{at}.{role}", f"{name}: {role}", field.stored)
             )
         return {
             "op": step.op,
@@ -144,9 +143,8 @@ class _Writer:
         return self.packed(weight, self.bits, at)
 
 
-def _held(step: Step, role: str) -> Held:
-    kind = STEPS.get(step.op)
-    return kind.arrays.get(role, Held()) if kind else Held()
+def _field(step: Step, role: str) -> Field:
+    return STEPS[step.op].arrays.get(role, Field()) if step.op in STEPS else Field()
 
 
 def _narrowed(array: Array, candidates: Iterable[str]) -> Array:
@@ -228,7 +226,7 @@ class _Reader:
             {key: self.attribute(value, f"{at}: attribute {key}") for key, value in record["attrs"].items()},
         )
         arrays: dict[str, Array] = {}
-        for role in sorted(record["arrays"], key=lambda role: _held(step, role).packed):  # which needs its zero point
+        for role in sorted(record["arrays"], key=lambda role: _field(step, role).packed):  # which needs its zero point
             zero = arrays.get("weight_zero_point", np.zeros((), np.int32))
             arrays[role] = self.array(record["arrays"][role], f"{at}: {role}", step, zero)
         how = record["requantize"]
