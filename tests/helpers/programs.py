@@ -294,6 +294,34 @@ def algorithm_2(program: Program, step: Step, q_in: Array) -> Array:
     return q_out
 
 
+# Programs compared
+
+
+def assert_same(found: Any, wanted: Any, at: str = "program") -> None:
+    """Equal in every field, in dtypes and in the types of containers."""
+    if isinstance(wanted, np.ndarray | np.generic):
+        assert isinstance(found, np.ndarray), at
+        assert found.dtype == wanted.dtype, at
+        assert found.shape == wanted.shape, at
+        assert found.tobytes() == wanted.tobytes(), at
+    elif hasattr(wanted, "__dataclass_fields__"):
+        assert type(found) is type(wanted), at
+        for name in wanted.__dataclass_fields__:
+            assert_same(getattr(found, name), getattr(wanted, name), f"{at}.{name}")
+    elif isinstance(wanted, Mapping):
+        assert list(found) == list(wanted), at
+        for key in wanted:
+            assert_same(found[key], wanted[key], f"{at}[{key!r}]")
+    elif isinstance(wanted, tuple | list):
+        assert type(found) is type(wanted), at
+        assert len(found) == len(wanted), at
+        for k, (f, w) in enumerate(zip(found, wanted, strict=True)):
+            assert_same(f, w, f"{at}[{k}]")
+    else:
+        assert type(found) is type(wanted), at
+        assert found == wanted or (found != found and wanted != wanted), at
+
+
 # Random programs
 
 

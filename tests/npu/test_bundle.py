@@ -3,7 +3,7 @@ import json
 import os
 import struct
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,36 +26,11 @@ from equint.npu import bundle
 from equint.npu.bundle import digest, load_bundle, save_bundle, schema
 from equint.npu.records import DTYPES
 from equint.npu.sizes import network_sizes
-from programs import programs
+from programs import assert_same, programs
 
 Array = NDArray[Any]
 FOLDER = os.environ.get("EQUINT_REAL", "")
 SPARSE: Any = st.sampled_from(["auto", True, False])
-
-
-def assert_same(found: Any, wanted: Any, at: str = "program") -> None:
-    """Equal in every field, in dtypes and in the types of containers."""
-    if isinstance(wanted, np.ndarray | np.generic):
-        assert isinstance(found, np.ndarray), at
-        assert found.dtype == wanted.dtype, at
-        assert found.shape == wanted.shape, at
-        assert found.tobytes() == wanted.tobytes(), at
-    elif hasattr(wanted, "__dataclass_fields__"):
-        assert type(found) is type(wanted), at
-        for name in wanted.__dataclass_fields__:
-            assert_same(getattr(found, name), getattr(wanted, name), f"{at}.{name}")
-    elif isinstance(wanted, Mapping):
-        assert list(found) == list(wanted), at
-        for key in wanted:
-            assert_same(found[key], wanted[key], f"{at}[{key!r}]")
-    elif isinstance(wanted, tuple | list):
-        assert type(found) is type(wanted), at
-        assert len(found) == len(wanted), at
-        for k, (f, w) in enumerate(zip(found, wanted, strict=True)):
-            assert_same(f, w, f"{at}[{k}]")
-    else:
-        assert type(found) is type(wanted), at
-        assert found == wanted or (found != found and wanted != wanted), at
 
 
 def requantize(channels: int) -> Requantize:
