@@ -113,7 +113,7 @@ def test_every_kind_of_step_has_an_example() -> None:
 
 @pytest.mark.parametrize("op", STEPS)
 def test_all_that_compute_a_step_agree(op: str, tmp_path: Path) -> None:
-    for program in examples(op, 8):
+    for program in examples(op, 16 if op == "ConvTranspose" else 8):  # of many layouts
         check(program)
         for step in program.steps:
             assert set(step.arrays) <= set(kind_of(step).arrays)
