@@ -50,9 +50,8 @@ def centred_weight(step: Step, subtract_zero: bool = True) -> Array:
     weight = step.arrays["weight"].astype(np.int64)
     if step.op == "ConvTranspose":
         weight = np.flip(swapped(weight, groups_of(step)), tuple(range(2, weight.ndim)))
-    return (
-        weight - along(step.arrays["weight_zero_point"].astype(np.int64), 0, weight.ndim) if subtract_zero else weight
-    )
+    zero = step.arrays["weight_zero_point"].astype(np.int64)
+    return weight - along(zero, 0, weight.ndim) if subtract_zero else weight
 
 
 def stored_zero_point(step: Step, zero_point: Array, shape: tuple[int, ...]) -> Array:
@@ -92,8 +91,7 @@ def stretched_pads(step: Step) -> tuple[list[int], list[int]]:
 def conv(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
     """Σ x·weight over the windows, with `around` in the padding."""
     x = _padded(inputs[0], step.attrs["pads"], around)
-    weight, groups = centred_weight(step, weight_zero), groups_of(step)
-    return _correlated(x, weight, groups, step.attrs["strides"], step.attrs["dilations"])
+    return _correlated(step, x, step.attrs["strides"], weight_zero)
 
 
 def conv_transpose(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
@@ -102,12 +100,7 @@ def conv_transpose(step: Step, inputs: Sequence[Array], around: int, weight_zero
     apart = np.zeros((*x.shape[:2], *(n * t for n, t in zip(x.shape[2:], strides, strict=True))), x.dtype)
     apart[(slice(None), slice(None), *(slice(None, None, t) for t in strides))] = x
     before, after = stretched_pads(step)
-    apart = _padded(apart, [max(p, 0) for p in (*before, *after)], 0)
-    cut = (slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, apart.shape[2:], strict=True))
-    weight, groups = centred_weight(step, weight_zero), groups_of(step)
-    return _correlated(
-        apart[(slice(None), slice(None), *cut)], weight, groups, [1] * len(strides), step.attrs["dilations"]
-    )
+    return _correlated(step, _padded(apart, [*before, *after], 0), [1] * len(strides), weight_zero)
 
 
 def gemm(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
@@ -142,8 +135,11 @@ def global_pool(step: Step, inputs: Sequence[Array], around: int, weight_zero: b
 
 
 def _padded(x: Array, pads: Sequence[int], around: int) -> Array:
+    """x with `around` before and after its spatial dimensions, or less of it where pads are below 0."""
     half = len(pads) // 2
-    return np.pad(x, [(0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)], constant_values=around)
+    pairs = [(0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)]
+    x = np.pad(x, [(max(b, 0), max(a, 0)) for b, a in pairs], constant_values=around)
+    return np.asarray(x[tuple(slice(max(-b, 0), n - max(-a, 0)) for (b, a), n in zip(pairs, x.shape, strict=True))])
 
 
 def _taps(
@@ -157,14 +153,11 @@ def _taps(
         yield (slice(None), slice(None), *window)
 
 
-def _correlated(x: Array, weight: Array, groups: int, strides: Sequence[int], dilations: Sequence[int]) -> Array:
+def _correlated(step: Step, x: Array, strides: Sequence[int], weight_zero: bool) -> Array:
     """A plain convolution without padding."""
-    x, split = (
-        x.astype(np.float64),
-        weight.reshape(groups, len(weight) // groups, weight.shape[1], -1).astype(np.float64),
-    )
-    parts = [x[taps] for taps in _taps(weight.shape[2:], dilations, strides, x.shape[2:])]
-    sizes = parts[0].shape[2:]
+    weight, groups, x = centred_weight(step, weight_zero), groups_of(step), x.astype(np.float64)
+    parts = [x[taps] for taps in _taps(weight.shape[2:], step.attrs["dilations"], strides, x.shape[2:])]
+    sizes, split = parts[0].shape[2:], weight.reshape(groups, -1, weight.shape[1], len(parts)).astype(np.float64)
     acc = sum(split[..., k] @ part.reshape(len(x), groups, -1, prod(sizes)) for k, part in enumerate(parts))
     return np.asarray(acc).reshape(len(x), len(weight), *sizes).astype(np.int64)
 
