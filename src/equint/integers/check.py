@@ -64,9 +64,11 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
     for key, field in kind.attrs.items():
         if not field.holds(program, step, step.attrs[key]):
             yield f"{key} = {short(step.attrs[key])}: {field.needs} is needed"
-    for key, field in kind.arrays.items():
-        if key in step.arrays and not field.holds(program, step, step.arrays[key]):
-            yield f"{key} of shape {step.arrays[key].shape}: {field.needs} is needed"
+    for key, array in step.arrays.items():
+        if array.dtype.kind not in "iu":
+            yield f"{key} of type {array.dtype}: integers are needed"
+        if key in kind.arrays and not kind.arrays[key].holds(program, step, array):
+            yield f"{key} of shape {array.shape}: {kind.arrays[key].needs} is needed"
     if isinstance(kind.work, Sums):
         if step.requantize is None:
             yield f"a {step.op} needs to be requantized"
@@ -78,7 +80,7 @@ def _requantize_faults(program: Program, step: Step, how: Requantize, grid: QPar
     arrays = {key: np.asarray(value) for key, value in vars(how).items() if key != "zero_point"}
     most = (outputs_of(step),) if "weight" in step.arrays else max((a.shape for a in arrays.values()), key=len)
     for key, array in arrays.items():
-        if array.shape not in ((), most) or array.ndim > 1:
+        if array.shape not in ((), most) or array.ndim > 1 or not array.size:
             yield f"{key} of shape {array.shape}: {'×'.join(map(str, most)) or 'no'} channels"
     if np.min(how.mantissa) < 1 or np.max(how.mantissa) >= 1 << program.mantissa_bits:
         yield f"its mantissa is not within 1 and {program.mantissa_bits} bits"

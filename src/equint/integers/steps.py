@@ -136,7 +136,8 @@ def _for_each(step: Step, values: object, times: int = 1) -> bool:
 
 
 def _splits(step: Step, weight: Array) -> bool:
-    return (weight.ndim == 2) == (step.op == "Gemm") and weight.ndim > 1 and len(weight) % groups_of(step) == 0
+    plain = step.op == "Gemm"
+    return (weight.ndim == 2 if plain else weight.ndim > 2) and weight.size > 0 and len(weight) % groups_of(step) == 0
 
 
 def _levels(q: QParams) -> int:
@@ -228,7 +229,7 @@ STEPS: Mapping[str, StepKind] = {
     "Interpolate": StepKind(
         "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",
         Values(moves.interpolate, floats.interpolate),
-        {"bits": _POSITIVE},
+        {"bits": Field("a whole number from 1 to 30", lambda program, step, v: _are_whole([v], 1) and v <= 30)},
         {"rows": _SHARES, "columns": _SHARES},
         frozenset({"rounding"}),
         mistakes.rounded_otherwise,
