@@ -38,6 +38,7 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 LIBRARIES = {
     "onnx": {"onnx", "runtime", "frontends", "integers", "ops"},
     "safetensors": {"npu"},
+    "jsonschema": {"npu"},
     "jinja2": {"pages"},
     "onnxruntime": {"runtime", "integers"},
     "PIL": {"samples", "scoring"},
@@ -125,14 +126,32 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_equint_is_light() -> None:
-    assert not {"onnx", "onnxruntime", "safetensors", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(
-        "import equint"
-    )
+    assert not {
+        "onnx",
+        "onnxruntime",
+        "safetensors",
+        "jsonschema",
+        "PIL",
+        "typer",
+        "rich",
+        "matplotlib",
+        "torch",
+    } & loaded("import equint")
 
 
 def test_importing_the_library_is_light() -> None:
     code = "from equint import quantize, load, Result"
-    assert not {"onnx", "onnxruntime", "safetensors", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(code)
+    assert not {
+        "onnx",
+        "onnxruntime",
+        "safetensors",
+        "jsonschema",
+        "PIL",
+        "typer",
+        "rich",
+        "matplotlib",
+        "torch",
+    } & loaded(code)
 
 
 def test_quantizing_needs_no_runtime() -> None:

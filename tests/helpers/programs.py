@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from equint.integers.program import MOVES, Program, Requantize, Step
+from equint.integers.program import Program, Requantize, Step
+from equint.integers.steps import MOVES
 from equint.ir.model import QParams
 from equint.maths.affine import storage
 from handwritten import execute
@@ -291,6 +292,34 @@ def algorithm_2(program: Program, step: Step, q_in: Array) -> Array:
         out = rounded(acc * mantissa[z], program.mantissa_bits - exponent[z] + shift[z], program.rounding)
         q_out[b, z, y, x] = min(max(out + z_out, low[z]), high[z])
     return q_out
+
+
+# Programs compared
+
+
+def assert_same(found: Any, wanted: Any, at: str = "program") -> None:
+    """Equal in every field, in dtypes and in the types of containers."""
+    if isinstance(wanted, np.ndarray | np.generic):
+        assert isinstance(found, np.ndarray), at
+        assert found.dtype == wanted.dtype, at
+        assert found.shape == wanted.shape, at
+        assert found.tobytes() == wanted.tobytes(), at
+    elif hasattr(wanted, "__dataclass_fields__"):
+        assert type(found) is type(wanted), at
+        for name in wanted.__dataclass_fields__:
+            assert_same(getattr(found, name), getattr(wanted, name), f"{at}.{name}")
+    elif isinstance(wanted, Mapping):
+        assert list(found) == list(wanted), at
+        for key in wanted:
+            assert_same(found[key], wanted[key], f"{at}[{key!r}]")
+    elif isinstance(wanted, tuple | list):
+        assert type(found) is type(wanted), at
+        assert len(found) == len(wanted), at
+        for k, (f, w) in enumerate(zip(found, wanted, strict=True)):
+            assert_same(f, w, f"{at}[{k}]")
+    else:
+        assert type(found) is type(wanted), at
+        assert found == wanted or (found != found and wanted != wanted), at
 
 
 # Random programs

@@ -34,6 +34,15 @@ def conv(**other: Any) -> Step:
     return Step("Conv", "c", ("x",), ("y",), attrs, {k: np.asarray(v) for k, v in arrays.items()}, requantize())
 
 
+def with_arrays(**other: Any) -> Step:
+    return replace(conv(), arrays={**conv().arrays, **other})
+
+
+def interpolate(bits: int) -> Step:
+    halves = np.ones((2, 2), np.int32)
+    return Step("Interpolate", "i", ("x",), ("y",), {"bits": bits}, {"rows": halves, "columns": halves})
+
+
 def program(*steps: Step, **other: Any) -> Program:
     return Program(steps or (conv(),), ("x",), ("y",), {"x": GRID, "y": GRID}, **other)
 
@@ -47,15 +56,22 @@ def test_good_programs_pass(made: Program) -> None:
 @pytest.mark.parametrize(
     ("made", "why"),
     [
-        (program(conv(strides=[1])), r"c: strides = \[1\]: 2 whole numbers"),
-        (program(conv(pads=["a"] * 4)), "c: pads = .*: 4 whole numbers"),
-        (program(conv(group=0)), "c: group = 0"),
+        (program(conv(strides=[1])), r"c: strides = \[1\]: a whole number above 0 for each dimension is needed"),
+        (program(conv(pads=["a"] * 4)), r"c: pads = \['a', 'a', 'a', 'a'\]: 2 whole numbers for each dimension"),
+        (program(conv(group=0)), "c: group = 0: a whole number above 0 is needed"),
         (program(replace(conv(), arrays={})), "c: a Conv needs array weight"),
         (program(replace(conv(), requantize=None)), "c: a Conv needs to be requantized"),
         (program(replace(conv(), requantize=requantize(mantissa=0))), "c: its mantissa"),
         (program(replace(conv(), requantize=requantize(exponent=60))), "c: its exponent does not fit into 6 bits"),
         (program(replace(conv(), requantize=requantize(shift=16))), "c: its shift does not fit into 4 bits"),
         (program(replace(conv(), requantize=requantize(zero_point=300))), "c: zero point 300 .* outside its grid"),
+        (program(replace(conv(), requantize=requantize(low=[0, 0, 0]))), r"c: low of shape \(3,\): 2 channels"),
+        (program(replace(conv(), requantize=requantize(shift=[]))), r"c: shift of shape \(0,\): 2 channels"),
+        (program(with_arrays(bias=np.zeros(3, np.int32))), r"c: bias of shape \(3,\): one, or one for each channel"),
+        (program(with_arrays(bias=np.zeros(2))), "c: bias of type float64: integers are needed"),
+        (program(with_arrays(weight=np.zeros((0, 1, 3, 3), np.uint8))), r"c: weight of shape .*: weights in whole"),
+        (program(interpolate(bits=1 << 70)), "i: bits = 11805.*: a whole number from 1 to 30 is needed"),
+        (program(interpolate(bits=2)), r"i: rows of shape \(2, 2\): rows of integers ≥ 0 that sum to 2\^bits"),
         (program(conv(), conv()), "c: makes y, which is there already"),
         (program(replace(conv(), inputs=("z",))), "c: reads z, which nothing before it makes"),
         (program(replace(conv(), op="Sigmoid")), "c: no operator Sigmoid"),

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
 from equint.errors import EquintError
-from equint.integers.emit import export_integer, weight_bytes
+from equint.integers.emit import export_integer
 from equint.integers.emit_moves import nearest
+from equint.integers.emit_sums import weight_bytes
 from equint.integers.program import Program, Requantize, Step
 from equint.ir.model import QParams
 from equint.maths.affine import storage

@@ -17,8 +17,9 @@ from onnx import ModelProto, numpy_helper
 import equint
 from equint.errors import EquintError
 from equint.hardware.target import Target, target
-from equint.integers.lower import accumulator_reach, lower
-from equint.integers.program import LAYERS, Program, Step
+from equint.integers.lower import lower
+from equint.integers.program import Program, Step
+from equint.integers.steps import LAYERS, bound
 from equint.ir.model import Model, QParams, QSpec
 from equint.ir.weights import layers
 from equint.maths.fixedpoint import Rounding
@@ -400,7 +401,7 @@ def test_no_accumulator_goes_beyond_its_reach(program: Program) -> None:
     for step in program.steps:
         if step.op in LAYERS:
             x = program.grids[step.inputs[0]]
-            reach = accumulator_reach(step, x)
+            reach = bound(step, program.grids, program.shapes)
             shape = [s if isinstance(s, int) else 2 for s in program.shapes[step.inputs[0]]]
             for seed in range(3):
                 q = np.random.default_rng(seed).choice([x.qmin, x.qmax], shape)
@@ -417,7 +418,7 @@ def test_reach_is_attained(seed: int) -> None:
     bias = rng.integers(-500, 500, 3)
     x = grid(1.0, int(rng.integers(0, 255)))
     arrays = {"weight": weight, "weight_zero_point": zero, "bias": bias}
-    found = accumulator_reach(Step("Conv", "c", ("x",), ("y",), {"group": 1}, arrays), x)
+    found = bound(Step("Conv", "c", ("x",), ("y",), {"group": 1}, arrays), {"x": x}, {})
     for o in range(3):
         sums = [0, 0]
         for w in (weight[o] - zero[o]).ravel().tolist():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from equint.errors import EquintError
-from equint.integers.program import LAYERS, Program
+from equint.integers.program import Program
+from equint.integers.steps import LAYERS
 from equint.ir.model import Model, QSpec
 from equint.ir.weights import tiny_graph
 from equint.npu.published import TABLE_4, efficientnet_b3, inception_v3, mobilenet_v1, mobilenet_v2, resnet50, table_4

@@ -3,80 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import helper
 
 from ..errors import EquintError
 from ..ir.model import Array, Name
-from ..maths.affine import storage
-from .maker import Maker, channels_of, rank_of, shape_of, zero_point
 from .program import Program, Step
 
-_ALONG_AXIS = frozenset(["Concat", "Flatten", "Split", "Gather"])
-"""Moves whose ONNX operator has an attribute `axis`."""
-_BYTES_ONLY = frozenset(["Resize", "GlobalMaxPool", "Pad"])
-"""Moves that onnxruntime does on bytes and 32 bits, and not on 16."""
+if TYPE_CHECKING:
+    from .maker import Maker
 
 
-def move(
-    maker: Maker, program: Program, step: Step, inputs: Sequence[Name], outputs: Sequence[Name], kind: np.dtype[Any]
-) -> None:
-    """Add a move of tensors of type `kind`; floats hold q − z.
+@dataclass(frozen=True)
+class Move:
+    """A move to be written: of which step, from which tensors to which, of what type; floats hold q − z."""
 
-    Raises:
-        EquintError: the move cannot be written.
-    """
-    wide = kind.itemsize == 2 and step.op in _BYTES_ONLY
-    if wide:
-        inputs = [maker.cast(n, np.int32) if n in program.grids else n for n in inputs]
-    held, op = ([maker.fresh(f"{o}_wide") for o in outputs] if wide else list(outputs)), step.op
-    attrs = {k: v for k, v in step.attrs.items() if k != "axis" or op in _ALONG_AXIS}
-    if op == "Pad":
-        zero = zero_point(program, step.inputs[0]) if kind.kind == "f" else 0
-        fill = np.asarray(attrs.pop("value") - zero, np.int32 if wide else kind)
-        maker.add("Pad", inputs[0], step.arrays["pads"].astype(np.int64), fill, to=held[0], **attrs)
-    elif op == "GlobalMaxPool":
-        axes = np.arange(2, rank_of(program, step), dtype=np.int64)
-        maker.add("ReduceMax", inputs[0], axes, to=held[0], keepdims=1)
-    elif op == "MaxPool" and kind.itemsize == 2:
-        _max_pool(maker, program, step, held[0])
-    elif op == "Resize":
-        _resize(maker, program, step, inputs, held[0], attrs)
-    elif op in ("DepthToSpace", "SpaceToDepth"):
-        _blocks(maker, program, step, inputs[0], held[0])
-    else:
-        name = maker.fresh(f"{held[0]}_{op}_node")
-        maker.nodes.append(helper.make_node(op, list(inputs), held, name, **attrs))
-    if wide:
-        for have, want in zip(held, outputs, strict=True):
-            maker.cast(have, kind, want)
+    maker: Maker
+    program: Program
+    step: Step
+    inputs: Sequence[Name]
+    outputs: Sequence[Name]
+    kind: np.dtype[Any]
 
 
-def _max_pool(maker: Maker, program: Program, step: Step, out: Name) -> None:
-    """The largest of all taps, for integers that no pooling takes."""
-    kernel, attrs, q = step.attrs["kernel_shape"], step.attrs, program.grids[step.inputs[0]]
+def as_named(move: Move) -> None:
+    """The ONNX operator of the step's name."""
+    move.maker.node(move.step.op, move.inputs, move.outputs, **move.step.attrs)
+
+
+def through_int32(form: Callable[[Move], None]) -> Callable[[Move], None]:
+    """The form of a move that onnxruntime has for bytes and 32 bits, and not for 16."""
+
+    def cast(move: Move) -> None:
+        if move.kind.itemsize != 2:
+            form(move)
+            return
+        maker = move.maker
+        inputs = [maker.cast(n, np.int32) if n in move.program.grids else n for n in move.inputs]
+        wide = [maker.fresh(f"{o}_wide") for o in move.outputs]
+        form(replace(move, inputs=inputs, outputs=wide, kind=np.dtype(np.int32)))
+        for have, want in zip(wide, move.outputs, strict=True):
+            maker.cast(have, move.kind, want)
+
+    return cast
+
+
+def pad(move: Move) -> None:
+    """A Pad whose widths and value are constants."""
+    step, attrs = move.step, {k: v for k, v in move.step.attrs.items() if k != "value"}
+    zero = move.program.zero_point(step.inputs[0]) if move.kind.kind == "f" else 0
+    fill = np.asarray(step.attrs["value"] - zero, move.kind)
+    move.maker.add("Pad", move.inputs[0], step.arrays["pads"].astype(np.int64), fill, to=move.outputs[0], **attrs)
+
+
+def global_max_pool(move: Move) -> None:
+    """A ReduceMax, which takes integers."""
+    axes = np.arange(2, move.program.rank(move.step), dtype=np.int64)
+    move.maker.add("ReduceMax", move.inputs[0], axes, to=move.outputs[0], keepdims=1)
+
+
+def max_pool(move: Move) -> None:
+    """A MaxPool; the largest of all taps for 16 bits, which no pooling takes."""
+    if move.kind.itemsize != 2:
+        as_named(move)
+        return
+    maker, step, attrs, lowest = move.maker, move.step, move.step.attrs, move.program.grids[move.inputs[0]].qmin
+    kernel = attrs["kernel_shape"]
     n = len(kernel)
     strides, dilations = (list(attrs.get(k, [1] * n)) for k in ("strides", "dilations"))
     pads = attrs.get("pads", [0] * 2 * n)
     if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or len(step.outputs) > 1:
         raise EquintError(f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits")
     padded = np.array([0, 0, *pads[:n], 0, 0, *pads[n:]], np.int64)
-    x = maker.add("Pad", maker.cast(step.inputs[0], np.int32), padded, np.int32(q.qmin))
+    x = maker.add("Pad", maker.cast(move.inputs[0], np.int32), padded, np.int32(lowest))
     taps = []
     for tap in np.ndindex(*kernel):
         first = np.array([t * d for t, d in zip(tap, dilations, strict=True)])
         left = np.array([(k - 1 - t) * d for t, k, d in zip(tap, kernel, dilations, strict=True)])
         last = np.where(left > 0, -left, np.iinfo(np.int64).max)
         taps.append(maker.add("Slice", x, first, last, np.arange(2, 2 + n), np.array(list(strides), np.int64)))
-    maker.cast(maker.add("Max", *taps), storage(q), out)
+    maker.cast(maker.add("Max", *taps), move.kind, move.outputs[0])
 
 
-def _resize(
-    maker: Maker, program: Program, step: Step, inputs: Sequence[Name], out: Name, attrs: Mapping[str, Any]
-) -> None:
+def resize(move: Move) -> None:
     """Nearest neighbours: by sizes, which are integers, or by positions where only other factors are given."""
+    maker, program, step, inputs = move.maker, move.program, move.step, move.inputs
+    attrs, out = step.attrs, move.outputs[0]
     if attrs.get("mode", "nearest") not in ("nearest", b"nearest"):
         raise EquintError(f"{step.name}: Resize chooses nearest values; lower other modes to Interpolate")
     if len(inputs) > 3 and inputs[3]:
@@ -88,7 +102,7 @@ def _resize(
         sizes = maker.add("Mul", maker.add("Shape", inputs[0]), scales.astype(np.int64))
         maker.add("Resize", inputs[0], "", "", sizes, to=out, **attrs)
         return
-    x, shape = inputs[0], shape_of(program, step, step.inputs[0])
+    x, shape = inputs[0], program.shape(step, step.inputs[0])
     for axis, scale in zip(axes, scales, strict=True):
         size = shape[axis]
         if scale == 1:
@@ -140,9 +154,10 @@ def nearest(size: int, scale: float, attrs: Mapping[str, Any]) -> Array:
     return np.clip(rounders[rounding](places[how]), 0, size - 1).astype(np.int64)
 
 
-def _blocks(maker: Maker, program: Program, step: Step, x: Name, out: Name) -> None:
+def blocks(move: Move) -> None:
     """DepthToSpace and SpaceToDepth as what they are: Reshape, Transpose, Reshape."""
-    b, n = int(step.attrs["blocksize"]), channels_of(program, step, step.inputs[0])
+    maker, step, x, b = move.maker, move.step, move.inputs[0], int(move.step.attrs["blocksize"])
+    n = move.program.channels(step, step.inputs[0])
     height, width = maker.add("Shape", x, start=2, end=3), maker.add("Shape", x, start=3, end=4)
     if step.op == "DepthToSpace":
         n //= b * b
@@ -156,4 +171,41 @@ def _blocks(maker: Maker, program: Program, step: Step, x: Name, out: Name) -> N
         apart = maker.add("Concat", np.array([0, n]), sizes[0], np.array([b]), sizes[1], np.array([b]), axis=0)
         order, n = [0, 3, 5, 1, 2, 4], n * b * b
     turned = maker.add("Transpose", maker.add("Reshape", x, apart), perm=order)
-    maker.add("Reshape", turned, maker.add("Concat", np.array([0, n]), *sizes, axis=0), to=out)
+    maker.add("Reshape", turned, maker.add("Concat", np.array([0, n]), *sizes, axis=0), to=move.outputs[0])
+
+
+# Functions of single values, and interpolation, of integers alone
+
+
+def interpolate(maker: Maker, program: Program, step: Step) -> None:
+    """Two products and one rounding in 64 bits."""
+    q, right = program.grids[step.inputs[0]], 2 * int(step.attrs["bits"])
+    rows, columns = (step.arrays[k].astype(np.int64) for k in ("rows", "columns"))
+    wide = maker.add("MatMul", maker.add("MatMul", rows, maker.cast(step.inputs[0], np.int64)), columns.T)
+    limit = np.array([max(-q.qmin, q.qmax) << right], object)
+    near = maker.rounded_shift(wide, np.array([right], object), limit, program.rounding, lambda a: a, step.name)
+    maker.cast(near, program.storage(step.outputs[0]), step.outputs[0])
+
+
+def table(maker: Maker, program: Program, step: Step) -> None:
+    """A Gather from the table, or from the tables of all channels one behind the other."""
+    table, first = step.arrays["table"], program.grids[step.inputs[0]].qmin
+    offset = np.asarray(-first, np.int32)
+    if table.ndim == 2:
+        starts = np.arange(len(table), dtype=np.int32) * np.int32(table.shape[1]) - np.int32(first)
+        offset = program.along(step, starts)
+    index = maker.cast(step.inputs[0], np.int32)
+    index = maker.add("Add", index, offset) if np.any(offset) else index
+    values = table.reshape(-1).astype(program.storage(step.outputs[0]))
+    maker.add("Gather", values, index, to=step.outputs[0], axis=0)
+
+
+def clip(maker: Maker, program: Program, step: Step) -> None:
+    """A Clip of bytes; Max and Min where the bounds differ by channel, or are wider."""
+    (x,), (y,), low, high = step.inputs, step.outputs, step.arrays["low"], step.arrays["high"]
+    kind = program.storage(y)
+    if low.size == high.size == 1 and kind.itemsize == 1:
+        maker.add("Clip", x, low.reshape(()).astype(kind), high.reshape(()).astype(kind), to=y)
+        return
+    low, high = (program.along(step, b).astype(np.int32) for b in (low, high))
+    maker.cast(maker.add("Min", maker.add("Max", maker.cast(x, np.int32), low), high), kind, y)

@@ -14,14 +14,15 @@ from ..graph.placement import keeps_grid, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
 from ..ir.weights import Layer, as_layer
-from ..maths.affine import dequantize, quantize, storage
+from ..maths.affine import dequantize, quantize, quantize_bias, storage
 from ..maths.fixedpoint import check_format
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, reduced_axes
 from . import lower_moves as moves
-from .builder import Lowering, farthest, same
+from .builder import Lowering, same
 from .geometry import static, window
-from .program import LAYERS, MOVES, Program, Step
+from .program import Program, Step
+from .steps import LAYERS, MOVES, bound
 
 ACCUMULATOR = 1 << 31
 """What the accumulator of a layer stays below."""
@@ -81,34 +82,6 @@ def lower(model: Model, target: Target) -> Program:
     )
 
 
-def accumulator_reach(step: Step, grid: QParams) -> Array:
-    """The largest magnitude that a layer's accumulator may have in each output channel: `(O,)`.
-
-    max(Σ positive products, −Σ negative products) + |bias| over all inputs of the grid; this bounds partial sums too,
-    in any order.
-
-    Args:
-        step: a Conv, ConvTranspose or Gemm. grid: of its input.
-
-    Example:
-        >>> arrays = {"weight": np.array([[2, -1]]), "weight_zero_point": np.array(0), "bias": np.array([-7])}
-        >>> step = Step("Gemm", "fc", ("x",), ("y",), arrays=arrays)
-        >>> accumulator_reach(step, QParams(np.float32(1), np.int32(5), signed=False)).tolist()
-        [512]
-    """
-    weight, bias = step.arrays["weight"].astype(np.int64), step.arrays["bias"].astype(np.int64)
-    groups = int(step.attrs.get("group", 1))
-    if step.op == "ConvTranspose":  # (I, O/G, *k) to (O, I/G·k)
-        ins, outs = weight.shape[0] // groups, weight.shape[1]
-        weight = weight.reshape(groups, ins, outs, -1).transpose(0, 2, 1, 3)
-    rows = weight.reshape(bias.size, -1)
-    rows = rows - step.arrays["weight_zero_point"].astype(np.int64).reshape(-1, 1)
-    low, high = grid.qmin - int(grid.zero_point), grid.qmax - int(grid.zero_point)
-    ups = np.maximum(rows, 0).sum(1), np.maximum(-rows, 0).sum(1)
-    most, least = ups[0] * high - ups[1] * low, ups[1] * high - ups[0] * low
-    return np.asarray(np.maximum(most, least) + np.abs(bias))
-
-
 def _known_grids(model: Model) -> dict[Name, QParams]:
     """Grids of activations; what is only moved into a grid shares it, and so does an input that is only clipped."""
     graph = model.graph
@@ -153,15 +126,16 @@ def _layer(work: Lowering, layer: Layer) -> None:
     weight = quantize(work.graph.consts[layer.weight], q).astype(storage(q))
     outs = layer.channels(weight)[1]
     zero = np.asarray(q.zero_point).astype(weight.dtype)
+    real = np.zeros(outs) if layer.bias is None else work.graph.consts[layer.bias].reshape(-1)
     arrays = {
         "weight": np.ascontiguousarray(weight.T) if layer.order == "io" else weight,
         "weight_zero_point": zero.reshape(-1)[0].reshape(()) if np.ptp(zero) == 0 else zero,
-        "bias": _bias(work, layer, x, q, outs),
+        "bias": np.broadcast_to(quantize_bias(real, x, q)[0], (outs,)),
     }
     attrs = {"axis": -1} if op == "Gemm" else _geometry(work, layer, weight.shape[2:])
     name, grid, activations = work.result(node)
     step = Step(op, layer.name, (layer.x,), (name,), attrs, arrays)
-    reach = accumulator_reach(step, x)
+    reach = bound(step, work.grids, work.graph.shapes)
     if reach.max() >= ACCUMULATOR:
         raise EquintError(
             f"{layer.name}: its accumulator may reach {reach.max():.3g}, which 32 bits do not hold; "
@@ -172,7 +146,7 @@ def _layer(work: Lowering, layer: Layer) -> None:
         half = np.rint(0.5 * 2.0**shift / factor)
         bias = arrays["bias"] + np.where(reach + half < ACCUMULATOR, half, 0).astype(np.int32)
         step = replace(step, arrays={**arrays, "bias": bias})
-        reach = accumulator_reach(step, x)
+        reach = bound(step, work.grids, work.graph.shapes)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
     work.steps.append(replace(step, requantize=how))
 
@@ -188,16 +162,6 @@ def _shift(work: Lowering, layer: Layer, q: QParams) -> Array:
             f"{work.target.name}; quantize for this target"
         )
     return q.shift
-
-
-def _bias(work: Lowering, layer: Layer, x: QParams, q: QParams, outs: int) -> Array:
-    """Integers at the accumulator's scale, those of the QDQ model."""
-    if layer.bias is None:
-        return np.zeros(outs, np.int32)
-    scale = np.asarray(x.scale * q.steps, np.float32)
-    real = work.graph.consts[layer.bias].astype(np.float64).reshape(-1)
-    integers = np.clip(np.rint(real / scale), -(1 << 31) + 1, (1 << 31) - 1)
-    return np.broadcast_to(integers, (outs,)).astype(np.int32)
 
 
 def _geometry(work: Lowering, layer: Layer, kernel: tuple[int, ...]) -> dict[str, Any]:
@@ -227,9 +191,7 @@ def _product(work: Lowering, node: Node) -> None:
         return
     grids = [work.grid(i, node.label) for i in tensors]
     factor = np.asarray(float(grids[0].scale) * float(grids[1].scale) / float(q.scale))
-    reach = math.prod(farthest(g) for g in grids)
-    how = work.requantize(node, factor, np.zeros((), np.int32), np.asarray(reach), (q, activations))
-    work.add("Mul", node, tensors, name, q, attrs={"axis": 1}, requantize=how)
+    _requantized(work, node, Step("Mul", node.label, tuple(tensors), (name,), {"axis": 1}), factor, (q, activations))
 
 
 def _leaky(work: Lowering, node: Node) -> None:
@@ -277,38 +239,34 @@ def _average_pool(work: Lowering, node: Node) -> None:
     found = window(node, kernel, sizes)
     if any(d != 1 for d in found.dilations):
         raise EquintError(f"{node.label}: a dilated AveragePool has no integer form; replace it")
-    arrays: dict[str, Array] = {}
-    count, reach = math.prod(kernel), math.prod(kernel)
+    arrays, count = {}, math.prod(kernel)
     if any(found.pads) and not node.attrs.get("count_include_pad", 0):
-        counts = found.counts(kernel, static(sizes, node.label))
-        arrays["reciprocals"], count, reach = _reciprocals(counts)
+        arrays["reciprocals"], count = _reciprocals(found.counts(kernel, static(sizes, node.label)))
     attrs = {"kernel_shape": list(kernel), "strides": found.strides, "pads": found.pads, "axis": 1}
-    _averaged(work, node, count, reach, attrs, arrays)
+    _averaged(work, node, count, Step("AveragePool", node.label, node.inputs[:1], (), attrs, arrays))
 
 
 def _global_pool(work: Lowering, node: Node) -> None:
     count = math.prod(static(work.graph.shapes.get(node.inputs[0]), node.label))
-    _averaged(work, node, count, count, {"axis": 1})
+    _averaged(work, node, count, Step("GlobalAveragePool", node.label, node.inputs[:1], (), {"axis": 1}))
 
 
-def _averaged(
-    work: Lowering,
-    node: Node,
-    count: int,
-    reach: int,
-    attrs: Mapping[str, Any],
-    arrays: Mapping[str, Array] | None = None,
-) -> None:
-    """Requantize by 1/count a sum that reaches `reach` times the farthest input."""
+def _averaged(work: Lowering, node: Node, count: int, step: Step) -> None:
+    """Requantize a sum by 1/count."""
     x = work.grid(node.inputs[0], node.label)
     name, q, activations = work.result(node, given=x)
-    reach *= farthest(x)
-    if reach >= ACCUMULATOR:
-        raise EquintError(f"{node.label}: its window is too large for a 32-bit accumulator")
     factor = np.asarray(float(x.scale) / (float(q.scale) * count))
-    how = work.requantize(node, factor, np.zeros((), np.int32), np.asarray(reach), (q, activations))
-    given = {"attrs": attrs, "arrays": arrays or {}, "requantize": how}
-    work.add("AveragePool" if "pads" in attrs else "GlobalAveragePool", node, node.inputs[:1], name, q, **given)
+    _requantized(work, node, replace(step, outputs=(name,)), factor, (q, activations))
+
+
+def _requantized(work: Lowering, node: Node, step: Step, factor: Array, last: tuple[QParams, list[Node]]) -> None:
+    """Add a step whose accumulator is requantized by one factor."""
+    reach = bound(step, work.grids, work.graph.shapes)
+    if reach.max() >= ACCUMULATOR:
+        raise EquintError(f"{node.label}: its window is too large for a 32-bit accumulator")
+    how = work.requantize(node, factor, np.zeros((), np.int32), reach, last)
+    work.steps.append(replace(step, requantize=how))
+    work.grids[step.outputs[0]] = last[0]
 
 
 def _mean(work: Lowering, node: Node) -> None:
@@ -344,12 +302,11 @@ _FORMS: Mapping[str, Callable[[Lowering, Node], None]] = {
 """What becomes of operators on activations that are neither layers nor mere moves."""
 
 
-def _reciprocals(counts: Array) -> tuple[Array, int, int]:
-    """Integers R with R/whole = 1/count position by position, `whole`, and the largest count·R.
+def _reciprocals(counts: Array) -> tuple[Array, int]:
+    """Integers R with R/whole = 1/count position by position, and `whole`.
 
     Exact where the least common multiple of the counts is small.
     """
     whole = math.lcm(*counts.ravel().tolist())
     whole = whole if whole < 1 << 12 else 1 << 12
-    found = np.rint(whole / counts).astype(np.int32)
-    return found, whole, int((counts * found).max())
+    return np.rint(whole / counts).astype(np.int32), whole

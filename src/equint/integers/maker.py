@@ -1,8 +1,9 @@
-"""Models in the making from a Program: nodes, constants and fresh names, and what the program's numbers say."""
+"""Models in the making from a Program: nodes, constants and fresh names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from onnx import ModelProto, helper, numpy_helper
 
 from ..errors import EquintError
 from ..ir.model import Array, Name
-from ..maths.affine import along_axis
 from ..onnx.writer import model_proto
-from .program import Program, Step
+from .program import Program
 
 Value = Name | Array | np.generic
 """What a node reads: a tensor by name, or a constant."""
 
 OPSET = 18
+_MOST = (1 << 63) - 1
 
 
 class Maker:
@@ -28,7 +29,7 @@ class Maker:
         self.nodes: list[Any] = []
         self.consts: dict[Name, Array] = {}
         self._known: dict[tuple[str, bytes, tuple[int, ...]], Name] = {}
-        self._bytes: dict[Name, list[tuple[int, Name, int]]] = {}
+        self.bytes: dict[Name, list[tuple[int, Name, int]]] = {}  # of tensors that integer sums read, as their bytes
 
     def fresh(self, stem: str) -> Name:
         """A name that is not taken."""
@@ -50,11 +51,14 @@ class Maker:
     def add(self, op: str, *inputs: Value, to: Name = "", domain: str = "", **attrs: Any) -> Name:
         """One node; arrays among its inputs become constants. Returns its output, `to` or a fresh name."""
         names = [i if isinstance(i, str) else self.const(np.asarray(i)) for i in inputs]
-        stem = to or next((n for n in names if n), op)
-        out = to or self.fresh(f"{stem}_{op}")
-        node = helper.make_node(op, names, [out], self.fresh(f"{out}_{op}_node"), domain=domain or None, **attrs)
-        self.nodes.append(node)
+        out = to or self.fresh(f"{next((n for n in names if n), op)}_{op}")
+        self.node(op, names, [out], domain=domain, **attrs)
         return out
+
+    def node(self, op: str, inputs: Sequence[Name], outputs: Sequence[Name], domain: str = "", **attrs: Any) -> None:
+        """One node whose tensors have names."""
+        name = self.fresh(f"{outputs[0]}_{op}_node")
+        self.nodes.append(helper.make_node(op, list(inputs), list(outputs), name, domain=domain or None, **attrs))
 
     def cast(self, x: Name, dtype: Any, to: Name = "") -> Name:
         """The value in another type."""
@@ -62,6 +66,48 @@ class Maker:
         node = helper.make_node("Cast", [x], [out], self.fresh(f"{out}_node"), to=_element(np.dtype(dtype)))
         self.nodes.append(node)
         return out
+
+    def total(self, terms: Sequence[Name]) -> Name:
+        """The sum of tensors."""
+        return reduce(lambda a, b: self.add("Add", a, b), terms)
+
+    def rounded_shift(
+        self, x: Name, right: Array, limit: Array, rounding: str, shaped: Callable[[Array], Array], label: str
+    ) -> Name:
+        """round(x / 2^right) of an int64 tensor, |x| ≤ limit; the arrays hold Python's integers.
+
+        Args:
+            shaped: makes an array broadcast against x.
+
+        Raises:
+            EquintError: 64 bits do not hold what is shifted.
+        """
+        one = np.asarray(np.array([1 << int(e) for e in right.ravel()], object).reshape(right.shape))
+        half = one // 2 if rounding != "truncate" else one * 0
+        count = -(-(limit + half) // one) + 1  # of steps that make everything positive
+        if np.any(limit + half > _MOST):
+            raise EquintError(
+                f"{label}: an accumulator times its mantissa does not fit into 64 bits; use a smaller mantissa"
+            )
+        whole = bool(np.all(limit + half + count * one <= _MOST))
+
+        def shaped64(values: Array) -> Array:
+            return shaped(np.asarray(values).astype(np.int64))
+
+        def floor(value: Name) -> Name:
+            if not whole:
+                rest = self.add("Mod", value, shaped64(one))
+                return self.add("Div", self.add("Sub", value, rest), shaped64(one))
+            positive = self.cast(self.add("Add", value, shaped64(count * one)), np.uint64)
+            shifted = self.add("BitShift", positive, shaped64(right).astype(np.uint64), direction="RIGHT")
+            return self.add("Sub", self.cast(shifted, np.int64), shaped64(count))
+
+        if rounding == "truncate":
+            return floor(x)
+        if rounding == "half_even":
+            odd = self.add("Mod", floor(x), np.int64(2))
+            return floor(self.add("Add", self.add("Add", x, odd), shaped64(half - 1)))
+        return floor(self.add("Add", x, shaped64(half)))
 
     def model(self, program: Program, types: Mapping[Name, np.dtype[Any]], outputs: Sequence[Name]) -> ModelProto:
         """The model; `types` of the program's inputs and of `outputs`, those without are shapes."""
@@ -81,59 +127,3 @@ class Maker:
 
 def _element(dtype: np.dtype[Any]) -> int:
     return int(helper.np_dtype_to_tensor_dtype(dtype))
-
-
-def zero_point(program: Program, name: Name) -> int:
-    """The integer that stands for zero."""
-    return int(program.grids[name].zero_point)
-
-
-def along(values: Array, axis: int, rank: int) -> Array:
-    """`()` or `(C,)` values against a tensor of this rank; one value alone is a scalar.
-
-    Example:
-        >>> along(np.arange(2), 1, 3).shape, along(np.arange(1), 1, 3).shape
-        ((2, 1), ())
-    """
-    values = np.asarray(values)
-    if values.size == 1:
-        return values.reshape(())
-    shape = along_axis(values, axis, rank).shape
-    first = next(k for k, n in enumerate(shape) if n > 1)
-    return values.reshape(shape[first:])
-
-
-def rank_of(program: Program, step: Step) -> int:
-    """Number of dimensions of what the step writes.
-
-    Raises:
-        EquintError: the program does not say.
-    """
-    if step.op in ("Conv", "ConvTranspose"):
-        return int(step.arrays["weight"].ndim)
-    return len(shape_of(program, step, step.outputs[0]))
-
-
-def shape_of(program: Program, step: Step, name: Name) -> Sequence[Any]:
-    """The shape of a tensor that the step reads or writes.
-
-    Raises:
-        EquintError: it is not known.
-    """
-    if name not in program.shapes:
-        raise EquintError(
-            f"{step.name}: the shape of {name} is not known; infer the network's shapes before lowering it"
-        )
-    return program.shapes[name]
-
-
-def channels_of(program: Program, step: Step, name: Name) -> int:
-    """Size of axis 1 of a tensor that the step reads or writes.
-
-    Raises:
-        EquintError: it is not known.
-    """
-    shape = shape_of(program, step, name)
-    if len(shape) < 2 or not isinstance(shape[1], int):
-        raise EquintError(f"{step.name}: the number of channels of {name} is not known; give the network fixed shapes")
-    return shape[1]

@@ -10,16 +10,8 @@ import numpy as np
 
 from ..errors import EquintError
 from ..ir.model import Array, Name, QParams, Shape
-from ..maths.affine import dequantize, quantize, storage
+from ..maths.affine import along_axis, dequantize, quantize, storage
 from ..maths.fixedpoint import Rounding
-
-MOVES = frozenset(
-    ["Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Identity", "Expand"]
-    + ["Gather", "DepthToSpace", "SpaceToDepth", "Shape", "Resize", "MaxPool", "GlobalMaxPool", "Pad"]
-)
-"""Steps that move integers, or choose among them, just as the ONNX operator of the name; Resize takes nearest ones."""
-LAYERS = frozenset(["Conv", "ConvTranspose", "Gemm"])
-"""Steps with weights."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +36,12 @@ class Requantize:
 
 @dataclass(frozen=True)
 class Step:
-    """One integer operator. z is the zero point of a tensor's grid, q its integers; sums are exact.
-
-    Conv           acc = Σ (q_x − z_x)·(weight − weight_zero_point) + bias; padding adds nothing. weight (O, I/G, *k),
-                   weight_zero_point () or (O,), bias (O,); attrs strides, dilations, pads, group: all always there
-    ConvTranspose  the same; weight (I, O/G, *k); attrs also output_padding
-    Gemm           acc = Σ (q_x − z_x)·(weight − weight_zero_point) + bias over the last axis; weight (O, I)
-    Sum            acc = Σ_k coefficients[k]·(q_k − z_k) + bias; coefficients (K, 1) or (K, C), bias () or (C,)
-    Mul            acc = (q_a − z_a)·(q_b − z_b), broadcast as in ONNX
-    AveragePool    acc = Σ (q − z) over the window; attrs kernel_shape, strides, pads; with array `reciprocals`
-                   (*spatial) it is multiplied, position by position (windows that hold padding count fewer values)
-    GlobalAveragePool  acc = Σ (q − z) over all positions
-    Interpolate    q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W) of
-                   integers ≥ 0, each row of either summing to 2^bits (attr)
-    Table          q = table[q − qmin] or table[c, q − qmin]: any function of one value
-    Clip           q = clamp(q, low, high): () or (C,)
-    Pad            attrs `value`: the integer that is put around; array `pads` as in ONNX
-    and MOVES      as in ONNX, with constant inputs among `Program.consts`
-
-    Those that have an accumulator are requantized; the others keep the grid. `(C,)` arrays run along attr `axis`
-    (1, or -1 for Gemm), which every step with such arrays has.
+    """One integer operator; what each computes stands in `equint.integers.steps.STEPS`.
 
     Attributes:
         name: how messages call the layer.
-        arrays: integer constants by role.
+        arrays: integer constants by role; those of shape `(C,)` run along `axis`.
+        requantize: of steps that have an accumulator; the others keep the grid.
     """
 
     op: str
@@ -78,13 +52,23 @@ class Step:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     requantize: Requantize | None = None
 
+    @property
+    def axis(self) -> int:
+        """The channel axis: 1, or -1 for Gemm."""
+        return int(self.attrs.get("axis", 1))
+
+    @property
+    def label(self) -> str:
+        """How messages call the step: by its name, or by its operator where it has none."""
+        return self.name or self.op
+
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in topological order over integer tensors.
+    """Steps in topological order over integer tensors: q stands for scale·(q − z), z the zero point of the grid.
 
     Attributes:
-        grids: of every integer activation, so that `real = scale·(q − zero_point)`; shape tensors have none.
+        grids: of every integer activation; shape tensors have none.
         shapes: as far as known. consts: inputs of steps that move integers: int64, or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
     """
@@ -113,8 +97,71 @@ class Program:
         """
         if not np.all(np.isfinite(values)):
             raise EquintError(f"{name}: holds values that are not finite; check how the inputs are prepared")
-        return quantize(values, self.grids[name]).astype(storage(self.grids[name]))
+        return quantize(values, self.grids[name]).astype(self.storage(name))
 
     def real(self, name: Name, integers: Array) -> Array:
         """Real values of integers on the grid of tensor `name`."""
         return dequantize(integers.astype(np.int32), self.grids[name])
+
+    def storage(self, name: Name) -> np.dtype[Any]:
+        """The integer type that holds a tensor: that of its grid; int64 for shapes."""
+        return storage(self.grids[name]) if name in self.grids else np.dtype(np.int64)
+
+    def zero_point(self, name: Name) -> int:
+        """The integer that stands for zero."""
+        return int(self.grids[name].zero_point)
+
+    def shape(self, step: Step, name: Name) -> Shape:
+        """The shape of a tensor that the step reads or writes.
+
+        Raises:
+            EquintError: it is not known.
+        """
+        if name not in self.shapes:
+            raise EquintError(
+                f"{step.name}: the shape of {name} is not known; infer the network's shapes before lowering it"
+            )
+        return self.shapes[name]
+
+    def rank(self, step: Step) -> int:
+        """Number of dimensions of what the step writes; a convolution's weight has as many.
+
+        Raises:
+            EquintError: it is not known.
+        """
+        rank = np.ndim(step.arrays.get("weight", 0))
+        return rank if rank > 2 else len(self.shape(step, step.outputs[0]))
+
+    def along(self, step: Step, values: Array) -> Array:
+        """`()` or `(C,)` values of a step against what it writes."""
+        if np.size(values) == 1:
+            return np.reshape(values, ())
+        return along(values, step.axis, -step.axis if step.axis < 0 else self.rank(step))
+
+    def channels(self, step: Step, name: Name) -> int:
+        """Size of axis 1 of a tensor that the step reads or writes.
+
+        Raises:
+            EquintError: it is not known.
+        """
+        shape = self.shape(step, name)
+        if len(shape) < 2 or not isinstance(shape[1], int):
+            raise EquintError(
+                f"{step.name}: the number of channels of {name} is not known; give the network fixed shapes"
+            )
+        return shape[1]
+
+
+def along(values: Array, axis: int, rank: int) -> Array:
+    """`()` or `(C,)` values against a tensor of this rank; one value alone is a scalar.
+
+    Example:
+        >>> along(np.arange(2), 1, 3).shape, along(np.arange(1), 1, 3).shape
+        ((2, 1), ())
+    """
+    values = np.asarray(values)
+    if values.size == 1:
+        return values.reshape(())
+    shape = along_axis(values, axis, rank).shape
+    first = next(k for k, n in enumerate(shape) if n > 1)
+    return values.reshape(shape[first:])

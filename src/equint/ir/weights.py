@@ -44,20 +44,16 @@ class Layer:
             >>> layer.unpack(np.zeros((4, 1, 3, 3))).shape
             (4, 1, 1, 9)
         """
-        g, taps = self.groups, prod(weight.shape[2:])
-        if self.order == "oik":
-            return weight.reshape(g, weight.shape[0] // g, weight.shape[1], taps)
-        if self.order == "iok":
-            return weight.reshape(g, weight.shape[0] // g, weight.shape[1], taps).transpose(0, 2, 1, 3)
-        return (weight if self.order == "oi" else weight.T)[None, :, :, None]
+        if self.order in ("oi", "io"):
+            return (weight if self.order == "oi" else weight.T)[None, :, :, None]
+        weight = weight if self.order == "oik" else swapped(weight, self.groups)
+        return weight.reshape(self.groups, len(weight) // self.groups, weight.shape[1], prod(weight.shape[2:]))
 
     def pack(self, view: Array, shape: tuple[int, ...]) -> Array:
         """The inverse of `unpack`: back to the stored `shape`."""
         if self.order == "iok":
-            view = view.transpose(0, 2, 1, 3)
-        elif self.order == "io":
-            return np.ascontiguousarray(view[0, :, :, 0].T)
-        return np.ascontiguousarray(view.reshape(shape))
+            return np.ascontiguousarray(swapped(view.reshape(-1, *view.shape[2:]), self.groups).reshape(shape))
+        return np.ascontiguousarray(view[0, :, :, 0].T if self.order == "io" else view.reshape(shape))
 
     def out_axis(self) -> int | None:
         """The stored axis that holds output channels, where one axis does (None: grouped ConvTranspose)."""
@@ -78,6 +74,17 @@ class Layer:
         """(input channels, output channels)."""
         g, o, i, _ = self.unpack(weight).shape
         return g * i, g * o
+
+
+def swapped(weight: Array, groups: int) -> Array:
+    """ConvTranspose's weight `(I, O/G, *k)` in Conv's order `(O, I/G, *k)`, or the other way round.
+
+    Example:
+        >>> swapped(np.array([[1, 2], [3, 4]]), 1).tolist(), swapped(np.array([[1, 2], [3, 4]]), 2).tolist()
+        ([[1, 3], [2, 4]], [[1], [2], [3], [4]])
+    """
+    split = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
+    return np.swapaxes(split, 1, 2).reshape(groups * weight.shape[1], *split.shape[1:2], *weight.shape[2:])
 
 
 def layers(graph: Graph) -> Iterator[Layer]:

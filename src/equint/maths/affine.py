@@ -119,6 +119,24 @@ def fake_quantize(x: Array, q: QParams) -> Array:
     return dequantize(quantize(x, q), q)
 
 
+def quantize_bias(bias: Array, x: QParams, weight: QParams) -> tuple[Array, Array]:
+    """A layer's bias at the scale of its accumulator: (int32 of the shape of `bias`, scale `()` or `(C,)`).
+
+    scale = s_in·s_w·2^-shift, integers = round(bias/scale) within ±(2^31 − 1), half to even.
+
+    Args:
+        bias: real units. x, weight: grids of the layer's input and weight.
+
+    Example:
+        >>> x, weight = (QParams(np.float32(s), np.int32(0)) for s in (0.5, 0.25))
+        >>> quantize_bias(np.array([1.0, -0.3]), x, weight)[0].tolist()
+        [8, -2]
+    """
+    scale = np.asarray(x.scale * weight.steps, np.float32)
+    integers = np.clip(np.rint(bias.astype(np.float64) / scale), -(1 << 31) + 1, (1 << 31) - 1)
+    return integers.astype(np.int32), scale
+
+
 def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
     """The weight scale, raised just enough that the bias fits its integer grid.
 

@@ -269,7 +269,7 @@ def _verdict(
 ) -> Verdict:
     """What became of step `k`."""
     step = program.steps[k]
-    number, layer, axis = k + 1, step.name or step.op, int(step.attrs.get("axis", 1))
+    number, layer, axis = k + 1, step.label, step.axis
     dumped = [o for o in step.outputs if o in device]
 
     def first(against: Feeds) -> Mismatch | None:
@@ -289,7 +289,7 @@ def _verdict(
     own = first(again)
     if own is None:
         return Verdict(number, step.op, layer, "inherits", mismatch)
-    suspects = tuple(s.name or s.op for s in steps if any(o in files for o in s.outputs))
+    suspects = tuple(s.label for s in steps if any(o in files for o in s.outputs))
     tied = ties(program, step, values) if len(steps) == 1 else None
     count = None if tied is None else int(np.count_nonzero(tied & (again[own.tensor] != device[own.tensor])))
     found = {o: device[o] for o in dumped}
@@ -318,7 +318,7 @@ def _on_grid(program: Program, name: Name, values: Array) -> bool:
 
 def _causes(program: Program, steps: list[Step], values: Feeds, found: Feeds, trace: Trace) -> tuple[Cause, ...]:
     explained = diagnose(program, steps, values, found, trace)
-    return tuple(Cause(variant.cause, tuple(s.name or s.op for s in at)) for variant, at in explained)
+    return tuple(Cause(variant.cause, tuple(s.label for s in at)) for variant, at in explained)
 
 
 def _mismatch(tensor: Name, file: str, wanted: Array, found: Array, axis: int) -> Mismatch | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -23,10 +23,14 @@ from ..errors import EquintError
 from ..files import drafted
 from ..integers.check import check
 from ..integers.program import Program
-from .misfit import misfit
 from .records import AGAIN, Record, decode, encode
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
 FORMAT, VERSION = "equint.bundle", 1
+_LONGEST = 120
+"""Characters of a message about a manifest."""
 
 
 def save_bundle(
@@ -172,7 +176,7 @@ def _read_manifest(file: Path) -> Record:
             f"{file}: version {found.get('version')} where this equint reads {VERSION}; update equint, or {AGAIN}"
         )
     try:
-        wrong = misfit(found, schema())
+        wrong = _misfit(found)
         same = wrong is None and digest(found) == found["sha256"]
     except (RecursionError, ValueError) as error:
         raise EquintError(f"{file}: too deep for a bundle; {AGAIN}") from error
@@ -181,6 +185,31 @@ def _read_manifest(file: Path) -> Record:
     if not same:
         raise EquintError(f"{file}: was changed after it was written (SHA-256 differs); {AGAIN}")
     return found
+
+
+def _misfit(manifest: Record) -> str | None:
+    """What in a manifest the schema does not allow, and where; None if all of it fits."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(manifest))
+    if error is None:
+        return None
+    where, what = error.json_path.removeprefix("$").removeprefix("."), error.message
+    what = what if len(what) <= _LONGEST else f"{what[: _LONGEST // 2]} … {what[-_LONGEST // 2 :]}"
+    return f"{where}: {what}" if where else what
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    from jsonschema import Draft202012Validator, validators
+
+    def whole(checker: object, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", whole)  # 8.0 is one to JSON, and none to a shift
+    extended = validators.extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    made: Draft202012Validator = extended(schema())
+    return made
 
 
 def _no_number(text: str) -> float:

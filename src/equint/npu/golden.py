@@ -139,8 +139,6 @@ def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
     if not values.size:
         raise EquintError(f"input {name}: holds no image; give at least one")
     if values.dtype.kind == "f":
-        if not np.all(np.isfinite(values)):
-            raise EquintError(f"input {name}: holds values that are not finite; check how the images are prepared")
         return program.quantized(name, values)
     if values.dtype != storage(grid):
         raise EquintError(f"input {name}: is {values.dtype}; give floats, or integers of type {storage(grid)}")
@@ -339,7 +337,7 @@ def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, 
 
 def layers(program: Program) -> dict[Name, str]:
     """The layer that makes each tensor, for messages."""
-    made = {o: step.name or step.op for step in program.steps for o in step.outputs}
+    made = {o: step.label for step in program.steps for o in step.outputs}
     return {name: made.get(name, f"(input {name})") for name in tensor_files(program)}
 
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import EquintError
-from ..integers.program import LAYERS, Program, Requantize, Step
+from ..integers.accumulators import stored_zero_point
+from ..integers.program import Program, Requantize, Step
+from ..integers.steps import SMALL, STEPS, Field
 from ..ir.model import Array, QParams, frozen
-from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits, weight_zero_point
+from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits
 
 AGAIN = "write the bundle again"
 DTYPES = (
@@ -22,17 +24,8 @@ DTYPES = (
     *("float16", "float32", "float64", "bool"),
 )
 """Types that a bundle may hold."""
-_SMALL = ("uint8", "int8", "uint16", "int16", "int32")
-_STORED = {
-    "mantissa": ("uint32",),
-    "exponent": ("int8",),
-    "bias": ("int32",),
-    "low": _SMALL,
-    "high": _SMALL,
-    "weight": _SMALL,
-    "weight_zero_point": _SMALL,
-}
-"""Types that an array of a role is stored in, where one of them holds it; others keep theirs."""
+_REQUANTIZE = {"mantissa": ("uint32",), "exponent": ("int8",), "low": SMALL, "high": SMALL}
+"""Types in which the arrays of a requantization are stored, where one of them holds it; others keep theirs."""
 Record = dict[str, Any]
 
 
@@ -74,13 +67,15 @@ class _Writer:
         self.tensors: dict[str, Array] = {}
 
     def step(self, k: int, step: Step) -> Record:
-        at, name = f"steps.{k}", step.name or step.op
-        arrays = {
-            role: self.weight(step, f"{at}.weight")
-            if step.op in LAYERS and role == "weight"
-            else self.array(array, f"{at}.{role}", f"{name}: {role}", _STORED.get(role, ()))
-            for role, array in step.arrays.items()
-        }
+        at, name = f"steps.{k}", step.label
+        arrays = {}
+        for role, array in step.arrays.items():
+            field = _field(step, role)
+            arrays[role] = (
+                self.weight(step, f"{at}.{role}", field.stored)
+                if field.packed
+                else self.array(array, f"{at}.{role}", f"{name}: {role}", field.stored)
+            )
         return {
             "op": step.op,
             "name": step.name,
@@ -92,8 +87,9 @@ class _Writer:
         }
 
     def requantize(self, r: Requantize, at: str, name: str) -> Record:
-        keys = {"mantissa": r.mantissa, "exponent": r.exponent, "low": r.low, "high": r.high}
-        records: Record = {key: self.array(a, f"{at}.{key}", name, _STORED[key]) for key, a in keys.items()}
+        records: Record = {
+            key: self.array(getattr(r, key), f"{at}.{key}", name, types) for key, types in _REQUANTIZE.items()
+        }
         shift = np.asarray(r.shift)
         least, most = int(shift.min(initial=0)), int(shift.max(initial=0))
         if least < 0 or most >= 1 << self.shift_bits:
@@ -132,10 +128,10 @@ class _Writer:
         signed = bool(array.min(initial=0) < 0)
         return {"dtype": str(array.dtype), "shape": list(array.shape), "tensor": at, "bits": bits, "signed": signed}
 
-    def weight(self, step: Step, at: str) -> Record:
+    def weight(self, step: Step, at: str, types: Sequence[str]) -> Record:
         weight = step.arrays["weight"]
         if self.sparse is not False:
-            zero = weight_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
+            zero = stored_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
             packed = pack(weight, zero, self.bits)
             if self.sparse is True or packed.nbytes < -(-weight.size * self.bits // 8):
                 self.tensors[f"{at}.mask"], self.tensors[f"{at}.values"] = packed.mask, packed.values
@@ -143,8 +139,12 @@ class _Writer:
                 stored = {"signed": packed.signed, "mask": f"{at}.mask", "tensor": f"{at}.values", "size": packed.size}
                 return {**record, **stored}
         if self.bits in (8, 16):
-            return self.array(weight, at, step.name, _STORED["weight"])
+            return self.array(weight, at, step.name, types)
         return self.packed(weight, self.bits, at)
+
+
+def _field(step: Step, role: str) -> Field:
+    return STEPS[step.op].arrays.get(role, Field()) if step.op in STEPS else Field()
 
 
 def _narrowed(array: Array, candidates: Iterable[str]) -> Array:
@@ -182,18 +182,14 @@ def decode(described: Record, tensors: Mapping[str, Array], manifest: Path, file
         manifest, file: how messages call the manifest and the tensors.
 
     Raises:
-        EquintError: a tensor is missing or is not what its record says, or no engine could run the program.
+        EquintError: a tensor is missing or is not what its record says.
 
     Example:
         >>> program = Program((), ("x",), ("x",), {})
         >>> decode(*encode(program, sparse=False), Path("net.json"), Path("net.safetensors")) == program
         True
     """
-    program = _Reader(manifest, file, tensors).program(described)
-    wrong = unsound(program)
-    if wrong is not None:
-        raise EquintError(f"{manifest}: {wrong}; {AGAIN}")
-    return program
+    return _Reader(manifest, file, tensors).program(described)
 
 
 class _Reader:
@@ -229,11 +225,8 @@ class _Reader:
             tuple(record["outputs"]),
             {key: self.attribute(value, f"{at}: attribute {key}") for key, value in record["attrs"].items()},
         )
-        group = step.attrs.get("group", 1)
-        if step.op in LAYERS and not (isinstance(group, int) and group >= 1):
-            raise EquintError(f"{self.manifest}: {at}: {group!r} groups; {AGAIN}")
         arrays: dict[str, Array] = {}
-        for role in sorted(record["arrays"], key=lambda role: role == "weight"):  # which needs its zero point
+        for role in sorted(record["arrays"], key=lambda role: _field(step, role).packed):  # which needs its zero point
             zero = arrays.get("weight_zero_point", np.zeros((), np.int32))
             arrays[role] = self.array(record["arrays"][role], f"{at}: {role}", step, zero)
         how = record["requantize"]
@@ -272,7 +265,7 @@ class _Reader:
         mask = self.tensor(record["mask"])
         if step is None or zero is None or mask.dtype != np.uint8 or record["size"] != stored.size:
             raise EquintError("is no sparse weight")
-        spread = weight_zero_point(step, zero, shape)
+        spread = stored_zero_point(step, zero, shape)
         return unpack(Sparse(mask, stored, spread, shape, bits, signed, record["dtype"]))
 
     def tensor(self, name: str) -> Array:
@@ -308,40 +301,3 @@ def _number(value: float, dtype: np.dtype[Any]) -> Array:
     if isinstance(value, bool) or dtype.kind == "b" or found.item() != value:
         raise EquintError(f"{value} is no {dtype}")
     return found
-
-
-def unsound(program: Program) -> str | None:
-    """What of a program no engine could run: inputs that nothing makes, layers without weights; None if sound.
-
-    Example:
-        >>> unsound(Program((Step("Identity", "late", ("h",), ("y",)),), ("x",), ("y",), {}))
-        "late reads 'h', which nothing before it makes"
-    """
-    known = {*program.inputs, *program.consts, ""}
-    for step in program.steps:
-        name = step.name or step.op
-        lost = next((i for i in step.inputs if i not in known), None)
-        if lost is not None:
-            return f"{name} reads {lost!r}, which nothing before it makes"
-        if step.op in LAYERS:
-            wrong = _unsound_layer(step)
-            if wrong is not None:
-                return f"{name}: {wrong}"
-        known |= {*step.outputs}
-    lost = next((o for o in program.outputs if o not in known), None)
-    return None if lost is None else f"output {lost!r} is made by no step"
-
-
-def _unsound_layer(step: Step) -> str | None:
-    missing = [role for role in ("weight", "weight_zero_point", "bias") if role not in step.arrays]
-    if missing or step.requantize is None:
-        return f"a {step.op} without {(missing or ['requantize'])[0]}"
-    weight, bias, r = step.arrays["weight"], step.arrays["bias"], step.requantize
-    groups = int(step.attrs.get("group", 1))
-    if weight.ndim < 2:
-        return f"weights of shape {weight.shape}"
-    channels = weight.shape[1] * groups if step.op == "ConvTranspose" else weight.shape[0]
-    along = {"bias": bias, "weight_zero_point": step.arrays["weight_zero_point"], "mantissa": r.mantissa}
-    along |= {"exponent": r.exponent, "shift": r.shift, "low": r.low, "high": r.high}
-    wrong = next((role for role, a in along.items() if a.shape not in ((), (channels,))), None)
-    return None if wrong is None else f"{wrong} of shape {along[wrong].shape} for {channels} channels"

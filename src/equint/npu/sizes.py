@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError
-from ..integers.program import LAYERS, Program
+from ..integers.accumulators import stored_zero_point
+from ..integers.program import Program
+from ..integers.steps import LAYERS
 from ..ir.model import Array, Model
 from ..ir.weights import layers
 from ..maths.affine import along_axis, quantize
-from .sparse import SIZE_BYTES, pack, pack_bits, weight_bits, weight_zero_point, width
+from .sparse import SIZE_BYTES, pack, pack_bits, weight_bits, width
 
 MANTISSA_BITS, EXPONENT_BITS, ZERO_POINT_BITS, SHIFT_BITS, BIAS_BITS = 32, 6, 8, 4, 32
 SCHEMES = ("lwq", "cwq", "wes")
@@ -228,7 +230,7 @@ def _of_program(program: Program) -> list[_Layer]:
         if step.op not in LAYERS or step.requantize is None:
             continue
         weight, bias, r = step.arrays["weight"], step.arrays["bias"], step.requantize
-        zero = weight_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
+        zero = stored_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
         found.append(_Layer(step.name, weight, zero, bias.size, bits, r.mantissa, r.exponent, r.shift, bias))
     return found
 

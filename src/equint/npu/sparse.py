@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import EquintError
-from ..integers.program import LAYERS, Program, Step
+from ..integers.program import Program
+from ..integers.steps import LAYERS
 from ..ir.model import Array
 
 SIZE_BYTES = 4
@@ -95,6 +96,7 @@ def weight_bits(program: Program) -> int:
         EquintError: more than 16 would be needed.
 
     Example:
+        >>> from equint.integers.program import Step
         >>> arrays = {"weight": np.array([[0, 11]], np.uint8), "weight_zero_point": np.array(4, np.uint8)}
         >>> weight_bits(Program((Step("Gemm", "fc", ("x",), ("y",), {}, arrays),), ("x",), ("y",), {}))
         4
@@ -103,23 +105,6 @@ def weight_bits(program: Program) -> int:
     roles = ("weight", "weight_zero_point")
     ends = [end(s.arrays[r], initial=0) for s in layers for r in roles for end in (np.min, np.max)]
     return width(np.array(ends, np.int64))
-
-
-def weight_zero_point(step: Step, zero_point: Array, shape: tuple[int, ...]) -> Array:
-    """The zero point of a layer's weights, `()` or `(O,)`, so that it broadcasts against weights of this shape.
-
-    Example:
-        >>> step = Step("Conv", "c", ("x",), ("y",), {"group": 1})
-        >>> weight_zero_point(step, np.arange(4), (4, 2, 3, 3)).shape
-        (4, 1, 1, 1)
-    """
-    if zero_point.ndim == 0:
-        return zero_point
-    ones = [1] * (len(shape) - 2)
-    if step.op != "ConvTranspose":
-        return zero_point.reshape(-1, 1, *ones)
-    groups = int(step.attrs.get("group", 1))
-    return np.repeat(zero_point.reshape(groups, -1), shape[0] // groups, axis=0).reshape(*shape[:2], *ones)
 
 
 def width(integers: Array) -> int:

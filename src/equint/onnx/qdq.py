@@ -20,7 +20,7 @@ from ..graph import clamps
 from ..graph.placement import place
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
 from ..ir.weights import Layer, as_layer
-from ..maths.affine import quantize, storage
+from ..maths.affine import quantize, quantize_bias, storage
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from .writer import to_proto
@@ -215,9 +215,7 @@ class _Exporter:
         inputs = [self.weight(layer.weight, q) if k == at else i for k, i in enumerate(inputs)]
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
-            scale = np.asarray(x.scale * q.steps, np.float32)
-            bias = self.source.consts[layer.bias].astype(np.float64)
-            integers = np.clip(np.rint(bias / scale), -(1 << 31) + 1, (1 << 31) - 1).astype(np.int32)
+            integers, scale = quantize_bias(self.source.consts[layer.bias], x, q)
             inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
         return inputs
 

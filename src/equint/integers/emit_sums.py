@@ -1,0 +1,149 @@
+"""Accumulators as sums that ConvInteger and MatMulInteger make, and products, all in integers.
+
+Both operators get unsigned bytes: what is signed is moved by 128, what is wider is cut into bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array, Name
+from .accumulators import centred_weight, stretched_pads
+from .program import Program, Step
+
+if TYPE_CHECKING:
+    from .maker import Maker
+
+
+def in_bytes(maker: Maker, program: Program, name: Name) -> list[tuple[int, Name, int]]:
+    """(factor, tensor of uint8, zero point) whose sum of factor·(tensor − zero point) is q − z."""
+    if name not in maker.bytes:
+        kind, zero = program.storage(name), program.zero_point(name)
+        if kind == np.uint8:
+            return [(1, name, zero)]
+        value = maker.cast(name, np.int32)
+        if kind.kind == "i":
+            offset = 128 if kind.itemsize == 1 else 1 << 15
+            value, zero = maker.add("Add", value, np.int32(offset)), zero + offset
+        parts = [(1, value, zero)]
+        if kind.itemsize == 2:
+            high, low = maker.add("Div", value, np.int32(256)), maker.add("Mod", value, np.int32(256))
+            parts = [(256, high, zero >> 8), (1, low, zero & 255)]
+        maker.bytes[name] = [(f, maker.cast(v, np.uint8), z) for f, v, z in parts]
+    return maker.bytes[name]
+
+
+def weight_bytes(weight: Array) -> list[tuple[int, Array, int]]:
+    """(factor, uint8 array, zero point) whose sum of factor·(array − zero point) is the weight.
+
+    Example:
+        >>> [(f, a.tolist(), z) for f, a, z in weight_bytes(np.array([-3, 200]))]
+        [(1, [0, 203], 3)]
+        >>> [(f, (a.astype(int) - z).tolist()) for f, a, z in weight_bytes(np.array([-300, 200]))]
+        [(1, [-44, -56]), (256, [-1, 1])]
+    """
+    low, high = min(int(weight.min(initial=0)), 0), max(int(weight.max(initial=0)), 0)
+    if high - low <= 255:
+        return [(1, (weight - low).astype(np.uint8), -low)]
+    upper = (weight + 128) >> 8
+    return [*weight_bytes(weight - 256 * upper), *((256 * f, a, z) for f, a, z in weight_bytes(upper))]
+
+
+def _multiplied(maker: Maker, step: Step, parts: list[tuple[int, Name, int]], weight: Array, **attrs: Any) -> Name:
+    """The sum of products as int32, or as int64 where it is made of several."""
+    op = "ConvInteger" if weight.ndim > 2 else "MatMulInteger"
+    terms = []
+    for factor, x, zero in parts:
+        for times, array, centre in weight_bytes(weight):
+            sums = np.abs(array.astype(np.int64) - centre).reshape(len(array), -1).sum(1)
+            if sums.max(initial=0) * 255 >= 1 << 31:
+                raise EquintError(f"{step.name}: its sums do not fit into 32 bits; use fewer bits or a smaller layer")
+            array = array if weight.ndim > 2 else array.T
+            sums32 = maker.add(op, x, array, np.uint8(zero), np.uint8(centre), **attrs)
+            terms.append((factor * times, sums32))
+    if len(terms) == 1:
+        return terms[0][1]
+    return maker.total([maker.add("Mul", maker.cast(t, np.int64), np.int64(f)) for f, t in terms])
+
+
+def _biased(maker: Maker, program: Program, step: Step, acc: Name) -> Name:
+    return maker.add("Add", maker.cast(acc, np.int64), program.along(step, step.arrays["bias"].astype(np.int64)))
+
+
+def conv(maker: Maker, program: Program, step: Step) -> Name:
+    """A ConvInteger; its padding adds nothing, for that is where the zero point goes."""
+    attrs = {k: [int(i) for i in step.attrs[k]] for k in ("strides", "dilations", "pads")}
+    parts = in_bytes(maker, program, step.inputs[0])
+    acc = _multiplied(maker, step, parts, centred_weight(step), group=step.attrs["group"], **attrs)
+    return _biased(maker, program, step, acc)
+
+
+def conv_transpose(maker: Maker, program: Program, step: Step) -> Name:
+    """A ConvInteger over the stretched input."""
+    parts = in_bytes(maker, program, step.inputs[0])
+    parts = [(f, stretched(maker, step, x, np.uint8(z)), z) for f, x, z in parts]
+    attrs = {"group": step.attrs["group"], "dilations": list(step.attrs["dilations"])}
+    return _biased(maker, program, step, _multiplied(maker, step, parts, centred_weight(step), **attrs))
+
+
+def stretched(maker: Maker, step: Step, x: Name, fill: np.generic) -> Name:
+    """The input of a ConvTranspose with its positions `strides` apart, and padded for a plain convolution."""
+    strides = step.attrs["strides"]
+    n = len(strides)
+    for d, stride in enumerate(strides):
+        if stride > 1:
+            rest = maker.add("Shape", x, start=3 + d)
+            apart = maker.add("Unsqueeze", x, np.array([3 + d], np.int64))
+            filled = maker.add(
+                "Pad", apart, np.array([0] * (n + 3) + [0] * (3 + d) + [stride - 1] + [0] * (n - 1 - d)), fill
+            )
+            shape = maker.add("Concat", np.array([0] * (2 + d) + [-1]), rest, axis=0)
+            x = maker.add("Reshape", filled, shape)
+    before, after = stretched_pads(step)
+    return maker.add("Pad", x, np.array([0, 0, *before, 0, 0, *after], np.int64), fill)
+
+
+def gemm(maker: Maker, program: Program, step: Step) -> Name:
+    """A MatMulInteger."""
+    acc = _multiplied(maker, step, in_bytes(maker, program, step.inputs[0]), centred_weight(step))
+    return _biased(maker, program, step, acc)
+
+
+def _centred(maker: Maker, program: Program, name: Name) -> Name:
+    wide = maker.cast(name, np.int64)
+    zero = program.zero_point(name)
+    return maker.add("Sub", wide, np.int64(zero)) if zero else wide
+
+
+def weighted_sum(maker: Maker, program: Program, step: Step) -> Name:
+    """Products with coefficients, added in 64 bits."""
+    coefficients, bias = (step.arrays[k].astype(np.int64) for k in ("coefficients", "bias"))
+    pairs = zip(step.inputs, coefficients, strict=True)
+    acc = maker.total([maker.add("Mul", _centred(maker, program, x), program.along(step, c)) for x, c in pairs])
+    return maker.add("Add", acc, program.along(step, bias)) if np.any(bias) else acc
+
+
+def product(maker: Maker, program: Program, step: Step) -> Name:
+    """A product in 64 bits."""
+    a, b = (_centred(maker, program, name) for name in step.inputs)
+    return maker.add("Mul", a, b)
+
+
+def average_pool(maker: Maker, program: Program, step: Step) -> Name:
+    """A depthwise ConvInteger by ones."""
+    n, attrs = program.channels(step, step.inputs[0]), step.attrs
+    ones = np.ones((n, 1, *attrs["kernel_shape"]), np.int64)
+    parts = in_bytes(maker, program, step.inputs[0])
+    acc = _multiplied(maker, step, parts, ones, group=n, strides=list(attrs["strides"]), pads=list(attrs["pads"]))
+    if "reciprocals" not in step.arrays:
+        return acc
+    return maker.add("Mul", maker.cast(acc, np.int64), step.arrays["reciprocals"].astype(np.int64))
+
+
+def global_pool(maker: Maker, program: Program, step: Step) -> Name:
+    """A sum in 64 bits."""
+    axes = np.arange(2, program.rank(step), dtype=np.int64)
+    return maker.add("ReduceSum", _centred(maker, program, step.inputs[0]), axes, keepdims=1)

@@ -1,0 +1,307 @@
+"""The table of steps: everything that equint knows of an integer operator stands in its row of `STEPS`.
+
+A tensor's integers are q, its zero point z, and x is q − z. Sums are exact. What makes an accumulator is requantized;
+all else keeps the grid. Arrays of shape `(C,)` run along the channel axis, attribute `axis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import EquintError
+from ..ir.model import Array, Name, QParams, Shape
+from . import accumulators as exact
+from . import emit_moves as moves
+from . import emit_sums as integer
+from . import kernels as floats
+from . import mistakes
+from .accumulators import Span, groups_of, outputs_of
+from .emit_moves import Move, as_named, through_int32
+from .mistakes import Rewritten, Variant
+from .program import Program, Step
+
+if TYPE_CHECKING:
+    from .engine import Compiler, Proof
+    from .maker import Maker
+
+
+SMALL = ("uint8", "int8", "uint16", "int16", "int32")
+"""Types in which bundles store small integers: the first that holds them all."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """An attribute or an array that steps of a kind have.
+
+    Attributes:
+        needs: what it must be, in words; `holds` tells whether it is.
+        stored: types in which bundles store an array, where one of them holds it; else its own.
+        packed: whether it is stored to the bit, or as a mask and what is not the zero point.
+        optional: whether steps may go without it.
+    """
+
+    needs: str = ""
+    holds: Callable[[Program, Step, Any], bool] = lambda program, step, value: True
+    stored: tuple[str, ...] = ()
+    packed: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Sums:
+    """How a step is computed that makes an accumulator, which is then requantized.
+
+    Attributes:
+        exact: the accumulator less its bias, for x of its inputs: (step, inputs, what padding holds, whether the
+            weight's zero point is subtracted).
+        bound: the largest magnitude of its partial sums in any order, with the bias: `()` or `(C,)`; for the ends of x
+            of each input and the shape of the first.
+        integer: the accumulator in integer operators of ONNX.
+        floats: the accumulator in the engine's float kernels, exact where the bound is below 2^24.
+        reads_flipped: whether these are exact too if they read top − x instead of x, both within 0…top.
+    """
+
+    exact: Callable[[Step, Sequence[Array], int, bool], Array]
+    bound: Callable[[Step, Sequence[Span], Shape | None], Array]
+    integer: Callable[[Maker, Program, Step], Name]
+    floats: Callable[[Compiler, Step], Name]
+    reads_flipped: Callable[[Step, float], bool] = lambda step, top: False
+
+
+@dataclass(frozen=True)
+class Values:
+    """How a step is computed that makes new values and no accumulator.
+
+    Attributes:
+        integer: in integer operators of ONNX.
+        floats: in the engine's float kernels where they are exact, else in integer operators.
+    """
+
+    integer: Callable[[Maker, Program, Step], None]
+    floats: Callable[[Compiler, Step], Proof]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How a step is written that moves values, or chooses among them: in one form for integers and for floats."""
+
+    form: Callable[[Move], None]
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """What equint knows of one operator.
+
+    Attributes:
+        meaning: what it computes.
+        work: how it is computed.
+        attrs: attributes that it must have, and what they must be.
+        arrays: constants by role: what they must be, and how bundles store them.
+        mistakes: attributes of `Variant` by which a device's result may differ; none where nothing is rounded, clamped
+            or padded.
+        mistaken: what a mistaken device executes instead; a step with an accumulator is computed from that.
+    """
+
+    meaning: str
+    work: Sums | Values | Moves
+    attrs: Mapping[str, Field]
+    arrays: Mapping[str, Field]
+    mistakes: frozenset[str]
+    mistaken: Callable[[Program, Step, Variant], Rewritten | None] = lambda program, step, variant: None
+
+
+def _sums(meaning: str, work: Sums, attrs: Mapping[str, Field], arrays: Mapping[str, Field], *also: str) -> StepKind:
+    open_to = {"rounding", "clamp", "shift", "input_zero", "output_zero", *also}
+    return StepKind(meaning, work, {**attrs, "axis": _WHOLE}, arrays, frozenset(open_to))
+
+
+def _move(form: Callable[[Move], None], meaning: str = "as in ONNX; constant inputs are `Program.consts`") -> StepKind:
+    return StepKind(meaning, Moves(form), {}, {}, frozenset())
+
+
+def _are_whole(values: object, least: float = -inf) -> bool:
+    every = values if isinstance(values, list | tuple) else [None]
+    return all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in every)
+
+
+def _for_each(step: Step, values: object, times: int = 1) -> bool:
+    """Whether there are so many of them for each spatial dimension."""
+    kernel = step.arrays["weight"].shape[2:] if "weight" in step.arrays else step.attrs["kernel_shape"]
+    return isinstance(values, Sized) and isinstance(kernel, Sized) and len(values) == times * len(kernel) > 0
+
+
+def _splits(step: Step, weight: Array) -> bool:
+    plain = step.op == "Gemm"
+    return (weight.ndim == 2 if plain else weight.ndim > 2) and weight.size > 0 and len(weight) % groups_of(step) == 0
+
+
+def _levels(q: QParams) -> int:
+    return q.qmax - q.qmin + 1
+
+
+_WHOLE = Field("a whole number", lambda program, step, v: _are_whole([v]))
+_POSITIVE = Field("a whole number above 0", lambda program, step, v: _are_whole([v], 1))
+_PADS = Field("2 whole numbers for each dimension", lambda program, step, v: _are_whole(v) and _for_each(step, v, 2))
+_EACH = Field(
+    "a whole number above 0 for each dimension", lambda program, step, v: _are_whole(v, 1) and _for_each(step, v)
+)
+_EXTRA = Field("a whole number for each dimension", lambda program, step, v: _are_whole(v, 0) and _for_each(step, v))
+_CONV = {"strides": _EACH, "dilations": _EACH, "pads": _PADS, "group": _POSITIVE}
+
+
+def _per_output(*stored: str) -> Field:
+    one = "one, or one for each channel that the layer makes"
+    return Field(one, lambda program, step, a: a.shape in ((), (outputs_of(step),)), stored)
+
+
+def _per_channel(*stored: str) -> Field:
+    return Field("one, or one for each channel", lambda program, step, a: a.ndim < 2, stored)
+
+
+_LAYER = {
+    "weight": Field("weights in whole groups", lambda program, step, a: _splits(step, a), SMALL, packed=True),
+    "weight_zero_point": _per_output(*SMALL),
+    "bias": _per_output("int32"),
+}
+_ROWS = Field("a row for each input", lambda program, step, a: a.ndim == 2 and len(a) == len(step.inputs))
+_ENTRIES = Field(
+    "an entry for each integer of the input's grid",
+    lambda program, step, a: a.ndim in (1, 2) and a.shape[-1] == _levels(program.grids[step.inputs[0]]),
+)
+_SHARES = Field(
+    "rows of integers ≥ 0 that sum to 2^bits",
+    lambda program, step, a: a.ndim == 2 and bool(np.all(a >= 0) and np.all(a.sum(1) == 1 << step.attrs["bits"])),
+)
+
+STEPS: Mapping[str, StepKind] = {
+    "Conv": _sums(
+        "acc = Σ x·(weight − weight_zero_point) + bias; padding adds nothing; weight (O, I/G, *k)",
+        Sums(exact.conv, exact.layer_bound, integer.conv, floats.conv, floats.reads_flipped),
+        _CONV,
+        _LAYER,
+        *("bias", "padding", "weight_zero"),
+    ),
+    "ConvTranspose": _sums(
+        "acc = Σ x·(weight − weight_zero_point) + bias; weight (I, O/G, *k)",
+        Sums(exact.conv_transpose, exact.layer_bound, integer.conv_transpose, floats.conv_transpose),
+        {**_CONV, "output_padding": _EXTRA},
+        _LAYER,
+        *("bias", "weight_zero"),
+    ),
+    "Gemm": _sums(
+        "acc = Σ x·(weight − weight_zero_point) + bias over the last axis; weight (O, I)",
+        Sums(exact.gemm, exact.layer_bound, integer.gemm, floats.gemm),
+        {},
+        _LAYER,
+        *("bias", "weight_zero"),
+    ),
+    "Sum": _sums(
+        "acc = Σ_k coefficients[k]·x_k + bias; coefficients (K, 1) or (K, C)",
+        Sums(exact.weighted_sum, exact.weighted_sum_bound, integer.weighted_sum, floats.weighted_sum),
+        {},
+        {"coefficients": _ROWS, "bias": _per_channel("int32")},
+        "bias",
+    ),
+    "Mul": _sums(
+        "acc = x_a·x_b, broadcast as in ONNX",
+        Sums(exact.product, exact.product_bound, integer.product, floats.product),
+        {},
+        {},
+    ),
+    "AveragePool": _sums(
+        "acc = Σ x over the window, times reciprocals (*spatial), where windows that hold padding count fewer values",
+        Sums(exact.average_pool, exact.average_pool_bound, integer.average_pool, floats.average_pool),
+        {"kernel_shape": _EACH, "strides": _EACH, "pads": _PADS},
+        {"reciprocals": Field(optional=True)},
+        "padding",
+    ),
+    "GlobalAveragePool": _sums(
+        "acc = Σ x over all positions",
+        Sums(exact.global_pool, exact.global_pool_bound, integer.global_pool, floats.global_pool),
+        {},
+        {},
+    ),
+    "Interpolate": StepKind(
+        "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",
+        Values(moves.interpolate, floats.interpolate),
+        {"bits": Field("a whole number from 1 to 30", lambda program, step, v: _are_whole([v], 1) and v <= 30)},
+        {"rows": _SHARES, "columns": _SHARES},
+        frozenset({"rounding"}),
+        mistakes.rounded_otherwise,
+    ),
+    "Table": StepKind(
+        "q = table[q − qmin] or table[c, q − qmin]: any function of one value",
+        Values(moves.table, floats.table),
+        {"axis": _WHOLE},
+        {"table": _ENTRIES},
+        frozenset(),
+    ),
+    "Clip": StepKind(
+        "q = clamp(q, low, high)",
+        Values(moves.clip, floats.clip),
+        {"axis": _WHOLE},
+        {"low": _per_channel(*SMALL), "high": _per_channel(*SMALL)},
+        frozenset({"clamp"}),
+        mistakes.unclamped,
+    ),
+    "Pad": StepKind(
+        "as in ONNX, by the integer `value`",
+        Moves(through_int32(moves.pad)),
+        {"value": _WHOLE},
+        {"pads": Field()},
+        frozenset({"padding"}),
+        mistakes.pads_zeros,
+    ),
+    "MaxPool": StepKind("as in ONNX", Moves(moves.max_pool), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
+    "GlobalMaxPool": _move(through_int32(moves.global_max_pool)),
+    "Resize": _move(through_int32(moves.resize), "as in ONNX, nearest values alone"),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _move(moves.blocks)),
+    **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split"), _move(as_named)),
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Identity", "Expand", "Gather", "Shape"), _move(as_named)),
+}
+MOVES = frozenset(op for op, kind in STEPS.items() if isinstance(kind.work, Moves))
+"""Steps that move integers, or choose among them."""
+LAYERS = frozenset(op for op, kind in STEPS.items() if "weight" in kind.arrays)
+"""Steps with weights."""
+
+
+def kind_of(step: Step) -> StepKind:
+    """The step's row of the table.
+
+    Raises:
+        EquintError: there is none.
+
+    Example:
+        >>> kind_of(Step("Clip", "relu6", ("x",), ("y",))).meaning
+        'q = clamp(q, low, high)'
+    """
+    if step.op not in STEPS:
+        raise EquintError(f"{step.label}: there is no integer operator {step.op!r}; lower the network again")
+    return STEPS[step.op]
+
+
+def bound(step: Step, grids: Mapping[Name, QParams], shapes: Mapping[Name, Shape]) -> Array:
+    """Magnitude that no partial sum of the step's accumulator exceeds, in whatever order: int64, `()` or `(C,)`.
+
+    Args:
+        grids: of the step's inputs. shapes: of its first input, if it is known.
+
+    Raises:
+        EquintError: the step has no accumulator.
+
+    Example:
+        >>> arrays = {"weight": np.array([[3, 4]]), "weight_zero_point": np.array(0), "bias": np.array([-5])}
+        >>> grid = QParams(np.float32(1), np.int32(0), signed=False)
+        >>> bound(Step("Gemm", "fc", ("x",), ("y",), {"axis": -1}, arrays), {"x": grid}, {}).tolist()
+        [1790]
+    """
+    work = kind_of(step).work
+    if not isinstance(work, Sums):
+        raise EquintError(f"{step.label}: a {step.op} has no accumulator")
+    zeros = ((grids[i], int(grids[i].zero_point)) for i in step.inputs)
+    return work.bound(step, [(q.qmin - z, q.qmax - z) for q, z in zeros], shapes.get(step.inputs[0]))
