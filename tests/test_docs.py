@@ -1,8 +1,8 @@
 """What the docs show works: their Python runs, the commands and options exist, names and links lead somewhere.
 
-A page's blocks of Python run one after the other in one namespace, in a folder with the files that the pages speak of. A
-block that cannot is marked by a comment that says why: `<!-- not run: reason -->`. Diffs and files of docs/extending.md
-are applied to a copy of the sources, where its blocks and its pytest commands run.
+A page's blocks of Python run one after the other in one namespace, in a folder with the files that the pages speak of.
+A block that cannot is marked by a comment that says why: `<!-- not run: reason -->`. Diffs and files of
+docs/extending.md are applied to a copy of the sources, where its blocks and its pytest commands run.
 """
 
 import os
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import equint
 from equint.demo import data_path, model_path
 
 ROOT = Path(__file__).parents[1]
