@@ -198,7 +198,7 @@ class _Solver:
 
     def gating(self, node: Node, acts: list[Name]) -> None:
         """The first input passes; of a product, where the order is free, the one with most channels."""
-        commutes = node.op == "Mul"
+        commutes = op_of(node).multiplies
         free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if commutes else acts
         for gate in gates:
             self.pin(gate, f"gate of {node.label}")
