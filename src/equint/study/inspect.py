@@ -22,7 +22,7 @@ def inspect(model: Model) -> dict[str, Any]:
     Returns:
         layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
             ratio, dead channels, and where the moments of its output come from;
-        groups: number of channels, givers (layers that make them), takers (that read them), tensors passed, clips met;
+        groups: number of channels, givers, takers, tensors passed, clips met;
         pinned: tensor → reason; borders: operator that stays float → its nodes; events of folding.
 
     Example:
