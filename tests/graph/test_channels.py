@@ -138,7 +138,7 @@ def test_a_residual_sum_ties_its_branches() -> None:
     model = read(net.build(net.conv(total, 3)))
     channels = solve(model)
     (group,) = channels.groups
-    assert len(group.givers) == len(group.takers) == 2
+    assert len(group.producers) == len(group.consumers) == 2
     assert classes(channels, stem) == classes(channels, branch) == classes(channels, total) == list(group.classes)
     assert set(group.tensors) == {stem, branch, total, net.nodes[1].output[0]}
 
@@ -178,8 +178,8 @@ def test_every_consumer_is_a_taker() -> None:
     parts = [net.conv(x, 2), net.conv(x, 3)]
     channels = solve(read(net.build(net.concat(*parts))))
     (group,) = channels.groups
-    assert len(group.givers) == 1
-    assert len(group.takers) == 2
+    assert len(group.producers) == 1
+    assert len(group.consumers) == 2
 
 
 def test_squeeze_and_excite_pins_the_gate_alone() -> None:

@@ -51,7 +51,7 @@ def test_they_are_those_of_rescaled_weights(proto: ModelProto, seed: int) -> Non
     scales[0] = 1.0
     ranges, after = WeightRanges(model, channels), rescale(model, channels, scales)
     for group in channels.groups:
-        for k, (sides, names) in enumerate(zip(ranges.of(group), (group.givers, group.takers), strict=True)):
+        for k, (sides, names) in enumerate(zip(ranges.of(group), (group.producers, group.consumers), strict=True)):
             for side, name in zip(sides, names, strict=True):
                 own, others = expected(after, channels, group, name, k)
                 found, rest = side.apart(scales, group.classes.size)
@@ -68,5 +68,5 @@ def test_weights_far_below_the_largest_count_as_nothing() -> None:
     channels = solve(model)
     (group,) = channels.groups
     for dead, alive in ((0.0, 3), (1e-5, 2), (0.1, 1)):
-        (giver,), _ = WeightRanges(model, channels, dead).of(replace(group))
-        assert int(np.sum(giver.ranges(np.ones(channels.size), 4) > 0)) == alive
+        (producer,), _ = WeightRanges(model, channels, dead).of(replace(group))
+        assert int(np.sum(producer.ranges(np.ones(channels.size), 4) > 0)) == alive

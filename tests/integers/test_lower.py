@@ -432,7 +432,7 @@ def test_reach_is_attained(seed: int) -> None:
 
 DOUBLED = np.array([1, 1, 2, 2.0])
 REFUSED = {
-    "a = Conv (x, w) \n y = Sigmoid (a)": "y: Sigmoid has no integer form; end the network before it",
+    "a = Conv (x, w) \n y = Softmax (a)": "y: Softmax has no integer form; end the network before it",
     "a = Conv (x, w) \n y = other.Mystery (a)": "y: other::Mystery has no integer form",
     "a = Conv (x, w) \n y = MatMul (m, a)": "y: MatMul with the constant first has no integer form",
     "a = Conv (x, w) \n y = ReduceMean <axes = [1]> (a)": "y: only a ReduceMean over all spatial axes",

@@ -216,7 +216,7 @@ def test_flatten_by_shape_arithmetic(shape: str) -> None:
     model = check(network(FLATTEN.format(shape=shape), output="float[N,5] y", **consts))
     assert ops(model) == ["Conv", "Relu", "GlobalAveragePool", "Reshape", "Gemm"]
     (group,) = solve(model).groups  # channels reach the Gemm
-    assert (group.givers, group.takers, group.classes.size) == (("a",), ("y",), 4)
+    assert (group.producers, group.consumers, group.classes.size) == (("a",), ("y",), 4)
 
 
 def test_flatten_with_fixed_batch() -> None:

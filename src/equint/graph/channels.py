@@ -32,15 +32,15 @@ class Group:
 
     Attributes:
         classes: `(n,)` class numbers.
-        givers: layers whose output channels are divided by the scale.
-        takers: layers whose input channels are multiplied by it.
+        producers: layers whose output channels are divided by the scale.
+        consumers: layers whose input channels are multiplied by it.
         tensors: activations that carry it.
         clips: Clip nodes that its tensors pass.
     """
 
     classes: Array
-    givers: tuple[Name, ...]
-    takers: tuple[Name, ...]
+    producers: tuple[Name, ...]
+    consumers: tuple[Name, ...]
     tensors: tuple[Name, ...]
     clips: tuple[Name, ...]
 
@@ -198,7 +198,7 @@ class _Solver:
 
     def gating(self, node: Node, acts: list[Name]) -> None:
         """The first input passes; of a product, where the order is free, the one with most channels."""
-        commutes = node.op == "Mul"
+        commutes = op_of(node).multiplies
         free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if commutes else acts
         for gate in gates:
             self.pin(gate, f"gate of {node.label}")
@@ -287,11 +287,11 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
     members = {name: np.unique(ids) for name, ids in channels.ids.items()}
     for classes in members.values():
         signature[classes] += rng.integers(0, 1 << 63, dtype=np.uint64)
-    givers = {la.name: np.unique(channels.of_output(graph, la)) for la in layers(graph)}
-    takers = {la.name: np.unique(channels.of_input(graph, la)) for la in layers(graph)}
-    for classes in givers.values():
+    producers = {la.name: np.unique(channels.of_output(graph, la)) for la in layers(graph)}
+    consumers = {la.name: np.unique(channels.of_input(graph, la)) for la in layers(graph)}
+    for classes in producers.values():
         gives[classes] = True
-    for classes in takers.values():
+    for classes in consumers.values():
         takes[classes] = True
     free = np.flatnonzero(gives & takes)
     free = free[free != PINNED]
@@ -308,8 +308,8 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
         groups.append(
             Group(
                 classes,
-                holding(givers, int(classes[0])),
-                holding(takers, int(classes[0])),
+                holding(producers, int(classes[0])),
+                holding(consumers, int(classes[0])),
                 tensors,
                 tuple(c for c, out in clips.items() if out in tensors),
             )

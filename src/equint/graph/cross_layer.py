@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ir.model import Array, Model
 from ..maths.scales import equalizing
+from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds
 from .channels import Channels, Group
 from .weight_ranges import WeightRanges
@@ -90,11 +91,11 @@ def reaches(model: Model, channels: Channels) -> Array:
     table = np.zeros(channels.size)
     for name, ids in channels.ids.items():
         moments, users = model.moments.get(name), model.graph.users(name)
-        if moments is None or (users and all(user.op in ("Relu", "Clip") for user in users)):
+        if moments is None or (users and all(map(clamps, users))):
             continue
         lo, hi = moments.mean - SPREAD * moments.std, moments.mean + SPREAD * moments.std
         node = model.graph.producer.get(name)
-        if node is not None and node.op in ("Relu", "Clip"):
+        if node is not None and clamps(node):
             before = model.moments.get(node.inputs[0])
             low, high = clip_bounds(model.graph, node)
             if before is not None and low is not None and high is not None:

@@ -76,7 +76,7 @@ def bounded(model: Model) -> frozenset[Name]:
 
 def _by_last_producer(graph: Graph, channels: Channels) -> list[Group]:
     place = {layer.name: k for k, layer in enumerate(layers(graph))}
-    return sorted(channels.groups, key=lambda group: max(place[name] for name in group.givers))
+    return sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers))
 
 
 def _holds(limits: Limits, s_max: float) -> Array:

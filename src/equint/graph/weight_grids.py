@@ -24,7 +24,7 @@ def weight_grid(
     one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from ..ir.weights import layers, tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
         (4,)

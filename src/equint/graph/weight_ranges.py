@@ -56,7 +56,7 @@ class Side:
 
 
 class WeightRanges:
-    """Both sides of every group: its givers' output channels and its takers' input channels.
+    """Both sides of every group: its producers' output channels and its consumers' input channels.
 
     Args:
         dead: weights below this share of their layer's largest count as 0.
@@ -76,7 +76,7 @@ class WeightRanges:
         self.sides: dict[int, tuple[list[Side], list[Side]]] = {}
         for group in channels.groups:
             sides: tuple[list[Side], list[Side]] = ([], [])
-            for k, names in enumerate((group.givers, group.takers)):
+            for k, names in enumerate((group.producers, group.consumers)):
                 for name in names:
                     g, o, i = views[name].shape
                     inputs = channels.of_input(model.graph, table[name])
@@ -90,7 +90,7 @@ class WeightRanges:
             self.sides[int(group.classes[0])] = sides
 
     def of(self, group: Group) -> tuple[list[Side], list[Side]]:
-        """The group's givers and takers."""
+        """The group's producers and consumers."""
         return self.sides[int(group.classes[0])]
 
 

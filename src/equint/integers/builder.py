@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnsupportedOperator
 from ..graph import clamps
 from ..hardware.target import Target
 from ..ir.fields import per_channel
@@ -54,15 +54,19 @@ class Lowering:
         q = self.grids.get(name)
         if q is None:
             if not any(n not in self.graph.consts for n in self.model.qparams):
-                raise EquintError(f"{label}: activations are float; integer programs need them in 8 bits or fewer")
+                raise UnsupportedOperator(
+                    f"{label}: activations are float; integer programs need them in 8 bits or fewer"
+                )
             where = label if name in label else f"{label}: {name}"
-            raise EquintError(f"{where} stays float: nothing tells its range; give data or an input range")
+            raise UnsupportedOperator(f"{where} stays float: nothing tells its range; give data or an input range")
         return self.narrow(q, label)
 
     def narrow(self, q: QParams, label: str) -> QParams:
         """The grid, if integer programs hold it."""
         if q.bits > 8:
-            raise EquintError(f"{label}: grid of {q.bits} bits; integer programs hold 8 or fewer, quantize to those")
+            raise UnsupportedOperator(
+                f"{label}: grid of {q.bits} bits; integer programs hold 8 or fewer, quantize to those"
+            )
         return q
 
     def result(self, node: Node, output: Name = "", given: QParams | None = None) -> tuple[Name, QParams, list[Node]]:
@@ -89,13 +93,15 @@ class Lowering:
         """Broadcast constants as `()` or `(C,)`, and the axis along which they all run."""
         rank = self.graph.rank(node.outputs[0])
         if rank is None and any(v.size > 1 for v in values):
-            raise EquintError(f"{node.label}: its rank is not known; export the network with shapes")
+            raise UnsupportedOperator(f"{node.label}: its rank is not known; export the network with shapes")
         aligned = [v.reshape((1,) * ((rank or v.ndim) - v.ndim) + v.shape) for v in values]
         for axis in axes:
             found = [per_channel(a, axis, a.shape[axis]) if a.size > 1 else a.reshape(()) for a in aligned]
             if all(f is not None for f in found):
                 return [np.asarray(f) for f in found], axis
-        raise EquintError(f"{node.label}: a constant differs by position; integer programs take one number per channel")
+        raise UnsupportedOperator(
+            f"{node.label}: a constant differs by position; integer programs take one number per channel"
+        )
 
     def fresh(self, stem: Name) -> Name:
         """A name that nothing has yet."""
@@ -130,7 +136,7 @@ class Lowering:
         target = self.target
         room = min(FLOAT32_DIGITS, target.mantissa_bits) - np.frexp(factor)[1] + shift
         if np.min(room) < 1:
-            raise EquintError(
+            raise UnsupportedOperator(
                 f"{node.label}: scale compound {np.max(factor):.3g} is too large for a mantissa of "
                 f"{target.mantissa_bits} bits; the range of its result is too small"
             )
@@ -145,7 +151,7 @@ class Lowering:
                 for f, r in zip(np.ravel(factor).tolist(), np.ravel(reach).tolist(), strict=True)
             ]
         except EquintError as error:
-            raise EquintError(f"{node.label}: {error}; its ranges or those of its input are unusual") from error
+            raise UnsupportedOperator(f"{node.label}: {error}; its ranges or those of its input are unusual") from error
         mantissa, exponent = (np.array(a, np.int64).reshape(np.shape(factor)) for a in zip(*pairs, strict=True))
         made = Requantize(mantissa, exponent.astype(np.int32), shift.astype(np.int32), zero, low, high)
         self.check(node, made, int(np.max(reach)))
@@ -160,14 +166,14 @@ class Lowering:
         """Refuse what 64 bits do not compute."""
         right = how.right(self.target.mantissa_bits)
         if right.max() > MOST_SHIFT:
-            raise EquintError(
+            raise UnsupportedOperator(
                 f"{node.label}: its product is shifted right by {right.max()} places, and {MOST_SHIFT} are the most; "
                 "its scales, or shifts, are too far apart"
             )
         try:
             requantize(np.asarray(reach), how.mantissa, right, self.target.rounding)
         except EquintError as error:
-            raise EquintError(f"{node.label}: {error}; use fewer bits for weights") from error
+            raise UnsupportedOperator(f"{node.label}: {error}; use fewer bits for weights") from error
 
     def weighted(
         self,
@@ -189,7 +195,9 @@ class Lowering:
         largest = max(float(np.max(np.abs(f))) for f in parts)
         power = min(most, _power(COEFFICIENT, largest), _power(SUM - sum(far) - 1, total))
         if power < max(2 - (1 << (self.target.exponent_bits - 1)), 2 - digits):
-            raise EquintError(f"{node.label}: its inputs or constants are too large for its result; check its ranges")
+            raise UnsupportedOperator(
+                f"{node.label}: its inputs or constants are too large for its result; check its ranges"
+            )
         coefficients = np.rint(np.ldexp(np.stack(np.broadcast_arrays(*map(np.atleast_1d, parts))), power))
         arrays = {
             "coefficients": coefficients.astype(np.int32),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, checker, helper
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name, QParams
 from ..maths.affine import storage
 from .emit_moves import Move
@@ -74,7 +74,7 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
     """
     how = step.requantize
     if how is None:
-        raise EquintError(f"{step.name}: {step.op} has no requantization; lower the network again")
+        raise UnsupportedOperator(f"{step.name}: {step.op} has no requantization; lower the network again")
     mantissa, right = _reduced(how, program.mantissa_bits)
     limit = _whole(bound(step, program.grids, program.shapes)) * mantissa
     zero, low, high = (np.asarray(a, np.int64) for a in (how.zero_point, how.low, how.high))

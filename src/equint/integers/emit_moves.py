@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnsupportedOperator
 from ..ir.model import Array, Name
 from .program import Program, Step
 
@@ -75,7 +75,9 @@ def max_pool(move: Move) -> None:
     strides, dilations = (list(attrs.get(k, [1] * n)) for k in ("strides", "dilations"))
     pads = attrs.get("pads", [0] * 2 * n)
     if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or len(step.outputs) > 1:
-        raise EquintError(f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits")
+        raise UnsupportedOperator(
+            f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits"
+        )
     padded = np.array([0, 0, *pads[:n], 0, 0, *pads[n:]], np.int64)
     x = maker.add("Pad", maker.cast(move.inputs[0], np.int32), padded, np.int32(lowest))
     taps = []
@@ -92,7 +94,7 @@ def resize(move: Move) -> None:
     maker, program, step, inputs = move.maker, move.program, move.step, move.inputs
     attrs, out = step.attrs, move.outputs[0]
     if attrs.get("mode", "nearest") not in ("nearest", b"nearest"):
-        raise EquintError(f"{step.name}: Resize chooses nearest values; lower other modes to Interpolate")
+        raise UnsupportedOperator(f"{step.name}: Resize chooses nearest values; lower other modes to Interpolate")
     if len(inputs) > 3 and inputs[3]:
         maker.add("Resize", inputs[0], "", "", inputs[3], to=out, **attrs)
         return
@@ -108,13 +110,13 @@ def resize(move: Move) -> None:
         if scale == 1:
             continue
         if not isinstance(size, int):
-            raise EquintError(
+            raise UnsupportedOperator(
                 f"{step.name}: resizing by {scale} needs sizes that are known; give the network fixed shapes"
             )
         try:
             places = nearest(size, float(scale), attrs)
         except EquintError as error:
-            raise EquintError(f"{step.name}: {error}") from error
+            raise UnsupportedOperator(f"{step.name}: {error}") from error
         x = maker.add("Gather", x, places, axis=axis)
     maker.add("Identity", x, to=out)
 
@@ -150,7 +152,9 @@ def nearest(size: int, scale: float, attrs: Mapping[str, Any]) -> Array:
         "round_prefer_ceil": lambda v: np.floor(v + half),
     }
     if how not in places or rounding not in rounders:
-        raise EquintError(f"Resize by {scale} with {how} and {rounding} cannot be written; resize by a whole factor")
+        raise UnsupportedOperator(
+            f"Resize by {scale} with {how} and {rounding} cannot be written; resize by a whole factor"
+        )
     return np.clip(rounders[rounding](places[how]), 0, size - 1).astype(np.int64)
 
 

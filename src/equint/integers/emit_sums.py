@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name
 from .accumulators import centred_weight, stretched_pads
 from .program import Program, Step
@@ -60,7 +60,9 @@ def _multiplied(maker: Maker, step: Step, parts: list[tuple[int, Name, int]], we
         for times, array, centre in weight_bytes(weight):
             sums = np.abs(array.astype(np.int64) - centre).reshape(len(array), -1).sum(1)
             if sums.max(initial=0) * 255 >= 1 << 31:
-                raise EquintError(f"{step.name}: its sums do not fit into 32 bits; use fewer bits or a smaller layer")
+                raise UnsupportedOperator(
+                    f"{step.name}: its sums do not fit into 32 bits; use fewer bits or a smaller layer"
+                )
             array = array if weight.ndim > 2 else array.T
             sums32 = maker.add(op, x, array, np.uint8(zero), np.uint8(centre), **attrs)
             terms.append((factor * times, sums32))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array, Name
 from ..maths.affine import storage
 from ..maths.float_proofs import nudge_of
@@ -77,7 +77,7 @@ class Engine:
         known = {*program.inputs, *(o for step in program.steps for o in step.outputs)}
         for name in taps:
             if name not in known:
-                raise EquintError(f"{name}: the program has no such tensor; tap one of its steps' outputs")
+                raise UnusableData(f"{name}: the program has no such tensor; tap one of its steps' outputs")
         self.outputs = tuple(dict.fromkeys((*program.outputs, *taps)))
         compiled = Compiler(program, self.outputs)
         self.proof = compiled.steps()
@@ -103,7 +103,7 @@ class Engine:
             values = self._session.run(self._names, checked)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
-            raise EquintError(f"{self.program.name}: does not run on this input ({reason})") from error
+            raise UnusableData(f"{self.program.name}: does not run on this input ({reason})") from error
         return dict(zip(self.outputs, values, strict=True))
 
     def real(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
@@ -124,7 +124,7 @@ class Engine:
         wanted = self.program.inputs
         given = feeds if isinstance(feeds, Mapping) else {wanted[0]: feeds} if len(wanted) == 1 else {}
         if set(given) != set(wanted):
-            raise EquintError(f"{self.program.name}: give its inputs {', '.join(wanted)} by name")
+            raise UnusableData(f"{self.program.name}: give its inputs {', '.join(wanted)} by name")
         return given
 
 
@@ -141,17 +141,17 @@ def _checked(program: Program, name: Name, value: Array) -> Array:
     """The integers of an input in the type that holds them."""
     grid, shape = program.grids[name], program.shapes.get(name)
     if value.dtype.kind not in "iu":
-        raise EquintError(f"{name}: the engine takes integers, not {value.dtype}; use real(), which quantizes")
+        raise UnusableData(f"{name}: the engine takes integers, not {value.dtype}; use real(), which quantizes")
     if shape is not None and (
         len(shape) != value.ndim
         or any(isinstance(n, int) and n != have for n, have in zip(shape, value.shape, strict=True))
     ):
-        raise EquintError(f"{name}: has shape {value.shape}; the program takes {tuple(shape)}")
+        raise UnusableData(f"{name}: has shape {value.shape}; the program takes {tuple(shape)}")
     ends = np.iinfo(value.dtype)
     if (ends.min < grid.qmin or ends.max > grid.qmax) and value.size:
         low, high = int(value.min()), int(value.max())
         if low < grid.qmin or high > grid.qmax:
-            raise EquintError(
+            raise UnusableData(
                 f"{name}: holds {low} to {high}, but its grid {grid.qmin} to {grid.qmax}; quantize it first"
             )
     return value.astype(program.storage(name), copy=False)

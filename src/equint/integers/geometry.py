@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Node, Shape
 
 
@@ -68,7 +68,7 @@ def window(node: Node, kernel: Sequence[int], shape: Shape | None, whole: bool =
             ends = [(-(-s // t) - 1) * t + k for s, t, k in zip(sizes, strides, spans, strict=True)]
             totals = [max(e - s, 0) for e, s in zip(ends, sizes, strict=True)]
         if min(totals) < 0:
-            raise EquintError(f"{node.label}: its output is larger than its windows reach; give pads instead")
+            raise UnsupportedOperator(f"{node.label}: its output is larger than its windows reach; give pads instead")
         less = [t // 2 for t in totals]
         more = [t - h for t, h in zip(totals, less, strict=True)]
         pads = less + more if auto == "SAME_UPPER" else more + less
@@ -76,7 +76,9 @@ def window(node: Node, kernel: Sequence[int], shape: Shape | None, whole: bool =
         sizes = static(shape, node.label)
         rests = [(s + pads[d] + pads[n + d] - spans[d]) % strides[d] for d, s in enumerate(sizes)]
         if any(rests):
-            raise EquintError(f"{node.label}: {node.op} with ceil_mode has windows that hang over the end; pad instead")
+            raise UnsupportedOperator(
+                f"{node.label}: {node.op} with ceil_mode has windows that hang over the end; pad instead"
+            )
     return Window(strides, dilations, pads, extra)
 
 
@@ -92,5 +94,7 @@ def static(shape: Shape | None, label: str) -> tuple[int, ...]:
     """
     sizes = [s for s in (shape or ())[2:] if isinstance(s, int)]
     if shape is None or len(sizes) != len(shape) - 2:
-        raise EquintError(f"{label}: needs an input of known height and width; export the network with static shapes")
+        raise UnsupportedOperator(
+            f"{label}: needs an input of known height and width; export the network with static shapes"
+        )
     return tuple(sizes)

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnsupportedOperator
 from ..graph.placement import keeps_grid, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
 from ..ir.weights import Layer, as_layer
 from ..maths.affine import dequantize, quantize, quantize_bias, storage
 from ..maths.fixedpoint import check_format
-from ..ops.activations import is_clamp
+from ..ops.activations import clamps, is_clamp, negative_slope
+from ..ops.arithmetic import constant_bounds
 from ..ops.attributes import clip_bounds, reduced_axes
+from ..ops.curves import curve_of
+from ..ops.operator import Form, Unknown
+from ..ops.table import op_of
 from . import lower_moves as moves
 from .builder import Lowering, same
 from .geometry import static, window
@@ -52,16 +56,16 @@ def lower(model: Model, target: Target) -> Program:
         [('Conv', (4,), 0)]
     """
     if any(o in model.graph.consts for o in model.graph.outputs):
-        raise EquintError("a result of the network is a constant; leave it out of the network")
+        raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph).merged, _known_grids(model))
     for name in model.graph.inputs:
         if not model.graph.is_float(name):
-            raise EquintError(f"input {name}: holds no activations; make it a constant, or leave it out")
+            raise UnsupportedOperator(f"input {name}: holds no activations; make it a constant, or leave it out")
         work.grid(name, f"input {name}")
     try:
         check_format(target.mantissa_bits, target.exponent_bits, target.shift_bits, target.rounding)
     except EquintError as error:
-        raise EquintError(f"target {target.name}: {error}") from error
+        raise UnsupportedOperator(f"target {target.name}: {error}") from error
     for node in model.graph.nodes:
         _emit(work, node)
     made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
@@ -102,13 +106,15 @@ def _emit(work: Lowering, node: Node) -> None:
     layer = as_layer(work.graph, node)
     if layer is not None:
         _layer(work, layer)
-    elif not node.domain and node.op in _FORMS and work.graph.is_float(node.outputs[0]):
-        _FORMS[node.op](work, node)
+        return
+    form = op_of(node).steps
+    if not isinstance(form, Unknown) and form in _FORMS and work.graph.is_float(node.outputs[0]):
+        _FORMS[form](work, node)
     elif not node.domain and node.op in MOVES:
         moves.move(work, node)
     else:
         op = f"{node.domain}::{node.op}" if node.domain else node.op
-        raise EquintError(
+        raise UnsupportedOperator(
             f"{node.label}: {op} has no integer form; end the network before it, or replace it by what has one"
         )
 
@@ -116,11 +122,11 @@ def _emit(work: Lowering, node: Node) -> None:
 def _layer(work: Lowering, layer: Layer) -> None:
     node = layer.node
     if layer.y_axis == -2:
-        raise EquintError(f"{layer.name}: MatMul with the constant first has no integer form; transpose both")
+        raise UnsupportedOperator(f"{layer.name}: MatMul with the constant first has no integer form; transpose both")
     x = work.grid(layer.x, layer.name)
     q = work.model.qparams.get(layer.weight)
     if q is None:
-        raise EquintError(f"{layer.name}: its weight {layer.weight} stays float; quantize weights too")
+        raise UnsupportedOperator(f"{layer.name}: its weight {layer.weight} stays float; quantize weights too")
     shift = _shift(work, layer, work.narrow(q, layer.name))
     op = node.op if node.op in LAYERS else "Gemm"
     weight = quantize(work.graph.consts[layer.weight], q).astype(storage(q))
@@ -137,7 +143,7 @@ def _layer(work: Lowering, layer: Layer) -> None:
     step = Step(op, layer.name, (layer.x,), (name,), attrs, arrays)
     reach = bound(step, work.grids, work.graph.shapes)
     if reach.max() >= ACCUMULATOR:
-        raise EquintError(
+        raise UnsupportedOperator(
             f"{layer.name}: its accumulator may reach {reach.max():.3g}, which 32 bits do not hold; "
             "use fewer bits for weights"
         )
@@ -157,7 +163,7 @@ def _shift(work: Lowering, layer: Layer, q: QParams) -> Array:
     least, most = int(q.shift.min()), int(q.shift.max())
     if least < 0 or most >= 1 << work.target.shift_bits:
         wrong = least if least < 0 else most
-        raise EquintError(
+        raise UnsupportedOperator(
             f"{layer.name}: shift {wrong} does not fit into the {work.target.shift_bits} bits of target "
             f"{work.target.name}; quantize for this target"
         )
@@ -173,10 +179,15 @@ def _geometry(work: Lowering, layer: Layer, kernel: tuple[int, ...]) -> dict[str
 
 
 def _sum(work: Lowering, node: Node) -> None:
-    tensors, constants = work.tensors(node)
+    signs = (1.0, -1.0) if node.op == "Sub" else (1.0,) * len(node.inputs)
     name, q, activations = work.result(node)
-    offset = work.constant(constants[0]).astype(np.float64) if constants else np.zeros(())
-    factors = [np.asarray(float(work.grid(i, node.label).scale) / float(q.scale)) for i in tensors]
+    offset, tensors, factors = np.zeros(()), [], []
+    for i, sign in zip(node.inputs, signs, strict=True):
+        if i in work.graph.consts:
+            offset = offset + sign * work.constant(i).astype(np.float64)
+        else:
+            tensors.append(i)
+            factors.append(np.asarray(sign * float(work.grid(i, node.label).scale) / float(q.scale)))
     work.weighted(node, tensors, name, (q, activations), factors, offset / float(q.scale))
 
 
@@ -184,38 +195,45 @@ def _product(work: Lowering, node: Node) -> None:
     tensors, constants = work.tensors(node)
     name, q, activations = work.result(node)
     if constants:
-        factor = work.constant(constants[0]).astype(np.float64) * (
-            float(work.grid(tensors[0], node.label).scale) / float(q.scale)
-        )
+        constant = work.constant(constants[0]).astype(np.float64)
+        if node.op == "Div":
+            if node.inputs[0] in constants:
+                raise UnsupportedOperator(
+                    f"{node.label}: a constant divided by an activation has no integer form; replace it"
+                )
+            constant = 1 / constant
+        factor = constant * (float(work.grid(tensors[0], node.label).scale) / float(q.scale))
         work.weighted(node, tensors, name, (q, activations), [factor], np.zeros(()))
         return
+    if node.op == "Div":
+        raise UnsupportedOperator(f"{node.label}: a quotient of activations has no integer form; replace it")
     grids = [work.grid(i, node.label) for i in tensors]
     factor = np.asarray(float(grids[0].scale) * float(grids[1].scale) / float(q.scale))
     _requantized(work, node, Step("Mul", node.label, tuple(tensors), (name,), {"axis": 1}), factor, (q, activations))
 
 
-def _leaky(work: Lowering, node: Node) -> None:
-    slope = np.asarray(node.attrs.get("alpha", 0.01), np.float32)
-    _table(work, node, lambda x: np.where(x >= 0, x, slope * x))
-
-
-def _prelu(work: Lowering, node: Node) -> None:
-    slope = work.graph.constant(node.inputs[1])
+def _function(work: Lowering, node: Node) -> None:
+    curve = curve_of(work.graph, node)
+    if curve is not None:
+        _table(work, node, curve)
+        return
+    slope = negative_slope(work.graph, node)
     if slope is None:
-        raise EquintError(f"{node.label}: its slope is computed; make it a constant")
+        raise UnsupportedOperator(f"{node.label}: its slope or exponent is computed; make it a constant")
     (slopes,), axis = work.channels(node, slope.astype(np.float32))
     column = slopes.reshape(-1, 1) if slopes.ndim else slopes
     _table(work, node, lambda x: np.where(x >= 0, x, column * x), axis)
 
 
-def _activation(work: Lowering, node: Node) -> None:
-    lo, hi = clip_bounds(work.graph, node)
+def _clamp(work: Lowering, node: Node) -> None:
+    lo, hi = clip_bounds(work.graph, node) if clamps(node) else constant_bounds(work.graph, node)
     if lo is None or hi is None:
-        raise EquintError(f"{node.label}: its bounds are computed; make them constants")
-    x, out = work.grid(node.inputs[0], node.label), node.outputs[0]
+        raise UnsupportedOperator(f"{node.label}: its bounds are computed; make them constants")
+    (name, *_), _ = work.tensors(node)
+    x, out = work.grid(name, node.label), node.outputs[0]
     q = work.grids.get(out, x)
-    if same(x, q):
-        work.clipped(node, node.inputs[0], out, q, [node])
+    if clamps(node) and same(x, q):
+        work.clipped(node, name, out, q, [node])
         return
     (lo, hi), axis = work.channels(node, lo.astype(np.float32), hi.astype(np.float32))
     lo, hi = (b.reshape(-1, 1) if b.ndim else b for b in (lo, hi))
@@ -224,13 +242,14 @@ def _activation(work: Lowering, node: Node) -> None:
 
 def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis: int = 1) -> None:
     """Every value of the input's grid through a function of real values, and onto the output's grid."""
-    x = work.grid(node.inputs[0], node.label)
+    (given, *_), _ = work.tensors(node)
+    x = work.grid(given, node.label)
     name, q, activations = work.result(node)
     low, high, _ = work.clamp(node, q, activations, (axis,))
     real = function(dequantize(np.arange(x.qmin, x.qmax + 1), x)).astype(np.float32)
     ends = [b.reshape(-1, 1) if b.ndim else b for b in (low, high)]
     table = np.minimum(np.maximum(quantize(real, q), ends[0]), ends[1]).astype(storage(q))
-    work.add("Table", node, node.inputs[:1], name, q, attrs={"axis": axis}, arrays={"table": table})
+    work.add("Table", node, [given], name, q, attrs={"axis": axis}, arrays={"table": table})
 
 
 def _average_pool(work: Lowering, node: Node) -> None:
@@ -238,7 +257,7 @@ def _average_pool(work: Lowering, node: Node) -> None:
     kernel = tuple(node.attrs["kernel_shape"])
     found = window(node, kernel, sizes)
     if any(d != 1 for d in found.dilations):
-        raise EquintError(f"{node.label}: a dilated AveragePool has no integer form; replace it")
+        raise UnsupportedOperator(f"{node.label}: a dilated AveragePool has no integer form; replace it")
     arrays, count = {}, math.prod(kernel)
     if any(found.pads) and not node.attrs.get("count_include_pad", 0):
         arrays["reciprocals"], count = _reciprocals(found.counts(kernel, static(sizes, node.label)))
@@ -263,7 +282,7 @@ def _requantized(work: Lowering, node: Node, step: Step, factor: Array, last: tu
     """Add a step whose accumulator is requantized by one factor."""
     reach = bound(step, work.grids, work.graph.shapes)
     if reach.max() >= ACCUMULATOR:
-        raise EquintError(f"{node.label}: its window is too large for a 32-bit accumulator")
+        raise UnsupportedOperator(f"{node.label}: its window is too large for a 32-bit accumulator")
     how = work.requantize(node, factor, np.zeros((), np.int32), reach, last)
     work.steps.append(replace(step, requantize=how))
     work.grids[step.outputs[0]] = last[0]
@@ -274,7 +293,9 @@ def _mean(work: Lowering, node: Node) -> None:
     shape = work.graph.shapes.get(node.inputs[0])
     axes = reduced_axes(work.graph, node, len(shape)) if shape else None
     if shape is None or axes is None or sorted(axes) != list(range(2, len(shape))):
-        raise EquintError(f"{node.label}: only a ReduceMean over all spatial axes has an integer form; replace it")
+        raise UnsupportedOperator(
+            f"{node.label}: only a ReduceMean over all spatial axes has an integer form; replace it"
+        )
     if node.attrs.get("keepdims", 1):
         _global_pool(work, node)
         return
@@ -287,19 +308,17 @@ def _mean(work: Lowering, node: Node) -> None:
     work.add("Squeeze", node, inputs, out, work.grids[pooled])
 
 
-_FORMS: Mapping[str, Callable[[Lowering, Node], None]] = {
-    "Add": _sum,
-    "Mul": _product,
-    "LeakyRelu": _leaky,
-    "PRelu": _prelu,
-    "Relu": _activation,
-    "Clip": _activation,
-    "AveragePool": _average_pool,
-    "GlobalAveragePool": _global_pool,
-    "ReduceMean": _mean,
+_FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
+    Form.SUM: _sum,
+    Form.PRODUCT: _product,
+    Form.TABLE: _function,
+    Form.CLAMP: _clamp,
+    Form.AVERAGE_POOL: _average_pool,
+    Form.GLOBAL_AVERAGE: _global_pool,
+    Form.MEAN: _mean,
     **moves.FORMS,
 }
-"""What becomes of operators on activations that are neither layers nor mere moves."""
+"""How each form is built; layers are built from their weights."""
 
 
 def _reciprocals(counts: Array) -> tuple[Array, int]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..graph import clamps
 from ..ir.model import Array, Name, Node
 from ..maths import interpolation
 from ..ops.attributes import pad_widths
+from ..ops.operator import Form
 from .builder import Lowering, same
 from .geometry import static, window
 from .program import Step
@@ -44,7 +45,7 @@ def move(work: Lowering, node: Node) -> None:
 def _shape_constant(work: Lowering, node: Node, name: Name) -> Name:
     value = work.graph.consts[name]
     if value.dtype.kind not in "iub":
-        raise EquintError(f"{node.label}: moves the constant {name} among activations; compute it otherwise")
+        raise UnsupportedOperator(f"{node.label}: moves the constant {name} among activations; compute it otherwise")
     work.consts[name] = value.astype(np.int64)
     return name
 
@@ -84,7 +85,7 @@ def _identity(work: Lowering, node: Node) -> None:
 
 def _max_pool(work: Lowering, node: Node) -> None:
     if any(node.outputs[1:]):
-        raise EquintError(f"{node.label}: the indices of a MaxPool have no integer form; leave them out")
+        raise UnsupportedOperator(f"{node.label}: the indices of a MaxPool have no integer form; leave them out")
     kernel = tuple(node.attrs["kernel_shape"])
     found = window(node, kernel, work.graph.shapes.get(node.inputs[0]), whole=False)
     attrs: dict[str, Any] = {"kernel_shape": list(kernel), "strides": found.strides, "pads": found.pads}
@@ -98,7 +99,7 @@ def _split(work: Lowering, node: Node) -> None:
         shapes = [work.graph.shapes.get(o) for o in node.outputs]
         parts = [s[axis] if s else None for s in shapes]
         if not all(isinstance(p, int) for p in parts):
-            raise EquintError(f"{node.label}: the sizes of its parts are not known; export with static shapes")
+            raise UnsupportedOperator(f"{node.label}: the sizes of its parts are not known; export with static shapes")
         inputs = [inputs[0], work.integers(f"{node.outputs[0]}_sizes", [int(p) for p in parts if p is not None])]
     elif inputs[1] in work.graph.consts:
         _shape_constant(work, node, inputs[1])
@@ -111,7 +112,7 @@ def _pad(work: Lowering, node: Node) -> None:
     given = node.inputs[2] if len(node.inputs) > 2 else ""
     value = work.graph.constant(given) if given else np.zeros(())
     if widths is None or value is None:
-        raise EquintError(f"{node.label}: its widths or value are computed; make them constants")
+        raise UnsupportedOperator(f"{node.label}: its widths or value are computed; make them constants")
     x = work.grid(node.inputs[0], node.label)
     attrs: dict[str, Any] = {"value": int(clamps.on_grid(value.reshape(()), x))}
     mode = node.attrs.get("mode", "constant")
@@ -125,7 +126,7 @@ def _resize(work: Lowering, node: Node) -> None:
     mode, how = attrs.get("mode", "nearest"), attrs.get("coordinate_transformation_mode", "half_pixel")
     if how == "tf_crop_and_resize" or mode not in ("nearest", "linear") or attrs.get("antialias", 0):
         what = how if how == "tf_crop_and_resize" else "antialias" if attrs.get("antialias", 0) else mode
-        raise EquintError(f"{node.label}: Resize ({what}) has no integer form; use nearest or linear")
+        raise UnsupportedOperator(f"{node.label}: Resize ({what}) has no integer form; use nearest or linear")
     x, *rest = [*node.inputs, "", "", ""][:4]
     if mode == "linear":
         _interpolate(work, node, how)
@@ -133,7 +134,7 @@ def _resize(work: Lowering, node: Node) -> None:
     if "axes" in attrs or attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         shape = work.graph.shapes.get(node.outputs[0])
         if shape is None or not all(isinstance(s, int) for s in shape):
-            raise EquintError(f"{node.label}: Resize of some axes needs static shapes; export it with those")
+            raise UnsupportedOperator(f"{node.label}: Resize of some axes needs static shapes; export it with those")
         inputs = [x, "", "", work.integers(f"{node.outputs[0]}_sizes", [int(s) for s in shape if s is not None])]
     else:
         inputs = [x, "", *rest[1:]]
@@ -151,9 +152,9 @@ def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
     x, y = node.inputs[0], node.outputs[0]
     before, after = work.graph.shapes.get(x), work.graph.shapes.get(y)
     if how not in interpolation.MODES:
-        raise EquintError(f"{node.label}: Resize ({how}) has no integer form; use nearest or half_pixel")
+        raise UnsupportedOperator(f"{node.label}: Resize ({how}) has no integer form; use nearest or half_pixel")
     if before is None or after is None or len(before) != 4 or len(after) != 4 or before[1] != after[1]:
-        raise EquintError(f"{node.label}: a linear Resize needs two spatial axes of known sizes")
+        raise UnsupportedOperator(f"{node.label}: a linear Resize needs two spatial axes of known sizes")
     ins, outs = static(before, node.label), static(after, node.label)
     given = work.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
     scales = [o / i for o, i in zip(outs, ins, strict=True)]
@@ -163,12 +164,13 @@ def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
     _moved(work, node, "Interpolate", [x], {"bits": bits}, {"rows": rows, "columns": columns})
 
 
-FORMS: Mapping[str, Callable[[Lowering, Node], None]] = {
-    "Concat": _concat,
-    "Dropout": _identity,
-    "MaxPool": _max_pool,
-    "Split": _split,
-    "Pad": _pad,
-    "Resize": _resize,
+FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
+    Form.MOVE: move,
+    Form.CONCAT: _concat,
+    Form.IDENTITY: _identity,
+    Form.MAX_POOL: _max_pool,
+    Form.SPLIT: _split,
+    Form.PAD: _pad,
+    Form.RESIZE: _resize,
 }
-"""Moves of activations that need more than `move`."""
+"""How moves of activations are built."""

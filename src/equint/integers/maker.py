@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name
 from ..onnx.writer import model_proto
 from .program import Program
@@ -86,7 +86,7 @@ class Maker:
         half = one // 2 if rounding != "truncate" else one * 0
         count = -(-(limit + half) // one) + 1  # of steps that make everything positive
         if np.any(limit + half > _MOST):
-            raise EquintError(
+            raise UnsupportedOperator(
                 f"{label}: an accumulator times its mantissa does not fit into 64 bits; use a smaller mantissa"
             )
         whole = bool(np.all(limit + half + count * one <= _MOST))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..ir.model import Array, Name, QParams, Shape
 from ..maths.affine import along_axis, dequantize, quantize, storage
 from ..maths.fixedpoint import Rounding
@@ -96,7 +96,7 @@ class Program:
             EquintError: a value is not a number, or infinite.
         """
         if not np.all(np.isfinite(values)):
-            raise EquintError(f"{name}: holds values that are not finite; check how the inputs are prepared")
+            raise UnusableData(f"{name}: holds values that are not finite; check how the inputs are prepared")
         return quantize(values, self.grids[name]).astype(self.storage(name))
 
     def real(self, name: Name, integers: Array) -> Array:
@@ -118,7 +118,7 @@ class Program:
             EquintError: it is not known.
         """
         if name not in self.shapes:
-            raise EquintError(
+            raise UnusableData(
                 f"{step.name}: the shape of {name} is not known; infer the network's shapes before lowering it"
             )
         return self.shapes[name]
@@ -146,7 +146,7 @@ class Program:
         """
         shape = self.shape(step, name)
         if len(shape) < 2 or not isinstance(shape[1], int):
-            raise EquintError(
+            raise UnusableData(
                 f"{step.name}: the number of channels of {name} is not known; give the network fixed shapes"
             )
         return shape[1]

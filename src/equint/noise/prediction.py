@@ -13,6 +13,7 @@ from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer, layer_coverage, layers
 from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
+from ..ops.activations import is_clip
 from ..ops.attributes import clip_bounds
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
@@ -156,7 +157,7 @@ def _cut(quantized: Model, tensor: RoundedTensor) -> tuple[Array, Array]:
 def _shares_bound(graph: Graph, clip: Node | None) -> bool:
     """Whether one bound still serves all channels of a clip, in the quantized network."""
     node = None if clip is None else graph.producer.get(clip.outputs[0])
-    if node is None or node.op != "Clip":
+    if node is None or not is_clip(node):
         return False
     _, hi = clip_bounds(graph, node)
     return hi is not None and hi.size == 1

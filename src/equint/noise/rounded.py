@@ -13,7 +13,10 @@ from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer, as_layer, layer_coverage, layers
 from ..maths.gaussian import between
+from ..ops.activations import clamps, negative_slope
+from ..ops.arithmetic import adds
 from ..ops.attributes import clip_bounds
+from ..ops.pools import POOLS
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
 
@@ -169,7 +172,7 @@ def _behind_clips(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> 
     """What stands before the ReLUs and clips that make `name`, their bounds, and the clip with one bound for all."""
     lo, hi, clip = np.full(1, -np.inf), np.full(1, np.inf), None
     node = graph.producer.get(name)
-    while node is not None and node.op in ("Relu", "Clip") and node.inputs[0] in moments:
+    while node is not None and clamps(node) and node.inputs[0] in moments:
         low, high = clip_bounds(graph, node)
         if low is None or high is None:
             break
@@ -184,13 +187,14 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
     """Where no ReLU or clip makes a tensor: what stands before its activation, its bounds, its slope below zero."""
     maker, known = model.graph.producer.get(name), model.ranges.get(name)
     lo, hi = np.full(1, -np.inf), np.full(1, np.inf)
-    if maker is not None and maker.op == "LeakyRelu" and maker.inputs[0] in model.moments:
-        return maker.inputs[0], lo, hi, float(maker.attrs.get("alpha", 0.01))
+    slope = negative_slope(model.graph, maker)
+    if maker is not None and slope is not None and slope.size == 1 and maker.inputs[0] in model.moments:
+        return maker.inputs[0], lo, hi, float(slope.reshape(()))
     if known is None or (maker is not None and as_layer(model.graph, maker) is not None):
         return name, lo, hi, 1.0
-    if maker is not None and maker.op in ("Add", "Sub", "Sum"):  # a sum reaches as far as its moments say
+    if maker is not None and adds(maker):  # a sum reaches as far as its moments say
         return name, np.zeros(1) if np.all(known.lo >= 0) else lo, hi, 1.0
-    if maker is not None and "Pool" in maker.op:  # a mean or maximum reaches as far as what it looks at
+    if maker is not None and maker.op in POOLS:  # a mean or maximum reaches as far as what it looks at
         known = model.ranges.get(maker.inputs[0], known)
     return name, known.lo, known.hi, 1.0
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..integers.program import Program, Step
 from ..ir.model import Array, Name
 from ..maths.affine import storage
@@ -241,7 +241,7 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
         (3, 2, 2, 2)
     """
     if not Path(dump).is_dir():
-        raise EquintError(f"{dump}: no such folder; give the folder of the board's dump")
+        raise UnusableData(f"{dump}: no such folder; give the folder of the board's dump")
     files, found = tensor_files(program), dict[Name, Array]()
     for name in program.inputs:
         plain, raw = (Path(dump) / f"{files[name]}{ending}" for ending in (".npy", ".bin"))
@@ -253,7 +253,7 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
             count = raw.stat().st_size // max(1, int(np.prod(sizes)) * dtype.itemsize)
             found[name] = load_raw(raw, f"(input {name})", (count, *sizes), dtype)
         else:
-            raise EquintError(f"{dump}: holds no input {plain.name}; dump it too, or give the golden folder")
+            raise UnusableData(f"{dump}: holds no input {plain.name}; dump it too, or give the golden folder")
     return found
 
 
@@ -355,19 +355,19 @@ def _read_dump(
     try:
         held = {entry.name for entry in root.iterdir()}
     except FileNotFoundError:
-        raise EquintError(f"{folder}: no such folder; give the folder of the board's dump") from None
+        raise UnusableData(f"{folder}: no such folder; give the folder of the board's dump") from None
     except OSError as error:
-        raise EquintError(f"{folder}: cannot be read ({error.strerror or error}); give a folder") from error
+        raise UnusableData(f"{folder}: cannot be read ({error.strerror or error}); give a folder") from error
     example = f"name its files like the golden ones, as {files[program.outputs[-1]]}.npy or .bin"
     if not held:
-        raise EquintError(f"{folder}: is empty; {example}")
+        raise UnusableData(f"{folder}: is empty; {example}")
     found: dict[Name, Array] = {}
     used = {MANIFEST}
     for name, stem in files.items():
         endings = [e for e in (".npy", ".bin") if stem + e in held]
         irregular = next((stem + e for e in endings if not (root / (stem + e)).is_file()), None)
         if irregular is not None:
-            raise EquintError(f"{root / irregular}: layer {made_by[name]}: is no regular file; dump it as one")
+            raise UnusableData(f"{root / irregular}: layer {made_by[name]}: is no regular file; dump it as one")
         used |= {stem + e for e in endings}
         read = [
             (load if e == ".npy" else load_raw)(
@@ -376,9 +376,9 @@ def _read_dump(
             for e in endings
         ]
         if len(read) == 2 and not np.array_equal(read[0], read[1]):
-            raise EquintError(f"{root / stem}.bin: layer {made_by[name]}: differs from {stem}.npy; remove one of them")
+            raise UnusableData(f"{root / stem}.bin: layer {made_by[name]}: differs from {stem}.npy; remove one of them")
         if read:
             found[name] = read[0]
     if not found:
-        raise EquintError(f"{folder}: holds none of the {len(files)} tensors; {example}")
+        raise UnusableData(f"{folder}: holds none of the {len(files)} tensors; {example}")
     return found, tuple(sorted(held - used))

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..errors import EquintError
+from ..errors import EquintError, UnreadableModel
 from ..files import drafted
 from ..integers.check import check
 from ..integers.program import Program
@@ -62,7 +62,7 @@ def save_bundle(
     """
     manifest, tensors = bundle_files(path)
     if sparse not in ("auto", True, False):
-        raise EquintError(f"sparse = {sparse!r}: choose auto, True or False")
+        raise UnreadableModel(f"sparse = {sparse!r}: choose auto, True or False")
     content, arrays = encode(program, sparse)
     blob = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
     described: Record = {"format": FORMAT, "version": VERSION, **content}
@@ -89,27 +89,27 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
         >>> load_bundle("nowhere/net")
         Traceback (most recent call last):
         ...
-        equint.errors.EquintError: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of one name
+        equint.errors.UnreadableModel: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of one name
     """
     manifest, tensors = bundle_files(path)
     described = _read_manifest(manifest)
     blob = _bytes_of(tensors)
     stated = described["tensors"]
     if len(blob) != stated["bytes"]:
-        raise EquintError(
+        raise UnreadableModel(
             f"{tensors}: {len(blob)} bytes where {manifest.name} says {stated['bytes']}; copy both files again"
         )
     if hashlib.sha256(blob).hexdigest() != stated["sha256"]:
-        raise EquintError(f"{tensors}: not the tensors of {manifest.name} (SHA-256 differs); copy both files again")
+        raise UnreadableModel(f"{tensors}: not the tensors of {manifest.name} (SHA-256 differs); copy both files again")
     try:
         arrays = load_tensors(blob)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise EquintError(f"{tensors}: no safetensors file ({error}); {AGAIN}") from error
+        raise UnreadableModel(f"{tensors}: no safetensors file ({error}); {AGAIN}") from error
     program = decode(described, arrays, manifest, tensors)
     try:
         check(program)
     except EquintError as error:
-        raise EquintError(f"{manifest}: {error}; {AGAIN}") from error
+        raise UnreadableModel(f"{manifest}: {error}; {AGAIN}") from error
     return program
 
 
@@ -150,7 +150,7 @@ def bundle_files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     if given.suffix in (".json", ".safetensors"):
         given = given.with_suffix("")
     if not given.name:
-        raise EquintError(f"{path}: no name for a bundle; give one such as out/network")
+        raise UnreadableModel(f"{path}: no name for a bundle; give one such as out/network")
     return given.with_name(f"{given.name}.json"), given.with_name(f"{given.name}.safetensors")
 
 
@@ -158,9 +158,9 @@ def _bytes_of(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
-        raise EquintError(f"{file}: no such file; a bundle is a .json and a .safetensors of one name") from error
+        raise UnreadableModel(f"{file}: no such file; a bundle is a .json and a .safetensors of one name") from error
     except (OSError, ValueError) as error:
-        raise EquintError(f"{file}: cannot read ({getattr(error, 'strerror', None) or error})") from error
+        raise UnreadableModel(f"{file}: cannot read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _read_manifest(file: Path) -> Record:
@@ -168,22 +168,22 @@ def _read_manifest(file: Path) -> Record:
     try:
         found = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise EquintError(f"{file}: no JSON ({error or 'too deep'}); copy both files again, or {AGAIN}") from error
+        raise UnreadableModel(f"{file}: no JSON ({error or 'too deep'}); copy both files again, or {AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise EquintError(f"{file}: no bundle of equint; give the .json that was written with one")
+        raise UnreadableModel(f"{file}: no bundle of equint; give the .json that was written with one")
     if found.get("version") != VERSION:
-        raise EquintError(
+        raise UnreadableModel(
             f"{file}: version {found.get('version')} where this equint reads {VERSION}; update equint, or {AGAIN}"
         )
     try:
         wrong = _misfit(found)
         same = wrong is None and digest(found) == found["sha256"]
     except (RecursionError, ValueError) as error:
-        raise EquintError(f"{file}: too deep for a bundle; {AGAIN}") from error
+        raise UnreadableModel(f"{file}: too deep for a bundle; {AGAIN}") from error
     if wrong is not None:
-        raise EquintError(f"{file}: {wrong}; {AGAIN}")
+        raise UnreadableModel(f"{file}: {wrong}; {AGAIN}")
     if not same:
-        raise EquintError(f"{file}: was changed after it was written (SHA-256 differs); {AGAIN}")
+        raise UnreadableModel(f"{file}: was changed after it was written (SHA-256 differs); {AGAIN}")
     return found
 
 

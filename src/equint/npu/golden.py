@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..maths.affine import storage
@@ -117,7 +117,7 @@ def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Arr
     """The integers of all tensors that have a grid."""
     for name in feeds:
         if name not in program.inputs:
-            raise EquintError(f"input {name}: the program has none of this name; choose {', '.join(program.inputs)}")
+            raise UnusableData(f"input {name}: the program has none of this name; choose {', '.join(program.inputs)}")
     given = {name: _integers(program, name, feeds) for name in program.inputs}
     found = {**trace(program, given), **given}
     return {name: stored(program, name, found[name]) for name in tensor_files(program)}
@@ -126,24 +126,24 @@ def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Arr
 def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
     """The integers of an input for what was given."""
     if name not in feeds:
-        raise EquintError(f"input {name}: nothing was given for it; give an array")
+        raise UnusableData(f"input {name}: nothing was given for it; give an array")
     values, grid = np.asarray(feeds[name]), program.grids[name]
     shape = program.shapes.get(name)
     if shape is not None and not (
         values.ndim == len(shape)
         and all(not isinstance(d, int) or d == n for d, n in zip(shape[1:], values.shape[1:], strict=True))
     ):
-        raise EquintError(
+        raise UnusableData(
             f"input {name}: shape {list(values.shape)} is not {_dims(shape)}; prepare it as the network's"
         )
     if not values.size:
-        raise EquintError(f"input {name}: holds no image; give at least one")
+        raise UnusableData(f"input {name}: holds no image; give at least one")
     if values.dtype.kind == "f":
         return program.quantized(name, values)
     if values.dtype != storage(grid):
-        raise EquintError(f"input {name}: is {values.dtype}; give floats, or integers of type {storage(grid)}")
+        raise UnusableData(f"input {name}: is {values.dtype}; give floats, or integers of type {storage(grid)}")
     if values.min() < grid.qmin or values.max() > grid.qmax:
-        raise EquintError(
+        raise UnusableData(
             f"input {name}: holds integers outside its grid, {grid.qmin} to {grid.qmax}; quantize it anew"
         )
     return values
@@ -253,26 +253,26 @@ def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                     os.rename(Path(room) / "old", target)
                 raise
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+        raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
 
 
 def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
     """Whether there is a folder to be replaced; refuses what is not ours."""
     try:
         if not target.parent.is_dir():
-            raise EquintError(f"{path}: cannot write (no such folder); make it or choose another folder")
+            raise UnusableData(f"{path}: cannot write (no such folder); make it or choose another folder")
         if not target.exists():
             return False
         if not target.is_dir():
-            raise EquintError(f"{path}: is a file; choose another folder")
+            raise UnusableData(f"{path}: is a file; choose another folder")
         held = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        raise EquintError(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+        raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
     if held:
         tensors = _manifest(path, "choose an empty folder")["tensors"].values()
         foreign = held - {MANIFEST, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
         if foreign:
-            raise EquintError(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
+            raise UnusableData(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
     return True
 
 
@@ -284,14 +284,14 @@ def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise EquintError(f"{folder}: is no golden folder (it has no {MANIFEST}); {remedy}") from None
+        raise UnusableData(f"{folder}: is no golden folder (it has no {MANIFEST}); {remedy}") from None
     except (OSError, ValueError) as error:
-        raise EquintError(f"{path}: cannot be read ({error}); {remedy}") from error
+        raise UnusableData(f"{path}: cannot be read ({error}); {remedy}") from error
     ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("tensors"), dict)
     if not ours or not all(_tells(t) for t in found["tensors"].values()):
-        raise EquintError(f"{path}: does not describe golden vectors; {remedy}")
+        raise UnusableData(f"{path}: does not describe golden vectors; {remedy}")
     if found.get("version") != VERSION:
-        raise EquintError(f"{path}: version {found.get('version')}, known is {VERSION}; {remedy}")
+        raise UnusableData(f"{path}: version {found.get('version')}, known is {VERSION}; {remedy}")
     return found
 
 
@@ -319,18 +319,18 @@ def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, 
         [2, 2]
     """
     if not Path(folder).is_dir():
-        raise EquintError(f"{folder}: no such folder; write the golden vectors first")
+        raise UnusableData(f"{folder}: no such folder; write the golden vectors first")
     told = _manifest(folder, "write the golden vectors again")
     if told.get("fingerprint") != fingerprint(program):
-        raise EquintError(f"{folder}: golden vectors of another program; write them again for this one")
+        raise UnusableData(f"{folder}: golden vectors of another program; write them again for this one")
     made_by, tensors, values = layers(program), told["tensors"], {}
     for name, stem in tensor_files(program).items():
         path = Path(folder) / f"{stem}.npy"
         if name not in tensors:
-            raise EquintError(f"{folder}: {MANIFEST} lacks tensor {name}; write the golden vectors again")
+            raise UnusableData(f"{folder}: {MANIFEST} lacks tensor {name}; write the golden vectors again")
         found = load(path, made_by[name], tuple(tensors[name]["shape"]), storage(program.grids[name]))
         if _sha(found) != tensors[name]["sha256"]:
-            raise EquintError(f"{path}: layer {made_by[name]}: was changed since; write the golden vectors again")
+            raise UnusableData(f"{path}: layer {made_by[name]}: was changed since; write the golden vectors again")
         values[name] = found
     return values
 
@@ -349,16 +349,16 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
             if file.read(1):
                 raise ValueError("more follows the array")
     except FileNotFoundError:
-        raise EquintError(f"{path}: layer {layer}: no such file; write the golden vectors again") from None
+        raise UnusableData(f"{path}: layer {layer}: no such file; write the golden vectors again") from None
     except (OSError, ValueError, EOFError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else "it is truncated"
-        raise EquintError(f"{path}: layer {layer}: is no whole .npy file ({why}); dump it again") from error
+        raise UnusableData(f"{path}: layer {layer}: is no whole .npy file ({why}); dump it again") from error
     if found.dtype.newbyteorder("=") != dtype:
-        raise EquintError(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
+        raise UnusableData(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
     if shape and found.shape[1:] == shape[1:] and found.ndim == len(shape) and len(found) != shape[0]:
-        raise EquintError(f"{path}: layer {layer}: {len(found)} images, wanted {shape[0]}; dump the same ones")
+        raise UnusableData(f"{path}: layer {layer}: {len(found)} images, wanted {shape[0]}; dump the same ones")
     if shape is not None and found.shape != shape:
-        raise EquintError(
+        raise UnusableData(
             f"{path}: layer {layer}: shape {list(found.shape)}, wanted {list(shape)}; dump it in this order"
         )
     return np.asarray(found, dtype, order="C")
@@ -369,10 +369,10 @@ def load_raw(path: Path, layer: str, shape: tuple[int, ...], dtype: np.dtype[Any
     try:
         found = path.read_bytes()
     except OSError as error:
-        raise EquintError(f"{path}: layer {layer}: cannot be read ({error.strerror or error})") from error
+        raise UnusableData(f"{path}: layer {layer}: cannot be read ({error.strerror or error})") from error
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if len(found) != size:
-        raise EquintError(
+        raise UnusableData(
             f"{path}: layer {layer}: {len(found)} bytes, wanted {size} ({dtype} {list(shape)}); dump it whole, alone"
         )
     return np.frombuffer(found, dtype.newbyteorder("<")).astype(dtype).reshape(shape)

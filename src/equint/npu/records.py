@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnreadableModel
 from ..integers.accumulators import stored_zero_point
 from ..integers.program import Program, Requantize, Step
 from ..integers.steps import SMALL, STEPS, Field
@@ -93,7 +93,7 @@ class _Writer:
         shift = np.asarray(r.shift)
         least, most = int(shift.min(initial=0)), int(shift.max(initial=0))
         if least < 0 or most >= 1 << self.shift_bits:
-            raise EquintError(f"{name}: shifts from {least} to {most} do not fit into {self.shift_bits} bits")
+            raise UnreadableModel(f"{name}: shifts from {least} to {most} do not fit into {self.shift_bits} bits")
         if shift.ndim and self.shift_bits:
             records["shift"] = self.packed(shift, self.shift_bits, f"{at}.shift")
         else:
@@ -117,7 +117,7 @@ class _Writer:
         array = np.asarray(array)
         record: Record = {"dtype": str(array.dtype), "shape": list(array.shape)}
         if record["dtype"] not in DTYPES:
-            raise EquintError(f"{where}: bundles hold no {array.dtype} arrays")
+            raise UnreadableModel(f"{where}: bundles hold no {array.dtype} arrays")
         if array.ndim == 0 and array.dtype.kind != "b" and np.isfinite(array):
             return {**record, "value": array.item()}
         self.tensors[at] = _narrowed(array, types)
@@ -172,7 +172,7 @@ def _plain(value: Any, where: str) -> Any:
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
         return {"array": _plain(value.tolist(), where), "dtype": str(value.dtype), "shape": list(value.shape)}
-    raise EquintError(f"{where}: bundles hold no {type(value).__name__}")
+    raise UnreadableModel(f"{where}: bundles hold no {type(value).__name__}")
 
 
 def decode(described: Record, tensors: Mapping[str, Array], manifest: Path, file: Path) -> Program:
@@ -246,7 +246,7 @@ class _Reader:
         try:
             return frozen(self.unpacked(record, step, zero))
         except (EquintError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            raise EquintError(f"{self.file}: {at}: {error}; {AGAIN}") from error
+            raise UnreadableModel(f"{self.file}: {at}: {error}; {AGAIN}") from error
 
     def unpacked(self, record: Record, step: Step | None, zero: Array | None) -> Array:
         dtype, shape = np.dtype(record["dtype"]), tuple(record["shape"])
@@ -255,23 +255,23 @@ class _Reader:
         stored = self.tensor(record["tensor"])
         if "bits" not in record:
             if stored.shape != shape or not np.can_cast(stored.dtype, dtype):
-                raise EquintError(f"is {stored.dtype} {stored.shape} where the manifest says {dtype} {shape}")
+                raise UnreadableModel(f"is {stored.dtype} {stored.shape} where the manifest says {dtype} {shape}")
             return stored.astype(dtype)
         if stored.dtype != np.uint8 or dtype.kind not in "iu":
-            raise EquintError(f"is {stored.dtype} for {dtype} where bytes of packed integers belong")
+            raise UnreadableModel(f"is {stored.dtype} for {dtype} where bytes of packed integers belong")
         bits, signed = record["bits"], record["signed"]
         if "mask" not in record:
             return unpack_bits(stored, bits, math.prod(shape), signed).astype(dtype).reshape(shape)
         mask = self.tensor(record["mask"])
         if step is None or zero is None or mask.dtype != np.uint8 or record["size"] != stored.size:
-            raise EquintError("is no sparse weight")
+            raise UnreadableModel("is no sparse weight")
         spread = stored_zero_point(step, zero, shape)
         return unpack(Sparse(mask, stored, spread, shape, bits, signed, record["dtype"]))
 
     def tensor(self, name: str) -> Array:
         found = self.tensors.get(name)
         if found is None:
-            raise EquintError(f"tensor {name!r} is missing")
+            raise UnreadableModel(f"tensor {name!r} is missing")
         return found
 
     def attribute(self, value: Any, at: str) -> Any:
@@ -291,13 +291,13 @@ class _Reader:
                 array = np.array(self.attribute(value["array"], at), value["dtype"])
                 return frozen(array.reshape(value["shape"]))
         except (ValueError, TypeError, OverflowError) as error:
-            raise EquintError(f"{self.manifest}: {at}: {error}; {AGAIN}") from error
-        raise EquintError(f"{self.manifest}: {at}: is nothing that attributes are; {AGAIN}")
+            raise UnreadableModel(f"{self.manifest}: {at}: {error}; {AGAIN}") from error
+        raise UnreadableModel(f"{self.manifest}: {at}: is nothing that attributes are; {AGAIN}")
 
 
 def _number(value: float, dtype: np.dtype[Any]) -> Array:
     with np.errstate(over="ignore"):
         found = np.asarray(value, dtype)
     if isinstance(value, bool) or dtype.kind == "b" or found.item() != value:
-        raise EquintError(f"{value} is no {dtype}")
+        raise UnreadableModel(f"{value} is no {dtype}")
     return found

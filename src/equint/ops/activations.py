@@ -28,6 +28,11 @@ def clamps(node: Node | None) -> bool:
     return node is not None and not node.domain and node.op in ("Relu", "Clip")
 
 
+def is_clip(node: Node | None) -> bool:
+    """Whether the node is a Clip, whose bounds, unlike a Relu's, may differ by channel."""
+    return node is not None and not node.domain and node.op == "Clip"
+
+
 def has_shared_bound(graph: Graph, node: Node) -> bool:
     """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
 

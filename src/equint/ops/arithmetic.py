@@ -13,6 +13,14 @@ from . import torch_kernels
 from .curves import image, self_gated
 from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
 
+ADDITIVE = frozenset({"Add", "Sub", "Sum"})
+
+
+def adds(node: Node) -> bool:
+    """Whether the node adds or subtracts its inputs."""
+    return node.op in ADDITIVE and not node.domain
+
+
 Known = Callable[[Graph, Node, list[Pair]], Pair | None]
 
 
@@ -50,17 +58,27 @@ def _quotient(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
     return None if np.any(sb) or np.any(mb == 0) else (ma / mb, sa / np.abs(mb))
 
 
-def _bounds(node: Node, bound: Array) -> tuple[Array, Array]:
-    """Between what a Max or Min with a constant lets values pass."""
-    return (bound, np.asarray(np.inf)) if node.op == "Max" else (np.asarray(-np.inf), bound)
+def constant_bounds(graph: Graph, node: Node) -> tuple[Array, Array] | tuple[None, None]:
+    """Between what a Max or Min of an activation and a constant lets values pass; None where both are activations.
+
+    Example:
+        >>> node = Node("Min", ("x", "six"), ("y",))
+        >>> [float(b) for b in constant_bounds(Graph((node,), {"six": np.float32(6)}, ("x",), ("y",)), node)]
+        [-inf, 6.0]
+    """
+    bound = next((graph.constant(i) for i in node.inputs if i in graph.consts), None)
+    if bound is None or len(node.inputs) != 2 or node.op not in ("Max", "Min"):
+        return None, None
+    known = bound.astype(np.float64)
+    return (known, np.asarray(np.inf)) if node.op == "Max" else (np.asarray(-np.inf), known)
 
 
 def _extreme(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
-    pairs = sorted(pairs, key=lambda pair: not np.any(pair[1]))  # the constant, if there is one, comes last
-    if len(pairs) != 2 or np.any(pairs[1][1]):
+    lo, hi = constant_bounds(graph, node)
+    if lo is None or hi is None:
         return None
-    mean, std = np.broadcast_arrays(*pairs[0])
-    return gaussian.clipped(mean, std, *_bounds(node, pairs[1][0]))
+    mean, std = np.broadcast_arrays(*pairs[0 if node.inputs[1] in graph.consts else 1])
+    return gaussian.clipped(mean, std, lo, hi)
 
 
 def _fold(
@@ -120,15 +138,12 @@ def _square(at: Backward, name: Name) -> Array:
 
 def _through_extreme(node: Node, at: Backward) -> Gained:
     """The share of values that a constant bound lets through; all, where activations are compared."""
-    behind = at.behind[node.outputs[0]]
-    bound = next((at.graph.constant(i) for i in node.inputs if i in at.graph.consts), None)
-    if bound is None or len(node.inputs) != 2:
+    lo, hi = constant_bounds(at.graph, node)
+    if lo is None or hi is None:
         return _to_all(node, at)
     name = next(i for i in node.inputs if i not in at.graph.consts)
-    if name not in at.moments:
-        return []
-    m = at.moments[name]
-    return [(name, behind * gaussian.between(m.mean, m.std, *_bounds(node, bound.astype(np.float64))))]
+    m = at.moments.get(name)
+    return [] if m is None else [(name, at.behind[node.outputs[0]] * gaussian.between(m.mean, m.std, lo, hi))]
 
 
 def _constant_numerator(graph: Graph, node: Node, field: Array) -> str:
@@ -177,6 +192,7 @@ ARITHMETIC: Mapping[str, Operator] = {
         ),
         Operator(
             "Mul",
+            multiplies=True,
             moments=_all(_product),
             bound=_product_bound,
             gain=_through_products,

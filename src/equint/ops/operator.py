@@ -151,6 +151,7 @@ class Operator:
         steps: its integer form.
         torch: its outputs in torch; inputs as positional, attributes (in small letters) as keyword arguments.
         curve: the function that it applies to every value, for nodes whose constants are known.
+        multiplies: it multiplies its inputs, in any order.
         averages: it averages neighbouring values, whose rare large ones stay large.
     """
 
@@ -165,6 +166,7 @@ class Operator:
     fields: FieldsFacet | Unknown = Unknown("it computes with values")
     curve: Callable[[Graph, Node], Callable[[Array], Array] | None] | None = field(default=None, repr=False)
     wide: bool = False
+    multiplies: bool = False
     averages: bool = False
 
 

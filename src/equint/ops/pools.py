@@ -34,7 +34,7 @@ def window(graph: Graph, node: Node) -> float:
 
 def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
     """The axes that a global pool or a reduction takes together; None where they are computed."""
-    return list(range(2, rank)) if node.op.startswith("Global") else reduced_axes(graph, node, rank)
+    return list(range(2, rank)) if node.op in POOLS else reduced_axes(graph, node, rank)
 
 
 def _keeps_axes(node: Node) -> bool:
@@ -183,6 +183,13 @@ POOLS: Mapping[str, Operator] = {
         _pool("GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, torch_kernels.global_average),
         _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
         _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, torch_kernels.global_max),
+    )
+}
+"""Means and maxima over windows or all positions."""
+
+REDUCTIONS: Mapping[str, Operator] = {
+    operator.name: operator
+    for operator in (
         _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reduce_mean),
         _pool(
             "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_sum, factor=lambda count: count
@@ -191,6 +198,7 @@ POOLS: Mapping[str, Operator] = {
         _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_min),
     )
 }
+"""The same over axes that the node names."""
 
 
 def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:

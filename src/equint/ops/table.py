@@ -12,7 +12,7 @@ from .curves import CURVES
 from .layers import LAYERS
 from .moves import JOINS, MOVES
 from .operator import Grid, Operator, Rule, Scales, Unknown
-from .pools import BLOCKS, POOLS
+from .pools import BLOCKS, POOLS, REDUCTIONS
 
 OPERATORS: Mapping[str, Operator] = {
     **LAYERS,
@@ -20,6 +20,7 @@ OPERATORS: Mapping[str, Operator] = {
     **CURVES,
     **ARITHMETIC,
     **POOLS,
+    **REDUCTIONS,
     **BLOCKS,
     **MOVES,
     **JOINS,

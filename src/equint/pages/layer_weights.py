@@ -97,7 +97,7 @@ def type_of(layer: Layer, weight: Array) -> str:
     size = "×".join(map(str, weight.shape[2:]))
     kind = kind_of(layer, weight)
     word = "depthwise" if kind == "depthwise" else "grouped" if layer.groups > 1 else "conv"
-    return f"{'transposed ' if layer.node.op == 'ConvTranspose' else ''}{word} {size}"
+    return f"{'transposed ' if layer.order == 'iok' else ''}{word} {size}"
 
 
 def ends(channels: Array, method: str = "linear") -> Array:

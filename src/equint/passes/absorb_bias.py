@@ -14,6 +14,7 @@ from ..ir.events import Event, EventKind
 from ..ir.fields import aligned, per_channel
 from ..ir.model import Array, Model, Node, Range, View
 from ..ir.weights import Layer, as_layer, layers, pads_zero
+from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds
 from . import Keeps, Stage, require
 
@@ -81,7 +82,7 @@ class AbsorbBias:
         m = model.moments.get(layer.y)
         if layer.bias is None or m is None or len(users) != 1 or layer.y in model.graph.outputs:
             return None
-        if users[0].op not in ("Relu", "Clip"):
+        if not clamps(users[0]):
             return None
         lo, hi = clip_bounds(model.graph, users[0])
         if lo is None or hi is None or np.any(lo != 0):

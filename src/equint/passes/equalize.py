@@ -20,7 +20,7 @@ from . import Keeps, Stage, require
 class Equalize:
     """Choose channel scales so that the weight ranges on both sides of every group meet.
 
-    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several givers or takers (residual
+    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several producers or consumers (residual
     sums, concats, shared inputs) uses the geometric means of their ranges. Groups are swept in
     topological order until no scale moves by more than `tolerance` (relative to its group).
 

@@ -160,7 +160,8 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         x = x.copy()
         objective.choose_shifts(x)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
-        with threadpool_limits(1, "blas"):  # the vectors are short: threads only wait for each other
+        # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
+        with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
             end = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         steps += int(end.nit)
         return np.asarray(end.x)

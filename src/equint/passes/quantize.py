@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
-from ..graph.placement import borders, place
+from ..graph.placement import borders, grid_of, place
 from ..graph.weight_grids import fitted, weight_grid
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
@@ -131,4 +131,4 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
 
 def _is_source(model: Model, tensor: Name) -> bool:
     node = model.graph.producer.get(tensor)
-    return node is None or node.op == "Concat"
+    return node is None or grid_of(node).ties

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import EquintError, InvalidRecipe
 from ..hardware.target import Target
 from ..ir.model import Graph, QSpec
 from ..maths.affine import check_bits
@@ -59,12 +59,14 @@ def resolve(
     }
     if data is not None:
         if not looks(chosen):
-            raise EquintError(f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe")
+            raise InvalidRecipe(
+                f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe"
+            )
         given |= {Need.IMAGES: data.images, Need.STATISTICS: data.statistics, Need.TEACHER: data.teacher}
     try:
         return tuple(_ready(PASSES[name], options, given, on) for name, options in chosen.passes)
     except EquintError as error:
-        raise EquintError(f"recipe {chosen.name}: {error}") from error
+        raise InvalidRecipe(f"recipe {chosen.name}: {error}") from error
 
 
 def _ready(kind: Any, options: Mapping[str, Any], given: Mapping[Need, Any], on: Target) -> Pass:
@@ -99,14 +101,14 @@ def formats(
         check_bits(spec.bits)
     for finer, what in (("channel", "a weight scale"), ("shift", "a shift")):
         if weight.granularity == finer != on.weight.granularity:
-            raise EquintError(
+            raise InvalidRecipe(
                 f"recipe {chosen.name} needs {what} per channel, which target {on.name} does not take; choose another"
             )
     if activation_bits != "float" and activation.granularity != "tensor":
-        raise EquintError(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
+        raise InvalidRecipe(f"recipe {chosen.name}: activations have one scale per tensor; leave their granularity out")
     for override in chosen.overrides:
         if override.granularity not in (None, "tensor", on.weight.granularity):
-            raise EquintError(
+            raise InvalidRecipe(
                 f"recipe {chosen.name}: the override of {override.names} needs granularity {override.granularity}, "
                 f"which target {on.name} does not take; choose another"
             )

@@ -147,7 +147,7 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
         return known
     path = Path(label)
     if path.suffix != ".toml":
-        raise EquintError(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
+        raise InvalidRecipe(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
     return parse(read_toml(path, "recipe file", InvalidRecipe), label)
 
 
@@ -207,13 +207,13 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         _check_types(label, f"[{key}]", table.get(key, {}), QSpec)
     entries = table.get("passes", [])
     if not isinstance(entries, list) or not entries:
-        raise EquintError(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
+        raise InvalidRecipe(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
     passes = []
     for entry in entries:
         entry = dict(_table(label, entry, "[[passes]]"))
         name = entry.pop("pass", None)
         if not isinstance(name, str) or name not in PASSES:
-            raise EquintError(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
+            raise InvalidRecipe(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
         options = {f.name for f in fields(PASSES[name])} - needs(PASSES[name]).keys()
         _refuse_unknown(label, f"pass {name}", entry, options)
         _check_types(label, f"pass {name}", entry, PASSES[name])
@@ -221,13 +221,13 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     _check_order(label, [name for name, _ in passes])
     level = table.get("level", 1)
     if type(level) is not int or level not in (1, 2, 3, 4):
-        raise EquintError(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
+        raise InvalidRecipe(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
     bias_bits = table.get("bias_bits")
     if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
-        raise EquintError(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
+        raise InvalidRecipe(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
     for key in ("name", "description", "target"):
         if not isinstance(table.get(key, ""), str):
-            raise EquintError(f"{label}: {key} = {table[key]!r}; expected text")
+            raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")
     name = str(table.get("name", Path(label).stem))
     chosen = target(str(table.get("target", TARGETS[0].name))).name
     return Recipe(
@@ -245,7 +245,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
 
 def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
     if not isinstance(entries, list):
-        raise EquintError(f"{label}: overrides are tables; write [[overrides]]")
+        raise InvalidRecipe(f"{label}: overrides are tables; write [[overrides]]")
     kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
     kinds |= {"float": bool}
     overrides = []
@@ -255,19 +255,19 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
         for key in ("layers", "tensors"):
             names = entry.get(key, [])
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-                raise EquintError(f"{label}: {key} = {names!r} in [[overrides]]; expected a list of names")
+                raise InvalidRecipe(f"{label}: {key} = {names!r} in [[overrides]]; expected a list of names")
             entry[key] = tuple(names)
         for key, value in entry.items():
             if type(value) is not kinds[key]:
-                raise EquintError(f"{label}: {key} = {value!r} in [[overrides]]; expected {kinds[key].__name__}")
+                raise InvalidRecipe(f"{label}: {key} = {value!r} in [[overrides]]; expected {kinds[key].__name__}")
         if entry.get("granularity", "tensor") not in get_args(get_type_hints(QSpec)["granularity"]):
-            raise EquintError(
+            raise InvalidRecipe(
                 f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
             )
         try:
             overrides.append(Override(**entry))
         except EquintError as error:
-            raise EquintError(f"{label}: {error}") from error
+            raise InvalidRecipe(f"{label}: {error}") from error
     return tuple(overrides)
 
 
@@ -277,22 +277,24 @@ def _check_order(label: str, names: list[str]) -> None:
     at = [order.index(PASSES[name].stage) for name in names]
     grids = order.index(Stage.QUANTIZE)
     if grids not in at:
-        raise EquintError(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
+        raise InvalidRecipe(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
     first = at.index(grids)
     late = next((k for k in range(first + 1, len(at)) if at[k] <= grids), None)
     if late is not None:
-        raise EquintError(f"{label}: pass {names[late]} after quantize would make its grids wrong; move it before")
+        raise InvalidRecipe(f"{label}: pass {names[late]} after quantize would make its grids wrong; move it before")
     early = next((k for k in range(first) if at[k] > grids), None)
     if early is not None:
-        raise EquintError(f"{label}: {names[early]} needs the grids; move it behind quantize")
+        raise InvalidRecipe(f"{label}: {names[early]} needs the grids; move it behind quantize")
     late = next((k for k in range(first + 1, len(at)) if at[k] < at[k - 1]), None)
     if late is not None:
-        raise EquintError(f"{label}: {names[late]} changes the errors that {names[late - 1]} corrects; move it before")
+        raise InvalidRecipe(
+            f"{label}: {names[late]} changes the errors that {names[late - 1]} corrects; move it before"
+        )
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise EquintError(f"{label}: {where} must be a table")
+        raise InvalidRecipe(f"{label}: {where} must be a table")
     return value
 
 
@@ -300,7 +302,7 @@ def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set
     unknown = sorted(set(table) - known)
     if unknown:
         options = ", ".join(sorted(known)) or "none"
-        raise EquintError(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
+        raise InvalidRecipe(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
 
 
 def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
@@ -314,4 +316,4 @@ def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) ->
             numeric = hints[key] is float and isinstance(value, int) and not isinstance(value, bool)
             good, asked = type(value) is hints[key] or numeric, hints[key].__name__
         if not good:
-            raise EquintError(f"{label}: {key} = {value!r} in {where}; expected {asked}")
+            raise InvalidRecipe(f"{label}: {key} = {value!r} in {where}; expected {asked}")

@@ -19,6 +19,7 @@ from ..errors import UnusableData
 from ..graph.placement import place
 from ..ir.model import Array, Graph, Name, Node
 from ..ir.weights import as_layer
+from ..onnx.probes import reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
@@ -185,11 +186,7 @@ def channel_axes(graph: Graph) -> dict[Name, int]:
 
 
 def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
-    """What is measured, and the operators and constants that do it.
-
-    Where channels lie along axis 1, pooling operators reduce: they have kernels for every memory layout, so that the
-    float network keeps the one it runs fastest in.
-    """
+    """What is measured, and the operators and constants that do it."""
     merged, found, nodes, consts = place(graph).merged, list[_Tap](), list[Node](), dict[Name, Array]()
     for number, (name, axis) in enumerate(channel_axes(graph).items()):
         node, shape = graph.producer.get(name), graph.shapes[name]
@@ -198,35 +195,21 @@ def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
         if name in merged or moves or not isinstance(channels, int):
             continue
         positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
-        floor, low, high, mean, square = _floor(graph, node), name, name, name, None
-        if len(shape) > 2:
-            stem = graph.fresh(f"tap_{number}")
-            low, high, mean, square = (f"{stem}_{k}" for k in ("low", "high", "mean", "square"))
-            axes = [d for d in range(1, len(shape)) if d != axis]
-            if np.isinf(floor):
-                nodes.append(_reduction(graph.opset, consts, "ReduceMin", name, low, axes))
-            if axis == 1:
-                nodes.append(Node("GlobalMaxPool", (name,), (high,)))
-                nodes.append(Node("GlobalAveragePool", (name,), (mean,)))
-                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
-                nodes.append(Node("GlobalAveragePool", (f"{stem}_squared",), (square,)))
-            else:
-                nodes.append(_reduction(graph.opset, consts, "ReduceMax", name, high, axes))
-                nodes.append(_reduction(graph.opset, consts, "ReduceMean", name, mean, axes))
-                nodes.append(Node("Mul", (name, name), (f"{stem}_squared",)))
-                nodes.append(_reduction(graph.opset, consts, "ReduceMean", f"{stem}_squared", square, axes))
-        elif not np.isinf(floor):
-            low = name
-        bounded = len(shape) > 2 and not np.isinf(floor)
+        floor, rank = _floor(graph, node), len(shape)
+        if rank == 2:
+            found.append(_Tap(name, axis, rank, channels, positions, name, name, name, None, floor))
+            continue
+        probe = reductions(graph, name, rank, axis, graph.fresh(f"tap_{number}"), with_low=bool(np.isinf(floor)))
+        nodes += probe.nodes
+        consts |= probe.consts
         found.append(
-            _Tap(name, axis, len(shape), channels, positions, None if bounded else low, high, mean, square, floor)
+            _Tap(name, axis, rank, channels, positions, probe.low, probe.high, probe.mean, probe.square, floor)
         )
     for tap in found:
-        if tap.positions is None:  # a row of its own, since a session may run in parts and put them together
-            sizes, row = f"{tap.high}_sizes", f"{tap.high}_row"
-            consts[row] = np.asarray([1, tap.rank], np.int64)
-            nodes.append(Node("Shape", (tap.name,), (sizes,)))
-            nodes.append(Node("Reshape", (sizes, row), (f"{tap.high}_shape",)))
+        if tap.positions is None:
+            made, row = shape_row(tap.name, tap.rank, tap.high)
+            nodes += made
+            consts |= row
     return found, nodes, consts
 
 
@@ -249,13 +232,6 @@ def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name
         outputs=tuple(o for o in dict.fromkeys((*wanted, *sizes)) if o not in graph.inputs),
         dtypes={**graph.dtypes, **dict.fromkeys(sizes, "int64")},
     )
-
-
-def _reduction(opset: int, consts: dict[Name, Array], op: str, x: Name, y: Name, axes: list[int]) -> Node:
-    if opset < 18:
-        return Node(op, (x,), (y,), {"axes": axes, "keepdims": 0})
-    consts[f"{y}_axes"] = np.asarray(axes, np.int64)
-    return Node(op, (x, f"{y}_axes"), (y,), {"keepdims": 0})
 
 
 def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:

@@ -19,7 +19,7 @@ from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer, layers
 from ..maths.affine import fake_quantize
 from ..onnx.writer import to_proto
-from ..ops.activations import clamps
+from ..ops.activations import clamps, is_clip
 from ..samples.images import Images, length, split
 from .session import Session
 
@@ -220,7 +220,7 @@ def _clips(graph: Graph, name: Name) -> list[Node]:
     while node is not None and (keeps_grid(node) or clamps(node)):
         path.insert(0, node)
         node = graph.producer.get(node.inputs[0])
-    first = next((k for k, node in enumerate(path) if node.op == "Clip"), len(path))
+    first = next((k for k, node in enumerate(path) if is_clip(node)), len(path))
     return path[first:]
 
 

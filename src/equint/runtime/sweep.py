@@ -15,6 +15,7 @@ import numpy as np
 from ..files import Shelf
 from ..ir.model import Array, Graph, Model, Name, Node, View
 from ..ir.weights import Layer, layers
+from ..onnx.probes import is_clamp_of_integers, is_dequantizer, is_quantizer, mean_over_positions
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
 from ..samples.images import Feed, Images, length, split
@@ -90,15 +91,8 @@ def _viewed(view: View | None, layer: Layer, means: Array) -> Array:
 
 def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> list[Node]:
     """The mean of a layer's output over positions: `name` holds it, `graph` knows its rank."""
-    rank = graph.rank(layer.y) or (2 if layer.node.op in ("Gemm", "MatMul") else graph.consts[layer.weight].ndim)
-    axis = layer.y_axis % rank
-    if rank == 2:
-        return [Node("Identity", (name,), (out,))]
-    if axis == 1:
-        return [Node("GlobalAveragePool", (name,), (out,))]
-    turned = [0, axis, *(d for d in range(1, rank) if d != axis)]
-    turn = Node("Transpose", (name,), (f"{out}_turned",), {"perm": turned})
-    return [turn, Node("GlobalAveragePool", turn.outputs, (out,))]
+    rank = graph.rank(layer.y) or graph.consts[layer.weight].ndim  # dense layers have weights of rank 2
+    return mean_over_positions(name, rank, layer.y_axis % rank, out)
 
 
 def _by_fold(means: Array, seen: int, count: int) -> Array:
@@ -267,7 +261,7 @@ def _value(graph: Graph, name: Name) -> Array:
 def _raw(graph: Graph, y: Name) -> Name:
     """What a layer puts out before the quantizer that follows it."""
     node = graph.producer[y]
-    while node.op in ("DequantizeLinear", "QuantizeLinear", "Min", "Max") and not node.domain:
+    while is_dequantizer(node) or is_quantizer(node) or is_clamp_of_integers(node):
         y = node.inputs[0]
         node = graph.producer[y]
     return y
@@ -275,12 +269,12 @@ def _raw(graph: Graph, y: Name) -> Name:
 
 def _cuts(graph: Graph, places: Sequence[_Place]) -> frozenset[Name]:
     """Where a sweep may stop and go on: integers in front of DequantizeLinear, float inputs and outputs of layers."""
-    integers = {n.inputs[0] for n in graph.nodes if n.op == "DequantizeLinear" and n.inputs[0] in graph.producer}
+    integers = {n.inputs[0] for n in graph.nodes if is_dequantizer(n) and n.inputs[0] in graph.producer}
     reads = {i for place in places for i in place.node.inputs[:2] if i in graph.producer}
-    floats = {i for i in reads if graph.producer[i].op != "DequantizeLinear"}
+    floats = {i for i in reads if not is_dequantizer(graph.producer[i])}
     return frozenset(integers | floats | {place.raw for place in places})
 
 
 def _integer_types(graph: Graph) -> dict[Name, str]:
     """Types of what stands in front of DequantizeLinear: that of its zero point."""
-    return {n.inputs[0]: str(graph.consts[n.inputs[2]].dtype) for n in graph.nodes if n.op == "DequantizeLinear"}
+    return {n.inputs[0]: str(graph.consts[n.inputs[2]].dtype) for n in graph.nodes if is_dequantizer(n)}

@@ -89,8 +89,8 @@ def inspect(model: Model) -> Inspection:
     groups = [
         {
             "channels": int(group.classes.size),
-            "givers": list(group.givers),
-            "takers": list(group.takers),
+            "givers": list(group.producers),
+            "takers": list(group.consumers),
             "tensors": list(group.tensors),
             "clips": list(group.clips),
         }

@@ -261,11 +261,13 @@ def _same(a: Array | None, b: Array | None) -> bool:
 
 def _integers(graph: Graph) -> set[Name]:
     """Values that are no floats."""
+    from ..onnx.probes import is_clamp_of_integers, is_quantizer
+
     found: set[Name] = set()
     for node in graph.nodes:
-        follows = node.op in ("Max", "Min") and bool(found & set(node.inputs))
+        follows = is_clamp_of_integers(node) and bool(found & set(node.inputs))
         for o in node.outputs:
-            if node.op == "QuantizeLinear" or follows or not graph.is_float(o):
+            if is_quantizer(node) or follows or not graph.is_float(o):
                 found.add(o)
     return found
 

@@ -1,0 +1,101 @@
+"""Operators that measure a network's tensors from inside, so that little leaves onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.model import Array, Graph, Name, Node
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Values `(N, C)` that hold what was reduced of a tensor over positions, and the operators that make them.
+
+    Attributes:
+        low: None where it was not asked for. square: the mean of squares.
+    """
+
+    low: Name | None
+    high: Name
+    mean: Name
+    square: Name
+    nodes: tuple[Node, ...]
+    consts: dict[Name, Array]
+
+
+def reductions(graph: Graph, name: Name, rank: int, axis: int, stem: Name, with_low: bool) -> Probe:
+    """Lowest, highest and mean value of a tensor and of its square, per sample and channel.
+
+    Where channels lie along axis 1, pooling operators reduce: they have kernels for every memory layout, so that the
+    float network keeps the one it runs fastest in.
+
+    Args:
+        stem: what the new values are called by.
+
+    Example:
+        >>> from .reader import Graph
+        >>> probe = reductions(Graph((), {}, ("x",), ("x",)), "x", 4, 1, "tap", with_low=False)
+        >>> [node.op for node in probe.nodes]
+        ['GlobalMaxPool', 'GlobalAveragePool', 'Mul', 'GlobalAveragePool']
+    """
+    axes = [d for d in range(1, rank) if d != axis]
+    consts: dict[Name, Array] = {}
+
+    def reduced(op: str, x: Name, kind: str) -> Node:
+        y = f"{stem}_{kind}"
+        if axis == 1 and op in _POOLS:
+            return Node(_POOLS[op], (x,), (y,))
+        if graph.opset < 18:
+            return Node(op, (x,), (y,), {"axes": axes, "keepdims": 0})
+        consts[f"{y}_axes"] = np.asarray(axes, np.int64)
+        return Node(op, (x, f"{y}_axes"), (y,), {"keepdims": 0})
+
+    squared = f"{stem}_squared"
+    nodes = [reduced("ReduceMin", name, "low")] if with_low else []
+    nodes += [reduced("ReduceMax", name, "high"), reduced("ReduceMean", name, "mean")]
+    nodes += [Node("Mul", (name, name), (squared,)), reduced("ReduceMean", squared, "square")]
+    low = f"{stem}_low" if with_low else None
+    return Probe(low, f"{stem}_high", f"{stem}_mean", f"{stem}_square", tuple(nodes), consts)
+
+
+_POOLS = {"ReduceMax": "GlobalMaxPool", "ReduceMean": "GlobalAveragePool"}
+
+
+def mean_over_positions(name: Name, rank: int, axis: int, out: Name) -> list[Node]:
+    """The mean of a tensor over positions as `out`: `(N, C)`, or `(N, C, 1, …)`.
+
+    Example:
+        >>> [node.op for node in mean_over_positions("x", 3, 2, "y")]
+        ['Transpose', 'GlobalAveragePool']
+    """
+    if rank == 2:
+        return [Node("Identity", (name,), (out,))]
+    if axis == 1:
+        return [Node("GlobalAveragePool", (name,), (out,))]
+    turned = [0, axis, *(d for d in range(1, rank) if d != axis)]
+    turn = Node("Transpose", (name,), (f"{out}_turned",), {"perm": turned})
+    return [turn, Node("GlobalAveragePool", turn.outputs, (out,))]
+
+
+def shape_row(name: Name, rank: int, stem: Name) -> tuple[list[Node], dict[Name, Array]]:
+    """A tensor's sizes as one row `{stem}_shape`, since a session may run in parts and put their results together."""
+    sizes, row = f"{stem}_sizes", f"{stem}_row"
+    nodes = [Node("Shape", (name,), (sizes,)), Node("Reshape", (sizes, row), (f"{stem}_shape",))]
+    return nodes, {row: np.asarray([1, rank], np.int64)}
+
+
+def is_quantizer(node: Node) -> bool:
+    """Whether a node of a QDQ network makes integers."""
+    return node.op == "QuantizeLinear" and not node.domain
+
+
+def is_dequantizer(node: Node) -> bool:
+    """Whether a node of a QDQ network makes floats of integers."""
+    return node.op == "DequantizeLinear" and not node.domain
+
+
+def is_clamp_of_integers(node: Node) -> bool:
+    """Whether a node may stand between the two: clamps per channel are a Max and a Min of integers."""
+    return node.op in ("Max", "Min") and not node.domain
