@@ -6,22 +6,30 @@ docs/extending.md are applied to a copy of the sources, where its blocks and its
 """
 
 import os
+import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+import equint
+from equint.cli.main import app
 from equint.demo import data_path, model_path
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))}
 EXTENDING = "extending.md"
+PRINTED = {"operators.md"}
+"""Pages that a command prints."""
 FENCE = re.compile(r"(?:^<!-- not run:(?P<reason>.*)-->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
@@ -126,3 +134,52 @@ def test_what_is_added_passes_its_tests(command: str, extended: Path) -> None:
     program, *arguments = shlex.split(command)
     assert program == "pytest"
     run(extended, "-m", "pytest", "-p", "no:cacheprovider", *arguments)
+
+
+# Names
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_their_options_exist(page: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = "\n".join(block.text.replace("\\\n", "") for block in blocks(page, "bash", "sh"))
+    for line in re.findall(r"equint (?!demo\b)([a-z].*)", text):
+        name, *arguments = shlex.split(line, comments=True)
+        assert name in commands, line
+        options = {option for p in commands[name].params for option in (*p.opts, *p.secondary_opts)}
+        assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= options, line
+        for kind, known in (("--recipe", equint.recipes()), ("--target", equint.targets())):
+            values = [b for a, b in pairwise(arguments) if a == kind and not b.endswith(".toml")]
+            assert set(values) <= {k.name for k in known}, line
+
+
+def quoted(page: str) -> list[str]:
+    """What stands between backticks, code blocks left out."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", PAGES[page].read_text("utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_of_the_library_exist(page: str) -> None:
+    names = {m[0] for text in quoted(page) if (m := re.match(r"equint(\.\w+)+", text))}
+    for name in names - {"equint.bundle"}:  # so manifests call their format
+        assert pkgutil.resolve_name(name.removesuffix(".schema.json")) is not None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_links_lead_somewhere(page: str) -> None:
+    text = FENCE.sub("", PAGES[page].read_text("utf-8"))
+    for path in {token for token in quoted(page) if re.fullmatch(r"\w+(/\w+)+(\.\w+)*/?", token)}:
+        if not any((folder / path).exists() for folder in (ROOT, ROOT / "src", ROOT / "src/equint")):
+            module, _, name = path.partition(".")  # or a module, or a name in it
+            source = (ROOT / "src/equint" / f"{module}.py").read_text("utf-8")
+            assert re.search(rf"\b{name}\b", source), path
+    for link in set(re.findall(r"\]\(([^)#:]+)\)", text)) - PRINTED:
+        assert (PAGES[page].parent / link).exists(), link
+    for path in set(re.findall(r"\b(?:benchmarks|examples|tests)/\w+(?:/\w+)*\.py\b", text)):
+        assert (ROOT / path).exists(), path
+
+
+def test_rooms_stand_on_their_floors() -> None:
+    floors = runpy.run_path(str(ROOT / "tests/test_imports.py"))["FLOORS"]
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGES["architecture.md"].read_text("utf-8"), re.M)
+    assert [{room for n, room in rows if int(n) == k} for k in range(1, len(floors) + 1)] == list(floors)
