@@ -13,7 +13,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from typer.main import get_command
 import equint
 from equint.cli.main import app
 from equint.demo import data_path, model_path
+from equint.passes import Keeps, needs
+from equint.planning.recipe import PASSES, parse
+from equint.samples.card import read_card
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))}
@@ -173,8 +177,8 @@ def test_files_and_links_lead_somewhere(page: str) -> None:
             module, _, name = path.partition(".")  # or a module, or a name in it
             source = (ROOT / "src/equint" / f"{module}.py").read_text("utf-8")
             assert re.search(rf"\b{name}\b", source), path
-    for link in set(re.findall(r"\]\(([^)#:]+)\)", text)) - PRINTED:
-        assert (PAGES[page].parent / link).exists(), link
+    for link in set(re.findall(r"\]\(([^)#:]+)\)", text)):
+        assert Path(link).name in PRINTED or (PAGES[page].parent / link).exists(), link
     for path in set(re.findall(r"\b(?:benchmarks|examples|tests)/\w+(?:/\w+)*\.py\b", text)):
         assert (ROOT / path).exists(), path
 
@@ -183,3 +187,40 @@ def test_rooms_stand_on_their_floors() -> None:
     floors = runpy.run_path(str(ROOT / "tests/test_imports.py"))["FLOORS"]
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGES["architecture.md"].read_text("utf-8"), re.M)
     assert [{room for n, room in rows if int(n) == k} for k in range(1, len(floors) + 1)] == list(floors)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")])
+def test_toml_is_taken(page: str, tmp_path: Path) -> None:
+    for block in blocks(page, "toml"):
+        table = tomllib.loads(block.text)
+        if {"passes", "overrides"} & table.keys():
+            shown = table.get("passes", [])
+            quantize = [] if any(p["pass"] == "quantize" for p in shown) else [{"pass": "quantize"}]
+            parse({**table, "passes": [*shown, *quantize]}, page)
+        else:
+            (tmp_path / "imagenet").mkdir(exist_ok=True)
+            (tmp_path / "imagenet/classes.txt").write_text("cat\ndog\n", "utf-8")
+            (tmp_path / "card.toml").write_text(block.text, "utf-8")
+            read_card(tmp_path / "card.toml")
+
+
+PROMISES = {
+    Keeps.FUNCTION: "same function",
+    Keeps.NEARLY: "near to ",
+    Keeps.TOPOLOGY: "changes ",
+    Keeps.FLOATS: "describes only",
+}
+
+
+def test_recipes_md_has_every_pass_recipe_and_target() -> None:
+    text = PAGES["recipes.md"].read_text("utf-8")
+    rows = {m[1]: m[0] for m in re.finditer(r"^\| `(\w+)` \|.*$", text, re.M)}
+    assert set(PASSES) <= set(rows)
+    for name, kind in PASSES.items():
+        for option in {f.name for f in fields(kind)} - needs(kind).keys():
+            assert f"`{option}`" in rows[name], (name, option)
+        if isinstance(kind.keeps, Keeps):
+            assert PROMISES[kind.keeps] in rows[name], name
+    named = set(re.findall(r"^\| (.*?) \|", text, re.M))
+    for name in {recipe.name for recipe in equint.recipes()} | {target.name for target in equint.targets()}:
+        assert any(f"`{name}`" in cell for cell in named), name
