@@ -155,11 +155,12 @@ def test_a_bias_fits_just_so(
 
 def test_biases_stand_at_the_scale_of_the_accumulator() -> None:
     """0.5·0.25 and 0.5·1 a step: 1/0.125 = 8 and -1.25/0.5 = -2.5, a tie that goes to the even -2; then the ends."""
-    x = QParams(np.float32(0.5), np.int32(3))
+    x = QParams(np.array(0.5, np.float32), np.array(3))
     weight = QParams(np.array([0.25, 1], np.float32), np.zeros(2, np.int32), axis=0)
     integers, scale = quantize_bias(np.array([1, -1.25], np.float32), x, weight)
-    assert (integers.dtype, integers.tolist(), scale.tolist()) == (np.int32, [8, -2], [0.125, 0.5])
-    shifted = QParams(np.float32(1), np.int32(0), axis=0, shift=np.array([2, 0]))
+    assert integers.dtype == np.int32
+    assert (integers.tolist(), scale.tolist()) == ([8, -2], [0.125, 0.5])
+    shifted = QParams(np.array(1, np.float32), np.array(0), axis=0, shift=np.array([2, 0]))
     assert quantize_bias(np.array([1, -1.25], np.float32), x, shifted)[0].tolist() == [8, -2]
     most = (1 << 31) - 1
     assert quantize_bias(np.array([1e30, -1e30]), x, weight)[0].tolist() == [most, -most]
