@@ -74,7 +74,7 @@ def max_pool(move: Move) -> None:
     n = len(kernel)
     strides, dilations = (list(attrs.get(k, [1] * n)) for k in ("strides", "dilations"))
     pads = attrs.get("pads", [0] * 2 * n)
-    if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") != "NOTSET" or len(step.outputs) > 1:
+    if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or len(step.outputs) > 1:
         raise EquintError(f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits")
     padded = np.array([0, 0, *pads[:n], 0, 0, *pads[n:]], np.int64)
     x = maker.add("Pad", maker.cast(move.inputs[0], np.int32), padded, np.int32(lowest))
@@ -91,7 +91,7 @@ def resize(move: Move) -> None:
     """Nearest neighbours: by sizes, which are integers, or by positions where only other factors are given."""
     maker, program, step, inputs = move.maker, move.program, move.step, move.inputs
     attrs, out = step.attrs, move.outputs[0]
-    if attrs.get("mode", "nearest") != "nearest":
+    if attrs.get("mode", "nearest") not in ("nearest", b"nearest"):
         raise EquintError(f"{step.name}: Resize chooses nearest values; lower other modes to Interpolate")
     if len(inputs) > 3 and inputs[3]:
         maker.add("Resize", inputs[0], "", "", inputs[3], to=out, **attrs)
@@ -129,8 +129,11 @@ def nearest(size: int, scale: float, attrs: Mapping[str, Any]) -> Array:
         >>> nearest(3, 1.5, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}).tolist()
         [0, 0, 1, 2]
     """
-    how = attrs.get("coordinate_transformation_mode", "half_pixel")
-    rounding = attrs.get("nearest_mode", "round_prefer_floor")
+    text = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
+    how, rounding = (
+        text.get("coordinate_transformation_mode", "half_pixel"),
+        text.get("nearest_mode", "round_prefer_floor"),
+    )
     out, factor, half = int(np.float32(size) * np.float32(scale)), np.float32(scale), np.float32(0.5)
     x = np.arange(out, dtype=np.float32)
     middle = (x + half) / factor - half
@@ -158,7 +161,7 @@ def blocks(move: Move) -> None:
     height, width = maker.add("Shape", x, start=2, end=3), maker.add("Shape", x, start=3, end=4)
     if step.op == "DepthToSpace":
         n //= b * b
-        columns_first = step.attrs.get("mode", "DCR") == "CRD"
+        columns_first = step.attrs.get("mode", "DCR") in ("CRD", b"CRD")
         head = [0, n, b, b] if columns_first else [0, b, b, n]
         apart = maker.add("Concat", np.array(head), height, width, axis=0)
         order = [0, 1, 4, 2, 5, 3] if columns_first else [0, 3, 4, 1, 5, 2]
