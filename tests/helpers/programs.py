@@ -422,7 +422,7 @@ class Maker:
 
     def conv_transpose(self, x: str) -> str:
         n, size = self.channels(x), self.size(x)
-        groups = self.pick(1, n)
+        groups = self.pick(1, n, *(g for g in (2, 3) if n % g == 0))
         outs, strides = self.integer(1, 2), [self.integer(1, 2) for _ in size]
         kernel = [self.integer(s, 3) for s in strides]
         dilations = [self.pick(1, 1, 2) for _ in size]

@@ -444,7 +444,7 @@ REFUSED = {
     'a = Conv (x, w) \n y = Resize <mode = "cubic"> (a, , s)': r"y: Resize \(cubic\) has no integer form",
     "a = Conv (x, w) \n y = Add (a, t)": "y: a constant differs by position",
     "a = Conv (x, w) \n y = Conv (a, a)": "y: Conv has no integer form",
-    "a = Conv (x, w) \n g = GlobalMaxPool (a) \n y = PRelu (a, g)": "y: its slope is computed",
+    "a = Conv (x, w) \n g = GlobalMaxPool (a) \n y = PRelu (a, g)": "y: its slope or exponent is computed",
     "a = Conv (x, w) \n g = ReduceMax <keepdims = 0> (a) \n y = Clip (a, g)": "ReduceMax has no integer form",
     "a = Conv (x, w) \n y = Concat <axis = 1> (a, u)": "y: moves the constant u among activations",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from equint.integers.emit import export_integer
 from equint.integers.engine import Engine
 from equint.integers.program import Program, Step
 from equint.integers.steps import MOVES, STEPS, Field, Sums, bound, kind_of
+from equint.ir.model import QParams
 from equint.npu.bundle import load_bundle, save_bundle
 from equint.npu.faults import VARIANTS, accumulator, diagnose
 from handwritten import execute
@@ -135,6 +136,17 @@ def test_all_that_compute_a_step_agree(op: str, tmp_path: Path) -> None:
                 assert np.all(np.abs(acc).max(others if most.size > 1 else None) <= most)
         for sparse in (False, True):
             assert_same(load_bundle(save_bundle(program, tmp_path / "net", sparse)[0]), program)
+
+
+@pytest.mark.parametrize(("size", "most"), [(4, 12 * 255), ("W", 3 * 6 * 255)])
+def test_windows_that_hold_padding_sum_fewer_values(size: int | str, most: int) -> None:
+    """Windows of 2, 3, 3 and 2 values, times 12/count: 12 each; of any size, 3 values times the largest reciprocal."""
+    attrs = {"kernel_shape": [3], "strides": [1], "pads": [1, 1], "axis": 1}
+    pool = Step("AveragePool", "p", ("x",), ("y",), attrs, {"reciprocals": np.array([6, 4, 4, 6])})
+    grid = QParams(np.array(0.1, np.float32), np.array(0, np.int32), signed=False)
+    assert bound(pool, {"x": grid}, {"x": ("N", 1, size)}) == most
+    acc = accumulator(Program((pool,), ("x",), ("y",), {"x": grid}), pool, {"x": np.full((1, 1, 4), 255, np.uint8)})
+    assert acc.ravel().tolist() == [12 * 255] * 4
 
 
 # What the check of bundles verifies

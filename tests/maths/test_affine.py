@@ -13,7 +13,7 @@ from onnx import helper
 
 from equint.errors import EquintError
 from equint.ir.model import QParams, QSpec
-from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize
+from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize, quantize_bias
 
 Floats = NDArray[np.float32]
 STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}
@@ -151,3 +151,16 @@ def test_a_bias_fits_just_so(
     assert np.all(np.abs(np.rint(bias / (input_scale * fitted))) <= most)
     overflow = np.abs(bias) / (input_scale * fitted * (1 - 1e-5)) > most
     assert np.all((fitted == scale) | (overflow if per_channel else overflow.any()))
+
+
+def test_biases_stand_at_the_scale_of_the_accumulator() -> None:
+    """0.5·0.25 and 0.5·1 a step: 1/0.125 = 8 and -1.25/0.5 = -2.5, a tie that goes to the even -2; then the ends."""
+    x = QParams(np.array(0.5, np.float32), np.array(3))
+    weight = QParams(np.array([0.25, 1], np.float32), np.zeros(2, np.int32), axis=0)
+    integers, scale = quantize_bias(np.array([1, -1.25], np.float32), x, weight)
+    assert integers.dtype == np.int32
+    assert (integers.tolist(), scale.tolist()) == ([8, -2], [0.125, 0.5])
+    shifted = QParams(np.array(1, np.float32), np.array(0), axis=0, shift=np.array([2, 0]))
+    assert quantize_bias(np.array([1, -1.25], np.float32), x, shifted)[0].tolist() == [8, -2]
+    most = (1 << 31) - 1
+    assert quantize_bias(np.array([1e30, -1e30]), x, weight)[0].tolist() == [most, -most]

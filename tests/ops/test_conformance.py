@@ -423,10 +423,9 @@ HOLES = by_name(
             Squeeze-all Cast ConstantOfShape
         """,
         ("steps", "no integer form"): """
-            MatMul-left MatMul-activations Clip-channel Sigmoid Tanh HardSigmoid HardSwish Swish Elu Softplus
-            Gelu Mish Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow Add-full Sub-activations Mul-full
-            Mul-gate Div-of_constant Div-activations Sum Max Min Equal AveragePool-ceil ReduceMean-channels
-            ArgMax Squeeze-all Resize-sizes
+            MatMul-left MatMul-activations Clip-channel Gelu-by_Erf Mish-by_Softplus Add-full Mul-full
+            Div-of_constant Div-activations Max-activations Max-three Min-activations Equal AveragePool-ceil
+            ReduceMean-channels ArgMax Squeeze-all Resize-sizes
         """,
         ("torch", "does not run in torch"): """
             ArgMax
@@ -441,16 +440,13 @@ FAULTS = by_name(
             "HardSwish-by_ReLU6 Gelu-by_Erf Mish-by_Softplus"
         ),
         ("moments", "jumps fall between the points that are looked up"): "Floor Ceil",
-        ("moments", "an operand that is there twice is taken as two independent ones"): "Add-itself",
         ("moments", "zeros that count are not averaged in"): "AveragePool-counted",
         ("moments", "channels are averaged as if they were neighbouring positions"): "ReduceMean-channels",
         ("moments", "what is padded does not count"): "Pad-value",
         ("bound", "x·f(x) in several operators: factors are taken as independent"): (
             "HardSwish-by_ReLU6 Gelu-by_Erf Mish-by_Softplus"
         ),
-        ("bound", "a square is not known to be positive"): "Mul-itself",
         ("gain", "x·f(x) in several operators: factors are taken as independent"): "HardSwish-by_ReLU6 Gelu-by_Erf",
-        ("gain", "an operand that is there twice is taken as two independent ones"): "Add-itself Mul-itself",
         ("gain", "positions that differ each count in full"): "Add-full Mul-full Concat-rows",
         ("gain", "axis 1 is taken as the channels, whichever it is"): "Transpose-there_and_back",
         ("gain", "windows at the border hold fewer values"): "AveragePool-padded AveragePool-ceil AveragePool-counted",

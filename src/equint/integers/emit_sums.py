@@ -77,8 +77,7 @@ def _biased(maker: Maker, program: Program, step: Step, acc: Name) -> Name:
 
 def conv(maker: Maker, program: Program, step: Step) -> Name:
     """A ConvInteger; its padding adds nothing, for that is where the zero point goes."""
-    attrs = {k: [int(i) for i in step.attrs[k]] for k in ("strides", "dilations", "pads")}
-    parts = in_bytes(maker, program, step.inputs[0])
+    parts, attrs = in_bytes(maker, program, step.inputs[0]), step.lists("strides", "dilations", "pads")
     acc = _multiplied(maker, step, parts, centred_weight(step), group=step.attrs["group"], **attrs)
     return _biased(maker, program, step, acc)
 
@@ -87,8 +86,8 @@ def conv_transpose(maker: Maker, program: Program, step: Step) -> Name:
     """A ConvInteger over the stretched input."""
     parts = in_bytes(maker, program, step.inputs[0])
     parts = [(f, stretched(maker, step, x, np.uint8(z)), z) for f, x, z in parts]
-    attrs = {"group": step.attrs["group"], "dilations": list(step.attrs["dilations"])}
-    return _biased(maker, program, step, _multiplied(maker, step, parts, centred_weight(step), **attrs))
+    acc = _multiplied(maker, step, parts, centred_weight(step), group=step.attrs["group"], **step.lists("dilations"))
+    return _biased(maker, program, step, acc)
 
 
 def stretched(maker: Maker, step: Step, x: Name, fill: np.generic) -> Name:
@@ -136,10 +135,9 @@ def product(maker: Maker, program: Program, step: Step) -> Name:
 
 def average_pool(maker: Maker, program: Program, step: Step) -> Name:
     """A depthwise ConvInteger by ones."""
-    n, attrs = program.channels(step, step.inputs[0]), step.attrs
-    ones = np.ones((n, 1, *attrs["kernel_shape"]), np.int64)
-    parts = in_bytes(maker, program, step.inputs[0])
-    acc = _multiplied(maker, step, parts, ones, group=n, strides=list(attrs["strides"]), pads=list(attrs["pads"]))
+    n, parts = program.channels(step, step.inputs[0]), in_bytes(maker, program, step.inputs[0])
+    ones = np.ones((n, 1, *step.attrs["kernel_shape"]), np.int64)
+    acc = _multiplied(maker, step, parts, ones, group=n, **step.lists("strides", "pads"))
     if "reciprocals" not in step.arrays:
         return acc
     return maker.add("Mul", maker.cast(acc, np.int64), step.arrays["reciprocals"].astype(np.int64))

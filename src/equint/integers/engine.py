@@ -80,7 +80,7 @@ class Engine:
                 raise UnusableData(f"{name}: the program has no such tensor; tap one of its steps' outputs")
         self.outputs = tuple(dict.fromkeys((*program.outputs, *taps)))
         compiled = Compiler(program, self.outputs)
-        self.proof = compiled.steps()
+        self.proof = tuple(compiled.step(step) for step in program.steps)
         for name in self.outputs:
             compiled.integers(name)
         types = {n: storage(q) for n, q in program.grids.items()}
@@ -185,10 +185,6 @@ class Compiler:
         for step in program.steps:
             for name in step.inputs:
                 self.readers.setdefault(name, []).append(step)
-
-    def steps(self) -> tuple[Proof, ...]:
-        """Emit all of them."""
-        return tuple(self.step(step) for step in self.program.steps)
 
     def step(self, step: Step) -> Proof:
         """Emit one of them."""

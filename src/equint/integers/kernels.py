@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def reads_flipped(step: Step, top: float) -> bool:
 def conv(compiler: Compiler, step: Step) -> Name:
     """A Conv, of what is flipped as well."""
     (name,) = step.inputs
-    attrs: dict[str, Any] = {k: [int(i) for i in step.attrs[k]] for k in ("strides", "dilations", "pads")}
+    attrs = step.lists("strides", "dilations", "pads")
     weight = centred_weight(step)
     bias = np.broadcast_to(step.arrays["bias"].astype(np.int64), len(weight))
     if name in compiler.flipped and name not in compiler.floats:
@@ -51,7 +51,7 @@ def conv_transpose(compiler: Compiler, step: Step) -> Name:
     weight = centred_weight(step)
     bias = np.broadcast_to(step.arrays["bias"].astype(np.float32), len(weight))
     x = stretched(compiler.maker, step, compiler.centred(step.inputs[0]), np.float32(0))
-    attrs: dict[str, Any] = {"group": int(step.attrs["group"]), "dilations": [int(i) for i in step.attrs["dilations"]]}
+    attrs = {"group": int(step.attrs["group"]), **step.lists("dilations")}
     return compiler.maker.add("Conv", x, weight.astype(np.float32), bias, **attrs)
 
 
@@ -88,8 +88,8 @@ def average_pool(compiler: Compiler, step: Step) -> Name:
     """A depthwise Conv by ones."""
     n, add = compiler.program.channels(step, step.inputs[0]), compiler.maker.add
     ones = np.ones((n, 1, *step.attrs["kernel_shape"]), np.float32)
-    attrs: dict[str, Any] = {k: [int(i) for i in step.attrs[k]] for k in ("strides", "pads")}
-    acc, times = add("Conv", compiler.centred(step.inputs[0]), ones, group=n, **attrs), step.arrays.get("reciprocals")
+    acc = add("Conv", compiler.centred(step.inputs[0]), ones, group=n, **step.lists("strides", "pads"))
+    times = step.arrays.get("reciprocals")
     return acc if times is None else add("Mul", acc, times.astype(np.float32))
 
 

@@ -246,7 +246,8 @@ def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis:
     x = work.grid(given, node.label)
     name, q, activations = work.result(node)
     low, high, _ = work.clamp(node, q, activations, (axis,))
-    real = function(dequantize(np.arange(x.qmin, x.qmax + 1), x)).astype(np.float32)
+    with np.errstate(all="ignore"):  # what is not finite ends at an end of the grid
+        real = function(dequantize(np.arange(x.qmin, x.qmax + 1), x)).astype(np.float32)
     ends = [b.reshape(-1, 1) if b.ndim else b for b in (low, high)]
     table = np.minimum(np.maximum(quantize(real, q), ends[0]), ends[1]).astype(storage(q))
     work.add("Table", node, [given], name, q, attrs={"axis": axis}, arrays={"table": table})

@@ -62,6 +62,10 @@ class Step:
         """How messages call the step: by its name, or by its operator where it has none."""
         return self.name or self.op
 
+    def lists(self, *keys: str) -> dict[str, Any]:
+        """Attributes that are lists of whole numbers."""
+        return {key: [int(n) for n in self.attrs[key]] for key in keys}
+
 
 @dataclass(frozen=True)
 class Program:

@@ -26,6 +26,7 @@ class EventKind(Enum):
     NOT_CALIBRATED = "not calibrated"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
+    FACET_UNKNOWN = "{facet} of {op} is not known"
     BATCHNORM_FOLDED = "folded BatchNormalization"
     BATCHNORM_LEFT = "left BatchNormalization as it is"
     CLIPS = "clips: {mode}"

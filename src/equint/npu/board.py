@@ -191,7 +191,7 @@ def compare_board(
 
     A step whose output differs is computed again from the board's own inputs, through the steps before it that were
     not dumped. If that gives what the board gave, the step merely inherits; if not, it is wrong in itself, and the
-    mistakes of `causes.VARIANTS` are tried.
+    mistakes of `faults.VARIANTS` are tried.
 
     Args:
         golden: a folder of `write_golden`, or the inputs that the board was given.

@@ -89,7 +89,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
         >>> load_bundle("nowhere/net")
         Traceback (most recent call last):
         ...
-        equint.errors.UnreadableModel: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of one name
+        equint.errors.UnreadableModel: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of ...
     """
     manifest, tensors = bundle_files(path)
     described = _read_manifest(manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
@@ -36,7 +37,11 @@ def _all(known: Known) -> Callable[[Graph, Node, Sequence[Pair | None]], list[Pa
 
 
 def _sum(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
-    return reduce(lambda a, b: (a[0] + b[0], np.hypot(a[1], b[1])), pairs)
+    """Different operands are independent; one that is there k times counts k times."""
+    counts = Counter(i for i in node.inputs if i)
+    each = dict(zip((i for i in node.inputs if i), pairs, strict=True))
+    terms = [(k * each[i][0], k * each[i][1]) for i, k in counts.items()]
+    return reduce(lambda a, b: (a[0] + b[0], np.hypot(a[1], b[1])), terms)
 
 
 def _difference(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
@@ -45,12 +50,16 @@ def _difference(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
 
 
 def _product(graph: Graph, node: Node, pairs: list[Pair]) -> Pair:
-    own = self_gated(graph, node)
-    if own is not None:
-        return gaussian.through(own[0], *pairs[node.inputs.index(own[1])])
+    own = _of_one(graph, node)
+    return gaussian.product(*pairs) if own is None else gaussian.through(own[0], *pairs[node.inputs.index(own[1])])
+
+
+def _of_one(graph: Graph, node: Node) -> tuple[Callable[[Array], Array], Name] | None:
+    """A product of one value with itself or its gate: the function of it, and the value."""
     if node.inputs[0] == node.inputs[1]:
-        return gaussian.through(np.square, *pairs[0])
-    return gaussian.product(*pairs)
+        return np.square, node.inputs[0]
+    own = self_gated(graph, node)
+    return None if own is None else own[:2]
 
 
 def _quotient(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
@@ -97,7 +106,7 @@ def _corners(a: Range, b: Range) -> Range:
 
 
 def _product_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
-    own = self_gated(graph, node)
+    own = _of_one(graph, node)
     known = None if own is None else ranges[node.inputs.index(own[1])]
     return [image(own[0], known)] if own is not None and known is not None else _fold(_corners)(graph, node, ranges)
 
@@ -110,18 +119,17 @@ def _quotient_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) ->
 
 
 def _to_all(node: Node, at: Backward) -> Gained:
-    return [(i, at.behind[node.outputs[0]]) for i in node.inputs]
+    return [(i, k**2 * at.behind[node.outputs[0]]) for i, k in Counter(node.inputs).items()]
 
 
 def _through_products(node: Node, at: Backward) -> Gained:
     """E[other²] times the gain behind; E[(x·f(x))'²] where an activation gates itself."""
-    behind, own = at.behind[node.outputs[0]], self_gated(at.graph, node)
-    found: Gained = [(name, behind * _square(at, node.inputs[1 - k])) for k, name in enumerate(node.inputs)]
-    if own is None or own[1] not in at.moments or len(at.graph.users(own[2])) > 1:
-        return found
-    f, x, gate = own
-    slope = gaussian.squared_slope(f, at.moments[x].mean, at.moments[x].std)
-    return [(gate, dict(found)[gate]), (x, behind * slope)]
+    behind, own = at.behind[node.outputs[0]], _of_one(at.graph, node)
+    found = {name: behind * _square(at, node.inputs[1 - k]) for k, name in enumerate(node.inputs)}
+    if own is None or own[1] not in at.moments or any(len(at.graph.users(i)) > 1 for i in found if i != own[1]):
+        return list(found.items())
+    f, x = own
+    return [*found.items(), (x, behind * gaussian.squared_slope(f, at.moments[x].mean, at.moments[x].std) - found[x])]
 
 
 def _through_quotient(node: Node, at: Backward) -> Gained:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ..graph.gaps import gaps
 from ..graph.moments import propagate
 from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
@@ -46,4 +47,4 @@ class ActivationRanges:
         if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
-        return replace(model, moments=moments, ranges=ranges).noted(event)
+        return replace(model, moments=moments, ranges=ranges).noted(event, *gaps(model, "bound", "activation_ranges"))

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec, Range
 from ..ir.weights import as_rows, layers
@@ -77,7 +78,7 @@ class ClipWeights:
             "quantization error saved": float(np.mean(saved)) if saved else 0.0,
         }
         done = Event(EventKind.WEIGHTS_CLIPPED, "", facts, "clip_weights")
-        return replace(model, ranges={**model.ranges, **ranges}).noted(done)
+        return replace(model, ranges={**model.ranges, **ranges}).noted(done, *gaps(model, "gain", "clip_weights"))
 
 
 def _ends(rows: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..graph.channels import Group, rescale, solve
 from ..graph.cross_layer import DEAD, Sweeps, given_and_taken, reaches
+from ..graph.gaps import gaps
 from ..graph.weight_ranges import WeightRanges
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model
@@ -98,7 +99,9 @@ class Equalize:
             "last move": float(moved),
             "largest scale": float(np.max(np.maximum(scales[free], 1 / scales[free]))),
         }
-        return rescale(model, channels, scales).noted(Event(EventKind.EQUALIZED, "", facts, "equalize"), *events)
+        return rescale(model, channels, scales).noted(
+            Event(EventKind.EQUALIZED, "", facts, "equalize"), *events, *gaps(model, "scales", "equalize")
+        )
 
 
 def _stretched(group: Group, ranges: WeightRanges, reach: Array, scales: Array, limit: float) -> Array:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..graph.gaps import gaps
 from ..graph.moments import propagate
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -51,7 +52,9 @@ class FoldBatchnorm:
         moments = propagate(graph, moments)
         event = Event(EventKind.BATCHNORM_FOLDED, "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
         corrected = still_corrected(model, graph)
-        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(event, *skipped)
+        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(
+            event, *skipped, *gaps(replace(model, graph=graph), "moments", "fold_batchnorm")
+        )
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..graph.channels import Channels, rescale, solve
 from ..graph.cross_layer import cross_layer, reaches
+from ..graph.gaps import gaps
 from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -104,7 +105,9 @@ class Optimal:
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
-        return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(*events)
+        return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(
+            *events, *gaps(model, "gain", "optimal")
+        )
 
 
 def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:

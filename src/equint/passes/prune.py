@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..errors import EquintError
+from ..graph.gaps import gaps
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
@@ -74,7 +75,9 @@ class Prune:
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
         done = Event(EventKind.PRUNED, "", facts, "prune")
         graph = _corrected(model, pruned).with_consts(pruned)
-        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(*events, done)
+        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(
+            *events, done, *gaps(model, "gain", "prune")
+        )
 
     def _dear(self, model: Model) -> dict[Name, Array]:
         """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""

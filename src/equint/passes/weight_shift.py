@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, as_rows, layers
@@ -77,7 +78,9 @@ class WeightShift:
         }
         done = Event(EventKind.WEIGHTS_SHIFTED, "", facts, "weight_shift")
         ranges = {name: r for name, r in model.ranges.items() if name not in shifts}  # of weights shifted otherwise
-        return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(done, *events)
+        return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(
+            done, *events, *gaps(model, "gain", "weight_shift")
+        )
 
     def _unfit(self, layer: Layer, weight: Array, axis: int | None) -> str | None:
         if axis is None:
