@@ -257,12 +257,19 @@ def test_the_largest_of_several_keeps_its_noise() -> None:
 
 def test_every_path_counts() -> None:
     """What is read twice has the gains of both ways, and outputs add up."""
-    graph = graph_of("h = Relu(x) y = Add(h, h)")
+    graph = graph_of("h = Relu(x) y = Concat <axis = 1> (h, h)")
     moments = propagate(graph, KNOWN)
     np.testing.assert_allclose(gains(graph, moments).scattered["h"], 2 / signal_power(moments["y"]))
     several = Graph(graph.nodes, graph.consts, graph.inputs, ("h", "y"), graph.shapes)
     both = 2 / signal_power(moments["y"]) + 1 / signal_power(moments["h"])
     np.testing.assert_allclose(gains(several, moments).scattered["h"], both)
+
+
+def test_what_is_added_to_itself_is_doubled_with_its_noise() -> None:
+    graph = graph_of("y = Add(x, x)")
+    moments = propagate(graph, KNOWN)
+    np.testing.assert_allclose(moments["y"].std, 2 * KNOWN["x"].std)
+    np.testing.assert_allclose(gains(graph, moments).scattered["x"], 4 / signal_power(moments["y"]))
 
 
 @pytest.mark.parametrize("body", ["h = Softmax <axis = 1> (x)", "h = custom.Swirl (x)"])
