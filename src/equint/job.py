@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from time import perf_counter
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict
 
-from .errors import InvalidOption, InvalidRecipe, UnreadableModel, UnsupportedOperator, UnusableData, check_type
+from .errors import InvalidOption, InvalidRecipe, UnreadableModel, UnsupportedOperator, UnusableData
 from .graph.overrides import Override
 from .graph.placement import place
 from .hardware.target import TARGETS, Target
@@ -67,7 +69,7 @@ def load(source: Network) -> Model:
     if isinstance(source, Model):
         return source
     if not hasattr(source, "SerializeToString"):
-        check_type("source", source, "a path, an ONNX model, or what load gave", str, os.PathLike)
+        check(source=source)
     from .onnx.reader import read
 
     return read(source)
@@ -144,14 +146,8 @@ class Job:
             >>> job.recipe.name, job.data
             ('wes-optimal', None)
         """
-        if weight_bits is not None:
-            check_type("weight_bits", weight_bits, "a whole number from 2 to 16", int)
-        if activation_bits not in (None, "float"):
-            check_type("activation_bits", activation_bits, 'a whole number from 2 to 16, or "float"', int)
-        if images is not None:
-            check_type("images", images, "how many", int)
-        if progress is not None and not callable(progress):
-            raise InvalidOption(f"progress = {progress!r}: give a function of a name, a number and how many there are")
+        check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, progress=progress)
+        check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
         torch = example_inputs is not None or hasattr(source, "named_parameters")
@@ -323,7 +319,7 @@ class Result:
         """
         from .onnx.writer import save_proto
 
-        check_type("path", path, "the file to write", str, os.PathLike)
+        check(path=path)
         save_proto(self.proto, path)
 
     def to_torch(self) -> Any:
@@ -368,10 +364,6 @@ def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[
         >>> [v.name for v in choose(None, "npu-shift")]
         ['wes-optimal', 'npu-shift']
     """
-    if recipe is not None:
-        check_type("recipe", recipe, "a recipe, its name or its TOML file", str, os.PathLike, Recipe)
-    if target is not None:
-        check_type("target", target, "a target or its name", str, Target)
     on = built_in_target(target) if isinstance(target, str) else target
     if recipe is None:
         on = on or TARGETS[0]
@@ -403,6 +395,45 @@ def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
     """
     if statistics.network != fingerprint(folded(model).graph):
         raise UnusableData(f"{label}: of another network; calibrate this one")
+
+
+_NETWORK = ("a path, an ONNX model, or what load or quantize gave", str, os.PathLike)
+_PATH, _BITS, _COUNT = ("a path", str, os.PathLike), ("a whole number from 2 to 16", int), ("how many", int)
+_KINDS: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("source", "original", "quantized", "against"), _NETWORK),
+    **dict.fromkeys(("path", "folder", "dump", "cache"), _PATH),
+    **dict.fromkeys(("golden", "resume", "data"), (*_PATH, NoneType)),
+    **dict.fromkeys(("weight_bits", "activation_bits"), (*_BITS, NoneType)),
+    **dict.fromkeys(("images", "limit"), (*_COUNT, NoneType)),
+    **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
+    "jobs": _COUNT,
+    "name": ("a name", str),
+    "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
+    "target": ("a target or its name", str, Target, NoneType),
+    "card": ("a card or its path", str, os.PathLike, Card, NoneType),
+    "progress": ("a function of a name, a number and how many there are", Callable, NoneType),
+    "result": ("what quantize gave", Result),
+}
+"""What arguments of public functions are, in words and in types."""
+
+
+def check(**arguments: object) -> None:
+    """Refuse arguments of a wrong type; True and False are no numbers.
+
+    Raises:
+        InvalidOption: naming the argument.
+
+    Example:
+        >>> check(images=3, weight_bits=8.5)
+        Traceback (most recent call last):
+        equint.errors.InvalidOption: weight_bits = 8.5: give a whole number from 2 to 16
+    """
+    for name, value in arguments.items():
+        wanted, *kinds = _KINDS[name]
+        if not isinstance(value, tuple(kinds)) or isinstance(value, bool):
+            shown = repr(value)
+            shown = f"a {type(value).__name__}" if len(shown) > 60 or "\n" in shown else shown
+            raise InvalidOption(f"{name} = {shown}: give {wanted}")
 
 
 NO_SAMPLES = "no images to look at: give data, or a card with calibration in [data]"
@@ -466,6 +497,6 @@ def runnable(argument: str, source: Any) -> Any:
 
     if hasattr(source, "SerializeToString") or isinstance(source, Program):
         return source
-    check_type(argument, source, "a path, an ONNX model, a model from load, or a result", str, os.PathLike)
+    check(**{argument: source})
     present(source)
     return source
