@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
 from ..ir.events import Event, EventKind
@@ -137,7 +137,7 @@ class Calibrate:
         for name, t in table.items():
             shape = graph.shapes.get(name)
             if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
-                raise EquintError(f"statistics of tensor {name} are of another network; calibrate this one")
+                raise UnusableData(f"statistics of tensor {name} are of another network; calibrate this one")
         measured = {name: replace(t.moments, source=source) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].source == "given"]
         if source == "generated":  # pictures were made to fit what is known of the input
@@ -178,7 +178,7 @@ class Calibrate:
 
 def _counted(name: Name, t: TensorStatistics) -> Histogram:
     if t.values is None:
-        raise EquintError(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
+        raise UnusableData(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
     return t.values
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -45,7 +45,7 @@ class FinetuneBias:
         >>> from equint.ir.weights import tiny_graph
         >>> FinetuneBias()(Model(tiny_graph()))
         Traceback (most recent call last):
-        equint.errors.EquintError: finetune_bias needs images; give data
+        equint.errors.UnusableData: finetune_bias needs images; give data
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -74,7 +74,7 @@ class FinetuneBias:
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:
-            raise EquintError("finetune_bias needs images; give data")
+            raise UnusableData("finetune_bias needs images; give data")
         from ..onnx.qdq import qdq_graph
         from ..runtime.sweep import open_biases
         from ..torch.distill import Plan, distill
