@@ -20,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..samples.generated import generated, picture_shape
-from ..samples.images import Images
+from ..samples.images import Samples
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
 
@@ -68,7 +68,7 @@ class Calibrate:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> model = Calibrate(images=Images.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
+        >>> model = Calibrate(images=Samples.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
         >>> model.moments["y"].source, float(model.ranges["y"].hi.max())
         ('calibration', 9.0)
     """
@@ -80,7 +80,7 @@ class Calibrate:
     percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
-    images: Images | None = needed(Need.IMAGES, None)
+    images: Samples | None = needed(Need.IMAGES, None)
     statistics: Statistics | None = needed(Need.STATISTICS, None)
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
@@ -100,7 +100,7 @@ class Calibrate:
             return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
         return self._imagined(model, self._measured(model, images, counted=False))
 
-    def _measured(self, model: Model, images: Images, counted: bool) -> Statistics:
+    def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
         from ..runtime.collect import collect
 
@@ -108,7 +108,7 @@ class Calibrate:
         tell = None if progress is None else lambda done: progress(done, 0)
         return collect(model.graph, images, histograms=counted, progress=tell)
 
-    def _stand_in(self, model: Model) -> tuple[Images | None, str]:
+    def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
         if any(m.source == "batchnorm" for m in model.moments.values()):
             return None, "no images given; BatchNorm tells means and spreads"

@@ -15,7 +15,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
-from ..samples.images import Images
+from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -60,7 +60,7 @@ class FinetuneBias:
     augment: bool = True
     seed: int = 0
     bias_bits: int = needed(Need.BIAS_BITS, 32)
-    images: Images | None = needed(Need.IMAGES, None)
+    images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 

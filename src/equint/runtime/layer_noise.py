@@ -20,7 +20,7 @@ from ..ir.weights import Layer, layers
 from ..maths.affine import fake_quantize
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps, is_clip
-from ..samples.images import Images, length, split
+from ..samples.images import Samples, length, split
 from .session import Session
 
 BATCH = 4
@@ -57,7 +57,7 @@ class Measured:
 def measure(
     reference: Model,
     quantized: Model,
-    images: Images,
+    images: Samples,
     *,
     batch: int = BATCH,
     progress: Callable[[int], None] | None = None,
