@@ -29,10 +29,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api import calibrate, compare_board, export, golden, program, quantize, recipes, sizes, targets
+    from .frontends.sources import from_torch, load
     from .graph.overrides import Override
     from .hardware.target import Target
     from .ir.model import Model
-    from .job import Result, from_torch, load
+    from .job import Result
     from .planning.recipe import Recipe
     from .samples.card import Card
     from .samples.images import Samples

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from .errors import InvalidOption, TargetMismatch, UnusableData
 from .files import is_bundle
+from .frontends.sources import present
 from .hardware.target import TARGETS, Target
 from .ir.model import Array, Model, Name
-from .job import NO_SAMPLES, Job, Named, Options, Result, check, folded, present
+from .job import Job, Named, Options, Result, check
+from .planning.data import NO_SAMPLES, folded
 from .planning.recipe import ActivationBits, Recipe, built_in
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress
