@@ -83,7 +83,7 @@ def measure(
         >>> from equint.ir.model import QParams
         >>> grid = QParams(np.float32(0.75), np.int32(0))
         >>> model = Model(tiny_graph())
-        >>> images = Images.of(np.ones((3, 4, 4, 4), np.float32))
+        >>> images = Samples.of(np.ones((3, 4, 4, 4), np.float32))
         >>> found = measure(model, Model(tiny_graph(), qparams={"w": grid}), images).layers["y"]
         >>> found.weights / found.signal, found.activations
         (0.0625, None)
