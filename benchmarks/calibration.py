@@ -36,7 +36,7 @@ from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.collect import BATCH, collect
 from equint.runtime.session import Session, random_inputs
-from equint.samples.images import Images
+from equint.samples.images import Samples
 
 BIG = 50_000
 """Values per image from which 256 images are enough, and 512 below."""
@@ -71,7 +71,7 @@ def passed(session: Session, shown: Repeated) -> float:
 def calibrated(graph: Graph, shown: Repeated, histograms: bool) -> tuple[float, float]:
     """Seconds of calibration over all images, and before and after them."""
     start = time.perf_counter()
-    collect(graph, Images.of(shown), histograms=histograms)
+    collect(graph, Samples.of(shown), histograms=histograms)
     end = time.perf_counter()
     return shown.ended - shown.started, shown.started - start + end - shown.ended
 
@@ -120,11 +120,11 @@ def correction(rounds: int, images: int | None) -> None:
     print("|---|---|---|---|---|---|", flush=True)
     for name, read in models():
         shown = shown_to(read, images)
-        one = Images.of(shown.batch)
+        one = Samples.of(shown.batch)
         model = equint.quantize(read, "cwq", data=equint.calibrate(read, one, histograms=False)).model
         session = Session(export(model))
         session.run(shown.batch)
-        corrects = CorrectBiasEmpirical(images=Images.of(shown), teacher=read.graph)
+        corrects = CorrectBiasEmpirical(images=Samples.of(shown), teacher=read.graph)
         plain, whole = list[float](), list[float]()
         for _ in range(rounds):
             plain.append(passed(session, shown))
@@ -149,7 +149,7 @@ def peak(count: int, histograms: bool) -> None:
     batches = (rng.standard_normal((BATCH, 3, 224, 224), np.float32) for _ in range(count // BATCH))
     model = FoldBatchnorm()(equint.load(mobilenet_v2()))
     before = megabytes()
-    collect(model.graph, Images(lambda: batches), histograms=histograms)
+    collect(model.graph, Samples(lambda: batches), histograms=histograms)
     print(f"{megabytes():.0f} {before:.0f}")
 
 

@@ -29,10 +29,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api import calibrate, compare_board, export, golden, program, quantize, recipes, sizes, targets
+    from .frontends.sources import from_torch, load
     from .graph.overrides import Override
     from .hardware.target import Target
     from .ir.model import Model
-    from .job import Result, from_torch, load
+    from .job import Result
     from .planning.recipe import Recipe
     from .samples.card import Card
     from .samples.images import Samples
@@ -40,61 +41,12 @@ if TYPE_CHECKING:
     from .studies import compare, diagnose, evaluate, explain, inspect, mixed, report, sqnr, table
 
 __version__ = "0.1.0"
-_HOMES = {
-    "api": ("calibrate", "compare_board", "export", "golden", "program", "quantize", "recipes", "sizes", "targets"),
-    "studies": ("compare", "diagnose", "evaluate", "explain", "inspect", "mixed", "report", "sqnr", "table"),
-    "job": ("Result", "from_torch", "load"),
-    "graph.overrides": ("Override",),
-    "hardware.target": ("Target",),
-    "ir.model": ("Model",),
-    "planning.recipe": ("Recipe",),
-    "samples.card": ("Card",),
-    "samples.images": ("Samples",),
-    "samples.statistics": ("Statistics",),
-}
-"""Where a public name is defined."""
-__all__ = [
-    "Card",
-    "EquintError",
-    "InvalidCard",
-    "InvalidOption",
-    "InvalidRecipe",
-    "MissingLibrary",
-    "Model",
-    "OutputRefused",
-    "Override",
-    "Recipe",
-    "Result",
-    "Samples",
-    "Statistics",
-    "Target",
-    "TargetMismatch",
-    "UnknownName",
-    "UnreadableModel",
-    "UnsupportedOperator",
-    "UnusableData",
-    "__version__",
-    "calibrate",
-    "compare",
-    "compare_board",
-    "diagnose",
-    "evaluate",
-    "explain",
-    "export",
-    "from_torch",
-    "golden",
-    "inspect",
-    "load",
-    "mixed",
-    "program",
-    "quantize",
-    "recipes",
-    "report",
-    "sizes",
-    "sqnr",
-    "table",
-    "targets",
-]
+__all__ = ["Card", "Model", "Override", "Recipe", "Result", "Samples", "Statistics", "Target", "__version__"]
+__all__ += ["EquintError", "InvalidCard", "InvalidOption", "InvalidRecipe", "MissingLibrary", "OutputRefused"]
+__all__ += ["TargetMismatch", "UnknownName", "UnreadableModel", "UnsupportedOperator", "UnusableData"]
+__all__ += ["calibrate", "compare", "compare_board", "diagnose", "evaluate", "explain", "export", "from_torch"]
+__all__ += ["golden", "inspect", "load", "mixed", "program", "quantize", "recipes", "report", "sizes", "sqnr"]
+__all__ += ["table", "targets"]
 
 
 def __dir__() -> list[str]:
@@ -103,7 +55,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f".{home}", __name__), name)
+    if name in __all__:
+        homes = (import_module(f".{home}", __name__) for home in ("job", "api", "studies"))
+        return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

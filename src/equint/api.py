@@ -9,11 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from .errors import InvalidOption, TargetMismatch, UnusableData, check_type
+from .errors import InvalidOption, TargetMismatch, UnusableData
 from .files import is_bundle
+from .frontends.sources import present
 from .hardware.target import TARGETS, Target
 from .ir.model import Array, Model, Name
-from .job import NO_SAMPLES, Job, Named, Options, Result, folded, present
+from .job import Job, Named, Options, Result, check
+from .planning.data import NO_SAMPLES, folded
 from .planning.recipe import ActivationBits, Recipe, built_in
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress
@@ -110,8 +112,7 @@ def calibrate(
     """
     from .runtime.collect import collect
 
-    if resume is not None:
-        check_type("resume", resume, "a file", str, os.PathLike)
+    check(resume=resume)
     job = Job.of(source, input=input, data=data, images=images)
     if job.samples is None:
         raise UnusableData(NO_SAMPLES)
@@ -217,7 +218,7 @@ def export(
         >>> [Path(file).name for file in files]
         ['digits.json', 'digits.safetensors']
     """
-    check_type("path", path, "the file to write", str, os.PathLike)
+    check(path=path)
     if format not in FORMATS:
         raise InvalidOption(f"format = {format!r}: choose {', '.join(FORMATS)}")
     if format != "npu" and sparse != "auto":
@@ -307,10 +308,7 @@ def golden(
     """
     from .npu.golden import write_golden
 
-    check_type("folder", folder, "the folder to write", str, os.PathLike)
-    check_type("images", images, "how many, 1 or more", int)
-    if data is not None:
-        check_type("data", data, "a file or folder of images", str, os.PathLike)
+    check(folder=folder, images=images, data=data)
     if images < 1:
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
@@ -362,9 +360,7 @@ def compare_board(
     from .npu.board import compare_board as compare
     from .npu.board import dumped_inputs
 
-    check_type("dump", dump, "the folder of the board's dump", str, os.PathLike)
-    if golden is not None:
-        check_type("golden", golden, "the folder of golden vectors", str, os.PathLike)
+    check(dump=dump, golden=golden)
     ready = _opened(source, recipe, target, input=input, progress=progress)[0]()
     return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
 
@@ -403,7 +399,7 @@ def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None)
     """
     from .npu.sizes import network_sizes
 
-    check_type("sparsity", sparsity, "a share from 0 to 0.99", int, float)
+    check(sparsity=sparsity)
     if not 0 <= sparsity <= 0.99:
         raise InvalidOption(f"sparsity = {sparsity}: give a share from 0 to 0.99")
     network: Model | Program

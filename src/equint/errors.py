@@ -54,20 +54,3 @@ class OutputRefused(EquintError):
 
 class MissingLibrary(EquintError):
     """An optional library that is not installed."""
-
-
-def check_type(argument: str, value: object, wanted: str, *kinds: type) -> None:
-    """Refuse an argument of a wrong type; True and False are no numbers.
-
-    Raises:
-        InvalidOption: naming the argument.
-
-    Example:
-        >>> check_type("weight_bits", 8.5, "a whole number", int)
-        Traceback (most recent call last):
-        equint.errors.InvalidOption: weight_bits = 8.5: give a whole number
-    """
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        shown = repr(value)
-        shown = f"a {type(value).__name__}" if len(shown) > 60 or "\n" in shown else shown
-        raise InvalidOption(f"{argument} = {shown}: give {wanted}")

@@ -7,11 +7,11 @@ import os
 import tempfile
 import tomllib
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,9 +64,22 @@ def jsonable(value: Any, odd: Callable[[float], Any] = lambda value: None) -> An
     return odd(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def fact_table(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, ready for JSON."""
-    return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+class Facts(Protocol):
+    """A result, a dataclass, that also reads like the mapping of its facts."""
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+    def keys(self) -> KeysView[str]:
+        """Names of the facts."""
+        return self.facts().keys()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.facts()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
 
 
 @contextmanager

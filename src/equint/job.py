@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
-from .errors import InvalidOption, InvalidRecipe, UnreadableModel, UnsupportedOperator, UnusableData, check_type
+from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
+from .frontends.sources import from_torch, load, present
 from .graph.overrides import Override
 from .graph.placement import place
 from .hardware.target import TARGETS, Target
@@ -18,8 +21,8 @@ from .ir.events import Event, EventKind
 from .ir.model import Model
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
-from .passes.fold_batchnorm import FoldBatchnorm
 from .passes.quantize import Quantize
+from .planning.data import looked_at
 from .planning.plan import Data, resolve
 from .planning.recipe import ActivationBits, Recipe, looks
 from .planning.recipe import recipe as built_in_recipe
@@ -27,16 +30,11 @@ from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
 from .planning.variants import quantizer, rewrites, unscaled
 from .samples.card import Card, Input, described, read_card
-from .samples.data import images
 from .samples.images import Samples
-from .samples.statistics import Statistics, fingerprint, is_statistics
 
 if TYPE_CHECKING:
     from .integers.program import Program
     from .onnx.writer import ModelProto
-
-    Network: TypeAlias = Model | str | os.PathLike[str] | ModelProto
-    """What `load` reads, or has read."""
 
 Named = str | os.PathLike[str]
 
@@ -51,47 +49,6 @@ class Options(TypedDict, total=False):
     images: int | None
     example_inputs: Any
     progress: Progress | None
-
-
-def load(source: Network) -> Model:
-    """Read a float ONNX network.
-
-    Raises:
-        UnreadableModel: the file is missing, damaged, too old or already quantized.
-
-    Example:
-        >>> from equint.demo import model_path
-        >>> load(model_path()).graph.outputs
-        ('output',)
-    """
-    if isinstance(source, Model):
-        return source
-    if not hasattr(source, "SerializeToString"):
-        check_type("source", source, "a path, an ONNX model, or what load gave", str, os.PathLike)
-    from .onnx.reader import read
-
-    return read(source)
-
-
-def from_torch(module: Any, example_inputs: Any) -> Model:
-    """A torch module as a network whose BatchNorms, and so its moments, are kept.
-
-    Args:
-        module: a `torch.nn.Module`; traced on a copy, in inference mode, on the CPU.
-        example_inputs: a tensor, or a tuple of them: their shapes matter.
-
-    Raises:
-        EquintError: torch is missing (extra equint[torch]), or the module cannot be exported: it says why.
-
-    Example:
-        >>> from_torch(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8)).graph.outputs  # doctest: +SKIP
-        ('output',)
-    """
-    if example_inputs is None:
-        raise InvalidOption("a torch module needs example_inputs: a tensor, or a tuple of them, that it runs on")
-    from .frontends.torch import from_torch as traced
-
-    return load(traced(module, example_inputs))
 
 
 @dataclass(frozen=True)
@@ -144,21 +101,15 @@ class Job:
             >>> job.recipe.name, job.data
             ('wes-optimal', None)
         """
-        if weight_bits is not None:
-            check_type("weight_bits", weight_bits, "a whole number from 2 to 16", int)
-        if activation_bits not in (None, "float"):
-            check_type("activation_bits", activation_bits, 'a whole number from 2 to 16, or "float"', int)
-        if images is not None:
-            check_type("images", images, "how many", int)
-        if progress is not None and not callable(progress):
-            raise InvalidOption(f"progress = {progress!r}: give a function of a name, a number and how many there are")
+        check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, progress=progress)
+        check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)
         if isinstance(input, (str, os.PathLike)):
             input = read_card(input)
-        seen = _seen(original, data, input if isinstance(input, Card) else None, images)
+        seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
         if seen is not None:  # the input is measured: that its range had to be guessed is no warning any more
             log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in network.log)
@@ -323,7 +274,7 @@ class Result:
         """
         from .onnx.writer import save_proto
 
-        check_type("path", path, "the file to write", str, os.PathLike)
+        check(path=path)
         save_proto(self.proto, path)
 
     def to_torch(self) -> Any:
@@ -368,10 +319,6 @@ def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[
         >>> [v.name for v in choose(None, "npu-shift")]
         ['wes-optimal', 'npu-shift']
     """
-    if recipe is not None:
-        check_type("recipe", recipe, "a recipe, its name or its TOML file", str, os.PathLike, Recipe)
-    if target is not None:
-        check_type("target", target, "a target or its name", str, Target)
     on = built_in_target(target) if isinstance(target, str) else target
     if recipe is None:
         on = on or TARGETS[0]
@@ -380,70 +327,43 @@ def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[
     return chosen, on or built_in_target(chosen.target)
 
 
-def folded(model: Model) -> Model:
-    """The network that statistics are of: its BatchNorms folded, as every recipe begins.
-
-    Example:
-        >>> from .ir.weights import tiny_graph
-        >>> [node.op for node in folded(Model(tiny_graph())).graph.nodes]
-        ['Conv']
-    """
-    return FoldBatchnorm()(model)
-
-
-def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
-    """Refuse statistics that were not measured on this network.
-
-    Raises:
-        UnusableData: naming them by `label`.
-
-    Example:
-        >>> from equint.ir.weights import tiny_graph
-        >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
-    """
-    if statistics.network != fingerprint(folded(model).graph):
-        raise UnusableData(f"{label}: of another network; calibrate this one")
+_NETWORK = ("a path, an ONNX model, or what load or quantize gave", str, os.PathLike)
+_PATH, _BITS, _COUNT = ("a path", str, os.PathLike), ("a whole number from 2 to 16", int), ("how many", int)
+_KINDS: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("source", "original", "quantized", "against"), _NETWORK),
+    **dict.fromkeys(("path", "folder", "dump", "cache"), _PATH),
+    **dict.fromkeys(("golden", "resume", "data"), (*_PATH, NoneType)),
+    **dict.fromkeys(("weight_bits", "activation_bits"), (*_BITS, NoneType)),
+    **dict.fromkeys(("images", "limit"), (*_COUNT, NoneType)),
+    **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
+    "jobs": _COUNT,
+    "name": ("a name", str),
+    "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
+    "target": ("a target or its name", str, Target, NoneType),
+    "card": ("a card or its path", str, os.PathLike, Card, NoneType),
+    "progress": ("a function of a name, a number and how many there are", Callable, NoneType),
+    "result": ("what quantize gave", Result),
+}
+"""What arguments of public functions are, in words and in types."""
 
 
-NO_SAMPLES = "no images to look at: give data, or a card with calibration in [data]"
-
-
-def _seen(model: Model, data: Any, card: Card | None, limit: int | None) -> Data | None:
-    """The data that a user named, ready for recipes; None where there are none."""
-    if data is None and limit is not None:
-        data = None if card is None else card.data.get("calibration")
-        if data is None:
-            raise UnusableData(NO_SAMPLES)
-    if data is None:
-        return None
-    if isinstance(data, (str, os.PathLike)):
-        data = _stored(data, card)
-    if isinstance(data, Statistics):
-        if limit is not None:
-            raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
-        check_statistics(model, data, "the statistics")
-        return Data(statistics=data, teacher=model.graph)
-    shown = Samples.of(data)
-    return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
-
-
-def _stored(path: Named, card: Card | None) -> Statistics | Samples:
-    """What a file or folder holds: statistics, or images."""
-    if is_statistics(path):
-        return Statistics.load(path)
-    if card is None and os.path.isdir(path):
-        raise UnusableData(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
-    return images(path, card or Card())
-
-
-def present(path: Named) -> None:
-    """Refuse a file that is not there.
+def check(**arguments: object) -> None:
+    """Refuse arguments of a wrong type; True and False are no numbers.
 
     Raises:
-        UnreadableModel: naming it.
+        InvalidOption: naming the argument.
+
+    Example:
+        >>> check(images=3, weight_bits=8.5)
+        Traceback (most recent call last):
+        equint.errors.InvalidOption: weight_bits = 8.5: give a whole number from 2 to 16
     """
-    if not os.path.isfile(path):
-        raise UnreadableModel(f"{os.fspath(path)}: {'is a folder' if os.path.isdir(path) else 'no such file'}")
+    for name, value in arguments.items():
+        wanted, *kinds = _KINDS[name]
+        if not isinstance(value, tuple(kinds)) or isinstance(value, bool):
+            shown = repr(value)
+            shown = f"a {type(value).__name__}" if len(shown) > 60 or "\n" in shown else shown
+            raise InvalidOption(f"{name} = {shown}: give {wanted}")
 
 
 def runnable(argument: str, source: Any) -> Any:
@@ -466,6 +386,6 @@ def runnable(argument: str, source: Any) -> Any:
 
     if hasattr(source, "SerializeToString") or isinstance(source, Program):
         return source
-    check_type(argument, source, "a path, an ONNX model, a model from load, or a result", str, os.PathLike)
+    check(**{argument: source})
     present(source)
     return source

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .errors import InvalidOption, UnsupportedOperator, UnusableData, check_type
+from .errors import InvalidOption, UnsupportedOperator, UnusableData
 from .files import jsonable
 from .hardware.target import Target
 from .ir.model import Array
-from .job import Job, Named, Options, Result, runnable
+from .job import Job, Named, Options, Result, check, runnable
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
 from .samples.card import Card, Input, read_card
@@ -172,7 +171,7 @@ def mixed(
     """
     from .study.mixed import mixed as search
 
-    check_type("max_drop", max_drop, "points from 0 to 100", Real)
+    check(max_drop=max_drop)
     if not 0 <= max_drop <= 100:
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
     job = Job.of(source, recipe, target, **options)
@@ -274,11 +273,9 @@ def evaluate(
         where = prepared.data.get("eval")
     if where is None:
         raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
-    check_type("data", where, "a file or folder", str, os.PathLike)
-    if limit is not None:
-        check_type("limit", limit, "how many samples", int)
-        if limit < 1:
-            raise InvalidOption(f"limit = {limit}: give 1 or more")
+    check(data=where, limit=limit)
+    if limit is not None and limit < 1:
+        raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = runnable("source", source)
     original = None if against is None else runnable("against", against)
     total = 0 if progress is None else metrics.count(where, prepared, limit)
@@ -320,7 +317,7 @@ def compare(
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
-    check_type("limit", limit, "how many samples", int)
+    check(limit=limit)
     prepared = _card(card)
     networks = runnable("original", original), runnable("quantized", quantized)
     where: Any = prepared.data.get("calibration") if data is None else data
@@ -399,8 +396,7 @@ def table(
     for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
         if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Sequence):
             raise InvalidOption(f"{name} = {values!r}: give a list")
-    check_type("cache", cache, "a folder", str, os.PathLike)
-    check_type("jobs", jobs, "how many processes", int)
+    check(cache=cache, jobs=jobs)
     rows = measure(
         networks,
         recipes,
@@ -444,10 +440,9 @@ def report(
     from .pages.contents import contents
     from .pages.page import page
 
-    check_type("result", result, "what quantize gave", Result)
-    check_type("name", name, "a name", str)
-    if measured is not None:
-        check_type("measured", measured, "what evaluate found", Mapping, Evaluation)
+    check(result=result, name=name)
+    if not isinstance(measured, Mapping | Evaluation | None):
+        raise InvalidOption(f"measured = {measured!r}: give what evaluate found")
     job = result.job
     if input is not None or data is not None or images is not None:
         bits: dict[str, Any] = {"weight_bits": job.weight_bits, "activation_bits": job.activation_bits}
@@ -464,7 +459,7 @@ def report(
 def _card(card: Card | Named | None) -> Card:
     if card is None or isinstance(card, Card):
         return card or Card()
-    check_type("card", card, "a card or its path", str, os.PathLike)
+    check(card=card)
     return read_card(card)
 
 

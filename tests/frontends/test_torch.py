@@ -12,7 +12,7 @@ from equint.frontends.torch import from_torch
 from equint.onnx.reader import read
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.session import Session
-from equint.samples.images import Images
+from equint.samples.images import Samples
 
 torch = pytest.importorskip("torch", reason="needs the extra equint[torch]")
 nn = torch.nn
@@ -116,7 +116,7 @@ def test_example_inputs_are_left_as_they_were() -> None:
 def test_there_and_back() -> None:
     """The quantized module computes what the QDQ model does."""
     net, x = batchnormed(Residual()), sample(8)
-    result = equint.quantize(net, target="per-tensor", example_inputs=EXAMPLE, data=Images.of(sample(16).numpy()))
+    result = equint.quantize(net, target="per-tensor", example_inputs=EXAMPLE, data=Samples.of(sample(16).numpy()))
     with torch.no_grad():
         found = result.to_torch()(x).numpy()
     wanted = next(iter(Session(result.proto).run(x.numpy()).values()))

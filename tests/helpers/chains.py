@@ -11,7 +11,7 @@ from equint.ir.model import Array, Model, Name, Range
 from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from nets import Net
 from values import values
 
@@ -121,7 +121,7 @@ def out_of_balance() -> tuple[Model, Array]:
     assert bias is not None
     uneven = replace(uneven, graph=uneven.graph.with_consts({bias: (uneven.graph.consts[bias] * s).astype(np.float32)}))
     x = np.random.default_rng(1).standard_normal((16, 3, 8, 8), np.float32)
-    return Calibrate(images=Images.of(x))(uneven), x
+    return Calibrate(images=Samples.of(x))(uneven), x
 
 
 def noise(model: Model, x: Array) -> float:

@@ -12,7 +12,7 @@ from equint.onnx.reader import read
 from equint.planning import variants
 from equint.planning.plan import Data
 from equint.planning.recipe import Recipe
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from handwritten import Array, network, normal
 
 BODY = """
@@ -57,6 +57,6 @@ def pictures(count: int = 64, seed: int = 0) -> Array:
     return np.clip(x, -1, 1).astype(np.float32)
 
 
-def quantizer(model: Model, on: Target, shown: Images | None = None) -> Callable[[Recipe], Model]:
+def quantizer(model: Model, on: Target, shown: Samples | None = None) -> Callable[[Recipe], Model]:
     """What recipes make of the model; those that look at images look at these."""
     return variants.quantizer(model, on, None if shown is None else Data(images=shown, teacher=model.graph))

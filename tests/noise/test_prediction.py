@@ -25,7 +25,7 @@ from equint.planning.recipe import recipe
 from equint.runtime.session import Session
 from equint.samples.card import Card, described
 from equint.samples.data import batches
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from handwritten import network
 
 DIGITS = Card("gray", (0.0,), (16.0,))
@@ -98,7 +98,7 @@ def test_finer_grids_make_the_noise_that_bits_promise() -> None:
     assert 10 * np.log10(first.activations / second.activations) == pytest.approx(20 * np.log10(255 / 63), abs=0.1)
 
 
-def lone_layer() -> tuple[Model, Model, Images]:
+def lone_layer() -> tuple[Model, Model, Samples]:
     """A 1×1 convolution of two channels to two, its float reference, and images of means (1, 3) and spreads (1, 2).
 
     Rounding errs by (−¼, ¼) and (¼, ¼): it scatters by 1/16·1 + 1/16·4 = 5/16 at each output, and shifts them by
@@ -113,7 +113,7 @@ def lone_layer() -> tuple[Model, Model, Images]:
     floats = replace(read(proto), moments=known)
     grid = QParams(np.asarray(1, np.float32), np.asarray(0, np.int32))
     pixels = [[0.0, 1.0], [0.0, 1.0], [2.0, 5.0], [2.0, 5.0]]
-    images = Images.of(np.array(pixels, np.float32).reshape(4, 2, 1, 1))
+    images = Samples.of(np.array(pixels, np.float32).reshape(4, 2, 1, 1))
     return floats, replace(floats, moments={}, qparams={"w": grid}), images
 
 

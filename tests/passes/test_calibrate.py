@@ -17,7 +17,7 @@ from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate, Rule
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.collect import collect
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from handwritten import network, normal
 from nets import Net, random_network, sample
@@ -178,7 +178,7 @@ def test_before_an_activation_on_a_network() -> None:
     net = Net(seed=2, shape=(16, 10, 10), calibrated=True)
     proto = net.build(net.conv(net.relu6(net.batchnorm(net.conv(net.input, 8, scale=np.ones(8)))), 4, 1))
     x = sample(proto, 64)
-    model = Calibrate(images=Images.of(x))(FoldBatchnorm()(read(proto)))
+    model = Calibrate(images=Samples.of(x))(FoldBatchnorm()(read(proto)))
     (name,) = [n.inputs[0] for n in model.graph.nodes if n.op == "Clip"]
     (truth,) = values(model, x, [name])
     spread = truth.std((0, 2, 3))
@@ -193,7 +193,7 @@ def test_what_is_not_measured_is_propagated() -> None:
     """Tensors that only move values are left out of calibration, not of what is known afterwards."""
     proto = network("a = Conv(x, w) t = Transpose <perm = [0, 2, 3, 1]> (a) y = MatMul(t, v)", w=normal(4, 3, 3, 3),
                     v=normal(4, 2))  # fmt: skip
-    model = Calibrate(images=Images.of(VALUES["x"]))(infer_input(read(proto)))
+    model = Calibrate(images=Samples.of(VALUES["x"]))(infer_input(read(proto)))
     np.testing.assert_allclose(model.moments["t"].mean.ravel(), model.moments["a"].mean.ravel(), rtol=1e-6)
 
 
@@ -223,7 +223,7 @@ def test_statistics_do_what_the_images_would(rule: Rule) -> None:
     for seed in range(3):
         proto = random_network(seed, calibrated=True)
         model = infer_input(FoldBatchnorm()(read(proto)))
-        shown = Images.of(sample(proto, 12))
+        shown = Samples.of(sample(proto, 12))
         found = collect(model.graph, shown, histograms=True)
         by_images, by_numbers = Calibrate(rule, images=shown)(model), Calibrate(rule, statistics=found)(model)
         assert by_images.ranges.keys() == by_numbers.ranges.keys()
@@ -237,7 +237,7 @@ def test_statistics_do_what_the_images_would(rule: Rule) -> None:
 
 @pytest.mark.parametrize("count", [1, 15, 16])
 def test_few_images_are_worth_a_warning(count: int) -> None:
-    after = Calibrate(images=Images.of(VALUES["x"][:count]))(MODEL)
+    after = Calibrate(images=Samples.of(VALUES["x"][:count]))(MODEL)
     assert after.log[-1].warning == (count < 16)
     assert ("why" in after.log[-1].facts) == (count < 16)
 
@@ -253,7 +253,7 @@ def test_without_images_batchnorm_is_left_alone() -> None:
 
 def test_progress() -> None:
     seen: list[tuple[int, int]] = []
-    Calibrate(images=Images.of(VALUES["x"][:10]), progress=lambda *done: seen.append(done))(MODEL)
+    Calibrate(images=Samples.of(VALUES["x"][:10]), progress=lambda *done: seen.append(done))(MODEL)
     assert seen == [(4, 0), (8, 0), (10, 0)]
 
 

@@ -26,7 +26,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.runtime.session import Session
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from handwritten import network, normal
 from nets import networks, random_network, sample
 
@@ -120,7 +120,7 @@ def test_it_is_the_naive_schedule(proto: ModelProto, rescaled: bool, grid: str) 
     x = sample(proto, 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(correct_bias_empirical, "helps", every_time)
-        found = biases(CorrectBiasEmpirical(images=Images.of(x), teacher=teacher)(model))
+        found = biases(CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher)(model))
     wanted, before = biases(naive(model, teacher, x)), biases(model)
     largest = max(float(np.abs(wanted[n] - before[n]).max()) for n in wanted)
     for name, bias in wanted.items():
@@ -137,7 +137,7 @@ def test_no_layer_keeps_a_mean_error(proto: ModelProto, rescaled: bool, grid: st
     x = sample(proto, 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(correct_bias_empirical, "helps", every_time)
-        after = CorrectBiasEmpirical(images=Images.of(x), teacher=teacher)(model)
+        after = CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher)(model)
     before, now = (errors(m, teacher, x, list(layers(m.graph))) for m in (model, after))
     largest = max(float(np.abs(e.mean(0)).max()) for e in before.values())
     for name, e in now.items():
@@ -150,7 +150,7 @@ def test_what_would_not_help_is_rolled_back(proto: ModelProto, rescaled: bool, g
     """A channel keeps its bias to the bit where its halves contradict each other, or loses its mean error."""
     model, teacher = quantized(proto, *(RESCALED if rescaled else ()), grid=GRIDS[grid])
     x = sample(proto, 16)
-    after = CorrectBiasEmpirical(images=Images.of(x), teacher=teacher)(model)
+    after = CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher)(model)
     old, new, every = biases(model), biases(after), list(layers(after.graph))
     now = errors(after, teacher, x, every)
     changed = {n: np.broadcast_to((new[n] != old[n]).ravel(), now[n].shape[1]) for n in new}
@@ -192,7 +192,7 @@ def test_a_worked_example() -> None:
     proto = network("y = Conv(x, w, b)", inputs="float[N,1,2,2] x", w=[[[[0.9]]], [[[-7.0]]]], b=[3.0, 0.0])
     model = Quantize(weight=QSpec(4, narrow=True, granularity="tensor"), activation=None)(read(proto))
     x = np.array([1.0, 1.0, 3.0, 3.0], np.float32).reshape(4, 1, 1, 1) * np.ones((4, 1, 2, 2), np.float32)
-    (layer,) = layers((after := CorrectBiasEmpirical(images=Images.of(x))(model)).graph)
+    (layer,) = layers((after := CorrectBiasEmpirical(images=Samples.of(x))(model)).graph)
     assert layer.bias is not None
     np.testing.assert_allclose(after.graph.consts[layer.bias], [3.0 - 0.2, 0.0], atol=1e-6)
     assert after.log[-1].facts == {"layers": 1, "channels": 1, "rolled back": 1}
@@ -201,7 +201,7 @@ def test_a_worked_example() -> None:
 def test_one_image_proves_nothing() -> None:
     proto = random_network(6)
     model, teacher = quantized(proto)
-    after = CorrectBiasEmpirical(images=Images.of(sample(proto, 1)), teacher=teacher)(model)
+    after = CorrectBiasEmpirical(images=Samples.of(sample(proto, 1)), teacher=teacher)(model)
     assert after.log[-1].facts["channels"] == 0
 
 
@@ -211,7 +211,7 @@ def test_without_a_teacher_the_own_weights_teach(steps: tuple[Pass, ...]) -> Non
     proto = random_network(2, calibrated=True, blocks=["depthwise_separable"], activations=["relu", "relu6"])
     model, _ = quantized(proto, *steps)
     assert bool(model.views) == bool(steps)
-    x = Images.of(sample(proto, 8))
+    x = Samples.of(sample(proto, 8))
     found = biases(CorrectBiasEmpirical(images=x)(model))
     wanted = biases(CorrectBiasEmpirical(images=x, teacher=model.graph)(replace(model, views={})))
     for name, bias in wanted.items():
@@ -225,7 +225,7 @@ def test_a_correction_that_needs_more_bits_raises_the_scale_of_weights(bits: int
     fine = Quantize(QSpec(3, granularity="channel"), QSpec(8, signed=False, symmetric=False), bias_bits=bits)
     model = fine(ActivationRanges()(replace(read(network("y = Conv(x, w)", w=normal(4, 3, 3, 3))), ranges={"x": span})))
     x = np.random.default_rng(0).normal(300, 1, (8, 3, 8, 8)).astype(np.float32)
-    after = CorrectBiasEmpirical(bits, images=Images.of(x))(model)
+    after = CorrectBiasEmpirical(bits, images=Samples.of(x))(model)
     (layer,) = layers(after.graph)
     assert layer.bias is not None
     scale = after.qparams["x"].scale * after.qparams["w"].scale.astype(np.float64)
@@ -247,6 +247,6 @@ def test_no_images() -> None:
 def test_progress() -> None:
     proto, seen = random_network(5), list[tuple[int, int]]()
     model, _ = quantized(proto)
-    CorrectBiasEmpirical(images=Images.of(sample(proto, 2)), progress=lambda *done: seen.append(done))(model)
+    CorrectBiasEmpirical(images=Samples.of(sample(proto, 2)), progress=lambda *done: seen.append(done))(model)
     count = sum(1 for _ in layers(model.graph))
     assert seen == [(k, count) for k in range(count)]

@@ -18,13 +18,13 @@ from equint.planning.recipe import recipe
 from equint.runtime.session import Session
 from equint.samples.card import Card, read_card
 from equint.samples.data import batches, images
-from equint.samples.images import Images
+from equint.samples.images import Samples
 
 pytest.importorskip("torch", reason="needs the extra equint[torch]")
 CARD = Card("gray", (0.0,), (16.0,))
 
 
-def digits(count: int) -> Images:
+def digits(count: int) -> Samples:
     return images(data_path(), CARD, count)
 
 

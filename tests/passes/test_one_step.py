@@ -34,7 +34,7 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import OneStep
 from equint.passes.relu6 import Relu6
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from nets import Net, networks, sample
 from values import assert_close, values
 
@@ -89,7 +89,7 @@ def test_chains_are_equalized_as_algorithm_1_says(drawn: tuple[Model, list[Name]
 def test_no_range_grows(proto: ModelProto) -> None:
     """Of no weight and no activation grid, on any network; and every C = 1/s is at least 1."""
     model = Relu6("channel_clip")(FoldBatchnorm()(read(proto)))
-    model = ActivationRanges()(Calibrate(images=Images.of(sample(proto, 4)))(model))
+    model = ActivationRanges()(Calibrate(images=Samples.of(sample(proto, 4)))(model))
     after = OneStep()(model)
     for found, wanted in zip(weights_of(after), weights_of(model), strict=True):
         assert np.abs(found).max(initial=0) <= np.abs(wanted).max(initial=0) * (1 + 1e-5)
@@ -131,7 +131,7 @@ def test_a_wider_tensor_beside_does_not_lift_the_bound() -> None:
 def test_inputs_within_the_ranges_keep_their_outputs(proto: ModelProto) -> None:
     """ReLU6 networks compute the same for the images whose extremes were measured."""
     x = sample(proto, 8)
-    model = ActivationRanges()(Calibrate(images=Images.of(x))(FoldBatchnorm()(read(proto))))
+    model = ActivationRanges()(Calibrate(images=Samples.of(x))(FoldBatchnorm()(read(proto))))
     assert_close(values(OneStep()(model), x)[0], values(model, x)[0])
 
 

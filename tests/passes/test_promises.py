@@ -32,7 +32,7 @@ from equint.passes.round_weights import RoundWeights
 from equint.passes.two_step import TwoStep
 from equint.passes.weight_shift import WeightShift
 from equint.planning.recipe import PASSES
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from nets import Options, networks, sample
 from values import assert_close, values
 
@@ -136,7 +136,7 @@ def test_a_pass_keeps_what_it_promises(name: str, data: st.DataObject) -> None:
     for step in case.before:
         model = step(model)
     chosen: Any = case.step
-    run: Pass = replace(chosen, images=Images.of(sample(proto, 4))) if case.shown else chosen
+    run: Pass = replace(chosen, images=Samples.of(sample(proto, 4))) if case.shown else chosen
     before = contents(model)
     after = run(model)
     assert contents(model) == before, "the input was changed"

@@ -35,7 +35,7 @@ from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from equint.passes.two_step import TwoStep
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from nets import Net, networks, sample
 from values import assert_close, values
 
@@ -133,7 +133,7 @@ def test_no_weight_grows_for_what_it_reads(proto: ModelProto, as_printed: bool) 
     On networks without sums, where every layer's inputs are scaled before its outputs.
     """
     model = Relu6("channel_clip")(FoldBatchnorm()(read(proto)))
-    model = ActivationRanges()(Calibrate(images=Images.of(sample(proto, 4)))(model))
+    model = ActivationRanges()(Calibrate(images=Samples.of(sample(proto, 4)))(model))
     after, channels = TwoStep(as_printed=as_printed)(model), solve(model)
     for old, new in zip(layers(model.graph), layers(after.graph), strict=True):
         w, out = after.graph.consts[new.weight], channels.of_output(model.graph, old)
@@ -151,7 +151,7 @@ def scales_of(model: Model, name: Name, count: int) -> Floats:
 @given(networks(activations=["relu6"]))
 def test_channels_behind_one_bound_keep_most_of_their_range(proto: ModelProto) -> None:
     x = sample(proto, 8)
-    model = ActivationRanges()(Calibrate(images=Images.of(x))(FoldBatchnorm()(read(proto))))
+    model = ActivationRanges()(Calibrate(images=Samples.of(x))(FoldBatchnorm()(read(proto))))
     clips = bounded(model)
     after = TwoStep()(model)
     for name in clips & after.views.keys():

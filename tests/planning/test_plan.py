@@ -12,7 +12,7 @@ from equint.passes import Keeps, Need, Stage, following, needed, needs
 from equint.planning import plan
 from equint.planning.plan import Data, resolve
 from equint.planning.recipe import PASSES, Recipe, built_in, looks, parse
-from equint.samples.images import Images
+from equint.samples.images import Samples
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Probe:
 
     grain: QSpec | None = needed(Need.WEIGHT, None)
     width: int = needed(Need.BIAS_BITS, 0)
-    shown: Images | None = needed(Need.IMAGES, None)
+    shown: Samples | None = needed(Need.IMAGES, None)
     weight: float = 1.0
     bounds: str = following(lambda on: on.name, "keep")
 
@@ -40,7 +40,7 @@ def probe(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], data: Data |
 
 
 def test_needs_go_by_what_was_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = Images.of([])
+    images = Samples.of([])
     made = probe(monkeypatch, {"weight": 2.0}, Data(images=images))
     assert (made.grain.bits, made.width, made.shown, made.weight, made.bounds) == (5, 16, images, 2.0, "keep")
     assert probe(monkeypatch, {}).shown is None

@@ -12,7 +12,7 @@ from equint.planning.plan import Data, resolve
 from equint.planning.recipe import recipe
 from equint.planning.run import run
 from equint.planning.variants import quantizer
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from handwritten import network, normal
 
 
@@ -25,7 +25,7 @@ def test_a_variant_is_what_it_would_be_alone() -> None:
         read_times.append(1)
         return [normal(8, 3, 8, 8, scale=0.3)] * 4
 
-    data = Data(images=Images(batches), teacher=model.graph)
+    data = Data(images=Samples(batches), teacher=model.graph)
     made = quantizer(model, on, data)
     plain = recipe("lwq")
     wide = replace(plain, overrides=(Override(("y",), weight_bits=16),))

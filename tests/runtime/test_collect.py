@@ -21,7 +21,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime import collect as calibrate
 from equint.runtime.collect import channel_axes, collect
 from equint.runtime.session import Session
-from equint.samples.images import Feed, Images, length
+from equint.samples.images import Feed, Samples, length
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics
 from handwritten import network, normal
 from nets import networks, random_network, sample
@@ -81,7 +81,7 @@ def assert_counted(h: Histogram, values: Array, scale: float, label: str) -> Non
 
 def check(graph: Graph, feeds: list[Feed], histograms: bool = True, batch: int = 4, size: int = 1) -> Statistics:
     """Statistics of a network, all of them compared with numpy's."""
-    found = collect(graph, Images.of(feeds), histograms=histograms, batch=batch)
+    found = collect(graph, Samples.of(feeds), histograms=histograms, batch=batch)
     values = tapped(graph, feeds, found.tensors, size)
     assert found.images == size * len(values)
     for name, t in found.tensors.items():
@@ -181,7 +181,7 @@ def test_batches_that_do_not_fill_a_fixed_one(shape: str, count: int, histograms
         options: dict[str, Any] = {"output": "float[] y", **consts}
         fixed = folded(network(body, inputs=f"float{shape} x", **options))
         free = folded(network(body, inputs=f"float[N{shape[2:]} x", **options))
-        x = Images.of(drawn(count, 3, 8, 8))
+        x = Samples.of(drawn(count, 3, 8, 8))
         found, wanted = (collect(graph, x, histograms=histograms) for graph in (fixed, free))
         assert_same(found, wanted, 1e-5)
 
@@ -207,7 +207,7 @@ def test_histograms_of_large_tensors_in_small_pieces(monkeypatch: pytest.MonkeyP
 
 def test_progress() -> None:
     seen: list[int] = []
-    collect(folded(network("y = Conv(x, w)", w=W)), Images.of(drawn(10, 3, 8, 8)), progress=seen.append)
+    collect(folded(network("y = Conv(x, w)", w=W)), Samples.of(drawn(10, 3, 8, 8)), progress=seen.append)
     assert seen == [4, 8, 10]
 
 
@@ -252,15 +252,15 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     """Even when interrupted twice, it measures what one run does."""
     graph, x, path = folded(proto), sample(proto, 15), tmp_path_factory.mktemp("s") / "s.npz"
-    whole = collect(graph, Images.of(x, size=3), histograms=histograms)
+    whole = collect(graph, Samples.of(x, size=3), histograms=histograms)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrate, "SAVE_EVERY", 0.0)
         for after in (cut, cut + again):
             if after < 5:
                 with pytest.raises(PulledPlugError):
-                    collect(graph, Images(lambda n=after: broken(x, 3, n)), histograms=histograms, resume=path)  # type: ignore[misc]
+                    collect(graph, Samples(lambda n=after: broken(x, 3, n)), histograms=histograms, resume=path)  # type: ignore[misc]
                 assert not after or Statistics.load(path).images == 3 * after
-        found = collect(graph, Images.of(x, size=3), histograms=histograms, resume=path)
+        found = collect(graph, Samples.of(x, size=3), histograms=histograms, resume=path)
     assert_same(found, whole, 1e-9)
     assert_same(Statistics.load(path), found, 0.0)
 
@@ -270,27 +270,27 @@ def test_resumed_within_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     proto, path = random_network(4), tmp_path / "s.npz"
     graph, x = folded(proto), sample(proto, 11)
     with pytest.raises(PulledPlugError):
-        collect(graph, Images(lambda: broken(x, 5, 1)), resume=path)
+        collect(graph, Samples(lambda: broken(x, 5, 1)), resume=path)
     assert Statistics.load(path).images == 5
     seen: list[int] = []
-    found = collect(graph, Images.of(x), resume=path, progress=seen.append)
+    found = collect(graph, Samples.of(x), resume=path, progress=seen.append)
     assert seen == [8, 11]
-    assert_same(found, collect(graph, Images.of(x)), 1e-5)
+    assert_same(found, collect(graph, Samples.of(x)), 1e-5)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     graph, path = folded(network("y = Conv(x, w)", w=W)), tmp_path / "s.npz"
-    first, seen = collect(graph, Images.of(drawn(6, 3, 8, 8)), resume=path), list[int]()
-    assert_same(collect(graph, Images.of(drawn(6, 3, 8, 8)), resume=path, progress=seen.append), first, 0.0)
+    first, seen = collect(graph, Samples.of(drawn(6, 3, 8, 8)), resume=path), list[int]()
+    assert_same(collect(graph, Samples.of(drawn(6, 3, 8, 8)), resume=path, progress=seen.append), first, 0.0)
     assert not seen
-    more = collect(graph, Images.of(drawn(9, 3, 8, 8)), resume=path)
-    assert_same(more, collect(graph, Images.of(drawn(9, 3, 8, 8))), 1e-5)
+    more = collect(graph, Samples.of(drawn(9, 3, 8, 8)), resume=path)
+    assert_same(more, collect(graph, Samples.of(drawn(9, 3, 8, 8))), 1e-5)
 
 
 # What is refused
 
 
-def refused(graph: Graph, images: Images, *parts: str, **options: Any) -> None:
+def refused(graph: Graph, images: Samples, *parts: str, **options: Any) -> None:
     with pytest.raises(EquintError) as error:
         collect(graph, images, **options)
     message = str(error.value)
@@ -299,7 +299,7 @@ def refused(graph: Graph, images: Images, *parts: str, **options: Any) -> None:
 
 
 def test_statistics_that_do_not_fit(tmp_path: Path) -> None:
-    graph, path, x = folded(network("y = Conv(x, w)", w=W)), tmp_path / "s.npz", Images.of(drawn(3, 3, 8, 8))
+    graph, path, x = folded(network("y = Conv(x, w)", w=W)), tmp_path / "s.npz", Samples.of(drawn(3, 3, 8, 8))
     collect(graph, x, resume=path)
     refused(folded(network("y = Conv(x, w)", w=2 * W)), x, str(path), "another network", resume=path)
     refused(folded(network("y = Conv <pads = [1, 1, 1, 1]> (x, w)", w=W)), x, "another network", resume=path)
@@ -312,13 +312,13 @@ def test_statistics_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(2, 4, 8, 8), (2, 3, 8), (2, 3, 2, 2), (6,)])
 def test_images_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
     graph = folded(network("y = Conv(x, w)", w=W))
-    refused(graph, Images.of([drawn(*shape)]), "does not run on this input", str(shape[1:] or "(4,)")[1:])
+    refused(graph, Samples.of([drawn(*shape)]), "does not run on this input", str(shape[1:] or "(4,)")[1:])
 
 
 def test_inputs_that_are_missing() -> None:
     graph = folded(network("y = Add(x, z)", inputs="float[N,3] x, float[N,3] z", output="float[N,3] y"))
-    refused(graph, Images.of(drawn(2, 3)), "does not run on this input")
-    refused(graph, Images.of([{"x": drawn(2, 3)}]), "does not run on this input")
+    refused(graph, Samples.of(drawn(2, 3)), "does not run on this input")
+    refused(graph, Samples.of([{"x": drawn(2, 3)}]), "does not run on this input")
 
 
 @pytest.mark.parametrize("histograms", [False, True])
@@ -338,7 +338,7 @@ def test_values_that_are_not_finite(body: str, name: str, histograms: bool) -> N
     graph = folded(network(body, output="float[] y", **used))
     x = drawn(6, 3, 8, 8)
     x[:5] = np.abs(x[:5]) if "Log" in body else x[:5]  # only the last image makes it
-    refused(graph, Images.of(x), f"tensor {name} ", "not finite", histograms=histograms)
+    refused(graph, Samples.of(x), f"tensor {name} ", "not finite", histograms=histograms)
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 36, 63])
@@ -346,12 +346,12 @@ def test_a_single_value_that_is_no_number(position: int) -> None:
     graph = folded(network("a = Sqrt(x) y = Conv(a, w)", w=W))
     x = np.abs(drawn(2, 3, 8, 8))
     x[1, 2].flat[position] = -1
-    refused(graph, Images.of(x), "tensor a ", "not finite")
+    refused(graph, Samples.of(x), "tensor a ", "not finite")
 
 
 def test_no_images() -> None:
-    refused(folded(network("y = Conv(x, w)", w=W)), Images.of([]), "empty")
+    refused(folded(network("y = Conv(x, w)", w=W)), Samples.of([]), "empty")
 
 
 def test_nothing_of_known_shape() -> None:
-    refused(Graph((), {}, (), ()), Images.of(drawn(2, 3)), "nothing to measure")
+    refused(Graph((), {}, (), ()), Samples.of(drawn(2, 3)), "nothing to measure")

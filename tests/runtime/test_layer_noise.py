@@ -22,7 +22,7 @@ from equint.passes.one_step import OneStep
 from equint.passes.quantize import Quantize
 from equint.runtime.layer_noise import LayerPower, measure
 from equint.runtime.session import Session
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from handwritten import network, normal
 from nets import random_network, sample
 
@@ -61,7 +61,7 @@ def test_one_convolution_by_hand(bits: int) -> None:
     half = 1 << (bits - 1)
     w_step, x_step, zero = float(np.abs(w).max() / (half - 1)), 4.0 / (2 * half - 1), half // 2
     grids = {"w": on_grid(w_step, 0, bits), "x": on_grid(x_step, zero, bits, signed=False)}
-    found = measure(model, replace(model, qparams=grids), Images.of(x))
+    found = measure(model, replace(model, qparams=grids), Samples.of(x))
     w_hat, x_hat = rounded(w, w_step, -half, half - 1), rounded(x, x_step, -zero, 2 * half - 1 - zero)
     y = convolved(x, w, b)
     wanted = LayerPower(
@@ -84,7 +84,7 @@ def test_products_with_the_weight_on_either_side() -> None:
     for order, w in (("(x, w)", normal(6, 4)), ("(w, x)", normal(4, 8))):
         model = read(network(f"y = MatMul {order}", inputs="float[N,5,8,6] x", output="float[N,A,B,C] y", w=w))
         step = 0.25
-        found = measure(model, replace(model, qparams={"w": on_grid(step)}), Images.of(x)).layers["y"]
+        found = measure(model, replace(model, qparams={"w": on_grid(step)}), Samples.of(x)).layers["y"]
         exact, noisy = (x @ v if order == "(x, w)" else v @ x for v in (w, rounded(w, step, -128, 127)))
         assert found.signal == pytest.approx(power(exact), rel=1e-4)
         assert found.weights == pytest.approx(power(noisy, exact), rel=1e-4)
@@ -99,10 +99,10 @@ def test_rescaled_networks_against_their_export(seed: int) -> None:
     """
     proto = random_network(seed, calibrated=True, activations=("relu", "linear", "leaky", "prelu"))
     x = sample(proto, 8)
-    model = Calibrate(images=Images.of(x))(FoldBatchnorm()(describe_range(read(proto), -4, 4)))
+    model = Calibrate(images=Samples.of(x))(FoldBatchnorm()(describe_range(read(proto), -4, 4)))
     scaled = OneStep(shared_clips=False)(model)
     quantized = Quantize(QSpec(6, granularity="tensor"), QSpec(6, signed=False, symmetric=False))(scaled)
-    found = measure(model, quantized, Images.of(x)).layers
+    found = measure(model, quantized, Samples.of(x)).layers
     exact = Session(export(scaled), taps=[la.y for la in layers(scaled.graph)]).run(x)
     assert found.keys() == {la.y for la in layers(model.graph)}
     for layer in layers(quantized.graph):
@@ -133,7 +133,7 @@ def test_a_bound_that_moved_is_noise_of_the_input() -> None:
     consts = {"w": model.graph.consts["w"] / 2, "v": model.graph.consts["v"] * 2}
     grid = on_grid(6 / 4095, 0, 12, signed=False)
     moved = Model(model.graph.with_consts(consts), qparams={"r": grid}, views=views)
-    found = measure(model, moved, Images.of(x)).layers["y"]
+    found = measure(model, moved, Samples.of(x)).layers["y"]
     h = np.einsum("oi,nihw->nohw", model.graph.consts["w"][:, :, 0, 0], x)
     wrong = np.clip(h, 0, 12) - np.clip(h, 0, 6)
     wanted = power(np.einsum("oi,nihw->nohw", v[:, :, 0, 0], wrong))
@@ -148,7 +148,7 @@ def test_a_corrected_bias_counts_with_the_weights() -> None:
     model = read(network("y = Conv(x, w, b)", w=w, b=b))
     grid = {"w": on_grid(1.0)}
     corrected = Model(model.graph.with_consts({"b": np.array([0.5, 0.0], np.float32)}), qparams=grid)
-    found = measure(model, corrected, Images.of(x)).layers["y"]
+    found = measure(model, corrected, Samples.of(x)).layers["y"]
     assert found.weights == pytest.approx(0.25 * 2 * 64, rel=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_images_flow_through_in_small_batches() -> None:
             yield batch
 
     quantized = Model(tiny_graph(), qparams={"w": on_grid(0.75)})
-    found = measure(Model(tiny_graph()), quantized, Images(batches), progress=done.append)
+    found = measure(Model(tiny_graph()), quantized, Samples(batches), progress=done.append)
     assert found.images == 120
     assert done[:4] == [4, 6, 10, 12]
     assert most <= 3
@@ -174,12 +174,12 @@ def test_images_flow_through_in_small_batches() -> None:
 
 
 def test_nothing_quantized_is_nothing_measured() -> None:
-    found = measure(Model(tiny_graph()), Model(tiny_graph()), Images.of(np.ones((1, 4, 4, 4), np.float32)))
+    found = measure(Model(tiny_graph()), Model(tiny_graph()), Samples.of(np.ones((1, 4, 4, 4), np.float32)))
     assert (found.images, found.layers) == (0, {})
 
 
 def test_refuses_what_it_cannot_compare() -> None:
-    model, images = Model(tiny_graph()), Images.of(np.full((1, 4, 4, 4), 3e38, np.float32))
+    model, images = Model(tiny_graph()), Samples.of(np.full((1, 4, 4, 4), 3e38, np.float32))
     grid = {"w": on_grid(0.75)}
     with pytest.raises(EquintError, match="tensor y takes values that are not finite"):
         measure(model, replace(model, qparams=grid), images)
@@ -197,5 +197,5 @@ def test_names_of_the_network_are_left_alone() -> None:
     model = read(proto)
     assert solve(model).groups
     quantized = Quantize(QSpec(8), None)(model)
-    found = measure(model, quantized, Images.of(normal(2, 3, 8, 8, seed=8, scale=1.0)))
+    found = measure(model, quantized, Samples.of(normal(2, 3, 8, 8, seed=8, scale=1.0)))
     assert found.layers.keys() == {"noise", "y"}

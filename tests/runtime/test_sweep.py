@@ -26,7 +26,7 @@ from equint.passes.relu6 import Relu6
 from equint.runtime import sweep
 from equint.runtime.session import Session
 from equint.runtime.sweep import mean_errors
-from equint.samples.images import Feed, Images, length
+from equint.samples.images import Feed, Samples, length
 from handwritten import network, normal
 from nets import networks, random_network, sample
 
@@ -101,7 +101,7 @@ def swept(model: Model, teacher: Graph, feeds: list[Feed], decide: Decide) -> Er
         found[layer.name] = errors
         return decide(layer, errors)
 
-    biases = mean_errors(model, teacher, Images.of(feeds), noted)
+    biases = mean_errors(model, teacher, Samples.of(feeds), noted)
     assert list(biases) == [la.y for la in layers(model.graph) if la.name in found]
     return found
 
@@ -231,7 +231,7 @@ def test_an_iterator_is_read_as_often_as_needed() -> None:
         found[layer.name] = errors
         return take_out(layer, errors)
 
-    mean_errors(model, teacher, Images.of(iter([x[:4], x[4:]])), note)
+    mean_errors(model, teacher, Samples.of(iter([x[:4], x[4:]])), note)
     wanted = swept(model, teacher, [x], take_out)
     for name, errors in wanted.items():
         np.testing.assert_allclose(found[name], errors, rtol=0, atol=0.02 * np.abs(errors).max())
@@ -256,7 +256,7 @@ def test_the_biases_that_come_back_are_those_exported(grid: str) -> None:
     changes = {
         la.y: shake(la, np.zeros((2, la.channels(model.graph.consts[la.weight])[1]))) for la in layers(model.graph)
     }
-    found = mean_errors(model, teacher, Images.of(sample(proto, 3)), lambda la, _: changes[la.y])
+    found = mean_errors(model, teacher, Samples.of(sample(proto, 3)), lambda la, _: changes[la.y])
     for la in layers(model.graph):
         before = np.zeros(1) if la.bias is None else model.graph.consts[la.bias].astype(np.float64)
         wanted = before + changes[la.y]
@@ -270,7 +270,7 @@ def test_progress() -> None:
     proto, seen = random_network(5), list[tuple[int, int]]()
     model, teacher = quantized(proto, GRIDS["4 bits per tensor"])
     count = sum(1 for _ in layers(model.graph))
-    mean_errors(model, teacher, Images.of(sample(proto, 2)), take_out, lambda *done: seen.append(done))
+    mean_errors(model, teacher, Samples.of(sample(proto, 2)), take_out, lambda *done: seen.append(done))
     assert seen == [(k, count) for k in range(count)]
 
 
@@ -293,6 +293,6 @@ def test_every_layer_runs_at_most_twice(proto: ModelProto, grid: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "Session", Counted)
-        mean_errors(model, teacher, Images.of(sample(proto, 3)), take_out)
+        mean_errors(model, teacher, Samples.of(sample(proto, 3)), take_out)
     assert len(runs) == sum(1 for _ in layers(model.graph))
     assert max(runs.values()) <= 2

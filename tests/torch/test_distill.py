@@ -7,7 +7,7 @@ import pytest
 
 from equint.ir.model import Array, Graph, Node
 from equint.ir.weights import tiny_graph
-from equint.samples.images import Images
+from equint.samples.images import Samples
 from equint.torch.distill import Plan, augmented, distance, distill
 
 torch = pytest.importorskip("torch", reason="needs the extra equint[torch]")
@@ -70,7 +70,7 @@ def chain(bias: Sequence[float]) -> Graph:
 def test_a_lost_bias_is_found_again() -> None:
     x = np.random.default_rng(0).normal(size=(40, 2, 4, 4)).astype(np.float32)
     plan = Plan(steps=200, rate=0.05, augment=False)
-    found = distill(chain([0.0, 0.0]), {"b": 1.0}, chain([0.7, -0.4]), Images.of(x), plan)
+    found = distill(chain([0.0, 0.0]), {"b": 1.0}, chain([0.7, -0.4]), Samples.of(x), plan)
     np.testing.assert_allclose(found.values["b"], [0.7, -0.4], atol=0.02)
     assert found.after < 1e-3 * found.before
     assert found.images == 40
@@ -78,7 +78,7 @@ def test_a_lost_bias_is_found_again() -> None:
 
 def test_what_is_right_is_left_alone() -> None:
     x = np.random.default_rng(0).normal(size=(20, 2, 4, 4)).astype(np.float32)
-    found = distill(chain([0.7, -0.4]), {"b": 1.0}, chain([0.7, -0.4]), Images.of(x), Plan(steps=20))
+    found = distill(chain([0.7, -0.4]), {"b": 1.0}, chain([0.7, -0.4]), Samples.of(x), Plan(steps=20))
     assert found.step == 0
     np.testing.assert_array_equal(found.values["b"], np.asarray([0.7, -0.4], np.float32))
 
@@ -86,14 +86,14 @@ def test_what_is_right_is_left_alone() -> None:
 def test_the_same_seed_gives_the_same_biases() -> None:
     x = np.random.default_rng(0).normal(size=(20, 2, 4, 4)).astype(np.float32)
     once, again = (
-        distill(chain([0.0, 0.0]), {"b": 1.0}, chain([0.7, -0.4]), Images.of(x), Plan(steps=15)) for _ in range(2)
+        distill(chain([0.0, 0.0]), {"b": 1.0}, chain([0.7, -0.4]), Samples.of(x), Plan(steps=15)) for _ in range(2)
     )
     np.testing.assert_array_equal(once.values["b"], again.values["b"])
 
 
 def test_steps_are_told() -> None:
     told: list[tuple[int, int]] = []
-    x = Images.of(np.ones((4, 4, 4, 4), np.float32))
+    x = Samples.of(np.ones((4, 4, 4, 4), np.float32))
     biased = tiny_graph().with_consts({"b": np.zeros(4, np.float32)})
     node = Node("Conv", ("x", "w", "b"), ("y",), biased.nodes[0].attrs)
     graph = Graph((node,), biased.consts, ("x",), ("y",), biased.shapes)

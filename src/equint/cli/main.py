@@ -114,7 +114,7 @@ def calibrate(
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
     import equint
 
-    from ..job import check_statistics
+    from ..planning.data import check_statistics
     from ..samples.statistics import Statistics, merged
 
     check_file(model)

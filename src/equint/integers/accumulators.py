@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Shape
 from ..ir.weights import swapped
 from .geometry import Window
@@ -28,7 +28,7 @@ def groups_of(step: Step) -> int:
     groups = step.attrs.get("group", 1)
     if isinstance(groups, int) and groups >= 1:
         return groups
-    raise EquintError(f"group = {groups!r}: give a whole number above 0")
+    raise UnsupportedOperator(f"group = {groups!r}: give a whole number above 0")
 
 
 def outputs_of(step: Step) -> int:

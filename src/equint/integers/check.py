@@ -7,7 +7,7 @@ from reprlib import repr as short
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnreadableModel
 from ..ir.model import Name, QParams
 from ..maths.fixedpoint import MOST_SHIFT, check_format
 from .accumulators import outputs_of
@@ -26,11 +26,11 @@ def check(program: Program) -> None:
         >>> check(Program((Step("Conv", "c", ("x",), ("y",)),), ("x",), ("y",), {"x": grid, "y": grid}))
         Traceback (most recent call last):
         ...
-        equint.errors.EquintError: c: a Conv needs attribute strides
+        equint.errors.UnreadableModel: c: a Conv needs attribute strides
     """
     check_format(program.mantissa_bits, program.exponent_bits, program.shift_bits, program.rounding)
     for fault in _faults(program):
-        raise EquintError(fault)
+        raise UnreadableModel(fault)
 
 
 def _faults(program: Program) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name, QParams, Shape
 from . import accumulators as exact
 from . import emit_moves as moves
@@ -281,7 +281,7 @@ def kind_of(step: Step) -> StepKind:
         'q = clamp(q, low, high)'
     """
     if step.op not in STEPS:
-        raise EquintError(f"{step.label}: there is no integer operator {step.op!r}; lower the network again")
+        raise UnsupportedOperator(f"{step.label}: there is no integer operator {step.op!r}; lower the network again")
     return STEPS[step.op]
 
 
@@ -302,6 +302,6 @@ def bound(step: Step, grids: Mapping[Name, QParams], shapes: Mapping[Name, Shape
     """
     work = kind_of(step).work
     if not isinstance(work, Sums):
-        raise EquintError(f"{step.label}: a {step.op} has no accumulator")
+        raise UnsupportedOperator(f"{step.label}: a {step.op} has no accumulator")
     zeros = ((grids[i], int(grids[i].zero_point)) for i in step.inputs)
     return work.bound(step, [(q.qmin - z, q.qmax - z) for q, z in zeros], shapes.get(step.inputs[0]))

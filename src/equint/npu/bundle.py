@@ -86,10 +86,10 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
             or does not have the shape that the manifest says. It names the file and the step.
 
     Example:
-        >>> load_bundle("nowhere/net")
+        >>> load_bundle("gone/net")
         Traceback (most recent call last):
         ...
-        equint.errors.UnreadableModel: nowhere/net.json: no such file; a bundle is a .json and a .safetensors of ...
+        equint.errors.UnreadableModel: gone/net.json: no such file; a bundle is a .json and a .safetensors of one name
     """
     manifest, tensors = bundle_files(path)
     described = _read_manifest(manifest)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, UnusableData
 from ..integers.mistakes import WAYS, Variant
 from ..integers.program import Program, Requantize, Step, along
 from ..integers.steps import Sums, kind_of
@@ -157,7 +157,7 @@ def accumulator(program: Program, step: Step, values: Mapping[Name, Array], vari
     """
     work = kind_of(step).work
     if not isinstance(work, Sums):
-        raise EquintError(f"layer {step.name}: no accumulator of {step.op} is known; leave this layer out of the dump")
+        raise UnusableData(f"layer {step.name}: no accumulator of {step.op} is known; leave this layer out of the dump")
     zeros = [program.zero_point(i) for i in step.inputs]
     inputs = [values[i].astype(np.int64) - z * variant.input_zero for i, z in zip(step.inputs, zeros, strict=True)]
     acc = work.exact(step, inputs, 0 if variant.padding else -zeros[0], variant.weight_zero)

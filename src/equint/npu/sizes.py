@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..integers.accumulators import stored_zero_point
 from ..integers.program import Program
 from ..integers.steps import LAYERS
@@ -244,7 +244,7 @@ def _of_model(model: Model) -> list[_Layer]:
         seen.add(layer.weight)
         weight, grid = model.graph.consts[layer.weight], model.qparams.get(layer.weight)
         if grid is None:
-            raise EquintError(f"{layer.name}: its weights have no integer grid yet; quantize the model first")
+            raise UnusableData(f"{layer.name}: its weights have no integer grid yet; quantize the model first")
         zero = along_axis(grid.zero_point, grid.axis, weight.ndim)
         _, channels = layer.channels(weight)
         integers = quantize(weight, grid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnreadableModel
 from ..integers.program import Program
 from ..integers.steps import LAYERS
 from ..ir.model import Array
@@ -81,7 +81,7 @@ def unpack(sparse: Sparse) -> Array:
     """
     size = math.prod(sparse.shape)
     if sparse.mask.shape != (-(-size // 8),):
-        raise EquintError(f"a mask of {sparse.mask.size} bytes is none of {size} weights")
+        raise UnreadableModel(f"a mask of {sparse.mask.size} bytes is none of {size} weights")
     kept = np.unpackbits(sparse.mask, count=size, bitorder="little").astype(bool).reshape(sparse.shape)
     integers = np.empty(sparse.shape, sparse.dtype)
     integers[...] = sparse.zero_point
@@ -120,7 +120,7 @@ def width(integers: Array) -> int:
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
     bits = max(high.bit_length(), (-low - 1).bit_length()) + 1 if low < 0 else max(high.bit_length(), 1)
     if bits > 16:
-        raise EquintError(f"integers from {low} to {high} do not fit into 16 bits")
+        raise UnreadableModel(f"integers from {low} to {high} do not fit into 16 bits")
     return bits
 
 
@@ -138,7 +138,7 @@ def pack_bits(integers: Array, bits: int) -> Array:
     """
     if width(integers) > bits:
         low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
-        raise EquintError(f"integers from {low} to {high} do not fit into {bits} bits")
+        raise UnreadableModel(f"integers from {low} to {high} do not fit into {bits} bits")
     codes = np.ascontiguousarray(integers).reshape(-1).astype("<u2" if bits > 8 else np.uint8)
     if bits in (8, 16):
         return codes.view(np.uint8)
@@ -159,7 +159,7 @@ def unpack_bits(packed: Array, bits: int, count: int, signed: bool = False) -> A
         [1, 2, -1]
     """
     if packed.shape != (-(-count * bits // 8),):
-        raise EquintError(f"{packed.size} bytes are not {count} integers of {bits} bits")
+        raise UnreadableModel(f"{packed.size} bytes are not {count} integers of {bits} bits")
     if bits in (8, 16):
         codes = packed.view("<u2" if bits == 16 else np.uint8).astype(np.int32)
     else:

@@ -11,7 +11,7 @@ from dataclasses import field, fields
 from enum import Enum
 from typing import Any, Protocol
 
-from ..errors import EquintError
+from ..errors import InvalidOption
 from ..hardware.target import Target
 from ..ir.model import Model
 
@@ -94,7 +94,7 @@ def require(name: str, value: float, good: bool, asked: str) -> None:
         >>> require("n", 6.0, True, "above 0")
     """
     if not good:
-        raise EquintError(f"{name} = {value}: choose {asked}")
+        raise InvalidOption(f"{name} = {value}: choose {asked}")
 
 
 class Pass(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
 from ..ir.events import Event, EventKind
@@ -20,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..samples.generated import generated, picture_shape
-from ..samples.images import Images
+from ..samples.images import Samples
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
 
@@ -68,7 +68,7 @@ class Calibrate:
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> model = Calibrate(images=Images.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
+        >>> model = Calibrate(images=Samples.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
         >>> model.moments["y"].source, float(model.ranges["y"].hi.max())
         ('calibration', 9.0)
     """
@@ -80,7 +80,7 @@ class Calibrate:
     percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
-    images: Images | None = needed(Need.IMAGES, None)
+    images: Samples | None = needed(Need.IMAGES, None)
     statistics: Statistics | None = needed(Need.STATISTICS, None)
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
@@ -100,7 +100,7 @@ class Calibrate:
             return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
         return self._imagined(model, self._measured(model, images, counted=False))
 
-    def _measured(self, model: Model, images: Images, counted: bool) -> Statistics:
+    def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
         from ..runtime.collect import collect
 
@@ -108,7 +108,7 @@ class Calibrate:
         tell = None if progress is None else lambda done: progress(done, 0)
         return collect(model.graph, images, histograms=counted, progress=tell)
 
-    def _stand_in(self, model: Model) -> tuple[Images | None, str]:
+    def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
         if any(m.source == "batchnorm" for m in model.moments.values()):
             return None, "no images given; BatchNorm tells means and spreads"
@@ -137,7 +137,7 @@ class Calibrate:
         for name, t in table.items():
             shape = graph.shapes.get(name)
             if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
-                raise EquintError(f"statistics of tensor {name} are of another network; calibrate this one")
+                raise UnusableData(f"statistics of tensor {name} are of another network; calibrate this one")
         measured = {name: replace(t.moments, source=source) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].source == "given"]
         if source == "generated":  # pictures were made to fit what is known of the input
@@ -178,7 +178,7 @@ class Calibrate:
 
 def _counted(name: Name, t: TensorStatistics) -> Histogram:
     if t.values is None:
-        raise EquintError(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
+        raise UnusableData(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
     return t.values
 
 

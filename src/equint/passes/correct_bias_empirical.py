@@ -13,7 +13,7 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer, layers
-from ..samples.images import Images
+from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
 
@@ -41,7 +41,7 @@ class CorrectBiasEmpirical:
     stage: ClassVar[Stage] = Stage.CORRECTION
 
     bias_bits: int = needed(Need.BIAS_BITS, 32)
-    images: Images | None = needed(Need.IMAGES, None)
+    images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 

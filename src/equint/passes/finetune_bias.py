@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import UnusableData
 from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
 from ..ir.weights import layers
 from ..maths.noise import to_db
-from ..samples.images import Images
+from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -45,7 +45,7 @@ class FinetuneBias:
         >>> from equint.ir.weights import tiny_graph
         >>> FinetuneBias()(Model(tiny_graph()))
         Traceback (most recent call last):
-        equint.errors.EquintError: finetune_bias needs images; give data
+        equint.errors.UnusableData: finetune_bias needs images; give data
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -60,7 +60,7 @@ class FinetuneBias:
     augment: bool = True
     seed: int = 0
     bias_bits: int = needed(Need.BIAS_BITS, 32)
-    images: Images | None = needed(Need.IMAGES, None)
+    images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
@@ -74,7 +74,7 @@ class FinetuneBias:
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:
-            raise EquintError("finetune_bias needs images; give data")
+            raise UnusableData("finetune_bias needs images; give data")
         from ..onnx.qdq import qdq_graph
         from ..runtime.sweep import open_biases
         from ..torch.distill import Plan, distill

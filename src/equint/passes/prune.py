@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import InvalidOption
 from ..graph.gaps import gaps
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -54,7 +54,7 @@ class Prune:
         require("threshold", self.threshold, 0 <= self.threshold < math.inf, "a magnitude above 0")
         require("sparsity", self.sparsity, 0 <= self.sparsity < 1, "a share above 0 and below 1")
         if (self.threshold > 0) == (self.sparsity > 0):
-            raise EquintError("prune needs threshold or sparsity above 0, and not both")
+            raise InvalidOption("prune needs threshold or sparsity above 0, and not both")
 
     def __call__(self, model: Model) -> Model:
         pruned: dict[Name, Array] = {}

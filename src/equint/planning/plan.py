@@ -11,7 +11,7 @@ from ..hardware.target import Target
 from ..ir.model import Graph, QSpec
 from ..maths.affine import check_bits
 from ..passes import Need, Pass, followed, needs
-from ..samples.images import Images
+from ..samples.images import Samples
 from ..samples.statistics import Statistics
 from .recipe import PASSES, ActivationBits, Recipe, looks
 
@@ -26,7 +26,7 @@ class Data:
         teacher: the float network as it was read.
     """
 
-    images: Images | None = None
+    images: Samples | None = None
     statistics: Statistics | None = None
     teacher: Graph | None = None
 

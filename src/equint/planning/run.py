@@ -8,7 +8,7 @@ from dataclasses import is_dataclass, replace
 from time import perf_counter
 from typing import Any
 
-from ..errors import EquintError
+from ..errors import InvalidRecipe
 from ..graph.verify import verify
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model
@@ -54,7 +54,7 @@ def _check_promise(keeps: Keeps, name: str, before: Graph, after: Graph) -> None
         kept &= before.nodes == after.nodes and before.consts.keys() == after.consts.keys()
         kept = kept and all(after.consts[n] is value for n, value in before.consts.items())
     if not kept:
-        raise EquintError(f"pass {name} promises {keeps.value!r} and does not keep it; declare another promise")
+        raise InvalidRecipe(f"pass {name} promises {keeps.value!r} and does not keep it; declare another promise")
 
 
 def _skeleton(graph: Graph) -> list[tuple[Any, ...]]:

@@ -24,7 +24,7 @@ from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
 from ..ops.moves import JOINS, MOVES
-from ..samples.images import Feed, Images, length, split
+from ..samples.images import Feed, Samples, length, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from .session import Session
 
@@ -63,7 +63,7 @@ class _Tap:
 
 def collect(
     graph: Graph,
-    images: Images,
+    images: Samples,
     *,
     histograms: bool = False,
     resume: str | os.PathLike[str] | None = None,
@@ -88,7 +88,7 @@ def collect(
 
     Example:
         >>> from equint.ir.weights import tiny_graph
-        >>> found = collect(tiny_graph(), Images.of(np.ones((3, 4, 4, 4), np.float32)))
+        >>> found = collect(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32)))
         >>> found.images, found.tensors["y"].high.tolist()
         (3, [9.0, 9.0, 9.0, 9.0])
     """

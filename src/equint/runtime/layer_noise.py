@@ -20,7 +20,7 @@ from ..ir.weights import Layer, layers
 from ..maths.affine import fake_quantize
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps, is_clip
-from ..samples.images import Images, length, split
+from ..samples.images import Samples, length, split
 from .session import Session
 
 BATCH = 4
@@ -57,7 +57,7 @@ class Measured:
 def measure(
     reference: Model,
     quantized: Model,
-    images: Images,
+    images: Samples,
     *,
     batch: int = BATCH,
     progress: Callable[[int], None] | None = None,
@@ -83,7 +83,7 @@ def measure(
         >>> from equint.ir.model import QParams
         >>> grid = QParams(np.float32(0.75), np.int32(0))
         >>> model = Model(tiny_graph())
-        >>> images = Images.of(np.ones((3, 4, 4, 4), np.float32))
+        >>> images = Samples.of(np.ones((3, 4, 4, 4), np.float32))
         >>> found = measure(model, Model(tiny_graph(), qparams={"w": grid}), images).layers["y"]
         >>> found.weights / found.signal, found.activations
         (0.0625, None)

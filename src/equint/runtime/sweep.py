@@ -18,7 +18,7 @@ from ..ir.weights import Layer, layers
 from ..onnx.probes import is_clamp_of_integers, is_dequantizer, is_quantizer, mean_over_positions
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
-from ..samples.images import Feed, Images, length, split
+from ..samples.images import Feed, Samples, length, split
 from .collect import whole
 from .session import Session
 
@@ -30,7 +30,7 @@ FOLDS = 2
 def mean_errors(
     model: Model,
     teacher: Graph,
-    images: Images,
+    images: Samples,
     decide: Callable[[Layer, Array], Array],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Name, Array]:
@@ -59,7 +59,7 @@ def mean_errors(
 
 
 def _float_means(
-    model: Model, teacher: Graph, images: Images, every: list[Layer]
+    model: Model, teacher: Graph, images: Samples, every: list[Layer]
 ) -> tuple[dict[Name, Array], list[int]]:
     """Mean of every layer's float output per fold and channel, `(FOLDS, O)`, in the quantized network's units.
 
@@ -124,7 +124,7 @@ class _Place:
 class _Sweep:
     """The exported graph with biases that can be changed, and the integers stored so far."""
 
-    def __init__(self, model: Model, images: Images, every: list[Layer], sizes: list[int]) -> None:
+    def __init__(self, model: Model, images: Samples, every: list[Layer], sizes: list[int]) -> None:
         self.graph, self.places = open_biases(qdq_graph(model), every)
         self.steps = [_step(model, la) for la in every]
         self.images, self.every, self.known, self.sizes = images, every, model.graph, sizes

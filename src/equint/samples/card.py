@@ -145,7 +145,8 @@ def described(model: Model, given: Input) -> Model:
     if given is None:
         return inputs.infer_input(model)
     if not isinstance(given, Card):
-        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(v, Real) for v in given):
+        pair = isinstance(given, Sequence) and not isinstance(given, bytes) and len(given) == 2
+        if not pair or not all(isinstance(v, Real) for v in given):
             raise InvalidOption(f"input = {given!r}: give a card, its path, or the lowest and the highest value")
         return inputs.describe_range(model, float(given[0]), float(given[1]))
     if given.range is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..ir.model import Array, Model
 from ..maths.pictures import MEAN, STD, pictures
-from .images import BATCH, Images
+from .images import BATCH, Samples
 
 PICTURES = 128
 """How many pictures are generated."""
@@ -32,7 +32,7 @@ def picture_shape(model: Model) -> tuple[int, int, int] | None:
     return int(shape[1]), height, width
 
 
-def generated(model: Model, shape: tuple[int, int, int]) -> Images:
+def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
     """Pictures as the network's input wants them, by its mean, spread and range.
 
     Args:
@@ -53,4 +53,4 @@ def generated(model: Model, shape: tuple[int, int, int]) -> Images:
             pixels = pictures(BATCH, height, width, channels, seed)
             yield np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
 
-    return Images(batches, "generated pictures")
+    return Samples(batches, "generated pictures")

@@ -94,9 +94,6 @@ class Samples:
         return cls(_spooled(iter(source), label), label)
 
 
-Images = Samples
-
-
 def _spooled(source: Iterator[Feed], label: str) -> Callable[[], Iterator[Feed]]:
     """An iterator's batches, on disk as soon as they are read."""
     shelf, index = Shelf(), list[dict[Name, int]]()

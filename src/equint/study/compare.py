@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UnusableData
-from ..files import fact_table
+from ..files import jsonable
 from ..ir.model import Array, Name
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Comparison:
 
     def facts(self) -> list[dict[str, Any]]:
         """One row for each tensor, ready for JSON."""
-        return [fact_table(t) for t in self.tensors]
+        return [jsonable(asdict(t)) for t in self.tensors]
 
 
 def compare(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..files import fact_table
+from ..files import Facts
 from ..ir.model import Model
 from ..maths.noise import to_db
 from ..noise.prediction import GridNoise, LayerNoise, Prediction, predict
@@ -16,8 +16,8 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Predicted noise before and after a recipe, and what changes would gain; reads like the mapping of `facts`.
+class Explanation(Facts):
+    """Predicted noise before and after a recipe, and what changes would gain.
 
     Attributes:
         predicted: SQNR at the outputs in dB, before and after: total, weights, activations, clips.
@@ -38,20 +38,6 @@ class Explanation:
         before, after = (self.predicted[when]["total"] for when in ("before", "after"))
         shown = " → ".join("none" if v is None else f"{v:.1f} dB" for v in (before, after))
         return f"Explanation(predicted SQNR {shown}, layers={len(self.layers)}, changes={len(self.changes)})"
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return fact_table(self)
-
-    def __getitem__(self, key: str) -> Any:
-        return self.facts()[key]
-
-    def keys(self) -> KeysView[str]:
-        """Names of the facts."""
-        return self.facts().keys()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
 
 
 def explain(

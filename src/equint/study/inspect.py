@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..files import fact_table
+from ..files import Facts
 from ..graph.channels import solve
 from ..graph.placement import borders
 from ..ir.events import EventKind
@@ -21,8 +21,8 @@ CLIP_REACH = 6.0
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What a network offers; reads like the mapping that `facts` gives.
+class Inspection(Facts):
+    """What a network offers.
 
     Attributes:
         layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
@@ -41,20 +41,6 @@ class Inspection:
 
     def __repr__(self) -> str:
         return f"Inspection(layers={len(self.layers)}, groups={len(self.groups)}, pinned={len(self.pinned)})"
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return fact_table(self)
-
-    def __getitem__(self, key: str) -> Any:
-        return self.facts()[key]
-
-    def keys(self) -> KeysView[str]:
-        """Names of the facts."""
-        return self.facts().keys()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
 
 
 def inspect(model: Model) -> Inspection:

@@ -5,13 +5,13 @@ What Meller et al. (2019) show in section 5.1 and figures 4 to 6, for any networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import fact_table
+from ..files import Facts
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, layers
@@ -38,8 +38,8 @@ SILENT = 100.0
 
 
 @dataclass(frozen=True)
-class LayerSqnr:
-    """Every layer's noise under each kind of equalization; reads like the mapping that `facts` gives.
+class LayerSqnr(Facts):
+    """Every layer's noise under each kind of equalization.
 
     Attributes:
         target: its name; images: how many were measured on, 0 without.
@@ -56,20 +56,6 @@ class LayerSqnr:
     def __repr__(self) -> str:
         count = len(self.methods["none"]["layers"])
         return f"LayerSqnr(target={self.target!r}, images={self.images}, layers={count}, methods={list(self.methods)})"
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return fact_table(self)
-
-    def __getitem__(self, key: str) -> Any:
-        return self.facts()[key]
-
-    def keys(self) -> KeysView[str]:
-        """Names of the facts."""
-        return self.facts().keys()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
 
 
 def sqnr(

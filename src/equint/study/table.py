@@ -89,23 +89,7 @@ def table(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Row, ...]:
-    """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
-
-    What was measured before, on the same contents with the same version of equint, is read from the cache; a run that
-    was killed goes on where it stopped. A way that cannot be, or fails, is a row with a reason.
-
-    Args:
-        networks: cards, or networks with a card beside them or one folder up.
-        recipes, targets: names, files or values; without targets every recipe is for its own.
-        bits: (weights, activations), 2 to 16; activations may stay "float".
-        images: so many of the card's calibration images; several numbers (None: no images) for a row each.
-        limit: samples to judge on, for all or by the network's name.
-        cache: folder of what was found: one line per row, and the float networks' outputs.
-        jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
-        progress: called with what was done, rows done, and rows in all.
-
-    Raises:
-        EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
+    """Every network in every way, as `equint.table` describes it.
 
     Example:
         >>> table([], ["lwq"], cache="results")

@@ -11,7 +11,7 @@ import numpy as np
 from ..files import Shelf
 from ..ir.model import Array, Graph, Name, View
 from ..ops.lazy_torch import functional, torch
-from ..samples.images import Images
+from ..samples.images import Samples
 from .executor import module
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def distill(
     student: Graph,
     biases: Mapping[Name, float],
     teacher: Graph,
-    images: Images,
+    images: Samples,
     plan: Plan,
     views: Mapping[Name, View] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -180,7 +180,7 @@ def augmented(batch: Array, rng: np.random.Generator) -> Array:
 class _Samples:
     """Single samples on disk, to be drawn in any order."""
 
-    def __init__(self, images: Images, inputs: Sequence[Name]) -> None:
+    def __init__(self, images: Samples, inputs: Sequence[Name]) -> None:
         self.shelves = {name: Shelf() for name in inputs}
         for feed in images:
             named = feed if isinstance(feed, Mapping) else {inputs[0]: feed}
