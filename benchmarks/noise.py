@@ -24,12 +24,13 @@ import equint
 from equint.graph.placement import keeps_grid
 from equint.hardware.target import target
 from equint.ir.model import Array, Graph, Model, Name, Node
-from equint.ir.weights import Layer, layers
+from equint.ir.weights import Layer
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db
 from equint.noise.prediction import predict
 from equint.onnx.writer import to_proto
 from equint.ops.activations import clamps
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6

@@ -10,8 +10,9 @@ from time import perf_counter
 import numpy as np
 
 from equint.ir.model import Array, Graph, QSpec
-from equint.ir.weights import as_rows, layers
+from equint.ir.weights import as_rows
 from equint.maths.shifts import SEARCHES
+from equint.ops.layers import layers
 from equint.study.weights import kind_of
 
 SPEC = QSpec(8, signed=False, symmetric=False, granularity="shift")

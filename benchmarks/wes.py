@@ -30,9 +30,10 @@ from shift_search import COLUMNS, MOST, SPEC, TIMES, compared, groups, real_laye
 import equint
 from equint.ir.events import EventKind
 from equint.ir.model import Model
-from equint.ir.weights import as_rows, layers
+from equint.ir.weights import as_rows
 from equint.maths.scales import overlap_ratio
 from equint.maths.shifts import SEARCHES
+from equint.ops.layers import layers
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.planning.recipe import ActivationBits, Recipe, recipe

@@ -14,8 +14,8 @@ import numpy as np
 import equint
 from equint.demo import model_path
 from equint.ir.model import Array, Model
-from equint.ir.weights import layers
 from equint.maths.scales import overlap_ratio
+from equint.ops.layers import layers
 
 WIDTH, PANEL, GAP, HEIGHT = 860, 400, 40, 150
 LAYERS = 3

@@ -11,8 +11,8 @@ from onnx import ModelProto
 
 from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Array, Model, Moments, Range
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.relu6 import Relu6
 from handwritten import network, normal

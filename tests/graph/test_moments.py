@@ -12,10 +12,9 @@ from onnx import ModelProto
 from equint.graph.moments import heavy_tailed, propagate
 from equint.graph.ranges import tensor_ranges
 from equint.ir.model import Array, Graph, Model, Moments, Node, Range, Source
-from equint.ir.weights import layers
 from equint.onnx.reader import read
 from equint.ops.curves import CURVES
-from equint.ops.layers import expected_input, layer_moments
+from equint.ops.layers import expected_input, layer_moments, layers
 from equint.ops.pools import window
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import execute, network, normal

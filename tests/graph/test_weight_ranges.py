@@ -10,8 +10,9 @@ from onnx import ModelProto
 from equint.graph.channels import Channels, Group, rescale, solve
 from equint.graph.weight_ranges import WeightRanges
 from equint.ir.model import Array, Model
-from equint.ir.weights import Layer, layers
+from equint.ir.weights import Layer
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.relu6 import Relu6
 from nets import Net, networks
 

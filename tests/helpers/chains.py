@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from equint.ir.events import Event, EventKind
 from equint.ir.model import Array, Model, Name, Range
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.calibrate import Calibrate
 from equint.samples.images import Samples
 from nets import Net

@@ -21,10 +21,10 @@ from equint.integers.lower import lower
 from equint.integers.program import Program, Step
 from equint.integers.steps import LAYERS, bound
 from equint.ir.model import Model, QParams, QSpec
-from equint.ir.weights import layers
 from equint.maths.fixedpoint import Rounding
 from equint.maths.interpolation import MODES
 from equint.onnx.qdq import export
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from numpy.typing import NDArray
 
-from equint.ir.weights import layers
 from equint.maths.scales import dominance, equalizing, matching, overlap_ratio, triple
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.equalize import Equalize
 from nets import Net
 

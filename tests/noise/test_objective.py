@@ -12,12 +12,12 @@ from scipy.stats import laplace
 
 from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.noise import weight_noise
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.samples.card import described

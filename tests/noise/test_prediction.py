@@ -12,10 +12,10 @@ from equint import load, quantize
 from equint.demo import data_path, model_path
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Correction, Model, Moments, QParams
-from equint.ir.weights import layers
 from equint.noise.prediction import Prediction, predict
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical

@@ -8,9 +8,9 @@ from equint.errors import EquintError
 from equint.integers.program import Program
 from equint.integers.steps import LAYERS
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import tiny_graph
 from equint.npu.published import TABLE_4, efficientnet_b3, inception_v3, mobilenet_v1, mobilenet_v2, resnet50, table_4
 from equint.npu.sizes import MEGABYTE, SCHEMES, figure_4, layer_bits, network_sizes, paper_tables, parameter_bits
+from equint.ops.layers import tiny_graph
 from equint.passes.prune import Prune
 from equint.passes.quantize import Quantize
 from programs import programs

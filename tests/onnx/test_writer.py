@@ -12,9 +12,9 @@ from hypothesis import given, settings
 
 from equint.errors import EquintError
 from equint.ir.model import Graph, Node
-from equint.ir.weights import tiny_graph
 from equint.onnx.reader import read
 from equint.onnx.writer import save_proto, to_proto
+from equint.ops.layers import tiny_graph
 from handwritten import Array, assert_same, execute, network, normal, operators
 from nets import networks
 

@@ -22,7 +22,7 @@ from equint import Result
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.ir.model import QParams, QSpec
-from equint.ir.weights import layers
+from equint.ops.layers import layers
 from equint.pages.contents import formats, spec_of
 from equint.pages.figures import BANDS, Series, band, band_labels, bars, line_chart, ticks
 from equint.pages.page import embedded, page

@@ -9,8 +9,8 @@ import pytest
 from equint.graph.moments import propagate
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.absorb_bias import AbsorbBias
 from handwritten import network, normal
 from values import values

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.clip_weights import ClipWeights
 from equint.passes.quantize import Quantize
 from equint.passes.weight_shift import WeightShift

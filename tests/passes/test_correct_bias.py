@@ -8,9 +8,9 @@ import pytest
 
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments, QSpec, Range
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.quantize import Quantize

@@ -13,10 +13,11 @@ from equint.graph.inputs import infer_input
 from equint.ir.edit import Editor
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Graph, Model, QSpec, Range
-from equint.ir.weights import Layer, layers
+from equint.ir.weights import Layer
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
+from equint.ops.layers import layers
 from equint.passes import Pass, correct_bias_empirical
 from equint.passes.absorb_bias import AbsorbBias
 from equint.passes.activation_ranges import ActivationRanges

@@ -5,8 +5,8 @@ import pytest
 
 from equint.graph.inputs import infer_input
 from equint.ir.model import Model
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes import Pass
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias

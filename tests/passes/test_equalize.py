@@ -9,8 +9,8 @@ from onnx import ModelProto
 
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, Moments
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.equalize import Equalize
 from nets import Net, sample
 from values import assert_close, values

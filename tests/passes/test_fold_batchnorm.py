@@ -8,8 +8,8 @@ import pytest
 
 from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import network, normal
 from nets import sample

@@ -9,12 +9,12 @@ from equint.graph.channels import solve
 from equint.graph.cross_layer import cross_layer
 from equint.graph.placement import place
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db, to_db
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import rounded_layers, rounded_tensors
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _fixed

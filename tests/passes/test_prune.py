@@ -11,8 +11,8 @@ from equint.errors import EquintError
 from equint.graph.inputs import describe_range
 from equint.ir.events import EventKind
 from equint.ir.model import Graph, Model, Node
-from equint.ir.weights import layers, tiny_graph
 from equint.onnx.reader import read
+from equint.ops.layers import layers, tiny_graph
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.prune import Prune, without_smallest

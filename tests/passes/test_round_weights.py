@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from equint.ir.model import QSpec
-from equint.ir.weights import layers, tiny_graph
 from equint.maths.affine import choose_qparams, quantize
+from equint.ops.layers import layers, tiny_graph
 from equint.passes.round_weights import kernel_rounding
 
 

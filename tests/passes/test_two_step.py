@@ -27,8 +27,8 @@ from equint.graph.channels import solve
 from equint.graph.matching import bounded
 from equint.ir.events import EventKind
 from equint.ir.model import Model, Name
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate

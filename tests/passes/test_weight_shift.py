@@ -5,10 +5,10 @@ from equint.errors import EquintError
 from equint.graph.inputs import describe_range, infer_input
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.noise.rounded import weight_worth
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.clip_weights import ClipWeights
 from equint.passes.fold_batchnorm import FoldBatchnorm

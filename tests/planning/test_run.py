@@ -10,7 +10,7 @@ import pytest
 from equint.errors import EquintError
 from equint.ir.events import EventKind
 from equint.ir.model import Graph, Model, Moments, Node
-from equint.ir.weights import tiny_graph
+from equint.ops.layers import tiny_graph
 from equint.passes import Keeps, Stage
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize

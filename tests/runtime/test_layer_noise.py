@@ -13,9 +13,9 @@ from equint.errors import EquintError
 from equint.graph.channels import solve
 from equint.graph.inputs import describe_range
 from equint.ir.model import Array, Model, QParams, QSpec, View
-from equint.ir.weights import layers, tiny_graph
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
+from equint.ops.layers import layers, tiny_graph
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.one_step import OneStep

@@ -12,10 +12,11 @@ from onnx import ModelProto, helper, numpy_helper
 
 from equint.graph.inputs import infer_input
 from equint.ir.model import Array, Graph, Model, QSpec
-from equint.ir.weights import Layer, layers
+from equint.ir.weights import Layer
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
+from equint.ops.layers import layers
 from equint.passes import Pass
 from equint.passes.absorb_bias import AbsorbBias
 from equint.passes.activation_ranges import ActivationRanges

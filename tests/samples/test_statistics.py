@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 
 from equint.errors import EquintError
 from equint.ir.model import Array, Graph, Node
-from equint.ir.weights import tiny_graph
+from equint.ops.layers import tiny_graph
 from equint.samples.statistics import (
     BINS,
     FINEST,

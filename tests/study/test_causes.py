@@ -7,8 +7,8 @@ import pytest
 
 from equint.ir.events import Event, EventKind
 from equint.ir.model import Correction, Model, Moments, QParams
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.correct_bias import CorrectBias
 from equint.study.causes import _mean_error, _weights
 from handwritten import network

@@ -7,10 +7,10 @@ import pytest
 
 from equint.graph.overrides import Override
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.onnx.qdq import export
 from equint.onnx.writer import to_proto
+from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.quantize import Quantize

@@ -15,8 +15,8 @@ from equint.cli.main import main
 from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.ir.model import Model, Moments, QSpec, Range, View
-from equint.ir.weights import layers
 from equint.onnx.reader import read
+from equint.ops.layers import layers
 from equint.passes.quantize import Quantize
 from equint.samples.card import Card
 from equint.samples.data import batches

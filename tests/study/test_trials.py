@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from equint.errors import EquintError
 from equint.graph.overrides import Override
 from equint.ir.model import Model, QSpec
-from equint.ir.weights import layers
 from equint.maths.affine import fake_quantize
 from equint.onnx.qdq import qdq_graph
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
+from equint.ops.layers import layers
 from equint.passes.calibrate import Calibrate
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.fold_batchnorm import FoldBatchnorm

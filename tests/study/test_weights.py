@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 import equint
 from equint.ir.model import Model, QParams, QSpec
-from equint.ir.weights import layers
 from equint.onnx.qdq import export
+from equint.ops.layers import layers
 from equint.passes.quantize import Quantize
 from equint.passes.weight_shift import WeightShift
 from equint.study.weights import WeightFit, channel_ends, kind_of, mean_of, weight_fits

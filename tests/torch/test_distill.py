@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equint.ir.model import Array, Graph, Node
-from equint.ir.weights import tiny_graph
+from equint.ops.layers import tiny_graph
 from equint.samples.images import Samples
 from equint.torch.distill import Plan, augmented, distance, distill
 

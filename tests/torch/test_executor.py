@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from equint import load, quantize
 from equint.errors import EquintError
 from equint.ir.model import Array, Graph, Name, Node
-from equint.ir.weights import tiny_graph
 from equint.onnx.qdq import qdq_graph
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
+from equint.ops.layers import tiny_graph
 from equint.runtime.session import Session, random_inputs
 from equint.torch.executor import module, steps
 from handwritten import normal

@@ -17,8 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from ..ir.edit import Editor
 from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range, View
-from ..ir.weights import Layer, as_layer, layers, still_corrected
+from ..ir.weights import Layer
 from ..ops.attributes import clip_bounds, regrouped
+from ..ops.layers import as_layer, layers, still_corrected
 from ..ops.moves import stacked
 from ..ops.operator import Rule, Scales, Unknown
 from ..ops.table import op_of
@@ -87,7 +88,7 @@ def solve(model: Model, clip_reach: float = np.inf, priced: frozenset[Name] = fr
     what that costs.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> solve(Model(tiny_graph())).groups
         ()
     """
@@ -327,7 +328,7 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
         scales: `(channels.size,)` positive; the value of class 0 is taken as 1.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> rescale(model, solve(model), np.ones(1)).graph.consts["w"].shape
         (4, 1, 3, 3)

@@ -30,7 +30,7 @@ class Sweeps:
 
     Example:
         >>> from .channels import solve
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> channels = solve(model := Model(tiny_graph()))
         >>> scales, sweeps, moved = Sweeps()(WeightRanges(model, channels), channels, *np.ones((3, channels.size)))
         >>> scales.tolist(), sweeps, moved
@@ -73,7 +73,7 @@ def cross_layer(model: Model, channels: Channels) -> Array:
 
     Example:
         >>> from .channels import solve
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> cross_layer(model, solve(model)).tolist()
         [1.0]

@@ -45,7 +45,7 @@ class Extremes:
 
     Example:
         >>> from .channels import solve
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> Extremes(model, solve(model)).room.tolist()
         [inf]

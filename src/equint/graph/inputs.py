@@ -11,9 +11,9 @@ from ..errors import InvalidOption
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range
-from ..ir.weights import as_layer, layer_coverage
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
+from ..ops.layers import as_layer, layer_coverage
 
 LARGEST = 1e12
 """No network's input is larger than this."""
@@ -27,7 +27,7 @@ def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -
     """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = describe_pixels(Model(tiny_graph()), [127.5], [127.5])
         >>> float(model.ranges["x"].lo.item()), float(model.ranges["x"].hi.item())
         (-1.0, 1.0)
@@ -43,7 +43,7 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
     """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> round(float(describe_range(Model(tiny_graph()), 0, 1).moments["x"].mean.item()), 3)
         0.459
     """

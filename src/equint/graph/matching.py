@@ -8,9 +8,9 @@ import numpy as np
 
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
-from ..ir.weights import layers
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
+from ..ops.layers import layers
 from .channels import Channels, Group, rescale, solve
 from .dominance import Extremes, Limits
 
@@ -26,7 +26,7 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
     feed each other (residual sums), the sum comes last.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> matched(model, lambda *group: group, "one-step", 16.0, True).log[-1].text  # there is no group
         'one-step equalization found no free channel scales'
@@ -61,7 +61,7 @@ def bounded(model: Model) -> frozenset[Name]:
     """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> bounded(Model(tiny_graph()))
         frozenset()
     """

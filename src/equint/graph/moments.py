@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..ir.model import Graph, Moments, Name
-from ..ir.weights import as_layer
 from ..ops.curves import self_gated
+from ..ops.layers import as_layer
 from ..ops.operator import Pair, Unknown
 from ..ops.table import op_of
 

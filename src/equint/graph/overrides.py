@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from ..errors import InvalidRecipe, UnknownName
 from ..ir.events import Event, EventKind
 from ..ir.model import Granularity, Graph, Name, QSpec
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import check_bits
+from ..ops.layers import layers
 from . import clamps
 from .placement import place
 
@@ -93,7 +94,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
         EquintError: a name or pattern that matches nothing.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> formats(tiny_graph(), [Override(layers=("y",), weight_bits=4)], QSpec(8), None).weights["w"].bits
         4
     """

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..ir.model import Graph, Name, Node
-from ..ir.weights import as_layer
 from ..ops.activations import is_clamp
+from ..ops.layers import as_layer
 from ..ops.operator import Grid, Unknown
 from ..ops.table import ignores_values, op_of
 
@@ -35,7 +35,7 @@ def place(graph: Graph) -> Placement:
     """Decide it for a graph.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> place(tiny_graph()).classes
         (('x',), ('y',))
     """

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import UnknownName, UnreadableModel
 from ..ir.model import Model, Name
-from ..ir.weights import layers
+from ..ops.layers import layers
 
 
 def verify(model: Model, after: str = "") -> None:
@@ -16,7 +16,7 @@ def verify(model: Model, after: str = "") -> None:
         EquintError: naming what is wrong, where, and after which pass.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> verify(Model(tiny_graph()))
     """
     graph, where = model.graph, f" after {after}" if after else ""

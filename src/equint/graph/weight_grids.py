@@ -24,12 +24,12 @@ def weight_grid(
     one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
 
     Example:
-        >>> from ..ir.weights import layers, tiny_graph
+        >>> from ..ops.layers import layers, tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
         (4,)
     """
-    axis = layer.out_axis() if spec.granularity != "tensor" and layer.x_axis != -2 else None
+    axis = layer.out_axis() if spec.granularity != "tensor" and not layer.weight_first else None
     if axis is None:
         lo, hi = (weight.min(), weight.max()) if chosen is None else (np.min(chosen.lo), np.max(chosen.hi))
         return choose_qparams(lo, hi, spec)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.model import Array, Model
-from ..ir.weights import layers
+from ..ops.layers import layers
 from .channels import Channels, Group
 
 
@@ -63,7 +63,7 @@ class WeightRanges:
 
     Example:
         >>> from .channels import solve
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> WeightRanges(model, solve(model)).sides
         {}

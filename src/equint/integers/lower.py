@@ -13,13 +13,14 @@ from ..errors import EquintError, UnsupportedOperator
 from ..graph.placement import keeps_grid, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
-from ..ir.weights import Layer, as_layer
+from ..ir.weights import Layer
 from ..maths.affine import dequantize, quantize, quantize_bias, storage
 from ..maths.fixedpoint import check_format
 from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.arithmetic import constant_bounds
 from ..ops.attributes import clip_bounds, reduced_axes
 from ..ops.curves import curve_of
+from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
 from ..ops.table import op_of
 from . import lower_moves as moves
@@ -47,7 +48,7 @@ def lower(model: Model, target: Target) -> Program:
             exponent that the target does not hold, an accumulator that may overflow; it names the layer.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..hardware.target import target
         >>> grid = QParams(np.float32(0.5), np.int32(3), signed=False)
         >>> model = Model(tiny_graph(), qparams={n: grid for n in "xwy"})
@@ -121,7 +122,7 @@ def _emit(work: Lowering, node: Node) -> None:
 
 def _layer(work: Lowering, layer: Layer) -> None:
     node = layer.node
-    if layer.y_axis == -2:
+    if layer.weight_first:
         raise UnsupportedOperator(f"{layer.name}: MatMul with the constant first has no integer form; transpose both")
     x = work.grid(layer.x, layer.name)
     q = work.model.qparams.get(layer.weight)

@@ -42,7 +42,7 @@ def gains(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseModel = MEA
     variance, and 1/√n of steady noise's. An operator that is not known ends the path as if it were an output.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..graph.moments import propagate
         >>> graph = tiny_graph()
         >>> moments = propagate(graph, {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")})

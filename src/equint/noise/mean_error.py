@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.model import Array, Graph, Moments, QParams
-from ..ir.weights import Layer, layer_coverage
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
-from ..ops.layers import expected_input
+from ..ops.layers import expected_input, layer_coverage
 
 
 def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:

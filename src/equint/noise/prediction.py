@@ -10,11 +10,12 @@ from ..graph.moments import heavy_tailed
 from ..graph.placement import place
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
-from ..ir.weights import Layer, layer_coverage, layers
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
 from ..ops.activations import is_clip
 from ..ops.attributes import clip_bounds
+from ..ops.layers import layer_coverage, layers
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
 from .results import wide_results
@@ -98,7 +99,7 @@ def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) ->
         quantized: the same network with grids; its channels may be rescaled and its clips moved.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
         0
     """

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ir.model import Graph, Moments, Name
-from ..ir.weights import layers, leads_to_layer
-from ..ops.layers import layer_moments
+from ..ops.layers import layer_moments, layers, leads_to_layer
 from .constants import MEASURED, NoiseModel
 
 
@@ -15,7 +14,7 @@ def wide_results(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseMode
     """Wider moments for layers that no other layer follows and no BatchNorm describes.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> wide_results(tiny_graph(), {})
         {}
     """

@@ -11,11 +11,12 @@ from ..graph.moments import heavy_tailed
 from ..graph.placement import grid_of, place
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
-from ..ir.weights import Layer, as_layer, layer_coverage, layers
+from ..ir.weights import Layer
 from ..maths.gaussian import between
 from ..ops.activations import clamps, negative_slope
 from ..ops.arithmetic import adds
 from ..ops.attributes import clip_bounds
+from ..ops.layers import as_layer, layer_coverage, layers
 from ..ops.pools import POOLS
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
@@ -98,7 +99,7 @@ def rounded_tensors(
     `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> list(rounded_tensors(Model(tiny_graph()), Gains({}, {})))
         []
     """
@@ -131,7 +132,7 @@ def rounded_tensor(
         finer: a shape that its fields shall be broadcast to.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> given = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")
         >>> gains = Gains({"x": np.ones((1, 4, 1, 1))}, {"x": np.ones((1, 4, 1, 1))})
         >>> rounded_tensor(Model(tiny_graph(), {"x": given}), "x", 0, gains, frozenset()).before.std.tolist()
@@ -224,7 +225,7 @@ def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
     """Every layer whose input moments and output gain are known.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> list(rounded_layers(Model(tiny_graph()), Gains({}, {})))
         []
     """
@@ -246,7 +247,7 @@ def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array
     g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> weight_worth(Model(tiny_graph()))
         {}
     """

@@ -17,8 +17,8 @@ from ..integers.accumulators import stored_zero_point
 from ..integers.program import Program
 from ..integers.steps import LAYERS
 from ..ir.model import Array, Model
-from ..ir.weights import layers
 from ..maths.affine import along_axis, quantize
+from ..ops.layers import layers
 from .sparse import SIZE_BYTES, pack, pack_bits, weight_bits, width
 
 MANTISSA_BITS, EXPONENT_BITS, ZERO_POINT_BITS, SHIFT_BITS, BIAS_BITS = 32, 6, 8, 4, 32
@@ -181,7 +181,7 @@ def network_sizes(network: Model | Program) -> dict[str, Any]:
         EquintError: a model whose weights have no grids yet.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> network_sizes(Quantize()(Model(tiny_graph())))["total"]["wes"]  # 36 weights, 6 + 2, 4 biases
         60

@@ -19,10 +19,11 @@ from onnx import ModelProto, checker, helper, numpy_helper
 from ..graph import clamps
 from ..graph.placement import place
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
-from ..ir.weights import Layer, as_layer
+from ..ir.weights import Layer
 from ..maths.affine import quantize, quantize_bias, storage
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
+from ..ops.layers import as_layer
 from .writer import to_proto
 
 WIDE = 21
@@ -39,7 +40,7 @@ def export(model: Model) -> ModelProto:
         onnx.checker.ValidationError: never on models that the passes made; it would be a bug here.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> model = Quantize(activation=None)(Model(tiny_graph()))
         >>> [n.op_type for n in export(model).graph.node]
@@ -56,7 +57,7 @@ def qdq_graph(model: Model) -> Graph:
     """The quantized model as a graph: what `export` writes.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> from equint.passes.quantize import Quantize
         >>> [n.op for n in qdq_graph(Quantize(activation=None)(Model(tiny_graph()))).nodes]
         ['DequantizeLinear', 'Conv']

@@ -40,7 +40,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
             quantized, or weights that are not finite.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> read(to_proto(tiny_graph())).graph.nodes[0].op
         'Conv'
     """
@@ -219,7 +219,7 @@ def infer_shapes(graph: Graph) -> Graph:
     """Shapes and types of every value that ONNX's shape inference can tell.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> infer_shapes(tiny_graph()).shapes["y"]
         ('N', 4, 4, 4)
     """

@@ -27,7 +27,7 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
             networks of any size within protobuf's 2 GB.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> to_proto(tiny_graph()).graph.node[0].op_type
         'Conv'
     """

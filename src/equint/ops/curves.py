@@ -12,7 +12,7 @@ from ..ir.model import Array, Graph, Name, Node, Range
 from ..maths import gaussian
 from . import torch_kernels
 from .lazy_torch import functional
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Unknown
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
 
 Function = Callable[[Array], Array]
 POINTS = 129
@@ -46,7 +46,8 @@ def _gelu(graph: Graph, node: Node) -> Function:
     return lambda x: x * ndtr(x)
 
 
-_HALF = Unknown("it steps: no slope tells what noise becomes")
+_STEPS = Unknown("it steps: no slope tells what noise becomes")
+_BENDS = Unknown("it bends values: a channel scale in front is another function")
 
 
 def curve_of(graph: Graph, node: Node | None) -> Function | None:
@@ -106,10 +107,12 @@ def _curve(
     limits: tuple[float, float] | None = None,
     attributes: bool = False,
     stepped: bool = False,
+    homogeneous: bool = False,
 ) -> Operator:
     """Args:
     function: of one value, or of a graph and a node where `attributes` shape it.
     limits: that its outputs keep, whatever its inputs.
+    stepped: it has no slope. homogeneous: f(s·x) = s·f(x) for s > 0, so that channel scales pass.
     """
     made: Any = function
     given = made if attributes else lambda graph, node: made
@@ -124,8 +127,8 @@ def _curve(
         name,
         moments=moments,
         bound=bound,
-        gain=_HALF if stepped else gain,
-        scales=Unknown("it bends values: a channel scale in front is another function"),
+        gain=_STEPS if stepped else gain,
+        scales=Scales(Rule.PASSES) if homogeneous else _BENDS,
         grid=Grid(),
         steps=Form.TABLE,
         torch=torch,
@@ -166,8 +169,8 @@ CURVES: Mapping[str, Operator] = {
         _curve("Log", lambda x: np.log(np.maximum(x, TINY)), lambda x: x.log()),
         _curve("Sqrt", lambda x: np.sqrt(np.maximum(x, 0)), lambda x: x.sqrt()),
         _curve("Pow", _pow, lambda a, b: a**b, attributes=True),
-        _curve("Abs", np.abs, lambda x: x.abs()),
-        _curve("Neg", np.negative, lambda x: -x),
+        _curve("Abs", np.abs, lambda x: x.abs(), homogeneous=True),
+        _curve("Neg", np.negative, lambda x: -x, homogeneous=True),
         _curve("Reciprocal", lambda x: 1 / x, lambda x: x.reciprocal()),
         _curve("Floor", np.floor, lambda x: x.floor(), stepped=True),
         _curve("Ceil", np.ceil, lambda x: x.ceil(), stepped=True),

@@ -54,6 +54,7 @@ class Grid:
 
     Attributes:
         integer: it reads and writes integers; what is not integer stays float between two grids.
+        layer: it does so where its weight is constant.
         keeps: its outputs hold only values of its first input, or between them, so that one grid serves both.
         ties: all its inputs share that grid.
         constants: constants that it reads become integers too.
@@ -61,6 +62,7 @@ class Grid:
     """
 
     integer: bool = False
+    layer: bool = False
     keeps: bool = False
     ties: bool = False
     constants: bool = False

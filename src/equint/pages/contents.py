@@ -12,9 +12,9 @@ from ..files import jsonable
 from ..hardware.target import Target
 from ..ir.events import Event
 from ..ir.model import Model, Name, QParams, QSpec
-from ..ir.weights import layers
 from ..noise.prediction import predict
 from ..npu.sizes import SCHEMES, network_sizes
+from ..ops.layers import layers
 from ..planning.summary import kilobytes, sizes
 from ..samples.images import Samples
 from ..study.explain import explain
@@ -77,7 +77,7 @@ def contents(
         sizes by scheme; tensors; events, warnings first; notes on what could not be shown.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..ir.model import QParams
         >>> from ..hardware.target import TARGETS
         >>> model = Model(tiny_graph(), qparams={"w": QParams(np.float32(0.25), np.int32(0))})
@@ -140,7 +140,7 @@ def formats(model: Model) -> tuple[QSpec, QSpec | None]:
     """The formats of a quantized network's weights and activations; None where activations stay float.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> weight, activation = formats(Model(tiny_graph(), qparams={"w": QParams(np.float32(1), np.int32(3), 4)}))
         >>> weight.bits, activation
         (4, None)

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..ir.fields import channel_means
 from ..ir.model import Array, Model, Name, QParams
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize, quantize
 from ..maths.scales import overlap_ratio
+from ..ops.layers import layers
 from ..study.weights import kind_of
 
 FULL = 32767
@@ -37,7 +38,7 @@ def layer_weights(plain: Model, quantized: Model) -> Iterator[dict[str, Any]]:
         overlap, error: what `overlap` and `error` say, before and after; None where nothing is known.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> [row["type"] for row in layer_weights(Model(tiny_graph()), Model(tiny_graph()))]
         ['depthwise 3×3']
     """
@@ -74,7 +75,7 @@ def by_channel(layer: Layer, weight: Array) -> Array:
     """Weights as `(O, n)`: a row for every output channel.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> by_channel(layer, np.zeros((4, 1, 3, 3))).shape
         (4, 9)
@@ -87,7 +88,7 @@ def type_of(layer: Layer, weight: Array) -> str:
     """What kind of layer it is, for people.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> graph = tiny_graph()
         >>> type_of(next(layers(graph)), graph.consts["w"])
         'depthwise 3×3'
@@ -142,7 +143,7 @@ def error(layer: Layer, floats: Array, became: Array) -> float:
         became: the weight as it is now, in the float network's units, laid out as by `layer.unpack`.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> layer, ones = next(layers(tiny_graph())), np.ones((4, 1, 3, 3))
         >>> error(layer, ones, layer.unpack(ones * np.reshape([1.0, 1.0, 1.5, 0.5], (4, 1, 1, 1))))
         0.25
@@ -157,7 +158,7 @@ def in_float_units(model: Model, layer: Layer) -> Array:
     """A layer's rounded weight in the units of the network that was read, as `layer.unpack` has it.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph(), qparams={"w": QParams(np.float32(0.75), np.int32(0))})
         >>> float(in_float_units(model, next(layers(model.graph))).max())
         0.75

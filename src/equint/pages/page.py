@@ -26,7 +26,7 @@ def page(contents: Mapping[str, Any]) -> str:
         contents: what `equint.pages.contents.contents` returns.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..ir.model import Model
         >>> from ..hardware.target import TARGETS
         >>> from .contents import contents

@@ -13,9 +13,10 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned, per_channel
 from ..ir.model import Array, Model, Node, Range, View
-from ..ir.weights import Layer, as_layer, layers, pads_zero
+from ..ir.weights import Layer
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds
+from ..ops.layers import as_layer, layers, pads_zero
 from . import Keeps, Stage, require
 
 
@@ -28,7 +29,7 @@ class AbsorbBias:
     than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> AbsorbBias()(Model(tiny_graph())).log[-1].facts["channels"]
         0
     """

@@ -25,7 +25,7 @@ class ActivationRanges:
     ones, or the largest logits would be cut off.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> ActivationRanges()(Model(tiny_graph())).ranges
         {}
     """

@@ -14,11 +14,11 @@ from ..graph.moments import propagate
 from ..graph.placement import place
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Moments, Name, QSpec, Range, Source
-from ..ir.weights import leads_to_layer
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
+from ..ops.layers import leads_to_layer
 from ..samples.generated import generated, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Histogram, Statistics, TensorStatistics
@@ -67,7 +67,7 @@ class Calibrate:
         EquintError: statistics of another network, or without the histograms that the rule needs.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> model = Calibrate(images=Samples.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
         >>> model.moments["y"].source, float(model.ranges["y"].hi.max())
         ('calibration', 9.0)

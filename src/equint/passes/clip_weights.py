@@ -10,9 +10,10 @@ import numpy as np
 from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec, Range
-from ..ir.weights import as_rows, layers
+from ..ir.weights import as_rows
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.rounded import weight_worth
+from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -29,7 +30,7 @@ class ClipWeights:
         cost: as in `WeightShift`.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> ClipWeights()(Model(tiny_graph())).log[-1].text
         'clipped weights'
     """
@@ -55,7 +56,7 @@ class ClipWeights:
                 continue
             shift, fine = model.shifts.get(layer.weight), self.weight.granularity == "channel"
             rows, worth = weight, worths.get(layer.y, np.ones_like(weight))
-            if axis is not None and layer.x_axis != -2 and (shift is not None or fine):
+            if axis is not None and not layer.weight_first and (shift is not None or fine):
                 rows, worth = as_rows(rows, axis), as_rows(worth, axis)
                 if shift is not None:
                     rows, worth = np.ldexp(rows, shift[:, None]), np.ldexp(worth, -2 * shift[:, None])

@@ -11,8 +11,9 @@ from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..noise.mean_error import mean_error
+from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed
 
 _REFITS = 10
@@ -31,7 +32,7 @@ class CorrectBias:
             scale, and the layer is corrected again.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> CorrectBias()(Model(tiny_graph())).log[-1].facts["layers"]
         0
     """

@@ -12,7 +12,8 @@ from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
+from ..ops.layers import layers
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
@@ -32,7 +33,7 @@ class CorrectBiasEmpirical:
         progress: called with layers done and their number.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].text
         'biases not corrected from images'
     """

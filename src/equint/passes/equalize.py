@@ -38,7 +38,7 @@ class Equalize:
     channels share are scaled too, if they lie that many standard deviations below it.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> Equalize()(Model(tiny_graph())).log[-1].text
         'equalization found no free channel scales'
     """

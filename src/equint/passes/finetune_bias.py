@@ -13,8 +13,8 @@ from ..graph.weight_grids import fitted
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
-from ..ir.weights import layers
 from ..maths.noise import to_db
+from ..ops.layers import layers
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed, require
 
@@ -42,7 +42,7 @@ class FinetuneBias:
         EquintError: no images, torch is missing, or an operator that cannot be trained through.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> FinetuneBias()(Model(tiny_graph()))
         Traceback (most recent call last):
         equint.errors.UnusableData: finetune_bias needs images; give data

@@ -13,7 +13,8 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
-from ..ir.weights import Layer, as_layer, pads_zero, still_corrected
+from ..ir.weights import Layer
+from ..ops.layers import as_layer, pads_zero, still_corrected
 from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
@@ -31,7 +32,7 @@ class FoldBatchnorm:
     Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].text
         'folded BatchNormalization'
     """

@@ -36,7 +36,7 @@ class OneStep:
         shared_clips: False leaves channels behind shared bounds alone.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> OneStep()(Model(tiny_graph())).log[-1].text
         'one-step equalization found no free channel scales'
     """

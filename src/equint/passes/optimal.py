@@ -15,12 +15,12 @@ from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range
-from ..ir.weights import layers, leads_to_layer
 from ..maths.noise import to_db
 from ..noise.gains import gains
 from ..noise.objective import Formats, Noise, Objective
 from ..noise.rounded import RoundedTensor, rounded_layers, rounded_tensors
 from ..ops.attributes import clip_bounds
+from ..ops.layers import layers, leads_to_layer
 from . import Keeps, Need, Stage, needed, require
 
 TRIALS, TRIAL_STEPS = 3, 10
@@ -50,7 +50,7 @@ class Optimal:
         shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> Optimal()(Model(tiny_graph())).log[-1].text
         'nothing to optimize'
     """

@@ -15,9 +15,9 @@ from ..graph.gaps import gaps
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
-from ..ir.weights import as_layer, layers, still_corrected
 from ..noise.mean_error import mean_error_of
 from ..noise.rounded import weight_worth
+from ..ops.layers import as_layer, layers, still_corrected
 from . import Keeps, Stage, require
 
 
@@ -38,7 +38,7 @@ class Prune:
             nothing is predicted are pruned by magnitude.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> Prune(sparsity=0.25)(Model(tiny_graph())).log[-1].facts
         {'layers': 1, 'zeros': 9, 'share': 0.25}
     """

@@ -13,8 +13,9 @@ from ..graph.placement import borders, grid_of, place
 from ..graph.weight_grids import fitted, weight_grid
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import check_bits, choose_qparams
+from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -36,7 +37,7 @@ class Quantize:
         EquintError: an override of a layer or tensor that the network has not.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> sorted(Quantize(activation=None)(Model(tiny_graph())).qparams)
         ['w']
     """

@@ -32,7 +32,7 @@ class Relu6:
     `keep`: leave the shared bound; equalization then scales only channels that never reach it.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> Relu6("keep")(Model(tiny_graph())).log[-1].facts["clips"]
         0
     """

@@ -10,9 +10,10 @@ import numpy as np
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
-from ..ir.weights import Layer, layers, still_corrected
+from ..ir.weights import Layer
 from ..maths.affine import along_axis, dequantize, quantize
 from ..noise.mean_error import mean_error_of
+from ..ops.layers import layers, still_corrected
 from . import Keeps, Stage
 
 
@@ -26,7 +27,7 @@ class RoundWeights:
     an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> RoundWeights()(Model(tiny_graph())).log[-1].facts["layers"]
         0
     """
@@ -67,7 +68,7 @@ def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) 
         nearest: the integers of rounding to nearest, of the weight's shape.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> layer = next(layers(tiny_graph()))
         >>> grid = QParams(np.float32(1), np.int32(0))
         >>> weight = np.full((4, 1, 3, 3), 0.4, np.float32)

@@ -41,7 +41,7 @@ class TwoStep:
         as_printed: lines 12 and 13 as printed.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> TwoStep()(Model(tiny_graph())).log[-1].text
         'two-step equalization found no free channel scales'
     """

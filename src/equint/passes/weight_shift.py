@@ -10,9 +10,10 @@ import numpy as np
 from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec
-from ..ir.weights import Layer, as_rows, layers
+from ..ir.weights import Layer, as_rows
 from ..maths.shifts import SEARCHES, error
 from ..noise.rounded import weight_worth
+from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -31,7 +32,7 @@ class WeightShift:
         shift_bits: width of a shift; the target's.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> sorted(WeightShift()(Model(tiny_graph())).shifts)
         ['w']
     """
@@ -85,7 +86,7 @@ class WeightShift:
     def _unfit(self, layer: Layer, weight: Array, axis: int | None) -> str | None:
         if axis is None:
             return "grouped ConvTranspose"
-        if layer.x_axis == -2:
+        if layer.weight_first:
             return "the weight comes first"
         depthwise = layer.groups > 1 and layer.unpack(weight).shape[2] == 1
         return "not depthwise" if self.layers == "depthwise" and not depthwise else None

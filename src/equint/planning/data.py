@@ -21,7 +21,7 @@ def folded(model: Model) -> Model:
     """The network that statistics are of: its BatchNorms folded, as every recipe begins.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> [node.op for node in folded(Model(tiny_graph())).graph.nodes]
         ['Conv']
     """
@@ -35,7 +35,7 @@ def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
         UnusableData: naming them by `label`.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
     """
     if statistics.network != fingerprint(folded(model).graph):
@@ -49,7 +49,7 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         UnusableData: a file or folder that is not there or needs a card, or statistics of another network.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> import numpy as np
         >>> looked_at(Model(tiny_graph()), [np.ones((2, 4, 4, 4), np.float32)], None, 1).statistics is None
         True

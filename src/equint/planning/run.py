@@ -25,7 +25,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
         EquintError: naming the pass that broke the model or its promise.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> run(Model(tiny_graph()), [Quantize(activation=None)]).log[-1].text
         'ran quantize'

@@ -11,7 +11,7 @@ import numpy as np
 from ..files import jsonable
 from ..ir.events import Event, EventKind, described
 from ..ir.model import Model
-from ..ir.weights import layers
+from ..ops.layers import layers
 
 
 def network_facts(model: Model) -> dict[str, Any]:

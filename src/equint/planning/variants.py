@@ -53,7 +53,7 @@ def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[R
         EquintError: when called, as `equint.planning.plan.resolve` and the passes.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from .recipe import recipe
         >>> from ..hardware.target import target
         >>> sorted(quantizer(Model(tiny_graph()), target("per-channel"))(recipe("cwq")).qparams)

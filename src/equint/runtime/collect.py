@@ -18,11 +18,11 @@ import numpy as np
 from ..errors import UnusableData
 from ..graph.placement import place
 from ..ir.model import Array, Graph, Name, Node
-from ..ir.weights import as_layer
 from ..onnx.probes import reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
+from ..ops.layers import as_layer
 from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Samples, length, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
@@ -87,7 +87,7 @@ def collect(
             without the histograms asked for.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> found = collect(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32)))
         >>> found.images, found.tensors["y"].high.tolist()
         (3, [9.0, 9.0, 9.0, 9.0])
@@ -165,7 +165,7 @@ def channel_axes(graph: Graph) -> dict[Name, int]:
     has them; else along axis 1.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> channel_axes(tiny_graph())
         {'x': 1, 'y': 1}
     """
@@ -244,7 +244,7 @@ def whole(session: Session, most: int) -> int:
     """As many of a network's fixed batches as there may be images at once, and one at least.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> whole(Session(to_proto(tiny_graph())), 4)
         4
     """

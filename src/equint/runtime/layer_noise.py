@@ -16,10 +16,11 @@ from ..errors import UnusableData
 from ..graph.placement import keeps_grid
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps, is_clip
+from ..ops.layers import layers
 from ..samples.images import Samples, length, split
 from .session import Session
 
@@ -79,7 +80,7 @@ def measure(
         EquintError: no images, images of a wrong shape, values that are not finite, tensors that were shifted.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> from equint.ir.model import QParams
         >>> grid = QParams(np.float32(0.75), np.int32(0))
         >>> model = Model(tiny_graph())

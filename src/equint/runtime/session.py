@@ -34,7 +34,7 @@ class Session:
 
     Example:
         >>> import numpy as np
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> from equint.onnx.writer import to_proto
         >>> outputs = Session(to_proto(tiny_graph())).run(np.ones((1, 4, 4, 4), np.float32))
         >>> float(outputs["y"][0, 0, 1, 1])

@@ -14,10 +14,11 @@ import numpy as np
 
 from ..files import Shelf
 from ..ir.model import Array, Graph, Model, Name, Node, View
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..onnx.probes import is_clamp_of_integers, is_dequantizer, is_quantizer, mean_over_positions
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
+from ..ops.layers import layers
 from ..samples.images import Feed, Samples, length, split
 from .collect import whole
 from .session import Session

@@ -136,7 +136,7 @@ def described(model: Model, given: Input) -> Model:
     """The model with what is known of its input: from a card, its path, or the lowest and highest value.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
         'given'
     """

@@ -20,7 +20,7 @@ def picture_shape(model: Model) -> tuple[int, int, int] | None:
     """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> picture_shape(Model(tiny_graph())) is None
         True
     """
@@ -40,7 +40,7 @@ def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
 
     Example:
         >>> from ..graph.inputs import describe_range
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> batch = next(iter(generated(describe_range(Model(tiny_graph()), 0, 1), (3, 32, 32))))
         >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)
         ((8, 3, 32, 32), True)

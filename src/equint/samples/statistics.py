@@ -234,7 +234,7 @@ def fingerprint(graph: Graph) -> str:
     """What tells networks apart: operators with their attributes, names and constants.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> fingerprint(tiny_graph()) == fingerprint(tiny_graph())
         True
     """

@@ -11,9 +11,10 @@ import numpy as np
 from ..ir.events import EventKind
 from ..ir.fields import channel_means
 from ..ir.model import Array, Model, Name, QParams
-from ..ir.weights import Layer, as_layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
 from ..noise.mean_error import mean_error
+from ..ops.layers import as_layer, layers
 from .sensitivity import LayerCost, Sensitivity
 from .trials import Truth
 

@@ -13,7 +13,7 @@ from ..files import jsonable
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name
-from ..ir.weights import layers
+from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
 from ..samples.generated import generated, picture_shape
@@ -194,7 +194,7 @@ def shown(model: Model) -> Samples:
         EquintError: its input is no picture.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> shown(Model(tiny_graph()))
         Traceback (most recent call last):
         equint.errors.UnusableData: no images to look at, and the input x is no picture; give data

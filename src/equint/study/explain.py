@@ -51,7 +51,7 @@ def explain(
         per_channel: what the recipe would make of it with a weight scale per channel, if that is a change.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> explain(*[Model(tiny_graph())] * 3).changes
         ()
     """

@@ -13,8 +13,8 @@ from ..graph.channels import solve
 from ..graph.placement import borders
 from ..ir.events import EventKind
 from ..ir.model import Model, Name
-from ..ir.weights import layers
 from ..maths.scales import overlap_ratio
+from ..ops.layers import layers
 
 CLIP_REACH = 6.0
 """Standard deviations that channels are taken to reach where a clip's bound is shared, as recipe dfq does."""
@@ -47,7 +47,7 @@ def inspect(model: Model) -> Inspection:
     """Layers, channel groups, pins and borders of a network whose BatchNorms are folded.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> inspect(Model(tiny_graph())).layers[0]["channels"]
         4
     """

@@ -12,7 +12,8 @@ from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
+from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
 from ..samples.images import Samples
@@ -136,7 +137,7 @@ def candidates(model: Model, ranked: Sensitivity) -> tuple[Candidate, ...]:
     """What may become wider, by noise taken away per byte; then what may become float, the noisiest first.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> candidates(Model(tiny_graph()), Sensitivity((), ()))
         ()
     """

@@ -9,7 +9,7 @@ from typing import Any
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.model import Model
-from ..ir.weights import layers
+from ..ops.layers import layers
 from ..planning.recipe import Recipe, recipe
 from .sensitivity import Sensitivity
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..graph.clamps import end
 from ..graph.placement import place
 from ..ir.model import Model, Name
-from ..ir.weights import layers
 from ..maths.noise import to_db
 from ..noise.prediction import predict
+from ..ops.layers import layers
 from .trials import Score, Truth, composed, scores
 
 TOP = 8
@@ -79,7 +79,7 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
     Example:
         >>> import numpy as np
         >>> from ..samples.images import Samples
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> from .trials import truth
         >>> model = Model(tiny_graph())
@@ -139,7 +139,7 @@ def costs(plain: Model, quantized: Model) -> Sensitivity:
     """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> model = Model(tiny_graph())
         >>> costs(model, Quantize(activation=None)(model)).layers[0].predicted is None

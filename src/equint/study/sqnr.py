@@ -14,10 +14,11 @@ import numpy as np
 from ..files import Facts
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, QSpec
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import choose_qparams
 from ..maths.noise import to_db
 from ..noise.prediction import LayerNoise, predict
+from ..ops.layers import layers
 from ..passes import Pass
 from ..passes.one_step import OneStep
 from ..passes.optimal import Optimal
@@ -79,7 +80,7 @@ def sqnr(
         EquintError: as `equint.runtime.layer_noise.measure`.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..hardware.target import target
         >>> found = sqnr(Model(tiny_graph()), target("per-tensor"))
         >>> found.images, list(found.methods)
@@ -130,7 +131,7 @@ def layer_rows(
             equalization would reach: `weight_equalization` and `tensor_equalization`.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> model = Model(tiny_graph())
         >>> layer_rows(model, model, QSpec(), QSpec())[0]["equalization"]["weights"]
         {'reached': None, 'bound': None}
@@ -168,7 +169,7 @@ def weight_equalization(model: Model, layer: Layer, spec: QSpec) -> tuple[float 
     some off, as `optimal` may, their error counts too. Where each channel has its own grid, nothing is left to reach.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> graph = tiny_graph()
         >>> wide = graph.with_consts({"w": graph.consts["w"] * np.float32([4, 4, 2, 2]).reshape(4, 1, 1, 1)})
@@ -200,7 +201,7 @@ def tensor_equalization(
 
     Example:
         >>> from ..ir.model import Moments, Range
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> hi = np.float64([4, 4, 2, 2]).reshape(1, 4, 1, 1)
         >>> known = {"x": Moments(hi / 4, 0 * hi)}

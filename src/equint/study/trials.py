@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..ir.model import Array, Graph, Model, Name, Node
-from ..ir.weights import as_layer, layers
 from ..maths.noise import to_db
+from ..ops.layers import as_layer, layers
 from ..samples.images import BATCH, Feed, Samples, length, split
 from ..scoring.metrics import Tally
 
@@ -90,7 +90,7 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
         EquintError: images that do not fit, or as many labels as there are not images.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> truth(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32))).images
         3
     """
@@ -125,7 +125,7 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
         base: the graph that the variants are variants of; left out, each runs from the start.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> graph = tiny_graph()
         >>> known = truth(graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
         >>> scores({"same": graph}, known, graph)["same"].sqnr_db
@@ -226,7 +226,7 @@ def common(base: Graph, variant: Graph) -> int:
     Only floats are handed over: a cut falls where no integers, and no shapes, are needed behind it.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> common(tiny_graph(), tiny_graph())
         1
     """
@@ -282,7 +282,7 @@ def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors:
         tensors: names; those of weights are passed over.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> model = Model(tiny_graph())
         >>> sorted(composed(model, Quantize(activation=None)(model), ["y"], []).qparams)

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from ..ir.model import Array, Model, Name
-from ..ir.weights import Layer, layers
+from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
 from ..maths.scales import overlap_ratio
+from ..ops.layers import layers
 
 Kind = Literal["depthwise", "pointwise", "other"]
 
@@ -39,7 +40,7 @@ def kind_of(layer: Layer, weight: Array) -> Kind:
     """Depthwise, pointwise (one tap, all channels: dense layers too), or other.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> graph = tiny_graph()
         >>> [kind_of(layer, graph.consts[layer.weight]) for layer in layers(graph)]
         ['depthwise']
@@ -54,7 +55,7 @@ def channel_ends(layer: Layer, weight: Array, shift: Array | None = None) -> tup
     """(lowest, highest) weight of every output channel, times 2^shift: `(O,)` each.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> graph = tiny_graph()
         >>> layer = next(layers(graph))
         >>> [end.shape for end in channel_ends(layer, graph.consts[layer.weight])]
@@ -69,7 +70,7 @@ def weight_fits(model: Model) -> Iterator[WeightFit]:
     """Every layer whose weight has a grid, in topological order.
 
     Example:
-        >>> from ..ir.weights import tiny_graph
+        >>> from ..ops.layers import tiny_graph
         >>> from ..passes.quantize import Quantize
         >>> [fit.layer for fit in weight_fits(Quantize(activation=None)(Model(tiny_graph())))]
         ['y']

@@ -47,7 +47,7 @@ def module(graph: Graph, trainable: Iterable[Name] = ()) -> torch.nn.Module:
             what is no constant; while running, inputs that do not fit.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> y = module(tiny_graph())(torch.ones(1, 4, 4, 4))  # doctest: +SKIP
     """
     made: torch.nn.Module = _executor()(graph, tuple(trainable))
@@ -61,7 +61,7 @@ def steps(graph: Graph) -> tuple[Step, ...]:
         EquintError: an operator or an attribute that cannot run in torch.
 
     Example:
-        >>> from equint.ir.weights import tiny_graph
+        >>> from equint.ops.layers import tiny_graph
         >>> steps(tiny_graph())[0].done
         ('x', 'w')
     """

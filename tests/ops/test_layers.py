@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 
 from equint.ir.model import Array, Graph, Model, Node
-from equint.ir.weights import Layer, as_layer, coverage, layers, pads_zero
+from equint.ir.weights import Layer
 from equint.onnx.reader import read
+from equint.ops.layers import as_layer, coverage, layers, pads_zero
 from handwritten import network, normal
 from nets import run
 from values import assert_close, values
