@@ -151,8 +151,8 @@ def test_what_is_added_passes_its_tests(command: str, extended: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_their_options_exist(page: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    text = "\n".join(block.text.replace("\\\n", "") for block in blocks(page, "bash", "sh"))
-    for line in re.findall(r"equint (?!demo\b)([a-z].*)", text):
+    text = "\n".join([*(block.text.replace("\\\n", "") for block in blocks(page, "bash", "sh")), *quoted(page)])
+    for line in re.findall(r"^(?:.*&& )?equint ([a-z].*)", text, re.M):
         name, *arguments = shlex.split(line, comments=True)
         assert name in commands, line
         options = {option for p in commands[name].params for option in (*p.opts, *p.secondary_opts)}
