@@ -1,4 +1,4 @@
-"""Operators of torch_ops that move values without computing with them: shapes, slices, padding, resizing."""
+"""What operators that move values without computing with them do, in torch: shapes, slices, padding, resizing."""
 
 from __future__ import annotations
 
