@@ -322,6 +322,6 @@ JOINS: Mapping[str, Operator] = {
         steps=Form.CONCAT,
         torch=torch_moves.concat,
         fields=Unknown("it has a field for each of its inputs"),
-    ),
+    )
 }
 """Concat."""

@@ -114,12 +114,7 @@ def slice_(
 
 
 def pad(
-    x: Tensor,
-    widths: Tensor,
-    value: Tensor | None = None,
-    chosen: Tensor | None = None,
-    *,
-    mode: str = "constant",
+    x: Tensor, widths: Tensor, value: Tensor | None = None, chosen: Tensor | None = None, *, mode: str = "constant"
 ) -> Tensor:
     """Pad with a constant, or with what is there."""
     numbers = ints(widths)

@@ -73,11 +73,7 @@ class ClipWeights:
                 continue
             moved += 1
             ranges[layer.weight] = Range(lo, hi) if lo.size > 1 else Range(lo[0], hi[0])
-        facts = {
-            "layers": moved,
-            "of": len(saved),
-            "quantization error saved": float(np.mean(saved)) if saved else 0.0,
-        }
+        facts = {"layers": moved, "of": len(saved), "quantization error saved": float(np.mean(saved)) if saved else 0.0}
         done = Event(EventKind.WEIGHTS_CLIPPED, "", facts, "clip_weights")
         return replace(model, ranges={**model.ranges, **ranges}).noted(done, *gaps(model, "gain", "clip_weights"))
 
