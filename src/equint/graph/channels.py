@@ -86,11 +86,6 @@ def solve(model: Model, clip_reach: float = np.inf, priced: frozenset[Name] = fr
     may reach the bound if `clip_reach` says how many standard deviations a channel reaches: freedom that is
     exact only as far as that holds. Clips whose outputs are `priced` pass all scales: the caller answers for
     what that costs.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> solve(Model(tiny_graph())).groups
-        ()
     """
     solver = _Solver(model, clip_reach, priced)
     for name in model.graph.inputs:
@@ -326,12 +321,6 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
 
     Args:
         scales: `(channels.size,)` positive; the value of class 0 is taken as 1.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> rescale(model, solve(model), np.ones(1)).graph.consts["w"].shape
-        (4, 1, 3, 3)
     """
     scales = np.where(np.arange(channels.size) == PINNED, 1.0, scales)
     fields = {name: scales[ids] for name, ids in channels.ids.items()}

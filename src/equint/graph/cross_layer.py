@@ -27,14 +27,6 @@ class Sweeps:
         activations: λ of the giving range r1^(1−λ)·a^λ, a being how far the channel's activations reach.
         most: sweeps at most.
         stand_ins: channels that are dead on one side count as their group's typical there.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> channels = solve(model := Model(tiny_graph()))
-        >>> scales, sweeps, moved = Sweeps()(WeightRanges(model, channels), channels, *np.ones((3, channels.size)))
-        >>> scales.tolist(), sweeps, moved
-        ([1.0], 1, 0.0)
     """
 
     activations: float = 0.0
@@ -69,15 +61,7 @@ class Sweeps:
 
 
 def cross_layer(model: Model, channels: Channels) -> Array:
-    """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> cross_layer(model, solve(model)).tolist()
-        [1.0]
-    """
+    """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`."""
     rule, ones = Sweeps(activations=0.5, most=20), np.ones(channels.size)
     ranges = WeightRanges(model, channels, DEAD)
     return rule(ranges, channels, reaches(model, channels), ones, np.full(channels.size, 1 / rule.max_scale))[0]

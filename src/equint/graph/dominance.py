@@ -42,13 +42,6 @@ class Extremes:
 
     Args:
         clips: outputs of clips with one bound for all channels, which channels must not meet.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> Extremes(model, solve(model)).room.tolist()
-        [inf]
     """
 
     def __init__(self, model: Model, channels: Channels, clips: frozenset[Name] = frozenset()) -> None:

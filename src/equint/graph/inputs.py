@@ -40,13 +40,7 @@ def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -
 
 
 def describe_range(model: Model, lo: float, hi: float) -> Model:
-    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> round(float(describe_range(Model(tiny_graph()), 0, 1).moments["x"].mean.item()), 3)
-        0.459
-    """
+    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range."""
     if not abs(lo) + abs(hi) < LARGEST:
         raise InvalidOption(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
     if lo >= hi:

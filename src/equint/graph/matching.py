@@ -24,12 +24,6 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
 
     Groups are visited by the last of their producers, so that all that feeds those was scaled before; where groups
     feed each other (residual sums), the sum comes last.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> matched(model, lambda *group: group, "one-step", 16.0, True).log[-1].text  # there is no group
-        'one-step equalization found no free channel scales'
     """
     source = method.replace("-", "_")
     clips = bounded(model) if shared_clips else frozenset()
@@ -58,13 +52,7 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
 
 
 def bounded(model: Model) -> frozenset[Name]:
-    """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> bounded(Model(tiny_graph()))
-        frozenset()
-    """
+    """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known."""
     names = set[Name]()
     for node in model.graph.nodes:
         if has_shared_bound(model.graph, node) and node.outputs[0] in model.ranges:

@@ -70,23 +70,13 @@ def place(graph: Graph) -> Placement:
 
 
 def grid_of(node: Node) -> Grid:
-    """How integers travel through a node; not at all where that is not known.
-
-    Example:
-        >>> grid_of(Node("MaxPool", ("x",), ("y",))).keeps
-        True
-    """
+    """How integers travel through a node; not at all where that is not known."""
     grid = op_of(node).grid
     return Grid() if isinstance(grid, Unknown) else grid
 
 
 def keeps_grid(node: Node) -> bool:
-    """Whether the node's outputs hold only values of its first input, or between them.
-
-    Example:
-        >>> keeps_grid(Node("Transpose", ("x",), ("y",))), keeps_grid(Node("Concat", ("x", "z"), ("y",), {"axis": 1}))
-        (True, False)
-    """
+    """Whether the node's outputs hold only values of its first input, or between them."""
     grid = grid_of(node)
     return grid.keeps and not grid.ties
 

@@ -60,13 +60,6 @@ class WeightRanges:
 
     Args:
         dead: weights below this share of their layer's largest count as 0.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> WeightRanges(model, solve(model)).sides
-        {}
     """
 
     def __init__(self, model: Model, channels: Channels, dead: float = 0.0) -> None:

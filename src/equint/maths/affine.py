@@ -51,12 +51,7 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
 
 
 def storage(q: QParams) -> np.dtype[Any]:
-    """The integer type that holds a grid: 8 or 16 bits wide.
-
-    Example:
-        >>> str(storage(QParams(np.float32(1), np.int32(0), bits=4, signed=False)))
-        'uint8'
-    """
+    """The integer type that holds a grid: 8 or 16 bits wide."""
     if q.bits <= 8:
         return np.dtype(np.int8 if q.signed else np.uint8)
     return np.dtype(np.int16 if q.signed else np.uint16)
@@ -67,9 +62,6 @@ def check_bits(bits: int) -> None:
 
     Raises:
         EquintError: outside 2 to 16.
-
-    Example:
-        >>> check_bits(8)
     """
     if not 2 <= bits <= 16:
         raise InvalidOption(f"{bits} bits cannot be quantized to: choose 2 to 16")
@@ -79,12 +71,6 @@ def quantize(x: Array, q: QParams) -> Array:
     """Integers of `q` for real `x`: clip(round(x/scale) + zero_point, qmin, qmax), half to even.
 
     Computed in float32 as ONNX's QuantizeLinear does, so both agree bit for bit.
-
-    Args:
-        x: any shape; a per-channel grid runs along `q.axis`.
-
-    Returns:
-        int32 array of the shape of `x`.
 
     Example:
         >>> q = choose_qparams(np.float32(-1), np.float32(1), QSpec(8))
@@ -99,23 +85,13 @@ def quantize(x: Array, q: QParams) -> Array:
 
 
 def dequantize(integers: Array, q: QParams) -> Array:
-    """Real float32 values of integers: scale · (q − zero_point).
-
-    Example:
-        >>> dequantize(np.array([3, 5]), QParams(np.float32(0.5), np.int32(3))).tolist()
-        [0.0, 1.0]
-    """
+    """Real float32 values of integers: scale · (q − zero_point)."""
     scale, zero_point = along_axis(q.steps, q.axis, integers.ndim), along_axis(q.zero_point, q.axis, integers.ndim)
     return ((integers - zero_point).astype(np.float32) * scale).astype(np.float32)
 
 
 def fake_quantize(x: Array, q: QParams) -> Array:
-    """The real values that `x` becomes: dequantize(quantize(x)).
-
-    Example:
-        >>> float(fake_quantize(np.array([0.3], np.float32), QParams(np.float32(0.25), np.int32(0)))[0])
-        0.25
-    """
+    """The real values that `x` becomes: dequantize(quantize(x))."""
     return dequantize(quantize(x, q), q)
 
 
@@ -148,13 +124,6 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
         bias: `(C,)` real units.
         input_scale: scale of the layer's input.
         bits: width of the bias grid.
-
-    Returns:
-        The scale, of the same shape; equal to `scale` where the bias fits.
-
-    Example:
-        >>> float(fit_bias(np.float32(0.01), np.array([1.0]), 0.1, 8)) > 0.07
-        True
     """
     qmax = float((1 << (bits - 1)) - 1) if bits < 32 else float(1 << 30)
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
@@ -163,12 +132,7 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
 
 
 def along_axis(values: Array, axis: int | None, rank: int) -> Array:
-    """`(C,)` values shaped to broadcast along `axis` of a rank-`rank` array; scalars pass.
-
-    Example:
-        >>> along_axis(np.arange(3), 1, 4).shape
-        (1, 3, 1, 1)
-    """
+    """`(C,)` values shaped to broadcast along `axis` of a rank-`rank` array; scalars pass."""
     values = np.asarray(values)
     if values.ndim == 0 or axis is None:
         return values

@@ -24,9 +24,6 @@ def check_format(mantissa_bits: int, exponent_bits: int, shift_bits: int, roundi
 
     Raises:
         EquintError: saying which there are.
-
-    Example:
-        >>> check_format(32, 6, 4, "half_up")
     """
     if not 4 <= mantissa_bits <= 32 or not 2 <= exponent_bits <= 8 or not 0 <= shift_bits <= 5:
         asked = f"{mantissa_bits}, {exponent_bits} and {shift_bits} bits"

@@ -33,12 +33,7 @@ def matrix(out: int, size: int, scale: float, mode: str, bits: int = 11) -> Arra
 
 
 def positions(out: int, size: int, scale: float, mode: str) -> Array:
-    """Where in the input each output position lies: ONNX's formulas, before it is kept inside.
-
-    Example:
-        >>> positions(3, 5, 0.6, "align_corners").tolist()
-        [0.0, 2.0, 4.0]
-    """
+    """Where in the input each output position lies: ONNX's formulas, before it is kept inside."""
     i = np.arange(out)
     if mode == "asymmetric":
         return np.asarray(i / scale)

@@ -24,25 +24,12 @@ def sqnr_db(signal: Array, noisy: Array) -> float:
 
 
 def to_db(noise: float) -> float:
-    """Noise over signal as SQNR in dB.
-
-    Example:
-        >>> round(to_db(0.01), 6)
-        20.0
-    """
+    """Noise over signal as SQNR in dB."""
     return -10 * float(np.log10(max(noise, 1e-30)))
 
 
 def rounding(step: Array) -> Array:
-    """Variance of uniform rounding noise: step²/12.
-
-    Args:
-        step: distance of neighbouring grid values, real units; scale·2^-shift where weights are shifted.
-
-    Example:
-        >>> float(rounding(np.array(6.0)))
-        3.0
-    """
+    """Variance of uniform rounding noise: step²/12."""
     return np.asarray(np.square(np.asarray(step, np.float64)) / 12)
 
 

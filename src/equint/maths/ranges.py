@@ -31,12 +31,7 @@ def quantile(edges: Array, counts: Array, share: float, top: bool = False) -> fl
 
 
 def histogram_percentile(edges: Array, counts: Array, percent: float) -> tuple[float, float]:
-    """Cut `percent` per cent of the values off on either side.
-
-    Example:
-        >>> histogram_percentile(np.array([0.0, 1.0, 2.0]), np.array([50, 50]), 10.0)
-        (0.2, 1.8)
-    """
+    """Cut `percent` per cent of the values off on either side."""
     return quantile(edges, counts, percent / 100), quantile(edges, counts, percent / 100, top=True)
 
 

@@ -34,12 +34,7 @@ class Shifted:
 
 
 def symmetric_ranges(rows: Array) -> Array:
-    """r_i = 2·max(|max_i|, |min_i|): `(O,)` (Oh et al. 2020, eq. 4).
-
-    Example:
-        >>> symmetric_ranges(np.array([[1.0, -3.0], [0.5, 0.0]])).tolist()
-        [6.0, 1.0]
-    """
+    """r_i = 2·max(|max_i|, |min_i|): `(O,)` (Oh et al. 2020, eq. 4)."""
     return np.asarray(2 * np.abs(rows).max(1, initial=0.0), np.float64)
 
 
@@ -76,12 +71,7 @@ def error(rows: Array, shifts: Array, spec: QSpec, worth: Array | None = None) -
 
 
 def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
-    """r̂ = max r_i (Oh et al. 2020, eq. 4 and 5).
-
-    Example:
-        >>> deterministic(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
-        [0, 1]
-    """
+    """r̂ = max r_i (Oh et al. 2020, eq. 4 and 5)."""
     ranges = symmetric_ranges(rows)
     total = float(ranges.max(initial=0.0))
     shifts = shifts_of(ranges, total, most)
@@ -89,12 +79,7 @@ def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = Non
 
 
 def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
-    """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1).
-
-    Example:
-        >>> nelder_mead(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
-        [0, 1]
-    """
+    """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1)."""
     from scipy.optimize import minimize
 
     ranges, start = symmetric_ranges(rows), deterministic(rows, spec, most, worth)
@@ -211,10 +196,6 @@ def squared_rounding(rows: Array, unit: Array, worth: Array | None = None) -> Ar
 
     Args:
         rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row.
-
-    Example:
-        >>> squared_rounding(np.array([[0.6, 3.0]]), np.array([[1.0], [0.5]])).round(6).tolist()
-        [0.16, 0.01]
     """
     steps = rows * (1 / unit)[:, :, None]
     steps -= np.rint(steps)

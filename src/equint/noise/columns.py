@@ -115,13 +115,7 @@ class TensorColumns:
 
 
 def joined(kind: type[T], parts: list[T]) -> T:
-    """The records behind one another; arrays without entries where there are none.
-
-    Example:
-        >>> one, two = (Columns(np.ones(n), np.zeros(n, int), np.zeros(n, int)) for n in (1, 2))
-        >>> joined(Columns, [one, two]).energy.tolist(), joined(Columns, []).scale.tolist()
-        ([1.0, 1.0, 1.0], [])
-    """
+    """The records behind one another; arrays without entries where there are none."""
     none = np.zeros(0, np.int64)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: np.concatenate([getattr(p, name) for p in parts]) if parts else none for name in names})

@@ -97,11 +97,6 @@ def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) ->
     Args:
         reference: the float network with its BatchNorms folded, and moments and ranges of every tensor.
         quantized: the same network with grids; its channels may be rescaled and its clips moved.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
-        0
     """
     table = gains(reference.graph, reference.moments, noise)
     return Prediction(

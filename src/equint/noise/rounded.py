@@ -97,11 +97,6 @@ def rounded_tensors(
     """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
 
     `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> list(rounded_tensors(Model(tiny_graph()), Gains({}, {})))
-        []
     """
     doubtful = heavy_tailed(model.graph, model.moments)
     for grid, tensors in enumerate(place(model.graph).classes):
@@ -130,13 +125,6 @@ def rounded_tensor(
         grid: number of its placement class.
         doubtful: tensors with heavy tails.
         finer: a shape that its fields shall be broadcast to.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> given = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")
-        >>> gains = Gains({"x": np.ones((1, 4, 1, 1))}, {"x": np.ones((1, 4, 1, 1))})
-        >>> rounded_tensor(Model(tiny_graph(), {"x": given}), "x", 0, gains, frozenset()).before.std.tolist()
-        [1.0, 1.0, 1.0, 1.0]
     """
     graph, moments = model.graph, model.moments
     before, lo, hi, clip = _behind_clips(graph, name, moments)
@@ -222,13 +210,7 @@ def _spreads(
 
 
 def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
-    """Every layer whose input moments and output gain are known.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> list(rounded_layers(Model(tiny_graph()), Gains({}, {})))
-        []
-    """
+    """Every layer whose input moments and output gain are known."""
     graph = model.graph
     for layer in layers(graph):
         if layer.x not in model.moments or layer.y not in gains.steady:
@@ -245,11 +227,6 @@ def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array
     """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
 
     g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> weight_worth(Model(tiny_graph()))
-        {}
     """
     found = {}
     for rounded in rounded_layers(model, gains(model.graph, model.moments, noise)):

@@ -14,12 +14,7 @@ from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
 
 
 def is_clamp(graph: Graph, node: Node | None) -> bool:
-    """Whether the node is a Relu or Clip with constant bounds, which a quantizer's saturation can do.
-
-    Example:
-        >>> is_clamp(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
-        True
-    """
+    """Whether the node is a Relu or Clip with constant bounds, which a quantizer's saturation can do."""
     return clamps(node) and all(b is not None for b in clip_bounds(graph, node))  # type: ignore[arg-type]
 
 
@@ -34,14 +29,7 @@ def is_clip(node: Node | None) -> bool:
 
 
 def has_shared_bound(graph: Graph, node: Node) -> bool:
-    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
-
-    Example:
-        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
-        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
-        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
-        True
-    """
+    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels."""
     if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
         return False
     lo, hi = clip_bounds(graph, node)
@@ -51,12 +39,7 @@ def has_shared_bound(graph: Graph, node: Node) -> bool:
 
 
 def negative_slope(graph: Graph, node: Node | None) -> Array | None:
-    """The share of negative values that a leaky activation lets pass; None of other nodes, or where it is computed.
-
-    Example:
-        >>> float(negative_slope(Graph((), {}, (), ()), Node("LeakyRelu", ("x",), ("y",), {"alpha": 0.5})))
-        0.5
-    """
+    """The share of negative values that a leaky activation lets pass; None of other nodes, or where it is computed."""
     if node is None or node.domain or node.op not in ("LeakyRelu", "PRelu"):
         return None
     return np.asarray(node.attrs.get("alpha", 0.01)) if node.op == "LeakyRelu" else graph.constant(node.inputs[1])

@@ -21,12 +21,7 @@ TINY = 1e-30
 
 
 def hard_sigmoid(alpha: float, beta: float) -> Function:
-    """max(0, min(1, αx + β)).
-
-    Example:
-        >>> hard_sigmoid(0.2, 0.5)(np.array([-3.0, 0.0, 1.0])).tolist()
-        [0.0, 0.5, 0.7]
-    """
+    """max(0, min(1, αx + β))."""
     return lambda x: np.clip(alpha * x + beta, 0, 1)
 
 
@@ -51,13 +46,7 @@ _BENDS = Unknown("it bends values: a channel scale in front is another function"
 
 
 def curve_of(graph: Graph, node: Node | None) -> Function | None:
-    """The function that a node applies to every value of its first input; None where it does not, or cannot be known.
-
-    Example:
-        >>> graph = Graph((), {}, (), ())
-        >>> float(curve_of(graph, Node("Sigmoid", ("x",), ("y",)))(np.array(0.0)))
-        0.5
-    """
+    """The function that a node applies to every value of its first input; None where it does not, or cannot be known."""
     operator = None if node is None or node.domain else CURVES.get(node.op)
     return None if operator is None or operator.curve is None or node is None else operator.curve(graph, node)
 

@@ -50,12 +50,7 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
 
 
 def leads_to_layer(graph: Graph, name: Name) -> bool:
-    """Whether some layer reads what becomes of a tensor.
-
-    Example:
-        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
-        (True, False)
-    """
+    """Whether some layer reads what becomes of a tensor."""
     seen, stack = {name}, [name]
     while stack:
         for user in graph.users(stack.pop()):
@@ -131,14 +126,7 @@ def tiny_graph() -> Graph:
 
 
 def still_corrected(model: Model, graph: Graph) -> dict[Name, Correction]:
-    """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched.
-
-    Example:
-        >>> model = Model(tiny_graph(), corrected={"y": Correction("analytic", np.ones(4, bool))})
-        >>> doubled = model.graph.with_consts({"w": 2 * model.graph.consts["w"]})
-        >>> [sorted(still_corrected(model, graph)) for graph in (model.graph, doubled)]
-        [['y'], []]
-    """
+    """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched."""
     before = {layer.y: model.graph.consts[layer.weight] for layer in layers(model.graph)}
     after = {layer.y: graph.consts[layer.weight] for layer in layers(graph)}
     return {y: found for y, found in model.corrected.items() if after.get(y) is before[y]}
@@ -184,14 +172,7 @@ def layer_moments(
 
 
 def expected_input(graph: Graph, layer: Layer, x: Moments) -> Array:
-    """E[x_i] of a layer's input channels, `(I,)`.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> graph = tiny_graph()
-        >>> expected_input(graph, next(layers(graph)), Moments(np.ones((1, 1, 1, 1)), np.ones(()))).tolist()
-        [1.0, 1.0, 1.0, 1.0]
-    """
+    """E[x_i] of a layer's input channels, `(I,)`."""
     return channel_means(x.mean, layer.x_axis, layer.channels(graph.consts[layer.weight])[0])
 
 

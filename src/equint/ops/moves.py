@@ -69,12 +69,7 @@ def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]
 
 
 def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """Pair runs of input dimensions with the runs of output dimensions of the same product.
-
-    Example:
-        >>> _blocks(("N", 6, 4, 4), ("N", 2, 3, 4, 4))
-        [([0], [0]), ([1], [1, 2]), ([2], [3]), ([3], [4])]
-    """
+    """Pair runs of input dimensions with the runs of output dimensions of the same product."""
     blocks: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) and j < len(after):
@@ -208,14 +203,7 @@ def _gain(fields: FieldsFacet) -> Callable[[Node, Backward], Gained | None]:
 
 
 def collect(total: Array, origin: Array, behind: Array) -> None:
-    """Add gains of moved values to those of the places that they came from; padding (−1) came from none.
-
-    Example:
-        >>> total = np.zeros(2)
-        >>> collect(total, np.array([[1, 0, -1]]), np.array([[0.5, 2.0, 8.0]]))
-        >>> total.tolist()
-        [2.0, 0.5]
-    """
+    """Add gains of moved values to those of the places that they came from; padding (−1) came from none."""
     if origin.ndim != behind.ndim:
         origin = origin.reshape((1,) * (behind.ndim - origin.ndim) + origin.shape)
     origin, behind = np.broadcast_arrays(origin, behind)

@@ -18,12 +18,7 @@ UNKNOWN_SIZE = 7
 
 
 def window(graph: Graph, node: Node) -> float:
-    """How many positions a pooling operator looks at for one value.
-
-    Example:
-        >>> window(Graph((), {}, (), ()), Node("MaxPool", ("x",), ("y",), {"kernel_shape": [3, 3]}))
-        9.0
-    """
+    """How many positions a pooling operator looks at for one value."""
     if "kernel_shape" in node.attrs:
         return float(prod(node.attrs["kernel_shape"]))
     shape, rank = graph.shapes.get(node.inputs[0]), graph.rank(node.inputs[0]) or 4

@@ -74,13 +74,7 @@ def needs(kind: Any) -> Mapping[str, Need]:
 
 
 def followed(kind: Any) -> Mapping[str, Callable[[Target], Any]]:
-    """The options of a pass, or its class, that may follow the target.
-
-    Example:
-        >>> from .relu6 import Relu6
-        >>> list(followed(Relu6))
-        ['mode']
-    """
+    """The options of a pass, or its class, that may follow the target."""
     return {f.name: f.metadata["target"] for f in fields(kind) if "target" in f.metadata}
 
 
@@ -89,9 +83,6 @@ def require(name: str, value: float, good: bool, asked: str) -> None:
 
     Raises:
         EquintError: naming the option and what it may be.
-
-    Example:
-        >>> require("n", 6.0, True, "above 0")
     """
     if not good:
         raise InvalidOption(f"{name} = {value}: choose {asked}")

@@ -27,11 +27,6 @@ class AbsorbBias:
     P(z < c) is Φ(−n): 0.1 % at the default n = 3 (Nagel et al. 2019, section 4.1.3). Left alone, each with
     an event: layers that pad with zeros (the border would see 0 instead of c), activations that others
     than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> AbsorbBias()(Model(tiny_graph())).log[-1].facts["channels"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY

@@ -28,11 +28,6 @@ class ClipWeights:
         search: a grid of candidates (grid), a simplex search from the extremes (nelder-mead, as published), or what
             costs less of the two (both).
         cost: as in `WeightShift`.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> ClipWeights()(Model(tiny_graph())).log[-1].text
-        'clipped weights'
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS

@@ -30,11 +30,6 @@ class CorrectBias:
     Attributes:
         bias_bits: width of the integer biases; a corrected bias that no longer fits raises its weight's
             scale, and the layer is corrected again.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> CorrectBias()(Model(tiny_graph())).log[-1].facts["layers"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

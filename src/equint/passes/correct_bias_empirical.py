@@ -31,11 +31,6 @@ class CorrectBiasEmpirical:
         images: what to show the networks. teacher: the float network; the model's own weights if left out.
         bias_bits: as in `CorrectBias`.
         progress: called with layers done and their number.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].text
-        'biases not corrected from images'
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

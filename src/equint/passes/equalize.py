@@ -36,11 +36,6 @@ class Equalize:
 
     The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
     channels share are scaled too, if they lie that many standard deviations below it.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> Equalize()(Model(tiny_graph())).log[-1].text
-        'equalization found no free channel scales'
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

@@ -40,12 +40,6 @@ class FinetuneBias:
 
     Raises:
         EquintError: no images, torch is missing, or an operator that cannot be trained through.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> FinetuneBias()(Model(tiny_graph()))
-        Traceback (most recent call last):
-        equint.errors.UnusableData: finetune_bias needs images; give data
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

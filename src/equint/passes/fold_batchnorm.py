@@ -30,11 +30,6 @@ class FoldBatchnorm:
     Div, Add and Sub per channel fold behind layers in the same way.
 
     Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].text
-        'folded BatchNormalization'
     """
 
     keeps: ClassVar[Keeps] = Keeps.FUNCTION

@@ -34,11 +34,6 @@ class OneStep:
     Attributes:
         s_max: the paper prints none. 16 takes at most four of the eight bits of the weights that read a channel.
         shared_clips: False leaves channels behind shared bounds alone.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> OneStep()(Model(tiny_graph())).log[-1].text
-        'one-step equalization found no free channel scales'
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

@@ -48,11 +48,6 @@ class Optimal:
         weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
         iterations: most steps of the optimizer.
         shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> Optimal()(Model(tiny_graph())).log[-1].text
-        'nothing to optimize'
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY

@@ -35,11 +35,6 @@ class Quantize:
 
     Raises:
         EquintError: an override of a layer or tensor that the network has not.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> sorted(Quantize(activation=None)(Model(tiny_graph())).qparams)
-        ['w']
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS

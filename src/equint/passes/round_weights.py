@@ -25,11 +25,6 @@ class RoundWeights:
     many taps as the rounded sum of errors has steps move by one step, those first that were nearest to it (Guo et
     al. 2022, SQuant, kernel-wise). The weights become values of their grid; what the change does to the mean of
     an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> RoundWeights()(Model(tiny_graph())).log[-1].facts["layers"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

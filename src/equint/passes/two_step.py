@@ -39,11 +39,6 @@ class TwoStep:
         shared_clips: False leaves channels behind shared bounds alone.
         attenuation: least factor of channels behind shared bounds; 1 keeps their function.
         as_printed: lines 12 and 13 as printed.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> TwoStep()(Model(tiny_graph())).log[-1].text
-        'two-step equalization found no free channel scales'
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

@@ -30,11 +30,6 @@ class WeightShift:
             network's outputs (outputs).
         layers: shift all layers, or depthwise convolutions alone.
         shift_bits: width of a shift; the target's.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> sorted(WeightShift()(Model(tiny_graph())).shifts)
-        ['w']
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS

@@ -133,13 +133,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def described(model: Model, given: Input) -> Model:
-    """The model with what is known of its input: from a card, its path, or the lowest and highest value.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
-        'given'
-    """
+    """The model with what is known of its input: from a card, its path, or the lowest and highest value."""
     if isinstance(given, (str, os.PathLike)):
         given = read_card(given)
     if given is None:

@@ -217,12 +217,7 @@ class Statistics:
 
 
 def is_statistics(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds what `Statistics.save` writes.
-
-    Example:
-        >>> is_statistics("absent.npz")
-        False
-    """
+    """Whether a file holds what `Statistics.save` writes."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return "header" in stored and "low" in stored
@@ -231,13 +226,7 @@ def is_statistics(path: str | os.PathLike[str]) -> bool:
 
 
 def fingerprint(graph: Graph) -> str:
-    """What tells networks apart: operators with their attributes, names and constants.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> fingerprint(tiny_graph()) == fingerprint(tiny_graph())
-        True
-    """
+    """What tells networks apart: operators with their attributes, names and constants."""
     digest = sha256()
     for node in graph.nodes:
         digest.update(repr((node.op, node.inputs, node.outputs, sorted(node.attrs.items()))).encode())
@@ -291,10 +280,6 @@ def merged(parts: list[Statistics]) -> Statistics:
 
     Raises:
         EquintError: no parts, or parts of different networks.
-
-    Example:
-        >>> merged([Statistics({}, 2, "a"), Statistics({}, 3, "a")]).images
-        5
     """
     if not parts:
         raise UnusableData("no statistics to merge")

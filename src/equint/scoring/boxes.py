@@ -72,11 +72,6 @@ def _areas(corners: Array) -> Array:
 def nms(boxes: Boxes, threshold: float, most: int = 100) -> Boxes:
     """Greedy non-maximum suppression within each class: the best box stays, those that overlap it more go.
 
-    Args:
-        boxes: in any order.
-        threshold: IoU above which the worse of two boxes of one class goes.
-        most: boxes to keep.
-
     Example:
         >>> corners = np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [0, 0, 2, 2]])
         >>> found = nms(Boxes(corners, np.array([0, 0, 1]), np.array([0.8, 0.9, 0.7])), 0.5)

@@ -142,12 +142,7 @@ def confusion(output: Name, card: Card) -> Confusion:
 
 
 def enlarged(scores: Array, size: tuple[int, ...]) -> Array:
-    """(classes, h, w) scores at another (H, W), bilinear.
-
-    Example:
-        >>> enlarged(np.ones((2, 3, 3), np.float32), (6, 5)).shape
-        (2, 6, 5)
-    """
+    """(classes, h, w) scores at another (H, W), bilinear."""
     from PIL import Image
 
     if scores.shape[1:] == tuple(size):

@@ -63,12 +63,7 @@ def samples(files: list[tuple[Path, Path | None]], card: Card) -> Iterator[tuple
 
 
 def shrunk(picture: Array, scale: int) -> Array:
-    """A picture's pixels, smaller by a whole number: bicubic, antialiased.
-
-    Example:
-        >>> shrunk(np.full((4, 6), 9, np.uint8), 2).tolist()
-        [[9, 9, 9], [9, 9, 9]]
-    """
+    """A picture's pixels, smaller by a whole number: bicubic, antialiased."""
     from PIL import Image
 
     size = picture.shape[1] // scale, picture.shape[0] // scale
@@ -126,12 +121,7 @@ class Fidelity:
 
 
 def luma(picture: Array) -> Array:
-    """(H, W), (H, W, 1) or (H, W, 3) pixels to (H, W).
-
-    Example:
-        >>> luma(np.full((1, 1, 3), 100.0)).round(6).tolist()
-        [[100.0]]
-    """
+    """(H, W), (H, W, 1) or (H, W, 3) pixels to (H, W)."""
     if picture.ndim == 3 and picture.shape[2] == 3:
         return np.asarray(picture @ np.asarray([0.299, 0.587, 0.114]))
     return picture.reshape(picture.shape[:2])
@@ -149,12 +139,7 @@ def psnr(a: Array, b: Array) -> float:
 
 
 def ssim(a: Array, b: Array) -> float:
-    """Structural similarity (Wang et al. 2004, equation 13): mean over all whole 11×11 Gaussian windows.
-
-    Example:
-        >>> round(ssim(np.zeros((11, 11)), np.zeros((11, 11))), 6)
-        1.0
-    """
+    """Structural similarity (Wang et al. 2004, equation 13): mean over all whole 11×11 Gaussian windows."""
 
     def blurred(picture: Array) -> Array:
         spread = gaussian_filter(picture, _SIGMA, truncate=_RADIUS / _SIGMA, mode="constant")

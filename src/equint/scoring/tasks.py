@@ -26,12 +26,7 @@ class Measure:
     decimals: int = 1
 
     def shown(self, value: float) -> str:
-        """The figure with its unit.
-
-        Example:
-            >>> Measure("psnr", "PSNR", "dB", 2).shown(33.541)
-            '33.54 dB'
-        """
+        """The figure with its unit."""
         return f"{value:.{self.decimals}f} {self.unit}".rstrip()
 
 
@@ -54,10 +49,6 @@ class Task:
         agreement: per cent of equal decisions from which it is so, where there are no labels; None: not meaningful.
         sqnr: the same in dB of output SQNR.
         needs: keys that a card's [data] must have to measure labelled pictures.
-
-    Example:
-        >>> TASKS["detection"].main.key
-        'map50'
     """
 
     name: str
@@ -121,10 +112,6 @@ def task_of(name: Any) -> Task:
 
     Raises:
         EquintError: there is none.
-
-    Example:
-        >>> task_of("segmentation").main.title
-        'mIoU'
     """
     if not isinstance(name, str) or name not in TASKS:
         raise InvalidCard(f"task = {name!r}; choose {', '.join(TASKS)} (features: anything else)")
@@ -198,10 +185,6 @@ def judged(task: Task | str, found: Mapping[str, Any], original: Mapping[str, An
 
     Raises:
         EquintError: the two were measured on different numbers of samples, or nothing was measured.
-
-    Example:
-        >>> judged("features", {"samples": 8, "sqnr_db": 31.0}).words
-        'good: output SQNR 31.0 dB (features wants 30 dB to be good, 20 dB to be usable, 8 samples)'
     """
     task = task_of(task) if isinstance(task, str) else task
     if original is not None and original["samples"] != found["samples"]:
