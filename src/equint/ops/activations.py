@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ..ir.model import Array, Graph, Moments, Node, Range
 from ..maths import gaussian
 from . import torch_kernels
 from .attributes import clip_bounds
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def is_clamp(graph: Graph, node: Node | None) -> bool:
@@ -95,23 +95,12 @@ def _computed_slope(graph: Graph, node: Node, field: Array) -> str:
     return "" if node.inputs[1] in graph.consts else "PRelu with a computed slope"
 
 
-_LEAKY = {"moments": _leaky, "bound": _leaky_bound, "gain": _gain, "grid": Grid(integer=True), "steps": Form.TABLE}
-_CLAMP = {"moments": _clamped, "bound": _clamped_bound, "gain": _gain, "grid": Grid(fused=True), "steps": Form.CLAMP}
+_PASSES, _FUSED, _INTEGER = Scales(Rule.PASSES), Grid(fused=True), Grid(integer=True)
+_SLOPES = Scales(Rule.PASSES, _computed_slope)
 
-ACTIVATIONS: Mapping[str, Operator] = {
-    "Relu": Operator("Relu", scales=Scales(Rule.PASSES), torch=lambda x: x.relu(), **_CLAMP),  # type: ignore[arg-type]
-    "Clip": Operator("Clip", scales=Scales(Rule.CLIPS), torch=torch_kernels.clip, **_CLAMP),  # type: ignore[arg-type]
-    "LeakyRelu": Operator(
-        "LeakyRelu",
-        scales=Scales(Rule.PASSES),
-        torch=torch_kernels.leaky_relu,
-        **_LEAKY,  # type: ignore[arg-type]
-    ),
-    "PRelu": Operator(
-        "PRelu",
-        scales=Scales(Rule.PASSES, _computed_slope),
-        torch=torch_kernels.prelu,
-        **_LEAKY,  # type: ignore[arg-type]
-    ),
-}
-"""Relu, Clip, LeakyRelu and PRelu."""
+ACTIVATIONS = by_name(  # moments, bound, gain, scales, grid, steps, torch
+    Operator("Relu", _clamped, _clamped_bound, _gain, _PASSES, _FUSED, Form.CLAMP, lambda x: x.relu()),
+    Operator("Clip", _clamped, _clamped_bound, _gain, Scales(Rule.CLIPS), _FUSED, Form.CLAMP, torch_kernels.clip),
+    Operator("LeakyRelu", _leaky, _leaky_bound, _gain, _PASSES, _INTEGER, Form.TABLE, torch_kernels.leaky_relu),
+    Operator("PRelu", _leaky, _leaky_bound, _gain, _SLOPES, _INTEGER, Form.TABLE, torch_kernels.prelu),
+)

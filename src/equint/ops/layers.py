@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ..ir.fields import aligned, channel_means, per_channel
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Range, Shape
 from ..ir.weights import Layer
 from . import torch_kernels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -219,24 +219,15 @@ def _kappa(layer: Layer, energy: Array, at: Backward) -> Array:
 
 
 def _layer(name: str, torch: Callable[..., Any], integer: bool = False) -> Operator:
-    """Args: integer: whether it is so where its weight is computed, too."""
-    return Operator(
-        name,
-        moments=_moments,
-        bound=_bound,
-        wide=True,
-        gain=_gain,
-        scales=Scales(Rule.ABSORBS),
-        grid=Grid(integer=integer, layer=True),
-        steps=Form.LAYER,
-        torch=torch,
-    )
+    """`integer`: whether it is so where its weight is computed, too."""
+    grid = Grid(integer=integer, layer=True)
+    return Operator(name, _moments, _bound, _gain, Scales(Rule.ABSORBS), grid, Form.LAYER, torch, wide=True)
 
 
-LAYERS: Mapping[str, Operator] = {
-    "Conv": _layer("Conv", torch_kernels.conv),
-    "ConvTranspose": _layer("ConvTranspose", torch_kernels.conv_transpose, integer=True),
-    "Gemm": _layer("Gemm", torch_kernels.gemm),
-    "MatMul": _layer("MatMul", torch_kernels.matmul),
-}
+LAYERS = by_name(
+    _layer("Conv", torch_kernels.conv),
+    _layer("ConvTranspose", torch_kernels.conv_transpose, integer=True),
+    _layer("Gemm", torch_kernels.gemm),
+    _layer("MatMul", lambda a, b, c=None: a @ b if c is None else a @ b + c),
+)
 """Operators with weights; `as_layer` says whether a node's are constant."""

@@ -7,7 +7,7 @@ shuffles and slices are known here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..ir.fields import collapsed
 from ..ir.model import Array, Dim, Graph, Node, Range, Shape
 from . import torch_moves
 from .attributes import element_count, pad_widths, pads_with_zero
-from .operator import Backward, FieldsFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Backward, FieldsFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 
 def _dim(shape: Shape | None, axis: int) -> Dim:
@@ -216,40 +216,28 @@ def _pads_something(graph: Graph, node: Node, field: Array) -> str:
 
 
 def _move(
-    name: str, fields: FieldsFacet, torch: Callable[..., Any], steps: Form = Form.MOVE, keeps: bool = True
+    name: str, fields: FieldsFacet, run: Callable[..., Any], steps: Form = Form.MOVE, keeps: bool = True
 ) -> Operator:
     refuses = {"refuses": _pads_something} if name == "Pad" else {}
-    return Operator(
-        name,
-        fields=fields,
-        moments=_moments(fields),
-        bound=_bound(fields),
-        gain=_gain(fields),
-        scales=Scales(Rule.MOVES, **refuses),
-        grid=Grid(keeps=keeps),
-        steps=steps,
-        torch=torch,
-    )
+    facets = _moments(fields), _bound(fields), _gain(fields), Scales(Rule.MOVES, **refuses), Grid(keeps=keeps)
+    return Operator(name, *facets, steps, run, fields)
 
 
-MOVES: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _move("Identity", _same, lambda x: x),
-        _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
-        _move("Reshape", _reshape, torch_moves.reshape),
-        _move("Flatten", _reshape, torch_moves.flatten),
-        _move("Squeeze", _reshape, torch_moves.squeeze),
-        _move("Unsqueeze", _reshape, torch_moves.unsqueeze),
-        _move("Transpose", _transpose, torch_moves.transpose),
-        _move("Slice", _slice, torch_moves.slice_),
-        _move("Split", _split, torch_moves.split, Form.SPLIT),
-        _move("Pad", _pad, torch_moves.pad, Form.PAD),
-        _move("Expand", _expand, torch_moves.expand),
-        _move("Gather", _gather, torch_moves.gather, keeps=False),
-        _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
-    )
-}
+MOVES = by_name(
+    _move("Identity", _same, lambda x: x),
+    _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
+    _move("Reshape", _reshape, torch_moves.reshape),
+    _move("Flatten", _reshape, torch_moves.flatten),
+    _move("Squeeze", _reshape, torch_moves.squeeze),
+    _move("Unsqueeze", _reshape, torch_moves.unsqueeze),
+    _move("Transpose", _transpose, lambda x, *, perm=(): x.permute(list(perm) or list(range(x.ndim))[::-1])),
+    _move("Slice", _slice, torch_moves.slice_),
+    _move("Split", _split, torch_moves.split, Form.SPLIT),
+    _move("Pad", _pad, torch_moves.pad, Form.PAD),
+    _move("Expand", _expand, torch_moves.expand),
+    _move("Gather", _gather, torch_moves.gather, keeps=False),
+    _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
+)
 """Operators whose outputs hold input values, or padding, in another place."""
 
 
@@ -299,17 +287,10 @@ def _apart(node: Node, at: Backward) -> Gained | None:
     return [(i, total[p]) for i, p in zip(node.inputs, places, strict=True)]
 
 
-JOINS: Mapping[str, Operator] = {
-    "Concat": Operator(
-        "Concat",
-        moments=_joined,
-        bound=_joined_bound,
-        gain=_apart,
-        scales=Scales(Rule.JOINS),
-        grid=Grid(integer=True, keeps=True, ties=True),
-        steps=Form.CONCAT,
-        torch=torch_moves.concat,
-        fields=Unknown("it has a field for each of its inputs"),
+_STACKS, _PARTS = Grid(integer=True, keeps=True, ties=True), Unknown("it has a field for each of its inputs")
+JOINS = by_name(
+    Operator(
+        "Concat", _joined, _joined_bound, _apart, Scales(Rule.JOINS), _STACKS, Form.CONCAT, torch_moves.concat, _PARTS
     )
-}
+)
 """Concat."""

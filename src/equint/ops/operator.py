@@ -172,5 +172,10 @@ class Operator:
     averages: bool = False
 
 
+def by_name(*operators: Operator) -> Mapping[str, Operator]:
+    """A table of operators."""
+    return {operator.name: operator for operator in operators}
+
+
 FACETS = ("moments", "bound", "gain", "scales", "grid", "steps", "torch")
 """The facets that every operator has, or says why not."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..ir.model import Array, Graph, Node, Range
 from ..maths import gaussian
 from . import torch_kernels, torch_moves
 from .attributes import reduced_axes, regrouped, resizes_channels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 UNKNOWN_SIZE = 7
 """Positions along a spatial axis of unknown size."""
@@ -153,46 +154,37 @@ def _pool(
     factor: Callable[[float], float] = lambda count: 1.0,
     wide: bool = True,
 ) -> Operator:
-    return Operator(
-        name,
-        fields=fields,
-        moments=_moments(of_many),
-        bound=_bound(factor),
-        wide=wide,
-        gain=_gain(share),
-        scales=Scales(Rule.PASSES, _over_channels),
-        grid=grid,
-        steps=steps,
-        torch=torch,
-        averages=share is _of_average,
-    )
+    facets = _moments(of_many), _bound(factor), _gain(share), Scales(Rule.PASSES, _over_channels)
+    return Operator(name, *facets, grid, steps, torch, fields, wide=wide, averages=share is _of_average)
 
 
 _INTEGER, _CHOOSES, _FLOAT = Grid(integer=True), Grid(integer=True, keeps=True), Grid()
+
+
+def _spatial(x: Any) -> list[int]:
+    return list(range(2, x.ndim))
+
+
 _NO_REDUCTION = Unknown("no integer form; a global pool over the same positions has one")
 
-POOLS: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
-        _pool("GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, torch_kernels.global_average),
-        _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
-        _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, torch_kernels.global_max),
-    )
-}
+POOLS = by_name(
+    _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
+    _pool(
+        "GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, lambda x: x.mean(_spatial(x), True)
+    ),
+    _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
+    _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, lambda x: x.amax(_spatial(x), True)),
+)
 """Means and maxima over windows or all positions."""
 
-REDUCTIONS: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reduce_mean),
-        _pool(
-            "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_sum, factor=lambda count: count
-        ),
-        _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_max),
-        _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_min),
-    )
-}
+REDUCTIONS = by_name(
+    _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reducer("mean")),
+    _pool(
+        "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("sum"), factor=lambda count: count
+    ),
+    _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amax")),
+    _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amin")),
+)
 """The same over axes that the node names."""
 
 
@@ -259,27 +251,29 @@ def _through_blocks(node: Node, at: Backward) -> Gained:
     return [(x, gain.reshape(places.shape))]
 
 
-BLOCKS: Mapping[str, Operator] = {
-    "Resize": Operator(
+_ALONG, _GROUPS, _BETWEEN = Scales(Rule.PASSES, _along_channels), Scales(Rule.GROUPS), Grid(keeps=True)
+
+BLOCKS = by_name(
+    Operator(
         "Resize",
-        moments=_resized,
-        bound=_resized_bound,
+        _resized,
+        _resized_bound,
+        _through_resize,
+        _ALONG,
+        _BETWEEN,
+        Form.RESIZE,
+        torch_moves.resize,
         wide=True,
-        gain=_through_resize,
-        scales=Scales(Rule.PASSES, _along_channels),
-        grid=Grid(keeps=True),
-        steps=Form.RESIZE,
-        torch=torch_moves.resize,
     ),
-    "DepthToSpace": Operator(
+    Operator(
         "DepthToSpace",
-        moments=_interleaved,
-        bound=_interleaved_bound,
-        gain=_through_blocks,
-        scales=Scales(Rule.GROUPS),
-        grid=Grid(keeps=True),
-        steps=Form.MOVE,
-        torch=torch_moves.depth_to_space,
+        _interleaved,
+        _interleaved_bound,
+        _through_blocks,
+        _GROUPS,
+        _BETWEEN,
+        Form.MOVE,
+        torch_moves.depth_to_space,
     ),
-}
+)
 """Resize and DepthToSpace: values near one another mix, or channels become positions."""

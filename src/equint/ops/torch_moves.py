@@ -45,11 +45,6 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
     return x.reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
 
 
-def transpose(x: Tensor, *, perm: Ints = ()) -> Tensor:
-    """The axes in the order `perm`, or reversed."""
-    return x.permute(list(perm) or list(range(x.ndim))[::-1])
-
-
 def squeeze(x: Tensor, chosen: Tensor | None = None, *, axes: Ints = ()) -> Tensor:
     """Without some axes of size 1, or all of them."""
     which = tuple(axes) if chosen is None else tuple(ints(chosen))
