@@ -64,6 +64,11 @@ class Channels:
     pinned: Mapping[Name, str]
     groups: tuple[Group, ...]
 
+    @property
+    def why(self) -> str:
+        """Why no scale is free."""
+        return "; ".join(sorted(set(self.pinned.values())))[:200] or "no layer feeds another"
+
     def of_input(self, graph: Graph, layer: Layer) -> Array:
         """Class of every input channel of a layer, `(I,)`."""
         return self._along(graph, layer, layer.x, layer.x_axis, 0)

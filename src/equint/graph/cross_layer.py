@@ -38,11 +38,7 @@ class Sweeps:
     def __call__(
         self, ranges: WeightRanges, channels: Channels, reach: Array, scales: Array, least: Array
     ) -> tuple[Array, int, float]:
-        """Scales, how many sweeps, and the last move in log units.
-
-        Args:
-            reach: how far activations reach; scales: where to start; least: scales allowed; `(channels.size,)` each.
-        """
+        """Scales, how many sweeps, and the last move in log units."""
         scales, moved, sweep = scales.copy(), 0.0, 0
         for sweep in range(1, self.most + 1):
             before = scales.copy()
@@ -109,12 +105,7 @@ def _mean(tables: list[Array]) -> Array:
 
 
 def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array, Array]:
-    """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead.
-
-    κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead
-    producer counts κ·a where its bias still puts something out; what is dead otherwise counts the mean of
-    its side, so that the other side is tamed.
-    """
+    """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead."""
     living, read = (given > 0) & (reach > DEAD * reach.max(initial=0.0)), taken > 0
     if not living.any() or not read.any():
         return given, taken

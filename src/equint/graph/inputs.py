@@ -13,7 +13,7 @@ from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
-from ..ops.layers import as_layer, layer_coverage
+from ..ops.layers import as_layer, bias_of, layer_coverage
 
 LARGEST = 1e12
 """No network's input is larger than this."""
@@ -46,9 +46,8 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
     if lo >= hi:
         raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
-    return _described(
-        model, low, high, low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255, "range given"
-    )
+    centre, spread = low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255
+    return _described(model, low, high, centre, spread, "range given")
 
 
 def infer_input(model: Model, n: float = REACH) -> Model:
@@ -106,12 +105,12 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
             continue
         weight = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
         share = layer_coverage(graph, layer)
-        bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
         total = (weight @ share).sum(-1).reshape(-1)
-        mean = float(total @ (running_mean - bias) / max(float(total @ total), 1e-30))
-        var = _variance(
-            np.square(weight).sum((-1, -2)).reshape(-1), np.square(weight.sum((-1, -2))).reshape(-1), running_var
+        mean = float(
+            total @ (running_mean - bias_of(graph, layer).astype(np.float64)) / max(float(total @ total), 1e-30)
         )
+        apart, together = np.square(weight).sum((-1, -2)), np.square(weight.sum((-1, -2)))
+        var = _variance(apart.reshape(-1), together.reshape(-1), running_var)
         if np.isfinite(mean) and var > 0:
             return mean, float(np.sqrt(var))
     return None

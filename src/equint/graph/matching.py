@@ -29,8 +29,8 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
     clips = bounded(model) if shared_clips else frozenset()
     channels = solve(model, priced=clips)
     if not channels.groups:
-        why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
-        return model.noted(Event(EventKind.NOT_MATCHED, "", {"method": method, "why": why}, source, warning=True))
+        facts = {"method": method, "why": channels.why}
+        return model.noted(Event(EventKind.NOT_MATCHED, "", facts, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
     limited, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
     for group in _by_last_producer(model.graph, channels):

@@ -1,9 +1,4 @@
-"""Mean and spread of every tensor of a network, from what BatchNorm knows and from propagation.
-
-BatchNorm's β and |γ| are the mean and standard deviation of what it puts out; everything else follows from
-those by what each operator makes of them, channel by channel, taking different tensors as independent and a
-layer's inputs as nearly so.
-"""
+"""Mean and spread of every tensor of a network, from what BatchNorm knows and from propagation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which tensors become integers, and which of them must share one grid.
-
-The rules follow what integer runtimes execute: every weighted layer, sum, product, concat and pooling
-reads and writes integers; an activation behind one of them is merged into the quantizer.
-"""
+"""Which tensors become integers, and which of them must share one grid."""
 
 from __future__ import annotations
 

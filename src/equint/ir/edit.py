@@ -1,7 +1,4 @@
-"""Rewriting a graph: many small edits of nodes and constants, applied at once.
-
-A constant that other nodes also read is copied before it is changed, so shared weights stay correct.
-"""
+"""Rewriting a graph: many small edits of nodes and constants, applied at once."""
 
 from __future__ import annotations
 
@@ -74,7 +71,6 @@ class Editor:
         return name
 
     def done(self) -> Graph:
-        """The edited graph."""
         return self.graph.with_nodes(chain.from_iterable(self._versions), self.consts)
 
     def _put(self, node: Node, position: int, value: Array, name: Name) -> None:

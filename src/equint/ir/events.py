@@ -105,7 +105,6 @@ class Event:
 
     @property
     def details(self) -> dict[str, Any]:
-        """The facts that the text does not name."""
         return {k: v for k, v in self.facts.items() if k not in self.kind.named}
 
     def __str__(self) -> str:

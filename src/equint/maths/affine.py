@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, UnusableData
+from ..ir.fields import aligned
 from ..ir.model import Array, QParams, QSpec
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -100,9 +101,6 @@ def quantize_bias(bias: Array, x: QParams, weight: QParams) -> tuple[Array, Arra
 
     scale = s_in·s_w·2^-shift, integers = round(bias/scale) within ±(2^31 − 1), half to even.
 
-    Args:
-        bias: real units. x, weight: grids of the layer's input and weight.
-
     Example:
         >>> x, weight = (QParams(np.float32(s), np.int32(0)) for s in (0.5, 0.25))
         >>> quantize_bias(np.array([1.0, -0.3]), x, weight)[0].tolist()
@@ -118,12 +116,6 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
 
     A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in). A 32-bit bias
     is added in a 32-bit accumulator, of which it may fill half.
-
-    Args:
-        scale: `()` or `(C,)` weight scale.
-        bias: `(C,)` real units.
-        input_scale: scale of the layer's input.
-        bits: width of the bias grid.
     """
     qmax = float((1 << (bits - 1)) - 1) if bits < 32 else float(1 << 30)
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
@@ -136,6 +128,4 @@ def along_axis(values: Array, axis: int | None, rank: int) -> Array:
     values = np.asarray(values)
     if values.ndim == 0 or axis is None:
         return values
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
+    return aligned(values, axis, rank)

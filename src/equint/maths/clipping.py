@@ -1,7 +1,4 @@
-"""The range at which weights are best clipped: what is cut off against what a narrower grid rounds less.
-
-Weights come as `(U, n)`: a row for every grid. `worth` (U, n) says what a squared error counts.
-"""
+"""The range at which weights are best clipped: what is cut off against what a narrower grid rounds less."""
 
 from __future__ import annotations
 

@@ -51,9 +51,6 @@ def slopes(at: Array, table: Array, low: int, high: int) -> tuple[Array, Array] 
 
     None where there are none, or where `up` would be negative.
 
-    Args:
-        at: `(L,)` values of x. table: `(C, L)`.
-
     Example:
         >>> at = np.arange(-4, 4)
         >>> [s.tolist() for s in slopes(at, np.array([[-1, -1, -1, 0, 0, 2, 4, 6]]), -8, 6)]

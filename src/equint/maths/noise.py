@@ -33,25 +33,6 @@ def rounding(step: Array) -> Array:
     return np.asarray(np.square(np.asarray(step, np.float64)) / 12)
 
 
-def weight_noise(step: Array, energy: Array) -> Array:
-    """Noise variance at a layer's outputs from rounding its weights, `(G, O)` real units squared.
-
-    noise_o = Δw_o²/12 · Σ_i energy_i (Meller et al. 2019, eq. 5, per output channel). Rounding errors of
-    different weights are independent, so taps and input channels add up.
-
-    Args:
-        step: `()` per tensor, or `(G, O)` per channel and per tensor + shift (scale·2^-shift).
-        energy: `(G, I)` Σ_k c_k·E[x_i²] over the taps, c_k being the share of positions where tap k meets the
-            input; with Var[x_i] for E[x_i²] where the bias takes up the mean of the error.
-
-    Example:
-        >>> weight_noise(np.array(0.6), np.array([[1.0, 3.0]])).round(4).tolist()
-        [[0.12]]
-    """
-    total = np.sum(energy, axis=-1, keepdims=True)
-    return np.asarray(rounding(step) * total)
-
-
 def activation_noise(step: Array, active: Array, energy: Array) -> Array:
     """Noise variance at a layer's outputs from rounding its input, `(G, O)` real units squared.
 
@@ -93,9 +74,6 @@ def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bo
     Args:
         mean, std, bound, cap: `(C,)` real units of the original network, std ≥ 0.
         both: False where the channel's own clip is executed too, so that only bound < cap costs anything.
-
-    Returns:
-        E[d²] and its derivative with respect to `bound`, each `(C,)`.
 
     Example:
         >>> power, _ = mismatch(np.zeros(2), np.ones(2), np.array([6.0, 0.0]), np.array([6.0, np.inf]))

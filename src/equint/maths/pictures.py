@@ -1,8 +1,4 @@
-"""Pictures with the statistics of photographs: what to show a network when there is nothing else to show.
-
-Two models of natural images are mixed: noise whose amplitude falls off as 1/f, which has their spectrum, and dead
-leaves, occluding discs of all sizes, which have their edges and their flat regions as well.
-"""
+"""Pictures with the statistics of photographs: what to show a network when there is nothing else to show."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ def power_law(rng: np.random.Generator, height: int, width: int, channels: int, 
 
 
 def dead_leaves(rng: np.random.Generator, height: int, width: int, channels: int) -> Array:
-    """`(channels, height, width)` discs that hide one another, radii with density r^-3 (Lee, Mumford and Huang 2001)."""
+    """`(channels, height, width)` discs that hide one another, radii with density r^-3 (Lee et al. 2001)."""
     size = max(height, width)
     least, most = max(0.03 * size, 2.5), max(0.7 * size, 5.0)
     uniform = rng.uniform(size=LEAVES)

@@ -74,13 +74,3 @@ def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
             elif not upper and low < 0:
                 low = searched(low, high, False, low, reach)
     return float(low), float(high)
-
-
-def n_sigma(mean: Array, std: Array, n: float) -> tuple[Array, Array]:
-    """mean ± n·std per channel.
-
-    Example:
-        >>> n_sigma(np.array([1.0]), np.array([2.0]), 3.0)
-        (array([-5.]), array([7.]))
-    """
-    return mean - n * std, mean + n * std

@@ -41,9 +41,6 @@ def symmetric_ranges(rows: Array) -> Array:
 def shifts_of(ranges: Array, total: float | Array, most: int) -> Array:
     """S_i = floor(log2(r̂/r_i)) within 0…most (Oh et al. 2020, eq. 5); 0 for channels without weights.
 
-    Args:
-        ranges: `(O,)`. total: r̂, `()` or `(T, 1)` for several at once.
-
     Example:
         >>> shifts_of(np.array([6.0, 3.0, 2.0, 0.0]), 6.0, 15).tolist()
         [0, 1, 1, 0]

@@ -1,9 +1,4 @@
-"""Predicted quantization noise of a network as a function of its channel scales and ranges, with its gradient.
-
-The variables are logarithms: of every free channel scale, of both ends of every activation grid, and of both
-ends of every weight range. All layers' channels lie behind one another in flat arrays, so that one evaluation
-is a handful of vector operations, whatever the number of layers.
-"""
+"""Predicted quantization noise of a network as a function of its channel scales and ranges, with its gradient."""
 
 from __future__ import annotations
 

@@ -119,13 +119,7 @@ def rounded_tensor(
     finer: tuple[int, ...] = (),
     noise: NoiseModel = MEASURED,
 ) -> RoundedTensor:
-    """One tensor whose moments and gains are known.
-
-    Args:
-        grid: number of its placement class.
-        doubtful: tensors with heavy tails.
-        finer: a shape that its fields shall be broadcast to.
-    """
+    """One tensor whose moments and gains are known."""
     graph, moments = model.graph, model.moments
     before, lo, hi, clip = _behind_clips(graph, name, moments)
     active, slope = np.ones(1), 1.0
@@ -191,11 +185,7 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
 def _spreads(
     model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubtful: bool, noise: NoiseModel
 ) -> tuple[Array, Array]:
-    """Spreads that say how a tensor's tails fall off above and below its mean.
-
-    What was measured to lie within ±noise.tail spreads: light tails count as less than the standard deviation, heavy
-    ones as more.
-    """
+    """Spreads that say how a tensor's tails fall off above and below its mean."""
     measured = ("calibration", "generated")
     known = model.moments[name].source in measured and name in model.graph.producer
     if not known or name not in model.ranges:

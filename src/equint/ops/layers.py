@@ -49,6 +49,11 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
     return None
 
 
+def bias_of(graph: Graph, layer: Layer) -> Array:
+    """A layer's bias, `(O,)`; `(1,)` zero of one that has none."""
+    return np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
+
+
 def leads_to_layer(graph: Graph, name: Name) -> bool:
     """Whether some layer reads what becomes of a tensor."""
     seen, stack = {name}, [name]
@@ -166,14 +171,7 @@ def layer_moments(
         energy = (1 - pixels) * energy + pixels * np.square(w @ share)
     apart = np.sqrt(np.einsum("goi,gi->go", energy, np.square(std_x))).reshape(-1)
     together = np.einsum("goi,gi->go", np.abs(w) @ share, std_x).reshape(-1)
-    if layer.bias:
-        mean_y = mean_y + graph.consts[layer.bias].reshape(-1)
-    return mean_y, apart ** (1 - correlation) * together**correlation
-
-
-def expected_input(graph: Graph, layer: Layer, x: Moments) -> Array:
-    """E[x_i] of a layer's input channels, `(I,)`."""
-    return channel_means(x.mean, layer.x_axis, layer.channels(graph.consts[layer.weight])[0])
+    return mean_y + bias_of(graph, layer), apart ** (1 - correlation) * together**correlation
 
 
 def _moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:

@@ -1,9 +1,4 @@
-"""Operators that only move values: what becomes of a per-channel field tells everything else.
-
-A field is an array aligned with a tensor's dimensions, of size 1 wherever it is constant: `(1, C, 1, 1)`
-for one number per channel. Channel identities, means, ranges and scales are all fields, so reshapes,
-shuffles and slices are known here and nowhere else.
-"""
+"""Operators that only move values: what becomes of a per-channel field tells everything else."""
 
 from __future__ import annotations
 

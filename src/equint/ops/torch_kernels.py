@@ -216,7 +216,6 @@ def minimum(*values: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Clip between bounds of any shape that broadcasts."""
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 

@@ -161,7 +161,7 @@ class Calibrate:
         low, high = t.low, t.high
         if self.rule == "n-sigma":
             m = t.moments
-            low, high = (np.clip(e.reshape(-1), low, high) for e in rules.n_sigma(m.mean, m.std, self.n))
+            low, high = (np.clip((m.mean + side * m.std).reshape(-1), low, high) for side in (-self.n, self.n))
         elif self.rule == "image-percentile":
             share = (self.percent or 1.0) / 100
             low = np.maximum(low, rules.quantile(t.lows.edges, t.lows.counts, share))

@@ -13,7 +13,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer
 from ..noise.mean_error import mean_error
-from ..ops.layers import layers
+from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed
 
 _REFITS = 10
@@ -53,9 +53,8 @@ class CorrectBias:
         for layer, x in known:
             bias = _corrected(model.graph, layer, qparams[layer.weight], x)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
             corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
-            moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
+            moves.append(float(np.sqrt(np.mean(np.square(bias - bias_of(model.graph, layer))))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
         return replace(model, graph=editor.done(), qparams=qparams, corrected={**model.corrected, **corrected}).noted(
@@ -81,5 +80,4 @@ class CorrectBias:
 
 
 def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
-    bias = np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
-    return (bias - mean_error(graph, layer, grid, x)).astype(np.float32)
+    return (bias_of(graph, layer) - mean_error(graph, layer, grid, x)).astype(np.float32)

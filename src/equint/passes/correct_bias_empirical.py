@@ -13,7 +13,7 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer
-from ..ops.layers import layers
+from ..ops.layers import bias_of, layers
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
@@ -60,11 +60,10 @@ class CorrectBiasEmpirical:
         for layer in layers(model.graph):
             if layer.y not in biases:
                 continue
-            before = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-            bias = np.where(helped[layer.y], biases[layer.y], before).astype(np.float32)
+            bias = np.where(helped[layer.y], biases[layer.y], bias_of(model.graph, layer)).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
-            qparams[layer.weight] = grid
+            weight, x = qparams[layer.weight], qparams.get(layer.x)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             known = corrected.get(layer.y)
             good = helped[layer.y] if known is None else known.channels | helped[layer.y]
             corrected[layer.y] = Correction("empirical", good)

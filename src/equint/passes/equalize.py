@@ -64,8 +64,7 @@ class Equalize:
     def __call__(self, model: Model) -> Model:
         channels = solve(model, self.clip_reach)
         if not channels.groups:
-            why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
-            return model.noted(Event(EventKind.NOT_EQUALIZED, "", {"why": why}, "equalize", warning=True))
+            return model.noted(Event(EventKind.NOT_EQUALIZED, "", {"why": channels.why}, "equalize", warning=True))
         ranges = WeightRanges(model, channels, DEAD if self.stand_ins else 0.0)
         reach = reaches(model, channels)
         sweep = Sweeps(self.activations, self.sweeps, self.tolerance, self.max_scale, self.stand_ins)

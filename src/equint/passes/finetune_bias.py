@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -75,16 +75,14 @@ class FinetuneBias:
 
         every = [la for la in layers(model.graph) if la.weight in model.qparams]
         if not every:
-            return model.noted(
-                Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", {"why": "no quantized layer"}, "finetune_bias")
-            )
+            nothing = {"why": "no quantized layer"}
+            return model.noted(Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", nothing, "finetune_bias"))
         student, places = open_biases(qdq_graph(model), every)
         spreads = {
             place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
             for la, place in zip(every, places, strict=True)
         }
-        settings = (self.temperature, self.features, self.held_out, self.augment, self.seed)
-        plan = Plan(self.steps, self.batch, self.rate, *settings)
+        plan = Plan(**{f.name: getattr(self, f.name) for f in fields(Plan)})
         teacher = self.teacher or model.graph
         views = _inner(model, teacher, own=self.teacher is None)
         trained = distill(student, spreads, teacher, self.images, plan, views, self.progress)
@@ -104,8 +102,8 @@ class FinetuneBias:
         for layer, place in zip(every, places, strict=True):
             bias = trained.values[place.bias].reshape(-1).astype(np.float32)
             editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
-            qparams[layer.weight] = grid
+            weight, x = qparams[layer.weight], qparams.get(layer.x)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
         done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)

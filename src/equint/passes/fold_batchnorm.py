@@ -14,7 +14,7 @@ from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer
-from ..ops.layers import as_layer, pads_zero, still_corrected
+from ..ops.layers import as_layer, bias_of, pads_zero, still_corrected
 from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
@@ -146,11 +146,10 @@ def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array
     view = layer.unpack(weight).astype(np.float64)
     g, o, _, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, o, 1, 1)).astype(weight.dtype), weight.shape)
-    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
+    shifted = bias_of(graph, layer).astype(np.float64) * a + c
     editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
-    if np.any(bias * a + c) or layer.bias:
-        shifted = layer.shaped_bias((bias * a + c).astype(weight.dtype))
-        editor.set(layer.node, 2, shifted, f"{layer.y}_bias")
+    if np.any(shifted) or layer.bias:
+        editor.set(layer.node, 2, layer.shaped_bias(shifted.astype(weight.dtype)), f"{layer.y}_bias")
 
 
 def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
@@ -183,10 +182,11 @@ def _scale_input(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array)
     g, o, i, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, 1, i, 1)).astype(weight.dtype), weight.shape)
     extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
-    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
     editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
     if np.any(extra) or layer.bias:
-        editor.set(layer.node, 2, (bias + extra).astype(weight.dtype), f"{layer.y}_bias")
+        editor.set(
+            layer.node, 2, (bias_of(graph, layer).astype(np.float64) + extra).astype(weight.dtype), f"{layer.y}_bias"
+        )
 
 
 def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> Graph:
@@ -209,10 +209,8 @@ def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> 
             editor.swap(node, [Node("Conv", (node.inputs[0], w, b), node.outputs, attrs, node.name)])
             folded["as depthwise"] += 1
         else:
-            w, b = (
-                editor.add_const(f"{stem}_scale", aligned(a, 1, rank)),
-                editor.add_const(f"{stem}_shift", aligned(c, 1, rank)),
-            )
+            w = editor.add_const(f"{stem}_scale", aligned(a, 1, rank))
+            b = editor.add_const(f"{stem}_shift", aligned(c, 1, rank))
             scaled = graph.fresh(f"{stem}_scaled")
             editor.swap(node, [Node("Mul", (node.inputs[0], w), (scaled,)), Node("Add", (scaled, b), node.outputs)])
             folded["as Mul and Add"] += 1

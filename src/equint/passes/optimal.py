@@ -87,8 +87,7 @@ class Optimal:
         }
         events = [Event(EventKind.OPTIMIZED, "", facts, "optimal")]
         if not channels.groups:
-            pins = {"why": "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"}
-            events.append(Event(EventKind.NO_FREE_SCALES, "", pins, "optimal"))
+            events.append(Event(EventKind.NO_FREE_SCALES, "", {"why": channels.why}, "optimal"))
         scaled = rescale(model, channels, scales)
         chosen = objective.tensor_ranges(x)
         graph, moved = _with_bounds(scaled.graph, classes, chosen, clips)

@@ -17,7 +17,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
 from ..noise.mean_error import mean_error_of
 from ..noise.rounded import weight_worth
-from ..ops.layers import as_layer, layers, still_corrected
+from ..ops.layers import as_layer, bias_of, layers, still_corrected
 from . import Keeps, Stage, require
 
 
@@ -109,8 +109,8 @@ def _corrected(model: Model, pruned: Mapping[Name, Array]) -> Graph:
         if layer.weight in pruned and layer.x in model.moments:
             change = pruned[layer.weight] - model.graph.consts[layer.weight]
             error = mean_error_of(model.graph, layer, change, model.moments[layer.x])
-            bias = np.zeros(error.size) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+            bias = (bias_of(model.graph, layer) - error).astype(np.float32)
+            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
     return editor.done()
 
 

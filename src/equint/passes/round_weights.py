@@ -13,7 +13,7 @@ from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import along_axis, dequantize, quantize
 from ..noise.mean_error import mean_error_of
-from ..ops.layers import layers, still_corrected
+from ..ops.layers import bias_of, layers, still_corrected
 from . import Keeps, Stage
 
 
@@ -43,9 +43,10 @@ class RoundWeights:
             integers = kernel_rounding(layer, weight, nearest, grid)
             rounded = dequantize(integers, grid)
             error = mean_error_of(graph, layer, rounded - weight, x)
-            bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
             editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _, new=rounded: new)  # type: ignore[misc]
-            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+            editor.set(
+                layer.node, 2, layer.shaped_bias((bias_of(graph, layer) - error).astype(np.float32)), f"{layer.y}_bias"
+            )
             flips += int(np.sum(integers != nearest))
             corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
         facts = {"layers": len(corrected), "weights rounded the other way": flips}

@@ -1,8 +1,4 @@
-"""What calibration measures of a network's tensors: values that can be added up, saved and used again.
-
-Statistics of two sets of images add to the statistics of both together, so that calibration can be split,
-resumed and merged.
-"""
+"""What calibration measures of a network's tensors: values that can be added up, saved and used again."""
 
 from __future__ import annotations
 
@@ -48,7 +44,6 @@ class Histogram:
 
     @classmethod
     def of(cls, values: Array) -> Histogram:
-        """The histogram of an array's values."""
         values = np.asarray(values).reshape(-1)
         if not values.size:
             return cls(ZERO, 0, np.zeros(0, np.int64))
@@ -147,12 +142,10 @@ class TensorStatistics:
         )
 
     def field(self, values: Array) -> Array:
-        """`(C,)` values aligned with the tensor's dimensions."""
         return aligned(values, self.axis, self.rank)
 
     @property
     def moments(self) -> Moments:
-        """Mean and standard deviation per channel."""
         mean = self.total / max(self.count, 1)
         variance = np.maximum(self.square / max(self.count, 1) - np.square(mean), 0)
         return Moments(self.field(mean), self.field(np.sqrt(variance)), "calibration")

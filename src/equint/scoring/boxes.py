@@ -220,11 +220,7 @@ def read_priors(path: Path) -> Array:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        EquintError: unreadable.
-    """
+    """What a JSON file holds."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

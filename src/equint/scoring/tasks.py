@@ -1,7 +1,4 @@
-"""What networks are for, how each kind is measured, and a verdict in words on a quantized one.
-
-docs/tasks.md gives every threshold and how it was found.
-"""
+"""What networks are for, how each kind is measured, and a verdict in words on a quantized one."""
 
 from __future__ import annotations
 
