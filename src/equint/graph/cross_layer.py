@@ -21,19 +21,13 @@ SPREAD = 6.0
 
 @dataclass(frozen=True)
 class Sweeps:
-    """Sweep all groups, forwards and backwards in turn, until no scale moves by more than `tolerance`.
+    """Sweep all groups, forwards and backwards in turn, until no scale moves by more than `tolerance`."""
 
-    Attributes:
-        activations: λ of the giving range r1^(1−λ)·a^λ, a being how far the channel's activations reach.
-        most: sweeps at most.
-        stand_ins: channels that are dead on one side count as their group's typical there.
-    """
-
-    activations: float = 0.0
-    most: int = 100
+    activations: float = 0.0  # λ of the giving range r1^(1−λ)·a^λ, a being how far the channel's activations reach
+    most: int = 100  # sweeps at most
     tolerance: float = 1e-3
     max_scale: float = 1024.0
-    stand_ins: bool = True
+    stand_ins: bool = True  # channels that are dead on one side count as their group's typical there
 
     def __call__(
         self, ranges: WeightRanges, channels: Channels, reach: Array, scales: Array, least: Array

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Name
+from ..ir.model import Array, Model, Name
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from ..ops.layers import layers
@@ -33,7 +33,8 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
         return model.noted(Event(EventKind.NOT_MATCHED, "", facts, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
     limited, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
-    for group in _by_last_producer(model.graph, channels):
+    place = {layer.name: k for k, layer in enumerate(layers(model.graph))}
+    for group in sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers)):
         if not extremes.known(group):
             unknown.append(group)
             continue
@@ -60,11 +61,6 @@ def bounded(model: Model) -> frozenset[Name]:
             if lo is not None and hi is not None and lo <= 0 <= hi:
                 names.add(node.outputs[0])
     return frozenset(names)
-
-
-def _by_last_producer(graph: Graph, channels: Channels) -> list[Group]:
-    place = {layer.name: k for k, layer in enumerate(layers(graph))}
-    return sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers))
 
 
 def _holds(limits: Limits, s_max: float) -> Array:

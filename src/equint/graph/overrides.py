@@ -70,16 +70,11 @@ class Override:
 
 @dataclass(frozen=True)
 class Formats:
-    """The format of every weight and of every tensor that is an exception; None is float.
+    """The format of every weight and of every tensor that is an exception; None is float."""
 
-    Attributes:
-        weights: by the weight's name; tensors: by the tensor's name.
-        log: how far exceptions reach beyond what was named.
-    """
-
-    weights: Mapping[Name, QSpec | None]
+    weights: Mapping[Name, QSpec | None]  # by the weight's name; tensors: by the tensor's name
     tensors: Mapping[Name, QSpec | None]
-    log: tuple[Event, ...] = ()
+    log: tuple[Event, ...] = ()  # how far exceptions reach beyond what was named
 
 
 def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activation: QSpec | None) -> Formats:

@@ -14,17 +14,11 @@ from ..ops.table import ignores_values, op_of
 
 @dataclass(frozen=True)
 class Placement:
-    """What becomes integer.
+    """What becomes integer."""
 
-    Attributes:
-        classes: tensors that share a grid, each tuple in topological order.
-        merged: tensors that never exist as integers: what stands between a layer and its activation.
-        operands: constants added or multiplied, which become integers too.
-    """
-
-    classes: tuple[tuple[Name, ...], ...]
-    merged: frozenset[Name]
-    operands: tuple[Name, ...]
+    classes: tuple[tuple[Name, ...], ...]  # tensors that share a grid, each tuple in topological order
+    merged: frozenset[Name]  # tensors that never exist as integers: what stands between a layer and its activation
+    operands: tuple[Name, ...]  # constants added or multiplied, which become integers too
 
 
 def place(graph: Graph) -> Placement:
@@ -105,12 +99,8 @@ def _merges(graph: Graph, node: Node) -> bool:
     users = graph.users(out)
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
-    return _is_worker(graph, node) or (is_clamp(graph, node) and _merges_chain(graph, node))
-
-
-def _merges_chain(graph: Graph, node: Node) -> bool:
-    before = graph.producer.get(node.inputs[0])
-    return before is not None and _merges(graph, before)
+    before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
+    return _is_worker(graph, node) or (before is not None and _merges(graph, before))
 
 
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:

@@ -13,22 +13,14 @@ from .channels import Channels, Group
 
 @dataclass(frozen=True)
 class Side:
-    """One side of one layer as a group sees it: which of the layer's channels are which of the group's.
+    """One side of one layer as a group sees it: which of the layer's channels are which of the group's."""
 
-    Attributes:
-        peaks: `(G, O, I)` largest magnitude over taps.
-        inputs, outputs: `(G, 1, I)` and `(G, O, 1)` classes of the layer's channels.
-        reduce: the axis of `peaks` that the other side's channels run along.
-        channels: positions of the group's channels on this side.
-        members: and their positions in the group.
-    """
-
-    peaks: Array
-    inputs: Array
+    peaks: Array  # `(G, O, I)` largest magnitude over taps
+    inputs: Array  # and outputs: `(G, 1, I)` and `(G, O, 1)` classes of the layer's channels
     outputs: Array
-    reduce: int
-    channels: Array
-    members: Array
+    reduce: int  # the axis of `peaks` that the other side's channels run along
+    channels: Array  # positions of the group's channels on this side
+    members: Array  # and their positions in the group
 
     def ranges(self, scales: Array, size: int) -> Array:
         """Largest magnitude of each of the group's channels, `(size,)`; -1 where the layer does not hold one."""

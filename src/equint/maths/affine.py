@@ -59,11 +59,7 @@ def storage(q: QParams) -> np.dtype[Any]:
 
 
 def check_bits(bits: int) -> None:
-    """Refuse bit widths that no grid here has.
-
-    Raises:
-        EquintError: outside 2 to 16.
-    """
+    """Refuse bit widths that no grid here has. Raises EquintError: outside 2 to 16."""
     if not 2 <= bits <= 16:
         raise InvalidOption(f"{bits} bits cannot be quantized to: choose 2 to 16")
 

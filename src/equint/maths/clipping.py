@@ -77,4 +77,3 @@ def best_of_both(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
 
 
 SEARCHES = {"grid": grid_search, "nelder-mead": nelder_mead, "both": best_of_both}
-"""The ways to find the range."""

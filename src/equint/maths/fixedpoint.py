@@ -20,11 +20,7 @@ _TRIES = 60
 
 
 def check_format(mantissa_bits: int, exponent_bits: int, shift_bits: int, rounding: str) -> None:
-    """Refuse widths and roundings that no integer operator here has.
-
-    Raises:
-        EquintError: saying which there are.
-    """
+    """Refuse widths and roundings that no integer operator here has. Raises EquintError: saying which there are."""
     if not 4 <= mantissa_bits <= 32 or not 2 <= exponent_bits <= 8 or not 0 <= shift_bits <= 5:
         asked = f"{mantissa_bits}, {exponent_bits} and {shift_bits} bits"
         raise InvalidOption(

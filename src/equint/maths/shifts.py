@@ -205,4 +205,3 @@ SEARCHES: dict[str, Callable[[Array, QSpec, int, Array | None], Shifted]] = {
     "nelder-mead": nelder_mead,
     "exact": exact,
 }
-"""The ways to find the total range."""

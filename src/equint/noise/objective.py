@@ -31,16 +31,11 @@ class Noise:
 
 @dataclass(frozen=True)
 class Formats:
-    """Formats that noise is predicted for.
-
-    Attributes:
-        activation: None leaves activations float.
-        shift_bits: width of the shift of a weight's output channel, where its granularity is "shift".
-    """
+    """Formats that noise is predicted for."""
 
     weight: QSpec
-    activation: QSpec | None
-    shift_bits: int = 0
+    activation: QSpec | None  # None leaves activations float
+    shift_bits: int = 0  # width of the shift of a weight's output channel, where its granularity is "shift"
 
 
 class Objective:

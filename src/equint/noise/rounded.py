@@ -24,54 +24,35 @@ from .gains import Gains, gains
 
 @dataclass(frozen=True)
 class Distribution:
-    """Values of a tensor, channel by channel: `(C,)` each, in real units.
+    """Values of a tensor, channel by channel: `(C,)` each, in real units."""
 
-    Attributes:
-        mean, std: moments.
-        up, down: spreads that tell how the tails fall off above and below the mean.
-    """
-
-    mean: Array
+    mean: Array  # and std: moments
     std: Array
-    up: Array
+    up: Array  # and down: spreads that tell how the tails fall off above and below the mean
     down: Array
 
 
 @dataclass(frozen=True)
 class Activation:
-    """What a quantizer is merged with: max(floor, min(cap, z)), z·slope for z < 0.
+    """What a quantizer is merged with: max(floor, min(cap, z)), z·slope for z < 0."""
 
-    Attributes:
-        floor, cap: `(C,)` real units; infinite where nothing clips.
-        slope: below zero; 1 without one.
-        clip: the Clip whose bound all channels share, if there is one.
-    """
-
-    floor: Array
+    floor: Array  # and cap: `(C,)` real units; infinite where nothing clips
     cap: Array
-    slope: float = 1.0
-    clip: Node | None = None
+    slope: float = 1.0  # below zero; 1 without one
+    clip: Node | None = None  # the Clip whose bound all channels share, if there is one
 
 
 @dataclass(frozen=True)
 class RoundedTensor:
-    """A tensor that a quantizer rounds and saturates.
-
-    Attributes:
-        grid: number of the placement class whose grid it uses.
-        shape: of the field that all `(C,)` arrays are raveled from.
-        before: of the values in front of the activation.
-        active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
-        scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
-    """
+    """A tensor that a quantizer rounds and saturates."""
 
     name: Name
-    grid: int
-    shape: tuple[int, ...]
-    before: Distribution
+    grid: int  # number of the placement class whose grid it uses
+    shape: tuple[int, ...]  # of the field that all `(C,)` arrays are raveled from
+    before: Distribution  # of the values in front of the activation
     activation: Activation
-    active: Array
-    scattered: Array
+    active: Array  # `(C,)` share of values that are rounded: neither at the floor nor at the cap
+    scattered: Array  # and steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off
     steady: Array
 
 
@@ -80,15 +61,13 @@ class RoundedLayer:
     """A layer whose weights are rounded.
 
     Attributes:
-        gain: `(G, O)` of its outputs.
         energy: `(G, I)` Σ_k c_k·Var[x_i] + c_k·(1 − c_k)·E[x_i]²: the bias takes up the mean, padded taps come and go.
-        taps: weights per input channel.
     """
 
     layer: Layer
-    gain: Array
+    gain: Array  # `(G, O)` of its outputs
     energy: Array
-    taps: int
+    taps: int  # weights per input channel
 
 
 def rounded_tensors(

@@ -154,4 +154,3 @@ CURVES = by_name(
     _curve("Floor", np.floor, lambda x: x.floor(), stepped=True),
     _curve("Ceil", np.ceil, lambda x: x.ceil(), stepped=True),
 )
-"""Every function of one value that is known."""

@@ -16,10 +16,7 @@ from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
 
 def layers(graph: Graph) -> Iterator[Layer]:
     """Every weighted operator of the graph whose weights are constant, in topological order."""
-    for node in graph.nodes:
-        layer = as_layer(graph, node)
-        if layer is not None:
-            yield layer
+    return (layer for node in graph.nodes if (layer := as_layer(graph, node)) is not None)
 
 
 def as_layer(graph: Graph, node: Node) -> Layer | None:
@@ -38,10 +35,9 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
         return Layer(node, b, a, bias, y, 1, "oi", -2, -2)
     if weight is None or a in graph.consts or not graph.is_float(b):
         return None
-    if node.op == "Conv" and weight.ndim >= 3:
-        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), "oik", 1, 1)
-    if node.op == "ConvTranspose" and weight.ndim >= 3:
-        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), "iok", 1, 1)
+    if node.op in ("Conv", "ConvTranspose") and weight.ndim >= 3:
+        order = "oik" if node.op == "Conv" else "iok"
+        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), order, 1, 1)
     if node.op == "Gemm" and weight.ndim == 2 and not node.attrs.get("transA", 0):
         return Layer(node, a, b, bias, y, 1, "oi" if node.attrs.get("transB", 0) else "io", 1, 1)
     if node.op == "MatMul" and weight.ndim == 2:
@@ -70,11 +66,8 @@ def leads_to_layer(graph: Graph, name: Name) -> bool:
 def pads_zero(layer: Layer) -> bool:
     """Whether the operator sees zeros around its input, so that borders differ from the middle."""
     attrs = layer.node.attrs
-    if layer.node.op == "ConvTranspose":  # every border position misses taps
-        return True
-    return layer.node.op == "Conv" and (
-        any(attrs.get("pads", ())) or attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
-    )
+    pads = any(attrs.get("pads", ())) or attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    return layer.node.op == "ConvTranspose" or (layer.node.op == "Conv" and pads)  # of the former all borders miss taps
 
 
 def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_shape: Shape | None) -> Array:

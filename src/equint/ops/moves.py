@@ -150,11 +150,8 @@ def _space_to_depth(graph: Graph, node: Node, field: Array, fill: float) -> list
     """Every channel becomes one for each position of a block: all channels again for each of them."""
     if any(n > 1 for n in field.shape[2:]):
         return None
-    return (
-        [field]
-        if field.shape[1] == 1
-        else [np.tile(field, (1, int(node.attrs["blocksize"]) ** 2) + (1,) * (field.ndim - 2))]
-    )
+    times = 1 if field.shape[1] == 1 else int(node.attrs["blocksize"]) ** 2
+    return [np.tile(field, (1, times) + (1,) * (field.ndim - 2))]
 
 
 def _moments(fields: FieldsFacet) -> Callable[[Graph, Node, Sequence[Pair | None]], list[Pair] | None]:
@@ -288,4 +285,3 @@ JOINS = by_name(
         "Concat", _joined, _joined_bound, _apart, Scales(Rule.JOINS), _STACKS, Form.CONCAT, torch_moves.concat, _PARTS
     )
 )
-"""Concat."""

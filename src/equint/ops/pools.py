@@ -29,7 +29,9 @@ def window(graph: Graph, node: Node) -> float:
 
 
 def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
-    """The axes that a global pool or a reduction takes together; None where they are computed."""
+    """The axes that a global pool or a reduction takes together; none of windows; None where they are computed."""
+    if "kernel_shape" in node.attrs:
+        return []
     return list(range(2, rank)) if node.op in POOLS else reduced_axes(graph, node, rank)
 
 
@@ -46,13 +48,13 @@ def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
 
 def fields(graph: Graph, node: Node, field: Array, fill: float = 0) -> list[Array] | None:
     """A field that does not vary along the axes taken together."""
-    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, field.ndim)
+    axes = reduced(graph, node, field.ndim)
     return None if axes is None or any(field.shape[a] > 1 for a in axes) else [_dropped(node, field, axes)]
 
 
 def _mixed(graph: Graph, node: Node, mean: Array, std: Array) -> tuple[Pair, list[int]] | None:
     """Moments with those of the reduced channels averaged."""
-    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, mean.ndim)
+    axes = reduced(graph, node, mean.ndim)
     if axes is None:
         return None
     mean, std = np.broadcast_arrays(mean, std)
@@ -95,7 +97,7 @@ def _bound(factor: Callable[[float], float]) -> Callable[[Graph, Node, Sequence[
         if ranges[0] is None:
             return None
         lo, hi = ranges[0].lo, ranges[0].hi
-        axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, lo.ndim)
+        axes = reduced(graph, node, lo.ndim)
         if axes is None:
             return None
         over, times = tuple(axes), factor(window(graph, node))
@@ -116,7 +118,7 @@ def _gain(share: _Share) -> Callable[[Node, Backward], Gained | None]:
         if x not in at.moments:
             return []
         shape, count = at.shape(x), window(at.graph, node)
-        axes = [] if "kernel_shape" in node.attrs else reduced(at.graph, node, len(shape))
+        axes = reduced(at.graph, node, len(shape))
         if axes is None:
             return None
         if not _keeps_axes(node):

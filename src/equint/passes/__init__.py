@@ -79,11 +79,7 @@ def followed(kind: Any) -> Mapping[str, Callable[[Target], Any]]:
 
 
 def require(name: str, value: float, good: bool, asked: str) -> None:
-    """Refuse an option's value.
-
-    Raises:
-        EquintError: naming the option and what it may be.
-    """
+    """Refuse an option's value. Raises EquintError: naming the option and what it may be."""
     if not good:
         raise InvalidOption(f"{name} = {value}: choose {asked}")
 

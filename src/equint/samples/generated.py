@@ -11,7 +11,6 @@ from ..maths.pictures import MEAN, STD, pictures
 from .images import BATCH, Samples
 
 PICTURES = 128
-"""How many pictures are generated."""
 USUAL = 128
 """Height and width of pictures whose size is free."""
 

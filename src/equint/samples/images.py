@@ -54,11 +54,7 @@ class Samples:
             raise UnusableData(f"{self.label}: empty; give at least one sample")
 
     def first(self, limit: int) -> Samples:
-        """The stream's first `limit` samples.
-
-        Raises:
-            EquintError: none wanted.
-        """
+        """The stream's first `limit` samples. Raises EquintError: none wanted."""
         if limit < 1:
             raise UnusableData(f"{self.label}: {limit} samples wanted; give at least one")
 

@@ -101,28 +101,19 @@ def _bin(value: float, exponent: int) -> int:
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """What was measured of one tensor.
+    """What was measured of one tensor."""
 
-    Attributes:
-        axis, rank: channels lie along `axis` of `rank` dimensions.
-        images, count: samples seen; values seen of each channel.
-        low, high: `(C,)` extremes, real units.
-        total, square: `(C,)` sums of values and of their squares.
-        lows, highs: distributions of the lowest and highest value of every image.
-        values: distribution of all values, or None where it was not asked for.
-    """
-
-    axis: int
+    axis: int  # and rank: channels lie along `axis` of `rank` dimensions
     rank: int
-    images: int
+    images: int  # and count: samples seen; values seen of each channel
     count: int
-    low: Array
+    low: Array  # and high: `(C,)` extremes, real units
     high: Array
-    total: Array
+    total: Array  # and square: `(C,)` sums of values and of their squares
     square: Array
-    lows: Histogram
+    lows: Histogram  # and highs: distributions of the lowest and highest value of every image
     highs: Histogram
-    values: Histogram | None = None
+    values: Histogram | None = None  # distribution of all values, or None where it was not asked for
 
     def __add__(self, other: TensorStatistics) -> TensorStatistics:
         if (self.axis, self.rank, self.low.shape) != (other.axis, other.rank, other.low.shape):
@@ -178,11 +169,7 @@ class Statistics:
         return Statistics(tensors, self.images + other.images, self.network, data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .npz file, whole or not at all.
-
-        Raises:
-            EquintError: it cannot be written.
-        """
+        """Write a .npz file, whole or not at all. Raises EquintError: it cannot be written."""
         header, arrays = _packed(self)
         with drafted(path) as (draft, _), draft.open("wb") as file:
             packed = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -190,11 +177,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
-        """Read what `save` wrote.
-
-        Raises:
-            EquintError: missing, damaged, or no statistics.
-        """
+        """Read what `save` wrote. Raises EquintError: missing, damaged, or no statistics."""
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 if "header" not in stored:
@@ -269,11 +252,7 @@ def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statist
 
 
 def merged(parts: list[Statistics]) -> Statistics:
-    """The statistics of all parts together.
-
-    Raises:
-        EquintError: no parts, or parts of different networks.
-    """
+    """The statistics of all parts together. Raises EquintError: no parts, or parts of different networks."""
     if not parts:
         raise UnusableData("no statistics to merge")
     return reduce(lambda a, b: a + b, parts)

@@ -205,11 +205,7 @@ def read_heads(path: Path) -> tuple[Head, ...]:
 
 
 def read_priors(path: Path) -> Array:
-    """An SSD network's priors: (n, 4) from an .npy file.
-
-    Raises:
-        EquintError: unreadable, or of another shape.
-    """
+    """An SSD network's priors: (n, 4) from an .npy file. Raises EquintError: unreadable, or of another shape."""
     try:
         priors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

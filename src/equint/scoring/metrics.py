@@ -120,11 +120,7 @@ def labelled(task: str, found: Mapping[str, Any]) -> bool:
 
 
 def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
-    """How many samples `evaluate` will measure.
-
-    Raises:
-        EquintError: data that cannot be read.
-    """
+    """How many samples `evaluate` will measure. Raises EquintError: data that cannot be read."""
     path = Path(data)
     if card.task not in _PAIRED or not path.is_dir() or missing(card.task, card.data):
         return total(path, limit)
