@@ -54,14 +54,6 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
     Sums over many channels are well-behaved; averages and depthwise layers see one channel at neighbouring
     positions, which are alike, so rare large values stay large, and products make them larger. A BatchNorm behind
     them ends the doubt.
-
-    Example:
-        >>> from ..ir.model import Node
-        >>> pool = Node("GlobalAveragePool", ("x",), ("y",))
-        >>> given = {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")}
-        >>> graph = Graph((pool,), {}, ("x",), ("y",), {"x": ("N", 4, 7, 7)})
-        >>> sorted(heavy_tailed(graph, propagate(graph, given)))
-        ['y']
     """
     found = set[Name]()
     for node in graph.nodes:

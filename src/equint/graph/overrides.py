@@ -81,9 +81,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
     """What overrides make of a network's formats; where several name the same, the last one counts.
 
     Tensors that share a grid, and layers that share a weight, have the same format: an override of one is one of all.
-
-    Args:
-        weight, activation: the recipe's formats; with `activation` None all tensors stay float.
+    `weight` and `activation` are the recipe's; with `activation` None all tensors stay float.
 
     Raises:
         EquintError: a name or pattern that matches nothing.

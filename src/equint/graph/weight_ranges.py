@@ -48,11 +48,7 @@ class Side:
 
 
 class WeightRanges:
-    """Both sides of every group: its producers' output channels and its consumers' input channels.
-
-    Args:
-        dead: weights below this share of their layer's largest count as 0.
-    """
+    """Both sides of every group; weights below the share `dead` of their layer's largest count as 0."""
 
     def __init__(self, model: Model, channels: Channels, dead: float = 0.0) -> None:
         table = {layer.name: layer for layer in layers(model.graph)}

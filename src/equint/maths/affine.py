@@ -14,17 +14,12 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int | None = None) -> QParams:
-    """The grid of `spec` that covers [lo, hi] and holds zero exactly.
+    """The grid of `spec` (2 to 16 bits) that covers [lo, hi], `()` or `(C,)` along `axis`, and holds zero exactly.
 
     Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
     zero_point = round(qmin − lo/scale), so that real 0 is the integer zero_point. Symmetric: signed
     grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
     in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear).
-
-    Args:
-        lo, hi: `()` or `(C,)`, real units.
-        spec: bits 2 to 16; `narrow` leaves out the most negative integer.
-        axis: recorded for per-channel grids.
 
     Raises:
         EquintError: bits outside 2 to 16, or a range that is not finite.

@@ -13,10 +13,7 @@ MODES = frozenset(["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "
 def matrix(out: int, size: int, scale: float, mode: str, bits: int = 11) -> Array:
     """`(out, size)` integers ≥ 0: what each output position takes of each input position, each row summing to 2^bits.
 
-    Args:
-        out, size: lengths of the output's and the input's axis.
-        scale: out/size, or what the operator gives instead.
-        mode: `coordinate_transformation_mode` of ONNX's Resize, one of `MODES`.
+    `scale` is out/size, or what a Resize gives instead; `mode` its `coordinate_transformation_mode`, one of `MODES`.
 
     Example:
         >>> matrix(4, 2, 2.0, "half_pixel", bits=2).tolist()

@@ -36,13 +36,9 @@ def rounding(step: Array) -> Array:
 def activation_noise(step: Array, active: Array, energy: Array) -> Array:
     """Noise variance at a layer's outputs from rounding its input, `(G, O)` real units squared.
 
-    noise_o = Σ_i P_i·Δx²/12·Σ_k c_k·W_oik² (Meller et al. 2019, eq. 5). P_i is the share of values that are
-    not exactly zero behind a ReLU, nor exactly at a bound.
-
-    Args:
-        step: `()` of the input's grid, or `(G, 1, I)` where channels have their own scale.
-        active: `(G, I)` P_i.
-        energy: `(G, O, I)` Σ_k c_k·W_oik².
+    noise_o = Σ_i P_i·Δx²/12·Σ_k c_k·W_oik² (Meller et al. 2019, eq. 5). P_i, `active` (G, I), is the share of values
+    that are not exactly zero behind a ReLU, nor exactly at a bound; `energy` (G, O, I) is Σ_k c_k·W_oik²; `step` is
+    `()`, or (G, 1, I) where channels have their own scale.
 
     Example:
         >>> activation_noise(np.array(0.6), np.array([[1.0, 0.5]]), np.array([[[1.0, 2.0]]])).round(4).tolist()
@@ -67,13 +63,10 @@ def in_common(std: Array, step: Array) -> Array:
 def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True) -> tuple[Array, Array]:
     """What it costs that a channel is clipped at `bound` where it should be at `cap` (infinite: not at all).
 
-    E[d²] of d = min(z, bound) − min(z, cap) in closed form, z having the tails of `maths/tails.py`. A grid
-    that saturates is this with bound = its upper end; a clip's bound that all channels share, where each would
-    need its own, is this with cap = what the channel needs.
-
-    Args:
-        mean, std, bound, cap: `(C,)` real units of the original network, std ≥ 0.
-        both: False where the channel's own clip is executed too, so that only bound < cap costs anything.
+    E[d²] of d = min(z, bound) − min(z, cap) in closed form, and its derivative with respect to `bound`, each `(C,)`, z
+    having the tails of `maths/tails.py`. A grid that saturates is this with bound = its upper end; a clip's bound that
+    all channels share, where each would need its own, is this with cap = what the channel needs. Not `both`: where the
+    channel's own clip is executed too, so that only bound < cap costs anything.
 
     Example:
         >>> power, _ = mismatch(np.zeros(2), np.ones(2), np.array([6.0, 0.0]), np.array([6.0, np.inf]))

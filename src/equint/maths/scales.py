@@ -23,16 +23,10 @@ def equalizing(out_range: Array, in_range: Array) -> Array:
 def dominance(extrema: Array, successor: Array | float = 1.0, others: float = 0.0) -> Array:
     """How near each channel is to the dominant one: d = x/max(max(n·x), others), `(C,)`; 0 where all are 0.
 
-    Meller et al. 2019: its inverse is kerScale and actScale, how far a channel may be amplified until it is as
-    large as the dominant one. Algorithm 1, lines 8 to 11, has n = 1, and no d exceeds 1. In algorithm 2 the layer
-    is attenuated by n first, so that its dominant channel may be a smaller one: kerScale·n of the attenuated
-    layer is max(n·x)/(n·x)·n = 1/d.
-
-    Args:
-        extrema: `(C,)` largest magnitude of each channel: kerOutChMax, or actOutChMax.
-        successor: `(C,)` n = sucInChMax/sucInMax, the largest weight that the next layer has for each channel,
-            relative to its largest.
-        others: largest magnitude in the same tensor that is not scaled along.
+    Meller et al. 2019: its inverse is kerScale and actScale, how far a channel may be amplified until it is as large
+    as the dominant one. x are largest magnitudes (kerOutChMax, actOutChMax), `others` that of what is not scaled along.
+    Algorithm 1, lines 8 to 11, has n = 1, and no d exceeds 1. In algorithm 2 the layer is attenuated by
+    n = sucInChMax/sucInMax first, so that its dominant channel may be a smaller one: max(n·x)/(n·x)·n = 1/d.
 
     Example:
         >>> dominance(np.array([4.0, 1.0, 0.0])).tolist()

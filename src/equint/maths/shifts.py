@@ -21,11 +21,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Shifted:
-    """A choice of shifts.
-
-    Attributes:
-        shifts: `(O,)`. total: the total range r̂ that gave them. cost: φ of `error`. tried: evaluations of φ, in parts.
-    """
+    """A choice of shifts `(O,)`, the total range r̂ that gave it, its φ (`error`), and evaluations of φ, in parts."""
 
     shifts: Array
     total: float
@@ -143,8 +139,7 @@ def exact(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Sh
 class _Candidates:
     """All total ranges, the grid that each leads to, and what they cost.
 
-    As r̂ rises, one channel after the other is shifted once more: the ends of the shifted weights only grow, and the
-    expected noise changes by that channel's share. So both are running maxima and sums over these events.
+    As r̂ rises, one channel after the other is shifted once more: ends and noise are running maxima and sums over that.
     """
 
     def __init__(self, rows: Array, worth: Array | None, ranges: Array, spec: QSpec, most: int) -> None:
@@ -189,11 +184,7 @@ class _Candidates:
 
 
 def squared_rounding(rows: Array, unit: Array, worth: Array | None = None) -> Array:
-    """Σ worth·(w − unit·round(w/unit))² for several choices of units: `(T,)`.
-
-    Args:
-        rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row.
-    """
+    """Σ worth·(w − unit·round(w/unit))² of rows `(O, n)` for several choices of units `(T, O)`: `(T,)`."""
     steps = rows * (1 / unit)[:, :, None]
     steps -= np.rint(steps)
     by_row = np.einsum("ton,ton->to", steps, steps if worth is None else steps * worth)

@@ -87,9 +87,8 @@ class Prediction:
 def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) -> Prediction:
     """The noise that the grids of `quantized` are expected to make, in units of `reference`.
 
-    Args:
-        reference: the float network with its BatchNorms folded, and moments and ranges of every tensor.
-        quantized: the same network with grids; its channels may be rescaled and its clips moved.
+    `reference` is the float network with its BatchNorms folded, and moments and ranges of every tensor; `quantized` the
+    same with grids, its channels maybe rescaled and its clips moved.
     """
     table = gains(reference.graph, reference.moments, noise)
     return Prediction(

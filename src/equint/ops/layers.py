@@ -145,13 +145,6 @@ def layer_moments(
     Independent inputs would give var_o = Σ_i Var[x_i]·Σ_k W_oik²·c_k, fully correlated ones
     std_o ≤ Σ_i σ_i·Σ_k |W_oik|·c_k; the result lies between, at independent^(1−c)·correlated^c.
     The network's own input is an image: its neighbouring pixels are strongly correlated.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> graph = tiny_graph()
-        >>> ones = Moments(np.ones((1, 1, 1, 1)), np.zeros((1, 1, 1, 1)))
-        >>> layer_moments(graph, next(layers(graph)), ones)[0].tolist()
-        [6.25, 6.25, 6.25, 6.25]
     """
     w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
     g, o, i, _ = w.shape

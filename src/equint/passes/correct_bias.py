@@ -23,13 +23,9 @@ _REFITS = 10
 class CorrectBias:
     """b_o ← b_o − Σ_i E[x_i]·Σ_k ΔW_oik·c_k, ΔW = W_q − W (Nagel et al. 2019, section 4.2).
 
-    E[x] are the model's moments, through activations of any bounds, sums, concats and poolings; c_k is
-    the share of positions where tap k meets the input and not padding. Earlier layers being corrected
-    too, E[x] is the float network's.
-
-    Attributes:
-        bias_bits: width of the integer biases; a corrected bias that no longer fits raises its weight's
-            scale, and the layer is corrected again.
+    E[x] are the moments of the float network, earlier layers being corrected too; c_k is the share of positions where
+    tap k meets the input and not padding. Where a corrected bias no longer fits `bias_bits`, its weight's scale is
+    raised, and the layer is corrected again.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

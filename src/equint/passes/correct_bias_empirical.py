@@ -25,12 +25,7 @@ class CorrectBiasEmpirical:
     The expectations are means over positions and images. A channel's correction is rolled back where it would not
     help on images that it was not measured on: with m_a, m_b the mean errors of the two halves of the images, each
     half's correction changes the other half's squared error by m_a² − 2·m_a·m_b and m_b² − 2·m_a·m_b, whose sum must be
-    negative. Without images nothing is done.
-
-    Attributes:
-        images: what to show the networks. teacher: the float network; the model's own weights if left out.
-        bias_bits: as in `CorrectBias`.
-        progress: called with layers done and their number.
+    negative. Without images nothing is done; without a teacher the model's own weights are it.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY

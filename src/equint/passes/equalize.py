@@ -21,21 +21,15 @@ from . import Keeps, Stage, require
 class Equalize:
     """Choose channel scales so that the weight ranges on both sides of every group meet.
 
-    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several producers or consumers (residual
-    sums, concats, shared inputs) uses the geometric means of their ranges. Groups are swept in
-    topological order until no scale moves by more than `tolerance` (relative to its group).
+    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several producers or consumers (residual sums,
+    concats, shared inputs) uses the geometric means of their ranges. Groups are swept forwards and backwards in turn
+    until no scale moves by more than `tolerance` (relative to its group).
 
-    Sweeps run forwards and backwards in turn.
-
-    Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
-    how far the channel's activations reach. Guards: with `stand_ins`, a channel whose weights are dead on
-    one side is equalized as if it had its group's typical range there, so that it spoils neither side
-    (without, a zero range keeps scale 1, as published); no scale leaves [1/max_scale, max_scale]; and no
-    channel is stretched until it reaches more than `reach_limit` times as far as the upper quartile of its
-    tensor (0 turns this off), so that one channel cannot set a tensor's range.
-
-    The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
-    channels share are scaled too, if they lie that many standard deviations below it.
+    With `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being how far the channel's activations reach. With
+    `stand_ins`, a channel whose weights are dead on one side counts its group's typical range there (else it keeps
+    scale 1, as published). No scale leaves [1/max_scale, max_scale], and no channel is stretched until it reaches more
+    than `reach_limit` times as far as the upper quartile of its tensor (0: off). With a finite `clip_reach`, channels
+    that lie so many standard deviations below a bound that all share are scaled too: nearly the same function.
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

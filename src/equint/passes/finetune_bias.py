@@ -23,9 +23,8 @@ from . import Keeps, Need, Stage, needed, require
 class FinetuneBias:
     """Knowledge distillation into the biases (Meller et al. 2019, section 5.2), with straight-through gradients.
 
-    Only biases change, a few hundred numbers per layer, so that few unlabelled images are enough and training is short.
-    A share of the images is held out; the biases with the least loss on them are kept, which are those before
-    training where nothing helped.
+    Only biases change, so that few unlabelled images are enough and training is short. The biases with the least loss
+    on held-out images are kept, which are those before training where nothing helped.
 
     Attributes:
         steps, batch: optimizer steps, and images in each.
@@ -34,9 +33,7 @@ class FinetuneBias:
         features: weight of the mean error of inner tensors beside that of the outputs; 0 compares outputs alone.
         held_out: share of images for that check.
         augment: mirror and shift pictures at random.
-        images: what to show the networks. teacher: the float network; the model's own weights if left out.
-        bias_bits: as in `CorrectBias`.
-        progress: called with steps done and their number.
+        teacher: the float network; the model's own weights if left out.
 
     Raises:
         EquintError: no images, torch is missing, or an operator that cannot be trained through.

@@ -35,19 +35,11 @@ LIMIT = 20.0
 class Optimal:
     """Choose channel scales, activation ranges and weight ranges for the least predicted noise at the outputs.
 
-    The noise is that of `noise/objective.py`: rounding and clipping of weights and activations, each times the gain
-    with which it reaches the outputs. All logarithms of scales and ranges move together (L-BFGS with exact
-    gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach (as
-    one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
-
-    Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
-    the end of the grid, and what it then clips wrongly is part of the noise. Grids of the network's inputs and
-    results are left alone.
-
-    Attributes:
-        weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
-        iterations: most steps of the optimizer.
-        shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
+    The noise is that of `noise/objective.py`. All logarithms of scales and ranges move together (L-BFGS with exact
+    gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
+    returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
+    clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
+    part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY

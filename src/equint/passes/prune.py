@@ -25,17 +25,14 @@ from . import Keeps, Stage, require
 class Prune:
     """Set weights of small magnitude to zero, so that they can be stored as bits of a mask (`npu/sparse.py`).
 
-    One of the two says which: `threshold` those whose magnitude is less, as Oh et al. (2020) before their shifts;
-    `sparsity` that share of the weights, the least ones (Zhu and Gupta 2017). What that does to the mean of
-    an output goes into its bias where the input's moments are known. A weight that several layers read is pruned once,
-    one that something else reads too is left alone.
+    Either those whose magnitude is below `threshold`, real units behind folded batch norms, as Oh et al. (2020) before
+    their shifts; or the share `sparsity` of the weights, the least ones (Zhu and Gupta 2017), rounded down to whole
+    weights. What that does to the mean of an output goes into its bias where the input's moments are known. A weight
+    that several layers read is pruned once, one that something else reads too is left alone.
 
     Attributes:
-        threshold: in real units of the weights, after batch norms were folded.
-        sparsity: share of weights that are zero afterwards, rounded down to whole weights.
         cost: which weights `sparsity` takes: the smallest magnitudes of every layer (weights), as published; or, of the
-            whole network, those whose loss is predicted to cost least at its outputs (outputs). Layers about which
-            nothing is predicted are pruned by magnitude.
+            whole network, those that are predicted to cost least at its outputs (outputs).
 
     Example:
         >>> from equint.ops.layers import tiny_graph

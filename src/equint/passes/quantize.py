@@ -25,13 +25,11 @@ class Quantize:
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
     raised just enough, or its channel's shift lowered. Tensors that must share a grid get one range that holds them
-    all. Where nothing tells a tensor's range it stays float, with an event.
+    all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
 
     Attributes:
-        activation: None leaves activations float (weights only).
-        min_scale: lower bound on the scales of weights, real units: what runtimes ask for that would overflow 32-bit
-            biases otherwise (Oh et al. 2020 name 1e-5). Here biases never overflow, and 0 is the default.
-        overrides: layers and tensors with another format.
+        min_scale: lower bound on the scales of weights, real units: what runtimes ask for whose biases may overflow
+            (Oh et al. 2020 name 1e-5). Here they never do, and 0 is the default.
 
     Raises:
         EquintError: an override of a layer or tensor that the network has not.

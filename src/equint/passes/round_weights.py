@@ -58,15 +58,11 @@ class RoundWeights:
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:
-    """Integers for a weight whose errors nearly cancel over the taps of each kernel.
-
-    Args:
-        nearest: the integers of rounding to nearest, of the weight's shape.
+    """Integers for a weight whose errors nearly cancel over the taps of each kernel; `nearest` those of plain rounding.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
-        >>> layer = next(layers(tiny_graph()))
-        >>> grid = QParams(np.float32(1), np.int32(0))
+        >>> layer, grid = next(layers(tiny_graph())), QParams(np.float32(1), np.int32(0))
         >>> weight = np.full((4, 1, 3, 3), 0.4, np.float32)
         >>> int(kernel_rounding(layer, weight, quantize(weight, grid), grid)[0].sum())  # 9 times 0.4
         4

@@ -49,10 +49,7 @@ def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Truth]], int]:
 
 
 class Detections:
-    """Boxes found and true ones, of all pictures; `results` measures them.
-
-    Args:
-        card: says how outputs become boxes: `heads` or `priors` in its data.
+    """Boxes found and true ones, of all pictures; `results` measures them. The card's `heads` or `priors` say how.
 
     Raises:
         EquintError: heads or priors that cannot be read, or pycocotools is not installed.

@@ -67,12 +67,9 @@ def from_arrays(
 
 
 class Confusion:
-    """How often pixels of each true class were given each class.
+    """How often pixels of each true class were given each class, in scores (N, classes, H, W) or numbers (N, H, W).
 
-    Args:
-        output: the network's output to read: scores (N, classes, H, W) or class numbers (N, H, W).
-        classes: how many there are, where class numbers do not tell.
-        ignore: pixels of this class do not count.
+    `classes` says how many there are, where class numbers do not tell; pixels of the class `ignore` do not count.
 
     Example:
         >>> confusion = Confusion("y", ignore=255)

@@ -79,12 +79,7 @@ def _middle(picture: Array, size: tuple[int, int], scale: int, where: Path) -> A
 
 
 class Fidelity:
-    """Mean PSNR and SSIM over pictures.
-
-    Args:
-        output: the network's output to read, (N, 1 or 3, H, W), scaled as its input.
-        card: tells that scale, and maybe `border`: pixels cut off all round (without it, as many as the scale).
-    """
+    """Mean PSNR and SSIM over pictures (N, 1 or 3, H, W), scaled as the network's input; `border` pixels cut off."""
 
     def __init__(self, output: Name, card: Card) -> None:
         self._output, self._mean, self._std = output, card.mean or (0.0,), card.std or (1.0,)

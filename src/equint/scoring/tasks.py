@@ -116,15 +116,7 @@ def verdict(
     """How good a quantized network is, in a word and a sentence.
 
     With both figures of the task's main measure the loss decides; else, in this order, agreement where decisions
-    mean something, and SQNR.
-
-    Args:
-        task: the kind of network, or its name.
-        float_value: main measure of the float original, in its unit.
-        quantized_value: that of the quantized network.
-        agreement: per cent of equal decisions.
-        sqnr: of the worst output, in dB.
-        samples: how many were measured; with it the words say what chance could have done.
+    mean something, and SQNR of the worst output. With `samples`, the words say what chance could have done.
 
     Raises:
         EquintError: unknown task, or nothing measured.
@@ -184,16 +176,11 @@ def shown(task: Task | str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def chance(before: float, after: float, samples: int, agreement: float | None = None) -> float:
-    """Half the width of a 95 % interval of the difference of two hit rates on the same samples, in points.
+    """Half the width of a 95 % interval of the difference of two hit rates (per cent) on the same samples, in points.
 
     Only samples on which the networks decide differently can change the count: at most a share q = 1 − agreement
     (McNemar), so the variance of the difference d is at most (q − d²)/n. Without agreement, the two are taken as
     independent.
-
-    Args:
-        before, after: hit rates in per cent.
-        samples: n, above 0.
-        agreement: per cent.
 
     Example:
         >>> round(chance(56.0, 54.7, 400, agreement=94.0), 1)
