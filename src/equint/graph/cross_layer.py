@@ -106,9 +106,8 @@ def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array,
     stand_in = _geometric_mean(given[living] / reach[living]) * reach
     mixed = np.where(given > 0, given, 1.0) ** (1 - share) * np.where(living, stand_in, 1.0) ** share
     dead = np.where(reach > 0, stand_in, _geometric_mean(given[living]))
-    return np.where(living, mixed, np.where(given > 0, given, dead)), np.where(
-        read, taken, _geometric_mean(taken[read])
-    )
+    typical = np.where(read, taken, _geometric_mean(taken[read]))
+    return np.where(living, mixed, np.where(given > 0, given, dead)), typical
 
 
 def _geometric_mean(values: Array) -> float:

@@ -68,9 +68,8 @@ def infer_input(model: Model, n: float = REACH) -> Model:
         span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
         kind = EventKind.INPUT_INFERRED if found else EventKind.INPUT_ASSUMED
-        model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
-            Event(kind, name, facts, "inputs", warning=found is None)
-        )
+        model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span})
+        model = model.noted(Event(kind, name, facts, "inputs", warning=found is None))
     return model
 
 
@@ -88,10 +87,10 @@ def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how:
     axis = 1 if rank > 1 else 0
     fields = [aligned(np.broadcast_to(v, lo.shape), axis, rank) for v in (lo, hi, mean, std)]
     moments = Moments(fields[2], fields[3], "given")
-    facts = {"lo": float(lo.min()), "hi": float(hi.max())}
-    return replace(
-        model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: Range(fields[0], fields[1])}
-    ).noted(Event(EventKind.INPUT_KNOWN, name, {"how": how, **facts}, "inputs"))
+    facts = {"how": how, "lo": float(lo.min()), "hi": float(hi.max())}
+    ranges = {**model.ranges, name: Range(fields[0], fields[1])}
+    known = replace(model, moments={**model.moments, name: moments}, ranges=ranges)
+    return known.noted(Event(EventKind.INPUT_KNOWN, name, facts, "inputs"))
 
 
 def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
@@ -106,9 +105,8 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
         weight = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
         share = layer_coverage(graph, layer)
         total = (weight @ share).sum(-1).reshape(-1)
-        mean = float(
-            total @ (running_mean - bias_of(graph, layer).astype(np.float64)) / max(float(total @ total), 1e-30)
-        )
+        above = running_mean - bias_of(graph, layer).astype(np.float64)
+        mean = float(total @ above / max(float(total @ total), 1e-30))
         apart, together = np.square(weight).sum((-1, -2)), np.square(weight.sum((-1, -2)))
         var = _variance(apart.reshape(-1), together.reshape(-1), running_var)
         if np.isfinite(mean) and var > 0:

@@ -61,9 +61,8 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
         if layer is not None:
             doubtful = layer.unpack(graph.consts[layer.weight]).shape[2] == 1
         else:
-            products = (
-                op_of(node).multiplies and all(i in moments for i in node.inputs) and self_gated(graph, node) is None
-            )
+            multiplies = op_of(node).multiplies and all(i in moments for i in node.inputs)
+            products = multiplies and self_gated(graph, node) is None
             doubtful = op_of(node).averages or products or any(i in found for i in node.inputs)
         if doubtful:
             found.update(o for o in node.outputs if o in moments and moments[o].source == "propagated")

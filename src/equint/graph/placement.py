@@ -76,9 +76,7 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     found: dict[str, list[Name]] = {}
     for node in graph.nodes:
         grid = grid_of(node)
-        known = (
-            as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.fused or ignores_values(op_of(node))
-        )
+        known = _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
         if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from .model import Array, Graph, Name, Node
+from .weights import Layer
 
 
 class Editor:
@@ -45,6 +46,14 @@ class Editor:
             name = self._fresh(stem)
             self.consts[name] = value
             self._change(node, inputs=(*padded[:position], name, *padded[position + 1 :]))
+
+    def set_weight(self, layer: Layer, weight: Array) -> None:
+        """Give a layer another weight, whoever else reads the one that it has."""
+        self.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: weight)
+
+    def set_bias(self, layer: Layer, bias: Array) -> None:
+        """Give a layer `(O,)` biases."""
+        self.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
 
     def value(self, node: Node, position: int) -> Array | None:
         """The constant that `node` reads at `position`, as edited so far; None where there is none."""

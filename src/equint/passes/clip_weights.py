@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Model, Name, QSpec, Range
+from ..ir.model import Model, Name, QSpec, Range
 from ..ir.weights import as_rows
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.rounded import weight_worth
@@ -60,9 +60,9 @@ class ClipWeights:
             if not fine:
                 rows, worth = rows.reshape(1, -1), worth.reshape(1, -1)
             lo, hi = SEARCHES[self.search](rows, worth, self.weight)
-            before, after = (
-                float(clip_error(rows, worth, *ends, self.weight).sum()) for ends in (_ends(rows), (lo, hi))
-            )
+            extremes = np.minimum(rows.min(1), 0.0), np.maximum(rows.max(1), 0.0)
+            before = float(clip_error(rows, worth, *extremes, self.weight).sum())
+            after = float(clip_error(rows, worth, lo, hi, self.weight).sum())
             saved.append(1 - after / before if before > 0 else 0.0)
             if saved[-1] <= self.least_saving:
                 continue
@@ -71,7 +71,3 @@ class ClipWeights:
         facts = {"layers": moved, "of": len(saved), "quantization error saved": float(np.mean(saved)) if saved else 0.0}
         done = Event(EventKind.WEIGHTS_CLIPPED, "", facts, "clip_weights")
         return replace(model, ranges={**model.ranges, **ranges}).noted(done, *gaps(model, "gain", "clip_weights"))
-
-
-def _ends(rows: Array) -> tuple[Array, Array]:
-    return np.minimum(rows.min(1), 0.0), np.maximum(rows.max(1), 0.0)

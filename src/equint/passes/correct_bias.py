@@ -48,14 +48,13 @@ class CorrectBias:
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
             bias = _corrected(model.graph, layer, qparams[layer.weight], x)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            editor.set_bias(layer, bias)
             corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
             moves.append(float(np.sqrt(np.mean(np.square(bias - bias_of(model.graph, layer))))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
-        return replace(model, graph=editor.done(), qparams=qparams, corrected={**model.corrected, **corrected}).noted(
-            done, *events
-        )
+        corrected = {**model.corrected, **corrected}
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
     def _settle(
         self, graph: Graph, known: list[tuple[Layer, Moments]], qparams: dict[Name, QParams], events: list[Event]

@@ -56,7 +56,7 @@ class CorrectBiasEmpirical:
             if layer.y not in biases:
                 continue
             bias = np.where(helped[layer.y], biases[layer.y], bias_of(model.graph, layer)).astype(np.float32)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            editor.set_bias(layer, bias)
             weight, x = qparams[layer.weight], qparams.get(layer.x)
             qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             known = corrected.get(layer.y)

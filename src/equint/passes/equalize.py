@@ -87,9 +87,8 @@ class Equalize:
             "last move": float(moved),
             "largest scale": float(np.max(np.maximum(scales[free], 1 / scales[free]))),
         }
-        return rescale(model, channels, scales).noted(
-            Event(EventKind.EQUALIZED, "", facts, "equalize"), *events, *gaps(model, "scales", "equalize")
-        )
+        done = Event(EventKind.EQUALIZED, "", facts, "equalize")
+        return rescale(model, channels, scales).noted(done, *events, *gaps(model, "scales", "equalize"))
 
 
 def _stretched(group: Group, ranges: WeightRanges, reach: Array, scales: Array, limit: float) -> Array:

@@ -98,7 +98,7 @@ class FinetuneBias:
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = trained.values[place.bias].reshape(-1).astype(np.float32)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            editor.set_bias(layer, bias)
             weight, x = qparams[layer.weight], qparams.get(layer.x)
             qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))

@@ -47,10 +47,8 @@ class FoldBatchnorm:
         moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
         moments = propagate(graph, moments)
         event = Event(EventKind.BATCHNORM_FOLDED, "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
-        corrected = still_corrected(model, graph)
-        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(
-            event, *skipped, *gaps(replace(model, graph=graph), "moments", "fold_batchnorm")
-        )
+        result = replace(model, graph=graph, moments=moments, corrected=still_corrected(model, graph))
+        return result.noted(event, *skipped, *gaps(result, "moments", "fold_batchnorm"))
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
@@ -147,9 +145,9 @@ def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array
     g, o, _, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, o, 1, 1)).astype(weight.dtype), weight.shape)
     shifted = bias_of(graph, layer).astype(np.float64) * a + c
-    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
+    editor.set_weight(layer, scaled)
     if np.any(shifted) or layer.bias:
-        editor.set(layer.node, 2, layer.shaped_bias(shifted.astype(weight.dtype)), f"{layer.y}_bias")
+        editor.set_bias(layer, shifted.astype(weight.dtype))
 
 
 def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
@@ -182,11 +180,9 @@ def _scale_input(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array)
     g, o, i, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, 1, i, 1)).astype(weight.dtype), weight.shape)
     extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
-    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
+    editor.set_weight(layer, scaled)
     if np.any(extra) or layer.bias:
-        editor.set(
-            layer.node, 2, (bias_of(graph, layer).astype(np.float64) + extra).astype(weight.dtype), f"{layer.y}_bias"
-        )
+        editor.set_bias(layer, (bias_of(graph, layer).astype(np.float64) + extra).astype(weight.dtype))
 
 
 def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> Graph:

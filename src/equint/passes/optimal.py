@@ -91,9 +91,8 @@ class Optimal:
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
-        return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(
-            *events, *gaps(model, "gain", "optimal")
-        )
+        result = replace(scaled, graph=graph, ranges=ranges, shifts=shifts)
+        return result.noted(*events, *gaps(model, "gain", "optimal"))
 
 
 def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
@@ -156,8 +155,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         return np.asarray(end.x)
 
     candidates = [objective.start(s) for s in starts]
-    before = objective.start(starts[0])
-    first = objective(before)[0]
+    first = objective(objective.start(starts[0]))[0]
     tried = [settled(x) for x in candidates]
     trials = []
     for _, x in tried:

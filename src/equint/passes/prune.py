@@ -72,9 +72,8 @@ class Prune:
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
         done = Event(EventKind.PRUNED, "", facts, "prune")
         graph = _corrected(model, pruned).with_consts(pruned)
-        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(
-            *events, done, *gaps(model, "gain", "prune")
-        )
+        pruned_model = replace(model, graph=graph, corrected=still_corrected(model, graph))
+        return pruned_model.noted(*events, done, *gaps(model, "gain", "prune"))
 
     def _dear(self, model: Model) -> dict[Name, Array]:
         """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""
@@ -106,8 +105,7 @@ def _corrected(model: Model, pruned: Mapping[Name, Array]) -> Graph:
         if layer.weight in pruned and layer.x in model.moments:
             change = pruned[layer.weight] - model.graph.consts[layer.weight]
             error = mean_error_of(model.graph, layer, change, model.moments[layer.x])
-            bias = (bias_of(model.graph, layer) - error).astype(np.float32)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+            editor.set_bias(layer, (bias_of(model.graph, layer) - error).astype(np.float32))
     return editor.done()
 
 
@@ -133,10 +131,5 @@ def _weights(graph: Graph) -> dict[Name, str]:
 
 def _only_layers(graph: Graph, name: Name) -> bool:
     """Whether layers alone read a constant, as their weight."""
-    if name in graph.outputs:
-        return False
-    for node in graph.users(name):
-        layer = as_layer(graph, node)
-        if layer is None or layer.weight != name or node.reads.count(name) > 1:
-            return False
-    return True
+    readers = [(as_layer(graph, node), node.reads.count(name)) for node in graph.users(name)]
+    return name not in graph.outputs and all(la is not None and la.weight == name and n == 1 for la, n in readers)

@@ -86,9 +86,8 @@ class Quantize:
             chosen, shift = model.ranges.get(layer.weight), model.shifts.get(layer.weight)
             if spec.granularity != self.weight.granularity or spec.bits > self.weight.bits:
                 chosen = None  # a range that was chosen for a coarser grid cuts off too much
-            grid = grids.get(layer.weight) or self._bounded(
-                weight_grid(layer, weight, spec, chosen, shift), layer, events
-            )
+            known = grids.get(layer.weight)
+            grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), layer, events)
             bias = model.graph.consts[layer.bias] if layer.bias else None
             grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
         return grids

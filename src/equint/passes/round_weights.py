@@ -43,10 +43,8 @@ class RoundWeights:
             integers = kernel_rounding(layer, weight, nearest, grid)
             rounded = dequantize(integers, grid)
             error = mean_error_of(graph, layer, rounded - weight, x)
-            editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _, new=rounded: new)  # type: ignore[misc]
-            editor.set(
-                layer.node, 2, layer.shaped_bias((bias_of(graph, layer) - error).astype(np.float32)), f"{layer.y}_bias"
-            )
+            editor.set_weight(layer, rounded)
+            editor.set_bias(layer, (bias_of(graph, layer) - error).astype(np.float32))
             flips += int(np.sum(integers != nearest))
             corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
         facts = {"layers": len(corrected), "weights rounded the other way": flips}
