@@ -95,7 +95,7 @@ BETWEEN = [  # what stands between a layer of four channels and the next, and ho
     ("h = LRN <size = 3> (a)", 0),
     ("h = Softmax <axis = 1> (a)", 0),
     ("h = HardSwish(a)", 0),
-    ("h = Abs(a)", 0),
+    ("h = Abs(a)", 4),
     ("h = Erf(a)", 0),
 ]
 

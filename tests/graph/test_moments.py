@@ -14,7 +14,7 @@ from equint.graph.ranges import tensor_ranges
 from equint.ir.model import Array, Graph, Model, Moments, Node, Range, Source
 from equint.onnx.reader import read
 from equint.ops.curves import CURVES
-from equint.ops.layers import expected_input, layer_moments, layers
+from equint.ops.layers import layer_moments, layers
 from equint.ops.pools import window
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import execute, network, normal
@@ -220,13 +220,6 @@ def test_what_is_known_is_kept_and_the_unknown_stays_unknown() -> None:
     assert "y" not in found
     stale = replace(fixed, source="propagated")
     np.testing.assert_array_equal(propagate(graph, {**known, "a": stale})["a"].mean, propagate(graph, known)["a"].mean)
-
-
-def test_a_layer_behind_flatten_expects_each_channel_as_often_as_it_has_positions() -> None:
-    graph, known, _ = described("f = Flatten(x) y = Gemm(f, w)", {"w": normal(192, 2)}, n=1)
-    moments = propagate(graph, known)
-    (layer,) = layers(graph)
-    np.testing.assert_allclose(expected_input(graph, layer, moments[layer.x]), np.repeat(MEAN, 64))
 
 
 BOUNDED = [

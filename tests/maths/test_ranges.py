@@ -155,13 +155,3 @@ def test_mse_of_a_normal_variable() -> None:
     step = float(choose_qparams(lo, hi, spec).scale)
     assert step == pytest.approx(best.x, rel=0.03)
     assert error(step) <= 1.005 * best.fun
-
-
-# Deviations
-
-
-@given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.1, 9))
-def test_n_sigma(mean: float, std: float, n: float) -> None:
-    lo, hi = ranges.n_sigma(np.array([mean, 0.0]), np.array([std, 1.0]), n)
-    np.testing.assert_allclose((lo + hi) / 2, [mean, 0.0], atol=1e-12)
-    np.testing.assert_allclose((hi - lo) / 2, [n * std, n], atol=1e-12)

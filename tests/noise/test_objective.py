@@ -12,7 +12,7 @@ from scipy.stats import laplace
 
 from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Model, QSpec
-from equint.maths.noise import weight_noise
+from equint.maths.noise import rounding
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
@@ -147,7 +147,9 @@ def test_weight_noise_is_the_sum_over_layers(weight: str, proto: ModelProto) -> 
         chosen = ranges[s.layer.y]
         step = (chosen.hi if spec.symmetric else chosen.hi - chosen.lo) / levels
         step = step.reshape(s.gain.shape) if step.ndim else step
-        total += float((s.gain * (gives / it.lift(s)) ** 2 * weight_noise(step, s.energy / takes**2)).sum())
+        total += float(
+            (s.gain * (gives / it.lift(s)) ** 2 * rounding(step) * (s.energy / takes**2).sum(-1, keepdims=True)).sum()
+        )
     assert it.noise(x)[0].weights == pytest.approx(total, rel=1e-9)
 
 

@@ -15,8 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..ir.edit import Editor
-from ..ir.fields import per_channel
-from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range, View
+from ..ir.fields import aligned, per_channel
+from ..ir.model import Array, Graph, Model, Name, Node, Range, View
 from ..ir.weights import Layer
 from ..ops.attributes import clip_bounds, regrouped
 from ..ops.layers import as_layer, layers, still_corrected
@@ -29,40 +29,29 @@ PINNED = 0
 
 @dataclass(frozen=True)
 class Group:
-    """Channel classes that live in the same tensors: one free scale for each.
+    """Channel classes that live in the same tensors: one free scale for each."""
 
-    Attributes:
-        classes: `(n,)` class numbers.
-        producers: layers whose output channels are divided by the scale.
-        consumers: layers whose input channels are multiplied by it.
-        tensors: activations that carry it.
-        clips: Clip nodes that its tensors pass.
-    """
-
-    classes: Array
-    producers: tuple[Name, ...]
-    consumers: tuple[Name, ...]
-    tensors: tuple[Name, ...]
-    clips: tuple[Name, ...]
+    classes: Array  # `(n,)` class numbers
+    producers: tuple[Name, ...]  # layers whose output channels are divided by the scale
+    consumers: tuple[Name, ...]  # layers whose input channels are multiplied by it
+    tensors: tuple[Name, ...]  # activations that carry it
+    clips: tuple[Name, ...]  # Clip nodes that its tensors pass
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The solved relations.
+    """The solved relations."""
 
-    Attributes:
-        ids: for every activation its field of class numbers; class 0 is pinned to scale 1.
-        size: number of classes.
-        floor: `(size,)` least scale each class may take (a shared clip bound allows no smaller one).
-        pinned: why tensors were pinned where they could have been free.
-        groups: the free classes, by the tensors that they live in, in topological order.
-    """
+    ids: Mapping[Name, Array]  # for every activation its field of class numbers; class 0 is pinned to scale 1
+    size: int  # number of classes
+    floor: Array  # `(size,)` least scale each class may take (a shared clip bound allows no smaller one)
+    pinned: Mapping[Name, str]  # why tensors were pinned where they could have been free
+    groups: tuple[Group, ...]  # the free classes, by the tensors that they live in, in topological order
 
-    ids: Mapping[Name, Array]
-    size: int
-    floor: Array
-    pinned: Mapping[Name, str]
-    groups: tuple[Group, ...]
+    @property
+    def why(self) -> str:
+        """Why no scale is free."""
+        return "; ".join(sorted(set(self.pinned.values())))[:200] or "no layer feeds another"
 
     def of_input(self, graph: Graph, layer: Layer) -> Array:
         """Class of every input channel of a layer, `(I,)`."""
@@ -86,11 +75,6 @@ def solve(model: Model, clip_reach: float = np.inf, priced: frozenset[Name] = fr
     may reach the bound if `clip_reach` says how many standard deviations a channel reaches: freedom that is
     exact only as far as that holds. Clips whose outputs are `priced` pass all scales: the caller answers for
     what that costs.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> solve(Model(tiny_graph())).groups
-        ()
     """
     solver = _Solver(model, clip_reach, priced)
     for name in model.graph.inputs:
@@ -164,9 +148,7 @@ class _Solver:
         if x is not None and per_channel(x, layer.x_axis, inputs) is None:
             self.pin(layer.x, f"{layer.node.op} {layer.name} reads it along another axis")
         rank = self.graph.rank(layer.y) or (x.ndim if x is not None else self.graph.consts[layer.weight].ndim)
-        shape = [1] * rank
-        shape[layer.y_axis] = outputs
-        self.ids[layer.y] = self.new(tuple(shape))
+        self.ids[layer.y] = aligned(self.new((outputs,)), layer.y_axis, rank)
 
     def moving(self, node: Node, known: Array) -> None:
         fields = op_of(node).fields
@@ -174,8 +156,7 @@ class _Solver:
         if outputs is None:
             return self.border(node, f"{node.op} of unknown shape")
         for name, ids in zip(node.outputs, outputs, strict=False):
-            fresh = np.where(ids < 0, self.new(ids.shape), ids) if (ids < 0).any() else ids
-            self.ids[name] = fresh
+            self.ids[name] = np.where(ids < 0, self.new(ids.shape), ids) if (ids < 0).any() else ids
         return None
 
     def regrouping(self, node: Node, known: Array) -> None:
@@ -199,8 +180,7 @@ class _Solver:
 
     def gating(self, node: Node, acts: list[Name]) -> None:
         """The first input passes; of a product, where the order is free, the one with most channels."""
-        commutes = op_of(node).multiplies
-        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if commutes else acts
+        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if op_of(node).multiplies else acts
         for gate in gates:
             self.pin(gate, f"gate of {node.label}")
         rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
@@ -305,16 +285,9 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
     groups = []
     for key in np.argsort(first):
         classes = free[inverse == key]
-        tensors = holding(members, int(classes[0]))
-        groups.append(
-            Group(
-                classes,
-                holding(producers, int(classes[0])),
-                holding(consumers, int(classes[0])),
-                tensors,
-                tuple(c for c, out in clips.items() if out in tensors),
-            )
-        )
+        gives_it, takes_it, tensors = (holding(t, int(classes[0])) for t in (producers, consumers, members))
+        passed = tuple(c for c, out in clips.items() if out in tensors)
+        groups.append(Group(classes, gives_it, takes_it, tensors, passed))
     return tuple(groups)
 
 
@@ -326,12 +299,6 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
 
     Args:
         scales: `(channels.size,)` positive; the value of class 0 is taken as 1.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> rescale(model, solve(model), np.ones(1)).graph.consts["w"].shape
-        (4, 1, 3, 3)
     """
     scales = np.where(np.arange(channels.size) == PINNED, 1.0, scales)
     fields = {name: scales[ids] for name, ids in channels.ids.items()}
@@ -351,19 +318,20 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
         if out is not None and rule in (Rule.TIES, Rule.CLIPS):
             for k, name in enumerate(node.inputs):
                 constant = model.graph.constant(name)
-                shared_bound = rule is Rule.CLIPS and constant is not None and constant.size == 1
-                if constant is not None and not shared_bound and not _same_for_all(constant):
+                if constant is None or (rule is Rule.CLIPS and constant.size == 1):
+                    continue
+                if not np.all((constant == 0) | np.isinf(constant)):  # these stay as they are
                     with np.errstate(over="ignore"):  # no bound at all stays none
                         editor.edit(node, k, lambda c, out=out: (c / out).astype(c.dtype))  # type: ignore[misc]
-    graph = editor.done()
-    return replace(
-        model,
-        graph=graph,
-        moments={n: _divide_moments(m, changed.get(n)) for n, m in model.moments.items()},
-        ranges={n: _divide_range(r, changed.get(n)) for n, r in model.ranges.items()},
-        views={**model.views, **{n: _deepen(model.views.get(n), s) for n, s in changed.items()}},
-        corrected=still_corrected(model, graph),
-    )
+    graph, moments, ranges, views = editor.done(), dict(model.moments), dict(model.ranges), dict(model.views)
+    for name, s in changed.items():
+        if name in moments:
+            moments[name] = replace(moments[name], mean=moments[name].mean / s, std=moments[name].std / s)
+        if name in ranges:
+            ranges[name] = Range(ranges[name].lo / s, ranges[name].hi / s)
+        views[name] = _deepen(views.get(name), s)
+    corrected = still_corrected(model, graph)
+    return replace(model, graph=graph, moments=moments, ranges=ranges, views=views, corrected=corrected)
 
 
 def _weight_edit(layer: Layer, t: Array, s: Array) -> Callable[[Array], Array]:
@@ -374,19 +342,6 @@ def _weight_edit(layer: Layer, t: Array, s: Array) -> Callable[[Array], Array]:
         return layer.pack(scaled.astype(w.dtype), w.shape)
 
     return edit
-
-
-def _same_for_all(constant: Array) -> bool:
-    """Constants that a rescaling leaves alone: zeros and infinities."""
-    return bool(np.all((constant == 0) | np.isinf(constant)))
-
-
-def _divide_moments(m: Moments, s: Array | None) -> Moments:
-    return m if s is None else replace(m, mean=m.mean / s, std=m.std / s)
-
-
-def _divide_range(r: Range, s: Array | None) -> Range:
-    return r if s is None else Range(r.lo / s, r.hi / s)
 
 
 def _deepen(view: View | None, s: Array) -> View:

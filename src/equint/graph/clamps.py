@@ -26,13 +26,7 @@ def end(graph: Graph, merged: Collection[Name], name: Name) -> Name:
 
 
 def chain(graph: Graph, merged: Collection[Name], node: Node) -> list[Node]:
-    """The activations merged into the quantizer of the node's output, nearest the layer first.
-
-    Example:
-        >>> nodes = (Node("Conv", ("x", "w"), ("y",)), Node("Relu", ("y",), ("z",)))
-        >>> [n.op for n in chain(Graph(nodes, {}, ("x",), ("z",)), {"y"}, nodes[1])]
-        ['Relu']
-    """
+    """The activations merged into the quantizer of the node's output, nearest the layer first."""
     found = [node]
     while found[0].inputs[0] in merged:
         before = graph.producer[found[0].inputs[0]]

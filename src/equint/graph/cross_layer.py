@@ -21,36 +21,18 @@ SPREAD = 6.0
 
 @dataclass(frozen=True)
 class Sweeps:
-    """Sweep all groups, forwards and backwards in turn, until no scale moves by more than `tolerance`.
+    """Sweep all groups, forwards and backwards in turn, until no scale moves by more than `tolerance`."""
 
-    Attributes:
-        activations: λ of the giving range r1^(1−λ)·a^λ, a being how far the channel's activations reach.
-        most: sweeps at most.
-        stand_ins: channels that are dead on one side count as their group's typical there.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> channels = solve(model := Model(tiny_graph()))
-        >>> scales, sweeps, moved = Sweeps()(WeightRanges(model, channels), channels, *np.ones((3, channels.size)))
-        >>> scales.tolist(), sweeps, moved
-        ([1.0], 1, 0.0)
-    """
-
-    activations: float = 0.0
-    most: int = 100
+    activations: float = 0.0  # λ of the giving range r1^(1−λ)·a^λ, a being how far the channel's activations reach
+    most: int = 100  # sweeps at most
     tolerance: float = 1e-3
     max_scale: float = 1024.0
-    stand_ins: bool = True
+    stand_ins: bool = True  # channels that are dead on one side count as their group's typical there
 
     def __call__(
         self, ranges: WeightRanges, channels: Channels, reach: Array, scales: Array, least: Array
     ) -> tuple[Array, int, float]:
-        """Scales, how many sweeps, and the last move in log units.
-
-        Args:
-            reach: how far activations reach; scales: where to start; least: scales allowed; `(channels.size,)` each.
-        """
+        """Scales, how many sweeps, and the last move in log units."""
         scales, moved, sweep = scales.copy(), 0.0, 0
         for sweep in range(1, self.most + 1):
             before = scales.copy()
@@ -69,15 +51,7 @@ class Sweeps:
 
 
 def cross_layer(model: Model, channels: Channels) -> Array:
-    """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> cross_layer(model, solve(model)).tolist()
-        [1.0]
-    """
+    """Scales of cross-layer equalization that weighs weights and activations alike, `(channels.size,)`."""
     rule, ones = Sweeps(activations=0.5, most=20), np.ones(channels.size)
     ranges = WeightRanges(model, channels, DEAD)
     return rule(ranges, channels, reaches(model, channels), ones, np.full(channels.size, 1 / rule.max_scale))[0]
@@ -125,21 +99,15 @@ def _mean(tables: list[Array]) -> Array:
 
 
 def _met(given: Array, taken: Array, reach: Array, share: float) -> tuple[Array, Array]:
-    """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead.
-
-    κ is the geometric mean of r1/a over living channels, so that mixing moves no common factor. A dead
-    producer counts κ·a where its bias still puts something out; what is dead otherwise counts the mean of
-    its side, so that the other side is tamed.
-    """
+    """The ranges to equalize: r1^(1−λ)·(κ·a)^λ and r2, with stand-ins where weights are dead."""
     living, read = (given > 0) & (reach > DEAD * reach.max(initial=0.0)), taken > 0
     if not living.any() or not read.any():
         return given, taken
     stand_in = _geometric_mean(given[living] / reach[living]) * reach
     mixed = np.where(given > 0, given, 1.0) ** (1 - share) * np.where(living, stand_in, 1.0) ** share
     dead = np.where(reach > 0, stand_in, _geometric_mean(given[living]))
-    return np.where(living, mixed, np.where(given > 0, given, dead)), np.where(
-        read, taken, _geometric_mean(taken[read])
-    )
+    typical = np.where(read, taken, _geometric_mean(taken[read]))
+    return np.where(living, mixed, np.where(given > 0, given, dead)), typical
 
 
 def _geometric_mean(values: Array) -> float:

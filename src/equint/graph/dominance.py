@@ -19,19 +19,12 @@ from .weight_ranges import WeightRanges
 
 @dataclass(frozen=True)
 class Limits:
-    """What holds each channel of a group, `(n,)` each.
+    """What holds each channel of a group, `(n,)` each."""
 
-    Attributes:
-        kernel: the largest `dominance` over the layers that give the channel.
-        activation: the same over the grids that hold it.
-        clipped: whether it stands behind a bound that all channels share.
-        room: factor by which it may grow before it meets that bound; infinite without one, or if it stays at 0.
-    """
-
-    kernel: Array
-    activation: Array
-    clipped: Array
-    room: Array
+    kernel: Array  # the largest `dominance` over the layers that give the channel
+    activation: Array  # the same over the grids that hold it
+    clipped: Array  # whether it stands behind a bound that all channels share
+    room: Array  # factor by which it may grow before it meets that bound; infinite without one, or if it stays at 0
 
 
 class Extremes:
@@ -42,13 +35,6 @@ class Extremes:
 
     Args:
         clips: outputs of clips with one bound for all channels, which channels must not meet.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> Extremes(model, solve(model)).room.tolist()
-        [inf]
     """
 
     def __init__(self, model: Model, channels: Channels, clips: frozenset[Name] = frozenset()) -> None:

@@ -13,9 +13,6 @@ from ..ops.table import op_of
 def gaps(model: Model, facet: str, source: str) -> Iterator[Event]:
     """An event for each operator of the network whose `facet` is not known, unless an earlier pass has said so.
 
-    Args:
-        facet: one of `equint.ops.operator.FACETS`. source: the pass that walks.
-
     Example:
         >>> from ..ir.model import Graph, Node
         >>> node = Node("NonZero", ("x",), ("y",))

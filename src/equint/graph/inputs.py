@@ -13,7 +13,7 @@ from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
-from ..ops.layers import as_layer, layer_coverage
+from ..ops.layers import as_layer, bias_of, layer_coverage
 
 LARGEST = 1e12
 """No network's input is larger than this."""
@@ -40,21 +40,14 @@ def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -
 
 
 def describe_range(model: Model, lo: float, hi: float) -> Model:
-    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> round(float(describe_range(Model(tiny_graph()), 0, 1).moments["x"].mean.item()), 3)
-        0.459
-    """
+    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range."""
     if not abs(lo) + abs(hi) < LARGEST:
         raise InvalidOption(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
     if lo >= hi:
         raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
-    return _described(
-        model, low, high, low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255, "range given"
-    )
+    centre, spread = low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255
+    return _described(model, low, high, centre, spread, "range given")
 
 
 def infer_input(model: Model, n: float = REACH) -> Model:
@@ -75,9 +68,8 @@ def infer_input(model: Model, n: float = REACH) -> Model:
         span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
         kind = EventKind.INPUT_INFERRED if found else EventKind.INPUT_ASSUMED
-        model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span}).noted(
-            Event(kind, name, facts, "inputs", warning=found is None)
-        )
+        model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span})
+        model = model.noted(Event(kind, name, facts, "inputs", warning=found is None))
     return model
 
 
@@ -95,10 +87,10 @@ def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how:
     axis = 1 if rank > 1 else 0
     fields = [aligned(np.broadcast_to(v, lo.shape), axis, rank) for v in (lo, hi, mean, std)]
     moments = Moments(fields[2], fields[3], "given")
-    facts = {"lo": float(lo.min()), "hi": float(hi.max())}
-    return replace(
-        model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: Range(fields[0], fields[1])}
-    ).noted(Event(EventKind.INPUT_KNOWN, name, {"how": how, **facts}, "inputs"))
+    facts = {"how": how, "lo": float(lo.min()), "hi": float(hi.max())}
+    ranges = {**model.ranges, name: Range(fields[0], fields[1])}
+    known = replace(model, moments={**model.moments, name: moments}, ranges=ranges)
+    return known.noted(Event(EventKind.INPUT_KNOWN, name, facts, "inputs"))
 
 
 def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
@@ -112,12 +104,11 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
             continue
         weight = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
         share = layer_coverage(graph, layer)
-        bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
         total = (weight @ share).sum(-1).reshape(-1)
-        mean = float(total @ (running_mean - bias) / max(float(total @ total), 1e-30))
-        var = _variance(
-            np.square(weight).sum((-1, -2)).reshape(-1), np.square(weight.sum((-1, -2))).reshape(-1), running_var
-        )
+        above = running_mean - bias_of(graph, layer).astype(np.float64)
+        mean = float(total @ above / max(float(total @ total), 1e-30))
+        apart, together = np.square(weight).sum((-1, -2)), np.square(weight.sum((-1, -2)))
+        var = _variance(apart.reshape(-1), together.reshape(-1), running_var)
         if np.isfinite(mean) and var > 0:
             return mean, float(np.sqrt(var))
     return None

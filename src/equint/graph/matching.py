@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Name
+from ..ir.model import Array, Model, Name
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from ..ops.layers import layers
@@ -24,22 +24,17 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
 
     Groups are visited by the last of their producers, so that all that feeds those was scaled before; where groups
     feed each other (residual sums), the sum comes last.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> matched(model, lambda *group: group, "one-step", 16.0, True).log[-1].text  # there is no group
-        'one-step equalization found no free channel scales'
     """
     source = method.replace("-", "_")
     clips = bounded(model) if shared_clips else frozenset()
     channels = solve(model, priced=clips)
     if not channels.groups:
-        why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
-        return model.noted(Event(EventKind.NOT_MATCHED, "", {"method": method, "why": why}, source, warning=True))
+        facts = {"method": method, "why": channels.why}
+        return model.noted(Event(EventKind.NOT_MATCHED, "", facts, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
     limited, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
-    for group in _by_last_producer(model.graph, channels):
+    place = {layer.name: k for k, layer in enumerate(layers(model.graph))}
+    for group in sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers)):
         if not extremes.known(group):
             unknown.append(group)
             continue
@@ -58,13 +53,7 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
 
 
 def bounded(model: Model) -> frozenset[Name]:
-    """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> bounded(Model(tiny_graph()))
-        frozenset()
-    """
+    """Outputs of clips to [lo ≤ 0, hi ≥ 0], one bound for all channels, whose ranges are known."""
     names = set[Name]()
     for node in model.graph.nodes:
         if has_shared_bound(model.graph, node) and node.outputs[0] in model.ranges:
@@ -72,11 +61,6 @@ def bounded(model: Model) -> frozenset[Name]:
             if lo is not None and hi is not None and lo <= 0 <= hi:
                 names.add(node.outputs[0])
     return frozenset(names)
-
-
-def _by_last_producer(graph: Graph, channels: Channels) -> list[Group]:
-    place = {layer.name: k for k, layer in enumerate(layers(graph))}
-    return sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers))
 
 
 def _holds(limits: Limits, s_max: float) -> Array:

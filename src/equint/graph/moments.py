@@ -1,9 +1,4 @@
-"""Mean and spread of every tensor of a network, from what BatchNorm knows and from propagation.
-
-BatchNorm's β and |γ| are the mean and standard deviation of what it puts out; everything else follows from
-those by what each operator makes of them, channel by channel, taking different tensors as independent and a
-layer's inputs as nearly so.
-"""
+"""Mean and spread of every tensor of a network, from what BatchNorm knows and from propagation."""
 
 from __future__ import annotations
 
@@ -59,14 +54,6 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
     Sums over many channels are well-behaved; averages and depthwise layers see one channel at neighbouring
     positions, which are alike, so rare large values stay large, and products make them larger. A BatchNorm behind
     them ends the doubt.
-
-    Example:
-        >>> from ..ir.model import Node
-        >>> pool = Node("GlobalAveragePool", ("x",), ("y",))
-        >>> given = {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")}
-        >>> graph = Graph((pool,), {}, ("x",), ("y",), {"x": ("N", 4, 7, 7)})
-        >>> sorted(heavy_tailed(graph, propagate(graph, given)))
-        ['y']
     """
     found = set[Name]()
     for node in graph.nodes:
@@ -74,9 +61,8 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
         if layer is not None:
             doubtful = layer.unpack(graph.consts[layer.weight]).shape[2] == 1
         else:
-            products = (
-                op_of(node).multiplies and all(i in moments for i in node.inputs) and self_gated(graph, node) is None
-            )
+            multiplies = op_of(node).multiplies and all(i in moments for i in node.inputs)
+            products = multiplies and self_gated(graph, node) is None
             doubtful = op_of(node).averages or products or any(i in found for i in node.inputs)
         if doubtful:
             found.update(o for o in node.outputs if o in moments and moments[o].source == "propagated")

@@ -70,25 +70,18 @@ class Override:
 
 @dataclass(frozen=True)
 class Formats:
-    """The format of every weight and of every tensor that is an exception; None is float.
+    """The format of every weight and of every tensor that is an exception; None is float."""
 
-    Attributes:
-        weights: by the weight's name; tensors: by the tensor's name.
-        log: how far exceptions reach beyond what was named.
-    """
-
-    weights: Mapping[Name, QSpec | None]
+    weights: Mapping[Name, QSpec | None]  # by the weight's name; tensors: by the tensor's name
     tensors: Mapping[Name, QSpec | None]
-    log: tuple[Event, ...] = ()
+    log: tuple[Event, ...] = ()  # how far exceptions reach beyond what was named
 
 
 def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activation: QSpec | None) -> Formats:
     """What overrides make of a network's formats; where several name the same, the last one counts.
 
     Tensors that share a grid, and layers that share a weight, have the same format: an override of one is one of all.
-
-    Args:
-        weight, activation: the recipe's formats; with `activation` None all tensors stay float.
+    `weight` and `activation` are the recipe's; with `activation` None all tensors stay float.
 
     Raises:
         EquintError: a name or pattern that matches nothing.

@@ -1,8 +1,4 @@
-"""Which tensors become integers, and which of them must share one grid.
-
-The rules follow what integer runtimes execute: every weighted layer, sum, product, concat and pooling
-reads and writes integers; an activation behind one of them is merged into the quantizer.
-"""
+"""Which tensors become integers, and which of them must share one grid."""
 
 from __future__ import annotations
 
@@ -18,17 +14,11 @@ from ..ops.table import ignores_values, op_of
 
 @dataclass(frozen=True)
 class Placement:
-    """What becomes integer.
+    """What becomes integer."""
 
-    Attributes:
-        classes: tensors that share a grid, each tuple in topological order.
-        merged: tensors that never exist as integers: what stands between a layer and its activation.
-        operands: constants added or multiplied, which become integers too.
-    """
-
-    classes: tuple[tuple[Name, ...], ...]
-    merged: frozenset[Name]
-    operands: tuple[Name, ...]
+    classes: tuple[tuple[Name, ...], ...]  # tensors that share a grid, each tuple in topological order
+    merged: frozenset[Name]  # tensors that never exist as integers: what stands between a layer and its activation
+    operands: tuple[Name, ...]  # constants added or multiplied, which become integers too
 
 
 def place(graph: Graph) -> Placement:
@@ -70,23 +60,13 @@ def place(graph: Graph) -> Placement:
 
 
 def grid_of(node: Node) -> Grid:
-    """How integers travel through a node; not at all where that is not known.
-
-    Example:
-        >>> grid_of(Node("MaxPool", ("x",), ("y",))).keeps
-        True
-    """
+    """How integers travel through a node; not at all where that is not known."""
     grid = op_of(node).grid
     return Grid() if isinstance(grid, Unknown) else grid
 
 
 def keeps_grid(node: Node) -> bool:
-    """Whether the node's outputs hold only values of its first input, or between them.
-
-    Example:
-        >>> keeps_grid(Node("Transpose", ("x",), ("y",))), keeps_grid(Node("Concat", ("x", "z"), ("y",), {"axis": 1}))
-        (True, False)
-    """
+    """Whether the node's outputs hold only values of its first input, or between them."""
     grid = grid_of(node)
     return grid.keeps and not grid.ties
 
@@ -96,9 +76,7 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     found: dict[str, list[Name]] = {}
     for node in graph.nodes:
         grid = grid_of(node)
-        known = (
-            as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.fused or ignores_values(op_of(node))
-        )
+        known = _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
         if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found
@@ -119,12 +97,8 @@ def _merges(graph: Graph, node: Node) -> bool:
     users = graph.users(out)
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
-    return _is_worker(graph, node) or (is_clamp(graph, node) and _merges_chain(graph, node))
-
-
-def _merges_chain(graph: Graph, node: Node) -> bool:
-    before = graph.producer.get(node.inputs[0])
-    return before is not None and _merges(graph, before)
+    before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
+    return _is_worker(graph, node) or (before is not None and _merges(graph, before))
 
 
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:

@@ -18,15 +18,6 @@ def tensor_ranges(
 
     Non-linearities map the ends of their input's range, sums are bounded by the sum of their operands'
     ranges, poolings and moves by their input's. `given` (the network's inputs) is kept.
-
-    Example:
-        >>> from .moments import propagate
-        >>> relu = Node("Relu", ("x",), ("y",))
-        >>> graph = Graph((relu,), {}, ("x",), ("y",), {"x": ("N", 1), "y": ("N", 1)})
-        >>> m = propagate(graph, {"x": Moments(np.zeros((1, 1)), np.ones((1, 1)), "given")})
-        >>> r = tensor_ranges(graph, m, {}, 6.0)["y"]
-        >>> float(r.lo[0, 0]), float(r.hi[0, 0])
-        (0.0, 6.0)
     """
     table = dict(given)
     for name in graph.inputs:

@@ -14,10 +14,6 @@ def verify(model: Model, after: str = "") -> None:
 
     Raises:
         EquintError: naming what is wrong, where, and after which pass.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> verify(Model(tiny_graph()))
     """
     graph, where = model.graph, f" after {after}" if after else ""
     made = set(graph.inputs) | set(graph.consts)

@@ -51,13 +51,7 @@ def weight_grid(
 def fitted(
     layer: Layer, grid: QParams, bias: Array | None, x: QParams | None, bias_bits: int, events: list[Event]
 ) -> QParams:
-    """The weight grid, its scale raised, or its shifts lowered, where the layer's bias would overflow `bias_bits`.
-
-    Args:
-        bias: `(O,)` real units, or None.
-        x: grid of the layer's input, or None where that stays float.
-        events: gets one event where the scale is raised.
-    """
+    """The weight grid, its scale raised, or its shifts lowered, where the layer's bias would overflow `bias_bits`."""
     if x is None or bias is None:
         return grid
     if grid.shift is not None:

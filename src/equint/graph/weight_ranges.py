@@ -13,22 +13,14 @@ from .channels import Channels, Group
 
 @dataclass(frozen=True)
 class Side:
-    """One side of one layer as a group sees it: which of the layer's channels are which of the group's.
+    """One side of one layer as a group sees it: which of the layer's channels are which of the group's."""
 
-    Attributes:
-        peaks: `(G, O, I)` largest magnitude over taps.
-        inputs, outputs: `(G, 1, I)` and `(G, O, 1)` classes of the layer's channels.
-        reduce: the axis of `peaks` that the other side's channels run along.
-        channels: positions of the group's channels on this side.
-        members: and their positions in the group.
-    """
-
-    peaks: Array
-    inputs: Array
+    peaks: Array  # `(G, O, I)` largest magnitude over taps
+    inputs: Array  # and outputs: `(G, 1, I)` and `(G, O, 1)` classes of the layer's channels
     outputs: Array
-    reduce: int
-    channels: Array
-    members: Array
+    reduce: int  # the axis of `peaks` that the other side's channels run along
+    channels: Array  # positions of the group's channels on this side
+    members: Array  # and their positions in the group
 
     def ranges(self, scales: Array, size: int) -> Array:
         """Largest magnitude of each of the group's channels, `(size,)`; -1 where the layer does not hold one."""
@@ -56,18 +48,7 @@ class Side:
 
 
 class WeightRanges:
-    """Both sides of every group: its producers' output channels and its consumers' input channels.
-
-    Args:
-        dead: weights below this share of their layer's largest count as 0.
-
-    Example:
-        >>> from .channels import solve
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> WeightRanges(model, solve(model)).sides
-        {}
-    """
+    """Both sides of every group; weights below the share `dead` of their layer's largest count as 0."""
 
     def __init__(self, model: Model, channels: Channels, dead: float = 0.0) -> None:
         table = {layer.name: layer for layer in layers(model.graph)}

@@ -21,10 +21,6 @@ class Target:
         mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
         rounding: what they do with the bits that they drop.
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
-
-    Example:
-        >>> target("per-tensor").weight.granularity
-        'tensor'
     """
 
     name: str

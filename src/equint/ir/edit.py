@@ -1,7 +1,4 @@
-"""Rewriting a graph: many small edits of nodes and constants, applied at once.
-
-A constant that other nodes also read is copied before it is changed, so shared weights stay correct.
-"""
+"""Rewriting a graph: many small edits of nodes and constants, applied at once."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from .model import Array, Graph, Name, Node
+from .weights import Layer
 
 
 class Editor:
@@ -49,6 +47,14 @@ class Editor:
             self.consts[name] = value
             self._change(node, inputs=(*padded[:position], name, *padded[position + 1 :]))
 
+    def set_weight(self, layer: Layer, weight: Array) -> None:
+        """Give a layer another weight, whoever else reads the one that it has."""
+        self.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: weight)
+
+    def set_bias(self, layer: Layer, bias: Array) -> None:
+        """Give a layer `(O,)` biases."""
+        self.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
+
     def value(self, node: Node, position: int) -> Array | None:
         """The constant that `node` reads at `position`, as edited so far; None where there is none."""
         inputs = self._now(node).inputs
@@ -74,7 +80,6 @@ class Editor:
         return name
 
     def done(self) -> Graph:
-        """The edited graph."""
         return self.graph.with_nodes(chain.from_iterable(self._versions), self.consts)
 
     def _put(self, node: Node, position: int, value: Array, name: Name) -> None:

@@ -79,12 +79,7 @@ class EventKind(Enum):
 
     @property
     def named(self) -> frozenset[str]:
-        """Facts that the text names.
-
-        Example:
-            >>> EventKind.RAN.named
-            frozenset({'pass'})
-        """
+        """Facts that the text names."""
         return frozenset(name for _, name, _, _ in Formatter().parse(self.value) if name)
 
 
@@ -105,17 +100,11 @@ class Event:
 
     @property
     def text(self) -> str:
-        """What happened, in words.
-
-        Example:
-            >>> Event(EventKind.OPERATOR_FLOAT, "y", {"op": "Softsign", "nodes": 1}).text
-            'Softsign stays float'
-        """
+        """What happened, in words."""
         return self.kind.value.format_map(self.facts)
 
     @property
     def details(self) -> dict[str, Any]:
-        """The facts that the text does not name."""
         return {k: v for k, v in self.facts.items() if k not in self.kind.named}
 
     def __str__(self) -> str:
@@ -123,11 +112,6 @@ class Event:
 
 
 def described(text: str, at: str, facts: Mapping[str, Any]) -> str:
-    """One line: what, [where], (facts).
-
-    Example:
-        >>> described("pruned a layer", "conv1", {"share": 1 / 3})
-        'pruned a layer [conv1] (share=0.3333)'
-    """
+    """One line: what, [where], (facts)."""
     listed = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
     return " ".join(p for p in (text, at and f"[{at}]", listed and f"({listed})") if p)

@@ -11,12 +11,7 @@ from .model import Array
 
 
 def per_channel(field: Array, axis: int, count: int) -> Array | None:
-    """The field as `(count,)` along `axis`, or None where it varies along another axis.
-
-    Example:
-        >>> per_channel(np.ones((1, 3, 1, 1)), 1, 3).tolist()
-        [1.0, 1.0, 1.0]
-    """
+    """The field as `(count,)` along `axis`, or None where it varies along another axis."""
     axis %= field.ndim
     if any(n != 1 for d, n in enumerate(field.shape) if d != axis) or field.shape[axis] not in (1, count):
         return None
@@ -51,12 +46,7 @@ def aligned(values: Array, axis: int, rank: int) -> Array:
 
 
 def collapsed(field: Array) -> Array:
-    """The field with every axis along which it is constant cut to size 1.
-
-    Example:
-        >>> collapsed(np.ones((1, 3, 1, 1))).shape
-        (1, 1, 1, 1)
-    """
+    """The field with every axis along which it is constant cut to size 1."""
     for axis, n in enumerate(field.shape):
         if n > 1 and bool(np.all(field == field.take([0], axis))):
             field = field.take([0], axis)

@@ -120,12 +120,7 @@ class Graph:
 
 
 def frozen(array: Array) -> Array:
-    """A read-only array; shares memory where it can.
-
-    Example:
-        >>> frozen(np.zeros(2)).flags.writeable
-        False
-    """
+    """A read-only array; shares memory where it can."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
@@ -196,12 +191,7 @@ class QParams:
 
     @property
     def steps(self) -> Array:
-        """Size of a step, scale · 2^-shift: `()` or `(C,)` along `axis`.
-
-        Example:
-            >>> QParams(np.float32(0.5), np.int32(0), axis=0, shift=np.array([0, 2])).steps.tolist()
-            [0.5, 0.125]
-        """
+        """Size of a step, scale · 2^-shift: `()` or `(C,)` along `axis`."""
         return self.scale if self.shift is None else np.ldexp(self.scale, -self.shift.astype(np.int32))
 
     @property
@@ -255,11 +245,5 @@ class Model:
         return f"Model({inputs} → {outputs}, nodes={len(self.graph.nodes)}, grids={len(self.qparams)})"
 
     def noted(self, *events: Event) -> Model:
-        """The same model with events added to its log.
-
-        Example:
-            >>> from .events import EventKind
-            >>> Model(Graph((), {}, (), ())).noted(Event(EventKind.READ)).log[0].text
-            'read'
-        """
+        """The same model with events added to its log."""
         return replace(self, log=(*self.log, *events))

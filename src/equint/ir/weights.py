@@ -88,10 +88,5 @@ def swapped(weight: Array, groups: int) -> Array:
 
 
 def as_rows(weight: Array, axis: int) -> Array:
-    """A weight as `(O, n)`, its output channels being along `axis`.
-
-    Example:
-        >>> as_rows(np.zeros((3, 4, 2, 2)), 1).shape
-        (4, 12)
-    """
+    """A weight as `(O, n)`, its output channels being along `axis`."""
     return np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))

@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, UnusableData
+from ..ir.fields import aligned
 from ..ir.model import Array, QParams, QSpec
 
 TINY = float(np.finfo(np.float32).tiny)
 
 
 def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int | None = None) -> QParams:
-    """The grid of `spec` that covers [lo, hi] and holds zero exactly.
+    """The grid of `spec` (2 to 16 bits) that covers [lo, hi], `()` or `(C,)` along `axis`, and holds zero exactly.
 
     Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
     zero_point = round(qmin − lo/scale), so that real 0 is the integer zero_point. Symmetric: signed
     grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
     in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear).
-
-    Args:
-        lo, hi: `()` or `(C,)`, real units.
-        spec: bits 2 to 16; `narrow` leaves out the most negative integer.
-        axis: recorded for per-channel grids.
 
     Raises:
         EquintError: bits outside 2 to 16, or a range that is not finite.
@@ -51,26 +47,14 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
 
 
 def storage(q: QParams) -> np.dtype[Any]:
-    """The integer type that holds a grid: 8 or 16 bits wide.
-
-    Example:
-        >>> str(storage(QParams(np.float32(1), np.int32(0), bits=4, signed=False)))
-        'uint8'
-    """
+    """The integer type that holds a grid: 8 or 16 bits wide."""
     if q.bits <= 8:
         return np.dtype(np.int8 if q.signed else np.uint8)
     return np.dtype(np.int16 if q.signed else np.uint16)
 
 
 def check_bits(bits: int) -> None:
-    """Refuse bit widths that no grid here has.
-
-    Raises:
-        EquintError: outside 2 to 16.
-
-    Example:
-        >>> check_bits(8)
-    """
+    """Refuse bit widths that no grid here has. Raises EquintError: outside 2 to 16."""
     if not 2 <= bits <= 16:
         raise InvalidOption(f"{bits} bits cannot be quantized to: choose 2 to 16")
 
@@ -79,12 +63,6 @@ def quantize(x: Array, q: QParams) -> Array:
     """Integers of `q` for real `x`: clip(round(x/scale) + zero_point, qmin, qmax), half to even.
 
     Computed in float32 as ONNX's QuantizeLinear does, so both agree bit for bit.
-
-    Args:
-        x: any shape; a per-channel grid runs along `q.axis`.
-
-    Returns:
-        int32 array of the shape of `x`.
 
     Example:
         >>> q = choose_qparams(np.float32(-1), np.float32(1), QSpec(8))
@@ -99,23 +77,13 @@ def quantize(x: Array, q: QParams) -> Array:
 
 
 def dequantize(integers: Array, q: QParams) -> Array:
-    """Real float32 values of integers: scale · (q − zero_point).
-
-    Example:
-        >>> dequantize(np.array([3, 5]), QParams(np.float32(0.5), np.int32(3))).tolist()
-        [0.0, 1.0]
-    """
+    """Real float32 values of integers: scale · (q − zero_point)."""
     scale, zero_point = along_axis(q.steps, q.axis, integers.ndim), along_axis(q.zero_point, q.axis, integers.ndim)
     return ((integers - zero_point).astype(np.float32) * scale).astype(np.float32)
 
 
 def fake_quantize(x: Array, q: QParams) -> Array:
-    """The real values that `x` becomes: dequantize(quantize(x)).
-
-    Example:
-        >>> float(fake_quantize(np.array([0.3], np.float32), QParams(np.float32(0.25), np.int32(0)))[0])
-        0.25
-    """
+    """The real values that `x` becomes: dequantize(quantize(x))."""
     return dequantize(quantize(x, q), q)
 
 
@@ -123,9 +91,6 @@ def quantize_bias(bias: Array, x: QParams, weight: QParams) -> tuple[Array, Arra
     """A layer's bias at the scale of its accumulator: (int32 of the shape of `bias`, scale `()` or `(C,)`).
 
     scale = s_in·s_w·2^-shift, integers = round(bias/scale) within ±(2^31 − 1), half to even.
-
-    Args:
-        bias: real units. x, weight: grids of the layer's input and weight.
 
     Example:
         >>> x, weight = (QParams(np.float32(s), np.int32(0)) for s in (0.5, 0.25))
@@ -142,19 +107,6 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
 
     A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in). A 32-bit bias
     is added in a 32-bit accumulator, of which it may fill half.
-
-    Args:
-        scale: `()` or `(C,)` weight scale.
-        bias: `(C,)` real units.
-        input_scale: scale of the layer's input.
-        bits: width of the bias grid.
-
-    Returns:
-        The scale, of the same shape; equal to `scale` where the bias fits.
-
-    Example:
-        >>> float(fit_bias(np.float32(0.01), np.array([1.0]), 0.1, 8)) > 0.07
-        True
     """
     qmax = float((1 << (bits - 1)) - 1) if bits < 32 else float(1 << 30)
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
@@ -163,15 +115,8 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
 
 
 def along_axis(values: Array, axis: int | None, rank: int) -> Array:
-    """`(C,)` values shaped to broadcast along `axis` of a rank-`rank` array; scalars pass.
-
-    Example:
-        >>> along_axis(np.arange(3), 1, 4).shape
-        (1, 3, 1, 1)
-    """
+    """`(C,)` values shaped to broadcast along `axis` of a rank-`rank` array; scalars pass."""
     values = np.asarray(values)
     if values.ndim == 0 or axis is None:
         return values
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
+    return aligned(values, axis, rank)

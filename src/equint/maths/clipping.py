@@ -1,7 +1,4 @@
-"""The range at which weights are best clipped: what is cut off against what a narrower grid rounds less.
-
-Weights come as `(U, n)`: a row for every grid. `worth` (U, n) says what a squared error counts.
-"""
+"""The range at which weights are best clipped: what is cut off against what a narrower grid rounds less."""
 
 from __future__ import annotations
 
@@ -29,13 +26,7 @@ def clip_error(rows: Array, worth: Array, lo: Array, hi: Array, spec: QSpec) -> 
 
 
 def nelder_mead(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
-    """(lo, hi) from a simplex search that starts at the extremes of each row (Oh et al. 2020): `(U,)` each.
-
-    Example:
-        >>> lo, hi = nelder_mead(np.linspace(-1, 1, 100, dtype=np.float32)[None], np.ones((1, 100)), QSpec(8))
-        >>> bool(lo[0] < -0.9 and hi[0] > 0.9)
-        True
-    """
+    """(lo, hi) from a simplex search that starts at the extremes of each row (Oh et al. 2020): `(U,)` each."""
     from scipy.optimize import minimize
 
     found = np.zeros((2, len(rows)))
@@ -79,18 +70,10 @@ def grid_search(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
 
 
 def best_of_both(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
-    """`grid_search` or `nelder_mead`, whichever costs less, row by row.
-
-    Example:
-        >>> rows = np.random.default_rng(0).normal(size=(2, 60)).astype(np.float32)
-        >>> lo, hi = best_of_both(rows, np.ones(rows.shape), QSpec(4))
-        >>> lo.shape
-        (2,)
-    """
+    """`grid_search` or `nelder_mead`, whichever costs less, row by row."""
     either = [f(rows, worth, spec) for f in (grid_search, nelder_mead)]
     first, second = (clip_error(rows, worth, *ends, spec) for ends in either)
     return tuple(np.where(first <= second, a, b) for a, b in zip(*either, strict=True))
 
 
 SEARCHES = {"grid": grid_search, "nelder-mead": nelder_mead, "both": best_of_both}
-"""The ways to find the range."""

@@ -20,14 +20,7 @@ _TRIES = 60
 
 
 def check_format(mantissa_bits: int, exponent_bits: int, shift_bits: int, rounding: str) -> None:
-    """Refuse widths and roundings that no integer operator here has.
-
-    Raises:
-        EquintError: saying which there are.
-
-    Example:
-        >>> check_format(32, 6, 4, "half_up")
-    """
+    """Refuse widths and roundings that no integer operator here has. Raises EquintError: saying which there are."""
     if not 4 <= mantissa_bits <= 32 or not 2 <= exponent_bits <= 8 or not 0 <= shift_bits <= 5:
         asked = f"{mantissa_bits}, {exponent_bits} and {shift_bits} bits"
         raise InvalidOption(
@@ -141,12 +134,9 @@ def provable_compound(
 ) -> tuple[int, int]:
     """`compound`, moved by at most 2^-18 so that float32 arithmetic computes the same integers, if it can be.
 
-    A factor that float32 holds exactly, and that never makes a tie, lets fast kernels be proven exact; a change this
-    small moves no result by more than 2^-10 of a step. Where no factor nearby can be proven, the nearest is returned.
-
-    Args:
-        shifts: the shifts of the layer's channels; first, last: results relative to the zero point.
-        reach: largest magnitude of the accumulator.
+    A factor that float32 holds exactly, and that never makes a tie, lets fast kernels be proven exact, for all `shifts`
+    of a layer's channels, accumulators up to `reach` and results from `first` to `last`; a change this small moves no
+    result by more than 2^-10 of a step. Where no factor nearby can be proven, the nearest is returned.
 
     Example:
         >>> m, s = provable_compound(0.001, np.array([0, 3]), -128, 127, 1 << 20)

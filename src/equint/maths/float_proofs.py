@@ -11,12 +11,7 @@ _NUDGES = (0.0, *(2.0**-k for k in range(8, 20)))
 
 
 def float_path(acc: Array, factor: np.float32, nudge: np.float32) -> tuple[Array, Array]:
-    """What float32 kernels make of accumulators: rounding the product and the sum, or only their sum (FMA).
-
-    Example:
-        >>> [v.tolist() for v in float_path(np.array([3, 5]), np.float32(0.5), np.float32(0))]
-        [[2.0, 2.0], [2.0, 2.0]]
-    """
+    """What float32 kernels make of accumulators: rounding the product and the sum, or only their sum (FMA)."""
     once = acc.astype(np.float64) * np.float64(factor) + np.float64(nudge)
     twice = (acc.astype(np.float32) * factor).astype(np.float32) + nudge
     return np.rint(twice), np.rint(once if nudge == 0 else once.astype(np.float32))
@@ -55,9 +50,6 @@ def slopes(at: Array, table: Array, low: int, high: int) -> tuple[Array, Array] 
     """(up, down), `(C,)` each, with table = clamp(round(up·x or down·x), low, high) in float32 for x > 0 and x < 0.
 
     None where there are none, or where `up` would be negative.
-
-    Args:
-        at: `(L,)` values of x. table: `(C, L)`.
 
     Example:
         >>> at = np.arange(-4, 4)

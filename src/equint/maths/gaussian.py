@@ -14,22 +14,12 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def density(x: Array) -> Array:
-    """Standard normal density φ(x).
-
-    Example:
-        >>> round(float(density(np.float64(0))), 4)
-        0.3989
-    """
+    """Standard normal density φ(x)."""
     return np.asarray(np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi))
 
 
 def between(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> Array:
-    """P(lo < z < hi), z ~ N(mean, std²); infinite bounds are allowed.
-
-    Example:
-        >>> round(float(between(np.array(0.0), np.array(1.0), -1.0, 1.0)), 4)
-        0.6827
-    """
+    """P(lo < z < hi), z ~ N(mean, std²); infinite bounds are allowed."""
     sigma = np.maximum(np.asarray(std, np.float64), 1e-30)
     return np.asarray(ndtr((hi - mean) / sigma) - ndtr((lo - mean) / sigma))
 
@@ -40,10 +30,6 @@ def clipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> tu
     With A = (lo − mean)/std, B = (hi − mean)/std (Nagel et al. 2019, appendix):
     E[x] = lo·Φ(A) + hi·(1 − Φ(B)) + mean·(Φ(B) − Φ(A)) + std·(φ(A) − φ(B)); E[x²] alike.
     Infinite bounds are allowed (ReLU is lo = 0, hi = ∞).
-
-    Args:
-        mean, std: same shape, real units, std ≥ 0.
-        lo, hi: broadcastable bounds.
 
     Example:
         >>> m, s = clipped(np.array(0.0), np.array(1.0), 0.0, np.inf)
@@ -76,10 +62,6 @@ def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> 
     in log σ and in the deviations between μ and the middle of the bounds: in these a Gaussian much wider than the
     bounds are apart is as easy as any. What is nearly always clipped has no unique inverse: the result then lies at
     most five deviations beyond the bound.
-
-    Args:
-        mean, std: same shape, of the clipped variable, real units.
-        lo, hi: broadcastable bounds, which may be infinite.
 
     Example:
         >>> m, s = unclipped(*clipped(np.array([0.5, 4.0]), np.array([1.0, 3.0]), 0.0, 6.0), 0.0, 6.0)
@@ -149,13 +131,7 @@ def _times(value: Array | float, probability: Array) -> Array:
 
 
 def leaky(mean: Array, std: Array, slope: Array | float) -> tuple[Array, Array]:
-    """Mean and standard deviation of max(z, 0) + slope·min(z, 0) (LeakyReLU, PReLU).
-
-    Example:
-        >>> m, s = leaky(np.array(0.0), np.array(1.0), 1.0)
-        >>> round(float(m), 6), round(float(s), 6)
-        (0.0, 1.0)
-    """
+    """Mean and standard deviation of max(z, 0) + slope·min(z, 0) (LeakyReLU, PReLU)."""
     mean, sigma = np.asarray(mean, np.float64), np.maximum(np.asarray(std, np.float64), 1e-30)
     with np.errstate(over="ignore"):
         edge = -mean / sigma
@@ -171,9 +147,6 @@ def leaky(mean: Array, std: Array, slope: Array | float) -> tuple[Array, Array]:
 
 def through(f: Callable[[Array], Array], mean: Array, std: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of f(z), z ~ N(mean, std²), by 48-point Gauss-Hermite quadrature.
-
-    Args:
-        f: elementwise function; smooth ones are integrated to rounding.
 
     Example:
         >>> m, s = through(lambda z: 2 * z + 1, np.array(3.0), np.array(0.5))
@@ -218,10 +191,6 @@ def averaged(std: Array, count: float) -> Array:
 
     Neighbours in a feature map are far from independent, so the spread falls as count^-0.2 and not as
     count^-0.5: the average over the global poolings of real networks (docs/moments.md).
-
-    Example:
-        >>> float(averaged(np.array(1.0), 32))
-        0.5
     """
     return np.asarray(std / max(float(count), 1.0) ** 0.2)
 
@@ -231,11 +200,6 @@ def maximum(mean: Array, std: Array, count: float) -> tuple[Array, Array]:
 
     Neighbours are correlated: √count of them are taken as independent. The expected maximum of n standard normals
     is Blom's Φ⁻¹((n − 0.375)/(n + 0.25)); its spread is taken as (1 + 0.6·ln n)^-½.
-
-    Example:
-        >>> m, s = maximum(np.array(0.0), np.array(1.0), 1)
-        >>> abs(float(m)) < 1e-9, float(s)
-        (True, 1.0)
     """
     from scipy.special import ndtri
 

@@ -13,10 +13,7 @@ MODES = frozenset(["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "
 def matrix(out: int, size: int, scale: float, mode: str, bits: int = 11) -> Array:
     """`(out, size)` integers ≥ 0: what each output position takes of each input position, each row summing to 2^bits.
 
-    Args:
-        out, size: lengths of the output's and the input's axis.
-        scale: out/size, or what the operator gives instead.
-        mode: `coordinate_transformation_mode` of ONNX's Resize, one of `MODES`.
+    `scale` is out/size, or what a Resize gives instead; `mode` its `coordinate_transformation_mode`, one of `MODES`.
 
     Example:
         >>> matrix(4, 2, 2.0, "half_pixel", bits=2).tolist()
@@ -33,12 +30,7 @@ def matrix(out: int, size: int, scale: float, mode: str, bits: int = 11) -> Arra
 
 
 def positions(out: int, size: int, scale: float, mode: str) -> Array:
-    """Where in the input each output position lies: ONNX's formulas, before it is kept inside.
-
-    Example:
-        >>> positions(3, 5, 0.6, "align_corners").tolist()
-        [0.0, 2.0, 4.0]
-    """
+    """Where in the input each output position lies: ONNX's formulas, before it is kept inside."""
     i = np.arange(out)
     if mode == "asymmetric":
         return np.asarray(i / scale)

@@ -24,57 +24,21 @@ def sqnr_db(signal: Array, noisy: Array) -> float:
 
 
 def to_db(noise: float) -> float:
-    """Noise over signal as SQNR in dB.
-
-    Example:
-        >>> round(to_db(0.01), 6)
-        20.0
-    """
+    """Noise over signal as SQNR in dB."""
     return -10 * float(np.log10(max(noise, 1e-30)))
 
 
 def rounding(step: Array) -> Array:
-    """Variance of uniform rounding noise: step²/12.
-
-    Args:
-        step: distance of neighbouring grid values, real units; scale·2^-shift where weights are shifted.
-
-    Example:
-        >>> float(rounding(np.array(6.0)))
-        3.0
-    """
+    """Variance of uniform rounding noise: step²/12."""
     return np.asarray(np.square(np.asarray(step, np.float64)) / 12)
-
-
-def weight_noise(step: Array, energy: Array) -> Array:
-    """Noise variance at a layer's outputs from rounding its weights, `(G, O)` real units squared.
-
-    noise_o = Δw_o²/12 · Σ_i energy_i (Meller et al. 2019, eq. 5, per output channel). Rounding errors of
-    different weights are independent, so taps and input channels add up.
-
-    Args:
-        step: `()` per tensor, or `(G, O)` per channel and per tensor + shift (scale·2^-shift).
-        energy: `(G, I)` Σ_k c_k·E[x_i²] over the taps, c_k being the share of positions where tap k meets the
-            input; with Var[x_i] for E[x_i²] where the bias takes up the mean of the error.
-
-    Example:
-        >>> weight_noise(np.array(0.6), np.array([[1.0, 3.0]])).round(4).tolist()
-        [[0.12]]
-    """
-    total = np.sum(energy, axis=-1, keepdims=True)
-    return np.asarray(rounding(step) * total)
 
 
 def activation_noise(step: Array, active: Array, energy: Array) -> Array:
     """Noise variance at a layer's outputs from rounding its input, `(G, O)` real units squared.
 
-    noise_o = Σ_i P_i·Δx²/12·Σ_k c_k·W_oik² (Meller et al. 2019, eq. 5). P_i is the share of values that are
-    not exactly zero behind a ReLU, nor exactly at a bound.
-
-    Args:
-        step: `()` of the input's grid, or `(G, 1, I)` where channels have their own scale.
-        active: `(G, I)` P_i.
-        energy: `(G, O, I)` Σ_k c_k·W_oik².
+    noise_o = Σ_i P_i·Δx²/12·Σ_k c_k·W_oik² (Meller et al. 2019, eq. 5). P_i, `active` (G, I), is the share of values
+    that are not exactly zero behind a ReLU, nor exactly at a bound; `energy` (G, O, I) is Σ_k c_k·W_oik²; `step` is
+    `()`, or (G, 1, I) where channels have their own scale.
 
     Example:
         >>> activation_noise(np.array(0.6), np.array([[1.0, 0.5]]), np.array([[[1.0, 2.0]]])).round(4).tolist()
@@ -99,16 +63,10 @@ def in_common(std: Array, step: Array) -> Array:
 def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True) -> tuple[Array, Array]:
     """What it costs that a channel is clipped at `bound` where it should be at `cap` (infinite: not at all).
 
-    E[d²] of d = min(z, bound) − min(z, cap) in closed form, z having the tails of `maths/tails.py`. A grid
-    that saturates is this with bound = its upper end; a clip's bound that all channels share, where each would
-    need its own, is this with cap = what the channel needs.
-
-    Args:
-        mean, std, bound, cap: `(C,)` real units of the original network, std ≥ 0.
-        both: False where the channel's own clip is executed too, so that only bound < cap costs anything.
-
-    Returns:
-        E[d²] and its derivative with respect to `bound`, each `(C,)`.
+    E[d²] of d = min(z, bound) − min(z, cap) in closed form, and its derivative with respect to `bound`, each `(C,)`, z
+    having the tails of `maths/tails.py`. A grid that saturates is this with bound = its upper end; a clip's bound that
+    all channels share, where each would need its own, is this with cap = what the channel needs. Not `both`: where the
+    channel's own clip is executed too, so that only bound < cap costs anything.
 
     Example:
         >>> power, _ = mismatch(np.zeros(2), np.ones(2), np.array([6.0, 0.0]), np.array([6.0, np.inf]))

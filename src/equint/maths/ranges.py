@@ -31,12 +31,7 @@ def quantile(edges: Array, counts: Array, share: float, top: bool = False) -> fl
 
 
 def histogram_percentile(edges: Array, counts: Array, percent: float) -> tuple[float, float]:
-    """Cut `percent` per cent of the values off on either side.
-
-    Example:
-        >>> histogram_percentile(np.array([0.0, 1.0, 2.0]), np.array([50, 50]), 10.0)
-        (0.2, 1.8)
-    """
+    """Cut `percent` per cent of the values off on either side."""
     return quantile(edges, counts, percent / 100), quantile(edges, counts, percent / 100, top=True)
 
 
@@ -79,13 +74,3 @@ def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
             elif not upper and low < 0:
                 low = searched(low, high, False, low, reach)
     return float(low), float(high)
-
-
-def n_sigma(mean: Array, std: Array, n: float) -> tuple[Array, Array]:
-    """mean ± n·std per channel.
-
-    Example:
-        >>> n_sigma(np.array([1.0]), np.array([2.0]), 3.0)
-        (array([-5.]), array([7.]))
-    """
-    return mean - n * std, mean + n * std

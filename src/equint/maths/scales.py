@@ -12,10 +12,6 @@ def equalizing(out_range: Array, in_range: Array) -> Array:
 
     Nagel et al. 2019, eq. 11. A channel whose range is zero on either side keeps scale 1.
 
-    Args:
-        out_range: `(C,)` range of each output channel of the giving layer.
-        in_range: `(C,)` range of each input channel of the taking layer.
-
     Example:
         >>> equalizing(np.array([4.0, 0.0]), np.array([1.0, 2.0])).tolist()
         [2.0, 1.0]
@@ -24,34 +20,13 @@ def equalizing(out_range: Array, in_range: Array) -> Array:
     return np.sqrt(np.divide(out_range, in_range, where=alive, out=np.ones_like(out_range, dtype=np.float64)))
 
 
-def triple(r1: Array, r2: Array, r3: Array) -> tuple[Array, Array]:
-    """Closed form for convolution, depthwise, convolution: both scales at once.
-
-    With g = (r1·r2·r3)^⅓, s12 = r1/g and s23 = g/r3; all three ranges become g. r2 is the depthwise
-    range, which takes s12 on its input and s23 on its output.
-
-    Example:
-        >>> s12, s23 = triple(np.array(8.0), np.array(1.0), np.array(1.0))
-        >>> float(s12), float(s23)
-        (4.0, 2.0)
-    """
-    g = np.cbrt(r1 * r2 * r3)
-    return r1 / g, g / r3
-
-
 def dominance(extrema: Array, successor: Array | float = 1.0, others: float = 0.0) -> Array:
     """How near each channel is to the dominant one: d = x/max(max(n·x), others), `(C,)`; 0 where all are 0.
 
-    Meller et al. 2019: its inverse is kerScale and actScale, how far a channel may be amplified until it is as
-    large as the dominant one. Algorithm 1, lines 8 to 11, has n = 1, and no d exceeds 1. In algorithm 2 the layer
-    is attenuated by n first, so that its dominant channel may be a smaller one: kerScale·n of the attenuated
-    layer is max(n·x)/(n·x)·n = 1/d.
-
-    Args:
-        extrema: `(C,)` largest magnitude of each channel: kerOutChMax, or actOutChMax.
-        successor: `(C,)` n = sucInChMax/sucInMax, the largest weight that the next layer has for each channel,
-            relative to its largest.
-        others: largest magnitude in the same tensor that is not scaled along.
+    Meller et al. 2019: its inverse is kerScale and actScale, how far a channel may be amplified until it is as large
+    as the dominant one. x are largest magnitudes (kerOutChMax, actOutChMax), `others` that of what is not scaled along.
+    Algorithm 1, lines 8 to 11, has n = 1, and no d exceeds 1. In algorithm 2 the layer is attenuated by
+    n = sucInChMax/sucInMax first, so that its dominant channel may be a smaller one: max(n·x)/(n·x)·n = 1/d.
 
     Example:
         >>> dominance(np.array([4.0, 1.0, 0.0])).tolist()
@@ -70,10 +45,6 @@ def matching(kernel: Array, activation: Array, s_max: float) -> Array:
     Meller et al. 2019, algorithm 1, line 12, and algorithm 2, line 14, before it is divided by its least. A channel
     without weights and activations takes S_max; none is attenuated below 1/S_max, where float32 could lose it.
 
-    Args:
-        kernel, activation: `(C,)` `dominance` of weights and activations.
-        s_max: largest scale.
-
     Example:
         >>> matching(np.array([1.0, 0.25, 0.25, 0.0]), np.array([0.5, 0.5, 0.125, 0.01]), 16.0).tolist()
         [1.0, 2.0, 4.0, 16.0]
@@ -85,9 +56,6 @@ def overlap_ratio(lo: Array, hi: Array) -> float:
     """How much of the tensor's range its channels use on average: mean (max_i − min_i)/(max − min).
 
     WES, eq. 9. 1 means that every channel spans the whole range; a tensor of zeros counts as 1.
-
-    Args:
-        lo, hi: `(C,)` lowest and highest weight of each channel.
 
     Example:
         >>> overlap_ratio(np.array([-1.0, -0.5]), np.array([1.0, 0.5]))

@@ -21,11 +21,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Shifted:
-    """A choice of shifts.
-
-    Attributes:
-        shifts: `(O,)`. total: the total range r̂ that gave them. cost: φ of `error`. tried: evaluations of φ, in parts.
-    """
+    """A choice of shifts `(O,)`, the total range r̂ that gave it, its φ (`error`), and evaluations of φ, in parts."""
 
     shifts: Array
     total: float
@@ -34,20 +30,12 @@ class Shifted:
 
 
 def symmetric_ranges(rows: Array) -> Array:
-    """r_i = 2·max(|max_i|, |min_i|): `(O,)` (Oh et al. 2020, eq. 4).
-
-    Example:
-        >>> symmetric_ranges(np.array([[1.0, -3.0], [0.5, 0.0]])).tolist()
-        [6.0, 1.0]
-    """
+    """r_i = 2·max(|max_i|, |min_i|): `(O,)` (Oh et al. 2020, eq. 4)."""
     return np.asarray(2 * np.abs(rows).max(1, initial=0.0), np.float64)
 
 
 def shifts_of(ranges: Array, total: float | Array, most: int) -> Array:
     """S_i = floor(log2(r̂/r_i)) within 0…most (Oh et al. 2020, eq. 5); 0 for channels without weights.
-
-    Args:
-        ranges: `(O,)`. total: r̂, `()` or `(T, 1)` for several at once.
 
     Example:
         >>> shifts_of(np.array([6.0, 3.0, 2.0, 0.0]), 6.0, 15).tolist()
@@ -76,12 +64,7 @@ def error(rows: Array, shifts: Array, spec: QSpec, worth: Array | None = None) -
 
 
 def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
-    """r̂ = max r_i (Oh et al. 2020, eq. 4 and 5).
-
-    Example:
-        >>> deterministic(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
-        [0, 1]
-    """
+    """r̂ = max r_i (Oh et al. 2020, eq. 4 and 5)."""
     ranges = symmetric_ranges(rows)
     total = float(ranges.max(initial=0.0))
     shifts = shifts_of(ranges, total, most)
@@ -89,12 +72,7 @@ def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = Non
 
 
 def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
-    """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1).
-
-    Example:
-        >>> nelder_mead(np.array([[1.0], [0.3]], np.float32), QSpec(8), 15).shifts.tolist()
-        [0, 1]
-    """
+    """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1)."""
     from scipy.optimize import minimize
 
     ranges, start = symmetric_ranges(rows), deterministic(rows, spec, most, worth)
@@ -161,8 +139,7 @@ def exact(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Sh
 class _Candidates:
     """All total ranges, the grid that each leads to, and what they cost.
 
-    As r̂ rises, one channel after the other is shifted once more: the ends of the shifted weights only grow, and the
-    expected noise changes by that channel's share. So both are running maxima and sums over these events.
+    As r̂ rises, one channel after the other is shifted once more: ends and noise are running maxima and sums over that.
     """
 
     def __init__(self, rows: Array, worth: Array | None, ranges: Array, spec: QSpec, most: int) -> None:
@@ -207,15 +184,7 @@ class _Candidates:
 
 
 def squared_rounding(rows: Array, unit: Array, worth: Array | None = None) -> Array:
-    """Σ worth·(w − unit·round(w/unit))² for several choices of units: `(T,)`.
-
-    Args:
-        rows, worth: `(O, n)`. unit: `(T, O)` size of a step in each row.
-
-    Example:
-        >>> squared_rounding(np.array([[0.6, 3.0]]), np.array([[1.0], [0.5]])).round(6).tolist()
-        [0.16, 0.01]
-    """
+    """Σ worth·(w − unit·round(w/unit))² of rows `(O, n)` for several choices of units `(T, O)`: `(T,)`."""
     steps = rows * (1 / unit)[:, :, None]
     steps -= np.rint(steps)
     by_row = np.einsum("ton,ton->to", steps, steps if worth is None else steps * worth)
@@ -227,4 +196,3 @@ SEARCHES: dict[str, Callable[[Array, QSpec, int, Array | None], Shifted]] = {
     "nelder-mead": nelder_mead,
     "exact": exact,
 }
-"""The ways to find the total range."""

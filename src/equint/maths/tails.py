@@ -23,14 +23,9 @@ def exceedance(mean: Array, std: Array, bound: Array) -> tuple[Array, Array, Arr
     mirror image is taken off the full moments. Each is minus the derivative of the one before it with respect
     to b (the first: twice the second).
 
-    Args:
-        mean, std: same shape, real units, std ≥ 0.
-        bound: broadcastable.
-
     Example:
-        >>> second, first, zeroth = exceedance(np.array(0.0), np.array(1.0), np.array(0.0))
-        >>> round(float(second), 6), round(float(first), 6), round(float(zeroth), 6)
-        (0.5, 0.353553, 0.5)
+        >>> [round(float(e), 6) for e in exceedance(np.array(0.0), np.array(1.0), np.array(0.0))]
+        [0.5, 0.353553, 0.5]
     """
     std = np.maximum(np.asarray(std, np.float64), 1e-30)
     c = np.clip((bound - mean) / std, -1e30, 1e30)

@@ -15,38 +15,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rows:
-    """Output channels of all layers, `(R,)` each.
+    """Output channels of all layers, `(R,)` each."""
 
-    Attributes:
-        gain: noise over signal at the network's outputs per unit of noise variance, original units.
-        scale: class of the channel's scale.
-        group: the layer's group that it belongs to, counted through all layers.
-        unit: the range that its weights use, counted through all layers.
-        coarse: whether the range serves all rows of the layer; else the row has its own, which takes its scale up.
-        most: the largest shift that it may have; 0 where the format has none.
-    """
-
-    gain: Array
-    scale: Array
-    group: Array
-    unit: Array
-    coarse: Array
-    most: Array
+    gain: Array  # noise over signal at the network's outputs per unit of noise variance, original units
+    scale: Array  # class of the channel's scale
+    group: Array  # the layer's group that it belongs to, counted through all layers
+    unit: Array  # the range that its weights use, counted through all layers
+    coarse: Array  # whether the range serves all rows of the layer; else the row has its own, which takes its scale up
+    most: Array  # the largest shift that it may have; 0 where the format has none
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Input channels of all layers, `(I,)` each.
+    """Input channels of all layers, `(I,)` each."""
 
-    Attributes:
-        energy: Σ over taps of the variance that the channel feeds into the layer, original units squared.
-        scale: class of the channel's scale.
-        group: the layer's group that reads it, counted through all layers.
-    """
-
-    energy: Array
-    scale: Array
-    group: Array
+    energy: Array  # Σ over taps of the variance that the channel feeds into the layer, original units squared
+    scale: Array  # class of the channel's scale
+    group: Array  # the layer's group that reads it, counted through all layers
 
 
 @dataclass(frozen=True)
@@ -56,36 +41,26 @@ class WeightBlock:
     Attributes:
         peaks: `(G, O, I)` largest weights over the taps, original units, ≥ 0: of either sign where the format is
             symmetric, else above and below zero.
-        taps: weights per pair of channels.
-        rows, columns, units: its parts of the flat arrays.
-        fine: whether every row has a range of its own.
     """
 
     layer: Layer
     peaks: tuple[Array, ...]
-    taps: int
-    rows: slice
+    taps: int  # weights per pair of channels
+    rows: slice  # and columns, units: its parts of the flat arrays
     columns: slice
     units: slice
-    fine: bool
+    fine: bool  # whether every row has a range of its own
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Weights that may leave their range: the largest over the taps of a pair of channels, `(W,)` each.
+    """Weights that may leave their range: the largest over the taps of a pair of channels, `(W,)` each."""
 
-    Attributes:
-        peak: its magnitude, original units, > 0.
-        row, column: the channels.
-        below: whether it is the lower end of the range that bounds it; False where one end serves both.
-        share: 1 / taps: what it has of its column's energy.
-    """
-
-    peak: Array
-    row: Array
+    peak: Array  # its magnitude, original units, > 0
+    row: Array  # and column: the channels
     column: Array
-    below: Array
-    share: Array
+    below: Array  # whether it is the lower end of the range that bounds it; False where one end serves both
+    share: Array  # 1 / taps: what it has of its column's energy
 
 
 @dataclass(frozen=True)
@@ -93,35 +68,24 @@ class TensorColumns:
     """Channels of all tensors that are rounded, `(N,)` each, in original units.
 
     Attributes:
-        mean, up, down, floor, cap, slope: as in `Distribution` and `Activation`.
-        rounding: gain of rounding noise, times the share of values that are rounded.
-        clipping: gain of what is cut off.
-        scale: class of the channel's scale.
-        grid: the grid that rounds it, counted through those that are variables.
         movable: whether the end of the grid takes the place of its clip's bound, so that a bound too high costs, too.
     """
 
-    mean: Array
+    mean: Array  # and up, down, floor, cap, slope: as in `Distribution` and `Activation`
     up: Array
     down: Array
     floor: Array
     cap: Array
     slope: Array
-    rounding: Array
-    clipping: Array
-    scale: Array
-    grid: Array
+    rounding: Array  # gain of rounding noise, times the share of values that are rounded
+    clipping: Array  # gain of what is cut off
+    scale: Array  # class of the channel's scale
+    grid: Array  # the grid that rounds it, counted through those that are variables
     movable: Array
 
 
 def joined(kind: type[T], parts: list[T]) -> T:
-    """The records behind one another; arrays without entries where there are none.
-
-    Example:
-        >>> one, two = (Columns(np.ones(n), np.zeros(n, int), np.zeros(n, int)) for n in (1, 2))
-        >>> joined(Columns, [one, two]).energy.tolist(), joined(Columns, []).scale.tolist()
-        ([1.0, 1.0, 1.0], [])
-    """
+    """The records behind one another; arrays without entries where there are none."""
     none = np.zeros(0, np.int64)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: np.concatenate([getattr(p, name) for p in parts]) if parts else none for name in names})

@@ -27,10 +27,6 @@ class NoiseModel:
 
         range_factors: times wider or narrower that a weight's range may become when its shifts are chosen anew.
         watched: share of their range from which weights are watched for leaving it; the others are looked at later.
-
-    Example:
-        >>> NoiseModel(likeness=0.0).doubt  # noise of independent channels; all else as measured
-        3.0
     """
 
     likeness: float = 0.65

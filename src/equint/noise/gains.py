@@ -1,8 +1,4 @@
-"""How much of the noise in a tensor arrives at the network's outputs.
-
-The mirror image of `graph/moments.py`: there, means and spreads travel forwards; here, the energy gain of small
-disturbances travels backwards. A gain is in original units, so no choice of channel scales changes it.
-"""
+"""How much of the noise in a tensor arrives at the network's outputs."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Moments, QParams
 from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
-from ..ops.layers import expected_input, layer_coverage
+from ..ops.layers import layer_coverage
 
 
 def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
@@ -20,5 +21,5 @@ def mean_error_of(graph: Graph, layer: Layer, change: Array, x: Moments) -> Arra
     """Σ_i E[x_i]·Σ_k ΔW_oik·c_k for any change ΔW of a layer's weight, `(O,)`, real units."""
     error = layer.unpack(change).astype(np.float64)
     g, _, i, _ = error.shape
-    expected = expected_input(graph, layer, x).reshape(g, i)
+    expected = channel_means(x.mean, layer.x_axis, g * i).reshape(g, i)
     return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)

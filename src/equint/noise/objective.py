@@ -1,9 +1,4 @@
-"""Predicted quantization noise of a network as a function of its channel scales and ranges, with its gradient.
-
-The variables are logarithms: of every free channel scale, of both ends of every activation grid, and of both
-ends of every weight range. All layers' channels lie behind one another in flat arrays, so that one evaluation
-is a handful of vector operations, whatever the number of layers.
-"""
+"""Predicted quantization noise of a network as a function of its channel scales and ranges, with its gradient."""
 
 from __future__ import annotations
 
@@ -36,35 +31,26 @@ class Noise:
 
 @dataclass(frozen=True)
 class Formats:
-    """Formats that noise is predicted for.
-
-    Attributes:
-        activation: None leaves activations float.
-        shift_bits: width of the shift of a weight's output channel, where its granularity is "shift".
-    """
+    """Formats that noise is predicted for."""
 
     weight: QSpec
-    activation: QSpec | None
-    shift_bits: int = 0
+    activation: QSpec | None  # None leaves activations float
+    shift_bits: int = 0  # width of the shift of a weight's output channel, where its granularity is "shift"
 
 
 class Objective:
     """Σ over layers and tensors of noise · gain, for one network and one pair of formats.
 
-    With s the scales of a layer's outputs, t of its inputs, and grids in rescaled units,
+    Variables are logarithms of scales and of the ends of ranges. With s the scales of a layer's outputs, t of its
+    inputs, and grids in rescaled units,
 
         weights      Δw²/12 · Σ_o g_o·s_o²·4^-S_o · Σ_i e_i/t_i²   (Δw per output channel where the grid is)
         clipped      Σ_oi g_o·s_o²·e_i/t_i²/K · (|W_oi|·t_i/s_o − range)²₊
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
-    A range is a variable like the scales: what lies outside pays, so no maximum needs smoothing. Two things are
-    chosen anew only between descents, because they are no smooth functions of the variables: shifts S, where the
-    format has them, by `choose_shifts`, and which weights are near enough to the end of their range to be looked
-    at, by `watch`.
-
-    Args:
-        tensors: those whose grids are variables.
-        movable: outputs of clips whose bound the end of the grid may replace.
+    What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`), and which weights are
+    near enough to the end of their range to be looked at (`watch`), are no smooth functions: chosen between descents.
+    `tensors` are those whose grids are variables; the ends of grids may replace the bounds of `movable` clips.
     """
 
     def __init__(

@@ -27,18 +27,16 @@ class LayerNoise:
     """Noise over signal at one layer's own output, before its activation.
 
     Attributes:
-        tensor: the layer's output.
         weights: of its rounded weights; activations: of its rounded input; clips: of what its input's grid and
             clip cut off. None where the weight or the input is not quantized.
-        reaching: noise over signal that its weights make at the network's outputs.
     """
 
     name: str
-    tensor: Name
+    tensor: Name  # the layer's output
     weights: float | None
     activations: float | None
     clips: float | None
-    reaching: float
+    reaching: float  # noise over signal that its weights make at the network's outputs
 
     @property
     def limit(self) -> str:
@@ -50,17 +48,12 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class GridNoise:
-    """Noise over signal at the network's outputs that one tensor's grid makes.
-
-    Attributes:
-        rounding, clips: what the grid rounds, and what it or a shared bound cuts off.
-        known: what would be left of both, at most, if the tensor's range were known and not a guess.
-    """
+    """Noise over signal at the network's outputs that one tensor's grid makes."""
 
     tensor: Name
-    rounding: float
+    rounding: float  # and clips: what the grid rounds, and what it or a shared bound cuts off
     clips: float
-    known: float
+    known: float  # what would be left of both, at most, if the tensor's range were known and not a guess
 
 
 @dataclass(frozen=True)
@@ -94,14 +87,8 @@ class Prediction:
 def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) -> Prediction:
     """The noise that the grids of `quantized` are expected to make, in units of `reference`.
 
-    Args:
-        reference: the float network with its BatchNorms folded, and moments and ranges of every tensor.
-        quantized: the same network with grids; its channels may be rescaled and its clips moved.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> predict(Model(tiny_graph()), Model(tiny_graph())).total
-        0
+    `reference` is the float network with its BatchNorms folded, and moments and ranges of every tensor; `quantized` the
+    same with grids, its channels maybe rescaled and its clips moved.
     """
     table = gains(reference.graph, reference.moments, noise)
     return Prediction(
@@ -197,7 +184,9 @@ def _weights(reference: Model, quantized: Model, layer: Layer, own: Layer) -> Ar
     x, share = reference.moments[layer.x], layer_coverage(reference.graph, layer)
     enters = channel_means(_scale(quantized, layer.x), layer.x_axis, g * i).reshape(g, 1, i, 1)
     leaves = channel_means(_scale(quantized, layer.y), layer.y_axis, g * o).reshape(g, o, 1, 1)
-    error = _rounded(quantized, own) * leaves / enters - w
+    weight = quantized.graph.consts[own.weight]
+    rounded = own.unpack(fake_quantize(weight, quantized.qparams[own.weight])).astype(np.float64)
+    error = rounded * leaves / enters - w
     mean, variance = (channel_means(v, layer.x_axis, g * i).reshape(g, i, 1) for v in (x.mean, np.square(x.std)))
     varies = share * variance + share * (1 - share) * np.square(mean)  # a padded tap comes and goes
     shifted = np.square(np.einsum("goik,gik->go", error, share * mean))
@@ -219,9 +208,3 @@ def _input(graph: Graph, quantized: Model, layer: Layer, tensor: RoundedTensor) 
     mixed = (1 - common) * energy + common * np.square(w @ share)
     rounded = activation_noise(step[:, None, :], live, mixed)
     return float(np.sum(rounded)), float(np.einsum("goi,gi->", energy, power))
-
-
-def _rounded(model: Model, layer: Layer) -> Array:
-    """A layer's weights as they will be, `(G, O, I, K)`."""
-    weight = model.graph.consts[layer.weight]
-    return layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)

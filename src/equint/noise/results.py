@@ -11,13 +11,7 @@ from .constants import MEASURED, NoiseModel
 
 
 def wide_results(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseModel = MEASURED) -> dict[Name, Moments]:
-    """Wider moments for layers that no other layer follows and no BatchNorm describes.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> wide_results(tiny_graph(), {})
-        {}
-    """
+    """Wider moments for layers that no other layer follows and no BatchNorm describes."""
     wider: dict[Name, Moments] = {}
     for layer in layers(graph):
         m, x = moments.get(layer.y), moments.get(layer.x)

@@ -24,54 +24,35 @@ from .gains import Gains, gains
 
 @dataclass(frozen=True)
 class Distribution:
-    """Values of a tensor, channel by channel: `(C,)` each, in real units.
+    """Values of a tensor, channel by channel: `(C,)` each, in real units."""
 
-    Attributes:
-        mean, std: moments.
-        up, down: spreads that tell how the tails fall off above and below the mean.
-    """
-
-    mean: Array
+    mean: Array  # and std: moments
     std: Array
-    up: Array
+    up: Array  # and down: spreads that tell how the tails fall off above and below the mean
     down: Array
 
 
 @dataclass(frozen=True)
 class Activation:
-    """What a quantizer is merged with: max(floor, min(cap, z)), z·slope for z < 0.
+    """What a quantizer is merged with: max(floor, min(cap, z)), z·slope for z < 0."""
 
-    Attributes:
-        floor, cap: `(C,)` real units; infinite where nothing clips.
-        slope: below zero; 1 without one.
-        clip: the Clip whose bound all channels share, if there is one.
-    """
-
-    floor: Array
+    floor: Array  # and cap: `(C,)` real units; infinite where nothing clips
     cap: Array
-    slope: float = 1.0
-    clip: Node | None = None
+    slope: float = 1.0  # below zero; 1 without one
+    clip: Node | None = None  # the Clip whose bound all channels share, if there is one
 
 
 @dataclass(frozen=True)
 class RoundedTensor:
-    """A tensor that a quantizer rounds and saturates.
-
-    Attributes:
-        grid: number of the placement class whose grid it uses.
-        shape: of the field that all `(C,)` arrays are raveled from.
-        before: of the values in front of the activation.
-        active: `(C,)` share of values that are rounded: neither at the floor nor at the cap.
-        scattered, steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off.
-    """
+    """A tensor that a quantizer rounds and saturates."""
 
     name: Name
-    grid: int
-    shape: tuple[int, ...]
-    before: Distribution
+    grid: int  # number of the placement class whose grid it uses
+    shape: tuple[int, ...]  # of the field that all `(C,)` arrays are raveled from
+    before: Distribution  # of the values in front of the activation
     activation: Activation
-    active: Array
-    scattered: Array
+    active: Array  # `(C,)` share of values that are rounded: neither at the floor nor at the cap
+    scattered: Array  # and steady: `(C,)` gains of `gains.py`: of rounding, of what is cut off
     steady: Array
 
 
@@ -80,15 +61,13 @@ class RoundedLayer:
     """A layer whose weights are rounded.
 
     Attributes:
-        gain: `(G, O)` of its outputs.
         energy: `(G, I)` Σ_k c_k·Var[x_i] + c_k·(1 − c_k)·E[x_i]²: the bias takes up the mean, padded taps come and go.
-        taps: weights per input channel.
     """
 
     layer: Layer
-    gain: Array
+    gain: Array  # `(G, O)` of its outputs
     energy: Array
-    taps: int
+    taps: int  # weights per input channel
 
 
 def rounded_tensors(
@@ -97,11 +76,6 @@ def rounded_tensors(
     """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
 
     `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> list(rounded_tensors(Model(tiny_graph()), Gains({}, {})))
-        []
     """
     doubtful = heavy_tailed(model.graph, model.moments)
     for grid, tensors in enumerate(place(model.graph).classes):
@@ -124,20 +98,7 @@ def rounded_tensor(
     finer: tuple[int, ...] = (),
     noise: NoiseModel = MEASURED,
 ) -> RoundedTensor:
-    """One tensor whose moments and gains are known.
-
-    Args:
-        grid: number of its placement class.
-        doubtful: tensors with heavy tails.
-        finer: a shape that its fields shall be broadcast to.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> given = Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")
-        >>> gains = Gains({"x": np.ones((1, 4, 1, 1))}, {"x": np.ones((1, 4, 1, 1))})
-        >>> rounded_tensor(Model(tiny_graph(), {"x": given}), "x", 0, gains, frozenset()).before.std.tolist()
-        [1.0, 1.0, 1.0, 1.0]
-    """
+    """One tensor whose moments and gains are known."""
     graph, moments = model.graph, model.moments
     before, lo, hi, clip = _behind_clips(graph, name, moments)
     active, slope = np.ones(1), 1.0
@@ -203,11 +164,7 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
 def _spreads(
     model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubtful: bool, noise: NoiseModel
 ) -> tuple[Array, Array]:
-    """Spreads that say how a tensor's tails fall off above and below its mean.
-
-    What was measured to lie within ±noise.tail spreads: light tails count as less than the standard deviation, heavy
-    ones as more.
-    """
+    """Spreads that say how a tensor's tails fall off above and below its mean."""
     measured = ("calibration", "generated")
     known = model.moments[name].source in measured and name in model.graph.producer
     if not known or name not in model.ranges:
@@ -222,13 +179,7 @@ def _spreads(
 
 
 def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
-    """Every layer whose input moments and output gain are known.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> list(rounded_layers(Model(tiny_graph()), Gains({}, {})))
-        []
-    """
+    """Every layer whose input moments and output gain are known."""
     graph = model.graph
     for layer in layers(graph):
         if layer.x not in model.moments or layer.y not in gains.steady:
@@ -245,11 +196,6 @@ def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array
     """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
 
     g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> weight_worth(Model(tiny_graph()))
-        {}
     """
     found = {}
     for rounded in rounded_layers(model, gains(model.graph, model.moments, noise)):

@@ -196,13 +196,7 @@ class WeightTerms:
 def _row_shifts(
     peaks: list[Array], ends: list[float], rounded: Array, costs: tuple[Array, Array], most: int
 ) -> tuple[float, Array]:
-    """Noise, and `(G, O)` shifts, for a range: of every row the largest that cuts nothing off, or better one more.
-
-    Args:
-        peaks: `(G, O, I)` largest weights up and down, before shifts. ends: of the range, up and down.
-        rounded: `(G, O)` rounding noise without shifts. costs: of a squared error, by row `(G, O)` and by column
-            `(G, I)`.
-    """
+    """Noise, and `(G, O)` shifts, for a range: of every row the largest that cuts nothing off, or better one more."""
     room = np.min([end / np.maximum(p.max(-1), TINY * end) for p, end in zip(peaks, ends, strict=True)], 0)
     fits = np.clip(np.floor(np.log2(room * (1 + 1e-9))), 0, most).astype(np.int64)
     more = np.minimum(fits + 1, most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,16 +10,11 @@ from ..ir.model import Array, Graph, Moments, Node, Range
 from ..maths import gaussian
 from . import torch_kernels
 from .attributes import clip_bounds
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def is_clamp(graph: Graph, node: Node | None) -> bool:
-    """Whether the node is a Relu or Clip with constant bounds, which a quantizer's saturation can do.
-
-    Example:
-        >>> is_clamp(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
-        True
-    """
+    """Whether the node is a Relu or Clip with constant bounds, which a quantizer's saturation can do."""
     return clamps(node) and all(b is not None for b in clip_bounds(graph, node))  # type: ignore[arg-type]
 
 
@@ -34,14 +29,7 @@ def is_clip(node: Node | None) -> bool:
 
 
 def has_shared_bound(graph: Graph, node: Node) -> bool:
-    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels.
-
-    Example:
-        >>> consts = {"lo": np.zeros(()), "hi": np.full((), 6.0)}
-        >>> node = Node("Clip", ("x", "lo", "hi"), ("y",))
-        >>> has_shared_bound(Graph((node,), consts, ("x",), ("y",)), node)
-        True
-    """
+    """Whether the node is a Clip with one finite upper (or nonzero lower) bound for all channels."""
     if node.op != "Clip" or node.domain or not graph.is_float(node.outputs[0]):
         return False
     lo, hi = clip_bounds(graph, node)
@@ -51,12 +39,7 @@ def has_shared_bound(graph: Graph, node: Node) -> bool:
 
 
 def negative_slope(graph: Graph, node: Node | None) -> Array | None:
-    """The share of negative values that a leaky activation lets pass; None of other nodes, or where it is computed.
-
-    Example:
-        >>> float(negative_slope(Graph((), {}, (), ()), Node("LeakyRelu", ("x",), ("y",), {"alpha": 0.5})))
-        0.5
-    """
+    """The share of negative values that a leaky activation lets pass; None of other nodes, or where it is computed."""
     if node is None or node.domain or node.op not in ("LeakyRelu", "PRelu"):
         return None
     return np.asarray(node.attrs.get("alpha", 0.01)) if node.op == "LeakyRelu" else graph.constant(node.inputs[1])
@@ -112,23 +95,12 @@ def _computed_slope(graph: Graph, node: Node, field: Array) -> str:
     return "" if node.inputs[1] in graph.consts else "PRelu with a computed slope"
 
 
-_LEAKY = {"moments": _leaky, "bound": _leaky_bound, "gain": _gain, "grid": Grid(integer=True), "steps": Form.TABLE}
-_CLAMP = {"moments": _clamped, "bound": _clamped_bound, "gain": _gain, "grid": Grid(fused=True), "steps": Form.CLAMP}
+_PASSES, _FUSED, _INTEGER = Scales(Rule.PASSES), Grid(fused=True), Grid(integer=True)
+_SLOPES = Scales(Rule.PASSES, _computed_slope)
 
-ACTIVATIONS: Mapping[str, Operator] = {
-    "Relu": Operator("Relu", scales=Scales(Rule.PASSES), torch=lambda x: x.relu(), **_CLAMP),  # type: ignore[arg-type]
-    "Clip": Operator("Clip", scales=Scales(Rule.CLIPS), torch=torch_kernels.clip, **_CLAMP),  # type: ignore[arg-type]
-    "LeakyRelu": Operator(
-        "LeakyRelu",
-        scales=Scales(Rule.PASSES),
-        torch=torch_kernels.leaky_relu,
-        **_LEAKY,  # type: ignore[arg-type]
-    ),
-    "PRelu": Operator(
-        "PRelu",
-        scales=Scales(Rule.PASSES, _computed_slope),
-        torch=torch_kernels.prelu,
-        **_LEAKY,  # type: ignore[arg-type]
-    ),
-}
-"""Relu, Clip, LeakyRelu and PRelu."""
+ACTIVATIONS = by_name(  # moments, bound, gain, scales, grid, steps, torch
+    Operator("Relu", _clamped, _clamped_bound, _gain, _PASSES, _FUSED, Form.CLAMP, lambda x: x.relu()),
+    Operator("Clip", _clamped, _clamped_bound, _gain, Scales(Rule.CLIPS), _FUSED, Form.CLAMP, torch_kernels.clip),
+    Operator("LeakyRelu", _leaky, _leaky_bound, _gain, _PASSES, _INTEGER, Form.TABLE, torch_kernels.leaky_relu),
+    Operator("PRelu", _leaky, _leaky_bound, _gain, _SLOPES, _INTEGER, Form.TABLE, torch_kernels.prelu),
+)

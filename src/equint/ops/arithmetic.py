@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
+from operator import add, mul, sub
 
 import numpy as np
 
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..maths import gaussian
-from . import torch_kernels
 from .curves import image, self_gated
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
-
-ADDITIVE = frozenset({"Add", "Sub", "Sum"})
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
+from .torch_kernels import divide, maximum, minimum
 
 
 def adds(node: Node) -> bool:
     """Whether the node adds or subtracts its inputs."""
-    return node.op in ADDITIVE and not node.domain
+    return node.op in ("Add", "Sub", "Sum") and not node.domain
 
 
 Known = Callable[[Graph, Node, list[Pair]], Pair | None]
@@ -160,86 +159,21 @@ def _constant_numerator(graph: Graph, node: Node, field: Array) -> str:
 
 _ADDED = _fold(lambda a, b: Range(a.lo + b.lo, a.hi + b.hi))
 _SUBTRACTED = _fold(lambda a, b: Range(a.lo - b.hi, a.hi - b.lo))
-_TIES = Scales(Rule.TIES)
+_TIES, _GATES = Scales(Rule.TIES), Scales(Rule.GATES)
+_QUOTIENT = Scales(Rule.GATES, _constant_numerator)
+_GREATEST = _fold(lambda a, b: Range(np.maximum(a.lo, b.lo), np.maximum(a.hi, b.hi)))
+_LEAST = _fold(lambda a, b: Range(np.minimum(a.lo, b.lo), np.minimum(a.hi, b.hi)))
+_INTEGER, _FLOAT = Grid(integer=True, constants=True), Grid()
+_TOTAL, _COMPARED, _RATIO = _all(_sum), _all(_extreme), _all(_quotient)
 
-ARITHMETIC: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        Operator(
-            "Add",
-            moments=_all(_sum),
-            bound=_ADDED,
-            wide=True,
-            gain=_to_all,
-            scales=_TIES,
-            grid=Grid(integer=True, constants=True),
-            steps=Form.SUM,
-            torch=lambda a, b: a + b,
-        ),
-        Operator(
-            "Sum",
-            moments=_all(_sum),
-            bound=_ADDED,
-            wide=True,
-            gain=_to_all,
-            scales=_TIES,
-            grid=Grid(),
-            steps=Form.SUM,
-            torch=lambda *values: reduce(lambda a, b: a + b, values),
-        ),
-        Operator(
-            "Sub",
-            moments=_all(_difference),
-            bound=_SUBTRACTED,
-            wide=True,
-            gain=_to_all,
-            scales=_TIES,
-            grid=Grid(),
-            steps=Form.SUM,
-            torch=lambda a, b: a - b,
-        ),
-        Operator(
-            "Mul",
-            multiplies=True,
-            moments=_all(_product),
-            bound=_product_bound,
-            gain=_through_products,
-            scales=Scales(Rule.GATES),
-            grid=Grid(integer=True, constants=True),
-            steps=Form.PRODUCT,
-            torch=lambda a, b: a * b,
-        ),
-        Operator(
-            "Div",
-            moments=_all(_quotient),
-            bound=_quotient_bound,
-            wide=True,
-            gain=_through_quotient,
-            scales=Scales(Rule.GATES, _constant_numerator),
-            grid=Grid(),
-            steps=Form.PRODUCT,
-            torch=torch_kernels.divide,
-        ),
-        Operator(
-            "Max",
-            moments=_all(_extreme),
-            bound=_fold(lambda a, b: Range(np.maximum(a.lo, b.lo), np.maximum(a.hi, b.hi))),
-            gain=_through_extreme,
-            scales=_TIES,
-            grid=Grid(),
-            steps=Form.CLAMP,
-            torch=torch_kernels.maximum,
-        ),
-        Operator(
-            "Min",
-            moments=_all(_extreme),
-            bound=_fold(lambda a, b: Range(np.minimum(a.lo, b.lo), np.minimum(a.hi, b.hi))),
-            gain=_through_extreme,
-            scales=_TIES,
-            grid=Grid(),
-            steps=Form.CLAMP,
-            torch=torch_kernels.minimum,
-        ),
-    )
-}
-"""Add, Sum, Sub, Mul, Div, Max and Min."""
+ARITHMETIC = by_name(  # moments, bound, gain, scales, grid, steps, torch
+    Operator("Add", _TOTAL, _ADDED, _to_all, _TIES, _INTEGER, Form.SUM, add, wide=True),
+    Operator("Sum", _TOTAL, _ADDED, _to_all, _TIES, _FLOAT, Form.SUM, lambda *values: reduce(add, values), wide=True),
+    Operator("Sub", _all(_difference), _SUBTRACTED, _to_all, _TIES, _FLOAT, Form.SUM, sub, wide=True),
+    Operator(
+        "Mul", _all(_product), _product_bound, _through_products, _GATES, _INTEGER, Form.PRODUCT, mul, multiplies=True
+    ),
+    Operator("Div", _RATIO, _quotient_bound, _through_quotient, _QUOTIENT, _FLOAT, Form.PRODUCT, divide, wide=True),
+    Operator("Max", _COMPARED, _GREATEST, _through_extreme, _TIES, _FLOAT, Form.CLAMP, maximum),
+    Operator("Min", _COMPARED, _LEAST, _through_extreme, _TIES, _FLOAT, Form.CLAMP, minimum),
+)

@@ -11,12 +11,7 @@ from ..ir.model import Array, Dim, Graph, Node
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[Array | None, Array | None]:
-    """Lower and upper bound of a Relu or Clip; infinite where absent, None where computed.
-
-    Example:
-        >>> clip_bounds(Graph((), {}, (), ()), Node("Relu", ("x",), ("y",)))
-        (array(0.), array(inf))
-    """
+    """Lower and upper bound of a Relu or Clip; infinite where absent, None where computed."""
     if node.op == "Relu":
         return np.asarray(0.0), np.asarray(np.inf)
     bounds: list[Array | None] = []
@@ -68,24 +63,13 @@ def pads_with_zero(graph: Graph, node: Node) -> bool:
 
 
 def element_count(shape: Sequence[Dim]) -> int | None:
-    """How many values a shape holds, or None where a size is unknown.
-
-    Example:
-        >>> element_count((2, 3)), element_count(("N", 3))
-        (6, None)
-    """
+    """How many values a shape holds, or None where a size is unknown."""
     sizes = [s for s in shape if isinstance(s, int)]
     return prod(sizes) if len(sizes) == len(shape) else None
 
 
 def resizes_channels(graph: Graph, node: Node) -> bool:
-    """Whether a Resize changes the number of channels, or may.
-
-    Example:
-        >>> shapes = {"x": ("N", 3, 4, 4), "y": ("N", 3, 8, 8)}
-        >>> resizes_channels(Graph((), {}, ("x",), ("y",), shapes), Node("Resize", ("x",), ("y",)))
-        False
-    """
+    """Whether a Resize changes the number of channels, or may."""
     before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
     return before is not None and after is not None and len(after) > 1 and before[1] != after[1]
 

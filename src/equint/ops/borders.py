@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.model import Graph, Node, Range
 from . import torch_kernels, torch_moves
 from .lazy_torch import torch
-from .operator import Form, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Form, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 _FLOAT = Grid()
 _NO_FORM = Unknown("no integer form yet")
@@ -31,33 +31,19 @@ def _softmax_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> 
     return [Range(np.zeros(shape), np.ones(shape))]
 
 
-def _norm(name: str, over: str, torch_form: Callable[..., Any] | Unknown = _NO_TORCH) -> Operator:
+def _norm(name: str, over: str) -> Operator:
     """A normalization by statistics of the values themselves."""
-    return Operator(
-        name,
-        moments=Unknown(f"its statistics are taken {over}, and nothing is known of those yet"),
-        bound=Unknown("not told without its statistics"),
-        gain=Unknown("noise changes its statistics too"),
-        scales=Unknown("it mixes channels of different scales"),
-        grid=_FLOAT,
-        steps=_NO_FORM,
-        torch=torch_form,
-    )
+    moments = Unknown(f"its statistics are taken {over}, and nothing is known of those yet")
+    bound, gain = Unknown("not told without its statistics"), Unknown("noise changes its statistics too")
+    scales = Unknown("it mixes channels of different scales")
+    return Operator(name, moments, bound, gain, scales, _FLOAT, _NO_FORM, _NO_TORCH)
 
 
 def _shape(name: str, torch_form: Callable[..., Any] | Unknown, steps: Form | Unknown = _NO_FORM) -> Operator:
     """Makes no activation: it reads shapes, types or other numbers."""
     why = Unknown("it makes no activation")
-    return Operator(
-        name,
-        moments=why,
-        bound=why,
-        gain=why,
-        scales=Scales(Rule.IGNORES) if name in ("Shape", "Size") else Unknown("it reads values and makes none"),
-        grid=_FLOAT,
-        steps=steps,
-        torch=torch_form,
-    )
+    scales = Scales(Rule.IGNORES) if name in ("Shape", "Size") else Unknown("it reads values and makes none")
+    return Operator(name, why, why, why, scales, _FLOAT, steps, torch_form)
 
 
 def _opaque(name: str, why: str, torch_form: Callable[..., Any] | Unknown = _NO_TORCH) -> Operator:
@@ -66,38 +52,35 @@ def _opaque(name: str, why: str, torch_form: Callable[..., Any] | Unknown = _NO_
     return Operator(name, reason, reason, reason, reason, _FLOAT, _NO_FORM, torch_form)
 
 
-BORDERS: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        Operator(
-            "Softmax",
-            moments=_softmax,
-            bound=_softmax_bound,
-            gain=Unknown("each output depends on all inputs"),
-            scales=Unknown("it bends values: a channel scale in front is another function"),
-            grid=_FLOAT,
-            steps=_NO_FORM,
-            torch=torch_kernels.softmax,
-        ),
-        _opaque(
-            "BatchNormalization",
-            "it should have been folded: its statistics are no constants, or no layer stands before it",
-            torch_kernels.batch_norm,
-        ),
-        _norm("LayerNormalization", "over the last axes"),
-        _norm("RMSNormalization", "over the last axes"),
-        _norm("InstanceNormalization", "over all positions of a channel"),
-        _norm("GroupNormalization", "over groups of channels"),
-        _norm("LpNormalization", "along one axis"),
-        _norm("MeanVarianceNormalization", "over axes that it names"),
-        _opaque("Cast", "what the other type keeps of values is not followed", torch_moves.cast),
-        _opaque("Where", "which values it chooses depends on others", lambda c, a, b: torch.where(c, a, b)),
-        _shape("Shape", torch_moves.shape_of, Form.MOVE),
-        _shape("Size", _NO_TORCH),
-        _shape("Equal", lambda a, b: a == b),
-        _shape("ConstantOfShape", torch_moves.constant_of_shape),
-        _opaque("QuantizeLinear", "it is made last, of what all others tell", torch_kernels.quantize_linear),
-        _opaque("DequantizeLinear", "it is made last, of what all others tell", torch_kernels.dequantize_linear),
-    )
-}
+BORDERS = by_name(
+    Operator(
+        "Softmax",
+        _softmax,
+        _softmax_bound,
+        Unknown("each output depends on all inputs"),
+        Unknown("it bends values: a channel scale in front is another function"),
+        _FLOAT,
+        _NO_FORM,
+        lambda x, *, axis=-1: x.softmax(axis),
+    ),
+    _opaque(
+        "BatchNormalization",
+        "it should have been folded: its statistics are no constants, or no layer stands before it",
+        torch_kernels.batch_norm,
+    ),
+    _norm("LayerNormalization", "over the last axes"),
+    _norm("RMSNormalization", "over the last axes"),
+    _norm("InstanceNormalization", "over all positions of a channel"),
+    _norm("GroupNormalization", "over groups of channels"),
+    _norm("LpNormalization", "along one axis"),
+    _norm("MeanVarianceNormalization", "over axes that it names"),
+    _opaque("Cast", "what the other type keeps of values is not followed", torch_moves.cast),
+    _opaque("Where", "which values it chooses depends on others", lambda c, a, b: torch.where(c, a, b)),
+    _shape("Shape", torch_moves.shape_of, Form.MOVE),
+    _shape("Size", _NO_TORCH),
+    _shape("Equal", lambda a, b: a == b),
+    _shape("ConstantOfShape", torch_moves.constant_of_shape),
+    _opaque("QuantizeLinear", "it is made last, of what all others tell", torch_kernels.quantize_linear),
+    _opaque("DequantizeLinear", "it is made last, of what all others tell", torch_kernels.dequantize_linear),
+)
 """Operators that are known, but not in every respect."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,8 @@ from scipy.special import erf, expit, ndtr
 
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..maths import gaussian
-from . import torch_kernels
 from .lazy_torch import functional
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 Function = Callable[[Array], Array]
 POINTS = 129
@@ -21,12 +20,7 @@ TINY = 1e-30
 
 
 def hard_sigmoid(alpha: float, beta: float) -> Function:
-    """max(0, min(1, αx + β)).
-
-    Example:
-        >>> hard_sigmoid(0.2, 0.5)(np.array([-3.0, 0.0, 1.0])).tolist()
-        [0.0, 0.5, 0.7]
-    """
+    """max(0, min(1, αx + β))."""
     return lambda x: np.clip(alpha * x + beta, 0, 1)
 
 
@@ -51,13 +45,7 @@ _BENDS = Unknown("it bends values: a channel scale in front is another function"
 
 
 def curve_of(graph: Graph, node: Node | None) -> Function | None:
-    """The function that a node applies to every value of its first input; None where it does not, or cannot be known.
-
-    Example:
-        >>> graph = Graph((), {}, (), ())
-        >>> float(curve_of(graph, Node("Sigmoid", ("x",), ("y",)))(np.array(0.0)))
-        0.5
-    """
+    """The function that a node applies to every value of its first input; None if it does not, or is not known."""
     operator = None if node is None or node.domain else CURVES.get(node.op)
     return None if operator is None or operator.curve is None or node is None else operator.curve(graph, node)
 
@@ -109,9 +97,8 @@ def _curve(
     stepped: bool = False,
     homogeneous: bool = False,
 ) -> Operator:
-    """Args:
-    function: of one value, or of a graph and a node where `attributes` shape it.
-    limits: that its outputs keep, whatever its inputs.
+    """`function` of one value, or of a graph and a node where `attributes` shape it; `limits` that its outputs keep.
+
     stepped: it has no slope. homogeneous: f(s·x) = s·f(x) for s > 0, so that channel scales pass.
     """
     made: Any = function
@@ -123,57 +110,47 @@ def _curve(
             return [image(f, ranges[0])]
         return None if limits is None else [Range(np.full(1, limits[0]), np.full(1, limits[1]))]
 
-    return Operator(
-        name,
-        moments=moments,
-        bound=bound,
-        gain=_STEPS if stepped else gain,
-        scales=Scales(Rule.PASSES) if homogeneous else _BENDS,
-        grid=Grid(),
-        steps=Form.TABLE,
-        torch=torch,
-        curve=given,
-    )
+    scales = Scales(Rule.PASSES) if homogeneous else _BENDS
+    back = _STEPS if stepped else gain
+    return Operator(name, moments, bound, back, scales, Grid(), Form.TABLE, torch, curve=given)
 
 
-CURVES: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _curve("Sigmoid", expit, lambda x: x.sigmoid(), (0.0, 1.0)),
-        _curve("Tanh", np.tanh, lambda x: x.tanh(), (-1.0, 1.0)),
-        _curve(
-            "HardSigmoid",
-            lambda graph, node: hard_sigmoid(node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)),
-            torch_kernels.hard_sigmoid,
-            (0.0, 1.0),
-            attributes=True,
-        ),
-        _curve("HardSwish", lambda x: x * hard_sigmoid(1 / 6, 0.5)(x), lambda x: functional.hardswish(x)),
-        _curve(
-            "Swish",
-            lambda graph, node: lambda x: x * expit(node.attrs.get("alpha", 1.0) * x),
-            torch_kernels.swish,
-            attributes=True,
-        ),
-        _curve("Mish", lambda x: x * np.tanh(np.logaddexp(0, x)), lambda x: functional.mish(x)),
-        _curve("Gelu", _gelu, torch_kernels.gelu, attributes=True),
-        _curve(
-            "Elu",
-            lambda graph, node: lambda x: np.where(x > 0, x, node.attrs.get("alpha", 1.0) * np.expm1(np.minimum(x, 0))),
-            torch_kernels.elu,
-            attributes=True,
-        ),
-        _curve("Softplus", lambda x: np.logaddexp(0, x), lambda x: functional.softplus(x)),
-        _curve("Erf", erf, lambda x: x.erf(), (-1.0, 1.0)),
-        _curve("Exp", lambda x: np.exp(np.minimum(x, 80)), lambda x: x.exp()),
-        _curve("Log", lambda x: np.log(np.maximum(x, TINY)), lambda x: x.log()),
-        _curve("Sqrt", lambda x: np.sqrt(np.maximum(x, 0)), lambda x: x.sqrt()),
-        _curve("Pow", _pow, lambda a, b: a**b, attributes=True),
-        _curve("Abs", np.abs, lambda x: x.abs(), homogeneous=True),
-        _curve("Neg", np.negative, lambda x: -x, homogeneous=True),
-        _curve("Reciprocal", lambda x: 1 / x, lambda x: x.reciprocal()),
-        _curve("Floor", np.floor, lambda x: x.floor(), stepped=True),
-        _curve("Ceil", np.ceil, lambda x: x.ceil(), stepped=True),
-    )
-}
-"""Every function of one value that is known."""
+CURVES = by_name(
+    _curve("Sigmoid", expit, lambda x: x.sigmoid(), (0.0, 1.0)),
+    _curve("Tanh", np.tanh, lambda x: x.tanh(), (-1.0, 1.0)),
+    _curve(
+        "HardSigmoid",
+        lambda graph, node: hard_sigmoid(node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)),
+        lambda x, *, alpha=0.2, beta=0.5: (alpha * x + beta).clamp(0, 1),
+        (0.0, 1.0),
+        attributes=True,
+    ),
+    _curve("HardSwish", lambda x: x * hard_sigmoid(1 / 6, 0.5)(x), lambda x: functional.hardswish(x)),
+    _curve(
+        "Swish",
+        lambda graph, node: lambda x: x * expit(node.attrs.get("alpha", 1.0) * x),
+        lambda x, *, alpha=1.0: x * (alpha * x).sigmoid(),
+        attributes=True,
+    ),
+    _curve("Mish", lambda x: x * np.tanh(np.logaddexp(0, x)), lambda x: functional.mish(x)),
+    _curve(
+        "Gelu", _gelu, lambda x, *, approximate="none": functional.gelu(x, approximate=approximate), attributes=True
+    ),
+    _curve(
+        "Elu",
+        lambda graph, node: lambda x: np.where(x > 0, x, node.attrs.get("alpha", 1.0) * np.expm1(np.minimum(x, 0))),
+        lambda x, *, alpha=1.0: functional.elu(x, alpha),
+        attributes=True,
+    ),
+    _curve("Softplus", lambda x: np.logaddexp(0, x), lambda x: functional.softplus(x)),
+    _curve("Erf", erf, lambda x: x.erf(), (-1.0, 1.0)),
+    _curve("Exp", lambda x: np.exp(np.minimum(x, 80)), lambda x: x.exp()),
+    _curve("Log", lambda x: np.log(np.maximum(x, TINY)), lambda x: x.log()),
+    _curve("Sqrt", lambda x: np.sqrt(np.maximum(x, 0)), lambda x: x.sqrt()),
+    _curve("Pow", _pow, lambda a, b: a**b, attributes=True),
+    _curve("Abs", np.abs, lambda x: x.abs(), homogeneous=True),
+    _curve("Neg", np.negative, lambda x: -x, homogeneous=True),
+    _curve("Reciprocal", lambda x: 1 / x, lambda x: x.reciprocal()),
+    _curve("Floor", np.floor, lambda x: x.floor(), stepped=True),
+    _curve("Ceil", np.ceil, lambda x: x.ceil(), stepped=True),
+)

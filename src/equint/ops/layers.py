@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,12 @@ from ..ir.fields import aligned, channel_means, per_channel
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Range, Shape
 from ..ir.weights import Layer
 from . import torch_kernels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
     """Every weighted operator of the graph whose weights are constant, in topological order."""
-    for node in graph.nodes:
-        layer = as_layer(graph, node)
-        if layer is not None:
-            yield layer
+    return (layer for node in graph.nodes if (layer := as_layer(graph, node)) is not None)
 
 
 def as_layer(graph: Graph, node: Node) -> Layer | None:
@@ -38,10 +35,9 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
         return Layer(node, b, a, bias, y, 1, "oi", -2, -2)
     if weight is None or a in graph.consts or not graph.is_float(b):
         return None
-    if node.op == "Conv" and weight.ndim >= 3:
-        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), "oik", 1, 1)
-    if node.op == "ConvTranspose" and weight.ndim >= 3:
-        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), "iok", 1, 1)
+    if node.op in ("Conv", "ConvTranspose") and weight.ndim >= 3:
+        order = "oik" if node.op == "Conv" else "iok"
+        return Layer(node, a, b, bias, y, int(node.attrs.get("group", 1)), order, 1, 1)
     if node.op == "Gemm" and weight.ndim == 2 and not node.attrs.get("transA", 0):
         return Layer(node, a, b, bias, y, 1, "oi" if node.attrs.get("transB", 0) else "io", 1, 1)
     if node.op == "MatMul" and weight.ndim == 2:
@@ -49,13 +45,13 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
     return None
 
 
-def leads_to_layer(graph: Graph, name: Name) -> bool:
-    """Whether some layer reads what becomes of a tensor.
+def bias_of(graph: Graph, layer: Layer) -> Array:
+    """A layer's bias, `(O,)`; `(1,)` zero of one that has none."""
+    return np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
 
-    Example:
-        >>> leads_to_layer(tiny_graph(), "x"), leads_to_layer(tiny_graph(), "y")
-        (True, False)
-    """
+
+def leads_to_layer(graph: Graph, name: Name) -> bool:
+    """Whether some layer reads what becomes of a tensor."""
     seen, stack = {name}, [name]
     while stack:
         for user in graph.users(stack.pop()):
@@ -70,11 +66,8 @@ def leads_to_layer(graph: Graph, name: Name) -> bool:
 def pads_zero(layer: Layer) -> bool:
     """Whether the operator sees zeros around its input, so that borders differ from the middle."""
     attrs = layer.node.attrs
-    if layer.node.op == "ConvTranspose":  # every border position misses taps
-        return True
-    return layer.node.op == "Conv" and (
-        any(attrs.get("pads", ())) or attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
-    )
+    pads = any(attrs.get("pads", ())) or attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    return layer.node.op == "ConvTranspose" or (layer.node.op == "Conv" and pads)  # of the former all borders miss taps
 
 
 def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_shape: Shape | None) -> Array:
@@ -131,14 +124,7 @@ def tiny_graph() -> Graph:
 
 
 def still_corrected(model: Model, graph: Graph) -> dict[Name, Correction]:
-    """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched.
-
-    Example:
-        >>> model = Model(tiny_graph(), corrected={"y": Correction("analytic", np.ones(4, bool))})
-        >>> doubled = model.graph.with_consts({"w": 2 * model.graph.consts["w"]})
-        >>> [sorted(still_corrected(model, graph)) for graph in (model.graph, doubled)]
-        [['y'], []]
-    """
+    """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched."""
     before = {layer.y: model.graph.consts[layer.weight] for layer in layers(model.graph)}
     after = {layer.y: graph.consts[layer.weight] for layer in layers(graph)}
     return {y: found for y, found in model.corrected.items() if after.get(y) is before[y]}
@@ -159,13 +145,6 @@ def layer_moments(
     Independent inputs would give var_o = Σ_i Var[x_i]·Σ_k W_oik²·c_k, fully correlated ones
     std_o ≤ Σ_i σ_i·Σ_k |W_oik|·c_k; the result lies between, at independent^(1−c)·correlated^c.
     The network's own input is an image: its neighbouring pixels are strongly correlated.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> graph = tiny_graph()
-        >>> ones = Moments(np.ones((1, 1, 1, 1)), np.zeros((1, 1, 1, 1)))
-        >>> layer_moments(graph, next(layers(graph)), ones)[0].tolist()
-        [6.25, 6.25, 6.25, 6.25]
     """
     w = layer.unpack(graph.consts[layer.weight]).astype(np.float64)
     g, o, i, _ = w.shape
@@ -178,21 +157,7 @@ def layer_moments(
         energy = (1 - pixels) * energy + pixels * np.square(w @ share)
     apart = np.sqrt(np.einsum("goi,gi->go", energy, np.square(std_x))).reshape(-1)
     together = np.einsum("goi,gi->go", np.abs(w) @ share, std_x).reshape(-1)
-    if layer.bias:
-        mean_y = mean_y + graph.consts[layer.bias].reshape(-1)
-    return mean_y, apart ** (1 - correlation) * together**correlation
-
-
-def expected_input(graph: Graph, layer: Layer, x: Moments) -> Array:
-    """E[x_i] of a layer's input channels, `(I,)`.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> graph = tiny_graph()
-        >>> expected_input(graph, next(layers(graph)), Moments(np.ones((1, 1, 1, 1)), np.ones(()))).tolist()
-        [1.0, 1.0, 1.0, 1.0]
-    """
-    return channel_means(x.mean, layer.x_axis, layer.channels(graph.consts[layer.weight])[0])
+    return mean_y + bias_of(graph, layer), apart ** (1 - correlation) * together**correlation
 
 
 def _moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
@@ -238,24 +203,15 @@ def _kappa(layer: Layer, energy: Array, at: Backward) -> Array:
 
 
 def _layer(name: str, torch: Callable[..., Any], integer: bool = False) -> Operator:
-    """Args: integer: whether it is so where its weight is computed, too."""
-    return Operator(
-        name,
-        moments=_moments,
-        bound=_bound,
-        wide=True,
-        gain=_gain,
-        scales=Scales(Rule.ABSORBS),
-        grid=Grid(integer=integer, layer=True),
-        steps=Form.LAYER,
-        torch=torch,
-    )
+    """`integer`: whether it is so where its weight is computed, too."""
+    grid = Grid(integer=integer, layer=True)
+    return Operator(name, _moments, _bound, _gain, Scales(Rule.ABSORBS), grid, Form.LAYER, torch, wide=True)
 
 
-LAYERS: Mapping[str, Operator] = {
-    "Conv": _layer("Conv", torch_kernels.conv),
-    "ConvTranspose": _layer("ConvTranspose", torch_kernels.conv_transpose, integer=True),
-    "Gemm": _layer("Gemm", torch_kernels.gemm),
-    "MatMul": _layer("MatMul", torch_kernels.matmul),
-}
+LAYERS = by_name(
+    _layer("Conv", torch_kernels.conv),
+    _layer("ConvTranspose", torch_kernels.conv_transpose, integer=True),
+    _layer("Gemm", torch_kernels.gemm),
+    _layer("MatMul", lambda a, b, c=None: a @ b if c is None else a @ b + c),
+)
 """Operators with weights; `as_layer` says whether a node's are constant."""

@@ -1,13 +1,8 @@
-"""Operators that only move values: what becomes of a per-channel field tells everything else.
-
-A field is an array aligned with a tensor's dimensions, of size 1 wherever it is constant: `(1, C, 1, 1)`
-for one number per channel. Channel identities, means, ranges and scales are all fields, so reshapes,
-shuffles and slices are known here and nowhere else.
-"""
+"""Operators that only move values: what becomes of a per-channel field tells everything else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -17,7 +12,7 @@ from ..ir.fields import collapsed
 from ..ir.model import Array, Dim, Graph, Node, Range, Shape
 from . import torch_moves
 from .attributes import element_count, pad_widths, pads_with_zero
-from .operator import Backward, FieldsFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Backward, FieldsFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 
 def _dim(shape: Shape | None, axis: int) -> Dim:
@@ -69,12 +64,7 @@ def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]
 
 
 def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """Pair runs of input dimensions with the runs of output dimensions of the same product.
-
-    Example:
-        >>> _blocks(("N", 6, 4, 4), ("N", 2, 3, 4, 4))
-        [([0], [0]), ([1], [1, 2]), ([2], [3]), ([3], [4])]
-    """
+    """Pair runs of input dimensions with the runs of output dimensions of the same product."""
     blocks: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) and j < len(after):
@@ -160,11 +150,8 @@ def _space_to_depth(graph: Graph, node: Node, field: Array, fill: float) -> list
     """Every channel becomes one for each position of a block: all channels again for each of them."""
     if any(n > 1 for n in field.shape[2:]):
         return None
-    return (
-        [field]
-        if field.shape[1] == 1
-        else [np.tile(field, (1, int(node.attrs["blocksize"]) ** 2) + (1,) * (field.ndim - 2))]
-    )
+    times = 1 if field.shape[1] == 1 else int(node.attrs["blocksize"]) ** 2
+    return [np.tile(field, (1, times) + (1,) * (field.ndim - 2))]
 
 
 def _moments(fields: FieldsFacet) -> Callable[[Graph, Node, Sequence[Pair | None]], list[Pair] | None]:
@@ -208,14 +195,7 @@ def _gain(fields: FieldsFacet) -> Callable[[Node, Backward], Gained | None]:
 
 
 def collect(total: Array, origin: Array, behind: Array) -> None:
-    """Add gains of moved values to those of the places that they came from; padding (−1) came from none.
-
-    Example:
-        >>> total = np.zeros(2)
-        >>> collect(total, np.array([[1, 0, -1]]), np.array([[0.5, 2.0, 8.0]]))
-        >>> total.tolist()
-        [2.0, 0.5]
-    """
+    """Add gains of moved values to those of the places that they came from; padding (−1) came from none."""
     if origin.ndim != behind.ndim:
         origin = origin.reshape((1,) * (behind.ndim - origin.ndim) + origin.shape)
     origin, behind = np.broadcast_arrays(origin, behind)
@@ -228,40 +208,28 @@ def _pads_something(graph: Graph, node: Node, field: Array) -> str:
 
 
 def _move(
-    name: str, fields: FieldsFacet, torch: Callable[..., Any], steps: Form = Form.MOVE, keeps: bool = True
+    name: str, fields: FieldsFacet, run: Callable[..., Any], steps: Form = Form.MOVE, keeps: bool = True
 ) -> Operator:
     refuses = {"refuses": _pads_something} if name == "Pad" else {}
-    return Operator(
-        name,
-        fields=fields,
-        moments=_moments(fields),
-        bound=_bound(fields),
-        gain=_gain(fields),
-        scales=Scales(Rule.MOVES, **refuses),
-        grid=Grid(keeps=keeps),
-        steps=steps,
-        torch=torch,
-    )
+    facets = _moments(fields), _bound(fields), _gain(fields), Scales(Rule.MOVES, **refuses), Grid(keeps=keeps)
+    return Operator(name, *facets, steps, run, fields)
 
 
-MOVES: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _move("Identity", _same, lambda x: x),
-        _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
-        _move("Reshape", _reshape, torch_moves.reshape),
-        _move("Flatten", _reshape, torch_moves.flatten),
-        _move("Squeeze", _reshape, torch_moves.squeeze),
-        _move("Unsqueeze", _reshape, torch_moves.unsqueeze),
-        _move("Transpose", _transpose, torch_moves.transpose),
-        _move("Slice", _slice, torch_moves.slice_),
-        _move("Split", _split, torch_moves.split, Form.SPLIT),
-        _move("Pad", _pad, torch_moves.pad, Form.PAD),
-        _move("Expand", _expand, torch_moves.expand),
-        _move("Gather", _gather, torch_moves.gather, keeps=False),
-        _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
-    )
-}
+MOVES = by_name(
+    _move("Identity", _same, lambda x: x),
+    _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
+    _move("Reshape", _reshape, torch_moves.reshape),
+    _move("Flatten", _reshape, torch_moves.flatten),
+    _move("Squeeze", _reshape, torch_moves.squeeze),
+    _move("Unsqueeze", _reshape, torch_moves.unsqueeze),
+    _move("Transpose", _transpose, lambda x, *, perm=(): x.permute(list(perm) or list(range(x.ndim))[::-1])),
+    _move("Slice", _slice, torch_moves.slice_),
+    _move("Split", _split, torch_moves.split, Form.SPLIT),
+    _move("Pad", _pad, torch_moves.pad, Form.PAD),
+    _move("Expand", _expand, torch_moves.expand),
+    _move("Gather", _gather, torch_moves.gather, keeps=False),
+    _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
+)
 """Operators whose outputs hold input values, or padding, in another place."""
 
 
@@ -311,17 +279,9 @@ def _apart(node: Node, at: Backward) -> Gained | None:
     return [(i, total[p]) for i, p in zip(node.inputs, places, strict=True)]
 
 
-JOINS: Mapping[str, Operator] = {
-    "Concat": Operator(
-        "Concat",
-        moments=_joined,
-        bound=_joined_bound,
-        gain=_apart,
-        scales=Scales(Rule.JOINS),
-        grid=Grid(integer=True, keeps=True, ties=True),
-        steps=Form.CONCAT,
-        torch=torch_moves.concat,
-        fields=Unknown("it has a field for each of its inputs"),
-    ),
-}
-"""Concat."""
+_STACKS, _PARTS = Grid(integer=True, keeps=True, ties=True), Unknown("it has a field for each of its inputs")
+JOINS = by_name(
+    Operator(
+        "Concat", _joined, _joined_bound, _apart, Scales(Rule.JOINS), _STACKS, Form.CONCAT, torch_moves.concat, _PARTS
+    )
+)

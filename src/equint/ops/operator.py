@@ -53,20 +53,15 @@ class Grid:
     """How integers travel through an operator.
 
     Attributes:
-        integer: it reads and writes integers; what is not integer stays float between two grids.
-        layer: it does so where its weight is constant.
         keeps: its outputs hold only values of its first input, or between them, so that one grid serves both.
-        ties: all its inputs share that grid.
-        constants: constants that it reads become integers too.
-        fused: a quantizer's saturation does it, where its bounds are constant.
     """
 
-    integer: bool = False
-    layer: bool = False
+    integer: bool = False  # it reads and writes integers; what is not integer stays float between two grids
+    layer: bool = False  # it does so where its weight is constant
     keeps: bool = False
-    ties: bool = False
-    constants: bool = False
-    fused: bool = False
+    ties: bool = False  # all its inputs share that grid
+    constants: bool = False  # constants that it reads become integers too
+    fused: bool = False  # a quantizer's saturation does it, where its bounds are constant
 
 
 class Form(Enum):
@@ -96,7 +91,6 @@ class Backward:
     Attributes:
         behind: gains of the node's outputs and of everything after it: output noise over output signal, per unit of
             noise variance in a channel.
-        averaged: what averaging n values leaves of noise's variance.
         grown: how much further noise grows behind a layer whose outputs vary κ times as much as independent inputs
             would make them.
     """
@@ -104,7 +98,7 @@ class Backward:
     graph: Graph
     moments: Mapping[Name, Moments]
     behind: Mapping[Name, Array]
-    averaged: Callable[[float], float]
+    averaged: Callable[[float], float]  # what averaging n values leaves of noise's variance
     grown: Callable[[Array], Array]
 
     def shape(self, name: Name) -> tuple[int, ...]:
@@ -170,6 +164,11 @@ class Operator:
     wide: bool = False
     multiplies: bool = False
     averages: bool = False
+
+
+def by_name(*operators: Operator) -> Mapping[str, Operator]:
+    """A table of operators."""
+    return {operator.name: operator for operator in operators}
 
 
 FACETS = ("moments", "bound", "gain", "scales", "grid", "steps", "torch")

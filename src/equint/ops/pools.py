@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,14 @@ from ..ir.model import Array, Graph, Node, Range
 from ..maths import gaussian
 from . import torch_kernels, torch_moves
 from .attributes import reduced_axes, regrouped, resizes_channels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 UNKNOWN_SIZE = 7
 """Positions along a spatial axis of unknown size."""
 
 
 def window(graph: Graph, node: Node) -> float:
-    """How many positions a pooling operator looks at for one value.
-
-    Example:
-        >>> window(Graph((), {}, (), ()), Node("MaxPool", ("x",), ("y",), {"kernel_shape": [3, 3]}))
-        9.0
-    """
+    """How many positions a pooling operator looks at for one value."""
     if "kernel_shape" in node.attrs:
         return float(prod(node.attrs["kernel_shape"]))
     shape, rank = graph.shapes.get(node.inputs[0]), graph.rank(node.inputs[0]) or 4
@@ -33,7 +29,9 @@ def window(graph: Graph, node: Node) -> float:
 
 
 def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
-    """The axes that a global pool or a reduction takes together; None where they are computed."""
+    """The axes that a global pool or a reduction takes together; none of windows; None where they are computed."""
+    if "kernel_shape" in node.attrs:
+        return []
     return list(range(2, rank)) if node.op in POOLS else reduced_axes(graph, node, rank)
 
 
@@ -50,13 +48,13 @@ def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
 
 def fields(graph: Graph, node: Node, field: Array, fill: float = 0) -> list[Array] | None:
     """A field that does not vary along the axes taken together."""
-    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, field.ndim)
+    axes = reduced(graph, node, field.ndim)
     return None if axes is None or any(field.shape[a] > 1 for a in axes) else [_dropped(node, field, axes)]
 
 
 def _mixed(graph: Graph, node: Node, mean: Array, std: Array) -> tuple[Pair, list[int]] | None:
     """Moments with those of the reduced channels averaged."""
-    axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, mean.ndim)
+    axes = reduced(graph, node, mean.ndim)
     if axes is None:
         return None
     mean, std = np.broadcast_arrays(mean, std)
@@ -99,7 +97,7 @@ def _bound(factor: Callable[[float], float]) -> Callable[[Graph, Node, Sequence[
         if ranges[0] is None:
             return None
         lo, hi = ranges[0].lo, ranges[0].hi
-        axes = [] if "kernel_shape" in node.attrs else reduced(graph, node, lo.ndim)
+        axes = reduced(graph, node, lo.ndim)
         if axes is None:
             return None
         over, times = tuple(axes), factor(window(graph, node))
@@ -120,7 +118,7 @@ def _gain(share: _Share) -> Callable[[Node, Backward], Gained | None]:
         if x not in at.moments:
             return []
         shape, count = at.shape(x), window(at.graph, node)
-        axes = [] if "kernel_shape" in node.attrs else reduced(at.graph, node, len(shape))
+        axes = reduced(at.graph, node, len(shape))
         if axes is None:
             return None
         if not _keeps_axes(node):
@@ -158,46 +156,37 @@ def _pool(
     factor: Callable[[float], float] = lambda count: 1.0,
     wide: bool = True,
 ) -> Operator:
-    return Operator(
-        name,
-        fields=fields,
-        moments=_moments(of_many),
-        bound=_bound(factor),
-        wide=wide,
-        gain=_gain(share),
-        scales=Scales(Rule.PASSES, _over_channels),
-        grid=grid,
-        steps=steps,
-        torch=torch,
-        averages=share is _of_average,
-    )
+    facets = _moments(of_many), _bound(factor), _gain(share), Scales(Rule.PASSES, _over_channels)
+    return Operator(name, *facets, grid, steps, torch, fields, wide=wide, averages=share is _of_average)
 
 
 _INTEGER, _CHOOSES, _FLOAT = Grid(integer=True), Grid(integer=True, keeps=True), Grid()
+
+
+def _spatial(x: Any) -> list[int]:
+    return list(range(2, x.ndim))
+
+
 _NO_REDUCTION = Unknown("no integer form; a global pool over the same positions has one")
 
-POOLS: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
-        _pool("GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, torch_kernels.global_average),
-        _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
-        _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, torch_kernels.global_max),
-    )
-}
+POOLS = by_name(
+    _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
+    _pool(
+        "GlobalAveragePool", _average, _of_average, _INTEGER, Form.GLOBAL_AVERAGE, lambda x: x.mean(_spatial(x), True)
+    ),
+    _pool("MaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MAX_POOL, torch_kernels.max_pool, wide=False),
+    _pool("GlobalMaxPool", gaussian.maximum, _of_extreme, _CHOOSES, Form.MOVE, lambda x: x.amax(_spatial(x), True)),
+)
 """Means and maxima over windows or all positions."""
 
-REDUCTIONS: Mapping[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reduce_mean),
-        _pool(
-            "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_sum, factor=lambda count: count
-        ),
-        _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_max),
-        _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reduce_min),
-    )
-}
+REDUCTIONS = by_name(
+    _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reducer("mean")),
+    _pool(
+        "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("sum"), factor=lambda count: count
+    ),
+    _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amax")),
+    _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amin")),
+)
 """The same over axes that the node names."""
 
 
@@ -264,27 +253,29 @@ def _through_blocks(node: Node, at: Backward) -> Gained:
     return [(x, gain.reshape(places.shape))]
 
 
-BLOCKS: Mapping[str, Operator] = {
-    "Resize": Operator(
+_ALONG, _GROUPS, _BETWEEN = Scales(Rule.PASSES, _along_channels), Scales(Rule.GROUPS), Grid(keeps=True)
+
+BLOCKS = by_name(
+    Operator(
         "Resize",
-        moments=_resized,
-        bound=_resized_bound,
+        _resized,
+        _resized_bound,
+        _through_resize,
+        _ALONG,
+        _BETWEEN,
+        Form.RESIZE,
+        torch_moves.resize,
         wide=True,
-        gain=_through_resize,
-        scales=Scales(Rule.PASSES, _along_channels),
-        grid=Grid(keeps=True),
-        steps=Form.RESIZE,
-        torch=torch_moves.resize,
     ),
-    "DepthToSpace": Operator(
+    Operator(
         "DepthToSpace",
-        moments=_interleaved,
-        bound=_interleaved_bound,
-        gain=_through_blocks,
-        scales=Scales(Rule.GROUPS),
-        grid=Grid(keeps=True),
-        steps=Form.MOVE,
-        torch=torch_moves.depth_to_space,
+        _interleaved,
+        _interleaved_bound,
+        _through_blocks,
+        _GROUPS,
+        _BETWEEN,
+        Form.MOVE,
+        torch_moves.depth_to_space,
     ),
-}
+)
 """Resize and DepthToSpace: values near one another mix, or channels become positions."""

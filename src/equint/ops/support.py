@@ -20,12 +20,7 @@ network back no further than that: the operator runs in float, pins channel scal
 
 
 def page() -> str:
-    """The support table in Markdown, with the reasons for what is missing.
-
-    Example:
-        >>> page().splitlines()[0]
-        '# Operators'
-    """
+    """The support table in Markdown, with the reasons for what is missing."""
     rows = [_row(operator) for operator in sorted(OPERATORS.values(), key=lambda operator: operator.name)]
     lines = ["| operator | moments | bound | gain | channel scales | grid | integer form | torch |", "|---" * 8 + "|"]
     return "\n".join([HEAD, *lines, *rows, "", "## What is missing, and why", "", *_reasons()]) + "\n"

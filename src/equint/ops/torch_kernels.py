@@ -162,20 +162,6 @@ def _pool_widths(
     return widths, reach
 
 
-def global_average(x: Tensor) -> Tensor:
-    """The mean over all positions."""
-    return x.mean(_spatial(x), True)
-
-
-def global_max(x: Tensor) -> Tensor:
-    """The largest over all positions."""
-    return x.amax(_spatial(x), True)
-
-
-def _spatial(x: Tensor) -> list[int]:
-    return list(range(2, x.ndim))
-
-
 # Products, sums and normalisation
 
 
@@ -195,11 +181,6 @@ def gemm(
         return torch.addmm(c, a, b)
     y = a @ b if alpha == 1 else alpha * (a @ b)
     return y if c is None else y + (c if beta == 1 else beta * c)
-
-
-def matmul(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """A·B, and equint's optional bias."""
-    return a @ b if c is None else a @ b + c
 
 
 def batch_norm(
@@ -235,7 +216,6 @@ def minimum(*values: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Clip between bounds of any shape that broadcasts."""
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
@@ -244,13 +224,8 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x >= 0, x, slope * x)
 
 
-def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
-    """max(0, min(1, αx + β))."""
-    return (alpha * x + beta).clamp(0, 1)
-
-
-def reducer(reduce_over: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
-    """A Reduce… operator, its axes an attribute or an input."""
+def reducer(method: str) -> Callable[..., Tensor]:
+    """A Reduce… operator by a tensor's method, its axes an attribute or an input."""
 
     def run(
         x: Tensor,
@@ -263,15 +238,10 @@ def reducer(reduce_over: Callable[[Tensor, list[int], bool], Tensor]) -> Callabl
         over = list(axes or ()) if chosen is None else ints(chosen)
         if not over and noop_with_empty_axes:
             return x
-        return reduce_over(x, over or list(range(x.ndim)), bool(keepdims))
+        reduced: Tensor = getattr(x, method)(over or list(range(x.ndim)), bool(keepdims))
+        return reduced
 
     return run
-
-
-reduce_mean = reducer(lambda x, axes, keep: x.mean(axes, keep))
-reduce_sum = reducer(lambda x, axes, keep: x.sum(axes, keep))
-reduce_max = reducer(lambda x, axes, keep: x.amax(axes, keep))
-reduce_min = reducer(lambda x, axes, keep: x.amin(axes, keep))
 
 
 # Integers
@@ -332,26 +302,6 @@ def _along(values: Tensor, axis: int, rank: int) -> Tensor:
     return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
 
 
-def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-    """x·Φ(x), or its approximation by tanh."""
-    return functional.gelu(x, approximate=approximate)
-
-
-def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x·σ(αx)."""
-    return x * torch.sigmoid(alpha * x)
-
-
-def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    """exp(x), normalized along an axis."""
-    return x.softmax(axis)
-
-
 def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
     """max(x, 0) + α·min(x, 0)."""
     return functional.leaky_relu(x, alpha)
-
-
-def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x above 0, α·(exp(x) − 1) below."""
-    return functional.elu(x, alpha)

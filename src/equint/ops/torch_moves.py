@@ -30,7 +30,6 @@ def padded(x: Tensor, widths: Widths, value: float = 0.0) -> Tensor:
 
 
 def ints(values: Tensor) -> list[int]:
-    """A tensor of whole numbers as Python's, as shapes and axes are given."""
     return [int(v) for v in values.reshape(-1).tolist()]
 
 
@@ -45,19 +44,12 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
     return x.reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
 
 
-def transpose(x: Tensor, *, perm: Ints = ()) -> Tensor:
-    """The axes in the order `perm`, or reversed."""
-    return x.permute(list(perm) or list(range(x.ndim))[::-1])
-
-
 def squeeze(x: Tensor, chosen: Tensor | None = None, *, axes: Ints = ()) -> Tensor:
-    """Without some axes of size 1, or all of them."""
     which = tuple(axes) if chosen is None else tuple(ints(chosen))
     return x.squeeze(which) if which else x.squeeze()
 
 
 def unsqueeze(x: Tensor, chosen: Tensor) -> Tensor:
-    """With further axes of size 1."""
     rank = x.ndim + chosen.numel()
     for axis in sorted(a % rank for a in ints(chosen)):
         x = x.unsqueeze(axis)
@@ -65,17 +57,14 @@ def unsqueeze(x: Tensor, chosen: Tensor) -> Tensor:
 
 
 def expand(x: Tensor, shape: Tensor) -> Tensor:
-    """Broadcast, in both directions."""
     return x.expand(np.broadcast_shapes(tuple(x.shape), ints(shape)))
 
 
 def shape_of(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
-    """Some or all sizes."""
     return torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
 
 
 def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    """The slices at `indices` along an axis."""
     axis %= x.ndim
     indices = indices.to(x.device, torch.int64)
     picked = x.index_select(axis, torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1))
@@ -83,7 +72,6 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 
 def concat(*parts: Tensor, axis: int) -> Tensor:
-    """One behind the other."""
     return torch.cat(parts, axis)
 
 
@@ -100,7 +88,6 @@ def split(
 def slice_(
     x: Tensor, starts: Tensor, ends: Tensor, chosen: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
-    """Slice along any axes, backwards too."""
     first, last = ints(starts), ints(ends)
     axes = list(range(len(first))) if chosen is None else ints(chosen)
     for k, axis in enumerate(axes):
@@ -114,12 +101,7 @@ def slice_(
 
 
 def pad(
-    x: Tensor,
-    widths: Tensor,
-    value: Tensor | None = None,
-    chosen: Tensor | None = None,
-    *,
-    mode: str = "constant",
+    x: Tensor, widths: Tensor, value: Tensor | None = None, chosen: Tensor | None = None, *, mode: str = "constant"
 ) -> Tensor:
     """Pad with a constant, or with what is there."""
     numbers = ints(widths)
@@ -139,7 +121,6 @@ def pad(
 
 
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
-    """Channels to blocks of pixels."""
     if mode == "CRD":
         return functional.pixel_shuffle(x, blocksize)
     n, c, h, w = x.shape
@@ -160,14 +141,12 @@ def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = No
 
 
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
-    """Another element type."""
     if to not in DTYPES:
         raise UnsupportedOperator(f"element type {to} is not supported here")
     return x.to(getattr(torch, DTYPES[to]))
 
 
 def constant_of_shape(shape: Tensor, *, value: Any = None) -> Tensor:
-    """A tensor of one value."""
     if value is None:
         return torch.zeros(ints(shape))
     from onnx import numpy_helper

@@ -74,25 +74,12 @@ def needs(kind: Any) -> Mapping[str, Need]:
 
 
 def followed(kind: Any) -> Mapping[str, Callable[[Target], Any]]:
-    """The options of a pass, or its class, that may follow the target.
-
-    Example:
-        >>> from .relu6 import Relu6
-        >>> list(followed(Relu6))
-        ['mode']
-    """
+    """The options of a pass, or its class, that may follow the target."""
     return {f.name: f.metadata["target"] for f in fields(kind) if "target" in f.metadata}
 
 
 def require(name: str, value: float, good: bool, asked: str) -> None:
-    """Refuse an option's value.
-
-    Raises:
-        EquintError: naming the option and what it may be.
-
-    Example:
-        >>> require("n", 6.0, True, "above 0")
-    """
+    """Refuse an option's value. Raises EquintError: naming the option and what it may be."""
     if not good:
         raise InvalidOption(f"{name} = {value}: choose {asked}")
 
@@ -101,15 +88,9 @@ class Pass(Protocol):
     """A step of a recipe."""
 
     @property
-    def keeps(self) -> Keeps:
-        """The pass's promise."""
-        ...
+    def keeps(self) -> Keeps: ...
 
     @property
-    def stage(self) -> Stage:
-        """Where it belongs."""
-        ...
+    def stage(self) -> Stage: ...
 
-    def __call__(self, model: Model) -> Model:
-        """The model after the step."""
-        ...
+    def __call__(self, model: Model) -> Model: ...

@@ -27,11 +27,6 @@ class AbsorbBias:
     P(z < c) is Φ(−n): 0.1 % at the default n = 3 (Nagel et al. 2019, section 4.1.3). Left alone, each with
     an event: layers that pad with zeros (the border would see 0 instead of c), activations that others
     than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> AbsorbBias()(Model(tiny_graph())).log[-1].facts["channels"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
@@ -51,7 +46,8 @@ class AbsorbBias:
             if c is None or not c.any():
                 continue
             activation = model.graph.users(layer.y)[0]
-            readers = [as_layer(model.graph, user) for user in model.graph.users(activation.outputs[0])]
+            users = model.graph.users(activation.outputs[0])
+            readers = [reader for user in users if (reader := as_layer(model.graph, user)) is not None]
             estimated = model.moments[layer.y].source in ("propagated", "generated")
             why = "its moments are only estimated" if estimated else _refusal(model, activation, readers, layer, c.size)
             if why:
@@ -62,8 +58,7 @@ class AbsorbBias:
             less = layer.shaped_bias(c)
             editor.edit(layer.node, 2, lambda b, c=less: (b - c).astype(b.dtype))  # type: ignore[misc]
             for reader in readers:
-                if reader is not None:
-                    _receive(model, editor, reader, c)
+                _receive(model, editor, reader, c)
             shift = aligned(c, layer.y_axis, np.ndim(moments[layer.y].mean))
             for name in (layer.y, activation.outputs[0]):
                 moments[name] = replace(moments[name], mean=moments[name].mean - shift)
@@ -97,18 +92,18 @@ class AbsorbBias:
         return np.where(mean + self.n * std < bound, np.maximum(0.0, mean - self.n * std), 0.0)
 
 
-def _refusal(model: Model, activation: Node, readers: list[Layer | None], before: Layer, channels: int) -> str:
-    if activation.outputs[0] in model.graph.outputs or not readers:
+def _refusal(model: Model, activation: Node, readers: list[Layer], before: Layer, channels: int) -> str:
+    if activation.outputs[0] in model.graph.outputs or not model.graph.users(activation.outputs[0]):
         return "the activation is a network output"
-    if any(t is None for t in readers):
+    if len(readers) < len(model.graph.users(activation.outputs[0])):
         return "others than layers read the activation"
-    if any(t is not None and pads_zero(t) for t in readers):
+    if any(map(pads_zero, readers)):
         return "the next layer pads with zeros"
     rank = model.graph.rank(before.y) or 4
     for reader in readers:
-        if reader is not None and (reader.x_axis - before.y_axis) % rank:
+        if (reader.x_axis - before.y_axis) % rank:
             return "the next layer reads it along another axis"
-        if reader is not None and reader.channels(model.graph.consts[reader.weight])[0] != channels:
+        if reader.channels(model.graph.consts[reader.weight])[0] != channels:
             return "the next layer reads other channels"
     return ""
 
@@ -118,8 +113,7 @@ def _receive(model: Model, editor: Editor, layer: Layer, c: Array) -> None:
     g, o, i, _ = view.shape
     extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
     bias = editor.value(layer.node, 2)
-    total = extra if bias is None else bias.reshape(-1) + extra
-    editor.set(layer.node, 2, layer.shaped_bias(total.astype(np.float32)), f"{layer.y}_bias")
+    editor.set_bias(layer, (extra if bias is None else bias.reshape(-1) + extra).astype(np.float32))
 
 
 def _shifted(view: View | None, shift: Array) -> View:

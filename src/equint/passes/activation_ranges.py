@@ -23,11 +23,6 @@ class ActivationRanges:
     variances; concats keep each branch's range. Layers that put out the network's results without a
     BatchNorm read features that fire together: their spread is taken as two and a half times that of independent
     ones, or the largest logits would be cut off.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> ActivationRanges()(Model(tiny_graph())).ranges
-        {}
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS

@@ -42,26 +42,21 @@ class Calibrate:
     The range of a tensor is its channels' extremes, cut where a rule says:
 
     - `min-max`: nowhere.
-    - `image-percentile`: at the `percent` percentile of the images' lowest values and its mirror image for the
-      highest (WES: 1 %).
+    - `image-percentile`: at the `percent` percentile of the images' lowest values, and mirrored (WES: 1 %).
     - `percentile`: `percent` per cent of all values lie beyond either end (0.01 %).
     - `mse`: the ends whose grid makes the least mean squared error.
     - `n-sigma`: mean ± n·std per channel.
 
     What stands between a layer and its ReLU or clip is never stored: its moments are those of the Gaussian that the
-    activation turns into what was measured, which serves better than what BatchNorm knows (docs/calibration.md).
-
-    Without images, a network that knows its BatchNorms is left to them. One that does not is shown generated pictures,
-    if its input has the shape of pictures: tensors are taken to reach MARGIN times further than there, and the
-    results of the network, which such pictures do not excite, as far as their moments say.
+    activation turns into what was measured (docs/calibration.md). Without images, a network that knows its BatchNorms
+    is left to them; another is shown generated pictures if its input looks like pictures. Tensors are taken to reach
+    MARGIN times further than on these, and the network's results as far as their moments say.
 
     Attributes:
         percent: 0 is what the rule usually takes.
-        stand_in: where there are neither images nor BatchNorms: show `generated` pictures, leave all to what is
-            `propagated` from the input, or choose by the shape of the input.
-        images: what to show the network; statistics: what was measured before, in its place.
-        activation: the grid that `mse` is for.
-        progress: called with the number of images done, and 0: nobody knows how many there are.
+        stand_in: where there are neither images nor BatchNorms: `generated` pictures, what is `propagated` from the
+            input, or by the input's shape (`auto`).
+        statistics: what was measured before, in place of images.
 
     Raises:
         EquintError: statistics of another network, or without the histograms that the rule needs.
@@ -161,7 +156,7 @@ class Calibrate:
         low, high = t.low, t.high
         if self.rule == "n-sigma":
             m = t.moments
-            low, high = (np.clip(e.reshape(-1), low, high) for e in rules.n_sigma(m.mean, m.std, self.n))
+            low, high = (np.clip((m.mean + side * m.std).reshape(-1), low, high) for side in (-self.n, self.n))
         elif self.rule == "image-percentile":
             share = (self.percent or 1.0) / 100
             low = np.maximum(low, rules.quantile(t.lows.edges, t.lows.counts, share))

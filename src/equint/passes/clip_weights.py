@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Model, Name, QSpec, Range
+from ..ir.model import Model, Name, QSpec, Range
 from ..ir.weights import as_rows
 from ..maths.clipping import SEARCHES, clip_error
 from ..noise.rounded import weight_worth
@@ -28,11 +28,6 @@ class ClipWeights:
         search: a grid of candidates (grid), a simplex search from the extremes (nelder-mead, as published), or what
             costs less of the two (both).
         cost: as in `WeightShift`.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> ClipWeights()(Model(tiny_graph())).log[-1].text
-        'clipped weights'
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
@@ -65,22 +60,14 @@ class ClipWeights:
             if not fine:
                 rows, worth = rows.reshape(1, -1), worth.reshape(1, -1)
             lo, hi = SEARCHES[self.search](rows, worth, self.weight)
-            before, after = (
-                float(clip_error(rows, worth, *ends, self.weight).sum()) for ends in (_ends(rows), (lo, hi))
-            )
+            extremes = np.minimum(rows.min(1), 0.0), np.maximum(rows.max(1), 0.0)
+            before = float(clip_error(rows, worth, *extremes, self.weight).sum())
+            after = float(clip_error(rows, worth, lo, hi, self.weight).sum())
             saved.append(1 - after / before if before > 0 else 0.0)
             if saved[-1] <= self.least_saving:
                 continue
             moved += 1
             ranges[layer.weight] = Range(lo, hi) if lo.size > 1 else Range(lo[0], hi[0])
-        facts = {
-            "layers": moved,
-            "of": len(saved),
-            "quantization error saved": float(np.mean(saved)) if saved else 0.0,
-        }
+        facts = {"layers": moved, "of": len(saved), "quantization error saved": float(np.mean(saved)) if saved else 0.0}
         done = Event(EventKind.WEIGHTS_CLIPPED, "", facts, "clip_weights")
         return replace(model, ranges={**model.ranges, **ranges}).noted(done, *gaps(model, "gain", "clip_weights"))
-
-
-def _ends(rows: Array) -> tuple[Array, Array]:
-    return np.minimum(rows.min(1), 0.0), np.maximum(rows.max(1), 0.0)

@@ -13,7 +13,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer
 from ..noise.mean_error import mean_error
-from ..ops.layers import layers
+from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed
 
 _REFITS = 10
@@ -23,18 +23,9 @@ _REFITS = 10
 class CorrectBias:
     """b_o ← b_o − Σ_i E[x_i]·Σ_k ΔW_oik·c_k, ΔW = W_q − W (Nagel et al. 2019, section 4.2).
 
-    E[x] are the model's moments, through activations of any bounds, sums, concats and poolings; c_k is
-    the share of positions where tap k meets the input and not padding. Earlier layers being corrected
-    too, E[x] is the float network's.
-
-    Attributes:
-        bias_bits: width of the integer biases; a corrected bias that no longer fits raises its weight's
-            scale, and the layer is corrected again.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> CorrectBias()(Model(tiny_graph())).log[-1].facts["layers"]
-        0
+    E[x] are the moments of the float network, earlier layers being corrected too; c_k is the share of positions where
+    tap k meets the input and not padding. Where a corrected bias no longer fits `bias_bits`, its weight's scale is
+    raised, and the layer is corrected again.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -57,15 +48,13 @@ class CorrectBias:
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
             bias = _corrected(model.graph, layer, qparams[layer.weight], x)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            before = 0 if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
+            editor.set_bias(layer, bias)
             corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
-            moves.append(float(np.sqrt(np.mean(np.square(bias - before)))))
+            moves.append(float(np.sqrt(np.mean(np.square(bias - bias_of(model.graph, layer))))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
-        return replace(model, graph=editor.done(), qparams=qparams, corrected={**model.corrected, **corrected}).noted(
-            done, *events
-        )
+        corrected = {**model.corrected, **corrected}
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
     def _settle(
         self, graph: Graph, known: list[tuple[Layer, Moments]], qparams: dict[Name, QParams], events: list[Event]
@@ -86,5 +75,4 @@ class CorrectBias:
 
 
 def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
-    bias = np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
-    return (bias - mean_error(graph, layer, grid, x)).astype(np.float32)
+    return (bias_of(graph, layer) - mean_error(graph, layer, grid, x)).astype(np.float32)

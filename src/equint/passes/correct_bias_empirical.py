@@ -13,7 +13,7 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer
-from ..ops.layers import layers
+from ..ops.layers import bias_of, layers
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
@@ -25,17 +25,7 @@ class CorrectBiasEmpirical:
     The expectations are means over positions and images. A channel's correction is rolled back where it would not
     help on images that it was not measured on: with m_a, m_b the mean errors of the two halves of the images, each
     half's correction changes the other half's squared error by m_a² − 2·m_a·m_b and m_b² − 2·m_a·m_b, whose sum must be
-    negative. Without images nothing is done.
-
-    Attributes:
-        images: what to show the networks. teacher: the float network; the model's own weights if left out.
-        bias_bits: as in `CorrectBias`.
-        progress: called with layers done and their number.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> CorrectBiasEmpirical()(Model(tiny_graph())).log[-1].text
-        'biases not corrected from images'
+    negative. Without images nothing is done; without a teacher the model's own weights are it.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -65,11 +55,10 @@ class CorrectBiasEmpirical:
         for layer in layers(model.graph):
             if layer.y not in biases:
                 continue
-            before = np.zeros(1) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-            bias = np.where(helped[layer.y], biases[layer.y], before).astype(np.float32)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
-            qparams[layer.weight] = grid
+            bias = np.where(helped[layer.y], biases[layer.y], bias_of(model.graph, layer)).astype(np.float32)
+            editor.set_bias(layer, bias)
+            weight, x = qparams[layer.weight], qparams.get(layer.x)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             known = corrected.get(layer.y)
             good = helped[layer.y] if known is None else known.channels | helped[layer.y]
             corrected[layer.y] = Correction("empirical", good)

@@ -21,26 +21,15 @@ from . import Keeps, Stage, require
 class Equalize:
     """Choose channel scales so that the weight ranges on both sides of every group meet.
 
-    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several producers or consumers (residual
-    sums, concats, shared inputs) uses the geometric means of their ranges. Groups are swept in
-    topological order until no scale moves by more than `tolerance` (relative to its group).
+    For a pair of layers this is DFQ's s = sqrt(r1/r2). A group with several producers or consumers (residual sums,
+    concats, shared inputs) uses the geometric means of their ranges. Groups are swept forwards and backwards in turn
+    until no scale moves by more than `tolerance` (relative to its group).
 
-    Sweeps run forwards and backwards in turn.
-
-    Weights are not all that is quantized: with `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being
-    how far the channel's activations reach. Guards: with `stand_ins`, a channel whose weights are dead on
-    one side is equalized as if it had its group's typical range there, so that it spoils neither side
-    (without, a zero range keeps scale 1, as published); no scale leaves [1/max_scale, max_scale]; and no
-    channel is stretched until it reaches more than `reach_limit` times as far as the upper quartile of its
-    tensor (0 turns this off), so that one channel cannot set a tensor's range.
-
-    The function is kept exactly unless `clip_reach` is finite: then channels behind a bound that all
-    channels share are scaled too, if they lie that many standard deviations below it.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> Equalize()(Model(tiny_graph())).log[-1].text
-        'equalization found no free channel scales'
+    With `activations` = λ, the giving range is r1^(1−λ)·a^λ, a being how far the channel's activations reach. With
+    `stand_ins`, a channel whose weights are dead on one side counts its group's typical range there (else it keeps
+    scale 1, as published). No scale leaves [1/max_scale, max_scale], and no channel is stretched until it reaches more
+    than `reach_limit` times as far as the upper quartile of its tensor (0: off). With a finite `clip_reach`, channels
+    that lie so many standard deviations below a bound that all share are scaled too: nearly the same function.
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE
@@ -69,8 +58,7 @@ class Equalize:
     def __call__(self, model: Model) -> Model:
         channels = solve(model, self.clip_reach)
         if not channels.groups:
-            why = "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"
-            return model.noted(Event(EventKind.NOT_EQUALIZED, "", {"why": why}, "equalize", warning=True))
+            return model.noted(Event(EventKind.NOT_EQUALIZED, "", {"why": channels.why}, "equalize", warning=True))
         ranges = WeightRanges(model, channels, DEAD if self.stand_ins else 0.0)
         reach = reaches(model, channels)
         sweep = Sweeps(self.activations, self.sweeps, self.tolerance, self.max_scale, self.stand_ins)
@@ -99,9 +87,8 @@ class Equalize:
             "last move": float(moved),
             "largest scale": float(np.max(np.maximum(scales[free], 1 / scales[free]))),
         }
-        return rescale(model, channels, scales).noted(
-            Event(EventKind.EQUALIZED, "", facts, "equalize"), *events, *gaps(model, "scales", "equalize")
-        )
+        done = Event(EventKind.EQUALIZED, "", facts, "equalize")
+        return rescale(model, channels, scales).noted(done, *events, *gaps(model, "scales", "equalize"))
 
 
 def _stretched(group: Group, ranges: WeightRanges, reach: Array, scales: Array, limit: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -23,9 +23,8 @@ from . import Keeps, Need, Stage, needed, require
 class FinetuneBias:
     """Knowledge distillation into the biases (Meller et al. 2019, section 5.2), with straight-through gradients.
 
-    Only biases change, a few hundred numbers per layer, so that few unlabelled images are enough and training is short.
-    A share of the images is held out; the biases with the least loss on them are kept, which are those before
-    training where nothing helped.
+    Only biases change, so that few unlabelled images are enough and training is short. The biases with the least loss
+    on held-out images are kept, which are those before training where nothing helped.
 
     Attributes:
         steps, batch: optimizer steps, and images in each.
@@ -34,18 +33,10 @@ class FinetuneBias:
         features: weight of the mean error of inner tensors beside that of the outputs; 0 compares outputs alone.
         held_out: share of images for that check.
         augment: mirror and shift pictures at random.
-        images: what to show the networks. teacher: the float network; the model's own weights if left out.
-        bias_bits: as in `CorrectBias`.
-        progress: called with steps done and their number.
+        teacher: the float network; the model's own weights if left out.
 
     Raises:
         EquintError: no images, torch is missing, or an operator that cannot be trained through.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> FinetuneBias()(Model(tiny_graph()))
-        Traceback (most recent call last):
-        equint.errors.UnusableData: finetune_bias needs images; give data
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -81,16 +72,14 @@ class FinetuneBias:
 
         every = [la for la in layers(model.graph) if la.weight in model.qparams]
         if not every:
-            return model.noted(
-                Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", {"why": "no quantized layer"}, "finetune_bias")
-            )
+            nothing = {"why": "no quantized layer"}
+            return model.noted(Event(EventKind.NO_BIASES_TO_FINE_TUNE, "", nothing, "finetune_bias"))
         student, places = open_biases(qdq_graph(model), every)
         spreads = {
             place.bias: float(np.mean(model.moments[la.y].std)) if la.y in model.moments else 1.0
             for la, place in zip(every, places, strict=True)
         }
-        settings = (self.temperature, self.features, self.held_out, self.augment, self.seed)
-        plan = Plan(self.steps, self.batch, self.rate, *settings)
+        plan = Plan(**{f.name: getattr(self, f.name) for f in fields(Plan)})
         teacher = self.teacher or model.graph
         views = _inner(model, teacher, own=self.teacher is None)
         trained = distill(student, spreads, teacher, self.images, plan, views, self.progress)
@@ -109,9 +98,9 @@ class FinetuneBias:
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = trained.values[place.bias].reshape(-1).astype(np.float32)
-            editor.set(layer.node, 2, layer.shaped_bias(bias), f"{layer.y}_bias")
-            grid = fitted(layer, qparams[layer.weight], bias, qparams.get(layer.x), self.bias_bits, events)
-            qparams[layer.weight] = grid
+            editor.set_bias(layer, bias)
+            weight, x = qparams[layer.weight], qparams.get(layer.x)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
             corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
         done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)

@@ -14,7 +14,7 @@ from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer
-from ..ops.layers import as_layer, pads_zero, still_corrected
+from ..ops.layers import as_layer, bias_of, pads_zero, still_corrected
 from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
@@ -30,11 +30,6 @@ class FoldBatchnorm:
     Div, Add and Sub per channel fold behind layers in the same way.
 
     Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> FoldBatchnorm()(Model(tiny_graph())).log[-1].text
-        'folded BatchNormalization'
     """
 
     keeps: ClassVar[Keeps] = Keeps.FUNCTION
@@ -52,10 +47,8 @@ class FoldBatchnorm:
         moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
         moments = propagate(graph, moments)
         event = Event(EventKind.BATCHNORM_FOLDED, "", {k: v for k, v in folded.items() if v}, "fold_batchnorm")
-        corrected = still_corrected(model, graph)
-        return replace(model, graph=graph, moments=moments, corrected=corrected).noted(
-            event, *skipped, *gaps(replace(model, graph=graph), "moments", "fold_batchnorm")
-        )
+        result = replace(model, graph=graph, moments=moments, corrected=still_corrected(model, graph))
+        return result.noted(event, *skipped, *gaps(result, "moments", "fold_batchnorm"))
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
@@ -151,11 +144,10 @@ def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array
     view = layer.unpack(weight).astype(np.float64)
     g, o, _, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, o, 1, 1)).astype(weight.dtype), weight.shape)
-    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
-    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
-    if np.any(bias * a + c) or layer.bias:
-        shifted = layer.shaped_bias((bias * a + c).astype(weight.dtype))
-        editor.set(layer.node, 2, shifted, f"{layer.y}_bias")
+    shifted = bias_of(graph, layer).astype(np.float64) * a + c
+    editor.set_weight(layer, scaled)
+    if np.any(shifted) or layer.bias:
+        editor.set_bias(layer, shifted.astype(weight.dtype))
 
 
 def _fold_before(graph: Graph, folded: dict[str, int]) -> Graph:
@@ -188,10 +180,9 @@ def _scale_input(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array)
     g, o, i, _ = view.shape
     scaled = layer.pack((view * a.reshape(g, 1, i, 1)).astype(weight.dtype), weight.shape)
     extra = np.einsum("goik,gi->go", view, c.reshape(g, i)).reshape(-1)
-    bias = graph.consts[layer.bias].astype(np.float64).reshape(-1) if layer.bias else 0.0
-    editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _: scaled)
+    editor.set_weight(layer, scaled)
     if np.any(extra) or layer.bias:
-        editor.set(layer.node, 2, (bias + extra).astype(weight.dtype), f"{layer.y}_bias")
+        editor.set_bias(layer, (bias_of(graph, layer).astype(np.float64) + extra).astype(weight.dtype))
 
 
 def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> Graph:
@@ -214,10 +205,8 @@ def _stand_alone(graph: Graph, folded: dict[str, int], skipped: list[Event]) -> 
             editor.swap(node, [Node("Conv", (node.inputs[0], w, b), node.outputs, attrs, node.name)])
             folded["as depthwise"] += 1
         else:
-            w, b = (
-                editor.add_const(f"{stem}_scale", aligned(a, 1, rank)),
-                editor.add_const(f"{stem}_shift", aligned(c, 1, rank)),
-            )
+            w = editor.add_const(f"{stem}_scale", aligned(a, 1, rank))
+            b = editor.add_const(f"{stem}_shift", aligned(c, 1, rank))
             scaled = graph.fresh(f"{stem}_scaled")
             editor.swap(node, [Node("Mul", (node.inputs[0], w), (scaled,)), Node("Add", (scaled, b), node.outputs)])
             folded["as Mul and Add"] += 1

@@ -22,23 +22,13 @@ class OneStep:
 
     Meller et al. 2019, algorithm 1: C = min(kerOutMax/kerOutChMax, actOutMax/actOutChMax, S_max), layer by layer in
     topological order, the weights as earlier layers left them. No largest weight and no activation grid's range
-    grows, and C ≥ 1. Activations are those of `model.ranges`: measured, or from moments. Biases do not count.
-
-    Where several layers give the same channels (residual sums, shared weights) they share one C, the least that
-    any of them and any grid that holds the channels allows; they are scaled when the last of them has its turn.
-
-    Channels behind a bound that all share (ReLU6) are amplified as far as their range stays within it (section
-    5.2): exact for every input that stays within the ranges. A channel without weights or activations takes
-    S_max, which tames the weights that read it.
+    grows, and C ≥ 1. Layers that give the same channels (residual sums, shared weights) share one C, the least that
+    any of them and any grid allows, when the last of them has its turn. Channels behind a bound that all share (ReLU6)
+    are amplified as far as their range stays within it (section 5.2), unless `shared_clips` is False. A channel without
+    weights or activations takes S_max, which tames the weights that read it.
 
     Attributes:
         s_max: the paper prints none. 16 takes at most four of the eight bits of the weights that read a channel.
-        shared_clips: False leaves channels behind shared bounds alone.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> OneStep()(Model(tiny_graph())).log[-1].text
-        'one-step equalization found no free channel scales'
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

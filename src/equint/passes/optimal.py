@@ -35,24 +35,11 @@ LIMIT = 20.0
 class Optimal:
     """Choose channel scales, activation ranges and weight ranges for the least predicted noise at the outputs.
 
-    The noise is that of `noise/objective.py`: rounding and clipping of weights and activations, each times the gain
-    with which it reaches the outputs. All logarithms of scales and ranges move together (L-BFGS with exact
-    gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach (as
-    one-step equalization aims at). What is returned predicts no more noise than any of them. Deterministic.
-
-    Where hardware has one bound for all channels of a clip, channels behind it are scaled too: the bound becomes
-    the end of the grid, and what it then clips wrongly is part of the noise. Grids of the network's inputs and
-    results are left alone.
-
-    Attributes:
-        weight, activation: formats that the noise is predicted for; `activation` None leaves them float.
-        iterations: most steps of the optimizer.
-        shift_bits: width of the shift of a weight's output channel, where its granularity is "shift": the target's.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> Optimal()(Model(tiny_graph())).log[-1].text
-        'nothing to optimize'
+    The noise is that of `noise/objective.py`. All logarithms of scales and ranges move together (L-BFGS with exact
+    gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
+    returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
+    clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
+    part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
@@ -92,8 +79,7 @@ class Optimal:
         }
         events = [Event(EventKind.OPTIMIZED, "", facts, "optimal")]
         if not channels.groups:
-            pins = {"why": "; ".join(sorted(set(channels.pinned.values())))[:200] or "no layer feeds another"}
-            events.append(Event(EventKind.NO_FREE_SCALES, "", pins, "optimal"))
+            events.append(Event(EventKind.NO_FREE_SCALES, "", {"why": channels.why}, "optimal"))
         scaled = rescale(model, channels, scales)
         chosen = objective.tensor_ranges(x)
         graph, moved = _with_bounds(scaled.graph, classes, chosen, clips)
@@ -105,9 +91,8 @@ class Optimal:
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
-        return replace(scaled, graph=graph, ranges=ranges, shifts=shifts).noted(
-            *events, *gaps(model, "gain", "optimal")
-        )
+        result = replace(scaled, graph=graph, ranges=ranges, shifts=shifts)
+        return result.noted(*events, *gaps(model, "gain", "optimal"))
 
 
 def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int]:
@@ -170,8 +155,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         return np.asarray(end.x)
 
     candidates = [objective.start(s) for s in starts]
-    before = objective.start(starts[0])
-    first = objective(before)[0]
+    first = objective(objective.start(starts[0]))[0]
     tried = [settled(x) for x in candidates]
     trials = []
     for _, x in tried:

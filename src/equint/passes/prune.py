@@ -17,7 +17,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
 from ..noise.mean_error import mean_error_of
 from ..noise.rounded import weight_worth
-from ..ops.layers import as_layer, layers, still_corrected
+from ..ops.layers import as_layer, bias_of, layers, still_corrected
 from . import Keeps, Stage, require
 
 
@@ -25,17 +25,14 @@ from . import Keeps, Stage, require
 class Prune:
     """Set weights of small magnitude to zero, so that they can be stored as bits of a mask (`npu/sparse.py`).
 
-    One of the two says which: `threshold` those whose magnitude is less, as Oh et al. (2020) before their shifts;
-    `sparsity` that share of the weights, the least ones (Zhu and Gupta 2017). What that does to the mean of
-    an output goes into its bias where the input's moments are known. A weight that several layers read is pruned once,
-    one that something else reads too is left alone.
+    Either those whose magnitude is below `threshold`, real units behind folded batch norms, as Oh et al. (2020) before
+    their shifts; or the share `sparsity` of the weights, the least ones (Zhu and Gupta 2017), rounded down to whole
+    weights. What that does to the mean of an output goes into its bias where the input's moments are known. A weight
+    that several layers read is pruned once, one that something else reads too is left alone.
 
     Attributes:
-        threshold: in real units of the weights, after batch norms were folded.
-        sparsity: share of weights that are zero afterwards, rounded down to whole weights.
         cost: which weights `sparsity` takes: the smallest magnitudes of every layer (weights), as published; or, of the
-            whole network, those whose loss is predicted to cost least at its outputs (outputs). Layers about which
-            nothing is predicted are pruned by magnitude.
+            whole network, those that are predicted to cost least at its outputs (outputs).
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -75,9 +72,8 @@ class Prune:
         facts = {"layers": len(pruned), "zeros": zeros, "share": zeros / max(total, 1)}
         done = Event(EventKind.PRUNED, "", facts, "prune")
         graph = _corrected(model, pruned).with_consts(pruned)
-        return replace(model, graph=graph, corrected=still_corrected(model, graph)).noted(
-            *events, done, *gaps(model, "gain", "prune")
-        )
+        pruned_model = replace(model, graph=graph, corrected=still_corrected(model, graph))
+        return pruned_model.noted(*events, done, *gaps(model, "gain", "prune"))
 
     def _dear(self, model: Model) -> dict[Name, Array]:
         """Which weights are kept where all layers are pruned together: booleans of each weight's shape."""
@@ -109,8 +105,7 @@ def _corrected(model: Model, pruned: Mapping[Name, Array]) -> Graph:
         if layer.weight in pruned and layer.x in model.moments:
             change = pruned[layer.weight] - model.graph.consts[layer.weight]
             error = mean_error_of(model.graph, layer, change, model.moments[layer.x])
-            bias = np.zeros(error.size) if layer.bias is None else model.graph.consts[layer.bias].reshape(-1)
-            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+            editor.set_bias(layer, (bias_of(model.graph, layer) - error).astype(np.float32))
     return editor.done()
 
 
@@ -136,10 +131,5 @@ def _weights(graph: Graph) -> dict[Name, str]:
 
 def _only_layers(graph: Graph, name: Name) -> bool:
     """Whether layers alone read a constant, as their weight."""
-    if name in graph.outputs:
-        return False
-    for node in graph.users(name):
-        layer = as_layer(graph, node)
-        if layer is None or layer.weight != name or node.reads.count(name) > 1:
-            return False
-    return True
+    readers = [(as_layer(graph, node), node.reads.count(name)) for node in graph.users(name)]
+    return name not in graph.outputs and all(la is not None and la.weight == name and n == 1 for la, n in readers)

@@ -25,21 +25,14 @@ class Quantize:
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
     raised just enough, or its channel's shift lowered. Tensors that must share a grid get one range that holds them
-    all. Where nothing tells a tensor's range it stays float, with an event.
+    all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
 
     Attributes:
-        activation: None leaves activations float (weights only).
-        min_scale: lower bound on the scales of weights, real units: what runtimes ask for that would overflow 32-bit
-            biases otherwise (Oh et al. 2020 name 1e-5). Here biases never overflow, and 0 is the default.
-        overrides: layers and tensors with another format.
+        min_scale: lower bound on the scales of weights, real units: what runtimes ask for whose biases may overflow
+            (Oh et al. 2020 name 1e-5). Here they never do, and 0 is the default.
 
     Raises:
         EquintError: an override of a layer or tensor that the network has not.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> sorted(Quantize(activation=None)(Model(tiny_graph())).qparams)
-        ['w']
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
@@ -93,9 +86,8 @@ class Quantize:
             chosen, shift = model.ranges.get(layer.weight), model.shifts.get(layer.weight)
             if spec.granularity != self.weight.granularity or spec.bits > self.weight.bits:
                 chosen = None  # a range that was chosen for a coarser grid cuts off too much
-            grid = grids.get(layer.weight) or self._bounded(
-                weight_grid(layer, weight, spec, chosen, shift), layer, events
-            )
+            known = grids.get(layer.weight)
+            grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), layer, events)
             bias = model.graph.consts[layer.bias] if layer.bias else None
             grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
         return grids

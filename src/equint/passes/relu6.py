@@ -30,11 +30,6 @@ class Relu6:
     activations reach the bound not even that (the event says how often they do). `channel_clip`: give the
     clip a bound per channel, which rescaling can move: exact, for hardware with a per-channel clamp.
     `keep`: leave the shared bound; equalization then scales only channels that never reach it.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> Relu6("keep")(Model(tiny_graph())).log[-1].facts["clips"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY

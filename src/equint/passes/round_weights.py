@@ -13,7 +13,7 @@ from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import along_axis, dequantize, quantize
 from ..noise.mean_error import mean_error_of
-from ..ops.layers import layers, still_corrected
+from ..ops.layers import bias_of, layers, still_corrected
 from . import Keeps, Stage
 
 
@@ -25,11 +25,6 @@ class RoundWeights:
     many taps as the rounded sum of errors has steps move by one step, those first that were nearest to it (Guo et
     al. 2022, SQuant, kernel-wise). The weights become values of their grid; what the change does to the mean of
     an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> RoundWeights()(Model(tiny_graph())).log[-1].facts["layers"]
-        0
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -48,9 +43,8 @@ class RoundWeights:
             integers = kernel_rounding(layer, weight, nearest, grid)
             rounded = dequantize(integers, grid)
             error = mean_error_of(graph, layer, rounded - weight, x)
-            bias = np.zeros(error.size) if layer.bias is None else graph.consts[layer.bias].reshape(-1)
-            editor.edit(layer.node, layer.node.inputs.index(layer.weight), lambda _, new=rounded: new)  # type: ignore[misc]
-            editor.set(layer.node, 2, layer.shaped_bias((bias - error).astype(np.float32)), f"{layer.y}_bias")
+            editor.set_weight(layer, rounded)
+            editor.set_bias(layer, (bias_of(graph, layer) - error).astype(np.float32))
             flips += int(np.sum(integers != nearest))
             corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
         facts = {"layers": len(corrected), "weights rounded the other way": flips}
@@ -62,15 +56,11 @@ class RoundWeights:
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:
-    """Integers for a weight whose errors nearly cancel over the taps of each kernel.
-
-    Args:
-        nearest: the integers of rounding to nearest, of the weight's shape.
+    """Integers for a weight whose errors nearly cancel over the taps of each kernel; `nearest` those of plain rounding.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
-        >>> layer = next(layers(tiny_graph()))
-        >>> grid = QParams(np.float32(1), np.int32(0))
+        >>> layer, grid = next(layers(tiny_graph())), QParams(np.float32(1), np.int32(0))
         >>> weight = np.full((4, 1, 3, 3), 0.4, np.float32)
         >>> int(kernel_rounding(layer, weight, quantize(weight, grid), grid)[0].sum())  # 9 times 0.4
         4

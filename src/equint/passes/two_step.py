@@ -20,30 +20,21 @@ from . import Keeps, Stage, require
 class TwoStep:
     """Attenuate channels that the next layer reads with small weights, then amplify all as `OneStep` does.
 
-    Meller et al. 2019, algorithm 2. With n = sucInChMax/sucInMax, dividing the next layer's weights by n evens
-    them out and leaves their largest as it is; the layer itself is attenuated by n, its dominant channel too.
-    Then one step: C = n · min(max(n·k)/(n·k), max(n·a)/(n·a)), k and a being kerOutChMax and actOutChMax, at most
-    S_max. n is the largest over all layers that read the channel, so that the largest weight of none grows. At
-    last all are divided by the least C, where no other channel shares a weight or a grid with the group's: there
-    a common factor changes no grid's precision; elsewhere it would, and is left out.
-
-    Lines 12 and 13 as printed take k and a before the attenuation: C = min(n·max(k)/k, n·max(a)/a, S_max). That
-    does not equalize: it hands each layer the next one's imbalance (`as_printed`, for comparison).
+    Meller et al. 2019, algorithm 2. With n = sucInChMax/sucInMax (the largest over all layers that read the channel),
+    dividing the next layer's weights by n evens them out and leaves their largest as it is; the layer itself is
+    attenuated by n. Then one step: C = n · min(max(n·k)/(n·k), max(n·a)/(n·a)), k and a being kerOutChMax and
+    actOutChMax, at most S_max. At last all are divided by the least C, where no other channel shares a weight or a grid
+    with the group's, so that a common factor changes no grid's precision.
 
     Channels behind a bound that all share (ReLU6) are not divided (section 5.2), never amplified beyond the bound,
-    and attenuated to `attenuation` at most: those that reach the bound then let more pass than they did, which is
-    near to the same function only where few do (an event says how many).
+    and attenuated to `attenuation` at most: those that reach the bound then let more pass than they did.
 
     Attributes:
         s_max: as in `OneStep`; no channel is attenuated below 1/s_max either.
         shared_clips: False leaves channels behind shared bounds alone.
         attenuation: least factor of channels behind shared bounds; 1 keeps their function.
-        as_printed: lines 12 and 13 as printed.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> TwoStep()(Model(tiny_graph())).log[-1].text
-        'two-step equalization found no free channel scales'
+        as_printed: lines 12 and 13 as printed, with k and a before the attenuation: C = min(n·max(k)/k, n·max(a)/a,
+            S_max), which hands each layer the next one's imbalance; for comparison.
     """
 
     stage: ClassVar[Stage] = Stage.BEFORE

@@ -30,11 +30,6 @@ class WeightShift:
             network's outputs (outputs).
         layers: shift all layers, or depthwise convolutions alone.
         shift_bits: width of a shift; the target's.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> sorted(WeightShift()(Model(tiny_graph())).shifts)
-        ['w']
     """
 
     keeps: ClassVar[Keeps] = Keeps.FLOATS
@@ -79,9 +74,8 @@ class WeightShift:
         }
         done = Event(EventKind.WEIGHTS_SHIFTED, "", facts, "weight_shift")
         ranges = {name: r for name, r in model.ranges.items() if name not in shifts}  # of weights shifted otherwise
-        return replace(model, shifts={**model.shifts, **shifts}, ranges=ranges).noted(
-            done, *events, *gaps(model, "gain", "weight_shift")
-        )
+        shifted = replace(model, shifts={**model.shifts, **shifts}, ranges=ranges)
+        return shifted.noted(done, *events, *gaps(model, "gain", "weight_shift"))
 
     def _unfit(self, layer: Layer, weight: Array, axis: int | None) -> str | None:
         if axis is None:

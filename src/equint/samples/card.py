@@ -118,28 +118,14 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     task = table.get("task", TASKS[0])
     if task not in TASKS:
         raise InvalidCard(f"{path}: task = {task!r}; choose {', '.join(TASKS)} (features: anything else)")
-    data = _data(path, table)
-    return Card(
-        kind,
-        mean,
-        std,
-        (int(size[0]), int(size[1])) if size else None,
-        (span[0], span[1]) if span else None,
-        task,
-        data,
-        _decode(path, table),
-        _labels(path, table.get("labels", ())),
-    )
+    sized = (int(size[0]), int(size[1])) if size else None
+    between = (span[0], span[1]) if span else None
+    data, decode, labels = _data(path, table), _decode(path, table), _labels(path, table.get("labels", ()))
+    return Card(kind, mean, std, sized, between, task, data, decode, labels)
 
 
 def described(model: Model, given: Input) -> Model:
-    """The model with what is known of its input: from a card, its path, or the lowest and highest value.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> described(Model(tiny_graph()), (0, 1)).moments["x"].source
-        'given'
-    """
+    """The model with what is known of its input: from a card, its path, or the lowest and highest value."""
     if isinstance(given, (str, os.PathLike)):
         given = read_card(given)
     if given is None:
@@ -178,6 +164,9 @@ def _data(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     return {k: path.parent / v if k in PATHS else v for k, v in data.items()}
 
 
+_ASKED = {float: "a number from 0 to 1", int: "a whole number above 0", bool: "true or false", str: "a name"}
+
+
 def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
     default = Decode()
     given = _section(path, table, "decode", set(Decode.__dataclass_fields__))
@@ -193,13 +182,7 @@ def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
         elif type(value) is type(like) and (key != "most" or value > 0):
             values[key] = value
         else:
-            wanted = {
-                float: "a number from 0 to 1",
-                int: "a whole number above 0",
-                bool: "true or false",
-                str: "a name",
-            }
-            raise InvalidCard(f"{path}: {key} in [decode] must be {wanted[type(like)]}, not {value!r}")
+            raise InvalidCard(f"{path}: {key} in [decode] must be {_ASKED[type(like)]}, not {value!r}")
     return Decode(**values)
 
 

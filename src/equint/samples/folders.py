@@ -20,20 +20,8 @@ Truth = TypeVar("Truth")
 def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
     """The pictures in a folder, by name; only those that a text file lists, if one is given.
 
-    Args:
-        folder: where they lie.
-        listed: a file with one name per line, with or without its ending, as in VOC's ImageSets.
-
     Raises:
         EquintError: no folder, no pictures, or one that is listed but not there.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> folder = Path(mkdtemp())
-        >>> [(folder / name).touch() for name in ("b.png", "a.jpg", "notes.txt")]
-        [None, None, None]
-        >>> [file.name for file in pictures(folder)]
-        ['a.jpg', 'b.png']
     """
     if not folder.is_dir():
         raise UnusableData(f"{folder}: no such folder; give a folder of pictures")

@@ -11,19 +11,12 @@ from ..maths.pictures import MEAN, STD, pictures
 from .images import BATCH, Samples
 
 PICTURES = 128
-"""How many pictures are generated."""
 USUAL = 128
 """Height and width of pictures whose size is free."""
 
 
 def picture_shape(model: Model) -> tuple[int, int, int] | None:
-    """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> picture_shape(Model(tiny_graph())) is None
-        True
-    """
+    """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it."""
     graph = model.graph
     shape = graph.shapes.get(graph.inputs[0]) if len(graph.inputs) == 1 and graph.is_float(graph.inputs[0]) else None
     if shape is None or len(shape) != 4 or shape[1] not in (1, 3) or graph.inputs[0] not in model.moments:
@@ -33,18 +26,7 @@ def picture_shape(model: Model) -> tuple[int, int, int] | None:
 
 
 def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
-    """Pictures as the network's input wants them, by its mean, spread and range.
-
-    Args:
-        shape: (channels, height, width).
-
-    Example:
-        >>> from ..graph.inputs import describe_range
-        >>> from ..ops.layers import tiny_graph
-        >>> batch = next(iter(generated(describe_range(Model(tiny_graph()), 0, 1), (3, 32, 32))))
-        >>> batch.shape, bool(0 <= batch.min() <= batch.max() <= 1)
-        ((8, 3, 32, 32), True)
-    """
+    """Pictures as the network's input wants them, by its mean, spread and range."""
     (name,), (channels, height, width) = model.graph.inputs, shape
     m, r = model.moments[name], model.ranges[name]
 

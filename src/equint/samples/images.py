@@ -54,11 +54,7 @@ class Samples:
             raise UnusableData(f"{self.label}: empty; give at least one sample")
 
     def first(self, limit: int) -> Samples:
-        """The stream's first `limit` samples.
-
-        Raises:
-            EquintError: none wanted.
-        """
+        """The stream's first `limit` samples. Raises EquintError: none wanted."""
         if limit < 1:
             raise UnusableData(f"{self.label}: {limit} samples wanted; give at least one")
 
@@ -160,22 +156,12 @@ def _part(batch: Feed, start: int, stop: int) -> Feed:
 
 
 def length(batch: Feed) -> int:
-    """Samples in a batch.
-
-    Example:
-        >>> length({"a": np.zeros((2, 3)), "b": np.zeros((2, 5))})
-        2
-    """
+    """Samples in a batch."""
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 
 def split(images: Samples, size: int) -> Iterator[Feed]:
-    """The stream in batches of at most `size` samples.
-
-    Example:
-        >>> [len(b) for b in split(Samples.of(np.zeros((10, 2), np.float32)), 3)]
-        [3, 3, 2, 2]
-    """
+    """The stream in batches of at most `size` samples."""
     for batch in images:
         for start in range(0, length(batch), size):
             yield _part(batch, start, start + size)

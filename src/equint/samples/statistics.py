@@ -1,8 +1,4 @@
-"""What calibration measures of a network's tensors: values that can be added up, saved and used again.
-
-Statistics of two sets of images add to the statistics of both together, so that calibration can be split,
-resumed and merged.
-"""
+"""What calibration measures of a network's tensors: values that can be added up, saved and used again."""
 
 from __future__ import annotations
 
@@ -48,7 +44,6 @@ class Histogram:
 
     @classmethod
     def of(cls, values: Array) -> Histogram:
-        """The histogram of an array's values."""
         values = np.asarray(values).reshape(-1)
         if not values.size:
             return cls(ZERO, 0, np.zeros(0, np.int64))
@@ -106,28 +101,19 @@ def _bin(value: float, exponent: int) -> int:
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """What was measured of one tensor.
+    """What was measured of one tensor."""
 
-    Attributes:
-        axis, rank: channels lie along `axis` of `rank` dimensions.
-        images, count: samples seen; values seen of each channel.
-        low, high: `(C,)` extremes, real units.
-        total, square: `(C,)` sums of values and of their squares.
-        lows, highs: distributions of the lowest and highest value of every image.
-        values: distribution of all values, or None where it was not asked for.
-    """
-
-    axis: int
+    axis: int  # and rank: channels lie along `axis` of `rank` dimensions
     rank: int
-    images: int
+    images: int  # and count: samples seen; values seen of each channel
     count: int
-    low: Array
+    low: Array  # and high: `(C,)` extremes, real units
     high: Array
-    total: Array
+    total: Array  # and square: `(C,)` sums of values and of their squares
     square: Array
-    lows: Histogram
+    lows: Histogram  # and highs: distributions of the lowest and highest value of every image
     highs: Histogram
-    values: Histogram | None = None
+    values: Histogram | None = None  # distribution of all values, or None where it was not asked for
 
     def __add__(self, other: TensorStatistics) -> TensorStatistics:
         if (self.axis, self.rank, self.low.shape) != (other.axis, other.rank, other.low.shape):
@@ -147,12 +133,10 @@ class TensorStatistics:
         )
 
     def field(self, values: Array) -> Array:
-        """`(C,)` values aligned with the tensor's dimensions."""
         return aligned(values, self.axis, self.rank)
 
     @property
     def moments(self) -> Moments:
-        """Mean and standard deviation per channel."""
         mean = self.total / max(self.count, 1)
         variance = np.maximum(self.square / max(self.count, 1) - np.square(mean), 0)
         return Moments(self.field(mean), self.field(np.sqrt(variance)), "calibration")
@@ -185,11 +169,7 @@ class Statistics:
         return Statistics(tensors, self.images + other.images, self.network, data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .npz file, whole or not at all.
-
-        Raises:
-            EquintError: it cannot be written.
-        """
+        """Write a .npz file, whole or not at all. Raises EquintError: it cannot be written."""
         header, arrays = _packed(self)
         with drafted(path) as (draft, _), draft.open("wb") as file:
             packed = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -197,11 +177,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
-        """Read what `save` wrote.
-
-        Raises:
-            EquintError: missing, damaged, or no statistics.
-        """
+        """Read what `save` wrote. Raises EquintError: missing, damaged, or no statistics."""
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 if "header" not in stored:
@@ -217,12 +193,7 @@ class Statistics:
 
 
 def is_statistics(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds what `Statistics.save` writes.
-
-    Example:
-        >>> is_statistics("absent.npz")
-        False
-    """
+    """Whether a file holds what `Statistics.save` writes."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return "header" in stored and "low" in stored
@@ -231,13 +202,7 @@ def is_statistics(path: str | os.PathLike[str]) -> bool:
 
 
 def fingerprint(graph: Graph) -> str:
-    """What tells networks apart: operators with their attributes, names and constants.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> fingerprint(tiny_graph()) == fingerprint(tiny_graph())
-        True
-    """
+    """What tells networks apart: operators with their attributes, names and constants."""
     digest = sha256()
     for node in graph.nodes:
         digest.update(repr((node.op, node.inputs, node.outputs, sorted(node.attrs.items()))).encode())
@@ -287,15 +252,7 @@ def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statist
 
 
 def merged(parts: list[Statistics]) -> Statistics:
-    """The statistics of all parts together.
-
-    Raises:
-        EquintError: no parts, or parts of different networks.
-
-    Example:
-        >>> merged([Statistics({}, 2, "a"), Statistics({}, 3, "a")]).images
-        5
-    """
+    """The statistics of all parts together. Raises EquintError: no parts, or parts of different networks."""
     if not parts:
         raise UnusableData("no statistics to merge")
     return reduce(lambda a, b: a + b, parts)

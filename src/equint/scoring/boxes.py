@@ -72,11 +72,6 @@ def _areas(corners: Array) -> Array:
 def nms(boxes: Boxes, threshold: float, most: int = 100) -> Boxes:
     """Greedy non-maximum suppression within each class: the best box stays, those that overlap it more go.
 
-    Args:
-        boxes: in any order.
-        threshold: IoU above which the worse of two boxes of one class goes.
-        most: boxes to keep.
-
     Example:
         >>> corners = np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [0, 0, 2, 2]])
         >>> found = nms(Boxes(corners, np.array([0, 0, 1]), np.array([0.8, 0.9, 0.7])), 0.5)
@@ -210,11 +205,7 @@ def read_heads(path: Path) -> tuple[Head, ...]:
 
 
 def read_priors(path: Path) -> Array:
-    """An SSD network's priors: (n, 4) from an .npy file.
-
-    Raises:
-        EquintError: unreadable, or of another shape.
-    """
+    """An SSD network's priors: (n, 4) from an .npy file. Raises EquintError: unreadable, or of another shape."""
     try:
         priors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -225,11 +216,7 @@ def read_priors(path: Path) -> Array:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        EquintError: unreadable.
-    """
+    """What a JSON file holds."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -49,10 +49,7 @@ def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Truth]], int]:
 
 
 class Detections:
-    """Boxes found and true ones, of all pictures; `results` measures them.
-
-    Args:
-        card: says how outputs become boxes: `heads` or `priors` in its data.
+    """Boxes found and true ones, of all pictures; `results` measures them. The card's `heads` or `priors` say how.
 
     Raises:
         EquintError: heads or priors that cannot be read, or pycocotools is not installed.
@@ -95,18 +92,8 @@ class Detections:
 def average_precision(truths: list[Truth], found: list[Boxes]) -> dict[str, float]:
     """COCO's AP over all classes that occur, of boxes of any size, 100 per picture: `map50` and `map` in per cent.
 
-    Args:
-        truths: true boxes, picture by picture.
-        found: boxes found, in the same units.
-
     Raises:
         EquintError: no true boxes at all, or pycocotools is not installed.
-
-    Example:
-        >>> truth = Truth(np.array([[0.0, 0, 10, 10]]), np.array([0]), np.array([False]))
-        >>> half = Boxes(np.array([[0.0, 0, 10, 6]]), np.array([0]), np.array([0.9]))
-        >>> average_precision([truth], [half])  # doctest: +SKIP
-        {'map50': 100.0, 'map': 30.0}
     """
     evaluator = _coco_eval()
     if not any(np.any(~t.crowds) for t in truths):

@@ -114,27 +114,13 @@ def evaluate(
 
 
 def labelled(task: str, found: Mapping[str, Any]) -> bool:
-    """Whether what was found holds the figure that labels of the task give.
-
-    Example:
-        >>> labelled("classification", {"samples": 2, "top1": 50.0}), labelled("classification", {"samples": 2})
-        (True, False)
-    """
+    """Whether what was found holds the figure that labels of the task give."""
     main = task_of(task).main
     return main is not None and main.key in found
 
 
 def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
-    """How many samples `evaluate` will measure.
-
-    Raises:
-        EquintError: data that cannot be read.
-
-    Example:
-        >>> from equint.demo import data_path
-        >>> count(data_path(), Card("gray"), limit=50)
-        50
-    """
+    """How many samples `evaluate` will measure. Raises EquintError: data that cannot be read."""
     path = Path(data)
     if card.task not in _PAIRED or not path.is_dir() or missing(card.task, card.data):
         return total(path, limit)

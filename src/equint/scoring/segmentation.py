@@ -67,12 +67,9 @@ def from_arrays(
 
 
 class Confusion:
-    """How often pixels of each true class were given each class.
+    """How often pixels of each true class were given each class, in scores (N, classes, H, W) or numbers (N, H, W).
 
-    Args:
-        output: the network's output to read: scores (N, classes, H, W) or class numbers (N, H, W).
-        classes: how many there are, where class numbers do not tell.
-        ignore: pixels of this class do not count.
+    `classes` says how many there are, where class numbers do not tell; pixels of the class `ignore` do not count.
 
     Example:
         >>> confusion = Confusion("y", ignore=255)
@@ -142,12 +139,7 @@ def confusion(output: Name, card: Card) -> Confusion:
 
 
 def enlarged(scores: Array, size: tuple[int, ...]) -> Array:
-    """(classes, h, w) scores at another (H, W), bilinear.
-
-    Example:
-        >>> enlarged(np.ones((2, 3, 3), np.float32), (6, 5)).shape
-        (2, 6, 5)
-    """
+    """(classes, h, w) scores at another (H, W), bilinear."""
     from PIL import Image
 
     if scores.shape[1:] == tuple(size):

@@ -63,12 +63,7 @@ def samples(files: list[tuple[Path, Path | None]], card: Card) -> Iterator[tuple
 
 
 def shrunk(picture: Array, scale: int) -> Array:
-    """A picture's pixels, smaller by a whole number: bicubic, antialiased.
-
-    Example:
-        >>> shrunk(np.full((4, 6), 9, np.uint8), 2).tolist()
-        [[9, 9, 9], [9, 9, 9]]
-    """
+    """A picture's pixels, smaller by a whole number: bicubic, antialiased."""
     from PIL import Image
 
     size = picture.shape[1] // scale, picture.shape[0] // scale
@@ -84,12 +79,7 @@ def _middle(picture: Array, size: tuple[int, int], scale: int, where: Path) -> A
 
 
 class Fidelity:
-    """Mean PSNR and SSIM over pictures.
-
-    Args:
-        output: the network's output to read, (N, 1 or 3, H, W), scaled as its input.
-        card: tells that scale, and maybe `border`: pixels cut off all round (without it, as many as the scale).
-    """
+    """Mean PSNR and SSIM over pictures (N, 1 or 3, H, W), scaled as the network's input; `border` pixels cut off."""
 
     def __init__(self, output: Name, card: Card) -> None:
         self._output, self._mean, self._std = output, card.mean or (0.0,), card.std or (1.0,)
@@ -126,12 +116,7 @@ class Fidelity:
 
 
 def luma(picture: Array) -> Array:
-    """(H, W), (H, W, 1) or (H, W, 3) pixels to (H, W).
-
-    Example:
-        >>> luma(np.full((1, 1, 3), 100.0)).round(6).tolist()
-        [[100.0]]
-    """
+    """(H, W), (H, W, 1) or (H, W, 3) pixels to (H, W)."""
     if picture.ndim == 3 and picture.shape[2] == 3:
         return np.asarray(picture @ np.asarray([0.299, 0.587, 0.114]))
     return picture.reshape(picture.shape[:2])
@@ -149,12 +134,7 @@ def psnr(a: Array, b: Array) -> float:
 
 
 def ssim(a: Array, b: Array) -> float:
-    """Structural similarity (Wang et al. 2004, equation 13): mean over all whole 11×11 Gaussian windows.
-
-    Example:
-        >>> round(ssim(np.zeros((11, 11)), np.zeros((11, 11))), 6)
-        1.0
-    """
+    """Structural similarity (Wang et al. 2004, equation 13): mean over all whole 11×11 Gaussian windows."""
 
     def blurred(picture: Array) -> Array:
         spread = gaussian_filter(picture, _SIGMA, truncate=_RADIUS / _SIGMA, mode="constant")

@@ -14,15 +14,7 @@ from ..ir.model import Array, Name
 
 @dataclass
 class Tally:
-    """Sums of hits, equal decisions, and, by output, signal and noise.
-
-    Example:
-        >>> tally = Tally(samples=1)
-        >>> tally.add_reference({"y": np.array([[0.0, 2.0]])}, {"y": np.array([[1.0, 2.0]])})
-        >>> found = tally.results()
-        >>> found["agreement"], round(found["sqnr_db"], 2)
-        (100.0, 6.99)
-    """
+    """Sums of hits, equal decisions, and, by output, signal and noise."""
 
     samples: int = 0
     labelled: int = 0

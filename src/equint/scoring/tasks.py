@@ -1,19 +1,16 @@
-"""What networks are for, how each kind is measured, and a verdict in words on a quantized one.
-
-docs/tasks.md gives every threshold and how it was found.
-"""
+"""What networks are for, how each kind is measured, and a verdict in words on a quantized one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import InvalidCard, UnusableData
 
 Level = Literal["good", "usable", "poor", "broken"]
-LEVELS: tuple[Level, ...] = ("good", "usable", "poor", "broken")
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)
@@ -26,12 +23,7 @@ class Measure:
     decimals: int = 1
 
     def shown(self, value: float) -> str:
-        """The figure with its unit.
-
-        Example:
-            >>> Measure("psnr", "PSNR", "dB", 2).shown(33.541)
-            '33.54 dB'
-        """
+        """The figure with its unit."""
         return f"{value:.{self.decimals}f} {self.unit}".rstrip()
 
 
@@ -54,10 +46,6 @@ class Task:
         agreement: per cent of equal decisions from which it is so, where there are no labels; None: not meaningful.
         sqnr: the same in dB of output SQNR.
         needs: keys that a card's [data] must have to measure labelled pictures.
-
-    Example:
-        >>> TASKS["detection"].main.key
-        'map50'
     """
 
     name: str
@@ -73,39 +61,19 @@ class Task:
         return self.measures[0] if self.measures else None
 
 
-_HITS = (Measure("top1", "top-1"), Measure("top5", "top-5"))
-TASKS: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task("classification", _HITS, (0.5, 2, 10), (98, 95, 85), (22, 16, 9)),
-        Task("keyword-spotting", _HITS, (0.5, 2, 10), (98, 95, 85), (22, 16, 9)),
-        Task(
-            "segmentation",
-            (Measure("miou", "mIoU"), Measure("pixel_accuracy", "pixel accuracy")),
-            (1, 3, 10),
-            (98, 95, 85),
-            (22, 16, 9),
-            ("masks",),
-        ),
-        Task(
-            "detection",
-            (Measure("map50", "AP at IoU 0.5"), Measure("map", "AP at IoU 0.5 to 0.95")),
-            (1, 3, 10),
-            None,
-            (26, 22, 14),
-            ("boxes", "heads or priors"),
-        ),
-        Task(
-            "super-resolution",
-            (Measure("psnr", "PSNR", "dB", 2), Measure("ssim", "SSIM", "", 4)),
-            (0.1, 0.5, 2),
-            None,
-            (44, 36, 29),
-            ("scale",),
-        ),
-        Task("features", (), (0, 0, 0), None, (30, 20, 10)),
-    )
-}
+_HITS = Measure("top1", "top-1"), Measure("top5", "top-5")
+_OVERLAPS = Measure("miou", "mIoU"), Measure("pixel_accuracy", "pixel accuracy")
+_PRECISIONS = Measure("map50", "AP at IoU 0.5"), Measure("map", "AP at IoU 0.5 to 0.95")
+_FIDELITY = Measure("psnr", "PSNR", "dB", 2), Measure("ssim", "SSIM", "", 4)
+_ALL = (
+    Task("classification", _HITS, (0.5, 2, 10), (98, 95, 85), (22, 16, 9)),
+    Task("keyword-spotting", _HITS, (0.5, 2, 10), (98, 95, 85), (22, 16, 9)),
+    Task("segmentation", _OVERLAPS, (1, 3, 10), (98, 95, 85), (22, 16, 9), ("masks",)),
+    Task("detection", _PRECISIONS, (1, 3, 10), None, (26, 22, 14), ("boxes", "heads or priors")),
+    Task("super-resolution", _FIDELITY, (0.1, 0.5, 2), None, (44, 36, 29), ("scale",)),
+    Task("features", (), (0, 0, 0), None, (30, 20, 10)),
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
 
 
 @dataclass(frozen=True)
@@ -117,15 +85,9 @@ class Verdict:
 
 
 def task_of(name: Any) -> Task:
-    """The task of this name.
-
-    Raises:
-        EquintError: there is none.
-
-    Example:
-        >>> task_of("segmentation").main.title
-        'mIoU'
-    """
+    """The task of this name. Raises EquintError: there is none."""
+    if isinstance(name, Task):
+        return name
     if not isinstance(name, str) or name not in TASKS:
         raise InvalidCard(f"task = {name!r}; choose {', '.join(TASKS)} (features: anything else)")
     return TASKS[name]
@@ -138,7 +100,7 @@ def missing(task: Task | str, data: Mapping[str, Any]) -> tuple[str, ...]:
         >>> missing("detection", {"boxes": "boxes.json"})
         ('heads or priors',)
     """
-    needs = (task_of(task) if isinstance(task, str) else task).needs
+    needs = task_of(task).needs
     return tuple(need for need in needs if not any(key in data for key in need.split(" or ")))
 
 
@@ -154,15 +116,7 @@ def verdict(
     """How good a quantized network is, in a word and a sentence.
 
     With both figures of the task's main measure the loss decides; else, in this order, agreement where decisions
-    mean something, and SQNR.
-
-    Args:
-        task: the kind of network, or its name.
-        float_value: main measure of the float original, in its unit.
-        quantized_value: that of the quantized network.
-        agreement: per cent of equal decisions.
-        sqnr: of the worst output, in dB.
-        samples: how many were measured; with it the words say what chance could have done.
+    mean something, and SQNR of the worst output. With `samples`, the words say what chance could have done.
 
     Raises:
         EquintError: unknown task, or nothing measured.
@@ -175,7 +129,7 @@ def verdict(
         >>> verdict("super-resolution", sqnr=30.0).level
         'poor'
     """
-    task = task_of(task) if isinstance(task, str) else task
+    task = task_of(task)
     if sqnr is not None and math.isnan(sqnr):
         return Verdict("broken", "broken: its outputs, or the original's, are not finite")
     if task.main is not None and float_value is not None and quantized_value is not None:
@@ -198,12 +152,8 @@ def judged(task: Task | str, found: Mapping[str, Any], original: Mapping[str, An
 
     Raises:
         EquintError: the two were measured on different numbers of samples, or nothing was measured.
-
-    Example:
-        >>> judged("features", {"samples": 8, "sqnr_db": 31.0}).words
-        'good: output SQNR 31.0 dB (features wants 30 dB to be good, 20 dB to be usable, 8 samples)'
     """
-    task = task_of(task) if isinstance(task, str) else task
+    task = task_of(task)
     if original is not None and original["samples"] != found["samples"]:
         counts = f"{original['samples']} and {found['samples']}"
         raise UnusableData(f"the two networks were measured on {counts} samples; measure both on the same ones")
@@ -219,23 +169,18 @@ def shown(task: Task | str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         >>> shown("classification", {"samples": 400, "top1": 56.0})
         [('samples', '400'), ('top-1', '56.0 %')]
     """
-    task = task_of(task) if isinstance(task, str) else task
+    task = task_of(task)
     counts = {"samples": "samples", "unlabelled": "pictures left out, without labels"}
     rows = [(title, str(found[key])) for key, title in counts.items() if key in found]
     return rows + [(m.title, m.shown(found[m.key])) for m in (*task.measures, *CLOSENESS) if m.key in found]
 
 
 def chance(before: float, after: float, samples: int, agreement: float | None = None) -> float:
-    """Half the width of a 95 % interval of the difference of two hit rates on the same samples, in points.
+    """Half the width of a 95 % interval of the difference of two hit rates (per cent) on the same samples, in points.
 
     Only samples on which the networks decide differently can change the count: at most a share q = 1 − agreement
     (McNemar), so the variance of the difference d is at most (q − d²)/n. Without agreement, the two are taken as
     independent.
-
-    Args:
-        before, after: hit rates in per cent.
-        samples: n, above 0.
-        agreement: per cent.
 
     Example:
         >>> round(chance(56.0, 54.7, 400, agreement=94.0), 1)
