@@ -313,13 +313,7 @@ def golden(
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     read, result = _opened(
-        source,
-        recipe,
-        target,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        input=card,
-        progress=progress,
+        source, recipe, target, weight_bits=weight_bits, activation_bits=activation_bits, input=card, progress=progress
     )
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)

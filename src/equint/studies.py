@@ -398,15 +398,7 @@ def table(
             raise InvalidOption(f"{name} = {values!r}: give a list")
     check(cache=cache, jobs=jobs)
     rows = measure(
-        networks,
-        recipes,
-        targets,
-        bits=bits,
-        images=images,
-        limit=limit,
-        cache=cache,
-        jobs=jobs,
-        progress=progress,
+        networks, recipes, targets, bits=bits, images=images, limit=limit, cache=cache, jobs=jobs, progress=progress
     )
     return Table(rows)
 

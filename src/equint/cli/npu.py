@@ -25,8 +25,7 @@ from .options import (
 )
 
 Network = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False),
+    Path, typer.Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False)
 ]
 
 

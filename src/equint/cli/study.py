@@ -31,12 +31,7 @@ from .options import (
 )
 
 
-def inspect(
-    model: ModelFile,
-    target: TargetName = None,
-    card: CardFile = None,
-    as_json: AsJson = False,
-) -> None:
+def inspect(model: ModelFile, target: TargetName = None, card: CardFile = None, as_json: AsJson = False) -> None:
     """Show layers, free channel scales, and what pins the others."""
     import equint
 

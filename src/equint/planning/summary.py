@@ -29,10 +29,7 @@ def network_facts(model: Model) -> dict[str, Any]:
 
 def log_facts(model: Model) -> dict[str, Any]:
     """What was done, skipped and is to be doubted, ready for JSON."""
-    return {
-        "warnings": [str(e) for e in model.log if e.warning],
-        "events": [event_facts(e) for e in model.log],
-    }
+    return {"warnings": [str(e) for e in model.log if e.warning], "events": [event_facts(e) for e in model.log]}
 
 
 def text(facts: Mapping[str, Any], model: Model) -> str:

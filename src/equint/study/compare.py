@@ -47,9 +47,7 @@ class Comparison:
 
 
 def compare(
-    original: Source,
-    quantized: Source,
-    feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
+    original: Source, quantized: Source, feeds: Iterable[Array | Mapping[Name, Array]] | None = None
 ) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
