@@ -183,7 +183,6 @@ class Export:
         return f"Export(format={self.format!r}, files={list(self.files)})"
 
     def facts(self) -> dict[str, Any]:
-        """What was quantized and written, ready for JSON."""
         about = {} if self.result is None else self.result.facts()
         return {**about, "format": self.format, "files": dict(self.files)}
 
@@ -263,7 +262,6 @@ class Golden:
         return f"Golden(output={self.output!r}, steps={len(self.steps)}, {self.count} {self.images})"
 
     def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
         return {
             "output": self.output,
             "images": self.images,
@@ -371,7 +369,6 @@ class Sizes:
         return f"Sizes(layers={len(self.layers)}, {dense})"
 
     def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
         return {"layers": [dict(row) for row in self.layers], "total": dict(self.total)}
 
 

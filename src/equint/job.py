@@ -217,7 +217,6 @@ class Result:
     seconds: float = field(compare=False, default=0.0)
 
     def __repr__(self) -> str:
-        """One line: the network itself is in `model`, a text for people in `summary()`."""
         weights = sum(name in self.model.graph.consts for name in self.model.qparams)
         return (
             f"Result(recipe={self.recipe!r}, target={self.target!r}, level={self.level}, quantized weights={weights})"
@@ -225,12 +224,10 @@ class Result:
 
     @property
     def original(self) -> Model:
-        """The network as it was read."""
         return self.job.original
 
     @property
     def recipe(self) -> str:
-        """Name of what was applied."""
         return self.job.recipe.name
 
     @property
@@ -240,7 +237,6 @@ class Result:
 
     @property
     def target(self) -> str:
-        """Name of the target."""
         return self.job.target.name
 
     @property

@@ -28,10 +28,6 @@ def run(progress: Progress | None = None) -> list[dict[str, Any]]:
 
     Returns:
         One row per network: name, accuracy and agreement with float in per cent, size of the parameters.
-
-    Example:
-        >>> [row["network"] for row in run()][0]
-        'float'
     """
     floats = evaluate(model_path(), data_path(), CARD)
     rows: list[dict[str, Any]] = []

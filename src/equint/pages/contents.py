@@ -75,15 +75,6 @@ def contents(
         name, recipe, target, level; headline and figures (what a reader wants first); warnings; layers, one row each;
         totals (predicted SQNR at the outputs); agreement of predicted and measured noise; fits by kind of layer;
         sizes by scheme; tensors; events, warnings first; notes on what could not be shown.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..ir.model import QParams
-        >>> from ..hardware.target import TARGETS
-        >>> model = Model(tiny_graph(), qparams={"w": QParams(np.float32(0.25), np.int32(0))})
-        >>> told = contents(model, model, "mine", TARGETS[0], 1)
-        >>> told["headline"], told["layers"][0]["channels"]
-        ('Nothing was measured, and no noise could be predicted', 4)
     """
     seen, notes = _measure(plain, quantized, images)
     found = explain(plain, plain, quantized)
@@ -124,12 +115,7 @@ def contents(
 
 
 def spec_of(grid: QParams) -> QSpec:
-    """The format that a grid is one of.
-
-    Example:
-        >>> spec_of(QParams(np.float32(1), np.int32(3), bits=4, signed=False))
-        QSpec(bits=4, signed=False, symmetric=False, granularity='tensor', narrow=False)
-    """
+    """The format that a grid is one of."""
     middle = 0 if grid.signed else 1 << (grid.bits - 1)
     symmetric = bool(np.all(grid.zero_point == middle))
     shape: Any = "shift" if grid.shift is not None else "channel" if np.ndim(grid.scale) else "tensor"
@@ -137,14 +123,7 @@ def spec_of(grid: QParams) -> QSpec:
 
 
 def formats(model: Model) -> tuple[QSpec, QSpec | None]:
-    """The formats of a quantized network's weights and activations; None where activations stay float.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> weight, activation = formats(Model(tiny_graph(), qparams={"w": QParams(np.float32(1), np.int32(3), 4)}))
-        >>> weight.bits, activation
-        (4, None)
-    """
+    """The formats of a quantized network's weights and activations; None where activations stay float."""
     weights = [model.qparams[n] for n in (layer.weight for layer in layers(model.graph)) if n in model.qparams]
     others = [q for n, q in model.qparams.items() if n not in model.graph.consts]
     weight = spec_of(weights[0]) if weights else QSpec()

@@ -16,12 +16,7 @@ _STAGES = {
 
 
 def stages(found: Mapping[str, Any]) -> Shown:
-    """The network as it is quantized step by step.
-
-    Example:
-        >>> stages({"stages": {"both": {"sqnr_db": 20.0, "agreement": 90.0, "top1": None}}, "images": 32})[2]
-        [('both', '20.0', '90.0 %', '')]
-    """
+    """The network as it is quantized step by step."""
     rows: list[tuple[str, ...]] = [
         (_STAGES.get(name, name), _db(score["sqnr_db"]), _percent(score["agreement"]), _percent(score["top1"]))
         for name, score in found["stages"].items()
@@ -32,15 +27,7 @@ def stages(found: Mapping[str, Any]) -> Shown:
 
 
 def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
-    """The layers that cost most, and why: SQNR at the network's outputs in dB.
-
-    Example:
-        >>> score = {"sqnr_db": 20.0}
-        >>> row = {"layer": "conv", "weights": score, "alone": score, "without": score}
-        >>> causes = {"conv": [{"text": "its channels differ"}]}
-        >>> layers({"sensitivity": {"layers": [row]}, "causes": causes})[2]
-        [('conv', '20.0', '20.0', '20.0', 'its channels differ')]
-    """
+    """The layers that cost most, and why: SQNR at the network's outputs in dB."""
     measured = [row for row in found["sensitivity"]["layers"] if row["alone"] is not None]
     rows: list[tuple[str, ...]] = [
         (
@@ -55,13 +42,7 @@ def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
 
 
 def tensors(found: Mapping[str, Any], limit: int | None = None) -> Shown:
-    """The activations that cost most.
-
-    Example:
-        >>> row = {"tensor": "x", "alone": {"sqnr_db": 20.0}, "without": {"sqnr_db": None}}
-        >>> tensors({"sensitivity": {"tensors": [row]}})[2]
-        [('x', '20.0', 'exact')]
-    """
+    """The activations that cost most."""
     measured = [row for row in found["sensitivity"]["tensors"] if row["alone"] is not None]
     rows: list[tuple[str, ...]] = [
         (row["tensor"], *(_db(row[kind]["sqnr_db"]) for kind in ("alone", "without"))) for row in measured[:limit]
@@ -114,12 +95,7 @@ def advice(found: Mapping[str, Any]) -> str:
 
 
 def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
-    """Everything as plain text.
-
-    Args:
-        found: what `Diagnosis.facts` says.
-        limit: most rows of layers and tensors.
-    """
+    """Everything as plain text."""
     tables = [stages(found), layers(found, limit), tensors(found, limit), remedies(found)]
     parts = ["\n".join([title, *_aligned(columns, rows)]) for title, columns, rows in tables]
     warnings = [f"! {line}" for line in found["warnings"]]

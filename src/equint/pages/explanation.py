@@ -11,13 +11,7 @@ _PARTS = ("weights", "activations", "clips")
 
 
 def totals(found: Mapping[str, Any]) -> Shown:
-    """Predicted SQNR at the outputs, before and after.
-
-    Example:
-        >>> row = {"total": 20.0, "weights": 21.0, "activations": 30.0, "clips": None}
-        >>> totals({"predicted": {"before": row, "after": row}})[2][0]
-        ('plain grids', '20.0', '21.0', '30.0', '–')
-    """
+    """Predicted SQNR at the outputs, before and after."""
     names = (("before", "plain grids"), ("after", "with the recipe"))
     rows: list[tuple[str, ...]] = [
         (shown, *(_db(found["predicted"][key][p]) for p in ("total", *_PARTS))) for key, shown in names
@@ -40,12 +34,7 @@ def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
 
 
 def changes(found: Mapping[str, Any]) -> Shown:
-    """What could be changed, the most rewarding first.
-
-    Example:
-        >>> changes({"changes": [{"change": "16-bit activations", "at": "x", "gain": 1.25}]})[2]
-        [('16-bit activations', 'x', '+1.2 dB')]
-    """
+    """What could be changed, the most rewarding first."""
     rows: list[tuple[str, ...]] = [
         (c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05
     ]

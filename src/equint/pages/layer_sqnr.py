@@ -27,13 +27,7 @@ _STYLES = {
 
 
 def overview(found: Mapping[str, Any]) -> Shown:
-    """Medians over the layers, a row for each kind of equalization.
-
-    Example:
-        >>> row = {"predicted": {"weights": 40.0}, "measured": None, "equalization": {}}
-        >>> overview({"images": 0, "methods": {"none": {"layers": [row]}}})[2]
-        [('none', '40.0', '–', '–', '–', '–')]
-    """
+    """Medians over the layers, a row for each kind of equalization."""
     side = "measured" if found["images"] else "predicted"
     rows: list[tuple[str, ...]] = []
     for name, method in found["methods"].items():
@@ -45,11 +39,7 @@ def overview(found: Mapping[str, Any]) -> Shown:
 
 
 def layers(found: Mapping[str, Any], side: str) -> Shown:
-    """Every layer's SQNR, for each kind of equalization.
-
-    Args:
-        side: "measured" or "predicted".
-    """
+    """Every layer's SQNR, for each kind of equalization."""
     cells = _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
     source = f"measured on {found['images']} images" if side == "measured" else "predicted"
     title = f"SQNR at each layer's own output, {source}, dB: {' → '.join(found['methods'])}"
@@ -84,12 +74,7 @@ def tables(found: Mapping[str, Any]) -> list[Shown]:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of the numbers.
-
-    Example:
-        >>> notes({"images": 0, "warnings": []})
-        ['nothing was measured: give --data, or --images with a card that names calibration data']
-    """
+    """What a reader should know of the numbers."""
     told = ["nothing was measured: give --data, or --images with a card that names calibration data"]
     if found["images"]:
         told = ["ranges come from the same images: predicted clips are those of images not seen yet"]
@@ -101,11 +86,6 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
     Raises:
         EquintError: matplotlib is missing, or the name ends otherwise than .png or .svg.
-
-    Example:
-        >>> check_plot("sqnr.txt")
-        Traceback (most recent call last):
-        equint.errors.OutputRefused: sqnr.txt: figures are .png or .svg files; choose another name
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise OutputRefused(f"{os.fspath(path)}: figures are {' or '.join(FORMATS)} files; choose another name")

@@ -60,13 +60,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def jsonlines(rows: Sequence[Row]) -> str:
-    """One JSON object per row; what is infinite or no number is text.
-
-    Example:
-        >>> from equint.study.table import Row
-        >>> json.loads(jsonlines([Row("net", "classification", "float", results={"top1": 56.0})]))["results"]
-        {'top1': 56.0}
-    """
+    """One JSON object per row; what is infinite or no number is text."""
     return "".join(json.dumps(jsonable(asdict(row), str), ensure_ascii=False) + "\n" for row in rows)
 
 

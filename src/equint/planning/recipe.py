@@ -120,12 +120,7 @@ def _built_in(name: str) -> Recipe:
 
 
 def source(name: str) -> str:
-    """The TOML of a built-in recipe, to copy and change.
-
-    Example:
-        >>> source("cwq").splitlines()[0]
-        'name = "cwq"'
-    """
+    """The TOML of a built-in recipe, to copy and change."""
     return resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
 
 
@@ -134,10 +129,6 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
 
     Raises:
         EquintError: unknown name, unreadable file, unknown keys or values of a wrong type.
-
-    Example:
-        >>> recipe("dfq").level
-        1
     """
     if isinstance(name, Recipe):
         return name
@@ -152,12 +143,7 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
 
 
 def looks(chosen: Recipe) -> bool:
-    """Whether a pass of the recipe looks at data.
-
-    Example:
-        >>> looks(recipe("optimal")), looks(parse({"passes": [{"pass": "quantize"}]}, "mine"))
-        (True, False)
-    """
+    """Whether a pass of the recipe looks at data."""
     return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
 
 
@@ -194,12 +180,7 @@ def _toml(value: Any) -> str:
 
 
 def parse(table: Mapping[str, Any], label: str) -> Recipe:
-    """A recipe from TOML's tables, every key and type checked.
-
-    Example:
-        >>> parse({"passes": [{"pass": "quantize"}]}, "mine").passes
-        (('quantize', {}),)
-    """
+    """A recipe from TOML's tables, every key and type checked."""
     known = {f.name for f in fields(Recipe)}
     _refuse_unknown(label, "the recipe", table, known)
     for key in ("weight", "activation"):

@@ -95,12 +95,7 @@ def sizes(model: Model) -> tuple[int, int]:
 
 
 def kilobytes(count: int) -> str:
-    """A size for people.
-
-    Example:
-        >>> kilobytes(2_500_000)
-        '2.50 MB'
-    """
+    """A size for people."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 

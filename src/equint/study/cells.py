@@ -144,15 +144,6 @@ def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:
 
     Raises:
         OSError, ValueError, EOFError: no such file, or not all of it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryFile() as file:
-        ...     for array in (["y"], [[1, 2]], [[3, 4]]):
-        ...         np.save(file, np.asarray(array))
-        ...     _ = file.seek(0)
-        ...     [batch["y"].tolist() for batch in stored(file)]
-        [[[1, 2]], [[3, 4]]]
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(0)

@@ -109,7 +109,6 @@ class Diagnosis:
 
 
 def _table(found: Diagnosis | Remedy) -> dict[str, Any]:
-    """As plain tables, without what each image says."""
     return asdict(found, dict_factory=lambda items: {k: v for k, v in items if k != "each_db"})
 
 
@@ -192,12 +191,6 @@ def shown(model: Model) -> Samples:
 
     Raises:
         EquintError: its input is no picture.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> shown(Model(tiny_graph()))
-        Traceback (most recent call last):
-        equint.errors.UnusableData: no images to look at, and the input x is no picture; give data
     """
     shape = picture_shape(model)
     if shape is None:
@@ -207,13 +200,7 @@ def shown(model: Model) -> Samples:
 
 
 def unquantized(chosen: Recipe) -> Recipe:
-    """The recipe up to its grids, and none of those: the float network that it quantizes.
-
-    Example:
-        >>> from ..planning.recipe import recipe
-        >>> [name for name, _ in unquantized(recipe("dfq")).passes][-1]
-        'quantize'
-    """
+    """The recipe up to its grids, and none of those: the float network that it quantizes."""
     names = [name for name, _ in chosen.passes]
     everything = Override(("*",), ("*",), float=True)
     return replace(chosen, passes=chosen.passes[: names.index("quantize") + 1], overrides=(everything,))

@@ -49,11 +49,6 @@ def explain(
         reference: the float network, BatchNorms folded, with moments and ranges.
         before: the network with plain grids; after: with those of the recipe.
         per_channel: what the recipe would make of it with a weight scale per channel, if that is a change.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> explain(*[Model(tiny_graph())] * 3).changes
-        ()
     """
     first, last = predict(reference, before), predict(reference, after)
     then = {layer.tensor: layer for layer in first.layers}
@@ -109,5 +104,4 @@ def _layer(noise: LayerNoise | None) -> dict[str, float | None]:
 
 
 def _db(noise: float | None) -> float | None:
-    """SQNR in dB; None where there is no noise."""
     return None if noise is None or noise <= 0 else to_db(noise)

@@ -44,13 +44,7 @@ class Inspection(Facts):
 
 
 def inspect(model: Model) -> Inspection:
-    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> inspect(Model(tiny_graph())).layers[0]["channels"]
-        4
-    """
+    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded."""
     channels = solve(model, CLIP_REACH)
     table = []
     for layer in layers(model.graph):

@@ -70,13 +70,7 @@ class Mixed:
         return f"Mixed(met={self.met}, drop={self.drop:.2f}, cost={self.cost:.0f}, chosen={len(self.chosen)})"
 
     def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON; the recipe as TOML.
-
-        Example:
-            >>> found = Mixed(Recipe("mine"), True, 0.0, 1.0, "agreement", 64.0, ("conv1",), 3, 64)
-            >>> found.facts()["chosen"], found.facts()["met"]
-            (['conv1'], True)
-        """
+        """Everything, ready for JSON; the recipe as TOML."""
         kept = ("met", "drop", "before", "metric", "cost", "tried", "images")
         told = {"chosen": list(self.chosen), "recipe": to_toml(self.recipe), "events": [str(e) for e in self.events]}
         return {**{name: getattr(self, name) for name in kept}, **told}
@@ -134,13 +128,7 @@ def mixed(
 
 
 def candidates(model: Model, ranked: Sensitivity) -> tuple[Candidate, ...]:
-    """What may become wider, by noise taken away per byte; then what may become float, the noisiest first.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> candidates(Model(tiny_graph()), Sensitivity((), ()))
-        ()
-    """
+    """What may become wider, by noise taken away per byte; then what may become float, the noisiest first."""
     graph = model.graph
     own = {layer.y: layer for layer in layers(graph)}
     wide, floating = list[Candidate](), list[Candidate]()
@@ -196,7 +184,6 @@ class _Search:
         return replace(self.chosen, name=name, overrides=(*self.chosen.overrides, *overrides))
 
     def drop(self, parts: Sequence[Candidate]) -> float:
-        """Points lost."""
         recipe = self.recipe(parts)
         if recipe.overrides not in self.seen:
             graph = self.base if not parts else self.graph_of(self.quantize(recipe))
@@ -234,7 +221,6 @@ class _Search:
         return kept
 
     def result(self, kept: Sequence[Candidate], bound: float, before: float, why: str = "") -> Mixed:
-        """The search's end in words and numbers."""
         drop, met = self.drop(kept), self.drop(kept) <= bound
         names = tuple(dict.fromkeys(e.at for e in kept))
         facts: dict[str, Any] = {"drop": drop, "bound": bound, "overrides": len(names), "images": self.known.images}

@@ -37,13 +37,7 @@ class Trial:
 
 
 def takes_floats(on: Target) -> bool:
-    """Whether a target runs networks of which parts are float, or have 16 bits; those with shifts take integers alone.
-
-    Example:
-        >>> from ..hardware.target import target
-        >>> takes_floats(target("per-tensor")), takes_floats(target("npu-shift"))
-        (True, False)
-    """
+    """Whether parts of a network may be float, or have 16 bits, on a target; those with shifts take integers alone."""
     return on.weight.granularity != "shift"
 
 

@@ -75,17 +75,6 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
         quantized: the same network, all of it quantized.
         known: images, and what the original answers.
         top: how many of each are measured; None measures all.
-
-    Example:
-        >>> import numpy as np
-        >>> from ..samples.images import Samples
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> from .trials import truth
-        >>> model = Model(tiny_graph())
-        >>> known = truth(model.graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
-        >>> [cost.layer for cost in sensitivity(model, Quantize(activation=None)(model), known).layers]
-        ['y']
     """
     named = costs(plain, quantized)
     first, second = named.layers[:top], named.tensors[:top]
@@ -136,15 +125,7 @@ def _alone(cost: LayerCost | TensorCost) -> float:
 
 
 def costs(plain: Model, quantized: Model) -> Sensitivity:
-    """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> model = Model(tiny_graph())
-        >>> costs(model, Quantize(activation=None)(model)).layers[0].predicted is None
-        True
-    """
+    """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured."""
     found = predict(replace(plain, views={}), replace(quantized, views={}))
     reaching = {noise.tensor: noise.reaching for noise in found.layers}
     making = {noise.tensor: noise.rounding + noise.clips for noise in found.tensors}
@@ -170,7 +151,6 @@ def costs(plain: Model, quantized: Model) -> Sensitivity:
 
 
 def _inputs(model: Model, grids: Sequence[TensorCost]) -> dict[Name, set[Name]]:
-    """The tensors on the grid that each layer, by its output, reads."""
     classes = {name: set(grid.shared) for grid in grids for name in grid.shared}
     return {layer.y: classes.get(layer.x, set()) for layer in layers(model.graph)}
 

@@ -78,13 +78,6 @@ def sqnr(
 
     Raises:
         EquintError: as `equint.runtime.layer_noise.measure`.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..hardware.target import target
-        >>> found = sqnr(Model(tiny_graph()), target("per-tensor"))
-        >>> found.images, list(found.methods)
-        (0, ['none', 'one-step', 'two-step', 'optimal'])
     """
     seen, table = 0, dict[str, Any]()
     for number, (name, quantized) in enumerate(_equalized(reference, on, progress)):
@@ -129,12 +122,6 @@ def layer_rows(
         predicted and measured: for each of `KINDS` (measured is None without measurement);
         equalization: for weights and activations (the input tensor), what is `reached` and the `bound` that optimal
             equalization would reach: `weight_equalization` and `tensor_equalization`.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> layer_rows(model, model, QSpec(), QSpec())[0]["equalization"]["weights"]
-        {'reached': None, 'bound': None}
     """
     predicted = {noise.tensor: noise for noise in predict(reference, quantized).layers}
     own, rows = {layer.y: layer for layer in layers(quantized.graph)}, list[dict[str, Any]]()

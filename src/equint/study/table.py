@@ -89,12 +89,7 @@ def table(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Row, ...]:
-    """Every network in every way, as `equint.table` describes it.
-
-    Example:
-        >>> table([], ["lwq"], cache="results")
-        ()
-    """
+    """Every network in every way, as `equint.table` describes it."""
     if not networks:
         return ()
     if jobs < 1:

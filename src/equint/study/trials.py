@@ -67,7 +67,6 @@ class Truth:
 
     @property
     def images(self) -> int:
-        """How many there are."""
         return sum(length(feed) for feed in self.feeds)
 
     def part(self, second: bool) -> Truth:
@@ -76,7 +75,6 @@ class Truth:
         return Truth(self.feeds[own], self.outputs[own], self.labels[own], self.shares)
 
     def first(self, batches: int) -> Truth:
-        """The first batches."""
         return Truth(self.feeds[:batches], self.outputs[:batches], self.labels[:batches], self.shares)
 
 
@@ -88,11 +86,6 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
 
     Raises:
         EquintError: images that do not fit, or as many labels as there are not images.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> truth(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32))).images
-        3
     """
     from ..onnx.writer import to_proto
     from ..runtime.session import Session
@@ -123,13 +116,6 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
 
     Args:
         base: the graph that the variants are variants of; left out, each runs from the start.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> graph = tiny_graph()
-        >>> known = truth(graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
-        >>> scores({"same": graph}, known, graph)["same"].sqnr_db
-        inf
     """
     usable = base if against.shares else None
     cuts = {key: 0 if usable is None else common(usable, graph) for key, graph in variants.items()}
@@ -224,11 +210,6 @@ def common(base: Graph, variant: Graph) -> int:
     """How many nodes two graphs have in common, from the start, so that one can go on with the other's values.
 
     Only floats are handed over: a cut falls where no integers, and no shapes, are needed behind it.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> common(tiny_graph(), tiny_graph())
-        1
     """
     alike = 0
     for a, b in zip(base.nodes, variant.nodes, strict=False):
@@ -280,13 +261,6 @@ def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors:
         quantized: the same network, all of it quantized.
         weights: outputs of the layers whose weights and corrected biases are quantized.
         tensors: names; those of weights are passed over.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> model = Model(tiny_graph())
-        >>> sorted(composed(model, Quantize(activation=None)(model), ["y"], []).qparams)
-        ['w']
     """
     graph, consts, nodes = plain.graph, dict(plain.graph.consts), list[Node]()
     stored = {layer.weight for layer in layers(quantized.graph)}
