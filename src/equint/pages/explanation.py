@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-Shown = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+Shown = tuple[str, Sequence[str], Sequence[tuple[str, ...]]]
 """Title, columns (a leading > aligns right) and rows of a table."""
 _PARTS = ("weights", "activations", "clips")
 
 
 def totals(found: Mapping[str, Any]) -> Shown:
     """Predicted SQNR at the outputs, before and after."""
-    names = (("before", "plain grids"), ("after", "with the recipe"))
-    rows: list[tuple[str, ...]] = [
-        (shown, *(_db(found["predicted"][key][p]) for p in ("total", *_PARTS))) for key, shown in names
-    ]
+    kinds = (("before", "plain grids"), ("after", "with the recipe"))
+    rows = [(name, *(_db(found["predicted"][key][p]) for p in ("total", *_PARTS))) for key, name in kinds]
     return "predicted SQNR at the outputs, dB", ("", ">total", *(f">of {p}" for p in _PARTS)), rows
 
 
 def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
     """The layers with most noise: what limits each, and the SQNR of each kind of noise before → after."""
     order = sorted(found["layers"], key=lambda row: -row["share"])
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for row in order[:limit]:
-        cells = (_moved(row["before"].get(p), row["after"].get(p)) for p in _PARTS)
+        cells = (f"{_db(row['before'].get(p))} → {_db(row['after'].get(p))}" for p in _PARTS)
         rows.append((row["name"], row["limit"], *cells, f"{100 * row['share']:.1f} %"))
     title = "layers, by the share of all noise that their weights make; SQNR at each layer's own output, dB"
     if limit is not None and len(order) > limit:
@@ -35,14 +33,8 @@ def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
 
 def changes(found: Mapping[str, Any]) -> Shown:
     """What could be changed, the most rewarding first."""
-    rows: list[tuple[str, ...]] = [
-        (c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05
-    ]
+    rows = [(c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05]
     return "what a change would gain, predicted", ("change", "at", ">gain"), rows
-
-
-def _moved(before: float | None, after: float | None) -> str:
-    return f"{_db(before)} → {_db(after)}"
 
 
 def _db(value: float | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 BANDS = (10.0, 15.0, 20.0, 25.0, 30.0, 40.0)
 """SQNR in dB where the colour of layers changes."""
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 44, 12, 10, 40, 260
-NARROW, PER_LAYER, CROWDED = 520, 7, 100
-"""Least width of a chart, what a layer takes where there are many, and from how many on lines have no dots."""
+NARROW, PER_LAYER = 520, 7
+"""Least width of a chart, and what a layer takes where there are many."""
 
 Style = Literal["line", "dashed", "points", "ghost"]
 

@@ -25,9 +25,7 @@ FIGURES: Mapping[str, tuple[str, int]] = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """One table per network: the float network first, the best way in bold, reasons as footnotes.
-
-    The best has the highest first figure; all that show the same are bold.
+    """One table per network: the float network first, the best first figure in bold, reasons as footnotes.
 
     Example:
         >>> from equint.study.table import Row

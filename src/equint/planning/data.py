@@ -45,7 +45,12 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
     if data is None:
         return None
     if isinstance(data, (str, os.PathLike)):
-        data = _stored(data, card)
+        if is_statistics(data):
+            data = Statistics.load(data)
+        elif card is None and os.path.isdir(data):
+            raise UnusableData(f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared")
+        else:
+            data = images(data, card or Card())
     if isinstance(data, Statistics):
         if limit is not None:
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
@@ -53,12 +58,3 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         return Data(statistics=data, teacher=model.graph)
     shown = Samples.of(data)
     return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
-
-
-def _stored(path: str | os.PathLike[str], card: Card | None) -> Statistics | Samples:
-    """What a file or folder holds: statistics, or images."""
-    if is_statistics(path):
-        return Statistics.load(path)
-    if card is None and os.path.isdir(path):
-        raise UnusableData(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
-    return images(path, card or Card())

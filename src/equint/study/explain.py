@@ -25,7 +25,6 @@ class Explanation(Facts):
             before and after, and the share (0 to 1) of the output's noise that its weights make.
         tensors: name, SQNR in dB of its rounding and clipping at the outputs, share of the output's noise.
         changes: what could be changed, and the gain in dB predicted for it, largest first.
-        warnings: what makes all of this doubtful.
     """
 
     predicted: Mapping[str, Mapping[str, float | None]]
@@ -55,13 +54,13 @@ def explain(
     table = []
     for layer in last.layers:
         row = {"name": layer.name, "limit": layer.limit, "share": _share(layer.reaching, last)}
-        table.append({**row, "before": _layer(then.get(layer.tensor)), "after": _layer(layer)})
+        table.append({**row, "before": _decibels(then.get(layer.tensor)), "after": _decibels(layer)})
     tensors = [
         {"name": t.tensor, "rounding": _db(t.rounding), "clips": _db(t.clips), "share": _share(_sum(t), last)}
         for t in last.tensors
     ]
     changes = _changes(last, None if per_channel is None else predict(reference, per_channel))
-    totals = {"before": _totals(first), "after": _totals(last)}
+    totals = {"before": _decibels(first, "total"), "after": _decibels(last, "total")}
     ranked = tuple(sorted(changes, key=lambda c: -c["gain"]))
     return Explanation(totals, tuple(table), tuple(tensors), ranked, tuple(warnings))
 
@@ -92,15 +91,9 @@ def _gain(before: float, after: float) -> float:
     return to_db(after) - to_db(before)
 
 
-def _totals(p: Prediction) -> dict[str, float | None]:
-    parts = {"total": p.total, "weights": p.weights, "activations": p.activations, "clips": p.clips}
-    return {name: _db(noise) for name, noise in parts.items()}
-
-
-def _layer(noise: LayerNoise | None) -> dict[str, float | None]:
-    if noise is None:
-        return {}
-    return {"weights": _db(noise.weights), "activations": _db(noise.activations), "clips": _db(noise.clips)}
+def _decibels(noise: Prediction | LayerNoise | None, *whole: str) -> dict[str, float | None]:
+    names = () if noise is None else (*whole, "weights", "activations", "clips")
+    return {name: _db(getattr(noise, name)) for name in names}
 
 
 def _db(noise: float | None) -> float | None:

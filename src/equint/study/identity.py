@@ -18,8 +18,7 @@ HASHED = 64 << 20
 
 def digest(value: Any) -> str:
     """A short name for plain values, the same in every run."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def network_identity(path: Path) -> list[Any]:
