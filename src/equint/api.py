@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
 from .errors import InvalidOption, TargetMismatch, UnusableData
-from .files import is_bundle
+from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import TARGETS, Target
 from .ir.model import Array, Model, Name
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 NPU = "npu-shift"
 """The target of integer programs, where none is named."""
-FORMATS = ("npu", "integer", "qdq")
 Format: TypeAlias = Literal["npu", "integer", "qdq"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def quantize(
@@ -70,18 +69,9 @@ def quantize(
         >>> quantize(model_path(), input=(0, 1)).recipe
         'optimal'
     """
-    return Job.of(
-        source,
-        recipe,
-        target,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        input=input,
-        data=data,
-        images=images,
-        example_inputs=example_inputs,
-        progress=progress,
-    ).quantized()
+    looks = Options(input=input, data=data, images=images, example_inputs=example_inputs, progress=progress)
+    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
+    return Job.of(source, recipe, target, **options).quantized()
 
 
 def calibrate(
@@ -116,8 +106,7 @@ def calibrate(
     job = Job.of(source, input=input, data=data, images=images)
     if job.samples is None:
         raise UnusableData(NO_SAMPLES)
-    graph = folded(job.original).graph
-    return collect(graph, job.samples, histograms=histograms, resume=resume, progress=progress)
+    return collect(folded(job.original).graph, job.samples, histograms=histograms, resume=resume, progress=progress)
 
 
 def recipes() -> tuple[Recipe, ...]:
@@ -168,12 +157,7 @@ def program(
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
-
-    Attributes:
-        format: one of `FORMATS`; files: name to bytes.
-        result: what a float network became; None where a bundle was read.
-    """
+    """What was written: files with their bytes, and what a float network became; None where a bundle was read."""
 
     format: Format
     files: Mapping[str, int]
@@ -183,7 +167,6 @@ class Export:
         return f"Export(format={self.format!r}, files={[os.path.basename(file) for file in self.files]})"
 
     def facts(self) -> dict[str, Any]:
-        """What was quantized and written, ready for JSON."""
         about = {} if self.result is None else self.result.facts()
         return {**about, "format": self.format, "files": dict(self.files)}
 
@@ -244,7 +227,7 @@ def export(
 
 
 @dataclass(frozen=True)
-class Golden:
+class Golden(Facts):
     """Golden vectors that were written.
 
     Attributes:
@@ -263,13 +246,7 @@ class Golden:
         return f"Golden(output={self.output!r}, steps={len(self.steps)}, {self.count} {self.images})"
 
     def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {
-            "output": self.output,
-            "images": self.images,
-            "steps": [dict(step) for step in self.steps],
-            "warnings": list(self.warnings),
-        }
+        return {k: v for k, v in super().facts().items() if k != "count"}
 
 
 def golden(
@@ -313,13 +290,7 @@ def golden(
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     read, result = _opened(
-        source,
-        recipe,
-        target,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        input=card,
-        progress=progress,
+        source, recipe, target, weight_bits=weight_bits, activation_bits=activation_bits, input=card, progress=progress
     )
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
@@ -366,7 +337,7 @@ def compare_board(
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Facts):
     """Parameter bytes of a network under LWQ, CWQ and WES, dense and sparse: of each layer, and in total."""
 
     layers: tuple[Row, ...]
@@ -375,10 +346,6 @@ class Sizes:
     def __repr__(self) -> str:
         dense = ", ".join(f"{scheme}={self.total[scheme]:,}" for scheme in ("lwq", "cwq", "wes"))
         return f"Sizes(layers={len(self.layers)}, {dense})"
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {"layers": [dict(row) for row in self.layers], "total": dict(self.total)}
 
 
 def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None) -> Sizes:
@@ -441,10 +408,9 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
     if where is not None:
         if len(program.inputs) != 1:
             raise UnusableData(f"{where}: the network has {len(program.inputs)} inputs; leave data out for random ones")
-        taken = [x for x, _ in islice(batches(where, card, size=count, limit=count), 1)]
-        return {program.inputs[0]: taken[0]}, f"images of {where}"
-    rng = np.random.default_rng(0)
-    feeds = {}
+        first, _ = next(iter(batches(where, card, size=count, limit=count)))
+        return {program.inputs[0]: first}, f"images of {where}"
+    rng, feeds = np.random.default_rng(0), {}
     for name in program.inputs:
         grid, shape = program.grids[name], program.shapes.get(name, ())
         if not all(isinstance(n, int) for n in shape[1:]):

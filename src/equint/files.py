@@ -20,12 +20,7 @@ from .ir.model import Array
 
 
 def is_bundle(source: object) -> bool:
-    """Whether a source is named like one of a bundle's two files.
-
-    Example:
-        >>> is_bundle("net.json"), is_bundle("net.onnx")
-        (True, False)
-    """
+    """Whether a source is named like one of a bundle's two files."""
     return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
 
 
@@ -117,11 +112,6 @@ def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -
 
     Raises:
         EquintError: it is not there, or no TOML.
-
-    Example:
-        >>> read_toml(Path("none.toml"), "card")
-        Traceback (most recent call last):
-        equint.errors.InvalidCard: none.toml: no such card
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .onnx.writer import ModelProto
 
 Named = str | os.PathLike[str]
+NO_LAYERS = "the network has no convolution or matrix product with constant weights"
 
 
 class Options(TypedDict, total=False):
@@ -56,12 +57,9 @@ class Job:
     """A network and all that was said about quantizing it.
 
     Attributes:
-        original: the network as it was read.
-        network: the same, with what is known of its input.
-        recipe, target: what to do, and for what hardware.
+        original: the network as it was read; network: the same, with what is known of its input.
         weight_bits, activation_bits: where they differ from the recipe's.
         data: what recipes may look at beside the weights, if anything.
-        progress: called before each pass, and within long ones.
         seconds: time spent in reading.
     """
 
@@ -162,9 +160,7 @@ class Job:
         start = perf_counter()
         model = self.run()
         if not model.qparams:
-            raise UnsupportedOperator(
-                "nothing to quantize: the network has no convolution or matrix product with constant weights"
-            )
+            raise UnsupportedOperator(f"nothing to quantize: {NO_LAYERS}")
         return Result(self, model, self.seconds + perf_counter() - start)
 
     def rewritten(self) -> Model:
@@ -208,7 +204,7 @@ class Result:
 
     Attributes:
         job: the network as it was read, the recipe and the target.
-        model: the value after the last pass; its log says what every pass did and skipped.
+        model: after the last pass; its log says what every pass did and skipped.
         seconds: time spent in reading and passes.
     """
 
@@ -217,20 +213,16 @@ class Result:
     seconds: float = field(compare=False, default=0.0)
 
     def __repr__(self) -> str:
-        """One line: the network itself is in `model`, a text for people in `summary()`."""
         weights = sum(name in self.model.graph.consts for name in self.model.qparams)
-        return (
-            f"Result(recipe={self.recipe!r}, target={self.target!r}, level={self.level}, quantized weights={weights})"
-        )
+        made = f"recipe={self.recipe!r}, target={self.target!r}, level={self.level}"
+        return f"Result({made}, quantized weights={weights})"
 
     @property
     def original(self) -> Model:
-        """The network as it was read."""
         return self.job.original
 
     @property
     def recipe(self) -> str:
-        """Name of what was applied."""
         return self.job.recipe.name
 
     @property
@@ -240,7 +232,6 @@ class Result:
 
     @property
     def target(self) -> str:
-        """Name of the target."""
         return self.job.target.name
 
     @property
@@ -370,7 +361,7 @@ def runnable(argument: str, source: Any) -> Any:
     """A network that onnxruntime or the integer engine can run: a path, an ONNX model, or a program.
 
     Args:
-        argument: what it is called; source: one of those, a `Model` from `load`, or a `Result`.
+        argument: what messages call it; source: one of those, a `Model` from `load`, or a `Result`.
 
     Raises:
         EquintError: it is nothing of the kind, or not there.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .errors import InvalidOption, UnsupportedOperator, UnusableData
 from .files import jsonable
 from .hardware.target import Target
-from .ir.model import Array
-from .job import Job, Named, Options, Result, check, runnable
+from .ir.model import Array, Model
+from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
 from .samples.card import Card, Input, read_card
@@ -20,7 +20,7 @@ from .samples.images import Samples
 if TYPE_CHECKING:
     from .scoring.tasks import Verdict
     from .study.compare import Comparison
-    from .study.diagnose import Diagnosis
+    from .study.diagnose import Diagnosis, Quantizer
     from .study.explain import Explanation
     from .study.inspect import Inspection
     from .study.mixed import Mixed
@@ -99,9 +99,7 @@ def sqnr(
     job = Job.of(source, None, target, input=input, data=data, images=images, progress=progress)
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
-        raise UnsupportedOperator(
-            "nothing to analyse: the network has no convolution or matrix product with constant weights"
-        )
+        raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")
     return found
 
 
@@ -135,15 +133,8 @@ def diagnose(
     from .study.diagnose import diagnose as look
 
     job = Job.of(source, recipe, target, **options)
-    return look(
-        job.original,
-        job.spelled,
-        job.target,
-        job.quantizer(),
-        _tried_on(job),
-        labels=_labels(labels),
-        progress=job.progress,
-    )
+    _check_labels(labels)
+    return look(*_subject(job), labels=labels, progress=job.progress)
 
 
 def mixed(
@@ -175,31 +166,22 @@ def mixed(
     if not 0 <= max_drop <= 100:
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
     job = Job.of(source, recipe, target, **options)
-    return search(
-        job.original,
-        job.spelled,
-        job.target,
-        job.quantizer(),
-        _tried_on(job),
-        max_drop,
-        labels=_labels(labels),
-        progress=job.progress,
-    )
+    _check_labels(labels)
+    return search(*_subject(job), max_drop, labels=labels, progress=job.progress)
 
 
-def _tried_on(job: Job) -> Samples:
-    """Images to try variants on: the user's, or generated ones."""
+def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:
+    """What variants are tried of, and on which images: the user's, or generated ones."""
     from .study.diagnose import shown
 
     if job.data is not None and job.samples is None:
         raise UnusableData("saved statistics show no images to try anything on; give images")
-    return job.samples or shown(job.network)
+    return job.original, job.spelled, job.target, job.quantizer(), job.samples or shown(job.network)
 
 
-def _labels(labels: Any) -> Any:
+def _check_labels(labels: Any) -> None:
     if labels is not None and not hasattr(labels, "__len__"):
         raise InvalidOption(f"labels = {labels!r}: give the class of each image")
-    return labels
 
 
 @dataclass(frozen=True)
@@ -208,10 +190,8 @@ class Evaluation:
 
     Attributes:
         model, data: what was measured on what, by name.
-        task: as the card says.
         figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
-        original: the same of the float original, where there are labels.
-        verdict: in words, where there is an original.
+        original: the same of the float original, where there are labels; verdict: where there is an original.
     """
 
     model: str
@@ -227,12 +207,9 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        found: dict[str, Any] = {"model": self.model, "data": self.data, **self.figures}
-        if self.original is not None:
-            found["float"] = self.original
-        if self.verdict is not None:
-            found["verdict"] = {"level": self.verdict.level, "words": self.verdict.words}
-        ready: dict[str, Any] = jsonable(found)
+        beside = {"float": self.original, "verdict": None if self.verdict is None else asdict(self.verdict)}
+        found = {"model": self.model, "data": self.data, **self.figures}
+        ready: dict[str, Any] = jsonable({**found, **{k: v for k, v in beside.items() if v is not None}})
         return ready
 
 
@@ -268,9 +245,8 @@ def evaluate(
     from .scoring import metrics
     from .scoring.tasks import judged
 
-    prepared, where = _card(card), data
-    if where is None:
-        where = prepared.data.get("eval")
+    prepared = _card(card)
+    where = prepared.data.get("eval") if data is None else data
     if where is None:
         raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
     check(data=where, limit=limit)
@@ -398,15 +374,7 @@ def table(
             raise InvalidOption(f"{name} = {values!r}: give a list")
     check(cache=cache, jobs=jobs)
     rows = measure(
-        networks,
-        recipes,
-        targets,
-        bits=bits,
-        images=images,
-        limit=limit,
-        cache=cache,
-        jobs=jobs,
-        progress=progress,
+        networks, recipes, targets, bits=bits, images=images, limit=limit, cache=cache, jobs=jobs, progress=progress
     )
     return Table(rows)
 

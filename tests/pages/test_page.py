@@ -26,7 +26,6 @@ from equint.ops.layers import layers
 from equint.pages.contents import formats, spec_of
 from equint.pages.figures import BANDS, Series, band, band_labels, bars, line_chart, ticks
 from equint.pages.page import embedded, page
-from equint.study.compare import TensorNoise
 from handwritten import network, normal
 from reports import HOSTILE, digits, plain_grids, told
 
@@ -343,8 +342,7 @@ def test_names_that_mean_harm_stay_text() -> None:
     log = (*result.model.log, Event(EventKind.OPERATOR_FLOAT, HOSTILE, facts, HOSTILE, warning=True))
     job = replace(result.job, recipe=replace(result.job.recipe, name=HOSTILE))
     result = Result(job, result.model.noted(log[-1]))
-    tensors = [TensorNoise(HOSTILE, HOSTILE, float("inf"), 1.0)]
-    html = page(told(result, {HOSTILE: 1.0, "samples": 3}, name=HOSTILE, tensors=tensors))
+    html = page(told(result, {HOSTILE: 1.0, "samples": 3}, name=HOSTILE))
     found = parsed(html)
     tags = Counter(tag for tag, _ in found.found)
     assert tags["script"] == 2

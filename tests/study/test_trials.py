@@ -111,7 +111,7 @@ def test_agreement_and_labels_are_counted() -> None:
     assert score.agreement == 100
     assert score.top1 == 75
     assert known.images == 20
-    assert (known.part(False).images, known.part(True).images) == (12, 8)
+    assert (known.batches(slice(0, None, 2)).images, known.batches(slice(1, None, 2)).images) == (12, 8)
 
 
 def test_labels_for_other_images_are_refused() -> None:

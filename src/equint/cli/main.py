@@ -11,27 +11,7 @@ import typer
 
 from ..errors import EquintError, InvalidOption
 from . import npu, study
-from .options import (
-    AsJson,
-    CardFile,
-    Command,
-    DataPath,
-    Described,
-    Formats,
-    ImageCount,
-    Mean,
-    ModelFile,
-    Shown,
-    Std,
-    check_file,
-    check_output,
-    expanded,
-    labels_of,
-    print_json,
-    print_table,
-    progress_bar,
-    write_page,
-)
+from . import options as cli
 
 app = typer.Typer(
     help="Turn trained convolutional networks (ONNX) into fixed-point networks, from their weights alone.",
@@ -51,11 +31,11 @@ def _common(
 
 
 def quantize(
-    model: ModelFile,
+    model: cli.ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the int8 model.", show_default=False)],
-    formats: Formats,
-    described: Described,
-    shown: Shown,
+    formats: cli.Formats,
+    described: cli.Described,
+    shown: cli.Shown,
     max_drop: Annotated[
         float | None,
         typer.Option("--max-drop", help="Spend bits where needed, to lose at most so many points of agreement."),
@@ -63,27 +43,27 @@ def quantize(
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a page about the result: one HTML file.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Quantize a float network, without data or with a few unlabelled images."""
     import equint
 
     options = {**formats.options(), **described.options(), **shown.options()}
-    check_output(output, formats, described, shown, model=model)
+    cli.check_output(output, formats, described, shown, model=model)
     if report is not None:
-        check_output(report, formats, described, shown, model=model, quantized_model=output)
-    with progress_bar(not as_json) as step:
+        cli.check_output(report, formats, described, shown, model=model, quantized_model=output)
+    with cli.progress_bar(not as_json) as step:
         options["progress"], spent = step, None
         if max_drop is not None:
-            spent = equint.mixed(model, max_drop, labels=labels_of(shown), **options)
+            spent = equint.mixed(model, max_drop, labels=cli.labels_of(shown), **options)
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
         result = equint.quantize(model, **options)
         result.save(output)
         if report is not None:
-            write_page(report, equint.report(result, name=model.stem))
+            cli.write_page(report, equint.report(result, name=model.stem))
     if as_json:
         spending = {} if spent is None else {"mixed": spent.facts()}
-        print_json({**result.facts(), **spending, "output": str(output), "file_bytes": output.stat().st_size})
+        cli.print_json({**result.facts(), **spending, "output": str(output), "file_bytes": output.stat().st_size})
         return
     from ..planning.summary import kilobytes
 
@@ -96,20 +76,20 @@ def quantize(
 
 
 def calibrate(
-    model: ModelFile,
+    model: cli.ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the statistics (.npz).")],
-    data: DataPath = None,
-    card: CardFile = None,
-    mean: Mean = None,
-    std: Std = None,
-    images: ImageCount = None,
+    data: cli.DataPath = None,
+    card: cli.CardFile = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    images: cli.ImageCount = None,
     histograms: Annotated[
         bool, typer.Option(help="Count all values, for the range rules percentile and mse: slower.")
     ] = True,
     merge: Annotated[
         list[Path] | None, typer.Option("--merge", help="Add statistics measured before; may be repeated.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
     import equint
@@ -117,31 +97,31 @@ def calibrate(
     from ..planning.data import check_statistics
     from ..samples.statistics import Statistics, merged
 
-    check_file(model)
+    cli.check_file(model)
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
-    check_output(output, model=model, data=data, card=card)
+    cli.check_output(output, model=model, data=data, card=card)
     draft = output.with_name(f"{output.stem}.part.npz")
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
     for path, part in zip(merge or (), parts, strict=True):
         check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
-        looks: dict[str, Any] = {**Described(card, None, mean, std).options(), "images": images, "resume": draft}
-        with progress_bar(not as_json) as step:
+        looks: dict[str, Any] = {**cli.Described(card, None, mean, std).options(), "images": images, "resume": draft}
+        with cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, **looks))
     found = merged(parts)
     found.save(output)
     draft.unlink(missing_ok=True)
     if as_json:
-        print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
+        cli.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return
     print(f"measured {len(found.tensors)} tensors on {found.images} images; wrote {output}")
 
 
 def recipes(
     show: Annotated[str | None, typer.Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """List the built-in recipes and targets."""
     from dataclasses import asdict
@@ -155,48 +135,48 @@ def recipes(
         return
     if as_json:
         listed = {"recipes": [asdict(r) for r in equint.recipes()], "targets": [asdict(t) for t in equint.targets()]}
-        print_json(listed)
+        cli.print_json(listed)
         return
     rows = [(r.name, str(r.level), r.target, r.description) for r in equint.recipes()]
-    print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
+    cli.print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
     targets()
     print("levels: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining")
 
 
-def targets(as_json: AsJson = False) -> None:
+def targets(as_json: cli.AsJson = False) -> None:
     """List the built-in targets."""
     from dataclasses import asdict
 
     import equint
 
     if as_json:
-        print_json([asdict(target) for target in equint.targets()])
+        cli.print_json([asdict(target) for target in equint.targets()])
         return
     rows = [(t.name, t.recipe, t.description) for t in equint.targets()]
-    print_table("targets", ("target", "default recipe", "what it is"), rows)
+    cli.print_table("targets", ("target", "default recipe", "what it is"), rows)
 
 
-def demo(as_json: AsJson = False) -> None:
+def demo(as_json: cli.AsJson = False) -> None:
     """Quantize a small bundled network without data and show what that did."""
     from ..demo.run import run
 
-    with progress_bar(not as_json) as step:
+    with cli.progress_bar(not as_json) as step:
         rows = run(step)
     if as_json:
-        print_json(rows)
+        cli.print_json(rows)
         return
     cells = [(r["network"], f"{r['accuracy']:.1f} %", f"{r['agreement']:.1f} %", r["size"]) for r in rows]
     title = "digits, 500 held-out images, no data used"
-    print_table(title, ("network", ">accuracy", ">agreement", ">parameters"), cells)
+    cli.print_table(title, ("network", ">accuracy", ">agreement", ">parameters"), cells)
 
 
-COMMANDS: tuple[Command, ...] = (
+COMMANDS: tuple[cli.Command, ...] = (
     *(quantize, calibrate, study.inspect, study.explain, recipes, targets, study.evaluate, study.compare, demo),
     *(study.sqnr, npu.export, npu.golden, npu.compare_board, npu.sizes, study.table, study.diagnose, study.report),
 )
 """All commands, in the order in which help lists them."""
 for command in COMMANDS:
-    app.command()(expanded(command))
+    app.command()(cli.expanded(command))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

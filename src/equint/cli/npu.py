@@ -8,25 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidOption
-from .options import (
-    AsJson,
-    DataPath,
-    Described,
-    Formats,
-    RecipeName,
-    Shown,
-    TargetName,
-    WeightBits,
-    check_file,
-    check_output,
-    print_json,
-    print_table,
-    progress_bar,
-)
+from . import options as cli
 
 Network = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False),
+    Path, typer.Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False)
 ]
 
 
@@ -40,10 +25,10 @@ def export(
         str, typer.Option("--sparse", help="Store weights as masks and what is not zero: auto, yes or no.")
     ] = "auto",
     *,
-    formats: Formats,
-    described: Described,
-    shown: Shown,
-    as_json: AsJson = False,
+    formats: cli.Formats,
+    described: cli.Described,
+    shown: cli.Shown,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Quantize a network for an NPU and write it in integers alone. [default target: npu-shift]"""
     import equint
@@ -57,17 +42,17 @@ def export(
     kept: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
     if sparse not in kept:
         raise InvalidOption(f"--sparse {sparse}: choose auto, yes or no")
-    check_file(model)
+    cli.check_file(model)
     if format != "npu" and sparse != "auto":
         raise InvalidOption(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
     for file in bundle_files(output) if format == "npu" else (output,):
         for kept_file in bundle_files(model) if is_bundle(model) else (model,):
-            check_output(file, formats, described, shown, model=kept_file)
+            cli.check_output(file, formats, described, shown, model=kept_file)
     options = {**formats.options(), **described.options(), **shown.options()}
-    with progress_bar(not as_json) as step:
-        found = equint.export(model, output, format=format, sparse=kept[sparse], **options, progress=step)  # type: ignore[arg-type]
+    with cli.progress_bar(not as_json) as step:
+        found = equint.export(model, output, format=format, sparse=kept[sparse], **options, progress=step)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
         return
     from ..planning.summary import kilobytes
 
@@ -81,11 +66,11 @@ def golden(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.", show_default=False)],
     raw: Annotated[bool, typer.Option("--raw", help="Also .bin files: the same values and nothing else.")] = False,
     *,
-    formats: Formats,
-    described: Described,
-    data: DataPath = None,
+    formats: cli.Formats,
+    described: cli.Described,
+    data: cli.DataPath = None,
     images: Annotated[int, typer.Option(min=1, help="How many images the vectors are of.")] = 1,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Write the integers that every layer reads and gives, to check a board against.
 
@@ -93,12 +78,12 @@ def golden(
     """
     import equint
 
-    check_file(model)
+    cli.check_file(model)
     options: dict[str, Any] = {**formats.options(), **described.options(), "data": data, "images": images}
-    with progress_bar(not as_json) as step:
+    with cli.progress_bar(not as_json) as step:
         found = equint.golden(model, output, raw=raw, **options, progress=step)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
         return
     print(f"wrote {output}: {len(found.steps)} steps on {found.count} {found.images}")
 
@@ -109,20 +94,20 @@ def compare_board(
     golden: Annotated[
         Path | None, typer.Option("--golden", help="What they should be. [default: computed from the dumped inputs]")
     ] = None,
-    recipe: RecipeName = None,
-    target: TargetName = None,
+    recipe: cli.RecipeName = None,
+    target: cli.TargetName = None,
     *,
-    described: Described,
-    as_json: AsJson = False,
+    described: cli.Described,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Name the first layer in which a device differs, by how much and why. Exits with 1 where one does."""
     import equint
 
-    check_file(model)
-    with progress_bar(not as_json) as step:
+    cli.check_file(model)
+    with cli.progress_bar(not as_json) as step:
         found = equint.compare_board(model, dump, golden, recipe, target, **described.options(), progress=step)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
     else:
         print("\n".join(found.lines()))
     if found.first is not None:
@@ -137,8 +122,8 @@ def sizes(
         float, typer.Option(min=0.0, max=0.99, help="Set this share of each layer's weights to zero before.")
     ] = 0.0,
     every: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
-    weight_bits: WeightBits = None,
-    as_json: AsJson = False,
+    weight_bits: cli.WeightBits = None,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Show the parameter bytes of a network under LWQ, CWQ and WES, dense and sparse."""
     import equint
@@ -149,10 +134,10 @@ def sizes(
         if sparsity or weight_bits:
             raise InvalidOption("--sparsity and --weight-bits are for a network; name one")
         return _paper_sizes(as_json)
-    check_file(model)
+    cli.check_file(model)
     found = equint.sizes(model, sparsity=sparsity, weight_bits=weight_bits)
     if as_json:
-        return print_json(found.facts())
+        return cli.print_json(found.facts())
     for title, suffix in (("dense", ""), ("sparse", "_sparse")):
         rows = [
             (row["layer"], f"{row['weights']:,}", f"{100 * row['zeros']:.1f} %")
@@ -162,7 +147,7 @@ def sizes(
         more = (100 * (found.total[s + suffix] / found.total[f"lwq{suffix}"] - 1) for s in ("cwq", "wes"))
         rows.append(("more than LWQ", "", "", "", *(f"+{percent:.1f} %" for percent in more)))
         columns = ("layer", ">weights", ">zeros", ">LWQ", ">CWQ", ">WES")
-        print_table(f"parameter bytes, {title}", columns, rows)
+        cli.print_table(f"parameter bytes, {title}", columns, rows)
     print("CWQ: 38-bit scale compound, 8-bit zero point per channel. WES: one of each per layer, 4-bit shifts")
     return None
 
@@ -173,7 +158,7 @@ def _paper_sizes(as_json: bool) -> None:
 
     if as_json:
         bits = {n: parameter_bits(n) for n in (1, 32, 1024)}
-        return print_json({"bits": bits, "figure_4": figure_4(), "printed": paper_tables(), "table_4": table_4()})
+        return cli.print_json({"bits": bits, "figure_4": figure_4(), "printed": paper_tables(), "table_4": table_4()})
     first = [
         ("mantissa M", "32", "32·N", "32"),
         ("exponent s", "6", "6·N", "6"),
@@ -181,7 +166,7 @@ def _paper_sizes(as_json: bool) -> None:
         ("zero point z", "8", "8·N", "8"),
     ]
     schemes = (">LWQ", ">CWQ", ">WES")
-    print_table("table 1: bits, N output channels", ("weight parameters", *schemes), first)
+    cli.print_table("table 1: bits, N output channels", ("weight parameters", *schemes), first)
     printed, layers, networks = {(r["part"], r["scheme"], r["channels"]): r["printed"] for r in paper_tables()}, [], []
     for row in figure_4():
         cells = []
@@ -190,9 +175,9 @@ def _paper_sizes(as_json: bool) -> None:
             cells.append(f"+{row[f'{scheme}_more']:.1f} %" + (f" ({told})" if told is not None else ""))
         layers.append((row["layer"], f"{row['channels']:,}", f"{row['lwq']:,.0f}", *cells))
     title = "figure 4: bytes of a layer (in brackets: as printed)"
-    print_table(title, ("layer", ">channels", *schemes), layers)
+    cli.print_table(title, ("layer", ">channels", *schemes), layers)
     for row in table_4():
         cells = [f"{row[s]:.{len(row['printed'][s].split('.')[1])}f} ({row['printed'][s]})" for s in SCHEMES]
         networks.append((row["network"], *cells))
-    print_table("table 4: MB (in brackets: as printed)", ("network", *schemes), networks)
+    cli.print_table("table 4: MB (in brackets: as printed)", ("network", *schemes), networks)
     return None

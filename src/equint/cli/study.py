@@ -8,41 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidOption
-from .options import (
-    AsJson,
-    CardFile,
-    Described,
-    Formats,
-    Mean,
-    ModelFile,
-    Shown,
-    Std,
-    TargetName,
-    card_of,
-    check_file,
-    check_output,
-    few,
-    kind_of,
-    labels_of,
-    print_json,
-    print_table,
-    progress_bar,
-    write_page,
-)
+from . import options as cli
 
 
 def inspect(
-    model: ModelFile,
-    target: TargetName = None,
-    card: CardFile = None,
-    as_json: AsJson = False,
+    model: cli.ModelFile, target: cli.TargetName = None, card: cli.CardFile = None, as_json: cli.AsJson = False
 ) -> None:
     """Show layers, free channel scales, and what pins the others."""
     import equint
 
     found = equint.inspect(model, target, input=card)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
         return
     columns = ("layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")
     rows = [
@@ -50,52 +27,53 @@ def inspect(
         + (str(r["dead"]), r["moments"])
         for r in found.layers
     ]
-    print_table("layers", columns, rows)
+    cli.print_table("layers", columns, rows)
     groups = [
-        (str(r["channels"]), *(few(r[key]) for key in ("givers", "takers", "tensors", "clips"))) for r in found.groups
+        (str(r["channels"]), *(cli.few(r[key]) for key in ("givers", "takers", "tensors", "clips")))
+        for r in found.groups
     ]
-    print_table("free channel scales", (">channels", "given by", "taken by", "passed", "clips"), groups)
-    print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
+    cli.print_table("free channel scales", (">channels", "given by", "taken by", "passed", "clips"), groups)
+    cli.print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
     for op, nodes in found.borders.items():
-        print(f"{op} stays float: {few(nodes)}")
+        print(f"{op} stays float: {cli.few(nodes)}")
 
 
 def explain(
-    model: ModelFile,
-    formats: Formats,
-    described: Described,
-    shown: Shown,
+    model: cli.ModelFile,
+    formats: cli.Formats,
+    described: cli.Described,
+    shown: cli.Shown,
     every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
     import equint
 
     options = {**formats.options(), **described.options(), **shown.options()}
-    with progress_bar(not as_json) as step:
+    with cli.progress_bar(not as_json) as step:
         found = equint.explain(model, **options, progress=step).facts()
     if as_json:
-        print_json(found)
+        cli.print_json(found)
         return
     from ..pages.explanation import changes, layers, totals
 
     for table in (totals(found), layers(found, None if every else 10), changes(found)):
-        print_table(*table)
+        cli.print_table(*table)
     print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
     for warning in found["warnings"]:
         print(f"! {warning}")
 
 
 def sqnr(
-    model: ModelFile,
-    target: TargetName = None,
+    model: cli.ModelFile,
+    target: cli.TargetName = None,
     *,
-    described: Described,
-    shown: Shown,
+    described: cli.Described,
+    shown: cli.Shown,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw it all: .png or .svg; needs the extra equint[plot].")
     ] = None,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Show each layer's own noise, predicted and measured on images, before and after each kind of equalization."""
     import equint
@@ -104,23 +82,23 @@ def sqnr(
 
     if plot is not None:
         page.check_plot(plot)
-        check_output(plot, described, shown, model=model)
-    with progress_bar(not as_json) as step:
+        cli.check_output(plot, described, shown, model=model)
+    with cli.progress_bar(not as_json) as step:
         found = equint.sqnr(model, target, **described.options(), **shown.options(), progress=step).facts()
     if plot is not None:
         page.plot(found, plot, model.stem)
     if as_json:
-        print_json(found)
+        cli.print_json(found)
         return
     for table in page.tables(found):
-        print_table(*table)
+        cli.print_table(*table)
     for line in (*page.notes(found), *([f"wrote {plot}"] if plot else [])):
         print(line)
 
 
 def evaluate(
-    model: ModelFile,
-    card: CardFile = None,
+    model: cli.ModelFile,
+    card: cli.CardFile = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="The float original, for agreement and SQNR.")
     ] = None,
@@ -128,33 +106,33 @@ def evaluate(
         Path | None, typer.Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="rgb, gray or features, where there is no card.")] = None,
-    mean: Mean = None,
-    std: Std = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Resize pictures to this.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
     optimized: Annotated[
         bool, typer.Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network or bundle by its task, and against the float original; say how good it is."""
     import equint
 
     from ..scoring.tasks import shown
 
-    check_file(model)
-    prepared = card_of(card, kind or kind_of(model, mean, std), mean, std, size)
-    with progress_bar(not as_json) as step:
+    cli.check_file(model)
+    prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size)
+    with cli.progress_bar(not as_json) as step:
         found = equint.evaluate(model, data, prepared, against, optimized=optimized, limit=limit, progress=step)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
         return
     of_float = None if found.original is None else dict(shown(found.task, found.original))
     rows = [
         (name, value, *([] if of_float is None else [of_float.get(name, "")]))
         for name, value in shown(found.task, found.figures)
     ]
-    print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
+    cli.print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
     if found.verdict is not None:
         print(found.verdict.words)
 
@@ -162,24 +140,24 @@ def evaluate(
 def compare(
     original: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float model.")],
     quantized: Annotated[Path, typer.Argument(metavar="INT8", help="The quantized model.")],
-    card: CardFile = None,
+    card: cli.CardFile = None,
     data: Annotated[Path | None, typer.Option("--data", help="Inputs. [default: the card's, else random]")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Use only the first so many samples.")] = 16,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Show the SQNR of every tensor, layer by layer."""
     import equint
 
     found = equint.compare(original, quantized, data, card, limit=limit)
     if as_json:
-        print_json(found.facts())
+        cli.print_json(found.facts())
         return
     rows = []
     for row in found.tensors:
         bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
     title = f"on {found.data}" if found.data else "on random inputs; --card or --data for real ones"
-    print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
+    cli.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
 
 
 def table(
@@ -201,7 +179,7 @@ def table(
     cache: Annotated[Path, typer.Option("--cache", help="Folder that keeps what was found.")] = Path("equint-results"),
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = 1,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was."""
     import equint
@@ -210,26 +188,26 @@ def table(
 
     if output is not None:
         for path in networks:
-            check_output(output, network=path)
+            cli.check_output(output, network=path)
         for name in recipe:
-            check_output(output, recipe=name)
+            cli.check_output(output, recipe=name)
     if any(n < 0 for n in images or ()):
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
     asked["images"] = [n or None for n in images] if images else None
-    with progress_bar(not as_json) as step:
+    with cli.progress_bar(not as_json) as step:
         found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, progress=step)
     if output is not None:
-        write_page(output, found.markdown())
+        cli.write_page(output, found.markdown())
     print(jsonlines(found.rows) if as_json else found.markdown(), end="")
 
 
 def report(
-    model: ModelFile,
+    model: cli.ModelFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page.", show_default=False)],
-    formats: Formats,
-    described: Described,
-    shown: Shown,
+    formats: cli.Formats,
+    described: cli.Described,
+    shown: cli.Shown,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Also judge it on so many samples of the card's eval.")
     ] = None,
@@ -237,30 +215,30 @@ def report(
     """Quantize a network and write a page about what that did: one HTML file that needs nothing else."""
     import equint
 
-    check_output(output, formats, described, shown, model=model)
+    cli.check_output(output, formats, described, shown, model=model)
     if limit is not None and described.card is None:
         raise InvalidOption("--limit needs a card that names what to judge on (eval in [data])")
     options = {**formats.options(), **described.options(), **shown.options()}
-    with progress_bar(True) as step:
+    with cli.progress_bar(True) as step:
         result = equint.quantize(model, **options, progress=step)
         measured = None
         if limit is not None and described.card is not None:
             measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
-    write_page(output, equint.report(result, measured=measured, name=model.stem))
+    cli.write_page(output, equint.report(result, measured=measured, name=model.stem))
     print(f"wrote {output}")
 
 
 def diagnose(
-    model: ModelFile,
+    model: cli.ModelFile,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the recipe that pays most (.toml).")
     ] = None,
     *,
-    formats: Formats,
-    described: Described,
-    shown: Shown,
+    formats: cli.Formats,
+    described: cli.Described,
+    shown: cli.Shown,
     every: Annotated[bool, typer.Option("--all", help="Show all layers and tensors that were measured.")] = False,
-    as_json: AsJson = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""
     import equint
@@ -271,14 +249,14 @@ def diagnose(
     if output is not None:
         if output.suffix != ".toml":
             raise InvalidOption(f"{output}: recipes are .toml files; choose another name")
-        check_output(output, formats, described, shown, model=model)
+        cli.check_output(output, formats, described, shown, model=model)
     options = {**formats.options(), **described.options(), **shown.options()}
-    with progress_bar(not as_json) as step:
-        found = equint.diagnose(model, labels=labels_of(shown), **options, progress=step)
+    with cli.progress_bar(not as_json) as step:
+        found = equint.diagnose(model, labels=cli.labels_of(shown), **options, progress=step)
     if output is not None:
-        write_page(output, to_toml(found.recipe))
+        cli.write_page(output, to_toml(found.recipe))
     if as_json:
-        print_json({**found.facts(), **({"output": str(output)} if output else {})})
+        cli.print_json({**found.facts(), **({"output": str(output)} if output else {})})
         return
     print(text(found.facts(), None if every else 8))
     if output is not None:

@@ -7,20 +7,10 @@ from pathlib import Path
 
 
 def model_path() -> Path:
-    """The bundled float network: MobileNet-like, with depthwise layers, a residual sum and ReLU6.
-
-    Example:
-        >>> model_path().name
-        'digits.onnx'
-    """
+    """The bundled float network: MobileNet-like, with depthwise layers, a residual sum and ReLU6."""
     return Path(str(resources.files(__package__) / "digits.onnx"))
 
 
 def data_path() -> Path:
-    """Held-out digits with labels, never seen in training.
-
-    Example:
-        >>> data_path().suffix
-        '.npz'
-    """
+    """Held-out digits with labels, never seen in training."""
     return Path(str(resources.files(__package__) / "digits_heldout.npz"))

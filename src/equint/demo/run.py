@@ -28,10 +28,6 @@ def run(progress: Progress | None = None) -> list[dict[str, Any]]:
 
     Returns:
         One row per network: name, accuracy and agreement with float in per cent, size of the parameters.
-
-    Example:
-        >>> [row["network"] for row in run()][0]
-        'float'
     """
     floats = evaluate(model_path(), data_path(), CARD)
     rows: list[dict[str, Any]] = []
@@ -41,11 +37,9 @@ def run(progress: Progress | None = None) -> list[dict[str, Any]]:
             path = Path(folder) / "digits.int8.onnx"
             result.save(path)
             found = evaluate(path, data_path(), CARD, model_path())
-            before, after = sizes(result.model)
+            before, after = map(kilobytes, sizes(result.model))
             if not rows:
-                rows.append(
-                    {"network": "float", "accuracy": floats["top1"], "agreement": 100.0, "size": kilobytes(before)}
-                )
+                rows.append({"network": "float", "accuracy": floats["top1"], "agreement": 100.0, "size": before})
             row = {"network": name, "accuracy": found["top1"], "agreement": found["agreement"]}
-            rows.append({**row, "recipe": recipe, "target": target, "size": kilobytes(after)})
+            rows.append({**row, "recipe": recipe, "target": target, "size": after})
     return rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import EquintError
-from ..files import jsonable
 from ..hardware.target import Target
 from ..ir.events import Event
 from ..ir.model import Model, Name, QParams, QSpec
@@ -18,12 +18,11 @@ from ..ops.layers import layers
 from ..planning.summary import kilobytes, sizes
 from ..samples.images import Samples
 from ..study.explain import explain
-from ..study.sqnr import agreement, layer_rows
+from ..study.sqnr import agreement, layer_rows, pairs
 from .layer_weights import layer_weights
 
 if TYPE_CHECKING:
     from ..runtime.layer_noise import Measured
-    from ..study.compare import TensorNoise
 
 LEVELS = {
     1: "no data, no backpropagation",
@@ -56,48 +55,31 @@ def contents(
     name: str = "",
     measured: Mapping[str, Any] | None = None,
     images: Samples | None = None,
-    tensors: Iterable[TensorNoise] = (),
 ) -> dict[str, Any]:
     """The report's numbers and words, ready for JSON.
 
     Args:
         plain: the float network, BatchNorms folded, with moments and ranges of every tensor, and with grids in the
             format of `quantized`: `formats` tells it.
-        quantized: what the recipe made of it.
-        recipe, target, level: as the result of `quantize` has them.
-        name: what the network is called.
+        quantized: what the recipe made of it; recipe, target, level: as the result of `quantize` has them.
         measured: what `evaluate` found, in per cent and dB; a figure `float_x` is the float network's `x`. Any other
             figures are shown by their names.
         images: where given, the noise of every layer is measured on them.
-        tensors: what `compare` found: SQNR with all noise of the layers before.
 
     Returns:
         name, recipe, target, level; headline and figures (what a reader wants first); warnings; layers, one row each;
         totals (predicted SQNR at the outputs); agreement of predicted and measured noise; fits by kind of layer;
-        sizes by scheme; tensors; events, warnings first; notes on what could not be shown.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..ir.model import QParams
-        >>> from ..hardware.target import TARGETS
-        >>> model = Model(tiny_graph(), qparams={"w": QParams(np.float32(0.25), np.int32(0))})
-        >>> told = contents(model, model, "mine", TARGETS[0], 1)
-        >>> told["headline"], told["layers"][0]["channels"]
-        ('Nothing was measured, and no noise could be predicted', 4)
+        sizes by scheme; events, warnings first; notes on what could not be shown.
     """
     seen, notes = _measure(plain, quantized, images)
     found = explain(plain, plain, quantized)
     rows = _layers(plain, quantized, seen)
     float_bytes, integer_bytes = sizes(quantized)
+    smaller = f"float {kilobytes(float_bytes)}, {float_bytes / max(integer_bytes, 1):.2f} × smaller"
     figures = [
         *_measured_figures(measured or {}),
         *_predicted_figures(found.predicted),
-        _figure(
-            "Parameters",
-            f"{kilobytes(integer_bytes)}",
-            f"float {kilobytes(float_bytes)}, {_ratio(float_bytes, integer_bytes)} smaller",
-            "counted",
-        ),
+        _figure("Parameters", kilobytes(integer_bytes), smaller, "counted"),
         _figure("Level", f"{level} of 4", LEVELS[level], "stated"),
     ]
     events = [_event(e) for e in sorted(quantized.log, key=lambda e: not e.warning)]
@@ -117,19 +99,13 @@ def contents(
         "agreement": _agreement(rows),
         "fits": _fits(rows),
         "sizes": _sizes(quantized, float_bytes, notes),
-        "tensors": [{"tensor": t.tensor, "op": t.op, "sqnr": jsonable(t.sqnr_db), "peak": t.peak} for t in tensors],
         "events": events,
         "notes": notes,
     }
 
 
 def spec_of(grid: QParams) -> QSpec:
-    """The format that a grid is one of.
-
-    Example:
-        >>> spec_of(QParams(np.float32(1), np.int32(3), bits=4, signed=False))
-        QSpec(bits=4, signed=False, symmetric=False, granularity='tensor', narrow=False)
-    """
+    """The format that a grid is one of."""
     middle = 0 if grid.signed else 1 << (grid.bits - 1)
     symmetric = bool(np.all(grid.zero_point == middle))
     shape: Any = "shift" if grid.shift is not None else "channel" if np.ndim(grid.scale) else "tensor"
@@ -137,22 +113,14 @@ def spec_of(grid: QParams) -> QSpec:
 
 
 def formats(model: Model) -> tuple[QSpec, QSpec | None]:
-    """The formats of a quantized network's weights and activations; None where activations stay float.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> weight, activation = formats(Model(tiny_graph(), qparams={"w": QParams(np.float32(1), np.int32(3), 4)}))
-        >>> weight.bits, activation
-        (4, None)
-    """
+    """The formats of a quantized network's weights and activations; None where activations stay float."""
     weights = [model.qparams[n] for n in (layer.weight for layer in layers(model.graph)) if n in model.qparams]
     others = [q for n, q in model.qparams.items() if n not in model.graph.consts]
     weight = spec_of(weights[0]) if weights else QSpec()
     if not others:
         return weight, None
-    symmetric = all(spec_of(q).symmetric for q in others)
-    first = spec_of(others[0])
-    return weight, QSpec(first.bits, first.signed, symmetric, first.granularity, first.narrow)
+    specs = [spec_of(q) for q in others]
+    return weight, replace(specs[0], symmetric=all(spec.symmetric for spec in specs))
 
 
 def _measure(plain: Model, quantized: Model, images: Samples | None) -> tuple[Measured | None, list[str]]:
@@ -172,31 +140,25 @@ def _layers(plain: Model, quantized: Model, seen: Measured | None) -> list[dict[
     first = {r["tensor"]: r for r in layer_rows(plain, plain, *formatted)}
     last = {r["tensor"]: r for r in layer_rows(plain, quantized, *formatted, seen)}
     noise = predict(plain, quantized)
-    told = {layer.tensor: layer for layer in noise.layers}
-    origins = _origins(quantized)
+    known = {layer.tensor: layer for layer in noise.layers}
     rows = list[dict[str, Any]]()
-    for number, facts in enumerate(layer_weights(plain, quantized)):
+    for number, (facts, origins) in enumerate(zip(layer_weights(plain, quantized), _origins(quantized), strict=True)):
         y = facts.pop("tensor")
-        now, then = last.get(y), first.get(y)
+        now, then = (found.get(y, {"predicted": {}, "measured": None, "equalization": {}}) for found in (last, first))
         row = {
             "number": number + 1,
             **facts,
-            "from": origins[number],
-            "limit": told[y].limit if y in told else "",
-            "share": told[y].reaching / noise.total if y in told and noise.total > 0 else 0.0,
-            "predicted": now["predicted"] if now else {},
-            "measured": now["measured"] if now else None,
-            "plain": then["predicted"] if then else {},
-            "bound": _bounds(then, "bound"),
-            "before": _bounds(then, "reached"),
-            "after": _bounds(now, "reached"),
+            "from": origins,
+            "limit": known[y].limit if y in known else "",
+            "share": known[y].reaching / noise.total if y in known and noise.total > 0 else 0.0,
+            "predicted": now["predicted"],
+            "measured": now["measured"],
+            "plain": then["predicted"],
         }
-        rows.append(row)
+        sides = (("bound", then, "bound"), ("before", then, "reached"), ("after", now, "reached"))
+        ends = {side: {part: e[end] for part, e in of["equalization"].items()} for side, of, end in sides}
+        rows.append({**row, **ends})
     return rows
-
-
-def _bounds(row: Mapping[str, Any] | None, end: str) -> dict[str, float | None]:
-    return {} if row is None else {part: ends[end] for part, ends in row["equalization"].items()}
 
 
 def _origins(model: Model) -> list[list[int]]:
@@ -238,10 +200,9 @@ def _predicted_figures(predicted: Mapping[str, Any]) -> list[dict[str, str]]:
 def _headline(measured: Mapping[str, Any], predicted: Mapping[str, Any]) -> str:
     if "verdict" in measured:
         return str(measured["verdict"])
-    first = next(iter(_measured_figures(measured)), None)
-    if first is not None:
-        beside = f" ({first['detail']})" if first["detail"] else ""
-        return f"{first['label']}: {first['value']}{beside}"
+    if figures := _measured_figures(measured):
+        detail = f" ({figures[0]['detail']})" if figures[0]["detail"] else ""
+        return f"{figures[0]['label']}: {figures[0]['value']}{detail}"
     total = predicted["after"]["total"]
     if total is None:
         return "Nothing was measured, and no noise could be predicted"
@@ -254,10 +215,7 @@ def _figure(label: str, value: str, detail: str, basis: str) -> dict[str, str]:
 
 def _agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """How well predicted and measured SQNRs agree, for weights and rounded inputs."""
-    table = {}
-    for kind in ("weights", "rounding"):
-        pairs = [(r["predicted"].get(kind), (r["measured"] or {}).get(kind)) for r in rows]
-        table[kind] = agreement([(p, m) for p, m in pairs if p is not None and m is not None])
+    table = {kind: agreement(pairs(rows, kind)) for kind in ("weights", "rounding")}
     return {kind: found for kind, found in table.items() if found}
 
 
@@ -266,15 +224,11 @@ def _fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     known = [r for r in rows if r["overlap"][1] is not None]
     kinds = [(kind, [r for r in known if r["kind"] == kind]) for kind in ("depthwise", "pointwise", "other")]
     groups = [("all layers", known), *(kinds if sum(bool(part) for _, part in kinds) > 1 else [])]
-    return [
-        {
-            "kind": kind,
-            "layers": len(part),
-            **{key: [float(np.mean([r[key][k] for r in part])) for k in (0, 1)] for key in ("overlap", "error")},
-        }
-        for kind, part in groups
-        if part
-    ]
+    fits = []
+    for kind, part in ((kind, part) for kind, part in groups if part):
+        means = {key: [float(np.mean([r[key][k] for r in part])) for k in (0, 1)] for key in ("overlap", "error")}
+        fits.append({"kind": kind, "layers": len(part), **means})
+    return fits
 
 
 def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
@@ -285,31 +239,17 @@ def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
         notes.append(f"Sizes by scheme are not shown: {error}.")
         return {}
     fixed = sum(-(-row["weights"] * row["bits"] // 8) + 4 * row["channels"] for row in found["layers"])
-    weight, _ = formats(model)
-    used = {"tensor": "lwq", "channel": "cwq", "shift": "wes"}[weight.granularity]
-    table = [
-        {
-            "scheme": scheme,
-            "meaning": _PLAIN_LANGUAGE[scheme],
-            "total": int(found["total"][scheme]),
-            "grids": int(found["total"][scheme]) - fixed,
-            "used": scheme == used,
-        }
-        for scheme in SCHEMES
-    ]
+    used, table = {"tensor": "lwq", "channel": "cwq", "shift": "wes"}[formats(model)[0].granularity], []
+    for scheme in SCHEMES:
+        row = {"scheme": scheme, "meaning": _PLAIN_LANGUAGE[scheme], "total": int(found["total"][scheme])}
+        table.append({**row, "grids": int(found["total"][scheme]) - fixed, "used": scheme == used})
     return {"float": float_bytes, "fixed": fixed, "schemes": table}
 
 
 def _event(event: Event) -> dict[str, Any]:
-    facts = {k: _said(v) for k, v in event.details.items() if k != "why"}
-    return {
-        "warning": event.warning,
-        "pass": event.source,
-        "did": event.text,
-        "at": event.at,
-        "why": _said(event.facts.get("why", "")),
-        "facts": ", ".join(f"{k} = {v}" for k, v in facts.items()),
-    }
+    facts = ", ".join(f"{k} = {_said(v)}" for k, v in event.details.items() if k != "why")
+    row = {"warning": event.warning, "pass": event.source, "did": event.text, "at": event.at}
+    return {**row, "why": _said(event.facts.get("why", "")), "facts": facts}
 
 
 def signed(value: float) -> str:
@@ -339,7 +279,3 @@ def _is_number(value: Any) -> bool:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _ratio(before: int, after: int) -> str:
-    return f"{before / max(after, 1):.2f} ×"

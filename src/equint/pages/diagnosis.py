@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .explanation import Shown
@@ -16,13 +16,8 @@ _STAGES = {
 
 
 def stages(found: Mapping[str, Any]) -> Shown:
-    """The network as it is quantized step by step.
-
-    Example:
-        >>> stages({"stages": {"both": {"sqnr_db": 20.0, "agreement": 90.0, "top1": None}}, "images": 32})[2]
-        [('both', '20.0', '90.0 %', '')]
-    """
-    rows: list[tuple[str, ...]] = [
+    """The network as it is quantized step by step."""
+    rows = [
         (_STAGES.get(name, name), _db(score["sqnr_db"]), _percent(score["agreement"]), _percent(score["top1"]))
         for name, score in found["stages"].items()
     ]
@@ -32,40 +27,19 @@ def stages(found: Mapping[str, Any]) -> Shown:
 
 
 def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
-    """The layers that cost most, and why: SQNR at the network's outputs in dB.
-
-    Example:
-        >>> score = {"sqnr_db": 20.0}
-        >>> row = {"layer": "conv", "weights": score, "alone": score, "without": score}
-        >>> causes = {"conv": [{"text": "its channels differ"}]}
-        >>> layers({"sensitivity": {"layers": [row]}, "causes": causes})[2]
-        [('conv', '20.0', '20.0', '20.0', 'its channels differ')]
-    """
-    measured = [row for row in found["sensitivity"]["layers"] if row["alone"] is not None]
-    rows: list[tuple[str, ...]] = [
-        (
-            row["layer"],
-            *(_db(row[kind]["sqnr_db"]) for kind in ("weights", "alone", "without")),
-            "; ".join(cause["text"] for cause in found["causes"].get(row["layer"], ())),
-        )
-        for row in measured[:limit]
-    ]
+    """The layers that cost most, and why: SQNR at the network's outputs in dB."""
+    rows = []
+    for row in [row for row in found["sensitivity"]["layers"] if row["alone"] is not None][:limit]:
+        why = "; ".join(cause["text"] for cause in found["causes"].get(row["layer"], ()))
+        rows.append((row["layer"], *(_db(row[kind]["sqnr_db"]) for kind in ("weights", "alone", "without")), why))
     title = "layers that cost most, one at a time: SQNR at the outputs, dB"
     return title, ("layer", ">its weights alone", ">with its output", ">all but it", "why"), rows
 
 
 def tensors(found: Mapping[str, Any], limit: int | None = None) -> Shown:
-    """The activations that cost most.
-
-    Example:
-        >>> row = {"tensor": "x", "alone": {"sqnr_db": 20.0}, "without": {"sqnr_db": None}}
-        >>> tensors({"sensitivity": {"tensors": [row]}})[2]
-        [('x', '20.0', 'exact')]
-    """
+    """The activations that cost most."""
     measured = [row for row in found["sensitivity"]["tensors"] if row["alone"] is not None]
-    rows: list[tuple[str, ...]] = [
-        (row["tensor"], *(_db(row[kind]["sqnr_db"]) for kind in ("alone", "without"))) for row in measured[:limit]
-    ]
+    rows = [(row["tensor"], *(_db(row[kind]["sqnr_db"]) for kind in ("alone", "without"))) for row in measured[:limit]]
     return "activations that cost most, one grid at a time", ("tensor", ">it alone, dB", ">all but it, dB"), rows
 
 
@@ -77,16 +51,10 @@ def remedies(found: Mapping[str, Any]) -> Shown:
         >>> remedies({"remedies": [row], "images": 32, "checked_on": 32})[2]
         [('recipe', 'optimal', '+3.0 ± 0.2 dB', '', '+2.9 dB')]
     """
-    rows: list[tuple[str, ...]] = [
-        (
-            row["kind"],
-            row["at"],
-            f"{row['gain']:+.1f} ± {row['error']:.1f} dB",
-            _gain(row["agreement_gain"], "points"),
-            _gain(row["checked"], "dB"),
-        )
-        for row in found["remedies"]
-    ]
+    rows = []
+    for row in found["remedies"]:
+        gains = f"{row['gain']:+.1f} ± {row['error']:.1f} dB", _gain(row["agreement_gain"], "points")
+        rows.append((row["kind"], row["at"], *gains, _gain(row["checked"], "dB")))
     title = f"remedies tried, on {found['images']} images; the best one checked on {found['checked_on']} others"
     return title, ("remedy", "at", ">SQNR", ">agreement", ">on other images"), rows
 
@@ -114,16 +82,11 @@ def advice(found: Mapping[str, Any]) -> str:
 
 
 def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
-    """Everything as plain text.
-
-    Args:
-        found: what `Diagnosis.facts` says.
-        limit: most rows of layers and tensors.
-    """
+    """Everything as plain text."""
     tables = [stages(found), layers(found, limit), tensors(found, limit), remedies(found)]
     parts = ["\n".join([title, *_aligned(columns, rows)]) for title, columns, rows in tables]
-    warnings = [f"! {line}" for line in found["warnings"]]
-    return "\n\n".join([*(["\n".join(warnings)] if warnings else []), *parts, advice(found)])
+    warnings = "\n".join(f"! {line}" for line in found["warnings"])
+    return "\n\n".join([*([warnings] if warnings else []), *parts, advice(found)])
 
 
 def mixed_text(found: Mapping[str, Any]) -> str:
@@ -148,16 +111,11 @@ def mixed_text(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])
 
 
-def _aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    names = tuple(c.removeprefix(">") for c in columns)
-    widths = [max(len(row[k]) for row in (names, *rows)) for k in range(len(columns))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column.startswith(">") else cell.ljust(width)
-            for cell, width, column in zip(row, widths, columns, strict=True)
-        ).rstrip()
-        for row in (names, *rows)
-    ]
+def _aligned(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    lines = (tuple(c.removeprefix(">") for c in columns), *rows)
+    sides = [">" if c.startswith(">") else "<" for c in columns]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return ["  ".join(map("{:{}{}}".format, row, sides, widths)).rstrip() for row in lines]
 
 
 def _db(value: float | None) -> str:

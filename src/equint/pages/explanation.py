@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-Shown = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+Shown = tuple[str, Sequence[str], Sequence[tuple[str, ...]]]
 """Title, columns (a leading > aligns right) and rows of a table."""
 _PARTS = ("weights", "activations", "clips")
 
 
 def totals(found: Mapping[str, Any]) -> Shown:
-    """Predicted SQNR at the outputs, before and after.
-
-    Example:
-        >>> row = {"total": 20.0, "weights": 21.0, "activations": 30.0, "clips": None}
-        >>> totals({"predicted": {"before": row, "after": row}})[2][0]
-        ('plain grids', '20.0', '21.0', '30.0', '–')
-    """
-    names = (("before", "plain grids"), ("after", "with the recipe"))
-    rows: list[tuple[str, ...]] = [
-        (shown, *(_db(found["predicted"][key][p]) for p in ("total", *_PARTS))) for key, shown in names
-    ]
+    """Predicted SQNR at the outputs, before and after."""
+    kinds = (("before", "plain grids"), ("after", "with the recipe"))
+    rows = [(name, *(_db(found["predicted"][key][p]) for p in ("total", *_PARTS))) for key, name in kinds]
     return "predicted SQNR at the outputs, dB", ("", ">total", *(f">of {p}" for p in _PARTS)), rows
 
 
 def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
     """The layers with most noise: what limits each, and the SQNR of each kind of noise before → after."""
     order = sorted(found["layers"], key=lambda row: -row["share"])
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for row in order[:limit]:
-        cells = (_moved(row["before"].get(p), row["after"].get(p)) for p in _PARTS)
+        cells = (f"{_db(row['before'].get(p))} → {_db(row['after'].get(p))}" for p in _PARTS)
         rows.append((row["name"], row["limit"], *cells, f"{100 * row['share']:.1f} %"))
     title = "layers, by the share of all noise that their weights make; SQNR at each layer's own output, dB"
     if limit is not None and len(order) > limit:
@@ -40,20 +32,9 @@ def layers(found: Mapping[str, Any], limit: int | None) -> Shown:
 
 
 def changes(found: Mapping[str, Any]) -> Shown:
-    """What could be changed, the most rewarding first.
-
-    Example:
-        >>> changes({"changes": [{"change": "16-bit activations", "at": "x", "gain": 1.25}]})[2]
-        [('16-bit activations', 'x', '+1.2 dB')]
-    """
-    rows: list[tuple[str, ...]] = [
-        (c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05
-    ]
+    """What could be changed, the most rewarding first."""
+    rows = [(c["change"], c["at"], f"{c['gain']:+.1f} dB") for c in found["changes"] if c["gain"] >= 0.05]
     return "what a change would gain, predicted", ("change", "at", ">gain"), rows
-
-
-def _moved(before: float | None, after: float | None) -> str:
-    return f"{_db(before)} → {_db(after)}"
 
 
 def _db(value: float | None) -> str:

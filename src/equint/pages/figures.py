@@ -12,8 +12,8 @@ from typing import Any, Literal
 BANDS = (10.0, 15.0, 20.0, 25.0, 30.0, 40.0)
 """SQNR in dB where the colour of layers changes."""
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 44, 12, 10, 40, 260
-NARROW, PER_LAYER, CROWDED = 520, 7, 100
-"""Least width of a chart, what a layer takes where there are many, and from how many on lines have no dots."""
+NARROW, PER_LAYER = 520, 7
+"""Least width of a chart, and what a layer takes where there are many."""
 
 Style = Literal["line", "dashed", "points", "ghost"]
 
@@ -28,22 +28,12 @@ class Series:
 
 
 def band(sqnr: float | None) -> int | None:
-    """Which colour an SQNR has: 0 below the first of `BANDS`, then one more for each that it reaches.
-
-    Example:
-        >>> band(9.9), band(10.0), band(99.0), band(None)
-        (0, 1, 6, None)
-    """
+    """Which colour an SQNR has: 0 below the first of `BANDS`, then one more for each that it reaches."""
     return None if sqnr is None else sum(sqnr >= edge for edge in BANDS)
 
 
 def band_labels() -> list[str]:
-    """What the colours mean, from the least SQNR on.
-
-    Example:
-        >>> band_labels()[:2]
-        ['below 10', '10 to 15']
-    """
+    """What the colours mean, from the least SQNR on."""
     whole = [f"{edge:g}" for edge in BANDS]
     between = [f"{a} to {b}" for a, b in pairwise(whole)]
     return [f"below {whole[0]}", *between, f"{whole[-1]} and more"]
@@ -72,11 +62,6 @@ def line_chart(series: Iterable[Series], title: str, y_label: str) -> str:
 
     Args:
         title: what screen readers say.
-
-    Example:
-        >>> drawing = line_chart([Series("predicted", [20.0, None, 30.0], "line")], "noise", "SQNR, dB")
-        >>> drawing.count('<circle class="dot line"')
-        2
     """
     shown = [s for s in series if any(_known(v) for v in s.values)]
     if not shown:
@@ -103,10 +88,6 @@ def bars(rows: Sequence[tuple[str, float, str, Style]], title: str, unit: str, t
     Args:
         rows: label, value, the value as text, and style.
         unit: of the axis. top: the axis' end, where it has one of its own.
-
-    Example:
-        >>> bars([("before", 1.0, "1", "ghost"), ("after", 3.0, "3", "line")], "sizes", "kB").count("<rect")
-        2
     """
     if not rows:
         return ""

@@ -27,33 +27,23 @@ _STYLES = {
 
 
 def overview(found: Mapping[str, Any]) -> Shown:
-    """Medians over the layers, a row for each kind of equalization.
-
-    Example:
-        >>> row = {"predicted": {"weights": 40.0}, "measured": None, "equalization": {}}
-        >>> overview({"images": 0, "methods": {"none": {"layers": [row]}}})[2]
-        [('none', '40.0', '–', '–', '–', '–')]
-    """
+    """Medians over the layers, a row for each kind of equalization."""
     side = "measured" if found["images"] else "predicted"
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for name, method in found["methods"].items():
         noise = ([_value(row, side, part) for row in method["layers"]] for part in PARTS)
         left = ([_left(row, part) for row in method["layers"]] for part in PARTS[:2])
-        rows.append((name, *(_db(_median(values)) for values in (*noise, *left))))
+        known = ([v for v in values if v is not None] for values in (*noise, *left))
+        rows.append((name, *(_db(median(values) if values else None) for values in known)))
     columns = ("equalization", *_right(PARTS), *_right([f"{part}, left to gain" for part in PARTS[:2]]))
     return f"median over the layers, {side} SQNR at each layer's own output, dB", columns, rows
 
 
 def layers(found: Mapping[str, Any], side: str) -> Shown:
-    """Every layer's SQNR, for each kind of equalization.
-
-    Args:
-        side: "measured" or "predicted".
-    """
-    cells = _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
-    source = f"measured on {found['images']} images" if side == "measured" else "predicted"
-    title = f"SQNR at each layer's own output, {source}, dB: {' → '.join(found['methods'])}"
-    return title, ("layer", *_right(PARTS)), cells
+    """Every layer's SQNR, for each kind of equalization."""
+    kind = f"measured on {found['images']} images" if side == "measured" else "predicted"
+    title = f"SQNR at each layer's own output, {kind}, dB: {' → '.join(found['methods'])}"
+    return title, ("layer", *_right(PARTS)), _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
 
 
 def distances(found: Mapping[str, Any]) -> Shown:
@@ -69,31 +59,25 @@ def agreements(found: Mapping[str, Any]) -> Shown:
     """How well the layers' predicted and measured SQNRs agree: correlation, and root mean square of the difference."""
     kinds = ("weights", "rounding", "activations", "both")
     names = ("weights", "rounded activations", "activations", "both")
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for name, method in found["methods"].items():
-        told = [method["agreement"].get(kind) for kind in kinds]
-        rows.append((name, *("–" if t is None else f"{t['correlation']:.3f}, {t['rms']:.1f} dB" for t in told)))
+        known = (method["agreement"].get(kind) for kind in kinds)
+        rows.append((name, *("–" if a is None else f"{a['correlation']:.3f}, {a['rms']:.1f} dB" for a in known)))
     return "predicted against measured: correlation, root mean square error", ("equalization", *_right(names)), rows
 
 
 def tables(found: Mapping[str, Any]) -> list[Shown]:
     """Everything, what matters most last: on a terminal it stays in sight."""
-    if not found["images"]:
-        return [layers(found, "predicted"), distances(found), overview(found)]
-    return [layers(found, "measured"), layers(found, "predicted"), distances(found), agreements(found), overview(found)]
+    first, last = ([layers(found, "measured")], [agreements(found)]) if found["images"] else ([], [])
+    return [*first, layers(found, "predicted"), distances(found), *last, overview(found)]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of the numbers.
-
-    Example:
-        >>> notes({"images": 0, "warnings": []})
-        ['nothing was measured: give --data, or --images with a card that names calibration data']
-    """
-    told = ["nothing was measured: give --data, or --images with a card that names calibration data"]
+    """What a reader should know of the numbers."""
+    note = "nothing was measured: give --data, or --images with a card that names calibration data"
     if found["images"]:
-        told = ["ranges come from the same images: predicted clips are those of images not seen yet"]
-    return [*told, *(f"! {warning}" for warning in found["warnings"])]
+        note = "ranges come from the same images: predicted clips are those of images not seen yet"
+    return [note, *(f"! {warning}" for warning in found["warnings"])]
 
 
 def check_plot(path: str | os.PathLike[str]) -> None:
@@ -101,11 +85,6 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
     Raises:
         EquintError: matplotlib is missing, or the name ends otherwise than .png or .svg.
-
-    Example:
-        >>> check_plot("sqnr.txt")
-        Traceback (most recent call last):
-        equint.errors.OutputRefused: sqnr.txt: figures are .png or .svg files; choose another name
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise OutputRefused(f"{os.fspath(path)}: figures are {' or '.join(FORMATS)} files; choose another name")
@@ -133,13 +112,8 @@ def plot(found: Mapping[str, Any], path: str | os.PathLike[str], network: str = 
     from matplotlib.figure import Figure
 
     rows = ([_compared] if found["images"] else []) + [_distance, _methods]
-    settings: Any = {
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.grid": True,
-        "grid.color": "#e4e4e4",
-        "svg.hashsalt": "equint",
-    }
+    settings: Any = {"font.size": 9, "axes.titlesize": 10, "axes.grid": True, "grid.color": "#e4e4e4"}
+    settings["svg.hashsalt"] = "equint"
     with matplotlib.rc_context(settings), drafted(path) as (draft, _):
         figure = Figure(figsize=(10, 3.6 * len(rows) + 0.5), dpi=150, layout="constrained")
         seen = f"{found['images']} images" if found["images"] else "predicted without images"
@@ -176,10 +150,10 @@ def _distance(axes: Axes, found: Mapping[str, Any], part: str) -> None:
     first = {row["input"]: k for k, row in reversed(list(enumerate(found["methods"]["none"]["layers"])))}
     once = range(len(plain)) if part == "weights" else sorted(first.values())
     order = sorted((k for k in once if plain[k]["reached"] is not None), key=lambda k: -plain[k]["reached"])
-    axes.plot(_places(order), [plain[k]["bound"] for k in order], "--", color="black", label="optimal equalization")
+    places, bound = range(1, len(order) + 1), [plain[k]["bound"] for k in order]
+    axes.plot(places, bound, "--", color="black", label="optimal equalization")
     for name, method in found["methods"].items():
-        reached = [method["layers"][k]["equalization"][part]["reached"] for k in order]
-        _line(axes, name, _places(order), reached)
+        _line(axes, name, [method["layers"][k]["equalization"][part]["reached"] for k in order])
     tensor, letter = {"weights": ("weights", "W"), "activations": ("layer inputs", "X")}[part]
     axes.set_title(f"Distance to optimal equalization of {tensor}")
     axes.set_xlabel(f"{tensor}, sorted by SQNR without equalization")
@@ -192,21 +166,17 @@ def _methods(axes: Axes, found: Mapping[str, Any], part: str) -> None:
     plain = [_value(row, side, part) for row in found["methods"]["none"]["layers"]]
     known = sorted(((v, k) for k, v in enumerate(plain) if v is not None), reverse=True)
     for name, method in found["methods"].items():
-        _line(axes, name, _places(known), [_value(method["layers"][k], side, part) for _, k in known])
+        _line(axes, name, [_value(method["layers"][k], side, part) for _, k in known])
     noise = {"weights": "weights", "activations": "the input"}[part]
     axes.set_title(f"{side.capitalize()} noise of {noise}, before and after equalization")
     axes.set_xlabel("layers, sorted by SQNR without equalization")
     axes.set_ylabel("SQNR at the layer's output, dB")
 
 
-def _line(axes: Axes, name: str, places: Sequence[int], values: Sequence[float | None]) -> None:
+def _line(axes: Axes, name: str, values: Sequence[float | None]) -> None:
     label, colour = _STYLES[name]
-    shown = [float("nan") if v is None else v for v in values]
-    axes.plot(places, shown, "o-", color=colour, markersize=2.5, linewidth=1.3, label=label)
-
-
-def _places(rows: Sequence[object]) -> range:
-    return range(1, len(rows) + 1)
+    heights = [float("nan") if v is None else v for v in values]
+    axes.plot(range(1, len(values) + 1), heights, "o-", color=colour, markersize=2.5, linewidth=1.3, label=label)
 
 
 def _by_layer(found: Mapping[str, Any], value: Any, parts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -226,11 +196,6 @@ def _value(row: Mapping[str, Any], side: str, part: str) -> float | None:
 def _left(row: Mapping[str, Any], part: str) -> float | None:
     ends = row["equalization"].get(part)
     return None if ends is None or ends["reached"] is None else float(ends["bound"] - ends["reached"])
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return median(known) if known else None
 
 
 def _right(names: Sequence[str]) -> tuple[str, ...]:

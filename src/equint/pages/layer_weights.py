@@ -36,11 +36,6 @@ def layer_weights(plain: Model, quantized: Model) -> Iterator[dict[str, Any]]:
         histogram: `counts` of integers, `width` to a bar from `first` on, and how many integers are `used`;
         shifts: of every channel, where it has some;
         overlap, error: what `overlap` and `error` say, before and after; None where nothing is known.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> [row["type"] for row in layer_weights(Model(tiny_graph()), Model(tiny_graph()))]
-        ['depthwise 3×3']
     """
     sources = {layer.y: layer for layer in layers(plain.graph)}
     for layer in layers(quantized.graph):
@@ -72,27 +67,13 @@ def layer_weights(plain: Model, quantized: Model) -> Iterator[dict[str, Any]]:
 
 
 def by_channel(layer: Layer, weight: Array) -> Array:
-    """Weights as `(O, n)`: a row for every output channel.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> layer = next(layers(tiny_graph()))
-        >>> by_channel(layer, np.zeros((4, 1, 3, 3))).shape
-        (4, 9)
-    """
+    """Weights as `(O, n)`: a row for every output channel."""
     view = layer.unpack(weight)
     return view.reshape(view.shape[0] * view.shape[1], -1)
 
 
 def type_of(layer: Layer, weight: Array) -> str:
-    """What kind of layer it is, for people.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> graph = tiny_graph()
-        >>> type_of(next(layers(graph)), graph.consts["w"])
-        'depthwise 3×3'
-    """
+    """What kind of layer it is, for people."""
     if weight.ndim == 2:
         return "dense"
     size = "×".join(map(str, weight.shape[2:]))
@@ -102,12 +83,7 @@ def type_of(layer: Layer, weight: Array) -> str:
 
 
 def ends(channels: Array, method: str = "linear") -> Array:
-    """Least, median and largest value of every row: `(O, 3)`.
-
-    Example:
-        >>> ends(np.array([[1.0, 5.0, 2.0, 4.0]])).tolist()
-        [[1.0, 3.0, 5.0]]
-    """
+    """Least, median and largest value of every row: `(O, 3)`."""
     if not channels.shape[1]:
         return np.zeros((len(channels), 3))
     middle: Any = {"linear": np.median, "lower": _lower_median}[method]
@@ -155,14 +131,7 @@ def error(layer: Layer, floats: Array, became: Array) -> float:
 
 
 def in_float_units(model: Model, layer: Layer) -> Array:
-    """A layer's rounded weight in the units of the network that was read, as `layer.unpack` has it.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph(), qparams={"w": QParams(np.float32(0.75), np.int32(0))})
-        >>> float(in_float_units(model, next(layers(model.graph))).max())
-        0.75
-    """
+    """A layer's rounded weight in the units of the network that was read, as `layer.unpack` has it."""
     weight = model.graph.consts[layer.weight]
     view = layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)
     g, o, i, _ = view.shape

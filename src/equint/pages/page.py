@@ -20,19 +20,7 @@ _PARTS = {"weights": "rounded weights", "rounding": "rounded input"}
 
 
 def page(contents: Mapping[str, Any]) -> str:
-    """The report as HTML: no framework, no network access, light and dark, for screens of any width and for paper.
-
-    Args:
-        contents: what `equint.pages.contents.contents` returns.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..ir.model import Model
-        >>> from ..hardware.target import TARGETS
-        >>> from .contents import contents
-        >>> page(contents(Model(tiny_graph()), Model(tiny_graph()), "mine", TARGETS[0], 1))[:15]
-        '<!doctype html>'
-    """
+    """The report as HTML: no framework, no network access, light and dark, for screens of any width and for paper."""
     rows = contents["layers"]
     return _template().render(
         told=contents,
@@ -50,12 +38,7 @@ def page(contents: Mapping[str, Any]) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand in a script element, whatever its texts hold.
-
-    Example:
-        >>> embedded({"name": "</script>"})
-        '{"name":"\\\\u003c/script\\\\u003e"}'
-    """
+    """JSON that may stand in a script element, whatever its texts hold."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

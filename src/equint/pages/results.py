@@ -25,9 +25,7 @@ FIGURES: Mapping[str, tuple[str, int]] = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """One table per network: the float network first, the best way in bold, reasons as footnotes.
-
-    The best has the highest first figure; all that show the same are bold.
+    """One table per network: the float network first, the best first figure in bold, reasons as footnotes.
 
     Example:
         >>> from equint.study.table import Row
@@ -60,13 +58,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def jsonlines(rows: Sequence[Row]) -> str:
-    """One JSON object per row; what is infinite or no number is text.
-
-    Example:
-        >>> from equint.study.table import Row
-        >>> json.loads(jsonlines([Row("net", "classification", "float", results={"top1": 56.0})]))["results"]
-        {'top1': 56.0}
-    """
+    """One JSON object per row; what is infinite or no number is text."""
     return "".join(json.dumps(jsonable(asdict(row), str), ensure_ascii=False) + "\n" for row in rows)
 
 

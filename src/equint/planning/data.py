@@ -18,13 +18,7 @@ NO_SAMPLES = "no images to look at: give data, or a card with calibration in [da
 
 
 def folded(model: Model) -> Model:
-    """The network that statistics are of: its BatchNorms folded, as every recipe begins.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> [node.op for node in folded(Model(tiny_graph())).graph.nodes]
-        ['Conv']
-    """
+    """The network that statistics are of: its BatchNorms folded, as every recipe begins."""
     return FoldBatchnorm()(model)
 
 
@@ -33,10 +27,6 @@ def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
 
     Raises:
         UnusableData: naming them by `label`.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> check_statistics(Model(tiny_graph()), Statistics({}, 1, fingerprint(tiny_graph())), "these")
     """
     if statistics.network != fingerprint(folded(model).graph):
         raise UnusableData(f"{label}: of another network; calibrate this one")
@@ -47,12 +37,6 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
 
     Raises:
         UnusableData: a file or folder that is not there or needs a card, or statistics of another network.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> import numpy as np
-        >>> looked_at(Model(tiny_graph()), [np.ones((2, 4, 4, 4), np.float32)], None, 1).statistics is None
-        True
     """
     if data is None and limit is not None:
         data = None if card is None else card.data.get("calibration")
@@ -61,7 +45,12 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
     if data is None:
         return None
     if isinstance(data, (str, os.PathLike)):
-        data = _stored(data, card)
+        if is_statistics(data):
+            data = Statistics.load(data)
+        elif card is None and os.path.isdir(data):
+            raise UnusableData(f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared")
+        else:
+            data = images(data, card or Card())
     if isinstance(data, Statistics):
         if limit is not None:
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
@@ -69,12 +58,3 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         return Data(statistics=data, teacher=model.graph)
     shown = Samples.of(data)
     return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
-
-
-def _stored(path: str | os.PathLike[str], card: Card | None) -> Statistics | Samples:
-    """What a file or folder holds: statistics, or images."""
-    if is_statistics(path):
-        return Statistics.load(path)
-    if card is None and os.path.isdir(path):
-        raise UnusableData(f"{os.fspath(path)}: a folder of pictures needs a card that says how they are prepared")
-    return images(path, card or Card())

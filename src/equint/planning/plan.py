@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +17,7 @@ from .recipe import PASSES, ActivationBits, Recipe, looks
 
 @dataclass(frozen=True)
 class Data:
-    """What a recipe may look at beside the weights.
-
-    Attributes:
-        images: what the network is shown.
-        statistics: what was measured on such images before.
-        teacher: the float network as it was read.
-    """
+    """What a recipe may look at beside the weights: images, what was measured on such before, the float network."""
 
     images: Samples | None = None
     statistics: Statistics | None = None
@@ -59,21 +52,18 @@ def resolve(
     }
     if data is not None:
         if not looks(chosen):
-            raise InvalidRecipe(
-                f"recipe {chosen.name} looks at no images; leave the data out, or choose another recipe"
-            )
+            why = "looks at no images; leave the data out, or choose another recipe"
+            raise InvalidRecipe(f"recipe {chosen.name} {why}")
         given |= {Need.IMAGES: data.images, Need.STATISTICS: data.statistics, Need.TEACHER: data.teacher}
-    try:
-        return tuple(_ready(PASSES[name], options, given, on) for name, options in chosen.passes)
-    except EquintError as error:
-        raise InvalidRecipe(f"recipe {chosen.name}: {error}") from error
-
-
-def _ready(kind: Any, options: Mapping[str, Any], given: Mapping[Need, Any], on: Target) -> Pass:
-    follows = {key: of(on) for key, of in followed(kind).items() if options.get(key) == "target"}
-    own = {key: given[need] for key, need in needs(kind).items() if need in given}
-    made: Pass = kind(**own, **{**options, **follows})
-    return made
+    passes = list[Pass]()
+    for kind, options in ((PASSES[name], options) for name, options in chosen.passes):
+        follows = {key: of(on) for key, of in followed(kind).items() if options.get(key) == "target"}
+        own = {key: given[need] for key, need in needs(kind).items() if need in given}
+        try:
+            passes.append(kind(**own, **{**options, **follows}))
+        except EquintError as error:
+            raise InvalidRecipe(f"recipe {chosen.name}: {error}") from error
+    return tuple(passes)
 
 
 def formats(

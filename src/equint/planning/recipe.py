@@ -35,25 +35,14 @@ from ..passes.relu6 import Relu6
 from ..passes.round_weights import RoundWeights
 from ..passes.two_step import TwoStep
 from ..passes.weight_shift import WeightShift
+from .run import pass_name
 
 PASSES: Mapping[str, Any] = {
-    "fold_batchnorm": FoldBatchnorm,
-    "relu6": Relu6,
-    "calibrate": Calibrate,
-    "equalize": Equalize,
-    "one_step": OneStep,
-    "two_step": TwoStep,
-    "absorb_bias": AbsorbBias,
-    "activation_ranges": ActivationRanges,
-    "optimal": Optimal,
-    "prune": Prune,
-    "weight_shift": WeightShift,
-    "clip_weights": ClipWeights,
-    "quantize": Quantize,
-    "round_weights": RoundWeights,
-    "correct_bias": CorrectBias,
-    "correct_bias_empirical": CorrectBiasEmpirical,
-    "finetune_bias": FinetuneBias,
+    pass_name(kind): kind
+    for kind in (
+        *(FoldBatchnorm, Relu6, Calibrate, Equalize, OneStep, TwoStep, AbsorbBias, ActivationRanges, Optimal, Prune),
+        *(WeightShift, ClipWeights, Quantize, RoundWeights, CorrectBias, CorrectBiasEmpirical, FinetuneBias),
+    )
 }
 """The passes a recipe can name."""
 
@@ -85,23 +74,9 @@ class Recipe:
     overrides: tuple[Override, ...] = ()
 
 
-_NAMES = (
-    "optimal",
-    "lwq",
-    "cwq",
-    "cwq-bc",
-    "dfq",
-    "dfq-published",
-    "one-step",
-    "two-step",
-    "bias-finetune",
-    "two-step-bias-finetune",
-    "optimal-bias-finetune",
-    "wes",
-    "wes-optimal",
-    "wes-published",
-    "wes-published-iterative",
-)
+_SCALED = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
+_FINETUNED = ("bias-finetune", "two-step-bias-finetune", "optimal-bias-finetune")
+_SHIFTED = ("wes", "wes-optimal", "wes-published", "wes-published-iterative")
 
 
 def built_in() -> tuple[Recipe, ...]:
@@ -111,7 +86,7 @@ def built_in() -> tuple[Recipe, ...]:
         >>> [r.name for r in built_in()][:9]
         ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step', 'bias-finetune']
     """
-    return tuple(_built_in(name) for name in _NAMES)
+    return tuple(_built_in(name) for name in (*_SCALED, *_FINETUNED, *_SHIFTED))
 
 
 @cache
@@ -120,12 +95,7 @@ def _built_in(name: str) -> Recipe:
 
 
 def source(name: str) -> str:
-    """The TOML of a built-in recipe, to copy and change.
-
-    Example:
-        >>> source("cwq").splitlines()[0]
-        'name = "cwq"'
-    """
+    """The TOML of a built-in recipe, to copy and change."""
     return resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text("utf-8")
 
 
@@ -134,30 +104,21 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
 
     Raises:
         EquintError: unknown name, unreadable file, unknown keys or values of a wrong type.
-
-    Example:
-        >>> recipe("dfq").level
-        1
     """
     if isinstance(name, Recipe):
         return name
     label = os.fspath(name)
-    known = next((r for r in built_in() if r.name == label), None)
-    if known is not None:
-        return known
+    known = {r.name: r for r in built_in()}
+    if label in known:
+        return known[label]
     path = Path(label)
     if path.suffix != ".toml":
-        raise InvalidRecipe(f"unknown recipe {label!r}; choose {', '.join(r.name for r in built_in())} or a .toml file")
+        raise InvalidRecipe(f"unknown recipe {label!r}; choose {', '.join(known)} or a .toml file")
     return parse(read_toml(path, "recipe file", InvalidRecipe), label)
 
 
 def looks(chosen: Recipe) -> bool:
-    """Whether a pass of the recipe looks at data.
-
-    Example:
-        >>> looks(recipe("optimal")), looks(parse({"passes": [{"pass": "quantize"}]}, "mine"))
-        (True, False)
-    """
+    """Whether a pass of the recipe looks at data."""
     return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
 
 
@@ -194,12 +155,7 @@ def _toml(value: Any) -> str:
 
 
 def parse(table: Mapping[str, Any], label: str) -> Recipe:
-    """A recipe from TOML's tables, every key and type checked.
-
-    Example:
-        >>> parse({"passes": [{"pass": "quantize"}]}, "mine").passes
-        (('quantize', {}),)
-    """
+    """A recipe from TOML's tables, every key and type checked."""
     known = {f.name for f in fields(Recipe)}
     _refuse_unknown(label, "the recipe", table, known)
     for key in ("weight", "activation"):
@@ -228,26 +184,15 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     for key in ("name", "description", "target"):
         if not isinstance(table.get(key, ""), str):
             raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")
-    name = str(table.get("name", Path(label).stem))
-    chosen = target(str(table.get("target", TARGETS[0].name))).name
-    return Recipe(
-        name,
-        str(table.get("description", "")),
-        level,
-        chosen,
-        table.get("weight", {}),
-        table.get("activation", {}),
-        bias_bits,
-        tuple(passes),
-        _overrides(label, table.get("overrides", [])),
-    )
+    plain = {"name": Path(label).stem, **table, "target": target(table.get("target", TARGETS[0].name)).name}
+    return Recipe(**{**plain, "passes": tuple(passes), "overrides": _overrides(label, table.get("overrides", []))})
 
 
 def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
     if not isinstance(entries, list):
         raise InvalidRecipe(f"{label}: overrides are tables; write [[overrides]]")
     kinds = {"layers": tuple, "tensors": tuple, "weight_bits": int, "granularity": str, "activation_bits": int}
-    kinds |= {"float": bool}
+    kinds["float"] = bool
     overrides = []
     for entry in entries:
         entry = dict(_table(label, entry, "[[overrides]]"))
@@ -260,10 +205,9 @@ def _overrides(label: str, entries: Any) -> tuple[Override, ...]:
         for key, value in entry.items():
             if type(value) is not kinds[key]:
                 raise InvalidRecipe(f"{label}: {key} = {value!r} in [[overrides]]; expected {kinds[key].__name__}")
-        if entry.get("granularity", "tensor") not in get_args(get_type_hints(QSpec)["granularity"]):
-            raise InvalidRecipe(
-                f"{label}: granularity = {entry['granularity']!r} in [[overrides]]; choose tensor, channel"
-            )
+        shape = entry.get("granularity", "tensor")
+        if shape not in get_args(get_type_hints(QSpec)["granularity"]):
+            raise InvalidRecipe(f"{label}: granularity = {shape!r} in [[overrides]]; choose tensor, channel")
         try:
             overrides.append(Override(**entry))
         except EquintError as error:
@@ -279,17 +223,13 @@ def _check_order(label: str, names: list[str]) -> None:
     if grids not in at:
         raise InvalidRecipe(f'{label}: no pass quantizes; add [[passes]] with pass = "quantize"')
     first = at.index(grids)
-    late = next((k for k in range(first + 1, len(at)) if at[k] <= grids), None)
-    if late is not None:
-        raise InvalidRecipe(f"{label}: pass {names[late]} after quantize would make its grids wrong; move it before")
-    early = next((k for k in range(first) if at[k] > grids), None)
-    if early is not None:
-        raise InvalidRecipe(f"{label}: {names[early]} needs the grids; move it behind quantize")
-    late = next((k for k in range(first + 1, len(at)) if at[k] < at[k - 1]), None)
-    if late is not None:
-        raise InvalidRecipe(
-            f"{label}: {names[late]} changes the errors that {names[late - 1]} corrects; move it before"
-        )
+    behind = range(first + 1, len(at))
+    for k in (k for k in behind if at[k] <= grids):
+        raise InvalidRecipe(f"{label}: pass {names[k]} after quantize would make its grids wrong; move it before")
+    for k in (k for k in range(first) if at[k] > grids):
+        raise InvalidRecipe(f"{label}: {names[k]} needs the grids; move it behind quantize")
+    for k in (k for k in behind if at[k] < at[k - 1]):
+        raise InvalidRecipe(f"{label}: {names[k]} changes the errors that {names[k - 1]} corrects; move it before")
 
 
 def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
     """
     verify(model)
     for number, step in enumerate(passes):
-        name = pass_name(step)
+        name = pass_name(type(step))
         if progress is not None:
             progress(name, number, len(passes))
             step = _telling(step, progress, name, number, len(passes))
@@ -76,12 +76,12 @@ def _telling(step: Pass, progress: Progress, name: str, number: int, count: int)
     return informed
 
 
-def pass_name(step: Pass) -> str:
+def pass_name(kind: type) -> str:
     """How recipes call a pass.
 
     Example:
         >>> from ..passes.fold_batchnorm import FoldBatchnorm
-        >>> pass_name(FoldBatchnorm())
+        >>> pass_name(FoldBatchnorm)
         'fold_batchnorm'
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(step).__name__).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

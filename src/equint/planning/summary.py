@@ -16,23 +16,19 @@ from ..ops.layers import layers
 
 def network_facts(model: Model) -> dict[str, Any]:
     """Layers, formats and sizes of a quantized network, ready for JSON."""
-    own = list(layers(model.graph))
-    float_bytes, integer_bytes = sizes(model)
-    return {
-        "layers": len(own),
-        "weights": _format(model, [layer.weight for layer in own]),
-        "activations": _format(model, [n for n in model.qparams if n not in model.graph.consts]),
-        "float_bytes": float_bytes,
-        "integer_bytes": integer_bytes,
-    }
+    weights = [layer.weight for layer in layers(model.graph)]
+    activations = _format(model, [n for n in model.qparams if n not in model.graph.consts])
+    formats = {"layers": len(weights), "weights": _format(model, weights), "activations": activations}
+    return {**formats, **dict(zip(("float_bytes", "integer_bytes"), sizes(model), strict=True))}
 
 
 def log_facts(model: Model) -> dict[str, Any]:
     """What was done, skipped and is to be doubted, ready for JSON."""
-    return {
-        "warnings": [str(e) for e in model.log if e.warning],
-        "events": [event_facts(e) for e in model.log],
-    }
+    events = [
+        {"did": e.text, "at": e.at, "facts": jsonable(e.details), "source": e.source, "warning": e.warning}
+        for e in model.log
+    ]
+    return {"warnings": [str(e) for e in model.log if e.warning], "events": events}
 
 
 def text(facts: Mapping[str, Any], model: Model) -> str:
@@ -49,12 +45,6 @@ def text(facts: Mapping[str, Any], model: Model) -> str:
     return "\n".join(rows)
 
 
-def event_facts(event: Event) -> dict[str, Any]:
-    """An event as plain values."""
-    facts = jsonable(event.details)
-    return {"did": event.text, "at": event.at, "facts": facts, "source": event.source, "warning": event.warning}
-
-
 def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
     """(warning, line) for every kind of event: what was done, or skipped and why, and how often.
 
@@ -69,10 +59,9 @@ def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
     lines = []
     for (what, why), found in table.items():
         line = f"{what}: {why}" if why else what
-        places = [e.at for e in found if e.at]
         if len(found) > 1:
-            shown = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
-            line += f" ({len(found)} times: {shown})"
+            places = [e.at for e in found if e.at]
+            line += f" ({len(found)} times: {', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
         else:
             line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k != "why"})
         lines.append((any(e.warning for e in found), line))
@@ -98,12 +87,7 @@ def sizes(model: Model) -> tuple[int, int]:
 
 
 def kilobytes(count: int) -> str:
-    """A size for people.
-
-    Example:
-        >>> kilobytes(2_500_000)
-        '2.50 MB'
-    """
+    """A size for people."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 

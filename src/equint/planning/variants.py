@@ -51,13 +51,6 @@ def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[R
 
     Raises:
         EquintError: when called, as `equint.planning.plan.resolve` and the passes.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from .recipe import recipe
-        >>> from ..hardware.target import target
-        >>> sorted(quantizer(Model(tiny_graph()), target("per-channel"))(recipe("cwq")).qparams)
-        ['w']
     """
     made: list[tuple[tuple[Pass, ...], Model]] = []
 

@@ -57,8 +57,8 @@ def causes(plain: Model, quantized: Model, ranked: Sensitivity, known: Truth) ->
         shifted, of_weights = _mean_error(layer, plain, quantized), _weights(layer, quantized)
         if of_weights[0].kind == "weights" and shifted:
             of_weights = of_weights[1:]
-        of_weights = [*of_weights, *shifted] if of_weights else shifted
-        of_tensor = [*_tensor(quantized.qparams[cost.tensor], seen[cost.tensor])] if cost.tensor in seen else []
+        of_weights += shifted
+        of_tensor = _tensor(quantized.qparams[cost.tensor], seen[cost.tensor]) if cost.tensor in seen else []
         first = _weights_first(cost, tensor_db)
         found[cost.layer] = tuple((*of_weights, *of_tensor) if first else (*of_tensor, *of_weights))
     return found
@@ -165,29 +165,24 @@ def _seen(plain: Model, quantized: Model, tensors: set[Name], known: Truth) -> d
     if not names:
         return {}
     session = Session(to_proto(plain.graph), taps=names)
-    sums = {name: np.zeros(3) for name in names}
+    sums, count = {name: np.zeros(3) for name in names}, dict.fromkeys(names, 0)
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     channels: dict[Name, Array] = {}
-    count = dict.fromkeys(names, 0)
     for feed in known.feeds[:FEW]:
-        for name, x in session.run(feed).items():
-            if name not in sums:
-                continue
-            grid = quantized.qparams[name]
+        outputs = session.run(feed)
+        for name in names:
+            x, grid = outputs[name], quantized.qparams[name]
             inside = np.clip(x, grid.lo, grid.hi)
             errors = (x, x - inside, fake_quantize(inside, grid) - inside)
             sums[name] += [float(np.sum(np.square(v, dtype=np.float64))) for v in errors]
             low[name], high[name] = min(low[name], float(x.min())), max(high[name], float(x.max()))
-            axes = tuple(d for d in range(x.ndim) if d != 1)
-            peak = np.abs(x).max(axes) if x.ndim > 1 else np.abs(x)
+            peak = np.abs(x).max((0, *range(2, x.ndim))) if x.ndim > 1 else np.abs(x)
             channels[name] = np.maximum(channels[name], peak) if name in channels else peak
             count[name] += x.size
     table = {}
-    for name in names:
-        signal, cut, rounded = sums[name]
+    for name, (signal, cut, rounded) in sums.items():
         living = channels[name][channels[name] > 1e-5 * channels[name].max(initial=0)]
         spread = float(living.max() / np.median(living)) if living.size else 1.0
-        power = max(signal, 1e-300)
-        rms = float(np.sqrt(signal / max(count[name], 1)))
+        power, rms = max(signal, 1e-300), float(np.sqrt(signal / max(count[name], 1)))
         table[name] = _Seen(cut / power, rounded / power, low[name], high[name], rms, spread)
     return table

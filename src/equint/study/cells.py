@@ -15,7 +15,7 @@ from ..errors import EquintError, InvalidCard
 from ..files import drafted
 from ..hardware.target import Target
 from ..ir.model import Array, Name
-from ..job import Job
+from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..samples.card import Card, read_card
@@ -44,11 +44,8 @@ class Cell:
 
     Attributes:
         key: of everything that decides the result.
-        model, card: files.
         store: file of the float network's outputs, batch by batch: written by its own cell, read by the others.
-        way: None for the float network itself.
-        limit: first samples of the evaluation data.
-        threads: of onnxruntime; 0 for all.
+        way: None for the float network itself; threads: of onnxruntime, 0 for all.
     """
 
     key: str
@@ -93,15 +90,8 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
     from ..runtime.session import Session
 
-    result = Job.of(
-        cell.model,
-        way.recipe,
-        way.target,
-        weight_bits=way.weight_bits,
-        activation_bits=way.activation_bits,
-        input=card,
-        images=way.images,
-    ).quantized()
+    options = Options(weight_bits=way.weight_bits, activation_bits=way.activation_bits, input=card, images=way.images)
+    result = Job.of(cell.model, way.recipe, way.target, **options).quantized()
     session, tally = Session(result.proto, threads=cell.threads), Tally()
     with cell.store.open("rb") as file:
         clean = stored(file)
@@ -110,14 +100,8 @@ def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
             tally.add_reference(outputs, next(clean), card.task in DECIDE)
 
         results = _judged(session, cell, card, tally, compare)
-    float_bytes, integer_bytes = sizes(result.model)
-    return {
-        "results": results,
-        "level": result.level,
-        "seconds": result.seconds,
-        "float_bytes": float_bytes,
-        "integer_bytes": integer_bytes,
-    }
+    found = {"results": results, "level": result.level, "seconds": result.seconds}
+    return {**found, **dict(zip(("float_bytes", "integer_bytes"), sizes(result.model), strict=True))}
 
 
 def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callable[[Outputs], None]) -> dict[str, Any]:
@@ -144,15 +128,6 @@ def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:
 
     Raises:
         OSError, ValueError, EOFError: no such file, or not all of it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryFile() as file:
-        ...     for array in (["y"], [[1, 2]], [[3, 4]]):
-        ...         np.save(file, np.asarray(array))
-        ...     _ = file.seek(0)
-        ...     [batch["y"].tolist() for batch in stored(file)]
-        [[[1, 2]], [[3, 4]]]
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(0)

@@ -47,9 +47,7 @@ class Comparison:
 
 
 def compare(
-    original: Source,
-    quantized: Source,
-    feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
+    original: Source, quantized: Source, feeds: Iterable[Array | Mapping[Name, Array]] | None = None
 ) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
@@ -74,10 +72,8 @@ def compare(
     outputs = [o.name for o in noisy_proto.graph.output]
     shared = [t for t in dict.fromkeys((*made, *outputs)) if t in makers]
     if not shared:
-        names = (s if isinstance(s, (str, os.PathLike)) else "the model" for s in (quantized, original))
-        raise UnusableData(
-            f"{' shares no tensor with '.join(map(str, names))}; compare a network with its own original"
-        )
+        names = (str(s) if isinstance(s, (str, os.PathLike)) else "the model" for s in (quantized, original))
+        raise UnusableData(f"{' shares no tensor with '.join(names)}; compare a network with its own original")
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}

@@ -67,16 +67,13 @@ class Diagnosis:
     """What was found.
 
     Attributes:
-        images: how many it was found on (layers and tensors are ranked on the first `RANKED` batches of them);
-            checked_on: how many others the best remedy was checked on.
+        images: how many it was found on; checked_on: how many others the best remedy was checked on.
         input: what was seen at the input, and the range that was assumed there.
         stages: name to score: "rewritten" (still float), "weights" alone, "activations" alone, "both".
         float_top1: of the original, in per cent, where there are labels.
-        sensitivity: layers and tensors by what they cost.
         causes: of the costliest layers, by layer.
         remedies: what was tried, the most rewarding first; best: the one to take, or None where nothing helps.
         recipe: the recipe to use: the best remedy's, or what was diagnosed.
-        warnings: what makes all of this doubtful.
     """
 
     images: int
@@ -99,17 +96,13 @@ class Diagnosis:
         """Everything, ready for JSON; recipes as TOML, SQNRs of exact answers as None."""
         found = {**_table(replace(self, remedies=(), best=None, recipe=Recipe(""))), "recipe": to_toml(self.recipe)}
         told = [{**_table(r), "recipe": r.recipe.name, "toml": to_toml(r.recipe)} for r in self.remedies]
-        best = (
-            None
-            if self.best is None
-            else {k: getattr(self.best, k) for k in ("kind", "at", "gain", "error", "checked", "expected")}
-        )
+        kept = ("kind", "at", "gain", "error", "checked", "expected")
+        best = None if self.best is None else {k: getattr(self.best, k) for k in kept}
         ready: dict[str, Any] = jsonable({**found, "remedies": told, "best": best})
         return ready
 
 
 def _table(found: Diagnosis | Remedy) -> dict[str, Any]:
-    """As plain tables, without what each image says."""
     return asdict(found, dict_factory=lambda items: {k: v for k, v in items if k != "each_db"})
 
 
@@ -149,15 +142,16 @@ def diagnose(
 
     tell(0)
     every = truth(original.graph, images, labels)
-    _check_finite(every)
-    fit, check = every.part(False), every.part(True)
+    for name in (n for outputs in every.outputs for n, value in outputs.items() if not np.isfinite(value).all()):
+        raise UnusableData(f"output {name} of the float network is not finite on these images; mend that first")
+    fit, check = (every.batches(slice(start, None, 2)) for start in (0, 1))
     if not check.feeds:
         raise UnusableData(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
     tell(1)
     quantized, plain = quantize(chosen), quantize(unquantized(chosen))
     stages = _stages(plain, quantized, fit)
     tell(2)
-    ranked = sensitivity(plain, quantized, fit.first(RANKED), top)
+    ranked = sensitivity(plain, quantized, fit.batches(slice(RANKED)), top)
     seen = _input(every, plain)
     found = causes(plain, quantized, ranked, fit)
     tell(3)
@@ -169,19 +163,9 @@ def diagnose(
         tried = [best if r.kind == best.kind and r.at == best.at else r for r in tried]
         best = best if best.checked is None or best.checked >= WORTH else None  # other images did not confirm it
     warnings = [str(e) for e in quantized.log if e.warning] + _doubts(seen, stages, every)
-    return Diagnosis(
-        fit.images,
-        check.images,
-        seen,
-        stages,
-        _float_top1(every),
-        ranked,
-        found,
-        tuple(sorted(tried, key=lambda r: -r.gain)),
-        best,
-        chosen if best is None else best.recipe,
-        tuple(dict.fromkeys(warnings)),
-    )
+    top1, tried, use = _float_top1(every), sorted(tried, key=lambda r: -r.gain), best.recipe if best else chosen
+    where = (fit.images, check.images, seen, stages, top1, ranked, found)
+    return Diagnosis(*where, tuple(tried), best, use, tuple(dict.fromkeys(warnings)))
 
 
 def shown(model: Model) -> Samples:
@@ -192,12 +176,6 @@ def shown(model: Model) -> Samples:
 
     Raises:
         EquintError: its input is no picture.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> shown(Model(tiny_graph()))
-        Traceback (most recent call last):
-        equint.errors.UnusableData: no images to look at, and the input x is no picture; give data
     """
     shape = picture_shape(model)
     if shape is None:
@@ -207,23 +185,10 @@ def shown(model: Model) -> Samples:
 
 
 def unquantized(chosen: Recipe) -> Recipe:
-    """The recipe up to its grids, and none of those: the float network that it quantizes.
-
-    Example:
-        >>> from ..planning.recipe import recipe
-        >>> [name for name, _ in unquantized(recipe("dfq")).passes][-1]
-        'quantize'
-    """
+    """The recipe up to its grids, and none of those: the float network that it quantizes."""
     names = [name for name, _ in chosen.passes]
     everything = Override(("*",), ("*",), float=True)
     return replace(chosen, passes=chosen.passes[: names.index("quantize") + 1], overrides=(everything,))
-
-
-def _check_finite(known: Truth) -> None:
-    for outputs in known.outputs:
-        for name, value in outputs.items():
-            if not np.isfinite(value).all():
-                raise UnusableData(f"output {name} of the float network is not finite on these images; mend that first")
 
 
 def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
@@ -245,27 +210,25 @@ def _input(known: Truth, plain: Model) -> dict[str, Any]:
     if name is None:
         return {}
     values = [feed[name] for feed in known.feeds]
-    found: dict[str, Any] = {"name": name, "low": float(min(v.min() for v in values))}
-    found["high"] = float(max(v.max() for v in values))
+    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    found: dict[str, Any] = {"name": name, "low": low, "high": high}
     if name in plain.ranges:
         lo, hi = float(np.min(plain.ranges[name].lo)), float(np.max(plain.ranges[name].hi))
         slack = 1e-3 * (hi - lo)
         beyond = sum(int(np.sum((v < lo - slack) | (v > hi + slack))) for v in values) / sum(v.size for v in values)
-        found |= {"range": [lo, hi], "beyond": beyond, "used": (found["high"] - found["low"]) / max(hi - lo, 1e-30)}
+        found |= {"range": [lo, hi], "beyond": beyond, "used": (high - low) / max(hi - lo, 1e-30)}
     return found
 
 
 def _doubts(seen: Mapping[str, Any], stages: Mapping[str, Score], known: Truth) -> list[str]:
     found = []
     if seen.get("beyond", 0.0) > 0.01:
-        found.append(
-            f"{100 * seen['beyond']:.0f} % of the input lies beyond the range {seen['range'][0]:.4g} to "
-            f"{seen['range'][1]:.4g} that was assumed; give the card, or the range"
-        )
+        span = "{:.4g} to {:.4g}".format(*seen["range"])
+        share = f"{100 * seen['beyond']:.0f} % of the input lies beyond the range"
+        found.append(f"{share} {span} that was assumed; give the card, or the range")
     if seen.get("used", 1.0) < 0.25:
-        found.append(
-            f"the images fill {100 * seen['used']:.0f} % of the input's range; are they prepared as they should?"
-        )
+        share = f"the images fill {100 * seen['used']:.0f} % of the input's range"
+        found.append(f"{share}; are they prepared as they should?")
     if stages["rewritten"].sqnr_db < stages["both"].sqnr_db + 3:
         found.append("the recipe changes the network before anything is quantized; try another recipe")
     if known.images < 32:
@@ -274,10 +237,8 @@ def _doubts(seen: Mapping[str, Any], stages: Mapping[str, Score], known: Truth) 
 
 
 def _float_top1(known: Truth) -> float | None:
-    if not known.labels:
-        return None
     first = [outputs[next(iter(outputs))] for outputs in known.outputs]
-    if first[0].ndim != 2:
+    if not known.labels or first[0].ndim != 2:
         return None
     hits = sum(int(np.sum(y.argmax(1) == own)) for y, own in zip(first, known.labels, strict=True))
     return 100 * hits / known.images
@@ -300,23 +261,18 @@ def _measured(wanted: list[Trial], quantize: Quantizer, now: Model, before: Scor
     from ..onnx.qdq import qdq_graph
 
     graphs = {number: qdq_graph(quantize(trial.recipe)) for number, trial in enumerate(wanted)}
-    found = scores(graphs, known, qdq_graph(now))
-    return [
-        Remedy(t.kind, t.at, t.recipe, found[k], *found[k].gain(before), _points(before, found[k]))
-        for k, t in enumerate(wanted)
-    ]
-
-
-def _points(before: Score, after: Score) -> float | None:
-    return None if before.agreement is None or after.agreement is None else after.agreement - before.agreement
+    found, remedies = scores(graphs, known, qdq_graph(now)), []
+    for trial, score in zip(wanted, (found[k] for k in graphs), strict=True):
+        better, then = score.agreement, before.agreement
+        points = None if better is None or then is None else better - then
+        remedies.append(Remedy(trial.kind, trial.at, trial.recipe, score, *score.gain(before), points))
+    return remedies
 
 
 def _best(tried: list[Remedy]) -> Remedy | None:
     worthy = [r for r in tried if r.gain >= max(WORTH, r.error)]
-    if not worthy:
-        return None
-    most = max(r.gain for r in worthy)
-    return min((r for r in worthy if r.gain >= most - NEAR), key=lambda r: (COSTS.index(r.kind), -r.gain))
+    near = [r for r in worthy if r.gain >= max(w.gain for w in worthy) - NEAR]
+    return min(near, key=lambda r: (COSTS.index(r.kind), -r.gain), default=None)
 
 
 def _checked(best: Remedy, quantize: Quantizer, now: Model, known: Truth) -> Remedy:

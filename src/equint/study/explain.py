@@ -25,7 +25,6 @@ class Explanation(Facts):
             before and after, and the share (0 to 1) of the output's noise that its weights make.
         tensors: name, SQNR in dB of its rounding and clipping at the outputs, share of the output's noise.
         changes: what could be changed, and the gain in dB predicted for it, largest first.
-        warnings: what makes all of this doubtful.
     """
 
     predicted: Mapping[str, Mapping[str, float | None]]
@@ -49,24 +48,19 @@ def explain(
         reference: the float network, BatchNorms folded, with moments and ranges.
         before: the network with plain grids; after: with those of the recipe.
         per_channel: what the recipe would make of it with a weight scale per channel, if that is a change.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> explain(*[Model(tiny_graph())] * 3).changes
-        ()
     """
     first, last = predict(reference, before), predict(reference, after)
     then = {layer.tensor: layer for layer in first.layers}
     table = []
     for layer in last.layers:
         row = {"name": layer.name, "limit": layer.limit, "share": _share(layer.reaching, last)}
-        table.append({**row, "before": _layer(then.get(layer.tensor)), "after": _layer(layer)})
+        table.append({**row, "before": _decibels(then.get(layer.tensor)), "after": _decibels(layer)})
     tensors = [
         {"name": t.tensor, "rounding": _db(t.rounding), "clips": _db(t.clips), "share": _share(_sum(t), last)}
         for t in last.tensors
     ]
     changes = _changes(last, None if per_channel is None else predict(reference, per_channel))
-    totals = {"before": _totals(first), "after": _totals(last)}
+    totals = {"before": _decibels(first, "total"), "after": _decibels(last, "total")}
     ranked = tuple(sorted(changes, key=lambda c: -c["gain"]))
     return Explanation(totals, tuple(table), tuple(tensors), ranked, tuple(warnings))
 
@@ -97,17 +91,10 @@ def _gain(before: float, after: float) -> float:
     return to_db(after) - to_db(before)
 
 
-def _totals(p: Prediction) -> dict[str, float | None]:
-    parts = {"total": p.total, "weights": p.weights, "activations": p.activations, "clips": p.clips}
-    return {name: _db(noise) for name, noise in parts.items()}
-
-
-def _layer(noise: LayerNoise | None) -> dict[str, float | None]:
-    if noise is None:
-        return {}
-    return {"weights": _db(noise.weights), "activations": _db(noise.activations), "clips": _db(noise.clips)}
+def _decibels(noise: Prediction | LayerNoise | None, *whole: str) -> dict[str, float | None]:
+    names = () if noise is None else (*whole, "weights", "activations", "clips")
+    return {name: _db(getattr(noise, name)) for name in names}
 
 
 def _db(noise: float | None) -> float | None:
-    """SQNR in dB; None where there is no noise."""
     return None if noise is None or noise <= 0 else to_db(noise)

@@ -17,14 +17,8 @@ HASHED = 64 << 20
 
 
 def digest(value: Any) -> str:
-    """A short name for plain values, the same in every run.
-
-    Example:
-        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-        True
-    """
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    """A short name for plain values, the same in every run."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def network_identity(path: Path) -> list[Any]:
@@ -38,12 +32,7 @@ def network_identity(path: Path) -> list[Any]:
 
 
 def glob_safe(name: str) -> str:
-    """A file name as a pattern that matches nothing else.
-
-    Example:
-        >>> glob_safe("net[1].onnx")
-        'net[[]1].onnx'
-    """
+    """A file name as a pattern that matches nothing else."""
     return "".join(f"[{c}]" if c in "[*?" else c for c in name)
 
 
@@ -52,11 +41,6 @@ def data_identity(path: Path) -> Any:
 
     Raises:
         EquintError: it cannot be read.
-
-    Example:
-        >>> from equint.demo import data_path
-        >>> data_identity(data_path()) == data_identity(data_path())
-        True
     """
     try:
         if path.is_dir():

@@ -44,13 +44,7 @@ class Inspection(Facts):
 
 
 def inspect(model: Model) -> Inspection:
-    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> inspect(Model(tiny_graph())).layers[0]["channels"]
-        4
-    """
+    """Layers, channel groups, pins and borders of a network whose BatchNorms are folded."""
     channels = solve(model, CLIP_REACH)
     table = []
     for layer in layers(model.graph):
@@ -60,27 +54,14 @@ def inspect(model: Model) -> Inspection:
         reach = np.maximum(np.abs(lo), np.abs(hi))
         living = reach[reach > 1e-5 * reach.max(initial=0)]
         moments = model.moments.get(layer.y)
-        table.append(
-            {
-                "name": layer.name,
-                "op": "depthwise" if layer.groups > 1 and view.shape[2] == 1 else layer.node.op,
-                "shape": list(weight.shape),
-                "channels": int(reach.size),
-                "dead": int(reach.size - living.size),
-                "spread": float(living.max() / living.min()) if living.size else 1.0,
-                "overlap_ratio": overlap_ratio(lo, hi),
-                "moments": moments.source if moments else "unknown",
-            }
-        )
-    groups = [
-        {
-            "channels": int(group.classes.size),
-            "givers": list(group.producers),
-            "takers": list(group.consumers),
-            "tensors": list(group.tensors),
-            "clips": list(group.clips),
-        }
-        for group in channels.groups
-    ]
+        op = "depthwise" if layer.groups > 1 and view.shape[2] == 1 else layer.node.op
+        row: dict[str, Any] = {"name": layer.name, "op": op, "shape": list(weight.shape), "channels": int(reach.size)}
+        spread = float(living.max() / living.min()) if living.size else 1.0
+        row |= {"dead": int(reach.size - living.size), "spread": spread, "overlap_ratio": overlap_ratio(lo, hi)}
+        table.append({**row, "moments": moments.source if moments else "unknown"})
+    groups = []
+    for g in channels.groups:
+        names = {"givers": g.producers, "takers": g.consumers, "tensors": g.tensors, "clips": g.clips}
+        groups.append({"channels": int(g.classes.size), **{key: list(own) for key, own in names.items()}})
     events = tuple(str(e) for e in model.log if e.kind is not EventKind.RAN)
     return Inspection(tuple(table), tuple(groups), dict(channels.pinned), borders(model.graph), events)

@@ -21,10 +21,6 @@ def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 
     Raises:
         EquintError: the file cannot be read.
-
-    Example:
-        >>> read_lines("missing.jsonl")
-        {}
     """
     try:
         raw = Path(path).read_bytes()
@@ -48,13 +44,6 @@ def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
 
     Raises:
         EquintError: the file cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     add_line(f"{folder}/found.jsonl", {"key": "a", "top1": 56.0})
-        ...     read_lines(f"{folder}/found.jsonl")
-        {'a': {'key': 'a', 'top1': 56.0}}
     """
     line = json.dumps(jsonable(entry, str), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:

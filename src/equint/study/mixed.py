@@ -12,7 +12,6 @@ from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
-from ..ir.weights import Layer
 from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
@@ -46,9 +45,7 @@ class Mixed:
     """What was found.
 
     Attributes:
-        recipe: with the overrides that were chosen.
-        met: whether the bound is met; drop: points lost against the float network, on these images; before: without
-            any override.
+        met: whether the bound is met; drop: points lost against the float network; before: without any override.
         metric: "top1" where there are labels, else "agreement".
         cost: extra bytes of all overrides; chosen: names of layers and tensors.
         tried: networks that were measured; images: on how many images.
@@ -70,16 +67,10 @@ class Mixed:
         return f"Mixed(met={self.met}, drop={self.drop:.2f}, cost={self.cost:.0f}, chosen={len(self.chosen)})"
 
     def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON; the recipe as TOML.
-
-        Example:
-            >>> found = Mixed(Recipe("mine"), True, 0.0, 1.0, "agreement", 64.0, ("conv1",), 3, 64)
-            >>> found.facts()["chosen"], found.facts()["met"]
-            (['conv1'], True)
-        """
+        """Everything, ready for JSON; the recipe as TOML."""
+        texts = {"chosen": list(self.chosen), "recipe": to_toml(self.recipe), "events": [str(e) for e in self.events]}
         kept = ("met", "drop", "before", "metric", "cost", "tried", "images")
-        told = {"chosen": list(self.chosen), "recipe": to_toml(self.recipe), "events": [str(e) for e in self.events]}
-        return {**{name: getattr(self, name) for name in kept}, **told}
+        return {**{name: getattr(self, name) for name in kept}, **texts}
 
 
 def mixed(
@@ -124,58 +115,42 @@ def mixed(
         return search.result((), max_drop, before, f"target {on.name} takes neither 16 bits nor floats")
     if progress is not None:
         progress("layers and tensors", 0, 2)
-    ranked = sensitivity(quantize(unquantized(chosen)), quantized, known.first(RANKED), top)
+    ranked = sensitivity(quantize(unquantized(chosen)), quantized, known.batches(slice(RANKED)), top)
     offered = candidates(quantized, ranked)
     if progress is not None:
         progress("search", 1, 2)
-    length = search.shortest(offered, max_drop)
-    kept = search.lean(offered[:length], max_drop)
+    kept = search.lean(offered[: search.shortest(offered, max_drop)], max_drop)
     return search.result(kept, max_drop, before)
 
 
 def candidates(model: Model, ranked: Sensitivity) -> tuple[Candidate, ...]:
-    """What may become wider, by noise taken away per byte; then what may become float, the noisiest first.
+    """What may become wider, by noise taken away per byte; then what may become float, the noisiest first."""
+    graph, wide, floating = model.graph, list[Candidate](), list[Candidate]()
+    weights = {layer.y: layer.weight for layer in layers(graph)}
 
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> candidates(Model(tiny_graph()), Sensitivity((), ()))
-        ()
-    """
-    graph = model.graph
-    own = {layer.y: layer for layer in layers(graph)}
-    wide, floating = list[Candidate](), list[Candidate]()
+    def offer(at: Name, kind: str, wider: str, size: int, bits: int, score: Score) -> None:
+        names: dict[str, Any] = {kind: (at,)}
+        worth = float(10.0 ** (-score.sqnr_db / 10))
+        if bits < WIDE:
+            wide.append(Candidate(at, Override(**{**names, wider: WIDE}), size * (WIDE - bits) / 8, worth))
+        floating.append(Candidate(at, Override(**names, float=True), size * (32 - bits) / 8, worth))
+
     for grid in ranked.tensors:
         if grid.alone is not None:
             size, bits = sum(_elements(graph, n) for n in grid.shared), model.qparams[grid.tensor].bits
-            worth, names = _noise(grid.alone), (grid.tensor,)
-            if bits < WIDE:
-                cost = size * (WIDE - bits) / 8
-                wide.append(Candidate(grid.tensor, Override(tensors=names, activation_bits=WIDE), cost, worth))
-            floating.append(Candidate(grid.tensor, Override(tensors=names, float=True), size * (32 - bits) / 8, worth))
-    for cost_of in ranked.layers:
-        if cost_of.weights is not None:
-            layer = own[cost_of.output]
-            worth, names = _noise(cost_of.weights), (cost_of.layer,)
-            extra = _extra(model, layer, WIDE)
-            if extra > 0:
-                wide.append(Candidate(cost_of.layer, Override(names, weight_bits=WIDE), extra, worth))
-            floating.append(Candidate(cost_of.layer, Override(names, float=True), _extra(model, layer, 32), worth))
+            offer(grid.tensor, "tensors", "activation_bits", size, bits, grid.alone)
+    for cost in ranked.layers:
+        if cost.weights is not None:
+            size, bits = graph.consts[weights[cost.output]].size, model.qparams[weights[cost.output]].bits
+            offer(cost.layer, "layers", "weight_bits", size, bits, cost.weights)
     wide.sort(key=lambda e: -e.worth / max(e.cost, 1e-9))
     floating.sort(key=lambda e: -e.worth)
     return (*wide, *floating)
 
 
-def _extra(model: Model, layer: Layer, bits: int) -> float:
-    return model.graph.consts[layer.weight].size * (bits - model.qparams[layer.weight].bits) / 8
-
-
 def _elements(graph: Graph, name: Name) -> int:
     """Of one sample; sizes that are not known count as 1."""
     return prod(n for n in graph.shapes.get(name, ())[1:] if isinstance(n, int))
-
-
-def _noise(score: Score) -> float:
-    return float(10.0 ** (-score.sqnr_db / 10))
 
 
 class _Search:
@@ -196,18 +171,15 @@ class _Search:
         return replace(self.chosen, name=name, overrides=(*self.chosen.overrides, *overrides))
 
     def drop(self, parts: Sequence[Candidate]) -> float:
-        """Points lost."""
         recipe = self.recipe(parts)
         if recipe.overrides not in self.seen:
             graph = self.base if not parts else self.graph_of(self.quantize(recipe))
             score = scores({"": graph}, self.known, self.base)[""]
-            self.seen[recipe.overrides] = self._lost(score)
+            lost = 100.0 - (100.0 if score.agreement is None else score.agreement)
+            if score.top1 is not None and self.float_top1 is not None:
+                lost = self.float_top1 - score.top1
+            self.seen[recipe.overrides] = lost
         return self.seen[recipe.overrides]
-
-    def _lost(self, score: Score) -> float:
-        if score.top1 is not None and self.float_top1 is not None:
-            return self.float_top1 - score.top1
-        return 100.0 - (100.0 if score.agreement is None else score.agreement)
 
     def shortest(self, offered: Sequence[Candidate], bound: float) -> int:
         """Length of the shortest list found, from the front, that meets the bound; of the best one if none does."""
@@ -234,27 +206,15 @@ class _Search:
         return kept
 
     def result(self, kept: Sequence[Candidate], bound: float, before: float, why: str = "") -> Mixed:
-        """The search's end in words and numbers."""
         drop, met = self.drop(kept), self.drop(kept) <= bound
         names = tuple(dict.fromkeys(e.at for e in kept))
-        facts: dict[str, Any] = {"drop": drop, "bound": bound, "overrides": len(names), "images": self.known.images}
-        if why:
-            facts["why"] = why
+        images, reason = self.known.images, {"why": why} if why else {}
+        facts = {"drop": drop, "bound": bound, "overrides": len(names), "images": images, **reason}
         kind = EventKind.DROP_WITHIN_BOUND if met else EventKind.DROP_BEYOND_BOUND
+        event = Event(kind, "", facts, "mixed", warning=not met)
         cost = sum({e.at: e.cost for e in kept}.values())
-        labelled = bool(self.known.labels) and self.float_top1 is not None
-        return Mixed(
-            self.recipe(kept),
-            met,
-            drop,
-            before,
-            "top1" if labelled else "agreement",
-            cost,
-            names,
-            len(self.seen),
-            self.known.images,
-            (Event(kind, "", facts, "mixed", warning=not met),),
-        )
+        metric = "top1" if self.known.labels and self.float_top1 is not None else "agreement"
+        return Mixed(self.recipe(kept), met, drop, before, metric, cost, names, len(self.seen), images, (event,))
 
 
 def merged(overrides: Sequence[Override]) -> tuple[Override, ...]:

@@ -37,13 +37,7 @@ class Trial:
 
 
 def takes_floats(on: Target) -> bool:
-    """Whether a target runs networks of which parts are float, or have 16 bits; those with shifts take integers alone.
-
-    Example:
-        >>> from ..hardware.target import target
-        >>> takes_floats(target("per-tensor")), takes_floats(target("npu-shift"))
-        (True, False)
-    """
+    """Whether parts of a network may be float, or have 16 bits, on a target; those with shifts take integers alone."""
     return on.weight.granularity != "shift"
 
 
@@ -89,26 +83,12 @@ def min_max(chosen: Recipe) -> Recipe | None:
 
 def _recipes(chosen: Recipe, on: Target) -> list[Recipe]:
     """Other recipes with the same bits and overrides."""
-    found = []
-    for name in RECIPES[on.weight.granularity]:
-        if name == chosen.name:
-            continue
-        other = recipe(name)
-        found.append(
-            replace(
-                other,
-                weight={**other.weight, **_bits(chosen.weight)},
-                activation={**other.activation, **_bits(chosen.activation)},
-                bias_bits=chosen.bias_bits,
-                target=chosen.target,
-                overrides=chosen.overrides,
-            )
-        )
-    return found
-
-
-def _bits(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in table.items() if k == "bits"}
+    kept: dict[str, Any] = {key: getattr(chosen, key) for key in ("bias_bits", "target", "overrides")}
+    weight, activation = ({k: v for k, v in t.items() if k == "bits"} for t in (chosen.weight, chosen.activation))
+    others = [recipe(name) for name in RECIPES[on.weight.granularity] if name != chosen.name]
+    return [
+        replace(o, weight={**o.weight, **weight}, activation={**o.activation, **activation}, **kept) for o in others
+    ]
 
 
 def _with(chosen: Recipe, kind: str, at: str, override: Override) -> Trial:

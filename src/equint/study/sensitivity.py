@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..graph.clamps import end
@@ -75,32 +75,21 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
         quantized: the same network, all of it quantized.
         known: images, and what the original answers.
         top: how many of each are measured; None measures all.
-
-    Example:
-        >>> import numpy as np
-        >>> from ..samples.images import Samples
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> from .trials import truth
-        >>> model = Model(tiny_graph())
-        >>> known = truth(model.graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
-        >>> [cost.layer for cost in sensitivity(model, Quantize(activation=None)(model), known).layers]
-        ['y']
     """
     named = costs(plain, quantized)
     first, second = named.layers[:top], named.tensors[:top]
     every = [cost.output for cost in named.layers]
     grids = [n for n in quantized.qparams if n not in {layer.weight for layer in layers(quantized.graph)}]
     classes = {cost.tensor: set(cost.shared) for cost in named.tensors}
-    inputs = _inputs(quantized, named.tensors)
-    ones: dict[tuple[str, Name], Model] = {}
-    others: dict[tuple[str, Name], Model] = {}
+    grid_of = {name: names for names in classes.values() for name in names}
+    inputs = {layer.y: grid_of.get(layer.x, set()) for layer in layers(quantized.graph)}
+    ones, others = dict[tuple[str, Name], Model](), dict[tuple[str, Name], Model]()
     for cost in first:
-        own, out = classes.get(cost.tensor, set()), inputs.get(cost.output, set())
-        ones["weights", cost.output] = composed(plain, quantized, [cost.output], [])
-        ones["alone", cost.output] = composed(plain, quantized, [cost.output], own)
-        rest = [y for y in every if y != cost.output]
-        others["without", cost.output] = composed(plain, quantized, rest, [n for n in grids if n not in out])
+        y, read = cost.output, inputs.get(cost.output, set())
+        ones["weights", y] = composed(plain, quantized, [y], [])
+        ones["alone", y] = composed(plain, quantized, [y], classes.get(cost.tensor, set()))
+        left = [n for n in grids if n not in read]
+        others["without", y] = composed(plain, quantized, [other for other in every if other != y], left)
     for grid in second:
         own = classes[grid.tensor]
         ones["tensor", grid.tensor] = composed(plain, quantized, [], own)
@@ -109,19 +98,14 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
         **_measured(composed(plain, quantized, [], []), ones, known),
         **_measured(composed(plain, quantized, every, grids), others, known),
     }
-    told = [
-        replace(
-            c,
-            weights=measured["weights", c.output],
-            alone=measured["alone", c.output],
-            without=measured["without", c.output],
-        )
-        for c in first
-    ]
-    seen = [replace(t, alone=measured["tensor", t.tensor], without=measured["left", t.tensor]) for t in second]
+    ranked = []
+    for c in first:
+        weights, alone, without = (measured[kind, c.output] for kind in ("weights", "alone", "without"))
+        ranked.append(replace(c, weights=weights, alone=alone, without=without))
+    tensors = [replace(t, alone=measured["tensor", t.tensor], without=measured["left", t.tensor]) for t in second]
     return Sensitivity(
-        (*sorted(told, key=_alone), *named.layers[len(first) :]),
-        (*sorted(seen, key=_alone), *named.tensors[len(second) :]),
+        (*sorted(ranked, key=_alone), *named.layers[len(first) :]),
+        (*sorted(tensors, key=_alone), *named.tensors[len(second) :]),
     )
 
 
@@ -136,43 +120,24 @@ def _alone(cost: LayerCost | TensorCost) -> float:
 
 
 def costs(plain: Model, quantized: Model) -> Sensitivity:
-    """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> model = Model(tiny_graph())
-        >>> costs(model, Quantize(activation=None)(model)).layers[0].predicted is None
-        True
-    """
+    """All layers and grids with what they are predicted to cost, the costliest first; nothing is measured."""
     found = predict(replace(plain, views={}), replace(quantized, views={}))
     reaching = {noise.tensor: noise.reaching for noise in found.layers}
     making = {noise.tensor: noise.rounding + noise.clips for noise in found.tensors}
     placement = place(quantized.graph)
     classes = [names for names in placement.classes if names[0] in quantized.qparams]
     first = {name: names[0] for names in classes for name in names}
-    table = [
-        LayerCost(
-            layer.name,
-            layer.y,
-            first.get(end(quantized.graph, placement.merged, layer.y), ""),
-            _db(reaching.get(layer.y, 0.0)),
-        )
-        for layer in layers(quantized.graph)
-        if layer.weight in quantized.qparams
-    ]
+    table = []
+    for layer in layers(quantized.graph):
+        if layer.weight in quantized.qparams:
+            grid = first.get(end(quantized.graph, placement.merged, layer.y), "")
+            table.append(LayerCost(layer.name, layer.y, grid, _db(reaching.get(layer.y, 0.0))))
     grids = [TensorCost(names[0], names, _db(sum(making.get(n, 0.0) for n in names))) for names in classes]
     total = {cost.tensor: cost.predicted for cost in grids}
     return Sensitivity(
         tuple(sorted(table, key=lambda c: min(_or(c.predicted), _or(total.get(c.tensor))))),
         tuple(sorted(grids, key=lambda c: _or(c.predicted))),
     )
-
-
-def _inputs(model: Model, grids: Sequence[TensorCost]) -> dict[Name, set[Name]]:
-    """The tensors on the grid that each layer, by its output, reads."""
-    classes = {name: set(grid.shared) for grid in grids for name in grid.shared}
-    return {layer.y: classes.get(layer.x, set()) for layer in layers(model.graph)}
 
 
 def _db(noise: float) -> float | None:

@@ -43,10 +43,9 @@ class LayerSqnr(Facts):
     """Every layer's noise under each kind of equalization.
 
     Attributes:
-        target: its name; images: how many were measured on, 0 without.
+        images: how many were measured on, 0 without.
         methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
             (agreement; empty where nothing was measured).
-        warnings: what makes all of this doubtful.
     """
 
     target: str
@@ -78,13 +77,6 @@ def sqnr(
 
     Raises:
         EquintError: as `equint.runtime.layer_noise.measure`.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..hardware.target import target
-        >>> found = sqnr(Model(tiny_graph()), target("per-tensor"))
-        >>> found.images, list(found.methods)
-        (0, ['none', 'one-step', 'two-step', 'optimal'])
     """
     seen, table = 0, dict[str, Any]()
     for number, (name, quantized) in enumerate(_equalized(reference, on, progress)):
@@ -95,7 +87,7 @@ def sqnr(
             measured = measure(reference, quantized, images, progress=_within(progress, name, number))
             seen = measured.images
         rows = layer_rows(reference, quantized, on.weight, on.activation, measured)
-        kinds = {kind: agreement(_pairs(rows, kind)) for kind in KINDS} if images is not None else {}
+        kinds = {kind: agreement(pairs(rows, kind)) for kind in KINDS} if images is not None else {}
         table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
     return LayerSqnr(on.name, seen, table, tuple(warnings))
 
@@ -129,12 +121,6 @@ def layer_rows(
         predicted and measured: for each of `KINDS` (measured is None without measurement);
         equalization: for weights and activations (the input tensor), what is `reached` and the `bound` that optimal
             equalization would reach: `weight_equalization` and `tensor_equalization`.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = Model(tiny_graph())
-        >>> layer_rows(model, model, QSpec(), QSpec())[0]["equalization"]["weights"]
-        {'reached': None, 'bound': None}
     """
     predicted = {noise.tensor: noise for noise in predict(reference, quantized).layers}
     own, rows = {layer.y: layer for layer in layers(quantized.graph)}, list[dict[str, Any]]()
@@ -145,20 +131,11 @@ def layer_rows(
             "weights": weight_equalization(quantized, own[layer.y], weight),
             "activations": tensor_equalization(reference, quantized, layer.x, activation),
         }
-        rows.append(
-            {
-                "name": layer.name,
-                "tensor": layer.y,
-                "input": layer.x,
-                "predicted": _predicted(predicted.get(layer.y)),
-                "measured": None if measured is None else _measured(measured, layer.y),
-                "equalization": {part: dict(zip(_ENDS, pair, strict=True)) for part, pair in equalization.items()},
-            }
-        )
+        row: dict[str, Any] = {"name": layer.name, "tensor": layer.y, "input": layer.x}
+        row["predicted"] = _predicted(predicted.get(layer.y))
+        row["measured"] = None if measured is None else _measured(measured, layer.y)
+        rows.append({**row, "equalization": {k: {"reached": a, "bound": b} for k, (a, b) in equalization.items()}})
     return rows
-
-
-_ENDS = ("reached", "bound")
 
 
 def weight_equalization(model: Model, layer: Layer, spec: QSpec) -> tuple[float | None, float | None]:
@@ -254,16 +231,17 @@ def _measured(measured: Measured, name: Name) -> dict[str, float | None]:
 
 def _decibels(ratios: Mapping[str, float | None]) -> dict[str, float | None]:
     """SQNR in dB of noise over signal; None where there is no noise."""
-    table = {kind: None if r is None or r <= 0 else to_db(r) for kind, r in ratios.items()}
-    return {kind: None if value is None or value > SILENT else value for kind, value in table.items()}
+    table = ((kind, None if r is None or r <= 0 else to_db(r)) for kind, r in ratios.items())
+    return {kind: None if value is None or value > SILENT else value for kind, value in table}
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, float]]:
-    pairs = [(row["predicted"][kind], (row["measured"] or {}).get(kind)) for row in rows]
-    return [(p, m) for p, m in pairs if p is not None and m is not None]
+def pairs(rows: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, float]]:
+    """(predicted, measured) SQNR of a kind of noise in every layer of which both are known."""
+    both = [(row["predicted"].get(kind), (row["measured"] or {}).get(kind)) for row in rows]
+    return [(p, m) for p, m in both if p is not None and m is not None]
 
 
-def agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+def agreement(known: Sequence[tuple[float, float]]) -> dict[str, float]:
     """How well (predicted, measured) SQNRs agree; nothing for less than three.
 
     Returns:
@@ -273,14 +251,11 @@ def agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
         >>> agreement([(10.0, 11.0), (20.0, 22.0), (30.0, 33.0)])
         {'layers': 3, 'correlation': 1.0, 'rms': 2.160246899469287, 'mean': -2.0}
     """
-    if len(pairs) < 3:
+    if len(known) < 3:
         return {}
-    predicted, measured = np.array(pairs).T
+    predicted, measured = np.array(known).T
     error = predicted - measured
     alike = np.ptp(predicted) == 0 or np.ptp(measured) == 0
-    return {
-        "layers": len(pairs),
-        "correlation": 0.0 if alike else float(np.corrcoef(predicted, measured)[0, 1]),
-        "rms": float(np.sqrt(np.mean(np.square(error)))),
-        "mean": float(np.mean(error)),
-    }
+    correlation = 0.0 if alike else float(np.corrcoef(predicted, measured)[0, 1])
+    rms = float(np.sqrt(np.mean(np.square(error))))
+    return {"layers": len(known), "correlation": correlation, "rms": rms, "mean": float(np.mean(error))}

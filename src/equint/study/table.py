@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,7 @@ Source = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Network:
-    """A network and the card that says how its input is made.
-
-    Attributes:
-        name: what it is called in tables.
-        model, card: files.
-        task: as the card says.
-    """
+    """A network, what it is called in tables, and the card that says how its input is made and what its task is."""
 
     name: str
     model: Path
@@ -49,10 +43,8 @@ class Row:
     """One network quantized in one way, or as it was: then `recipe` is "float" and there is no target.
 
     Attributes:
-        weight_bits, activation_bits: as asked; None for the target's.
-        images: calibration images, if any.
+        weight_bits, activation_bits: None for the target's; images: for calibration, if any.
         results: what evaluation gave (per cent, dB); empty where there is a reason.
-        reason: why there are no results.
         level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 0 where nothing was quantized.
         seconds: what quantization took, or the float network's evaluation.
         float_bytes, integer_bytes: of weights and biases, before and after.
@@ -89,29 +81,25 @@ def table(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Row, ...]:
-    """Every network in every way, as `equint.table` describes it.
-
-    Example:
-        >>> table([], ["lwq"], cache="results")
-        ()
-    """
+    """Every network in every way, as `equint.table` describes it."""
     if not networks:
         return ()
     if jobs < 1:
         raise InvalidOption(f"jobs = {jobs}: give 1 or more")
-    folder = _made(Path(cache))
+    folder = Path(cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputRefused(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
-    if isinstance(limit, Mapping):
-        known = {network.name for network in find_networks(networks)}
-        for name in limit:
-            if name not in known:
-                raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(known))}")
-    threads = 0 if jobs == 1 else 1
-    plan: list[tuple[Network, Cell, str]] = []
-    for network in find_networks(networks):
-        most = limit.get(network.name) if isinstance(limit, Mapping) else limit
-        plan += _planned(network, asked, most, folder, threads)
+    own, plan = find_networks(networks), list[tuple[Network, Cell, str]]()
+    names = {network.name for network in own}
+    limits = limit if isinstance(limit, Mapping) else dict.fromkeys(names, limit)
+    for name in (name for name in limits if name not in names):
+        raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(names))}")
+    for network in own:
+        plan += _planned(network, asked, limits.get(network.name), folder, 0 if jobs == 1 else 1)
     found = read_lines(folder / LINES)
     before = set(found)
     missing = _compute(plan, found, folder / LINES, jobs, progress)
@@ -129,21 +117,20 @@ def _compute(
 
     What the user is not to blame for (a process that died) is not written down: the next run tries again.
     """
-    missing = dict[str, str]()
-    done, total = 0, len({cell.key for _, cell, _ in plan})
-    names = {cell.key: _title(network, cell) for network, cell, _ in plan}
+    missing, names = dict[str, str](), {cell.key: _title(network, cell) for network, cell, _ in plan}
+    done = count(1)
 
     def told(key: str) -> None:
-        nonlocal done
-        done += 1
+        number = next(done)
         if progress is not None:
-            progress(names[key], done, total)
+            progress(names[key], number, len(names))
 
     def run(cells: Iterable[Cell]) -> None:
         tasks = list({cell.key: cell for cell in cells}.values())
         for cell, outcome in each(measure, tasks, jobs):
             if isinstance(outcome, Exception):
-                missing[cell.key] = " ".join(f"{_kind(outcome)}{outcome}".split())
+                kind = "" if isinstance(outcome, EquintError) else f"{type(outcome).__name__}: "
+                missing[cell.key] = " ".join(f"{kind}{outcome}".split())
             else:
                 add_line(lines, {"key": cell.key, "what": names[cell.key], **outcome})
                 found[cell.key] = outcome
@@ -157,7 +144,8 @@ def _compute(
     for key in (key for key in names if key not in fresh):
         told(key)
     run(stale)
-    lost = {c.store: _why(c, found, missing) for c in floats.values() if _why(c, found, missing)}
+    reasons = {c.store: missing.get(c.key) or found.get(c.key, {}).get("reason", "") for c in floats.values()}
+    lost = {store: str(why) for store, why in reasons.items() if why}
     for cell in wanted:
         if cell.store in lost:
             missing[cell.key] = lost[cell.store]
@@ -166,19 +154,9 @@ def _compute(
     return missing
 
 
-def _why(cell: Cell, found: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
-    return missing.get(cell.key) or str(found.get(cell.key, {}).get("reason", ""))
-
-
 def _whole(cell: Cell, entry: Mapping[str, Any]) -> bool:
     """Whether the float network's outputs are there as they were written; where it failed, there is nothing to be."""
-    if "reason" in entry:
-        return True
-    return cell.store.is_file() and cell.store.stat().st_size == entry.get("stored")
-
-
-def _kind(error: Exception) -> str:
-    return "" if isinstance(error, EquintError) else f"{type(error).__name__}: "
+    return "reason" in entry or (cell.store.is_file() and cell.store.stat().st_size == entry.get("stored"))
 
 
 def _ways(
@@ -188,10 +166,10 @@ def _ways(
     images: Sequence[int | None],
 ) -> Iterable[tuple[Way, str]]:
     """Every way, and why it cannot be."""
-    for width, count, chosen in product(bits, images, recipes):
+    for width, shown, chosen in product(bits, images, recipes):
         for hardware in targets or (chosen.target,):
             on = hardware if isinstance(hardware, Target) else built_in_target(hardware)
-            way = Way(chosen, on, *width, count)
+            way = Way(chosen, on, *width, shown)
             yield way, _impossible(way)
 
 
@@ -228,13 +206,9 @@ def _planned(
 
 def _content(way: Way) -> dict[str, Any]:
     """Everything about a way but names."""
-    target = _said(way.target, {"name", "description", "recipe"})
-    chosen = _said(way.recipe, {"name", "description", "target"})
+    chosen = {k: v for k, v in vars(way.recipe).items() if k not in ("name", "description", "target")}
+    target = {k: v for k, v in vars(way.target).items() if k not in ("name", "description", "recipe")}
     return {"recipe": chosen, "target": target, "bits": (way.weight_bits, way.activation_bits), "images": way.images}
-
-
-def _said(value: Recipe | Target, but: set[str]) -> dict[str, Any]:
-    return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in but}
 
 
 def _row(network: Network, cell: Cell, why: str, found: Mapping[str, Mapping[str, Any]], before: set[str]) -> Row:
@@ -245,13 +219,7 @@ def _row(network: Network, cell: Cell, why: str, found: Mapping[str, Mapping[str
     row = Row(network.name, network.task, "float", results=results, key=cell.key, cached=cell.key in before, **told)
     if cell.way is None:
         return row
-    way = cell.way
-    formats: dict[str, Any] = {
-        "weight_bits": way.weight_bits,
-        "activation_bits": way.activation_bits,
-        "images": way.images,
-    }
-    return replace(row, recipe=way.recipe.name, target=way.target.name, **formats)
+    return replace(row, **{**vars(cell.way), "recipe": cell.way.recipe.name, "target": cell.way.target.name})
 
 
 def _title(network: Network, cell: Cell) -> str:
@@ -259,9 +227,8 @@ def _title(network: Network, cell: Cell) -> str:
         return f"{network.name} float"
     way = cell.way
     bits = "/".join("-" if b is None else str(b) for b in (way.weight_bits, way.activation_bits))
-    return f"{network.name} {way.recipe.name} {way.target.name} {bits}" + (
-        "" if way.images is None else f" {way.images} images"
-    )
+    images = "" if way.images is None else f" {way.images} images"
+    return f"{network.name} {way.recipe.name} {way.target.name} {bits}{images}"
 
 
 def find_networks(paths: Sequence[Source]) -> list[Network]:
@@ -307,11 +274,3 @@ def _names(card: Path, model: Path) -> bool:
     except EquintError:
         return False
     return isinstance(told, str) and (card.parent / told).resolve() == model.resolve()
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputRefused(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
-    return folder

@@ -12,7 +12,7 @@ from ..errors import UnusableData
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..maths.noise import to_db
 from ..ops.layers import as_layer, layers
-from ..samples.images import BATCH, Feed, Samples, length, split
+from ..samples.images import BATCH, Samples, length, split
 from ..scoring.metrics import Tally
 
 Key = TypeVar("Key", bound=Hashable)
@@ -67,17 +67,11 @@ class Truth:
 
     @property
     def images(self) -> int:
-        """How many there are."""
         return sum(length(feed) for feed in self.feeds)
 
-    def part(self, second: bool) -> Truth:
-        """Every other batch: the first of two, or the second."""
-        own = slice(int(second), None, 2)
+    def batches(self, own: slice) -> Truth:
+        """Some of the batches."""
         return Truth(self.feeds[own], self.outputs[own], self.labels[own], self.shares)
-
-    def first(self, batches: int) -> Truth:
-        """The first batches."""
-        return Truth(self.feeds[:batches], self.outputs[:batches], self.labels[:batches], self.shares)
 
 
 def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
@@ -88,11 +82,6 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
 
     Raises:
         EquintError: images that do not fit, or as many labels as there are not images.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> truth(tiny_graph(), Samples.of(np.ones((3, 4, 4, 4), np.float32))).images
-        3
     """
     from ..onnx.writer import to_proto
     from ..runtime.session import Session
@@ -100,7 +89,8 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     session = Session(to_proto(graph), optimized=True)
     front = {shape[0] for shape in session.shapes.values() if len(shape)}
     fixed = next((n for n in front if isinstance(n, int)), None)
-    feeds = [_named(feed, session.inputs) for feed in split(images, min(fixed or BATCH, BATCH))]
+    taken = split(images, min(fixed or BATCH, BATCH))
+    feeds = [feed if isinstance(feed, Mapping) else {session.inputs[0]: feed} for feed in taken]
     outputs = tuple(session.run(feed) for feed in feeds)
     parts: tuple[Array, ...] = ()
     if labels is not None:
@@ -111,10 +101,6 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     return Truth(tuple(feeds), outputs, parts, fixed in (None, 1))
 
 
-def _named(feed: Feed, inputs: Sequence[Name]) -> Values:
-    return feed if isinstance(feed, Mapping) else {inputs[0]: feed}
-
-
 def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = None) -> dict[Key, Score]:
     """What each variant answers, compared with the float network.
 
@@ -123,13 +109,6 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
 
     Args:
         base: the graph that the variants are variants of; left out, each runs from the start.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> graph = tiny_graph()
-        >>> known = truth(graph, Samples.of(np.ones((3, 4, 4, 4), np.float32)))
-        >>> scores({"same": graph}, known, graph)["same"].sqnr_db
-        inf
     """
     usable = base if against.shares else None
     cuts = {key: 0 if usable is None else common(usable, graph) for key, graph in variants.items()}
@@ -137,12 +116,11 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
     found, at, held = dict[Key, Score](), 0, list(against.feeds)
     order = sorted(variants, key=lambda key: cuts[key])
     for number, key in enumerate(order):
-        if usable is not None and cuts[key] > at:
-            held = _advanced(usable, at, cuts[key], held, set().union(*(needs[k] for k in order[number:])))
-            at = cuts[key]
-        graph = variants[key]
-        part = _part(graph, cuts[key], len(graph.nodes), graph.outputs)
-        found[key] = _scored(_ran(part, held), against)
+        graph, cut = variants[key], cuts[key]
+        if usable is not None and cut > at:
+            held = _advanced(usable, at, cut, held, set().union(*(needs[k] for k in order[number:])))
+            at = cut
+        found[key] = _scored(_ran(_part(graph, cut, len(graph.nodes), graph.outputs), held), against)
     return found
 
 
@@ -174,9 +152,8 @@ def _advanced(base: Graph, start: int, stop: int, held: list[Values], wanted: Co
     needed = (_needed(base, stop, len(base.nodes), base.outputs) | set(wanted)) - _constants(base)
     outputs = [n for n in sorted(needed) if n in made]
     ran = _ran(_part(base, start, stop, outputs), held) if outputs else ({} for _ in held)
-    return [
-        {**{n: v for n, v in before.items() if n in needed}, **after} for before, after in zip(held, ran, strict=True)
-    ]
+    kept = ({n: v for n, v in before.items() if n in needed} for before in held)
+    return [{**before, **after} for before, after in zip(kept, ran, strict=True)]
 
 
 def _ran(part: Graph, held: Sequence[Values]) -> Iterator[Values]:
@@ -186,7 +163,7 @@ def _ran(part: Graph, held: Sequence[Values]) -> Iterator[Values]:
     session = Session(to_proto(part))
     for values in held:
         given = {n: values[n] for n in part.inputs}
-        found = session.run({n: given[n] for n in session.inputs}) if session.inputs else session.run({})
+        found = session.run({n: given[n] for n in session.inputs})
         yield {**found, **{n: given[n] for n in part.outputs if n in given}}
 
 
@@ -224,15 +201,10 @@ def common(base: Graph, variant: Graph) -> int:
     """How many nodes two graphs have in common, from the start, so that one can go on with the other's values.
 
     Only floats are handed over: a cut falls where no integers, and no shapes, are needed behind it.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> common(tiny_graph(), tiny_graph())
-        1
     """
     alike = 0
     for a, b in zip(base.nodes, variant.nodes, strict=False):
-        if not _same_node(a, b) or not all(_same(base.consts.get(i), variant.consts.get(i)) for i in a.reads):
+        if not _same_node(a, b) or not all(_equal(base.consts.get(i), variant.consts.get(i)) for i in a.reads):
             break
         alike += 1
     integers = _integers(variant)
@@ -248,15 +220,10 @@ def _same_node(a: Node, b: Node) -> bool:
 
 
 def _equal(a: object, b: object) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and _same(a, b)
-    return bool(a == b)
-
-
-def _same(a: Array | None, b: Array | None) -> bool:
-    if a is b:
-        return True
-    return a is not None and b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    """Whether values are the same, arrays bit by bit."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+    return not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray) and bool(a == b)
 
 
 def _integers(graph: Graph) -> set[Name]:
@@ -280,13 +247,6 @@ def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors:
         quantized: the same network, all of it quantized.
         weights: outputs of the layers whose weights and corrected biases are quantized.
         tensors: names; those of weights are passed over.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> model = Model(tiny_graph())
-        >>> sorted(composed(model, Quantize(activation=None)(model), ["y"], []).qparams)
-        ['w']
     """
     graph, consts, nodes = plain.graph, dict(plain.graph.consts), list[Node]()
     stored = {layer.weight for layer in layers(quantized.graph)}
@@ -300,7 +260,7 @@ def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors:
         for name in after.reads:
             value = quantized.graph.consts.get(name)
             if value is not None:
-                clash = name in consts and not _same(consts[name], value)
+                clash = name in consts and not _equal(consts[name], value)
                 renamed[name] = f"{name} of {layer.y}" if clash else name
                 consts[renamed[name]] = value
         qparams[renamed[layer.weight]] = quantized.qparams[layer.weight]

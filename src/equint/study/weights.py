@@ -37,14 +37,7 @@ class WeightFit:
 
 
 def kind_of(layer: Layer, weight: Array) -> Kind:
-    """Depthwise, pointwise (one tap, all channels: dense layers too), or other.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> graph = tiny_graph()
-        >>> [kind_of(layer, graph.consts[layer.weight]) for layer in layers(graph)]
-        ['depthwise']
-    """
+    """Depthwise, pointwise (one tap, all channels: dense layers too), or other."""
     groups, _, inputs, taps = layer.unpack(weight).shape
     if groups > 1:
         return "depthwise" if inputs == 1 else "other"
@@ -52,29 +45,14 @@ def kind_of(layer: Layer, weight: Array) -> Kind:
 
 
 def channel_ends(layer: Layer, weight: Array, shift: Array | None = None) -> tuple[Array, Array]:
-    """(lowest, highest) weight of every output channel, times 2^shift: `(O,)` each.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> graph = tiny_graph()
-        >>> layer = next(layers(graph))
-        >>> [end.shape for end in channel_ends(layer, graph.consts[layer.weight])]
-        [(4,), (4,)]
-    """
+    """(lowest, highest) weight of every output channel, times 2^shift: `(O,)` each."""
     view = layer.unpack(weight)
     lo, hi = view.min((-1, -2)).ravel(), view.max((-1, -2)).ravel()
     return (lo, hi) if shift is None else (np.ldexp(lo, shift), np.ldexp(hi, shift))
 
 
 def weight_fits(model: Model) -> Iterator[WeightFit]:
-    """Every layer whose weight has a grid, in topological order.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> [fit.layer for fit in weight_fits(Quantize(activation=None)(Model(tiny_graph())))]
-        ['y']
-    """
+    """Every layer whose weight has a grid, in topological order."""
     for layer in layers(model.graph):
         grid = model.qparams.get(layer.weight)
         if grid is None:
@@ -90,11 +68,5 @@ def weight_fits(model: Model) -> Iterator[WeightFit]:
 
 
 def mean_of(fits: Sequence[WeightFit]) -> tuple[float, float]:
-    """(overlap ratio, φ) of a network: means over its layers.
-
-    Example:
-        >>> fit = WeightFit("conv", "other", 4, 36, 0.5, 1e-4, 1.0)
-        >>> mean_of([fit, fit])
-        (0.5, 0.0001)
-    """
+    """(overlap ratio, φ) of a network: means over its layers."""
     return float(np.mean([f.overlap for f in fits])), float(np.mean([f.error for f in fits]))

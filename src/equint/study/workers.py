@@ -25,10 +25,6 @@ def each(
     Args:
         work: a function that can be pickled, as tasks and results can.
         jobs: processes; with 1 the work is done in this one. Each starts afresh, and ends when this one does.
-
-    Example:
-        >>> list(each(abs, [-1, 2]))
-        [(-1, 1), (2, 2)]
     """
     if jobs <= 1:
         for task in tasks:
