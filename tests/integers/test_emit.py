@@ -101,8 +101,8 @@ def test_a_convolution_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("rounding", ["half_up", "half_even", "truncate"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_sixteen_bits(rounding: str, signed: bool) -> None:
-    x, y = grid(300, 16, signed), grid(-7 if signed else 7, 16, signed)
+def test_weights_wider_than_a_byte(rounding: str, signed: bool) -> None:
+    x, y = grid(30, 8, signed), grid(-7 if signed else 7, 8, signed)
     rng = np.random.default_rng(0)
     weight = rng.integers(-(1 << 11), 1 << 11, (3, 2, 2, 2)).astype(np.int16)
     layer = conv(weight, np.arange(3), pads=1)
@@ -120,9 +120,8 @@ def test_sixteen_bits(rounding: str, signed: bool) -> None:
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_moves_of_every_width(signed: bool, bits: int) -> None:
-    q = grid(3, bits, signed)
+def test_moves(signed: bool) -> None:
+    q = grid(3, 8, signed)
     shapes = ("N", 4, 4, 6)
     pool = {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 0, 2], "dilations": [2, 1]}
     agree(single("MaxPool", q, q, shapes, ("N", 4, 3, 3), attrs=pool))

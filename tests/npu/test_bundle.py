@@ -125,7 +125,7 @@ def test_whatever_a_program_may_hold_comes_back(sparse: Any, tmp_path: Path, mon
     )
     first = conv(rng.integers(0, 16, (4, 2, 3, 3)).astype(np.uint8), np.arange(4), x="x", y="h")
     program = network(first, transposed, other)
-    wide = QParams(np.ones(3, np.float64), np.arange(3), 16, True, 0, np.arange(3), True)
+    wide = QParams(np.ones(3, np.float64), np.arange(3), 8, True, 0, np.arange(3), True)
     program = replace(
         program,
         grids={**program.grids, "wide": wide},
@@ -405,7 +405,7 @@ def test_what_no_engine_could_run_is_refused(saved: tuple[Path, Path]) -> None:
     [
         (lambda m: m["steps"][1].update(op=3), "steps[1].op: 3 is not of type 'string'"),
         (lambda m: m["steps"][1]["requantize"].pop("low"), "steps[1].requantize: 'low' is a required property"),
-        (lambda m: m["grids"]["x"].update(bits=40), "grids.x.bits: 40 is greater than the maximum of 16"),
+        (lambda m: m["grids"]["x"].update(bits=40), "grids.x.bits: 40 is greater than the maximum of 8"),
         (lambda m: m["grids"]["x"].update(bits=8.0), "grids.x.bits: 8.0 is not of type 'integer'"),
         (lambda m: m["grids"]["x"].update(bits=True), "grids.x.bits: True is not of type 'integer'"),
         (

@@ -70,13 +70,6 @@ def test_floats_are_quantized_as_at_the_border(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, quantize(image, program.grids["image"]))
 
 
-def test_wide_grids_are_little_endian(tmp_path: Path) -> None:
-    grid = QParams(np.array(1, np.float32), np.array(0, np.int32), bits=16)
-    program = Program((Step("Identity", "same", ("x",), ("y",)),), ("x",), ("y",), {"x": grid, "y": grid})
-    write_golden(program, {"x": np.array([[258.0, -2.0]])}, tmp_path / "g", raw=True, trace=literal)
-    assert (tmp_path / "g" / "001_y.bin").read_bytes() == bytes([2, 1, 254, 255])
-
-
 @given(programs(), st.integers(0, 2**16))
 @settings(max_examples=15)
 def test_every_program_comes_back(tmp_path_factory: pytest.TempPathFactory, program: Program, seed: int) -> None:

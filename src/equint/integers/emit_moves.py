@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,23 +33,6 @@ def as_named(move: Move) -> None:
     move.maker.node(move.step.op, move.inputs, move.outputs, **move.step.attrs)
 
 
-def through_int32(form: Callable[[Move], None]) -> Callable[[Move], None]:
-    """The form of a move that onnxruntime has for bytes and 32 bits, and not for 16."""
-
-    def cast(move: Move) -> None:
-        if move.kind.itemsize != 2:
-            form(move)
-            return
-        maker = move.maker
-        inputs = [maker.cast(n, np.int32) if n in move.program.grids else n for n in move.inputs]
-        wide = [maker.fresh(f"{o}_wide") for o in move.outputs]
-        form(replace(move, inputs=inputs, outputs=wide, kind=np.dtype(np.int32)))
-        for have, want in zip(wide, move.outputs, strict=True):
-            maker.cast(have, move.kind, want)
-
-    return cast
-
-
 def pad(move: Move) -> None:
     """A Pad whose widths and value are constants."""
     step, attrs = move.step, {k: v for k, v in move.step.attrs.items() if k != "value"}
@@ -62,31 +45,6 @@ def global_max_pool(move: Move) -> None:
     """A ReduceMax, which takes integers."""
     axes = np.arange(2, move.program.rank(move.step), dtype=np.int64)
     move.maker.add("ReduceMax", move.inputs[0], axes, to=move.outputs[0], keepdims=1)
-
-
-def max_pool(move: Move) -> None:
-    """A MaxPool; the largest of all taps for 16 bits, which no pooling takes."""
-    if move.kind.itemsize != 2:
-        as_named(move)
-        return
-    maker, step, attrs, lowest = move.maker, move.step, move.step.attrs, move.program.grids[move.inputs[0]].qmin
-    kernel = attrs["kernel_shape"]
-    n = len(kernel)
-    strides, dilations = (list(attrs.get(k, [1] * n)) for k in ("strides", "dilations"))
-    pads = attrs.get("pads", [0] * 2 * n)
-    if attrs.get("ceil_mode") or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or len(step.outputs) > 1:
-        raise UnsupportedOperator(
-            f"{step.name}: a MaxPool of 16 bits that rounds sizes up cannot be written; use 8 bits"
-        )
-    padded = np.array([0, 0, *pads[:n], 0, 0, *pads[n:]], np.int64)
-    x = maker.add("Pad", maker.cast(move.inputs[0], np.int32), padded, np.int32(lowest))
-    taps = []
-    for tap in np.ndindex(*kernel):
-        first = np.array([t * d for t, d in zip(tap, dilations, strict=True)])
-        left = np.array([(k - 1 - t) * d for t, k, d in zip(tap, kernel, dilations, strict=True)])
-        last = np.where(left > 0, -left, np.iinfo(np.int64).max)
-        taps.append(maker.add("Slice", x, first, last, np.arange(2, 2 + n), np.array(list(strides), np.int64)))
-    maker.cast(maker.add("Max", *taps), move.kind, move.outputs[0])
 
 
 def resize(move: Move) -> None:
@@ -205,10 +163,10 @@ def table(maker: Maker, program: Program, step: Step) -> None:
 
 
 def clip(maker: Maker, program: Program, step: Step) -> None:
-    """A Clip of bytes; Max and Min where the bounds differ by channel, or are wider."""
+    """A Clip; Max and Min where the bounds differ by channel."""
     (x,), (y,), low, high = step.inputs, step.outputs, step.arrays["low"], step.arrays["high"]
     kind = program.storage(y)
-    if low.size == high.size == 1 and kind.itemsize == 1:
+    if low.size == high.size == 1:
         maker.add("Clip", x, low.reshape(()).astype(kind), high.reshape(()).astype(kind), to=y)
         return
     low, high = (program.along(step, b).astype(np.int32) for b in (low, high))

@@ -1,6 +1,6 @@
 """Accumulators as sums that ConvInteger and MatMulInteger make, and products, all in integers.
 
-Both operators get unsigned bytes: what is signed is moved by 128, what is wider is cut into bytes.
+Both operators get unsigned bytes: what is signed is moved by 128, weights that are wider are cut into bytes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,8 @@ def in_bytes(maker: Maker, program: Program, name: Name) -> list[tuple[int, Name
         kind, zero = program.storage(name), program.zero_point(name)
         if kind == np.uint8:
             return [(1, name, zero)]
-        value = maker.cast(name, np.int32)
-        if kind.kind == "i":
-            offset = 128 if kind.itemsize == 1 else 1 << 15
-            value, zero = maker.add("Add", value, np.int32(offset)), zero + offset
-        parts = [(1, value, zero)]
-        if kind.itemsize == 2:
-            high, low = maker.add("Div", value, np.int32(256)), maker.add("Mod", value, np.int32(256))
-            parts = [(256, high, zero >> 8), (1, low, zero & 255)]
-        maker.bytes[name] = [(f, maker.cast(v, np.uint8), z) for f, v, z in parts]
+        moved = maker.add("Add", maker.cast(name, np.int32), np.int32(128))
+        maker.bytes[name] = [(1, maker.cast(moved, np.uint8), zero + 128)]
     return maker.bytes[name]
 
 

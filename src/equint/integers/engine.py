@@ -201,24 +201,19 @@ class Compiler:
         """The tensor in the type that holds it."""
         if name and name not in self.held:
             self.held.add(name)
-            value, kind, zero = self.centred(name), self.program.storage(name), self.program.zero_point(name)
-            if kind.itemsize == 1:
-                self.maker.add("QuantizeLinear", value, np.float32(1), np.array(zero, kind), to=name)
-            else:
-                self.maker.cast(self.maker.add("Add", value, np.float32(zero)), kind, name)
+            zero = np.array(self.program.zero_point(name), self.program.storage(name))
+            self.maker.add("QuantizeLinear", self.centred(name), np.float32(1), zero, to=name)
         return name
 
     def centred(self, name: Name) -> Name:
         """The tensor as float32 of q − z."""
         if name not in self.floats:
-            kind, zero, add = self.program.storage(name), self.program.zero_point(name), self.maker.add
             if name in self.flipped:
                 below, top = self.flipped[name]
-                self.floats[name] = add("Sub", np.float32(top), below)
-            elif kind.itemsize == 1:
-                self.floats[name] = add("DequantizeLinear", name, np.float32(1), np.array(zero, kind))
+                self.floats[name] = self.maker.add("Sub", np.float32(top), below)
             else:
-                self.floats[name] = add("Sub", self.maker.cast(name, np.float32), np.float32(zero))
+                zero = np.array(self.program.zero_point(name), self.program.storage(name))
+                self.floats[name] = self.maker.add("DequantizeLinear", name, np.float32(1), zero)
         return self.floats[name]
 
     def named(self, name: Name) -> Name:
@@ -253,8 +248,8 @@ class Compiler:
     def sums(self, step: Step, work: Sums) -> Proof:
         """A step with an accumulator, in float kernels as far as that is proven."""
         how = step.requantize
-        if how is None or self.program.storage(step.outputs[0]).itemsize > 1:
-            return self.whole(step, "its output has more than 8 bits")
+        if how is None:  # which is refused there
+            return self.whole(step, "")
         top = int(bound(step, self.program.grids, self.program.shapes).max(initial=0))
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")

@@ -146,7 +146,7 @@ def table(compiler: Compiler, step: Step) -> Proof:
     """A table of two slopes as max(0, up·x) − down·max(0, −x), any other as it is."""
     (x,), (y,), program = step.inputs, step.outputs, compiler.program
     q_in, q_out, zero = program.grids[x], program.grids[y], program.zero_point(y)
-    if x in compiler.held or program.storage(x).itemsize > 1 or program.storage(y).itemsize > 1:
+    if x in compiler.held:
         return compiler.whole(step, "a table")
     at, entries = np.arange(q_in.qmin, q_in.qmax + 1) - program.zero_point(x), np.atleast_2d(step.arrays["table"])
     found = slopes(at, entries.astype(np.int64) - zero, q_out.qmin - zero, q_out.qmax - zero)

@@ -21,7 +21,7 @@ from . import emit_sums as integer
 from . import kernels as floats
 from . import mistakes
 from .accumulators import Span, groups_of, outputs_of
-from .emit_moves import Move, as_named, through_int32
+from .emit_moves import Move, as_named
 from .mistakes import Rewritten, Variant
 from .program import Program, Step
 
@@ -251,15 +251,15 @@ STEPS: Mapping[str, StepKind] = {
     ),
     "Pad": StepKind(
         "as in ONNX, by the integer `value`",
-        Moves(through_int32(moves.pad)),
+        Moves(moves.pad),
         {"value": _WHOLE},
         {"pads": Field()},
         frozenset({"padding"}),
         mistakes.pads_zeros,
     ),
-    "MaxPool": StepKind("as in ONNX", Moves(moves.max_pool), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
-    "GlobalMaxPool": _move(through_int32(moves.global_max_pool)),
-    "Resize": _move(through_int32(moves.resize), "as in ONNX, nearest values alone"),
+    "MaxPool": StepKind("as in ONNX", Moves(as_named), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
+    "GlobalMaxPool": _move(moves.global_max_pool),
+    "Resize": _move(moves.resize, "as in ONNX, nearest values alone"),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _move(moves.blocks)),
     **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split"), _move(as_named)),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "Identity", "Expand", "Gather", "Shape"), _move(as_named)),

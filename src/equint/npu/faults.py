@@ -45,11 +45,7 @@ AS_IS = Variant("")
 
 
 def diagnose(
-    program: Program,
-    steps: Sequence[Step],
-    values: Mapping[Name, Array],
-    found: Mapping[Name, Array],
-    trace: Trace,
+    program: Program, steps: Sequence[Step], values: Mapping[Name, Array], found: Mapping[Name, Array], trace: Trace
 ) -> list[tuple[Variant, tuple[Step, ...]]]:
     """The mistakes that turn `values` into `found` by these steps, each with the steps that make it.
 

@@ -31,12 +31,7 @@ Feeds = Mapping[Name, Array]
 
 
 def write_golden(
-    program: Program,
-    feeds: Feeds,
-    folder: str | os.PathLike[str],
-    *,
-    raw: bool = False,
-    trace: Trace | None = None,
+    program: Program, feeds: Feeds, folder: str | os.PathLike[str], *, raw: bool = False, trace: Trace | None = None
 ) -> list[dict[str, Any]]:
     """Write the integers of every tensor for some images: a `.npy` file each, and `golden.json` that lists the steps.
 
