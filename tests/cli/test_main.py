@@ -387,7 +387,8 @@ def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
         assert words in text
     code, text, _ = run("explain", model_path(), "--card", described, "--images", 20, "--json")
     assert code == 0
-    assert json.loads(text)["predicted"]["after"]
+    wanted = equint.explain(model_path(), input=described, images=20)
+    assert json.loads(text)["predicted"] == pytest.approx(wanted["predicted"])
 
 
 BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {

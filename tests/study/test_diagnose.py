@@ -13,6 +13,7 @@ import pytest
 import equint
 from equint.errors import EquintError
 from equint.hardware.target import target
+from equint.ir.events import EventKind
 from equint.ir.model import Array, Model
 from equint.pages.diagnosis import text
 from equint.planning.recipe import Recipe, parse, recipe
@@ -84,9 +85,12 @@ def test_a_bias_that_does_not_fit() -> None:
         consts["bb"][1] += 60
 
     chosen = replace(recipe("lwq"), bias_bits=8)
-    d = found(classifier(change), chosen, "per-channel", None)
+    model = classifier(change)
+    d = found(model, chosen, "per-channel", None)
     assert "bias" in kinds(d, "b")
-    assert any("raised the weight scale" in w for w in d.warnings)
+    log = quantizer(model, target("per-channel"))(chosen).log
+    (event,) = [e for e in log if e.kind is EventKind.SCALE_RAISED_FOR_BIAS and e.at == "b"]
+    assert str(event) in d.warnings
 
 
 def test_one_tensor_with_a_far_outlier_asks_for_16_bits() -> None:
@@ -150,16 +154,23 @@ def test_a_good_network_is_left_alone_or_gains_what_is_said() -> None:
 
 
 def test_labels_tell_whether_the_float_network_is_right() -> None:
-    d = found(classifier(), recipe("cwq"), "per-channel", labels=np.zeros(64, int))
-    assert d.float_top1 is not None
-    assert d.stages["rewritten"].top1 is not None
+    chosen = answers(classifier_file(), pictures(64)).argmax(1)
+    half = np.where(np.arange(64) % 2, chosen, (chosen + 1) % 5)
+    d = found(classifier(), recipe("cwq"), "per-channel", None, labels=half)
+    assert d.float_top1 == 50
+    assert d.stages["rewritten"].top1 == 50  # of the first half: every batch has as many odd images as even ones
 
 
 def test_images_that_were_not_prepared() -> None:
     hardware, model = target("per-channel"), classifier()
     loud = Samples.of(100 * pictures(32))
     d = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), loud)
-    assert any("beyond the range" in w for w in d.warnings)
+    calm = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Samples.of(pictures(32)))
+    assert d.input["range"] == [-1, 1]
+    assert d.input["beyond"] == pytest.approx(np.mean(np.abs(100 * pictures(32)) > 1.002), abs=1e-4)
+    assert calm.input["beyond"] == 0
+    (doubt,) = set(d.warnings) - set(calm.warnings)
+    assert f"{100 * d.input['beyond']:.0f} %" in doubt
 
 
 def test_integers_alone_are_offered_no_floats() -> None:
