@@ -312,7 +312,9 @@ def test_explain_on_images(digits: Array) -> None:
     x = digits[:200]
     (wanted,), (quantized,) = run(DEMO, x), run(quantize(DEMO, "cwq", input=(0, 1), data=digits).proto, x)
     measured = 10 * np.log10(np.square(wanted).sum() / np.square(quantized - wanted).sum())
-    print(found["predicted"], without["predicted"], measured)
+    told, guessed = (e["predicted"]["after"]["total"] for e in (found, without))
+    assert told == pytest.approx(measured, abs=4)
+    assert abs(told - measured) < abs(guessed - measured) / 2
 
 
 def test_calibrate(digits: Array, tmp_path: Path) -> None:

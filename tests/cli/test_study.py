@@ -80,9 +80,10 @@ def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> N
     found = json.loads(text)
     assert code == 0
     assert found["best"]["gain"] > 3  # one grid per layer ruins this network, and other recipes do not
+    images = ("--data", data_path(), "--images", 64)
     for chosen in ("lwq", out):
         made = tmp_path / f"{Path(chosen).stem}.onnx"
-        code, *_ = run("quantize", model_path(), "-o", made, "--recipe", chosen, "--card", card)
+        code, *_ = run("quantize", model_path(), "-o", made, "--recipe", chosen, "--card", card, *images)
         assert code == 0
     x, _ = first(64)
     exact, before, after = (

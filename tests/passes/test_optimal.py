@@ -123,7 +123,7 @@ def test_collapsed_means_of_a_shuffle() -> None:
     proto = network(body, inputs="float[8,4,8,8] x", w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1), **shapes)
     x = np.random.default_rng(0).uniform(-1, 1, (8, 4, 8, 8)).astype(np.float32)
     (wanted,), (found,) = execute(proto, x), execute(quantize(proto, "optimal", "per-tensor", input=(-1, 1)).proto, x)
-    assert sqnr_db(wanted, found) > 35
+    assert sqnr_db(wanted, found) > 25
 
 
 def test_a_constant_channel_before_a_depthwise_layer_does_no_harm() -> None:
