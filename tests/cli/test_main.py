@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import equint
 from commands import Run
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
@@ -387,7 +388,8 @@ def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
         assert words in text
     code, text, _ = run("explain", model_path(), "--card", described, "--images", 20, "--json")
     assert code == 0
-    assert json.loads(text)["predicted"]["after"]
+    wanted = equint.explain(model_path(), input=described, images=20)
+    assert json.loads(text)["predicted"] == wanted["predicted"]
 
 
 BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from commands import Run
 from equint.demo import data_path, model_path
-from equint.planning.recipe import recipe, source
+from equint.ir.model import Array
+from equint.planning.recipe import source
+from handwritten import execute
 
 
 @pytest.fixture
@@ -20,6 +24,12 @@ def card(tmp_path: Path) -> Path:
         f'[data]\neval = "{data_path()}"\n'
     )
     return path
+
+
+def first(count: int) -> tuple[Array, Array]:
+    """Digits as the card prepares them, and their labels."""
+    with np.load(data_path()) as stored:
+        return (stored["x"][:count].astype(np.float32) / 16).transpose(0, 3, 1, 2), stored["y"][:count]
 
 
 def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> None:
@@ -70,9 +80,17 @@ def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> N
     found = json.loads(text)
     assert code == 0
     assert found["best"]["gain"] > 3  # one grid per layer ruins this network, and other recipes do not
-    assert recipe(out) != recipe("lwq")
-    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--recipe", out, "--card", card)
-    assert code == 0
+    images = ("--data", data_path(), "--images", 64)
+    for chosen in ("lwq", out):
+        made = tmp_path / f"{Path(chosen).stem}.onnx"
+        code, *_ = run("quantize", model_path(), "-o", made, "--recipe", chosen, "--card", card, *images)
+        assert code == 0
+    x, _ = first(64)
+    exact, before, after = (
+        execute(onnx.load(m), x)[0] for m in (model_path(), tmp_path / "lwq.onnx", out.with_suffix(".onnx"))
+    )
+    gain = 10 * np.log10(np.square(before - exact).sum(1) / np.square(after - exact).sum(1))
+    assert gain.mean() == pytest.approx(found["best"]["expected"], abs=0.01)
 
 
 def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: Path) -> None:
@@ -83,6 +101,9 @@ def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: P
     assert found["met"]
     assert found["drop"] <= 2 < found["before"]
     assert found["chosen"]
+    x, labels = first(64)
+    right = [np.mean(execute(onnx.load(m), x)[0].argmax(1) == labels) for m in (model_path(), tmp_path / "q.onnx")]
+    assert found["drop"] == pytest.approx(100 * (right[0] - right[1]))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from equint.errors import EquintError
 from equint.graph.inputs import describe_pixels, describe_range, infer_input
+from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.onnx.reader import read
 from handwritten import execute, network, normal
@@ -69,7 +70,7 @@ def test_where_nothing_tells_it_is_assumed_and_said() -> None:
     model = infer_input(read(network("y = Conv(x, w)", w=WEIGHT)))
     assert model.moments["x"].source == "assumed"
     assert (model.moments["x"].mean.item(), model.moments["x"].std.item()) == (0.0, 1.0)
-    assert model.log[-1].warning
+    assert (model.log[-1].kind, model.log[-1].warning) == (EventKind.INPUT_ASSUMED, True)
 
 
 def test_what_is_given_is_not_inferred() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 
 from equint.graph.inputs import describe_range
 from equint.hardware.target import Target
@@ -25,6 +26,11 @@ p = GlobalAveragePool(rc) f = Flatten(p) y = Gemm <transB = 1> (f, wd, bd)
 
 def classifier(change: Callable[[dict[str, Any]], None] = lambda consts: None) -> Model:
     """Three convolutions and a dense layer on inputs from -1 to 1."""
+    return describe_range(read(classifier_file(change)), -1, 1)
+
+
+def classifier_file(change: Callable[[dict[str, Any]], None] = lambda consts: None) -> onnx.ModelProto:
+    """The same, as a file holds it."""
     consts: dict[str, Any] = {
         "wa": normal(6, 3, 3, 3, seed=1) * 2,
         "ba": normal(6, seed=2) * np.float32(0.1),
@@ -36,7 +42,7 @@ def classifier(change: Callable[[dict[str, Any]], None] = lambda consts: None) -
         "bd": normal(5, seed=8) * np.float32(0.1),
     }
     change(consts)
-    return describe_range(read(network(BODY, output="float[N,5] y", **consts)), -1, 1)
+    return network(BODY, output="float[N,5] y", **consts)
 
 
 def wide(channel: int, factor: float) -> Callable[[dict[str, Any]], None]:

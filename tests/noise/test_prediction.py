@@ -43,7 +43,7 @@ def db(noise: float) -> float:
 def test_it_is_what_the_optimizer_counted(target: str) -> None:
     """Two accounts of one network: flat arrays in rescaled units there, layer by layer in original units here."""
     result = quantize(model_path(), "optimal", target, input=(0, 1))
-    facts = next(e.facts for e in result.model.log if "predicted SQNR" in e.facts)
+    facts = next(e.facts for e in result.model.log if e.kind is EventKind.OPTIMIZED)
     found = predict(reference("channel_clip" if target.endswith("clip") else "keep"), result.model)
     assert db(found.weights) == pytest.approx(facts["of weights"], abs=1.0)
     inner = [t for t in found.tensors if t.tensor not in ("input", *result.model.graph.outputs)]

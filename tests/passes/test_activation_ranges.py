@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments, Range
 from equint.onnx.reader import read
 from equint.passes.activation_ranges import ActivationRanges
@@ -66,5 +67,5 @@ def test_without_batchnorm_the_user_is_warned() -> None:
     model = read(network("y = Conv(x, w)", w=normal(2, 3, 1, 1)))
     one = np.ones((1, 1, 1, 1))
     event = ActivationRanges()(replace(model, moments={"x": Moments(one, one, "given")})).log[-1]
-    assert event.warning
+    assert (event.kind, event.warning) == (EventKind.RANGES_FROM_MOMENTS, True)
     assert "no BatchNorm" in event.facts["why"]

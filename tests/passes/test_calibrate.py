@@ -238,6 +238,7 @@ def test_statistics_do_what_the_images_would(rule: Rule) -> None:
 @pytest.mark.parametrize("count", [1, 15, 16])
 def test_few_images_are_worth_a_warning(count: int) -> None:
     after = Calibrate(images=Samples.of(VALUES["x"][:count]))(MODEL)
+    assert after.log[-1].kind is EventKind.CALIBRATED
     assert after.log[-1].warning == (count < 16)
     assert ("why" in after.log[-1].facts) == (count < 16)
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
 from equint.maths.affine import fake_quantize
 from equint.onnx.reader import read
@@ -52,5 +53,6 @@ def test_clipping_lowers_the_error_of_every_channel() -> None:
 def test_ranges_are_kept_where_little_would_be_saved() -> None:
     model = ClipWeights(SHIFT, least_saving=0.999)(WeightShift(SHIFT)(heavy()))
     assert not model.ranges
+    assert model.log[-1].kind is EventKind.WEIGHTS_CLIPPED
     assert model.log[-1].facts["layers"] == 0
     assert model.log[-1].facts["of"] == 2

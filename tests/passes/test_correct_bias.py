@@ -71,6 +71,7 @@ def test_the_mean_error_disappears(case: str) -> None:
     wanted = mean_of(quantized, x)
     before, after = (np.abs(mean_of(rounded(m), x) - wanted).max() for m in (quantized, corrected))
     assert after < before / 10
+    assert corrected.log[-1].kind is EventKind.BIASES_CORRECTED
     assert corrected.log[-1].facts["layers"] == len(list(layers(quantized.graph)))
 
 

@@ -1,13 +1,17 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from equint import load, quantize
 from equint.demo import data_path, model_path
 from equint.graph.channels import solve
 from equint.graph.cross_layer import cross_layer
+from equint.graph.overrides import Override
 from equint.graph.placement import place
+from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
 from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db, to_db
@@ -18,10 +22,11 @@ from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _fixed
+from equint.planning.recipe import Recipe, recipe
 from equint.runtime.session import Session
 from equint.samples.card import Card, described
 from equint.samples.data import batches
-from handwritten import network, normal
+from handwritten import execute, network, normal
 
 TENSOR = QSpec(8, signed=True, symmetric=False)
 CHANNEL = QSpec(8, signed=True, symmetric=True, granularity="channel")
@@ -65,7 +70,7 @@ def test_gradient_agrees_with_differences(weight: QSpec) -> None:
 def test_no_start_predicts_less_noise(weight: QSpec) -> None:
     """By the noise of an objective of its own: of the network as it is, and after cross-layer equalization."""
     noise, model = objective(weight), prepared()
-    facts = next(e.facts for e in Optimal(weight)(model).log if "predicted SQNR" in e.facts)
+    facts = next(e.facts for e in Optimal(weight)(model).log if e.kind is EventKind.OPTIMIZED)
     channels = solve(model, priced=clips_of(model))
     for scales in (np.ones(channels.size), cross_layer(model, channels)):
         x = noise.start(scales)
@@ -116,7 +121,9 @@ def test_collapsed_means_of_a_shuffle() -> None:
     body = "a = Conv(x, w) s = Reshape(a, first) t = Reshape(s, second) h = Add(t, t) y = Conv(h, v)"
     shapes: dict[str, Any] = {"first": np.array([8, 2, 2, 8, 8]), "second": np.array([8, 4, 8, 8])}
     proto = network(body, inputs="float[8,4,8,8] x", w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1), **shapes)
-    assert quantize(proto, "optimal", "per-tensor", input=(-1, 1)).model.qparams
+    x = np.random.default_rng(0).uniform(-1, 1, (8, 4, 8, 8)).astype(np.float32)
+    (wanted,), (found,) = execute(proto, x), execute(quantize(proto, "optimal", "per-tensor", input=(-1, 1)).proto, x)
+    assert sqnr_db(wanted, found) > 25
 
 
 def test_a_constant_channel_before_a_depthwise_layer_does_no_harm() -> None:
@@ -150,3 +157,25 @@ def test_squares_are_not_cut_off() -> None:
         Session(quantize(proto, r, "per-tensor", input=(-2.5, 2.5)).proto).run(x)["y"] for r in ("optimal", "lwq")
     )
     assert sqnr_db(wanted, found) > min(sqnr_db(wanted, plain) - 6, 30)
+
+
+def test_no_scale_is_better_when_all_are_tried() -> None:
+    """Two channels, one of them 50 times as wide: every ratio of scales, set by hand and measured by onnxruntime."""
+    then = normal(8, 2, 1, 1, seed=2)
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 3, 8, 8)).astype(np.float32)
+
+    def scaled(by: float) -> ModelProto:
+        reach = np.array([1.0, 50 * by]).reshape(2, 1, 1, 1)
+        weights: dict[str, Any] = {"w": reach * normal(2, 3, 1, 1), "v": then / reach.reshape(1, 2, 1, 1)}
+        return network("h = Conv(x, w) r = Relu(h) y = Conv(r, v)", **weights)
+
+    def measured(proto: ModelProto, chosen: Recipe) -> float:
+        (found,) = execute(quantize(proto, chosen, "per-tensor", input=(-1, 1)).proto, x)
+        return sqnr_db(wanted, found)
+
+    (wanted,) = execute(scaled(1), x)
+    fine = (Override(tensors=("y",), activation_bits=16),)
+    plain, optimal = (replace(recipe(name), overrides=fine) for name in ("lwq", "optimal"))
+    tried = [measured(scaled(2.0**-k), plain) for k in np.arange(0, 10, 0.5)]
+    assert max(tried) > tried[0] + 10
+    assert measured(scaled(1), optimal) > max(tried) - 1

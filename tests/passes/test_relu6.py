@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments
 from equint.onnx.reader import read
 from equint.ops.activations import has_shared_bound
@@ -43,6 +44,7 @@ def test_replace_drops_the_upper_bound_alone() -> None:
 def test_replace_says_how_often_the_bound_was_reached(mean: list[float], reached: str, warning: bool) -> None:
     known = {"a": Moments(np.array(mean).reshape(1, 4, 1, 1), np.full((1, 4, 1, 1), 0.5), "batchnorm")}
     event = Relu6("replace")(replace(model_of(CLIPPED), moments=known)).log[-1]
+    assert event.kind is EventKind.CLIP_BOUND_DROPPED
     assert event.facts == {"bound": 6.0, "channels that reach it": reached}
     assert event.warning is warning
 
@@ -72,11 +74,11 @@ def test_what_has_no_upper_bound_is_left(mode: Literal["replace", "channel_clip"
     model = model_of(body)
     after = Relu6(mode)(model)
     assert after.graph is model.graph
-    assert after.log[-1].facts["clips"] == 0
+    assert (after.log[-1].kind, after.log[-1].facts["clips"]) == (EventKind.CLIPS, 0)
 
 
 def test_keep_changes_nothing() -> None:
     model = model_of(CLIPPED)
     after = Relu6("keep")(model)
     assert after.graph is model.graph
-    assert after.log[-1].facts["clips"] == 1
+    assert (after.log[-1].kind, after.log[-1].facts) == (EventKind.CLIPS, {"mode": "keep", "clips": 1})

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
+import equint
 from equint.errors import EquintError
 from equint.hardware.target import target
-from equint.ir.model import Model
+from equint.ir.events import EventKind
+from equint.ir.model import Array, Model
 from equint.pages.diagnosis import text
-from equint.planning.plan import resolve
 from equint.planning.recipe import Recipe, parse, recipe
 from equint.samples.images import Samples
 from equint.study.diagnose import Diagnosis, diagnose, shown
-from trying import classifier, pictures, quantizer, wide
+from trying import classifier, classifier_file, pictures, quantizer, wide
 
 X = Samples.of(pictures(64))
 
@@ -82,9 +85,12 @@ def test_a_bias_that_does_not_fit() -> None:
         consts["bb"][1] += 60
 
     chosen = replace(recipe("lwq"), bias_bits=8)
-    d = found(classifier(change), chosen, "per-channel", None)
+    model = classifier(change)
+    d = found(model, chosen, "per-channel", None)
     assert "bias" in kinds(d, "b")
-    assert any("raised the weight scale" in w for w in d.warnings)
+    log = quantizer(model, target("per-channel"))(chosen).log
+    (event,) = [e for e in log if e.kind is EventKind.SCALE_RAISED_FOR_BIAS and e.at == "b"]
+    assert str(event) in d.warnings
 
 
 def test_one_tensor_with_a_far_outlier_asks_for_16_bits() -> None:
@@ -95,16 +101,50 @@ def test_one_tensor_with_a_far_outlier_asks_for_16_bits() -> None:
     assert gains["16 bits", "rb"] > 10
 
 
+def answers(proto: onnx.ModelProto, images: Array) -> Array:
+    """By onnxruntime alone, with nothing optimized."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    found = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return np.asarray(found.run(None, {found.get_inputs()[0].name: images})[0], np.float64)
+
+
+def each_db(proto: onnx.ModelProto, quantized: onnx.ModelProto, images: Array) -> Array:
+    """SQNR of each image, in dB."""
+    wanted = answers(proto, images)
+    return 10 * np.log10((wanted**2).sum(1) / ((answers(quantized, images) - wanted) ** 2).sum(1))
+
+
 def test_it_ends_in_a_recipe_file_that_does_what_was_promised(tmp_path: Path) -> None:
-    model, on = classifier(wide(2, 1000.0)), target("per-channel")
-    d = found(model, recipe("cwq"), "per-channel")
+    """Every remedy, from its text: onnxruntime measures the gain that was told, and nearly that on other images."""
+    proto, images, on = classifier_file(wide(2, 1000.0)), pictures(64), "per-channel"
+    facts = found(classifier(wide(2, 1000.0)), recipe("cwq"), on, None).facts()
+    first = np.arange(64) // 8 % 2 == 0  # every other batch was tried on, the rest checked on
+    before = equint.quantize(proto, "cwq", on, input=(-1, 1)).proto
     path = tmp_path / "mended.toml"
-    path.write_text(d.facts()["recipe"], "utf-8")
-    again = recipe(path)
-    assert again == d.recipe
-    assert resolve(again, on)
-    json.dumps(d.facts(), allow_nan=False)
-    assert "remedies tried" in text(d.facts())
+    for told in facts["remedies"]:
+        path.write_text(told["toml"], "utf-8")
+        after = equint.quantize(proto, path, on, input=(-1, 1)).proto
+        gain = each_db(proto, after, images) - each_db(proto, before, images)
+        assert gain[first].mean() == pytest.approx(told["gain"], abs=0.01), told["at"]
+        error = gain[first].std(ddof=1) / np.sqrt(first.sum())
+        assert error == pytest.approx(told["error"], rel=0.01, abs=0.001)
+        if (told["kind"], told["at"]) == (facts["best"]["kind"], facts["best"]["at"]):
+            assert gain[~first].mean() == pytest.approx(told["checked"], abs=0.01)
+            assert facts["recipe"] == told["toml"]
+            others = pictures(256, seed=1)
+            gain = each_db(proto, after, others) - each_db(proto, before, others)
+            assert gain.mean() == pytest.approx(facts["best"]["expected"], abs=1.5)
+    assert facts["best"]["gain"] > 10
+
+
+def test_what_it_tells_is_json_and_a_recipe_that_is_read_back(tmp_path: Path) -> None:
+    d = found(classifier(wide(2, 1000.0)), recipe("cwq"), "per-channel")
+    path = tmp_path / "mended.toml"
+    path.write_text(json.loads(json.dumps(d.facts(), allow_nan=False))["recipe"], "utf-8")
+    assert recipe(path) == d.recipe
+    for remedy in d.remedies:
+        assert remedy.at in text(d.facts())
 
 
 def test_a_good_network_is_left_alone_or_gains_what_is_said() -> None:
@@ -114,16 +154,23 @@ def test_a_good_network_is_left_alone_or_gains_what_is_said() -> None:
 
 
 def test_labels_tell_whether_the_float_network_is_right() -> None:
-    d = found(classifier(), recipe("cwq"), "per-channel", labels=np.zeros(64, int))
-    assert d.float_top1 is not None
-    assert d.stages["rewritten"].top1 is not None
+    chosen = answers(classifier_file(), pictures(64)).argmax(1)
+    half = np.where(np.arange(64) % 2, chosen, (chosen + 1) % 5)
+    d = found(classifier(), recipe("cwq"), "per-channel", None, labels=half)
+    assert d.float_top1 == 50
+    assert d.stages["rewritten"].top1 == 50  # of the first half: every batch has as many odd images as even ones
 
 
 def test_images_that_were_not_prepared() -> None:
     hardware, model = target("per-channel"), classifier()
     loud = Samples.of(100 * pictures(32))
     d = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), loud)
-    assert any("beyond the range" in w for w in d.warnings)
+    calm = diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Samples.of(pictures(32)))
+    assert d.input["range"] == [-1, 1]
+    assert d.input["beyond"] == pytest.approx(np.mean(np.abs(100 * pictures(32)) > 1.002), abs=1e-4)
+    assert calm.input["beyond"] == 0
+    (doubt,) = set(d.warnings) - set(calm.warnings)
+    assert f"{100 * d.input['beyond']:.0f} %" in doubt
 
 
 def test_integers_alone_are_offered_no_floats() -> None:

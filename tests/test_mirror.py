@@ -1,0 +1,28 @@
+"""Tests lie where the source lies: tests/room/test_part.py tests src/equint/room/part.py."""
+
+import inspect
+from pathlib import Path
+
+import equint
+
+TESTS, SOURCE = Path(__file__).parent, Path(inspect.getfile(equint)).parent
+ACROSS = {
+    "helpers/test_nets.py": "random networks",
+    "helpers/test_programs.py": "random integer programs",
+    "ops/test_conformance.py": "all operators, all facets",
+    "pages/test_page_in_browser.py": "pages, looked at by a browser",
+    "passes/test_corrected.py": "what passes do to corrections of others",
+    "passes/test_promises.py": "all passes",
+    "scoring/test_tasks_real.py": "real networks",
+    "test_imports.py": "all rooms",
+    "test_mirror.py": "the tests",
+    "test_real_networks.py": "real networks",
+    "test_surface.py": "all public names",
+}
+"""Files that test no single part, and what they test."""
+
+
+def test_every_file_mirrors_a_part() -> None:
+    files = {path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    alone = {f.as_posix() for f in files if not (SOURCE / f.parent / f.name.removeprefix("test_")).exists()}
+    assert alone == ACROSS.keys()
