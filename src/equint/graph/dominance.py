@@ -96,7 +96,6 @@ def _magnitudes(model: Model, channels: Channels, name: Name) -> tuple[Array, Ar
 
 
 def _by_class(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Each class once, with its largest magnitude."""
     classes, where = np.unique(np.concatenate([c for c, _ in parts]), return_inverse=True)
     reach = np.zeros(classes.size)
     np.maximum.at(reach, where, np.concatenate([r for _, r in parts]))

@@ -72,7 +72,6 @@ class Objective:
         self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, self._variables)
 
     def _variables(self, count: int) -> Array:
-        """Numbers of so many new variables."""
         self.size += count
         return np.arange(self.size - count, self.size)
 
@@ -91,15 +90,12 @@ class Objective:
         return x
 
     def watch(self, x: Array) -> None:
-        """Choose anew which weights are watched for leaving their ranges."""
         self.weights.watch(x, self.scales(x))
 
     def choose_shifts(self, x: Array) -> None:
-        """Choose the shifts of least noise anew; ranges of weights in `x` may move with them."""
         self.weights.choose_shifts(x, self.scales(x))
 
     def shifts(self) -> dict[Name, Array]:
-        """The shifts chosen last, `(O,)`, by their layer's output; none where the format has none."""
         return self.weights.shifts()
 
     def __call__(self, x: Array) -> tuple[Noise, Array]:

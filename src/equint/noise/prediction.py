@@ -70,17 +70,14 @@ class Prediction:
 
     @property
     def activations(self) -> float:
-        """The same of all rounded tensors."""
         return sum(t.rounding for t in self.tensors)
 
     @property
     def clips(self) -> float:
-        """The same of all that is cut off."""
         return sum(t.clips for t in self.tensors)
 
     @property
     def total(self) -> float:
-        """Noise over signal at the outputs."""
         return self.weights + self.activations + self.clips
 
 

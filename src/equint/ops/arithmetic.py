@@ -17,7 +17,6 @@ from .torch_kernels import divide, maximum, minimum
 
 
 def adds(node: Node) -> bool:
-    """Whether the node adds or subtracts its inputs."""
     return node.op in ("Add", "Sub", "Sum") and not node.domain
 
 

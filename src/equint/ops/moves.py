@@ -175,7 +175,6 @@ def _bound(fields: FieldsFacet) -> Callable[[Graph, Node, Sequence[Range | None]
 
 
 def _gain(fields: FieldsFacet) -> Callable[[Node, Backward], Gained | None]:
-    """Gains go back to where values came from."""
 
     def gain(node: Node, at: Backward) -> Gained | None:
         x = node.inputs[0]

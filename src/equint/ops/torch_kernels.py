@@ -109,7 +109,6 @@ def max_pool(
     ceil_mode: int = 0,
     storage_order: int = 0,
 ) -> Tensor:
-    """MaxPool, without its second output."""
     n = x.ndim - 2
     strides, dilations = _each(strides, n), _each(dilations, n)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel_shape, dilations, strict=True)]
@@ -194,7 +193,6 @@ def batch_norm(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Tensor:
-    """BatchNormalization with the statistics that it stores."""
     if training_mode:
         raise UnsupportedOperator("in training mode; export the network for inference")
     return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon)
@@ -213,15 +211,6 @@ def maximum(*values: Tensor) -> Tensor:
 def minimum(*values: Tensor) -> Tensor:
     """The smallest; where two are equal the gradient goes to the first, all of it."""
     return reduce(lambda a, b: torch.where(a <= b, a, b), values)
-
-
-def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    return x if low is None and high is None else torch.clamp(x, low, high)
-
-
-def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """PRelu with slopes of any shape that broadcasts."""
-    return torch.where(x >= 0, x, slope * x)
 
 
 def reducer(method: str) -> Callable[..., Tensor]:
@@ -289,7 +278,6 @@ def quantize_linear(
 def dequantize_linear(
     q: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0
 ) -> Tensor:
-    """(q − zero)·scale."""
     centred = q if zero is None else q - _along(zero, axis, q.ndim)
     return centred * _along(scale, axis, q.ndim)
 
@@ -300,8 +288,3 @@ def _along(values: Tensor, axis: int, rank: int) -> Tensor:
     if values.ndim > 1:
         raise UnsupportedOperator("scales per block are not supported here")
     return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
-
-
-def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
-    """max(x, 0) + α·min(x, 0)."""
-    return functional.leaky_relu(x, alpha)

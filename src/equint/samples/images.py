@@ -156,7 +156,6 @@ def _part(batch: Feed, start: int, stop: int) -> Feed:
 
 
 def length(batch: Feed) -> int:
-    """Samples in a batch."""
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 
