@@ -43,7 +43,7 @@ class Channels:
     """The solved relations."""
 
     ids: Mapping[Name, Array]  # for every activation its field of class numbers; class 0 is pinned to scale 1
-    size: int  # number of classes
+    size: int
     floor: Array  # `(size,)` least scale each class may take (a shared clip bound allows no smaller one)
     pinned: Mapping[Name, str]  # why tensors were pinned where they could have been free
     groups: tuple[Group, ...]  # the free classes, by the tensors that they live in, in topological order

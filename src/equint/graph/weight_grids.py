@@ -60,11 +60,8 @@ def fitted(
     raised = scale > grid.scale
     if not np.any(raised):
         return grid
-    facts = {
-        "channels": int(np.sum(raised)),
-        "largest factor": float(np.max(scale / grid.scale)),
-        "bias bits": bias_bits,
-    }
+    most = float(np.max(scale / grid.scale))
+    facts = {"channels": int(np.sum(raised)), "largest factor": most, "bias bits": bias_bits}
     events.append(Event(EventKind.SCALE_RAISED_FOR_BIAS, layer.name, facts, "quantize", warning=bias_bits < 32))
     return replace(grid, scale=scale)
 

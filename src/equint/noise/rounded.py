@@ -26,7 +26,7 @@ from .gains import Gains, gains
 class Distribution:
     """Values of a tensor, channel by channel: `(C,)` each, in real units."""
 
-    mean: Array  # and std: moments
+    mean: Array
     std: Array
     up: Array  # and down: spreads that tell how the tails fall off above and below the mean
     down: Array
@@ -81,8 +81,7 @@ def rounded_tensors(
     for grid, tensors in enumerate(place(model.graph).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
-            passes_on = maker is not None and grid_of(maker).keeps
-            if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
+            if maker is not None and grid_of(maker).keeps and any(i in tensors for i in maker.inputs):
                 continue
             if name in model.moments and name in gains.scattered:
                 finer = () if fields is None or name not in fields else fields[name].shape
@@ -118,16 +117,10 @@ def rounded_tensor(
     def channels(field: Array) -> Array:
         return np.broadcast_to(np.asarray(field, np.float64), shape).ravel()
 
-    return RoundedTensor(
-        name,
-        grid,
-        shape,
-        Distribution(channels(m.mean), channels(m.std), channels(up), channels(down)),
-        Activation(channels(lo), channels(hi), slope, clip),
-        channels(active),
-        channels(scattered * part),
-        channels(steady * part),
-    )
+    values = Distribution(channels(m.mean), channels(m.std), channels(up), channels(down))
+    activation = Activation(channels(lo), channels(hi), slope, clip)
+    arriving = channels(scattered * part), channels(steady * part)
+    return RoundedTensor(name, grid, shape, values, activation, channels(active), *arriving)
 
 
 def _behind_clips(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:

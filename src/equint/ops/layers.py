@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..ir.fields import aligned, channel_means, per_channel
-from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Range, Shape
+from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Shape
 from ..ir.weights import Layer
 from . import torch_kernels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
+from .operator import Backward, BoundFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -170,8 +170,7 @@ def _moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[
     return [(mean, std)]
 
 
-def _bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
-    return None  # interval arithmetic over many products tells less than their moments
+_bound: BoundFacet = lambda graph, node, ranges: None  # interval arithmetic over many products tells too little
 
 
 def _gain(node: Node, at: Backward) -> Gained | None:

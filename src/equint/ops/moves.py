@@ -19,12 +19,8 @@ def _dim(shape: Shape | None, axis: int) -> Dim:
     return shape[axis] if shape is not None and axis < len(shape) else None
 
 
-def _same(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]:
-    return [field]
-
-
-def _transpose(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]:
-    return [field.transpose(node.attrs.get("perm"))]
+_same: FieldsFacet = lambda graph, node, field, fill: [field]
+_transpose: FieldsFacet = lambda graph, node, field, fill: [field.transpose(node.attrs.get("perm"))]
 
 
 def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Convolutions
-
-
 def conv(
     x: Tensor,
     w: Tensor,
@@ -95,9 +92,6 @@ def _widths(sizes: Ints, spans: Ints, strides: Ints, pads: Ints, auto_pad: str) 
     return small if auto_pad == "SAME_UPPER" else [(b, a) for a, b in small]
 
 
-# Pooling
-
-
 def max_pool(
     x: Tensor,
     *,
@@ -159,9 +153,6 @@ def _pool_widths(
             count -= 1
         reach.append((before, (count - 1) * stride + span - size - before))
     return widths, reach
-
-
-# Products, sums and normalisation
 
 
 def gemm(
@@ -231,9 +222,6 @@ def reducer(method: str) -> Callable[..., Tensor]:
         return reduced
 
     return run
-
-
-# Integers
 
 
 @cache

@@ -153,9 +153,6 @@ def constant_of_shape(shape: Tensor, *, value: Any = None) -> Tensor:
     return torch.tensor(numpy_helper.to_array(value)).reshape(()).expand(ints(shape))
 
 
-# Resize: axis by axis
-
-
 def resize(
     x: Tensor,
     roi: Tensor | None = None,
