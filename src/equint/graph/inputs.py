@@ -51,11 +51,10 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
 
 
 def infer_input(model: Model, n: float = REACH) -> Model:
-    """Estimate every input's mean and spread from the BatchNorms behind the layers that read it.
+    """Estimate every input's mean and spread (it reaches n) from the BatchNorms behind the layers that read it.
 
-    The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²):
-    least squares over the channels give m, v and ρ, the correlation between neighbours. An input that no
-    such BatchNorm sees is taken as standard normal, with a warning. It reaches n standard deviations.
+    The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²): least squares
+    over the channels give m, v and ρ, the correlation of neighbours. Without BatchNorm: standard normal, and a warning.
     """
     for name in model.graph.inputs:
         if name in model.ranges or not model.graph.is_float(name) or model.graph.rank(name) is None:

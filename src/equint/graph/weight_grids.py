@@ -67,11 +67,7 @@ def fitted(
 
 
 def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bits: int, events: list[Event]) -> QParams:
-    """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing.
-
-    Where it exceeds 19 bits, the channel's weights hardly move its output, and rounding them less finely changes
-    nothing; accumulators stay small.
-    """
+    """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing."""
     assert grid.shift is not None
     need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), min(bias_bits, SHIFTED_BIAS_BITS))
     less = np.ceil(np.log2(need / grid.steps) - 1e-6).astype(np.int32)

@@ -73,10 +73,7 @@ class RoundedLayer:
 def rounded_tensors(
     model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
 ) -> Iterator[RoundedTensor]:
-    """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
-
-    `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
-    """
+    """Every tensor that a quantizer rounds anew, not those that pass a grid's values on; `fields` give finer shapes."""
     doubtful = heavy_tailed(model.graph, model.moments)
     for grid, tensors in enumerate(place(model.graph).classes):
         for name in tensors:
@@ -186,10 +183,7 @@ def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
 
 
 def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array]:
-    """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
-
-    g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
-    """
+    """g_o·e_i/K: what a squared error of each weight costs at the outputs, by layer output, of the weight's shape."""
     found = {}
     for rounded in rounded_layers(model, gains(model.graph, model.moments, noise)):
         layer, weight = rounded.layer, model.graph.consts[rounded.layer.weight]

@@ -39,11 +39,7 @@ def batches(
 
 
 def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Samples:
-    """The network inputs that `batches` gives, to be read again and again.
-
-    Raises:
-        EquintError: nothing there; while reading, as `batches`.
-    """
+    """The network inputs that `batches` gives, to be read again and again. Raises EquintError as `batches`."""
     count(source, limit)
     return Samples(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
 

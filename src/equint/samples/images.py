@@ -70,12 +70,9 @@ class Samples:
 
     @classmethod
     def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
-        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
+        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array); else EquintError.
 
         What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
-
-        Raises:
-            EquintError: neither of these.
         """
         if isinstance(source, Samples):
             return source
