@@ -24,14 +24,7 @@ FEATURE_REACH = 8.0
 
 
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = describe_pixels(Model(tiny_graph()), [127.5], [127.5])
-        >>> float(model.ranges["x"].lo.item()), float(model.ranges["x"].hi.item())
-        (-1.0, 1.0)
-    """
+    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel."""
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
     if m.shape != s.shape or not np.all(s > 0):
         raise InvalidOption(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")

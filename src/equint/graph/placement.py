@@ -22,13 +22,7 @@ class Placement:
 
 
 def place(graph: Graph) -> Placement:
-    """Decide it for a graph.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> place(tiny_graph()).classes
-        (('x',), ('y',))
-    """
+    """Decide it for a graph."""
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     wanted = [n for n in _activations(graph) if n not in merged and _works(graph, n, merged)]
     parent = {n: n for n in wanted}

@@ -22,12 +22,6 @@ def weight_grid(
 
     It holds the extremes, or the range `chosen` for it (what lies outside saturates). With granularity "shift" it is
     one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> layer = next(layers(tiny_graph()))
-        >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
-        (4,)
     """
     axis = layer.out_axis() if spec.granularity != "tensor" and not layer.weight_first else None
     if axis is None:

@@ -66,10 +66,9 @@ class Objective:
         self.classes = channels.size
         self.free = np.concatenate([g.classes for g in channels.groups] or [np.zeros(0, np.int64)])
         self.size = self.free.size
-        self.weights = WeightTerms(
-            model.graph, channels, layers, formats.weight, formats.shift_bits, self._variables, noise
-        )
-        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, self._variables)
+        weight, bits, new = formats.weight, formats.shift_bits, self._variables
+        self.weights = WeightTerms(model.graph, channels, layers, weight, bits, new, noise)
+        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new)
 
     def _variables(self, count: int) -> Array:
         self.size += count

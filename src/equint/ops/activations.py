@@ -71,13 +71,7 @@ def _leaky_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> li
 
 
 def squared_slope(graph: Graph, node: Node, m: Moments) -> Array:
-    """Mean squared slope over values of these moments; of a ReLU or clip, the share of them that is let through.
-
-    Example:
-        >>> relu = Node("Relu", ("x",), ("y",))
-        >>> float(squared_slope(Graph((relu,), {}, ("x",), ("y",)), relu, Moments(np.zeros(()), np.ones(()))))
-        0.5
-    """
+    """Mean squared slope over values of these moments; of a ReLU or clip, the share of them that is let through."""
     if node.op in ("Relu", "Clip"):
         lo, hi = clip_bounds(graph, node)
         return np.ones(m.mean.shape) if lo is None or hi is None else gaussian.between(m.mean, m.std, lo, hi)
