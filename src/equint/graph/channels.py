@@ -43,7 +43,7 @@ class Channels:
     """The solved relations."""
 
     ids: Mapping[Name, Array]  # for every activation its field of class numbers; class 0 is pinned to scale 1
-    size: int  # number of classes
+    size: int
     floor: Array  # `(size,)` least scale each class may take (a shared clip bound allows no smaller one)
     pinned: Mapping[Name, str]  # why tensors were pinned where they could have been free
     groups: tuple[Group, ...]  # the free classes, by the tensors that they live in, in topological order
@@ -292,13 +292,10 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
 
 
 def rescale(model: Model, channels: Channels, scales: Array) -> Model:
-    """Divide every channel by the scale of its class, and pay it back in the weights that absorb it.
+    """Divide all channels by the scale of their class, `(channels.size,)`; the weights that absorb it pay it back.
 
     For a layer, W' = W·s_in/s_out and b' = b/s_out; constants that are added or compared, clip bounds per
-    channel, moments and ranges are divided by s. With scales[0] = 1 the network's outputs stay the same.
-
-    Args:
-        scales: `(channels.size,)` positive; the value of class 0 is taken as 1.
+    channel, moments and ranges are divided by s. Class 0 has scale 1: the network's outputs stay the same.
     """
     scales = np.where(np.arange(channels.size) == PINNED, 1.0, scales)
     fields = {name: scales[ids] for name, ids in channels.ids.items()}

@@ -13,13 +13,7 @@ from ..ops.attributes import clip_bounds
 
 
 def end(graph: Graph, merged: Collection[Name], name: Name) -> Name:
-    """The tensor that exists as integers for `name`: itself, or the last of the activations merged behind it.
-
-    Example:
-        >>> nodes = (Node("Conv", ("x", "w"), ("y",)), Node("Relu", ("y",), ("z",)))
-        >>> end(Graph(nodes, {}, ("x",), ("z",)), {"y"}, "y")
-        'z'
-    """
+    """The tensor that exists as integers for `name`: itself, or the last of the activations merged behind it."""
     while name in merged:
         name = graph.users(name)[0].outputs[0]
     return name
@@ -37,13 +31,7 @@ def chain(graph: Graph, merged: Collection[Name], node: Node) -> list[Node]:
 
 
 def bounds(graph: Graph, q: QParams, activations: Sequence[Node]) -> tuple[Array, Array]:
-    """Lowest and highest integer of a grid behind a chain of activations: `()`, or the shape of a Clip's bounds.
-
-    Example:
-        >>> q = QParams(np.float32(0.1), np.int32(5), signed=False)
-        >>> [int(b) for b in bounds(Graph((), {}, (), ()), q, [Node("Relu", ("x",), ("y",))])]
-        [5, 255]
-    """
+    """Lowest and highest integer of a grid behind a chain of activations: `()`, or the shape of a Clip's bounds."""
     low: Array = np.asarray(q.qmin)
     high: Array = np.asarray(q.qmax)
     for node in activations:

@@ -58,10 +58,7 @@ def cross_layer(model: Model, channels: Channels) -> Array:
 
 
 def reaches(model: Model, channels: Channels) -> Array:
-    """How far each class's activations reach from 0, over all its tensors, `(channels.size,)`.
-
-    What a ReLU or clip cuts off does not count.
-    """
+    """How far each class's activations reach from 0, but for what a ReLU or clip cuts off, `(channels.size,)`."""
     table = np.zeros(channels.size)
     for name, ids in channels.ids.items():
         moments, users = model.moments.get(name), model.graph.users(name)

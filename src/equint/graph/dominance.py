@@ -31,10 +31,8 @@ class Extremes:
     """Largest magnitudes of weights and of activations, channel by channel.
 
     Activations count by grid, not by tensor: what is concatenated shares one grid, and its largest channel sets
-    the range of all. What the network's quantizers never see, such as what stands before a ReLU, does not count.
-
-    Args:
-        clips: outputs of clips with one bound for all channels, which channels must not meet.
+    the range of all. What quantizers never see, such as what stands before a ReLU, does not count. `clips` are outputs
+    of clips with one bound for all channels, which channels must not meet.
     """
 
     def __init__(self, model: Model, channels: Channels, clips: frozenset[Name] = frozenset()) -> None:
@@ -59,10 +57,7 @@ class Extremes:
         return all(side.filled for side in (*producers, *consumers)) and all(grids)
 
     def successor(self, group: Group, scales: Array) -> Array:
-        """The largest weight that any consumer has for each channel, relative to that consumer's largest, `(n,)`.
-
-        1 for all where no consumer reads any of them.
-        """
+        """The largest weight of any consumer for each channel over that consumer's largest, `(n,)`; else 1."""
         shares = np.zeros(group.classes.size)
         for side in self.weights.of(group)[1]:
             own, others = side.apart(scales, group.classes.size)
@@ -96,7 +91,6 @@ def _magnitudes(model: Model, channels: Channels, name: Name) -> tuple[Array, Ar
 
 
 def _by_class(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Each class once, with its largest magnitude."""
     classes, where = np.unique(np.concatenate([c for c, _ in parts]), return_inverse=True)
     reach = np.zeros(classes.size)
     np.maximum.at(reach, where, np.concatenate([r for _, r in parts]))

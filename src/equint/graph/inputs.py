@@ -24,14 +24,7 @@ FEATURE_REACH = 8.0
 
 
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> model = describe_pixels(Model(tiny_graph()), [127.5], [127.5])
-        >>> float(model.ranges["x"].lo.item()), float(model.ranges["x"].hi.item())
-        (-1.0, 1.0)
-    """
+    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel."""
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
     if m.shape != s.shape or not np.all(s > 0):
         raise InvalidOption(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
@@ -51,11 +44,10 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
 
 
 def infer_input(model: Model, n: float = REACH) -> Model:
-    """Estimate every input's mean and spread from the BatchNorms behind the layers that read it.
+    """Estimate every input's mean and spread (it reaches n) from the BatchNorms behind the layers that read it.
 
-    The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²):
-    least squares over the channels give m, v and ρ, the correlation between neighbours. An input that no
-    such BatchNorm sees is taken as standard normal, with a warning. It reaches n standard deviations.
+    The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²): least squares
+    over the channels give m, v and ρ, the correlation of neighbours. Without BatchNorm: standard normal, and a warning.
     """
     for name in model.graph.inputs:
         if name in model.ranges or not model.graph.is_float(name) or model.graph.rank(name) is None:

@@ -43,21 +43,17 @@ class Override:
     float: bool = False
 
     def __post_init__(self) -> None:
-        of_weights = self.weight_bits is not None or self.granularity is not None
+        this, of_weights = f"the override of {self.names}", self.weight_bits is not None or self.granularity is not None
         if not self.layers and not self.tensors:
             raise InvalidRecipe("an override needs layers or tensors: names, or patterns such as 'block1/*'")
         if not (of_weights or self.activation_bits is not None or self.float):
-            raise InvalidRecipe(
-                f"the override of {self.names} changes nothing; give weight_bits, granularity, activation_bits or float"
-            )
+            raise InvalidRecipe(f"{this} changes nothing; give weight_bits, granularity, activation_bits or float")
         if self.float and (of_weights or self.activation_bits is not None):
-            raise InvalidRecipe(
-                f"the override of {self.names} is float, which has no bits or granularity; leave them out"
-            )
+            raise InvalidRecipe(f"{this} is float, which has no bits or granularity; leave them out")
         if of_weights and not self.layers:
-            raise InvalidRecipe(f"the override of {self.names}: weight_bits and granularity are of layers; name layers")
+            raise InvalidRecipe(f"{this}: weight_bits and granularity are of layers; name layers")
         if self.activation_bits is not None and not self.tensors:
-            raise InvalidRecipe(f"the override of {self.names}: activation_bits are of tensors; name tensors")
+            raise InvalidRecipe(f"{this}: activation_bits are of tensors; name tensors")
         for bits in (self.weight_bits, self.activation_bits):
             if bits is not None:
                 check_bits(bits)
@@ -122,7 +118,6 @@ def _changed(spec: QSpec, override: Override) -> QSpec:
 
 
 def _matching(patterns: Iterable[str], names: Sequence[str], kind: str) -> set[str]:
-    """The names that patterns match."""
     chosen: set[str] = set()
     for pattern in patterns:
         matched = {n for n in names if n == pattern} or {n for n in names if fnmatchcase(n, pattern)}
@@ -138,15 +133,12 @@ def _shared_weights(every: Sequence[Layer], chosen: Sequence[Layer]) -> list[Eve
     """Layers that were not named, but read the weight of one that was."""
     own, names = {layer.weight for layer in chosen}, {layer.name for layer in chosen}
     others = [layer for layer in every if layer.weight in own and layer.name not in names]
-    return [
-        Event(EventKind.OVERRIDE_OF_SHARED_WEIGHT, layer.name, {"weight": layer.weight}, "quantize") for layer in others
-    ]
+    kind = EventKind.OVERRIDE_OF_SHARED_WEIGHT
+    return [Event(kind, layer.name, {"weight": layer.weight}, "quantize") for layer in others]
 
 
 def _shared_grids(classes: Mapping[Name, tuple[Name, ...]], picked: set[Name]) -> list[Event]:
     """Tensors that were not named, but share the grid of one that was."""
     wider = {names for name, names in classes.items() if name in picked and not picked >= set(names)}
-    return [
-        Event(EventKind.OVERRIDE_OF_SHARED_GRID, names[0], {"tensors": ", ".join(names)}, "quantize")
-        for names in sorted(wider)
-    ]
+    kind = EventKind.OVERRIDE_OF_SHARED_GRID
+    return [Event(kind, names[0], {"tensors": ", ".join(names)}, "quantize") for names in sorted(wider)]

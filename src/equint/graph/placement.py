@@ -22,13 +22,7 @@ class Placement:
 
 
 def place(graph: Graph) -> Placement:
-    """Decide it for a graph.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> place(tiny_graph()).classes
-        (('x',), ('y',))
-    """
+    """Decide it for a graph."""
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     wanted = [n for n in _activations(graph) if n not in merged and _works(graph, n, merged)]
     parent = {n: n for n in wanted}
@@ -49,13 +43,8 @@ def place(graph: Graph) -> Placement:
     classes: dict[Name, list[Name]] = {}
     for n in wanted:
         classes.setdefault(root(n), []).append(n)
-    operands = [
-        i
-        for node in graph.nodes
-        if grid_of(node).constants and node.outputs[0] in {*parent, *merged}
-        for i in node.inputs
-        if i in graph.consts and graph.is_float(i)
-    ]
+    constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in {*parent, *merged})
+    operands = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
     return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)))
 
 

@@ -10,11 +10,7 @@ from ..ops.layers import layers
 
 
 def verify(model: Model, after: str = "") -> None:
-    """Check that names, order, weights and descriptions of a model fit together.
-
-    Raises:
-        EquintError: naming what is wrong, where, and after which pass.
-    """
+    """Check that names, order, weights and descriptions of a model fit together; EquintError says where not."""
     graph, where = model.graph, f" after {after}" if after else ""
     made = set(graph.inputs) | set(graph.consts)
     for node in graph.nodes:

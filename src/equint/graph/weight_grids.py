@@ -22,12 +22,6 @@ def weight_grid(
 
     It holds the extremes, or the range `chosen` for it (what lies outside saturates). With granularity "shift" it is
     one grid for the weight whose output channels were multiplied by 2^shift, `(O,)`.
-
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> layer = next(layers(tiny_graph()))
-        >>> weight_grid(layer, np.ones((4, 1, 3, 3), np.float32), QSpec(granularity="channel")).scale.shape
-        (4,)
     """
     axis = layer.out_axis() if spec.granularity != "tensor" and not layer.weight_first else None
     if axis is None:
@@ -60,21 +54,14 @@ def fitted(
     raised = scale > grid.scale
     if not np.any(raised):
         return grid
-    facts = {
-        "channels": int(np.sum(raised)),
-        "largest factor": float(np.max(scale / grid.scale)),
-        "bias bits": bias_bits,
-    }
+    most = float(np.max(scale / grid.scale))
+    facts = {"channels": int(np.sum(raised)), "largest factor": most, "bias bits": bias_bits}
     events.append(Event(EventKind.SCALE_RAISED_FOR_BIAS, layer.name, facts, "quantize", warning=bias_bits < 32))
     return replace(grid, scale=scale)
 
 
 def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bits: int, events: list[Event]) -> QParams:
-    """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing.
-
-    Where it exceeds 19 bits, the channel's weights hardly move its output, and rounding them less finely changes
-    nothing; accumulators stay small.
-    """
+    """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing."""
     assert grid.shift is not None
     need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), min(bias_bits, SHIFTED_BIAS_BITS))
     less = np.ceil(np.log2(need / grid.steps) - 1e-6).astype(np.int32)

@@ -71,7 +71,6 @@ class WeightRanges:
             self.sides[int(group.classes[0])] = sides
 
     def of(self, group: Group) -> tuple[list[Side], list[Side]]:
-        """The group's producers and consumers."""
         return self.sides[int(group.classes[0])]
 
 

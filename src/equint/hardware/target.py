@@ -65,11 +65,7 @@ TARGETS = (
 
 
 def target(name: str) -> Target:
-    """The built-in target called `name`.
-
-    Raises:
-        EquintError: no such target; the message lists them.
-    """
+    """The built-in target called `name`. Raises EquintError that lists them."""
     found = next((t for t in TARGETS if t.name == name), None)
     if found is None:
         raise UnknownName(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")

@@ -19,12 +19,7 @@ def per_channel(field: Array, axis: int, count: int) -> Array | None:
 
 
 def channel_means(field: Array, axis: int, count: int) -> Array:
-    """The field as `(count,)` along `axis`; where it varies along other axes too, their average.
-
-    Example:
-        >>> channel_means(np.array([[1.0, 2.0], [3.0, 4.0]]), 1, 2).tolist()
-        [2.0, 3.0]
-    """
+    """The field as `(count,)` along `axis`; where it varies along other axes too, their average."""
     found = per_channel(field, axis, count)
     if found is None:
         axis %= field.ndim
@@ -34,12 +29,7 @@ def channel_means(field: Array, axis: int, count: int) -> Array:
 
 
 def aligned(values: Array, axis: int, rank: int) -> Array:
-    """`(C,)` values as a field of a rank-`rank` tensor.
-
-    Example:
-        >>> aligned(np.arange(3), 1, 4).shape
-        (1, 3, 1, 1)
-    """
+    """`(C,)` values as a field of a rank-`rank` tensor."""
     shape = [1] * rank
     shape[axis] = values.size
     return values.reshape(shape)

@@ -187,10 +187,9 @@ def product(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Arra
 
 
 def averaged(std: Array, count: float) -> Array:
-    """Standard deviation of the mean of `count` neighbouring positions.
+    """Standard deviation of the mean of `count` neighbouring positions: std·count^-0.2 (docs/moments.md).
 
-    Neighbours in a feature map are far from independent, so the spread falls as count^-0.2 and not as
-    count^-0.5: the average over the global poolings of real networks (docs/moments.md).
+    Neighbours are far from independent, which would be count^-0.5: the average over the poolings of real networks.
     """
     return np.asarray(std / max(float(count), 1.0) ** 0.2)
 

@@ -191,8 +191,5 @@ def squared_rounding(rows: Array, unit: Array, worth: Array | None = None) -> Ar
     return np.asarray(np.einsum("to,to->t", by_row, np.square(unit), dtype=np.float64))
 
 
-SEARCHES: dict[str, Callable[[Array, QSpec, int, Array | None], Shifted]] = {
-    "deterministic": deterministic,
-    "nelder-mead": nelder_mead,
-    "exact": exact,
-}
+Search = Callable[[Array, QSpec, int, Array | None], Shifted]
+SEARCHES: dict[str, Search] = {"deterministic": deterministic, "nelder-mead": nelder_mead, "exact": exact}

@@ -66,13 +66,11 @@ class Objective:
         self.classes = channels.size
         self.free = np.concatenate([g.classes for g in channels.groups] or [np.zeros(0, np.int64)])
         self.size = self.free.size
-        self.weights = WeightTerms(
-            model.graph, channels, layers, formats.weight, formats.shift_bits, self._variables, noise
-        )
-        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, self._variables)
+        weight, bits, new = formats.weight, formats.shift_bits, self._variables
+        self.weights = WeightTerms(model.graph, channels, layers, weight, bits, new, noise)
+        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new)
 
     def _variables(self, count: int) -> Array:
-        """Numbers of so many new variables."""
         self.size += count
         return np.arange(self.size - count, self.size)
 
@@ -91,15 +89,12 @@ class Objective:
         return x
 
     def watch(self, x: Array) -> None:
-        """Choose anew which weights are watched for leaving their ranges."""
         self.weights.watch(x, self.scales(x))
 
     def choose_shifts(self, x: Array) -> None:
-        """Choose the shifts of least noise anew; ranges of weights in `x` may move with them."""
         self.weights.choose_shifts(x, self.scales(x))
 
     def shifts(self) -> dict[Name, Array]:
-        """The shifts chosen last, `(O,)`, by their layer's output; none where the format has none."""
         return self.weights.shifts()
 
     def __call__(self, x: Array) -> tuple[Noise, Array]:

@@ -70,17 +70,14 @@ class Prediction:
 
     @property
     def activations(self) -> float:
-        """The same of all rounded tensors."""
         return sum(t.rounding for t in self.tensors)
 
     @property
     def clips(self) -> float:
-        """The same of all that is cut off."""
         return sum(t.clips for t in self.tensors)
 
     @property
     def total(self) -> float:
-        """Noise over signal at the outputs."""
         return self.weights + self.activations + self.clips
 
 
@@ -91,9 +88,8 @@ def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) ->
     same with grids, its channels maybe rescaled and its clips moved.
     """
     table = gains(reference.graph, reference.moments, noise)
-    return Prediction(
-        tuple(_layers(reference, quantized, table, noise)), tuple(_tensors(reference, quantized, table, noise))
-    )
+    by_layer, by_tensor = _layers(reference, quantized, table, noise), _tensors(reference, quantized, table, noise)
+    return Prediction(tuple(by_layer), tuple(by_tensor))
 
 
 def _tensors(reference: Model, quantized: Model, table: Gains, noise: NoiseModel) -> list[GridNoise]:

@@ -26,7 +26,7 @@ from .gains import Gains, gains
 class Distribution:
     """Values of a tensor, channel by channel: `(C,)` each, in real units."""
 
-    mean: Array  # and std: moments
+    mean: Array
     std: Array
     up: Array  # and down: spreads that tell how the tails fall off above and below the mean
     down: Array
@@ -73,16 +73,12 @@ class RoundedLayer:
 def rounded_tensors(
     model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
 ) -> Iterator[RoundedTensor]:
-    """Every tensor that a quantizer rounds anew: not those that only pass on a grid's values.
-
-    `fields` may hold finer fields (channel ids) that the arrays shall be broadcast to.
-    """
+    """Every tensor that a quantizer rounds anew, not those that pass a grid's values on; `fields` give finer shapes."""
     doubtful = heavy_tailed(model.graph, model.moments)
     for grid, tensors in enumerate(place(model.graph).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
-            passes_on = maker is not None and grid_of(maker).keeps
-            if passes_on and maker is not None and any(i in tensors for i in maker.inputs):
+            if maker is not None and grid_of(maker).keeps and any(i in tensors for i in maker.inputs):
                 continue
             if name in model.moments and name in gains.scattered:
                 finer = () if fields is None or name not in fields else fields[name].shape
@@ -118,16 +114,10 @@ def rounded_tensor(
     def channels(field: Array) -> Array:
         return np.broadcast_to(np.asarray(field, np.float64), shape).ravel()
 
-    return RoundedTensor(
-        name,
-        grid,
-        shape,
-        Distribution(channels(m.mean), channels(m.std), channels(up), channels(down)),
-        Activation(channels(lo), channels(hi), slope, clip),
-        channels(active),
-        channels(scattered * part),
-        channels(steady * part),
-    )
+    values = Distribution(channels(m.mean), channels(m.std), channels(up), channels(down))
+    activation = Activation(channels(lo), channels(hi), slope, clip)
+    arriving = channels(scattered * part), channels(steady * part)
+    return RoundedTensor(name, grid, shape, values, activation, channels(active), *arriving)
 
 
 def _behind_clips(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:
@@ -193,10 +183,7 @@ def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
 
 
 def weight_worth(model: Model, noise: NoiseModel = MEASURED) -> dict[Name, Array]:
-    """What a squared error of each weight costs at the network's outputs, by layer output: of the weight's shape.
-
-    g_o·e_i/K: the predicted noise over signal that it makes. Layers whose input moments are unknown are left out.
-    """
+    """g_o·e_i/K: what a squared error of each weight costs at the outputs, by layer output, of the weight's shape."""
     found = {}
     for rounded in rounded_layers(model, gains(model.graph, model.moments, noise)):
         layer, weight = rounded.layer, model.graph.consts[rounded.layer.weight]

@@ -76,7 +76,6 @@ class TensorTerms:
         return rounded, float(cost.sum())
 
     def widest(self, x: Array, scales: Array) -> None:
-        """Set ranges in `x` that hold all values."""
         high, low = np.full(self.high.size, TINY), np.full(self.high.size, TINY)
         np.maximum.at(high, self.columns.grid, self.most / scales[self.columns.scale])
         np.maximum.at(low, self.columns.grid, self.least / scales[self.columns.scale])
@@ -85,7 +84,6 @@ class TensorTerms:
         x[self.high], x[self.low] = np.log(high), np.log(low[self.signed])
 
     def ranges(self, x: Array) -> dict[int, Range]:
-        """Of every grid, by number of its placement class; in rescaled units."""
         high, low = self._ends(x)
         return {grid: Range(np.asarray(-low[k]), np.asarray(high[k])) for grid, k in self.grids.items()}
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..ir.model import Array, Graph, Moments, Node, Range
 from ..maths import gaussian
-from . import torch_kernels
 from .attributes import clip_bounds
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
+from .lazy_torch import functional, torch
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Torch, by_name
 
 
 def is_clamp(graph: Graph, node: Node | None) -> bool:
@@ -71,13 +71,7 @@ def _leaky_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> li
 
 
 def squared_slope(graph: Graph, node: Node, m: Moments) -> Array:
-    """Mean squared slope over values of these moments; of a ReLU or clip, the share of them that is let through.
-
-    Example:
-        >>> relu = Node("Relu", ("x",), ("y",))
-        >>> float(squared_slope(Graph((relu,), {}, ("x",), ("y",)), relu, Moments(np.zeros(()), np.ones(()))))
-        0.5
-    """
+    """Mean squared slope over values of these moments; of a ReLU or clip, the share of them that is let through."""
     if node.op in ("Relu", "Clip"):
         lo, hi = clip_bounds(graph, node)
         return np.ones(m.mean.shape) if lo is None or hi is None else gaussian.between(m.mean, m.std, lo, hi)
@@ -95,12 +89,15 @@ def _computed_slope(graph: Graph, node: Node, field: Array) -> str:
     return "" if node.inputs[1] in graph.consts else "PRelu with a computed slope"
 
 
+_torch_clip: Torch = lambda x, low=None, high=None: x if low is None and high is None else torch.clamp(x, low, high)
+_torch_leaky: Torch = lambda x, *, alpha=0.01: functional.leaky_relu(x, alpha)
+_torch_prelu: Torch = lambda x, slope: torch.where(x >= 0, x, slope * x)
 _PASSES, _FUSED, _INTEGER = Scales(Rule.PASSES), Grid(fused=True), Grid(integer=True)
 _SLOPES = Scales(Rule.PASSES, _computed_slope)
 
 ACTIVATIONS = by_name(  # moments, bound, gain, scales, grid, steps, torch
     Operator("Relu", _clamped, _clamped_bound, _gain, _PASSES, _FUSED, Form.CLAMP, lambda x: x.relu()),
-    Operator("Clip", _clamped, _clamped_bound, _gain, Scales(Rule.CLIPS), _FUSED, Form.CLAMP, torch_kernels.clip),
-    Operator("LeakyRelu", _leaky, _leaky_bound, _gain, _PASSES, _INTEGER, Form.TABLE, torch_kernels.leaky_relu),
-    Operator("PRelu", _leaky, _leaky_bound, _gain, _SLOPES, _INTEGER, Form.TABLE, torch_kernels.prelu),
+    Operator("Clip", _clamped, _clamped_bound, _gain, Scales(Rule.CLIPS), _FUSED, Form.CLAMP, _torch_clip),
+    Operator("LeakyRelu", _leaky, _leaky_bound, _gain, _PASSES, _INTEGER, Form.TABLE, _torch_leaky),
+    Operator("PRelu", _leaky, _leaky_bound, _gain, _SLOPES, _INTEGER, Form.TABLE, _torch_prelu),
 )

@@ -17,7 +17,6 @@ from .torch_kernels import divide, maximum, minimum
 
 
 def adds(node: Node) -> bool:
-    """Whether the node adds or subtracts its inputs."""
     return node.op in ("Add", "Sub", "Sum") and not node.domain
 
 
@@ -67,13 +66,7 @@ def _quotient(graph: Graph, node: Node, pairs: list[Pair]) -> Pair | None:
 
 
 def constant_bounds(graph: Graph, node: Node) -> tuple[Array, Array] | tuple[None, None]:
-    """Between what a Max or Min of an activation and a constant lets values pass; None where both are activations.
-
-    Example:
-        >>> node = Node("Min", ("x", "six"), ("y",))
-        >>> [float(b) for b in constant_bounds(Graph((node,), {"six": np.float32(6)}, ("x",), ("y",)), node)]
-        [-inf, 6.0]
-    """
+    """Between what a Max or Min of an activation and a constant lets values pass; None where both are activations."""
     bound = next((graph.constant(i) for i in node.inputs if i in graph.consts), None)
     if bound is None or len(node.inputs) != 2 or node.op not in ("Max", "Min"):
         return None, None

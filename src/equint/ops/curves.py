@@ -99,7 +99,7 @@ def _curve(
 ) -> Operator:
     """`function` of one value, or of a graph and a node where `attributes` shape it; `limits` that its outputs keep.
 
-    stepped: it has no slope. homogeneous: f(s·x) = s·f(x) for s > 0, so that channel scales pass.
+    `stepped`: without a slope. `homogeneous`: f(s·x) = s·f(x) for s > 0, so that channel scales pass.
     """
     made: Any = function
     given = made if attributes else lambda graph, node: made

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from ..ir.fields import aligned, channel_means, per_channel
-from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Range, Shape
+from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Shape
 from ..ir.weights import Layer
 from . import torch_kernels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
+from .operator import Backward, BoundFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -83,31 +84,21 @@ def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_sha
     """
     if layer.node.op not in ("Conv", "ConvTranspose"):
         return np.ones(1)
-    attrs, n = layer.node.attrs, len(kernel)
-    strides = attrs.get("strides", [1] * n)
-    dilations = attrs.get("dilations", [1] * n)
-    pads = attrs.get("pads", [0] * 2 * n)
-    per_dim = []
+    attrs, n, transposed = layer.node.attrs, len(kernel), layer.node.op == "ConvTranspose"
+    strides, dilations = (attrs.get(key, [1] * n) for key in ("strides", "dilations"))
+    pads, per_dim = attrs.get("pads", [0] * 2 * n), []
     for d in range(n):
-        x = x_shape[2 + d] if x_shape else None
-        y = y_shape[2 + d] if y_shape else None
-        transposed = layer.node.op == "ConvTranspose"
+        x, y = (shape[2 + d] if shape else None for shape in (x_shape, y_shape))
         if not isinstance(x, int) or not isinstance(y, int) or y == 0:
             per_dim.append(np.full(kernel[d], 1 / strides[d] if transposed else 1.0))
             continue
-        before = pads[d]
+        before, (inner, outer) = pads[d], (x, y) if transposed else (y, x)
         if attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-            inner, outer = (x, y) if transposed else (y, x)
             total = max((inner - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - outer, 0)
             before = total // 2 if attrs["auto_pad"] == "SAME_UPPER" else total - total // 2
-        inner, outer = (x, y) if transposed else (y, x)
         hits = np.arange(inner)[:, None] * strides[d] + np.arange(kernel[d])[None, :] * dilations[d] - before
-        inside = (hits >= 0) & (hits < outer)
-        per_dim.append(inside.sum(0) / y)
-    total_coverage = per_dim[0]
-    for share in per_dim[1:]:
-        total_coverage = np.multiply.outer(total_coverage, share)
-    return np.asarray(total_coverage, np.float64).reshape(-1)
+        per_dim.append(((hits >= 0) & (hits < outer)).sum(0) / y)
+    return np.asarray(reduce(np.multiply.outer, per_dim), np.float64).reshape(-1)
 
 
 def layer_coverage(graph: Graph, layer: Layer) -> Array:
@@ -125,8 +116,7 @@ def tiny_graph() -> Graph:
 
 def still_corrected(model: Model, graph: Graph) -> dict[Name, Correction]:
     """The model's corrections that hold in a rewritten graph: those of layers whose weights are untouched."""
-    before = {layer.y: model.graph.consts[layer.weight] for layer in layers(model.graph)}
-    after = {layer.y: graph.consts[layer.weight] for layer in layers(graph)}
+    before, after = ({layer.y: g.consts[layer.weight] for layer in layers(g)} for g in (model.graph, graph))
     return {y: found for y, found in model.corrected.items() if after.get(y) is before[y]}
 
 
@@ -170,8 +160,7 @@ def _moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[
     return [(mean, std)]
 
 
-def _bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
-    return None  # interval arithmetic over many products tells less than their moments
+_bound: BoundFacet = lambda graph, node, ranges: None  # interval arithmetic over many products tells too little
 
 
 def _gain(node: Node, at: Backward) -> Gained | None:

@@ -19,12 +19,8 @@ def _dim(shape: Shape | None, axis: int) -> Dim:
     return shape[axis] if shape is not None and axis < len(shape) else None
 
 
-def _same(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]:
-    return [field]
-
-
-def _transpose(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]:
-    return [field.transpose(node.attrs.get("perm"))]
+_same: FieldsFacet = lambda graph, node, field, fill: [field]
+_transpose: FieldsFacet = lambda graph, node, field, fill: [field.transpose(node.attrs.get("perm"))]
 
 
 def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:
@@ -175,7 +171,6 @@ def _bound(fields: FieldsFacet) -> Callable[[Graph, Node, Sequence[Range | None]
 
 
 def _gain(fields: FieldsFacet) -> Callable[[Node, Backward], Gained | None]:
-    """Gains go back to where values came from."""
 
     def gain(node: Node, at: Backward) -> Gained | None:
         x = node.inputs[0]

@@ -127,6 +127,7 @@ Gained = list[tuple[Name, Array | None]]
 MomentsFacet = Callable[[Graph, Node, Sequence[Pair | None]], list[Pair] | None]
 BoundFacet = Callable[[Graph, Node, Sequence[Range | None]], list[Range] | None]
 GainFacet = Callable[[Node, Backward], Gained | None]
+Torch = Callable[..., Any]
 FieldsFacet = Callable[[Graph, Node, Array, float], list[Array] | None]
 
 
@@ -158,7 +159,7 @@ class Operator:
     scales: Scales | Unknown
     grid: Grid | Unknown
     steps: Form | Unknown
-    torch: Callable[..., Any] | Unknown
+    torch: Torch | Unknown
     fields: FieldsFacet | Unknown = Unknown("it computes with values")
     curve: Callable[[Graph, Node], Callable[[Array], Array] | None] | None = field(default=None, repr=False)
     wide: bool = False
@@ -167,7 +168,6 @@ class Operator:
 
 
 def by_name(*operators: Operator) -> Mapping[str, Operator]:
-    """A table of operators."""
     return {operator.name: operator for operator in operators}
 
 

@@ -12,7 +12,7 @@ from ..ir.model import Array, Graph, Node, Range
 from ..maths import gaussian
 from . import torch_kernels, torch_moves
 from .attributes import reduced_axes, regrouped, resizes_channels
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
+from .operator import Backward, BoundFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 UNKNOWN_SIZE = 7
 """Positions along a spatial axis of unknown size."""
@@ -35,15 +35,10 @@ def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
     return list(range(2, rank)) if node.op in POOLS else reduced_axes(graph, node, rank)
 
 
-def _keeps_axes(node: Node) -> bool:
-    return bool(node.attrs.get("keepdims", 1))
-
-
 def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
     """A field behind a reduction: without the reduced axes, where it drops them."""
-    if _keeps_axes(node):
-        return field
-    return field.reshape([n for d, n in enumerate(field.shape) if d not in axes])
+    left = [n for d, n in enumerate(field.shape) if d not in axes]
+    return field if node.attrs.get("keepdims", 1) else field.reshape(left)
 
 
 def fields(graph: Graph, node: Node, field: Array, fill: float = 0) -> list[Array] | None:
@@ -77,12 +72,8 @@ def _moments(of_many: _OfMany) -> Callable[[Graph, Node, Sequence[Pair | None]],
     return moments
 
 
-def _average(mean: Array, std: Array, count: float) -> Pair:
-    return mean, gaussian.averaged(std, count)
-
-
-def _total(mean: Array, std: Array, count: float) -> Pair:
-    return count * mean, count * gaussian.averaged(std, count)
+_average: _OfMany = lambda mean, std, count: (mean, gaussian.averaged(std, count))
+_total: _OfMany = lambda mean, std, count: (count * mean, count * gaussian.averaged(std, count))
 
 
 def _lowest(mean: Array, std: Array, count: float) -> Pair:
@@ -121,7 +112,7 @@ def _gain(share: _Share) -> Callable[[Node, Backward], Gained | None]:
         axes = reduced(at.graph, node, len(shape))
         if axes is None:
             return None
-        if not _keeps_axes(node):
+        if not node.attrs.get("keepdims", 1):
             behind = np.expand_dims(behind, axes)
         channels = shape[1] if 1 in axes and len(shape) > 1 else 1
         behind = np.broadcast_to(behind, np.broadcast_shapes(behind.shape, shape)) if channels > 1 else behind
@@ -130,16 +121,10 @@ def _gain(share: _Share) -> Callable[[Node, Backward], Gained | None]:
     return gain
 
 
-def _of_average(at: Backward, positions: float, channels: int) -> float:
-    return at.averaged(positions) / channels**2  # channels are independent of one another, unlike positions
-
-
-def _of_sum(at: Backward, positions: float, channels: int) -> float:
-    return positions**2 * at.averaged(positions)
-
-
-def _of_extreme(at: Backward, positions: float, channels: int) -> float:
-    return 1 / channels
+# channels are independent of one another, unlike positions
+_of_average: _Share = lambda at, positions, channels: at.averaged(positions) / channels**2
+_of_sum: _Share = lambda at, positions, channels: positions**2 * at.averaged(positions)
+_of_extreme: _Share = lambda at, positions, channels: 1 / channels
 
 
 def _over_channels(graph: Graph, node: Node, field: Array) -> str:
@@ -202,10 +187,8 @@ def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[
 
 
 def _resized_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
-    if ranges[0] is None:
-        return None
-    mixes = resizes_channels(graph, node)
-    return [_whole(ranges[0]) if mixes else ranges[0]]
+    known = ranges[0]
+    return None if known is None else [_whole(known) if resizes_channels(graph, node) else known]
 
 
 def _whole(known: Range) -> Range:
@@ -236,8 +219,7 @@ def _interleaved(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> l
     return [(first.reshape(shape), second.reshape(shape))]
 
 
-def _interleaved_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
-    return None if ranges[0] is None else [_whole(ranges[0])]
+_interleaved_bound: BoundFacet = lambda graph, node, ranges: None if ranges[0] is None else [_whole(ranges[0])]
 
 
 def _through_blocks(node: Node, at: Backward) -> Gained:

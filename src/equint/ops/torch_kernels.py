@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Convolutions
-
-
 def conv(
     x: Tensor,
     w: Tensor,
@@ -95,9 +92,6 @@ def _widths(sizes: Ints, spans: Ints, strides: Ints, pads: Ints, auto_pad: str) 
     return small if auto_pad == "SAME_UPPER" else [(b, a) for a, b in small]
 
 
-# Pooling
-
-
 def max_pool(
     x: Tensor,
     *,
@@ -109,7 +103,6 @@ def max_pool(
     ceil_mode: int = 0,
     storage_order: int = 0,
 ) -> Tensor:
-    """MaxPool, without its second output."""
     n = x.ndim - 2
     strides, dilations = _each(strides, n), _each(dilations, n)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel_shape, dilations, strict=True)]
@@ -162,9 +155,6 @@ def _pool_widths(
     return widths, reach
 
 
-# Products, sums and normalisation
-
-
 def gemm(
     a: Tensor,
     b: Tensor,
@@ -194,7 +184,6 @@ def batch_norm(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Tensor:
-    """BatchNormalization with the statistics that it stores."""
     if training_mode:
         raise UnsupportedOperator("in training mode; export the network for inference")
     return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon)
@@ -215,15 +204,6 @@ def minimum(*values: Tensor) -> Tensor:
     return reduce(lambda a, b: torch.where(a <= b, a, b), values)
 
 
-def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    return x if low is None and high is None else torch.clamp(x, low, high)
-
-
-def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """PRelu with slopes of any shape that broadcasts."""
-    return torch.where(x >= 0, x, slope * x)
-
-
 def reducer(method: str) -> Callable[..., Tensor]:
     """A Reduce… operator by a tensor's method, its axes an attribute or an input."""
 
@@ -242,9 +222,6 @@ def reducer(method: str) -> Callable[..., Tensor]:
         return reduced
 
     return run
-
-
-# Integers
 
 
 @cache
@@ -289,7 +266,6 @@ def quantize_linear(
 def dequantize_linear(
     q: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0
 ) -> Tensor:
-    """(q − zero)·scale."""
     centred = q if zero is None else q - _along(zero, axis, q.ndim)
     return centred * _along(scale, axis, q.ndim)
 
@@ -300,8 +276,3 @@ def _along(values: Tensor, axis: int, rank: int) -> Tensor:
     if values.ndim > 1:
         raise UnsupportedOperator("scales per block are not supported here")
     return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
-
-
-def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
-    """max(x, 0) + α·min(x, 0)."""
-    return functional.leaky_relu(x, alpha)

@@ -103,7 +103,6 @@ def slice_(
 def pad(
     x: Tensor, widths: Tensor, value: Tensor | None = None, chosen: Tensor | None = None, *, mode: str = "constant"
 ) -> Tensor:
-    """Pad with a constant, or with what is there."""
     numbers = ints(widths)
     half = len(numbers) // 2
     pairs: Widths = [(0, 0)] * x.ndim
@@ -154,9 +153,6 @@ def constant_of_shape(shape: Tensor, *, value: Any = None) -> Tensor:
     return torch.tensor(numpy_helper.to_array(value)).reshape(()).expand(ints(shape))
 
 
-# Resize: axis by axis
-
-
 def resize(
     x: Tensor,
     roi: Tensor | None = None,
@@ -173,7 +169,6 @@ def resize(
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
 ) -> Tensor:
-    """Resize by nearest neighbours or linear interpolation."""
     known = mode in ("nearest", "linear") and coordinate_transformation_mode in _COORDINATES
     if not known or antialias or keep_aspect_ratio_policy != "stretch":
         how = ", ".join((mode, coordinate_transformation_mode, keep_aspect_ratio_policy, f"antialias {antialias}"))

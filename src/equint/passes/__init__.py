@@ -63,13 +63,7 @@ def following(target: Callable[[Target], Any], default: Any) -> Any:
 
 
 def needs(kind: Any) -> Mapping[str, Need]:
-    """What a pass, or its class, declares to need, by field.
-
-    Example:
-        >>> from .correct_bias import CorrectBias
-        >>> needs(CorrectBias)
-        {'bias_bits': <Need.BIAS_BITS: 'width of integer biases'>}
-    """
+    """What a pass, or its class, declares to need, by field."""
     return {f.name: f.metadata["need"] for f in fields(kind) if "need" in f.metadata}
 
 

@@ -21,7 +21,7 @@ from ..ops.attributes import clip_bounds
 from ..ops.layers import leads_to_layer
 from ..samples.generated import generated, picture_shape
 from ..samples.images import Samples
-from ..samples.statistics import Histogram, Statistics, TensorStatistics
+from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
@@ -117,7 +117,6 @@ class Calibrate:
         return generated(model, shape), ""
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
-        """What was seen on generated pictures."""
         seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
         further = {
             n: Range(MARGIN * r.lo, MARGIN * r.hi)
@@ -162,19 +161,15 @@ class Calibrate:
             low = np.maximum(low, rules.quantile(t.lows.edges, t.lows.counts, share))
             high = np.minimum(high, rules.quantile(t.highs.edges, t.highs.counts, share, top=True))
         elif self.rule in ("percentile", "mse"):
-            h = _counted(name, t)
+            h = t.values
+            if h is None:
+                raise UnusableData(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
             if self.rule == "percentile":
                 lo, hi = rules.histogram_percentile(h.edges, h.counts, self.percent or 0.01)
             else:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
-
-
-def _counted(name: Name, t: TensorStatistics) -> Histogram:
-    if t.values is None:
-        raise UnusableData(f"the statistics hold no histogram of tensor {name}; calibrate with histograms")
-    return t.values
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

@@ -52,15 +52,7 @@ class FoldBatchnorm:
 
 
 def batchnorm_affine(graph: Graph, node: Node) -> Affine | None:
-    """(a, c) of an inference-time BatchNormalization, per channel, float64; None where not constant.
-
-    Example:
-        >>> consts = {n: np.full(2, v) for n, v in zip("gbmv", (2.0, 1.0, 3.0, 4.0))}
-        >>> node = Node("BatchNormalization", ("x", "g", "b", "m", "v"), ("y",), {"epsilon": 0.0})
-        >>> a, c = batchnorm_affine(Graph((node,), consts, ("x",), ("y",)), node)
-        >>> a.tolist(), c.tolist()
-        ([1.0, 1.0], [-2.0, -2.0])
-    """
+    """(a, c) of an inference-time BatchNormalization, per channel, float64; None where not constant."""
     if node.op != "BatchNormalization" or node.domain or node.attrs.get("training_mode", 0):
         return None
     values = [graph.constant(i) for i in node.inputs[1:5]]

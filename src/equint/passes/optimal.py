@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ..ops.attributes import clip_bounds
 from ..ops.layers import layers, leads_to_layer
 from . import Keeps, Need, Stage, needed, require
 
+T = TypeVar("T")
 TRIALS, TRIAL_STEPS = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
 ROUND_STEPS = 50
@@ -86,8 +87,8 @@ class Optimal:
         if moved:
             moves = {"clips": len(moved), "why": "channels behind a shared bound were scaled; the grid's end clips"}
             events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], moves, "optimal"))
-        ranges = {**scaled.ranges, **_weight_ranges(graph, objective.weight_ranges(x))}
-        shifts = {**scaled.shifts, **_weight_shifts(graph, objective.shifts())}
+        ranges = {**scaled.ranges, **_by_weight(graph, objective.weight_ranges(x), _hull)}
+        shifts = {**scaled.shifts, **_by_weight(graph, objective.shifts(), np.minimum)}
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
@@ -178,33 +179,23 @@ def _with_bounds(
     graph: Graph, classes: tuple[tuple[Name, ...], ...], chosen: Mapping[int, Range], clips: frozenset[Name]
 ) -> tuple[Graph, list[Name]]:
     """The clips get the end of their grid as bound."""
-    editor, moved = Editor(graph), list[Name]()
+    editor = Editor(graph)
     grid_of = {name: k for k, names in enumerate(classes) for name in names}
-    for name in sorted(clips):
-        grid = chosen.get(grid_of[name])
-        node = graph.producer[name]
-        if grid is not None:
-            editor.set(node, 2, np.asarray(grid.hi, np.float32), f"{name}_bound")
-            moved.append(name)
+    moved = [name for name in sorted(clips) if grid_of[name] in chosen]
+    for name in moved:
+        editor.set(graph.producer[name], 2, np.asarray(chosen[grid_of[name]].hi, np.float32), f"{name}_bound")
     return editor.done(), moved
 
 
-def _weight_ranges(graph: Graph, ranges: Mapping[Name, Range]) -> dict[Name, Range]:
-    """Ranges by weight of those by layer: rescaling copied the weights of layers whose scales differ."""
-    by_weight: dict[Name, Range] = {}
+def _by_weight(graph: Graph, by_layer: Mapping[Name, T], meet: Callable[[T, T], T]) -> dict[Name, T]:
+    """A table by weight of one by layer output; layers that share a weight meet, others have their own copies."""
+    found: dict[Name, T] = {}
     for layer in layers(graph):
-        if layer.y in ranges:
-            own, known = ranges[layer.y], by_weight.get(layer.weight)
-            if known is not None:
-                own = Range(np.minimum(own.lo, known.lo), np.maximum(own.hi, known.hi))
-            by_weight[layer.weight] = own
-    return by_weight
+        if layer.y in by_layer:
+            own = by_layer[layer.y]
+            found[layer.weight] = meet(own, found[layer.weight]) if layer.weight in found else own
+    return found
 
 
-def _weight_shifts(graph: Graph, shifts: Mapping[Name, Array]) -> dict[Name, Array]:
-    """Shifts by weight of those by layer; where layers share a weight, what fits all of them."""
-    by_weight: dict[Name, Array] = {}
-    for layer in layers(graph):
-        if layer.y in shifts:
-            by_weight[layer.weight] = np.minimum(shifts[layer.y], by_weight.get(layer.weight, shifts[layer.y]))
-    return by_weight
+def _hull(a: Range, b: Range) -> Range:
+    return Range(np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi))

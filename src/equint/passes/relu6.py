@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..graph.moments import propagate
-from ..hardware.target import Target
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
@@ -16,10 +15,6 @@ from ..ir.model import Graph, Model, Node
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
 from . import Keeps, Stage, following
-
-
-def _allowed(on: Target) -> str:
-    return "channel_clip" if on.channel_clip else "keep"
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,9 @@ class Relu6:
     keeps: ClassVar[Keeps] = Keeps.NEARLY
     stage: ClassVar[Stage] = Stage.BEFORE
 
-    mode: Literal["replace", "channel_clip", "keep"] = following(_allowed, "keep")
+    mode: Literal["replace", "channel_clip", "keep"] = following(
+        lambda on: "channel_clip" if on.channel_clip else "keep", "keep"
+    )
 
     def __call__(self, model: Model) -> Model:
         clips = [node for node in model.graph.nodes if has_shared_bound(model.graph, node)]
@@ -46,10 +43,9 @@ class Relu6:
         for node in clips:
             if self.mode == "replace":
                 events.append(_bound_dropped(model, node))
-                inputs = node.inputs[:2]
                 relu = Node("Relu", node.inputs[:1], node.outputs, name=node.name)
-                lo, _ = clip_bounds(model.graph, node)
-                editor.swap(node, [relu if lo == 0 else replace(node, inputs=inputs)])
+                at_zero = clip_bounds(model.graph, node)[0] == 0
+                editor.swap(node, [relu if at_zero else replace(node, inputs=node.inputs[:2])])
                 continue
             channels = _channels(model.graph, node)
             if channels is None:

@@ -39,11 +39,7 @@ def batches(
 
 
 def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Samples:
-    """The network inputs that `batches` gives, to be read again and again.
-
-    Raises:
-        EquintError: nothing there; while reading, as `batches`.
-    """
+    """The network inputs that `batches` gives, to be read again and again. Raises EquintError as `batches`."""
     count(source, limit)
     return Samples(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
 
@@ -56,27 +52,22 @@ def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
 
 
 def _open_arrays(path: Path) -> tuple[Array, Array | None]:
-    x, y = _loaded(path)
-    if x.ndim == 0 or (y is not None and y.ndim == 0):
-        raise UnusableData(f"{path}: x and y must hold one entry per sample")
-    return x, y
-
-
-def _loaded(path: Path) -> tuple[Array, Array | None]:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, None
-            if "x" not in loaded:
+            whole = isinstance(loaded, np.ndarray)
+            if not whole and "x" not in loaded:
                 raise UnusableData(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
-            return loaded["x"], loaded.get("y", None)
+            x, y = (loaded, None) if whole else (loaded["x"], loaded.get("y", None))
     except FileNotFoundError as error:
         raise UnusableData(f"{path}: no such file") from error
     except EquintError:
         raise
     except Exception as error:
         raise UnusableData(f"{path}: not a readable .npz or .npy file ({error})") from error
+    if x.ndim == 0 or (y is not None and y.ndim == 0):
+        raise UnusableData(f"{path}: x and y must hold one entry per sample")
+    return x, y
 
 
 def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
@@ -90,9 +81,8 @@ def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tu
         raise UnusableData(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
     for start in range(0, total, size):
         part = x[start : min(start + size, total)]
-        ready = (
-            part.astype(np.float32) if card.kind == "features" else np.stack([prepared(p, card, path) for p in part])
-        )
+        as_is = card.kind == "features"
+        ready = part.astype(np.float32) if as_is else np.stack([prepared(p, card, path) for p in part])
         yield ready, None if y is None else y[start : start + len(part)]
 
 

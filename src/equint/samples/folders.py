@@ -18,7 +18,7 @@ Truth = TypeVar("Truth")
 
 
 def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
-    """The pictures in a folder, by name; only those that a text file lists, if one is given.
+    """The pictures in a folder, by name; only those that a text file lists (one a line, as VOC's ImageSets), if given.
 
     Raises:
         EquintError: no folder, no pictures, or one that is listed but not there.
@@ -42,9 +42,7 @@ def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
 
 
 def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, Path]]:
-    """Pairs of each file and the picture of the same name, whatever its ending, in another folder.
-
-    Files without a partner are left out.
+    """Pairs of each file and the picture of its name, whatever its ending, in another folder; others are left out.
 
     Raises:
         EquintError: no pair at all.
@@ -58,11 +56,7 @@ def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, P
 
 
 def pixels(file: Path, mode: str) -> Array:
-    """A picture's pixels, 0 to 255: (H, W, 3) for mode "rgb", (H, W) for "gray"; "numbers" are left as they are.
-
-    Raises:
-        EquintError: no readable picture, or pixels of more than 8 bits.
-    """
+    """Pixels 0 to 255: (H, W, 3) of "rgb", (H, W) of "gray", "numbers" as they are. Raises EquintError: unreadable."""
     from PIL import Image
 
     try:
@@ -108,11 +102,7 @@ def _resized(pixels: Array, size: tuple[int, int]) -> Array:
 def stacked(
     items: Sequence[Item], card: Card, size: int, load: Callable[[Item], tuple[Array, Truth]]
 ) -> Iterator[tuple[Array, list[Truth]]]:
-    """Batches of (network input, truths); pictures that keep their own sizes come one by one.
-
-    Raises:
-        EquintError: the card wants features, which pictures are not.
-    """
+    """Batches of (network input, truths); pictures that keep their own sizes come one by one. Raises EquintError."""
     if card.kind == "features":
         raise UnusableData("the data are pictures but the card says features; set kind to rgb or gray")
     step = size if card.size else 1

@@ -70,12 +70,9 @@ class Samples:
 
     @classmethod
     def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
-        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array).
+        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array); else EquintError.
 
         What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
-
-        Raises:
-            EquintError: neither of these.
         """
         if isinstance(source, Samples):
             return source
@@ -156,7 +153,6 @@ def _part(batch: Feed, start: int, stop: int) -> Feed:
 
 
 def length(batch: Feed) -> int:
-    """Samples in a batch."""
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 

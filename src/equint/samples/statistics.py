@@ -94,7 +94,6 @@ def _exponent(lo: float, hi: float) -> int:
 
 
 def _bin(value: float, exponent: int) -> int:
-    """Number of the bin of width 2^exponent that a value lies in."""
     number = math.floor(math.ldexp(value, -exponent))
     return number - (number == 0 and value < 0)
 
@@ -118,19 +117,11 @@ class TensorStatistics:
     def __add__(self, other: TensorStatistics) -> TensorStatistics:
         if (self.axis, self.rank, self.low.shape) != (other.axis, other.rank, other.low.shape):
             raise UnusableData("statistics of tensors of different shapes do not add up")
-        both = self.values is not None and other.values is not None
-        return replace(
-            self,
-            images=self.images + other.images,
-            count=self.count + other.count,
-            low=np.minimum(self.low, other.low),
-            high=np.maximum(self.high, other.high),
-            total=self.total + other.total,
-            square=self.square + other.square,
-            lows=self.lows + other.lows,
-            highs=self.highs + other.highs,
-            values=self.values + other.values if both else None,  # type: ignore[operator]
-        )
+        summed = ("images", "count", "total", "square", "lows", "highs")
+        changed: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in summed}
+        values = None if self.values is None or other.values is None else self.values + other.values
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return replace(self, **changed, low=low, high=high, values=values)
 
     def field(self, values: Array) -> Array:
         return aligned(values, self.axis, self.rank)

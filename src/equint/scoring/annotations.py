@@ -74,13 +74,10 @@ def _ordered(corners: Array) -> Array:
 
 def _coco(path: Path, table: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Truth]:
     categories = sorted(table["categories"], key=lambda c: int(c["id"]))
-    if labels:
-        stranger = next((c["name"] for c in categories if c["name"] not in labels), None)
-        if stranger is not None:
-            raise InvalidCard(f"{path}: category {stranger} is not among the card's labels")
-        number = {c["id"]: labels.index(c["name"]) for c in categories}
-    else:
-        number = {c["id"]: k for k, c in enumerate(categories)}
+    stranger = next((c["name"] for c in categories if labels and c["name"] not in labels), None)
+    if stranger is not None:
+        raise InvalidCard(f"{path}: category {stranger} is not among the card's labels")
+    number = {c["id"]: labels.index(c["name"]) if labels else k for k, c in enumerate(categories)}
     rows: dict[Any, list[tuple[list[float], int, bool]]] = {image["id"]: [] for image in table["images"]}
     for a in table["annotations"]:
         x, y, w, h = a["bbox"]

@@ -109,8 +109,10 @@ def yolo(outputs: Mapping[Name, Array], heads: Sequence[Head], decode: Decode) -
 
 def _yolo_head(outputs: Mapping[Name, Array], head: Head, least: float) -> list[tuple[Array, Array]]:
     """Per picture: corners (n, 4) and scores (n, classes) of the boxes that can score at least so much."""
-    value = _output(outputs, head.output)
-    anchors = len(head.anchors)
+    if head.output not in outputs:
+        named = f"{head.output}, which heads in the card name"
+        raise InvalidCard(f"no output {named}; the network has {', '.join(outputs)}")
+    value, anchors = np.asarray(outputs[head.output]), len(head.anchors)
     if value.ndim != 4 or value.shape[1] % anchors or value.shape[1] // anchors < 6:
         raise InvalidCard(
             f"output {head.output} has shape {value.shape}; {anchors} anchors need (N, {anchors}·(5 + classes), H, W): "
@@ -124,11 +126,9 @@ def _yolo_head(outputs: Mapping[Name, Array], head: Head, least: float) -> list[
         a, row, column = np.nonzero(sure >= least)
         taken = picture[a, :, row, column].astype(float)
         k = head.scale_xy
-        centre = expit(taken[:, :2]) * k - (k - 1) / 2 + np.stack([column, row], 1)
-        centre = centre / (width, height)
-        size = (
-            head.anchors[a] * np.exp(np.minimum(taken[:, 2:4], STRETCH)) / (head.stride * width, head.stride * height)
-        )
+        centre = (expit(taken[:, :2]) * k - (k - 1) / 2 + np.stack([column, row], 1)) / (width, height)
+        grown = np.exp(np.minimum(taken[:, 2:4], STRETCH))
+        size = head.anchors[a] * grown / (head.stride * width, head.stride * height)
         corners = np.concatenate([centre - size / 2, centre + size / 2], 1)
         found.append((corners, sure[a, row, column][:, None] * expit(taken[:, 5:])))
     return found
@@ -178,12 +178,6 @@ def _chosen(corners: Array, scores: Array, decode: Decode) -> Boxes:
     return nms(found, decode.iou, decode.most)
 
 
-def _output(outputs: Mapping[Name, Array], name: Name) -> Array:
-    if name not in outputs:
-        raise InvalidCard(f"no output {name}, which heads in the card name; the network has {', '.join(outputs)}")
-    return np.asarray(outputs[name])
-
-
 def read_heads(path: Path) -> tuple[Head, ...]:
     """A YOLO network's heads, from JSON: {"heads": [{"output", "anchors": [[w, h], …], "stride"}, …]}.
 
@@ -216,7 +210,6 @@ def read_priors(path: Path) -> Array:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -34,11 +34,7 @@ def samples(files: list[tuple[Path, Truth]], card: Card) -> Iterator[tuple[Array
 
 
 def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Truth]], int]:
-    """Pictures with their true boxes, and how many pictures have no entry among these.
-
-    Raises:
-        EquintError: no picture has one.
-    """
+    """Pictures with their true boxes, and how many have no entry among these. Raises EquintError: none has one."""
     path = Path(card.data["boxes"])
     truths = read_boxes(path, card.labels)
     files = pictures(folder, card.data.get("list"))
@@ -65,11 +61,7 @@ class Detections:
         self._truths: list[Truth] = []
 
     def add(self, outputs: Mapping[Name, Array], truths: list[Seen]) -> None:
-        """Take the boxes of a batch.
-
-        Raises:
-            EquintError: outputs that do not fit the heads or priors, or a true box of a class that they do not have.
-        """
+        """Take the boxes of a batch. Raises EquintError: outputs that do not fit, or a true box of an unknown class."""
         if self._heads is not None:
             found, classes = yolo(outputs, self._heads, self._decode)
         else:
@@ -90,7 +82,7 @@ class Detections:
 
 
 def average_precision(truths: list[Truth], found: list[Boxes]) -> dict[str, float]:
-    """COCO's AP over all classes that occur, of boxes of any size, 100 per picture: `map50` and `map` in per cent.
+    """COCO's AP over all classes that occur, boxes of any size, 100 per picture: `map50` and `map` in per cent.
 
     Raises:
         EquintError: no true boxes at all, or pycocotools is not installed.

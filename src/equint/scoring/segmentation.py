@@ -23,22 +23,14 @@ Masked = tuple[Array, str]
 
 
 def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Path]], int]:
-    """Pictures with their masks, and how many pictures have none.
-
-    Raises:
-        EquintError: no picture has a mask of its name.
-    """
+    """Pictures with their masks, and how many have none. Raises EquintError: no picture has a mask of its name."""
     files = pictures(folder, card.data.get("list"))
     found = beside(files, Path(card.data["masks"]), "masks are")
     return found, len(files) - len(found)
 
 
 def samples(files: list[tuple[Path, Path]], card: Card) -> Iterator[tuple[Array, list[Masked]]]:
-    """Batches of (network input, masks of class numbers).
-
-    Raises:
-        EquintError: while reading: a mask in colours, or of another size than its picture.
-    """
+    """Batches of (network input, masks of class numbers). Raises EquintError: a mask in colours, or of another size."""
 
     def load(item: tuple[Path, Path]) -> tuple[Array, Masked]:
         picture, mask = pixels(item[0], card.kind), pixels(item[1], "numbers")
@@ -55,11 +47,7 @@ def samples(files: list[tuple[Path, Path]], card: Card) -> Iterator[tuple[Array,
 def from_arrays(
     batches: Iterable[tuple[Array, Array | None]], where: Path
 ) -> Iterator[tuple[Array, list[Masked] | None]]:
-    """Batches of an .npz, whose `y` (N, H, W) holds the masks.
-
-    Raises:
-        EquintError: while reading: `y` of another shape.
-    """
+    """Batches of an .npz, whose `y` (N, H, W) holds the masks. Raises EquintError: `y` of another shape."""
     for x, y in batches:
         if y is not None and (y.ndim != 3 or y.dtype.kind not in "iu"):
             raise UnusableData(f"{where}: y has shape {y.shape}; masks are whole numbers (N, H, W)")
@@ -84,11 +72,7 @@ class Confusion:
         self.counts: Array = np.zeros((0, 0), np.int64)
 
     def add(self, outputs: Mapping[Name, Array], truths: Sequence[Masked]) -> None:
-        """Count the pixels of a batch.
-
-        Raises:
-            EquintError: no map of classes, or a mask that names a class which the network does not have.
-        """
+        """Count the pixels of a batch. Raises EquintError: no map of classes, or a class that the network has not."""
         value = outputs[self._output]
         if value.ndim not in (3, 4) or (value.ndim == 4 and value.shape[1] < 2) or len(value) != len(truths):
             raise UnusableData(
@@ -118,11 +102,7 @@ class Confusion:
         self.counts += np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
 
     def results(self) -> dict[str, float]:
-        """mIoU over the classes that occur in the masks, and the share of right pixels, in per cent.
-
-        Raises:
-            EquintError: no pixel counted.
-        """
+        """mIoU over the classes in the masks, and right pixels, in per cent. Raises EquintError: no pixel."""
         right, union = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1) - np.diag(self.counts)
         occurs = self.counts.sum(1) > 0
         if not occurs.any():

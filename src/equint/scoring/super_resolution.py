@@ -24,7 +24,7 @@ _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
 def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Path | None]], int]:
-    """High-resolution pictures with their low-resolution ones (None: to be made), and how many have none.
+    """High-resolution pictures with their low-resolution ones (None: to be made), and how many of these are missing.
 
     Raises:
         EquintError: the card names low-resolution pictures, but none of these names.
@@ -40,11 +40,8 @@ def labelled(folder: Path, card: Card) -> tuple[list[tuple[Path, Path | None]], 
 def samples(files: list[tuple[Path, Path | None]], card: Card) -> Iterator[tuple[Array, list[Pair]]]:
     """Batches of (low-resolution input, high-resolution pixels); without `size` in the card one by one.
 
-    With `size`, the middle of the pictures is taken. Pictures that are not whole multiples of the scale lose their
-    last rows and columns.
-
-    Raises:
-        EquintError: while reading: pictures whose sizes do not fit, or that are smaller than `size`.
+    With `size`, the middle of the pictures is taken. What is no whole multiple of the scale loses its last rows and
+    columns. Raises EquintError: pictures whose sizes do not fit, or that are smaller than `size`.
     """
     scale = int(card.data["scale"])
 
@@ -88,11 +85,7 @@ class Fidelity:
         self._ssim: list[float] = []
 
     def add(self, outputs: Mapping[Name, Array], truths: list[Pair]) -> None:
-        """Compare the pictures of a batch.
-
-        Raises:
-            EquintError: the network's pictures have another size than the true ones.
-        """
+        """Compare the pictures of a batch. Raises EquintError: another size than the true ones."""
         for value, (truth, file) in zip(outputs[self._output], truths, strict=True):
             if value.ndim != 3 or value.shape[0] not in (1, 3) or value.shape[1:] != truth.shape[:2]:
                 raise InvalidCard(

@@ -28,11 +28,7 @@ class Tally:
     energy: dict[Name, float] = field(default_factory=dict)
 
     def add_labels(self, scores: Array, labels: Array) -> None:
-        """Count top-1 and top-5 hits of `(N, classes)` scores.
-
-        Raises:
-            EquintError: no scores of classes, or labels that are none of these.
-        """
+        """Count top-1 and top-5 hits of `(N, classes)` scores. Raises EquintError: no such scores, or other labels."""
         if labels.ndim != 1 or labels.dtype.kind not in "iub":
             raise UnusableData(f"labels of shape {labels.shape}, {labels.dtype}; give one whole number per sample")
         if labels.min(initial=0) < 0:

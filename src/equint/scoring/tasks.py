@@ -23,7 +23,6 @@ class Measure:
     decimals: int = 1
 
     def shown(self, value: float) -> str:
-        """The figure with its unit."""
         return f"{value:.{self.decimals}f} {self.unit}".rstrip()
 
 
