@@ -7,12 +7,6 @@ class EquintError(Exception):
     """Something the user gave cannot be used; the message names it and says what to do.
 
     The command line prints it as one line and exits with code 2. Every kind of it is a class of its own below.
-
-    Example:
-        >>> raise UnreadableModel("model.onnx: truncated file; export it again")
-        Traceback (most recent call last):
-        ...
-        equint.errors.UnreadableModel: model.onnx: truncated file; export it again
     """
 
 

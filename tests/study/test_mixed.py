@@ -100,12 +100,6 @@ def test_labels_take_the_place_of_agreement() -> None:
     assert found.met
 
 
-@pytest.mark.parametrize("bound", [-1.0, 101.0])
-def test_bounds_that_cannot_be(bound: float) -> None:
-    with pytest.raises(EquintError, match="points between 0 and 100"):
-        search(classifier(), LOW, bound)
-
-
 def test_networks_that_do_not_choose() -> None:
     model = read(network("y = Conv(x, w)", output="float[] y", w=normal(4, 3, 1, 1)))
     with pytest.raises(EquintError, match="chooses among classes"):

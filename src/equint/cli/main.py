@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import EquintError, InvalidOption
 from . import npu, study
@@ -24,24 +25,23 @@ app = typer.Typer(
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options of every command; `main` takes --debug wherever it stands."""
 
 
 def quantize(
     model: cli.ModelFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the int8 model.", show_default=False)],
+    output: Annotated[Path, Option("-o", "--output", help="Where to write the int8 model.", show_default=False)],
     formats: cli.Formats,
     described: cli.Described,
     shown: cli.Shown,
     max_drop: Annotated[
-        float | None,
-        typer.Option("--max-drop", help="Spend bits where needed, to lose at most so many points of agreement."),
+        float | None, Option("--max-drop", help="Spend bits where needed, to lose at most so many points of agreement.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Also write a page about the result: one HTML file.")
+        Path | None, Option("--report", help="Also write a page about the result: one HTML file.")
     ] = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -77,17 +77,17 @@ def quantize(
 
 def calibrate(
     model: cli.ModelFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the statistics (.npz).")],
+    output: Annotated[Path, Option("-o", "--output", help="Where to write the statistics (.npz).")],
     data: cli.DataPath = None,
     card: cli.CardFile = None,
     mean: cli.Mean = None,
     std: cli.Std = None,
     images: cli.ImageCount = None,
     histograms: Annotated[
-        bool, typer.Option(help="Count all values, for the range rules percentile and mse: slower.")
+        bool, Option(help="Count all values, for the range rules percentile and mse: slower.")
     ] = True,
     merge: Annotated[
-        list[Path] | None, typer.Option("--merge", help="Add statistics measured before; may be repeated.")
+        list[Path] | None, Option("--merge", help="Add statistics measured before; may be repeated.")
     ] = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -120,7 +120,7 @@ def calibrate(
 
 
 def recipes(
-    show: Annotated[str | None, typer.Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
+    show: Annotated[str | None, Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """List the built-in recipes and targets."""
@@ -190,15 +190,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         app([a for a in arguments if a != "--debug"], prog_name="equint")
-    except EquintError as error:
-        if debug:
-            raise
-        print(f"equint: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
     except Exception as error:
         if debug:
             raise
-        reason = " ".join(str(error).split())[:300]
-        what = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {reason}"
-        print(f"equint: {what}; --debug shows where", file=sys.stderr)
+        said = " ".join(str(error).split())
+        if not isinstance(error, EquintError):
+            kind = f"unexpected {type(error).__name__}: {said[:300]}"
+            said = f"{'not enough memory' if isinstance(error, MemoryError) else kind}; --debug shows where"
+        print(f"equint: {said}", file=sys.stderr)
         sys.exit(2)

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..errors import InvalidOption
 from . import options as cli
 
 Network = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False)
+    Path, Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False)
 ]
 
 
 def export(
     model: Network,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.", show_default=False)],
+    output: Annotated[Path, Option("-o", "--output", help="Where to write it.", show_default=False)],
     format: Annotated[
-        str, typer.Option("--format", help="npu (a bundle), integer (ONNX without floats) or qdq (ONNX).")
+        str, Option("--format", help="npu (a bundle), integer (ONNX without floats) or qdq (ONNX).")
     ] = "npu",
     sparse: Annotated[
-        str, typer.Option("--sparse", help="Store weights as masks and what is not zero: auto, yes or no.")
+        str, Option("--sparse", help="Store weights as masks and what is not zero: auto, yes or no.")
     ] = "auto",
     *,
     formats: cli.Formats,
@@ -63,13 +64,13 @@ def export(
 
 def golden(
     model: Network,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.", show_default=False)],
-    raw: Annotated[bool, typer.Option("--raw", help="Also .bin files: the same values and nothing else.")] = False,
+    output: Annotated[Path, Option("-o", "--output", help="The folder to write.", show_default=False)],
+    raw: Annotated[bool, Option("--raw", help="Also .bin files: the same values and nothing else.")] = False,
     *,
     formats: cli.Formats,
     described: cli.Described,
     data: cli.DataPath = None,
-    images: Annotated[int, typer.Option(min=1, help="How many images the vectors are of.")] = 1,
+    images: Annotated[int, Option(min=1, help="How many images the vectors are of.")] = 1,
     as_json: cli.AsJson = False,
 ) -> None:
     """Write the integers that every layer reads and gives, to check a board against.
@@ -90,9 +91,9 @@ def golden(
 
 def compare_board(
     model: Network,
-    dump: Annotated[Path, typer.Argument(help="Folder with the device's tensors, named as golden names them.")],
+    dump: Annotated[Path, Argument(help="Folder with the device's tensors, named as golden names them.")],
     golden: Annotated[
-        Path | None, typer.Option("--golden", help="What they should be. [default: computed from the dumped inputs]")
+        Path | None, Option("--golden", help="What they should be. [default: computed from the dumped inputs]")
     ] = None,
     recipe: cli.RecipeName = None,
     target: cli.TargetName = None,
@@ -115,13 +116,11 @@ def compare_board(
 
 
 def sizes(
-    model: Annotated[
-        Path | None, typer.Argument(help="Float ONNX model or bundle. [default: tables of the paper]")
-    ] = None,
+    model: Annotated[Path | None, Argument(help="Float ONNX model or bundle. [default: tables of the paper]")] = None,
     sparsity: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Set this share of each layer's weights to zero before.")
+        float, Option(min=0.0, max=0.99, help="Set this share of each layer's weights to zero before.")
     ] = 0.0,
-    every: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
+    every: Annotated[bool, Option("--layers", help="Show every layer.")] = False,
     weight_bits: cli.WeightBits = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -159,20 +158,16 @@ def _paper_sizes(as_json: bool) -> None:
     if as_json:
         bits = {n: parameter_bits(n) for n in (1, 32, 1024)}
         return cli.print_json({"bits": bits, "figure_4": figure_4(), "printed": paper_tables(), "table_4": table_4()})
-    first = [
-        ("mantissa M", "32", "32·N", "32"),
-        ("exponent s", "6", "6·N", "6"),
-        ("shift S", "", "", "4·N"),
-        ("zero point z", "8", "8·N", "8"),
-    ]
+    first = [("mantissa M", "32", "32·N", "32"), ("exponent s", "6", "6·N", "6")]
+    first += [("shift S", "", "", "4·N"), ("zero point z", "8", "8·N", "8")]
     schemes = (">LWQ", ">CWQ", ">WES")
     cli.print_table("table 1: bits, N output channels", ("weight parameters", *schemes), first)
     printed, layers, networks = {(r["part"], r["scheme"], r["channels"]): r["printed"] for r in paper_tables()}, [], []
     for row in figure_4():
         cells = []
         for scheme in ("cwq", "wes"):
-            told = printed.get((row["part"], scheme, row["channels"]))
-            cells.append(f"+{row[f'{scheme}_more']:.1f} %" + (f" ({told})" if told is not None else ""))
+            known = printed.get((row["part"], scheme, row["channels"]))
+            cells.append(f"+{row[f'{scheme}_more']:.1f} %" + (f" ({known})" if known is not None else ""))
         layers.append((row["layer"], f"{row['channels']:,}", f"{row['lwq']:,.0f}", *cells))
     title = "figure 4: bytes of a layer (in brackets: as printed)"
     cli.print_table(title, ("layer", ">channels", *schemes), layers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-import typer
+from typer import Argument, Option
 
 from ..errors import InvalidOption, OutputRefused, UnreadableModel
 
@@ -19,33 +19,30 @@ if TYPE_CHECKING:
     from ..planning.run import Progress
     from ..samples.card import Card
 
-ModelFile = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-CardFile = Annotated[Path | None, typer.Option("--card", help="TOML card that says how the network's input is made.")]
-Mean = Annotated[str | None, typer.Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
-Std = Annotated[str | None, typer.Option(help="Pixel standard deviations, comma-separated.")]
+ModelFile = Annotated[Path, Argument(help="ONNX model.", show_default=False)]
+AsJson = Annotated[bool, Option("--json", help="Print the result as JSON on standard output.")]
+CardFile = Annotated[Path | None, Option("--card", help="TOML card that says how the network's input is made.")]
+Mean = Annotated[str | None, Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
+Std = Annotated[str | None, Option(help="Pixel standard deviations, comma-separated.")]
 TargetName = Annotated[
     str | None,
-    typer.Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
+    Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
 ]
-RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")
-]
-WeightBits = Annotated[int | None, typer.Option("--weight-bits", help="2 to 16. [default: 8]")]
+RecipeName = Annotated[str | None, Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")]
+WeightBits = Annotated[int | None, Option("--weight-bits", help="2 to 16. [default: 8]")]
 ActivationBits = Annotated[
-    str | None, typer.Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
+    str | None, Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
 ]
 InputRange = Annotated[
     tuple[float, float] | None,
-    typer.Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
+    Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
 ]
 DataPath = Annotated[
-    Path | None,
-    typer.Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics."),
+    Path | None, Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics.")
 ]
 ImageCount = Annotated[
     int | None,
-    typer.Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
+    Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
 ]
 
 
@@ -60,7 +57,12 @@ class Formats:
 
     def options(self) -> dict[str, Any]:
         """For the library."""
-        return {**vars(self), "activation_bits": _activation_bits(self.activation_bits)}
+        bits: Any = self.activation_bits
+        try:
+            bits = bits if bits in (None, "float") else int(bits)
+        except ValueError as error:
+            raise InvalidOption(f"--activation-bits {bits}: give 2 to 16, or float") from error
+        return {**vars(self), "activation_bits": bits}
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,9 @@ def expanded(command: Command) -> Command:
     hints, groups, parameters = get_type_hints(command, include_extras=True), dict[str, Any](), []
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(hints[name]):
-            groups[name], asked = hints[name], get_type_hints(hints[name], include_extras=True)
-            own = [
-                parameter.replace(name=f.name, annotation=asked[f.name], default=f.default)
-                for f in fields(groups[name])
-            ]
-            parameters += own
+            groups[name], kinds = hints[name], get_type_hints(hints[name], include_extras=True)
+            for f in fields(groups[name]):
+                parameters.append(parameter.replace(name=f.name, annotation=kinds[f.name], default=f.default))
         else:
             parameters.append(parameter.replace(annotation=hints[name]))
 
@@ -164,8 +163,7 @@ def labels_of(shown: Shown) -> Any:
             found = arrays.get("y")
     except (OSError, ValueError, zipfile.BadZipFile):
         return None  # reading the images says what is wrong
-    whole = found is not None and found.ndim == 1 and found.dtype.kind in "iu"
-    return found[: shown.images] if whole and found is not None else None
+    return None if found is None or found.ndim != 1 or found.dtype.kind not in "iu" else found[: shown.images]
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
@@ -173,16 +171,6 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
         raise InvalidOption(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
-
-
-def _activation_bits(text: str | None) -> Any:
-    """What --activation-bits says: a width, "float", or nothing."""
-    if text is None or text == "float":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InvalidOption(f"--activation-bits {text}: give 2 to 16, or float") from error
 
 
 def check_file(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ..errors import InvalidOption
 from . import options as cli
@@ -43,7 +43,7 @@ def explain(
     formats: cli.Formats,
     described: cli.Described,
     shown: cli.Shown,
-    every: Annotated[bool, typer.Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
+    every: Annotated[bool, Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
@@ -71,7 +71,7 @@ def sqnr(
     described: cli.Described,
     shown: cli.Shown,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw it all: .png or .svg; needs the extra equint[plot].")
+        Path | None, Option("--plot", help="Draw it all: .png or .svg; needs the extra equint[plot].")
     ] = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -99,19 +99,17 @@ def sqnr(
 def evaluate(
     model: cli.ModelFile,
     card: cli.CardFile = None,
-    against: Annotated[
-        Path | None, typer.Option("--against", help="The float original, for agreement and SQNR.")
-    ] = None,
+    against: Annotated[Path | None, Option("--against", help="The float original, for agreement and SQNR.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
+        Path | None, Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="rgb, gray or features, where there is no card.")] = None,
+    kind: Annotated[str | None, Option(help="rgb, gray or features, where there is no card.")] = None,
     mean: cli.Mean = None,
     std: cli.Std = None,
-    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Resize pictures to this.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many samples.")] = None,
+    size: Annotated[tuple[int, int] | None, Option(metavar="H W", help="Resize pictures to this.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Use only the first so many samples.")] = None,
     optimized: Annotated[
-        bool, typer.Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
+        bool, Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
     ] = False,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -138,11 +136,11 @@ def evaluate(
 
 
 def compare(
-    original: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float model.")],
-    quantized: Annotated[Path, typer.Argument(metavar="INT8", help="The quantized model.")],
+    original: Annotated[Path, Argument(metavar="FLOAT", help="The float model.")],
+    quantized: Annotated[Path, Argument(metavar="INT8", help="The quantized model.")],
     card: cli.CardFile = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Inputs. [default: the card's, else random]")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use only the first so many samples.")] = 16,
+    data: Annotated[Path | None, Option("--data", help="Inputs. [default: the card's, else random]")] = None,
+    limit: Annotated[int, Option(min=1, help="Use only the first so many samples.")] = 16,
     as_json: cli.AsJson = False,
 ) -> None:
     """Show the SQNR of every tensor, layer by layer."""
@@ -161,24 +159,23 @@ def compare(
 
 
 def table(
-    networks: Annotated[list[Path], typer.Argument(help="Cards, or ONNX models with a card beside them.")],
-    recipe: Annotated[list[str], typer.Option("--recipe", help="Recipe name or TOML file; may be repeated.")],
+    networks: Annotated[list[Path], Argument(help="Cards, or ONNX models with a card beside them.")],
+    recipe: Annotated[list[str], Option("--recipe", help="Recipe name or TOML file; may be repeated.")],
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="May be repeated. [default: each recipe's own]")
+        list[str] | None, Option("--target", help="May be repeated. [default: each recipe's own]")
     ] = None,
     bits: Annotated[
-        list[str] | None,
-        typer.Option("--bits", help="Weights/activations, such as 4/8; may be repeated. [default: 8/8]"),
+        list[str] | None, Option("--bits", help="Weights/activations, such as 4/8; may be repeated. [default: 8/8]")
     ] = None,
     images: Annotated[
-        list[int] | None, typer.Option("--images", help="Look at so many images, 0: none; may be repeated.")
+        list[int] | None, Option("--images", help="Look at so many images, 0: none; may be repeated.")
     ] = None,
     limit: Annotated[
-        list[str] | None, typer.Option("--limit", help="Samples to judge on: N, or NETWORK=N; may be repeated.")
+        list[str] | None, Option("--limit", help="Samples to judge on: N, or NETWORK=N; may be repeated.")
     ] = None,
-    cache: Annotated[Path, typer.Option("--cache", help="Folder that keeps what was found.")] = Path("equint-results"),
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = 1,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
+    cache: Annotated[Path, Option("--cache", help="Folder that keeps what was found.")] = Path("equint-results"),
+    jobs: Annotated[int, Option("--jobs", min=1, help="Processes.")] = 1,
+    output: Annotated[Path | None, Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was."""
@@ -204,12 +201,12 @@ def table(
 
 def report(
     model: cli.ModelFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page.", show_default=False)],
+    output: Annotated[Path, Option("-o", "--output", help="Where to write the page.", show_default=False)],
     formats: cli.Formats,
     described: cli.Described,
     shown: cli.Shown,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Also judge it on so many samples of the card's eval.")
+        int | None, Option("--limit", min=1, help="Also judge it on so many samples of the card's eval.")
     ] = None,
 ) -> None:
     """Quantize a network and write a page about what that did: one HTML file that needs nothing else."""
@@ -230,14 +227,12 @@ def report(
 
 def diagnose(
     model: cli.ModelFile,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the recipe that pays most (.toml).")
-    ] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="Write the recipe that pays most (.toml).")] = None,
     *,
     formats: cli.Formats,
     described: cli.Described,
     shown: cli.Shown,
-    every: Annotated[bool, typer.Option("--all", help="Show all layers and tensors that were measured.")] = False,
+    every: Annotated[bool, Option("--all", help="Show all layers and tensors that were measured.")] = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""

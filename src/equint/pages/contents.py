@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,11 @@ from ..noise.prediction import predict
 from ..npu.sizes import SCHEMES, network_sizes
 from ..ops.layers import layers
 from ..planning.summary import kilobytes, sizes
+from ..runtime.layer_noise import Measured, measure
 from ..samples.images import Samples
 from ..study.explain import explain
 from ..study.sqnr import agreement, layer_rows, pairs
 from .layer_weights import layer_weights
-
-if TYPE_CHECKING:
-    from ..runtime.layer_noise import Measured
 
 LEVELS = {
     1: "no data, no backpropagation",
@@ -124,12 +122,8 @@ def formats(model: Model) -> tuple[QSpec, QSpec | None]:
 
 
 def _measure(plain: Model, quantized: Model, images: Samples | None) -> tuple[Measured | None, list[str]]:
-    if images is None:
-        return None, []
-    from ..runtime.layer_noise import measure
-
     try:
-        return measure(plain, quantized, images), []
+        return None if images is None else measure(plain, quantized, images), []
     except EquintError as error:
         return None, [f"The noise of single layers was not measured: {error}."]
 
@@ -253,12 +247,7 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def signed(value: float) -> str:
-    """A number with one decimal and a true minus.
-
-    Example:
-        >>> signed(-0.04), signed(-1.26)
-        ('0.0', '−1.3')
-    """
+    """A number with one decimal and a true minus."""
     return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
 
 

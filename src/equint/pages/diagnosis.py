@@ -44,13 +44,7 @@ def tensors(found: Mapping[str, Any], limit: int | None = None) -> Shown:
 
 
 def remedies(found: Mapping[str, Any]) -> Shown:
-    """What was tried, and what it gains.
-
-    Example:
-        >>> row = {"kind": "recipe", "at": "optimal", "gain": 3.0, "error": 0.2, "agreement_gain": None, "checked": 2.9}
-        >>> remedies({"remedies": [row], "images": 32, "checked_on": 32})[2]
-        [('recipe', 'optimal', '+3.0 ± 0.2 dB', '', '+2.9 dB')]
-    """
+    """What was tried, and what it gains."""
     rows = []
     for row in found["remedies"]:
         gains = f"{row['gain']:+.1f} ± {row['error']:.1f} dB", _gain(row["agreement_gain"], "points")
@@ -60,12 +54,7 @@ def remedies(found: Mapping[str, Any]) -> Shown:
 
 
 def advice(found: Mapping[str, Any]) -> str:
-    """The diagnosis in one sentence.
-
-    Example:
-        >>> advice({"best": None})
-        'nothing that was tried gains more than 0.3 dB; keep the recipe'
-    """
+    """The diagnosis in one sentence."""
     best = found["best"]
     if best is None:
         return "nothing that was tried gains more than 0.3 dB; keep the recipe"
@@ -90,10 +79,7 @@ def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
 
 
 def mixed_text(found: Mapping[str, Any]) -> str:
-    """What `--max-drop` found, as plain text.
-
-    Args:
-        found: what `Mixed.facts` says.
+    """What `Mixed.facts` says, as plain text.
 
     Example:
         >>> facts = {"met": True, "drop": 0.0, "before": 3.0, "metric": "agreement", "cost": 64.0, "tried": 9}

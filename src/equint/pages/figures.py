@@ -58,37 +58,30 @@ def ticks(lo: float, hi: float, most: int = 6) -> list[float]:
 def line_chart(series: Iterable[Series], title: str, y_label: str) -> str:
     """Series over the layers of a network, 1 on the left, as one SVG; empty where nothing is known.
 
-    Points stand at `data-left` + k·`data-step` of the drawing's units, for scripts that point at layers.
-
-    Args:
-        title: what screen readers say.
+    Points stand at `data-left` + k·`data-step` of the drawing's units, for scripts; screen readers say the title.
     """
-    shown = [s for s in series if any(_known(v) for v in s.values)]
+    known = [(s, [v for v in s.values if v is not None and isfinite(v)]) for s in series]
+    shown = [s for s, values in known if values]
     if not shown:
         return ""
-    count = max(len(s.values) for s in shown)
-    values = [v for s in shown for v in s.values if v is not None and isfinite(v)]
+    count, values = max(len(s.values) for s in shown), [v for _, values in known for v in values]
     marks = ticks(min(values), max(values))
     width = max(NARROW, LEFT + RIGHT + PER_LAYER * count)
-    step = (width - LEFT - RIGHT) / count
+    step, floor_y = (width - LEFT - RIGHT) / count, HEIGHT - BOTTOM
     left = LEFT + step / 2
-    floor_y = HEIGHT - BOTTOM
 
     def y(value: float) -> float:
         return floor_y - (value - marks[0]) / (marks[-1] - marks[0]) * (floor_y - TOP)
 
-    parts = [_y_axis(marks, y, width), _x_axis(count, left, step, width), _y_title(y_label)]
+    middle = f"{(floor_y + TOP) / 2:.0f}"
+    turned = f'<text class="tick mid" transform="translate(11 {middle}) rotate(-90)">{escape(y_label)}</text>'
+    parts = [_y_axis(marks, y, width), _x_axis(count, left, step, width), turned]
     parts += [_drawn(s, left, step, y) for s in shown]
     return _svg(width, HEIGHT, title, "".join(parts), {"data-left": f"{left:g}", "data-step": f"{step:g}"})
 
 
 def bars(rows: Sequence[tuple[str, float, str, Style]], title: str, unit: str, top: float | None = None) -> str:
-    """Horizontal bars from zero, one below the other, each with its number.
-
-    Args:
-        rows: label, value, the value as text, and style.
-        unit: of the axis. top: the axis' end, where it has one of its own.
-    """
+    """Horizontal bars from zero, one below the other, each with its number."""
     if not rows:
         return ""
     width, label, number, bar = 420, 132, 62, 20
@@ -118,53 +111,27 @@ def _svg(width: float, height: float, title: str, body: str, data: Mapping[str, 
 
 
 def _y_axis(marks: Sequence[float], y: Any, width: float) -> str:
-    lines = (
+    return "".join(
         f'<path class="{"zero" if m == 0 else "grid"}" d="M{LEFT} {y(m):.1f}H{width - RIGHT:g}"/>'
-        f'<text class="tick end" x="{LEFT - 6}" y="{y(m) + 4:.1f}">{_signed(m)}</text>'
+        f'<text class="tick end" x="{LEFT - 6}" y="{y(m) + 4:.1f}">{f"{m:g}".replace("-", "−")}</text>'
         for m in marks
     )
-    return "".join(lines)
 
 
 def _x_axis(count: int, left: float, step: float, width: float) -> str:
     apart = max(1, int(ticks(0, count, 14)[1])) if count > 14 else 1
     wanted = [1, *(k for k in range(apart, count + 1, apart) if k > 1 and k - 1 >= 0.75 * apart)]
-    base = HEIGHT - BOTTOM
+    base, middle = HEIGHT - BOTTOM, f"{(LEFT + width - RIGHT) / 2:.0f}"
     texts = (f'<text class="tick mid" x="{left + (k - 1) * step:.1f}" y="{base + 16}">{k}</text>' for k in wanted)
-    title = (
-        f'<text class="tick mid" x="{(LEFT + width - RIGHT) / 2:.0f}" y="{base + 34}">layer, in network order</text>'
-    )
-    return "".join(texts) + title
-
-
-def _y_title(text: str) -> str:
-    middle = (HEIGHT - BOTTOM + TOP) / 2
-    return f'<text class="tick mid" transform="translate(11 {middle:.0f}) rotate(-90)">{escape(text)}</text>'
+    return "".join(texts) + f'<text class="tick mid" x="{middle}" y="{base + 34}">layer, in network order</text>'
 
 
 def _drawn(series: Series, left: float, step: float, y: Any) -> str:
     places = [None if v is None or not isfinite(v) else (left + k * step, y(v)) for k, v in enumerate(series.values)]
+    mark, r = ("points", 3) if series.style == "points" else (f"dot {series.style}", 2)
+    dots = "".join(f'<circle class="{mark}" cx="{p[0]:.1f}" cy="{p[1]:.1f}" r="{r}"/>' for p in places if p)
     if series.style == "points":
-        marks = (f'<circle class="points" cx="{p[0]:.1f}" cy="{p[1]:.1f}" r="3"/>' for p in places if p)
-        return "".join(marks)
-    path, pen = "", "M"
-    for place in places:
-        if place is None:
-            pen = "M"
-            continue
-        path += f"{pen}{place[0]:.1f} {place[1]:.1f}"
-        pen = "L"
-    dots = (
-        ""
-        if series.style == "dashed"
-        else "".join(f'<circle class="dot {series.style}" cx="{p[0]:.1f}" cy="{p[1]:.1f}" r="2"/>' for p in places if p)
-    )
-    return f'<path class="{series.style}" d="{path}"/>{dots}'
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and isfinite(value)
-
-
-def _signed(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
+        return dots
+    pens = ("L" if before else "M" for before in (None, *places))
+    path = "".join(f"{pen}{p[0]:.1f} {p[1]:.1f}" for pen, p in zip(pens, places, strict=False) if p)
+    return f'<path class="{series.style}" d="{path}"/>{"" if series.style == "dashed" else dots}'

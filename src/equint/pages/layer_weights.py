@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..ir.fields import channel_means
-from ..ir.model import Array, Model, Name, QParams
+from ..ir.model import Array, Model, QParams
 from ..ir.weights import Layer
 from ..maths.affine import fake_quantize, quantize
 from ..maths.scales import overlap_ratio
 from ..ops.layers import layers
-from ..study.weights import kind_of
+from ..study.weights import by_channel, kind_of
 
 FULL = 32767
 """What a layer's largest magnitude becomes where ranges are packed."""
@@ -43,7 +43,7 @@ def layer_weights(plain: Model, quantized: Model) -> Iterator[dict[str, Any]]:
         model = plain if layer.y in sources else quantized
         floats, weight = model.graph.consts[before.weight], quantized.graph.consts[layer.weight]
         first, grid = model.qparams.get(before.weight), quantized.qparams.get(layer.weight)
-        channels = by_channel(before, floats)
+        channels, after = by_channel(before, floats), by_channel(layer, weight)
         peak = float(np.abs(channels).max(initial=0.0))
         yield {
             "tensor": layer.y,
@@ -54,22 +54,13 @@ def layer_weights(plain: Model, quantized: Model) -> Iterator[dict[str, Any]]:
             "channels": len(channels),
             "weights": int(weight.size),
             "ranges": {"packed": packed(np.rint(ends(channels) * (FULL / (peak or 1.0)))), "peak": peak},
-            "overlap": [
-                None if first is None else overlap(channels, first),
-                None if grid is None else overlap(by_channel(layer, weight), grid),
-            ],
+            "overlap": [None if q is None else overlap(w, q) for w, q in ((channels, first), (after, grid))],
             "error": [
-                None if first is None else error(before, floats, in_float_units(plain, before)),
-                None if grid is None else error(before, floats, in_float_units(quantized, layer)),
+                None if q is None else error(before, floats, in_float_units(m, own))
+                for m, own, q in ((plain, before, first), (quantized, layer, grid))
             ],
             **({"grid": None} if grid is None else _on_grid(layer, weight, grid)),
         }
-
-
-def by_channel(layer: Layer, weight: Array) -> Array:
-    """Weights as `(O, n)`: a row for every output channel."""
-    view = layer.unpack(weight)
-    return view.reshape(view.shape[0] * view.shape[1], -1)
 
 
 def type_of(layer: Layer, weight: Array) -> str:
@@ -82,18 +73,13 @@ def type_of(layer: Layer, weight: Array) -> str:
     return f"{'transposed ' if layer.order == 'iok' else ''}{word} {size}"
 
 
-def ends(channels: Array, method: str = "linear") -> Array:
-    """Least, median and largest value of every row: `(O, 3)`."""
+def ends(channels: Array, lower: bool = False) -> Array:
+    """Least, median (or the lower of two) and largest value of every row: `(O, 3)`."""
     if not channels.shape[1]:
         return np.zeros((len(channels), 3))
-    middle: Any = {"linear": np.median, "lower": _lower_median}[method]
-    return np.stack([channels.min(1), middle(channels, 1), channels.max(1)], 1)
-
-
-def _lower_median(channels: Array, axis: int) -> Array:
-    place = (channels.shape[axis] - 1) // 2
-    middle: Array = np.take(np.partition(channels, place, axis), place, axis)
-    return middle
+    place = (channels.shape[1] - 1) // 2
+    middle = np.partition(channels, place, 1)[:, place] if lower else np.median(channels, 1)
+    return np.stack([channels.min(1), middle, channels.max(1)], 1)
 
 
 def overlap(channels: Array, grid: QParams) -> float:
@@ -112,11 +98,7 @@ def error(layer: Layer, floats: Array, became: Array) -> float:
     """How far weights are from the float ones on average over output channels: mean √(Σ(w* − w)²/Σw²).
 
     Each channel is measured by its own size, so that channels of small weights, which suffer first, count as much as
-    others. Channels that are all zero are left out.
-
-    Args:
-        layer, floats: the layer in the float network, and its weight.
-        became: the weight as it is now, in the float network's units, laid out as by `layer.unpack`.
+    others. Channels that are all zero are left out. What became of the float weights is laid out as by `layer.unpack`.
 
     Example:
         >>> from ..ops.layers import tiny_graph
@@ -135,28 +117,21 @@ def in_float_units(model: Model, layer: Layer) -> Array:
     weight = model.graph.consts[layer.weight]
     view = layer.unpack(fake_quantize(weight, model.qparams[layer.weight])).astype(np.float64)
     g, o, i, _ = view.shape
-    leaves = channel_means(_scale(model, layer.y), layer.y_axis, g * o).reshape(g, o, 1, 1)
-    enters = channel_means(_scale(model, layer.x), layer.x_axis, g * i).reshape(g, 1, i, 1)
+    y_scale, x_scale = (model.views[n].scale if n in model.views else np.ones(1) for n in (layer.y, layer.x))
+    leaves = channel_means(y_scale, layer.y_axis, g * o).reshape(g, o, 1, 1)
+    enters = channel_means(x_scale, layer.x_axis, g * i).reshape(g, 1, i, 1)
     return np.asarray(view * (leaves / enters))
-
-
-def _scale(model: Model, name: Name) -> Array:
-    return model.views[name].scale if name in model.views else np.ones(1)
 
 
 def _on_grid(layer: Layer, weight: Array, grid: QParams) -> dict[str, Any]:
     above = by_channel(layer, quantize(weight, grid)) - grid.qmin
     width = max(1, (grid.qmax - grid.qmin + 1) // BINS)
     counts = np.bincount(above.ravel(), minlength=grid.qmax - grid.qmin + 1)
+    zeros = [int(np.min(grid.zero_point)), int(np.max(grid.zero_point))]
+    steps = [float(np.min(grid.steps)), float(np.max(grid.steps))]
     found: dict[str, Any] = {
-        "grid": {
-            "bits": grid.bits,
-            "first": grid.qmin,
-            "last": grid.qmax,
-            "zeros": [int(np.min(grid.zero_point)), int(np.max(grid.zero_point))],
-            "steps": [float(np.min(grid.steps)), float(np.max(grid.steps))],
-        },
-        "integers": packed(ends(above, "lower")),
+        "grid": {"bits": grid.bits, "first": grid.qmin, "last": grid.qmax, "zeros": zeros, "steps": steps},
+        "integers": packed(ends(above, lower=True)),
         "histogram": {
             "width": width,
             "counts": np.add.reduceat(counts, np.arange(0, counts.size, width)).tolist(),

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..planning.summary import kilobytes
 from .contents import signed
-from .figures import Series, band, band_labels, bars, line_chart
+from .figures import Series, Style, band, band_labels, bars, line_chart
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 _NOT_EMBEDDED = {"number", "kind", "plain", "bound", "before", "after"}
-_PARTS = {"weights": "rounded weights", "rounding": "rounded input"}
 
 
 def page(contents: Mapping[str, Any]) -> str:
@@ -58,87 +57,58 @@ def charts(contents: Mapping[str, Any]) -> list[dict[str, Any]]:
     They are figures 4 to 6 of Meller et al. (2019). Panels that have nothing to show are left out.
     """
     rows, seen = contents["layers"], contents["images"]
-    found: list[dict[str, Any]] = [
-        {
-            "title": "Predicted against measured noise",
-            "text": "Each layer reads what the float network puts out, and only its own weights, or its own input, "
+    table: list[tuple[str, str, dict[str, str], dict[str, tuple[str, Style]]]] = [
+        (
+            "Predicted against measured noise",
+            "Each layer reads what the float network puts out, and only its own weights, or its own input, "
             f"are rounded. Measured on {seen} images.",
-            "panels": [
-                _panel(f"Noise of {noise}", [
-                    Series("predicted", _values(rows, "predicted", part), "line"),
-                    Series("measured", _values(rows, "measured", part), "points"),
-                ], "SQNR, dB", contents["agreement"].get(part))
-                for part, noise in _PARTS.items() if seen
-            ],
-        },
-        {
-            "title": "Predicted noise before and after",
-            "text": "Before: plain grids in the same format, no scales, no corrections. After: what the recipe made.",
-            "panels": [
-                _panel(f"Noise of {noise}", [
-                    Series("before", _values(rows, "plain", part), "ghost"),
-                    Series("after", _values(rows, "predicted", part), "line"),
-                ], "SQNR, dB")
-                for part, noise in (("weights", "rounded weights"), ("activations", "the rounded and cut input"))
-            ],
-        },
-        {
-            "title": "Distance to optimal equalization",
-            "text": "How well the channels of each layer's weights, and of its input, share one grid (Σx²/Σ(Δx)² with "
+            {"weights": "Noise of rounded weights", "rounding": "Noise of rounded input"} if seen else {},
+            {"predicted": ("predicted", "line"), "measured": ("measured", "points")},
+        ),
+        (
+            "Predicted noise before and after",
+            "Before: plain grids in the same format, no scales, no corrections. After: what the recipe made.",
+            {"weights": "Noise of rounded weights", "activations": "Noise of the rounded and cut input"},
+            {"before": ("plain", "ghost"), "after": ("predicted", "line")},
+        ),
+        (
+            "Distance to optimal equalization",
+            "How well the channels of each layer's weights, and of its input, share one grid (Σx²/Σ(Δx)² with "
             "uniform noise). The bound: every channel fills the grid by itself.",
-            "panels": [
-                _panel(tensor, [
-                    Series("bound", _values(rows, "bound", part), "dashed"),
-                    Series("before", _values(rows, "before", part), "ghost"),
-                    Series("after", _values(rows, "after", part), "line"),
-                ], "SQNR, dB")
-                for part, tensor in (("weights", "Weights"), ("activations", "Layer inputs"))
-            ],
-        },
-    ]  # fmt: skip
-    for chart in found:
-        chart["panels"] = [p for p in chart["panels"] if p["drawing"]]
+            {"weights": "Weights", "activations": "Layer inputs"},
+            {"bound": ("bound", "dashed"), "before": ("before", "ghost"), "after": ("after", "line")},
+        ),
+    ]
+    found = []
+    for title, text, headings, lines in table:
+        panels = []
+        for part, heading in headings.items():
+            known = [[(row[side] or {}).get(part) for row in rows] for side, _ in lines.values()]
+            series = [Series(label, values, lines[label][1]) for label, values in zip(lines, known, strict=True)]
+            panels.append(_panel(heading, series, contents["agreement"].get(part) if "measured" in lines else None))
+        found.append({"title": title, "text": text, "panels": [p for p in panels if p["drawing"]]})
     return [chart for chart in found if chart["panels"]]
 
 
-def _panel(
-    heading: str, series: Sequence[Series], unit: str, agreement: Mapping[str, float] | None = None
-) -> dict[str, Any]:
-    known = [s for s in series if any(v is not None for v in s.values)]
-    told = "; ".join(f"{s.label}: {_span(s.values)}" for s in known)
-    note = ""
-    if agreement:
-        note = f"correlation {agreement['correlation']:.3f}, root mean square difference {agreement['rms']:.1f} dB"
+def _panel(heading: str, series: Sequence[Series], agreement: Mapping[str, float] | None) -> dict[str, Any]:
+    ends = [(s, [v for v in s.values if v is not None]) for s in series]
+    known = [s for s, values in ends if values]
+    spans = "; ".join(f"{s.label}: {min(values):.1f} to {max(values):.1f} dB" for s, values in ends if values)
+    note = "correlation {correlation:.3f}, root mean square difference {rms:.1f} dB"
     return {
         "heading": heading,
         "legend": [(s.style, s.label) for s in known],
-        "drawing": line_chart(known, f"{heading}, {unit}, over the layers. {told}", unit),
+        "drawing": line_chart(known, f"{heading}, SQNR, dB, over the layers. {spans}", "SQNR, dB"),
         "series": embedded([[s.label, [None if v is None else round(v, 2) for v in s.values]] for s in known]),
-        "note": note,
+        "note": note.format(**agreement) if agreement else "",
     }
-
-
-def _values(rows: Sequence[Mapping[str, Any]], side: str, part: str) -> list[float | None]:
-    return [(row[side] or {}).get(part) for row in rows]
-
-
-def _span(values: Sequence[float | None]) -> str:
-    known = [v for v in values if v is not None]
-    return f"{min(known):.1f} to {max(known):.1f} dB"
 
 
 def _tile(row: Mapping[str, Any]) -> dict[str, Any]:
-    predicted, measured = (_whole(row[side]) for side in ("predicted", "measured"))
-    return {
-        "number": row["number"],
-        "name": row["name"],
-        "type": row["type"],
-        "short": row["type"].replace("depthwise", "dw"),
-        "predicted": predicted,
-        "measured": measured,
-        "predicted_band": band(predicted),
-        "measured_band": band(measured),
-    }
+    tile = {key: row[key] for key in ("number", "name", "type")} | {"short": row["type"].replace("depthwise", "dw")}
+    for side in ("predicted", "measured"):
+        tile |= {side: _whole(row[side]), f"{side}_band": band(_whole(row[side]))}
+    return tile
 
 
 def _whole(noise: Mapping[str, float | None] | None) -> float | None:
@@ -167,11 +137,10 @@ def _fit_bars(fits: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def _size_bars(sizes: Mapping[str, Any]) -> str:
     if not sizes:
         return ""
-    rows: list[Any] = [
-        (f"{s['scheme'].upper()}{' (this one)' if s['used'] else ''}", s["grids"] / 1e3, _bytes(s["grids"]),
-         "line" if s["used"] else "ghost")
-        for s in sizes["schemes"]
-    ]  # fmt: skip
+    rows: list[Any] = []
+    for s in sizes["schemes"]:
+        mark, style = (" (this one)", "line") if s["used"] else ("", "ghost")
+        rows.append((f"{s['scheme'].upper()}{mark}", s["grids"] / 1e3, _bytes(s["grids"]), style))
     return bars(rows, "Bytes of scales, zero points and shifts: " + "; ".join(f"{r[0]} {r[2]}" for r in rows), "kB")
 
 

@@ -25,30 +25,7 @@ FIGURES: Mapping[str, tuple[str, int]] = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """One table per network: the float network first, the best first figure in bold, reasons as footnotes.
-
-    Example:
-        >>> from equint.study.table import Row
-        >>> results = {"samples": 400, "top1": 55.25, "agreement": 89.5, "sqnr_db": 18.52}
-        >>> rows = [
-        ...     Row("net", "classification", "float", results={"samples": 400, "top1": 56.0}),
-        ...     Row("net", "classification", "dfq", "per-tensor", 8, 8, results=results),
-        ...     Row("net", "classification", "cwq", "per-tensor", 8, 8, reason="per-tensor takes no scale per channel"),
-        ... ]
-        >>> print(markdown(rows))
-        ## net
-        <BLANKLINE>
-        classification, 400 samples
-        <BLANKLINE>
-        | recipe | target | bits | images | top-1, % | agreement, % | SQNR, dB |
-        |---|---|--:|--:|--:|--:|--:|
-        | float |  |  |  | 56.00 |  |  |
-        | dfq | per-tensor | 8/8 |  | **55.25** | 89.5 | 18.5 |
-        | cwq | per-tensor | 8/8 |  | [^1] |  |  |
-        <BLANKLINE>
-        [^1]: per-tensor takes no scale per channel
-        <BLANKLINE>
-    """
+    """One table per network: the float network first, the best first figure in bold, reasons as footnotes."""
     reasons: dict[str, int] = {}
     names = dict.fromkeys(row.network for row in rows)
     parts = [_network([row for row in rows if row.network == name], reasons) for name in names]

@@ -23,11 +23,7 @@ def folded(model: Model) -> Model:
 
 
 def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
-    """Refuse statistics that were not measured on this network.
-
-    Raises:
-        UnusableData: naming them by `label`.
-    """
+    """Refuse statistics that were not measured on this network."""
     if statistics.network != fingerprint(folded(model).graph):
         raise UnusableData(f"{label}: of another network; calibrate this one")
 

@@ -123,12 +123,7 @@ def looks(chosen: Recipe) -> bool:
 
 
 def to_toml(chosen: Recipe) -> str:
-    """A recipe as the text of a TOML file, which `recipe` reads back.
-
-    Example:
-        >>> parse(tomllib.loads(to_toml(recipe("dfq"))), "dfq") == recipe("dfq")
-        True
-    """
+    """A recipe as the text of a TOML file, which `recipe` reads back."""
     lines = [f"{key} = {_toml(getattr(chosen, key))}" for key in ("name", "level", "description", "target")]
     if chosen.bias_bits is not None:
         lines.append(f"bias_bits = {chosen.bias_bits}")

@@ -23,12 +23,6 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
 
     Raises:
         EquintError: naming the pass that broke the model or its promise.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> run(Model(tiny_graph()), [Quantize(activation=None)]).log[-1].text
-        'ran quantize'
     """
     verify(model)
     for number, step in enumerate(passes):
@@ -77,11 +71,5 @@ def _telling(step: Pass, progress: Progress, name: str, number: int, count: int)
 
 
 def pass_name(kind: type) -> str:
-    """How recipes call a pass.
-
-    Example:
-        >>> from ..passes.fold_batchnorm import FoldBatchnorm
-        >>> pass_name(FoldBatchnorm)
-        'fold_batchnorm'
-    """
+    """How recipes call a pass."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

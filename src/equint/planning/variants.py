@@ -14,24 +14,12 @@ from .run import run
 
 
 def rewrites(chosen: Recipe) -> Recipe:
-    """The part of a recipe that rewrites the network before anything is measured or scaled.
-
-    Example:
-        >>> from .recipe import recipe
-        >>> [name for name, _ in rewrites(recipe("optimal")).passes]
-        ['fold_batchnorm', 'relu6']
-    """
+    """The part of a recipe that rewrites the network before anything is measured or scaled."""
     return _only(chosen, ("fold_batchnorm", "relu6"))
 
 
 def unscaled(chosen: Recipe) -> Recipe:
-    """A recipe without all that chooses scales: the float network that it would quantize, with ranges.
-
-    Example:
-        >>> from .recipe import recipe
-        >>> [name for name, _ in unscaled(recipe("optimal")).passes]
-        ['fold_batchnorm', 'relu6', 'calibrate', 'activation_ranges']
-    """
+    """A recipe without all that chooses scales: the float network that it would quantize, with ranges."""
     found = _only(chosen, ("fold_batchnorm", "relu6", "calibrate", "activation_ranges"))
     if "activation_ranges" not in dict(found.passes):
         found = replace(found, passes=(*found.passes, ("activation_ranges", {})))
@@ -43,15 +31,7 @@ def _only(chosen: Recipe, names: Sequence[str]) -> Recipe:
 
 
 def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[Recipe], Model]:
-    """What recipes make of a network; the passes in front of `quantize` run once for all recipes that share them.
-
-    Args:
-        ready: the network, with what is known of its input.
-        data: what recipes may look at; those that look at nothing are not given it.
-
-    Raises:
-        EquintError: when called, as `equint.planning.plan.resolve` and the passes.
-    """
+    """What recipes make of a network; the passes in front of `quantize` run once for all recipes that share them."""
     made: list[tuple[tuple[Pass, ...], Model]] = []
 
     def quantize(chosen: Recipe) -> Model:

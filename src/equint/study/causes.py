@@ -14,7 +14,9 @@ from ..ir.model import Array, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
 from ..noise.mean_error import mean_error
+from ..onnx.writer import to_proto
 from ..ops.layers import as_layer, layers
+from ..runtime.session import Session
 from .sensitivity import LayerCost, Sensitivity
 from .trials import Truth
 
@@ -158,9 +160,6 @@ def _tensor(grid: QParams, seen: _Seen) -> list[Cause]:
 
 def _seen(plain: Model, quantized: Model, tensors: set[Name], known: Truth) -> dict[Name, _Seen]:
     """The tensors of the float network on some of the images."""
-    from ..onnx.writer import to_proto
-    from ..runtime.session import Session
-
     names = sorted(tensors & plain.graph.producer.keys())
     if not names:
         return {}

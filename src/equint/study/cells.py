@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from ..ir.model import Array, Name
 from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
+from ..runtime.session import Session
 from ..samples.card import Card, read_card
 from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
-
-if TYPE_CHECKING:
-    from ..runtime.session import Session
 
 Outputs = Mapping[Name, Array]
 
@@ -72,8 +70,6 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 def _reference(cell: Cell, card: Card) -> dict[str, Any]:
     """The float network's own figures; its outputs go to the store."""
-    from ..runtime.session import Session
-
     start = perf_counter()
     session = Session(cell.model, optimized=True, threads=cell.threads)
     with drafted(cell.store) as (draft, _), draft.open("wb") as file:
@@ -88,8 +84,6 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
 
 
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
-    from ..runtime.session import Session
-
     options = Options(weight_bits=way.weight_bits, activation_bits=way.activation_bits, input=card, images=way.images)
     result = Job.of(cell.model, way.recipe, way.target, **options).quantized()
     session, tally = Session(result.proto, threads=cell.threads), Tally()
@@ -124,11 +118,7 @@ def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callab
 
 
 def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:
-    """The float network's outputs as its own cell stored them, batch by batch.
-
-    Raises:
-        OSError, ValueError, EOFError: no such file, or not all of it.
-    """
+    """The float network's outputs as its own cell stored them, batch by batch."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     names = [str(name) for name in np.load(file)]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import UnusableData
 from ..files import jsonable
 from ..ir.model import Array, Name
-
-if TYPE_CHECKING:
-    from ..runtime.session import Source
+from ..onnx.qdq import input_spans, views_of
+from ..onnx.reader import load_proto
+from ..runtime.session import Session, Source, random_inputs
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,7 @@ class TensorNoise:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a quantized network's tensors lost, in its own order.
-
-    Attributes:
-        data: what the networks were shown, by name; empty for random inputs.
-    """
+    """What a quantized network's tensors lost, in its own order."""
 
     tensors: tuple[TensorNoise, ...]
     data: str = ""
@@ -60,10 +56,6 @@ def compare(
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
     """
-    from ..onnx.qdq import input_spans, views_of
-    from ..onnx.reader import load_proto
-    from ..runtime.session import Session, random_inputs
-
     clean_proto, noisy_proto = (
         load_proto(source) if isinstance(source, (str, os.PathLike)) else source for source in (original, quantized)
     )

@@ -13,6 +13,7 @@ from ..files import jsonable
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name
+from ..onnx.qdq import qdq_graph
 from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
@@ -40,9 +41,7 @@ class Remedy:
 
     Attributes:
         kind: one of `COSTS`; at: the layer or tensor it is for.
-        recipe: what to quantize with.
-        score: on the images it was chosen on; gain: of the typical image there, in dB of SQNR.
-        error: standard error of the gain.
+        score: on the images it was chosen on; gain: of the typical image there, in dB; error: the standard error of it.
         agreement_gain: in points, where the network chooses among classes.
         checked: gain in dB on images that it was not chosen on; None where it was not checked.
     """
@@ -70,8 +69,7 @@ class Diagnosis:
         images: how many it was found on; checked_on: how many others the best remedy was checked on.
         input: what was seen at the input, and the range that was assumed there.
         stages: name to score: "rewritten" (still float), "weights" alone, "activations" alone, "both".
-        float_top1: of the original, in per cent, where there are labels.
-        causes: of the costliest layers, by layer.
+        float_top1: of the original, in per cent, where there are labels; causes: of the costliest layers.
         remedies: what was tried, the most rewarding first; best: the one to take, or None where nothing helps.
         recipe: the recipe to use: the best remedy's, or what was diagnosed.
     """
@@ -123,13 +121,9 @@ def diagnose(
     Half of the images serve to find it, and the other half to check what the best remedy promised.
 
     Args:
-        original: the network as it was read.
-        chosen: the recipe that is diagnosed; on: the target.
-        quantize: what a recipe makes of the network; called with the recipe and with variants of it, whose passes in
-            front of `quantize` are mostly the same: remember what they make.
-        labels: `(N,)` class of each image.
+        chosen: the recipe that is diagnosed; on: the target; labels: `(N,)` class of each image.
+        quantize: what a recipe makes of the network: it is called with many variants that begin alike.
         top: layers, and tensors, that are measured; worst: how many of them remedies are tried for.
-        progress: called before each step.
 
     Raises:
         EquintError: fewer than two batches' worth of images, or a float network whose outputs are not finite.
@@ -155,13 +149,16 @@ def diagnose(
     seen = _input(every, plain)
     found = causes(plain, quantized, ranked, fit)
     tell(3)
-    tried = _tried(trials(chosen, on, plain, quantized, ranked, worst), quantize, quantized, stages["both"], fit)
+    proposals = trials(chosen, on, plain, quantized, ranked, worst)
+    tried = _tried(chosen, proposals, quantize, quantized, stages["both"], fit)
     tell(4)
     best = _best(tried)
     if best is not None:
-        best = _checked(best, quantize, quantized, check)
-        tried = [best if r.kind == best.kind and r.at == best.at else r for r in tried]
-        best = best if best.checked is None or best.checked >= WORTH else None  # other images did not confirm it
+        after = scores({"": qdq_graph(quantized), "best": qdq_graph(quantize(best.recipe))}, check)
+        checked, _ = after["best"].gain(after[""])
+        confirmed = replace(best, checked=checked)
+        tried = [confirmed if r is best else r for r in tried]
+        best = confirmed if checked >= WORTH else None
     warnings = [str(e) for e in quantized.log if e.warning] + _doubts(seen, stages, every)
     top1, tried, use = _float_top1(every), sorted(tried, key=lambda r: -r.gain), best.recipe if best else chosen
     where = (fit.images, check.images, seen, stages, top1, ranked, found)
@@ -170,9 +167,6 @@ def diagnose(
 
 def shown(model: Model) -> Samples:
     """Generated pictures, where there are no images to look at.
-
-    Args:
-        model: the network, with what is known of its input.
 
     Raises:
         EquintError: its input is no picture.
@@ -192,8 +186,6 @@ def unquantized(chosen: Recipe) -> Recipe:
 
 
 def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
-    from ..onnx.qdq import qdq_graph
-
     every = [layer.y for layer in layers(quantized.graph)]
     variants = {
         "rewritten": composed(plain, quantized, [], []),
@@ -244,22 +236,21 @@ def _float_top1(known: Truth) -> float | None:
     return 100 * hits / known.images
 
 
-def _tried(proposals: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth) -> list[Remedy]:
+def _tried(
+    chosen: Recipe, proposals: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth
+) -> list[Remedy]:
     """Every proposal measured; and the overrides that help, together."""
-    done = _measured([t for t in proposals if t.kind != "together"], quantize, now, before, known)
+    done = _measured(proposals, quantize, now, before, known)
     helping = [r for r in done if r.kind in ("granularity", "16 bits") and r.gain >= WORTH]
     if len(helping) > 1:
-        start = len(proposals[0].base.overrides)
-        joined = tuple(dict.fromkeys(o for r in helping for o in r.recipe.overrides[start:]))
-        recipe = replace(helping[0].recipe, overrides=(*proposals[0].base.overrides, *joined))
-        together = Trial("together", ", ".join(r.at for r in helping), recipe, proposals[0].base)
+        joined = dict.fromkeys(o for r in helping for o in r.recipe.overrides[len(chosen.overrides) :])
+        recipe = replace(helping[0].recipe, overrides=(*chosen.overrides, *joined))
+        together = Trial("together", ", ".join(r.at for r in helping), recipe)
         done += _measured([together], quantize, now, before, known)
     return done
 
 
 def _measured(wanted: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth) -> list[Remedy]:
-    from ..onnx.qdq import qdq_graph
-
     graphs = {number: qdq_graph(quantize(trial.recipe)) for number, trial in enumerate(wanted)}
     found, remedies = scores(graphs, known, qdq_graph(now)), []
     for trial, score in zip(wanted, (found[k] for k in graphs), strict=True):
@@ -273,10 +264,3 @@ def _best(tried: list[Remedy]) -> Remedy | None:
     worthy = [r for r in tried if r.gain >= max(WORTH, r.error)]
     near = [r for r in worthy if r.gain >= max(w.gain for w in worthy) - NEAR]
     return min(near, key=lambda r: (COSTS.index(r.kind), -r.gain), default=None)
-
-
-def _checked(best: Remedy, quantize: Quantizer, now: Model, known: Truth) -> Remedy:
-    from ..onnx.qdq import qdq_graph
-
-    found = scores({"before": qdq_graph(now), "after": qdq_graph(quantize(best.recipe))}, known)
-    return replace(best, checked=found["after"].gain(found["before"])[0])

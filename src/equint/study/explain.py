@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..files import Facts
-from ..ir.model import Model
+from ..ir.model import Model, Name
 from ..maths.noise import to_db
 from ..noise.prediction import GridNoise, LayerNoise, Prediction, predict
 
@@ -66,17 +66,16 @@ def explain(
 
 
 def _changes(now: Prediction, per_channel: Prediction | None) -> list[dict[str, Any]]:
-    found = []
+    found: list[tuple[str, Name, float]] = []
     if per_channel is not None:
-        found.append({"change": "weight scales per channel", "at": "", "gain": _gain(now.total, per_channel.total)})
+        found.append(("weight scales per channel", "", per_channel.total))
     for t in sorted(now.tensors, key=_sum, reverse=True)[:SHOWN]:
-        found.append({"change": "16-bit activations", "at": t.tensor, "gain": _gain(now.total, now.total - _sum(t))})
+        found.append(("16-bit activations", t.tensor, now.total - _sum(t)))
     guessed = sum(_sum(t) - t.known for t in now.tensors)
     if guessed > 0:
         widest = max(now.tensors, key=lambda t: _sum(t) - t.known).tensor
-        gain = _gain(now.total, now.total - guessed)
-        found.append({"change": "a few images, for ranges that are guesses", "at": widest, "gain": gain})
-    return found
+        found.append(("a few images, for ranges that are guesses", widest, now.total - guessed))
+    return [{"change": what, "at": at, "gain": to_db(left) - to_db(now.total)} for what, at, left in found]
 
 
 def _sum(t: GridNoise) -> float:
@@ -85,10 +84,6 @@ def _sum(t: GridNoise) -> float:
 
 def _share(part: float, whole: Prediction) -> float:
     return part / whole.total if whole.total > 0 else 0.0
-
-
-def _gain(before: float, after: float) -> float:
-    return to_db(after) - to_db(before)
 
 
 def _decibels(noise: Prediction | LayerNoise | None, *whole: str) -> dict[str, float | None]:

@@ -22,11 +22,7 @@ def digest(value: Any) -> str:
 
 
 def network_identity(path: Path) -> list[Any]:
-    """What a network file holds, and which files of external weights lie beside it.
-
-    Raises:
-        EquintError: no such file.
-    """
+    """What a network file holds, and which files of external weights lie beside it."""
     beside = sorted(p for p in path.parent.glob(f"{glob_safe(path.name)}[._]*") if p.is_file())
     return [_content(path), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in beside]]
 
@@ -37,11 +33,7 @@ def glob_safe(name: str) -> str:
 
 
 def data_identity(path: Path) -> Any:
-    """What a file of data holds; for a folder, and for a large file, the names, sizes and times of change.
-
-    Raises:
-        EquintError: it cannot be read.
-    """
+    """What a file of data holds; for a folder, and for a large file, the names, sizes and times of change."""
     try:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -54,10 +46,7 @@ def data_identity(path: Path) -> Any:
 
 
 def card_identity(path: Path, roles: Mapping[str, bool]) -> dict[str, Any]:
-    """What a card says of a network's input and task, and the data that it names.
-
-    Args:
-        roles: whether the data of a role count; those that are not named here do.
+    """What a card says of input and task, and the data that it names, where `roles` does not say that they don't count.
 
     Raises:
         EquintError: it cannot be read.

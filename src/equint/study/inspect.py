@@ -15,6 +15,7 @@ from ..ir.events import EventKind
 from ..ir.model import Model, Name
 from ..maths.scales import overlap_ratio
 from ..ops.layers import layers
+from .weights import channel_ends, kind_of
 
 CLIP_REACH = 6.0
 """Standard deviations that channels are taken to reach where a clip's bound is shared, as recipe dfq does."""
@@ -28,9 +29,7 @@ class Inspection(Facts):
         layers: name, op, weight shape, channel spread (largest over smallest living channel range), overlap
             ratio, dead channels, and where the moments of its output come from.
         groups: number of channels, givers, takers, tensors passed, clips met.
-        pinned: tensor → reason.
-        borders: operator that stays float → its nodes.
-        events: of folding.
+        pinned: tensor → reason; borders: operator that stays float → its nodes; events: of folding.
     """
 
     layers: tuple[Mapping[str, Any], ...]
@@ -49,12 +48,11 @@ def inspect(model: Model) -> Inspection:
     table = []
     for layer in layers(model.graph):
         weight = model.graph.consts[layer.weight]
-        view = layer.unpack(weight)
-        lo, hi = view.min((-1, -2)).ravel(), view.max((-1, -2)).ravel()
+        lo, hi = channel_ends(layer, weight)
         reach = np.maximum(np.abs(lo), np.abs(hi))
         living = reach[reach > 1e-5 * reach.max(initial=0)]
         moments = model.moments.get(layer.y)
-        op = "depthwise" if layer.groups > 1 and view.shape[2] == 1 else layer.node.op
+        op = "depthwise" if kind_of(layer, weight) == "depthwise" else layer.node.op
         row: dict[str, Any] = {"name": layer.name, "op": op, "shape": list(weight.shape), "channels": int(reach.size)}
         spread = float(living.max() / living.min()) if living.size else 1.0
         row |= {"dead": int(reach.size - living.size), "spread": spread, "overlap_ratio": overlap_ratio(lo, hi)}

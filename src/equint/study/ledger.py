@@ -17,11 +17,7 @@ from ..files import jsonable
 
 
 def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Every key's last entry; none where there is no file yet. What is no JSON object with a key is skipped.
-
-    Raises:
-        EquintError: the file cannot be read.
-    """
+    """Every key's last entry; none where there is no file yet. What is no JSON object with a key is skipped."""
     try:
         raw = Path(path).read_bytes()
     except FileNotFoundError:
@@ -40,11 +36,7 @@ def read_lines(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 
 
 def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
-    """Write an entry at the end of the file, in one piece; it is on the disk when this returns.
-
-    Raises:
-        EquintError: the file cannot be written.
-    """
+    """Write an entry at the end of the file, in one piece; it is on the disk when this returns."""
     line = json.dumps(jsonable(entry, str), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+", buffering=0) as file:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from ..errors import InvalidOption, UnusableData
+from ..errors import UnusableData
 from ..graph.overrides import Override
 from ..hardware.target import Target
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name
+from ..onnx.qdq import qdq_graph
 from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
@@ -90,7 +91,6 @@ def mixed(
     Every layer's weights and every tensor is measured alone. Sixteen bits are then given in the order of noise taken
     away per extra byte, and where that does not do, parts become float, the noisiest first; the shortest such list
     that meets the bound is found by bisection. At last every override is taken back that turns out not to be needed.
-    Cost: extra bytes of stored weights and of activations for one sample.
 
     Args:
         original, chosen, on, quantize, images, labels: as for `equint.study.diagnose.diagnose`.
@@ -98,10 +98,8 @@ def mixed(
         top: layers and tensors that are candidates; all of them if left out.
 
     Raises:
-        EquintError: a network that does not choose among classes, a bound below 0.
+        EquintError: a network that does not choose among classes.
     """
-    if not 0 <= max_drop <= 100:
-        raise InvalidOption(f"max drop {max_drop}: give points between 0 and 100")
     known = truth(original.graph, images, labels)
     first = known.outputs[0][next(iter(known.outputs[0]))]
     if first.ndim != 2 or first.shape[1] < 2:
@@ -157,10 +155,7 @@ class _Search:
     """Measures recipes, each once, and remembers them."""
 
     def __init__(self, chosen: Recipe, quantize: Quantizer, base: Model, known: Truth) -> None:
-        from ..onnx.qdq import qdq_graph
-
-        self.chosen, self.quantize, self.known = chosen, quantize, known
-        self.base, self.graph_of = qdq_graph(base), qdq_graph
+        self.chosen, self.quantize, self.known, self.base = chosen, quantize, known, qdq_graph(base)
         self.float_top1 = scores({"": qdq_graph(quantize(unquantized(chosen)))}, known)[""].top1
         self.seen: dict[tuple[Override, ...], float] = {}
 
@@ -173,7 +168,7 @@ class _Search:
     def drop(self, parts: Sequence[Candidate]) -> float:
         recipe = self.recipe(parts)
         if recipe.overrides not in self.seen:
-            graph = self.base if not parts else self.graph_of(self.quantize(recipe))
+            graph = self.base if not parts else qdq_graph(self.quantize(recipe))
             score = scores({"": graph}, self.known, self.base)[""]
             lost = 100.0 - (100.0 if score.agreement is None else score.agreement)
             if score.top1 is not None and self.float_top1 is not None:

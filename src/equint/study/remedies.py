@@ -23,17 +23,11 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe to try in place of another.
-
-    Attributes:
-        kind: "recipe", "ranges", "granularity", "16 bits", "float" or "together".
-        at: the recipe, layer or tensor it names; base: what it was made from.
-    """
+    """A recipe to try: its kind ("recipe", "ranges", "granularity" …), and the recipe, layer or tensor it names."""
 
     kind: str
     at: str
     recipe: Recipe
-    base: Recipe
 
 
 def takes_floats(on: Target) -> bool:
@@ -43,14 +37,13 @@ def takes_floats(on: Target) -> bool:
 
 def trials(chosen: Recipe, on: Target, plain: Model, quantized: Model, ranked: Sensitivity, worst: int) -> list[Trial]:
     """What to try: other recipes, and other formats for what costs most."""
-    found = [Trial("recipe", r.name, r, chosen) for r in _recipes(chosen, on)]
+    found = [Trial("recipe", r.name, r) for r in _recipes(chosen, on)]
     ranges = min_max(chosen)
     if ranges is not None:
-        found.append(Trial("ranges", "min-max", ranges, chosen))
+        found.append(Trial("ranges", "min-max", ranges))
     grids = {layer.y: quantized.qparams.get(layer.weight) for layer in layers(quantized.graph)}
     costly = [c for c in ranked.layers if c.alone is not None]
-    by_weights = sorted(costly, key=lambda c: c.weights.sqnr_db if c.weights else 0.0)[:worst]
-    for cost in by_weights:
+    for cost in sorted(costly, key=lambda c: c.weights.sqnr_db if c.weights else 0.0)[:worst]:
         grid = grids[cost.output]
         if on.weight.granularity == "channel" and grid is not None and grid.axis is None:
             found.append(_with(chosen, "granularity", cost.layer, Override((cost.layer,), granularity="channel")))
@@ -65,14 +58,7 @@ def trials(chosen: Recipe, on: Target, plain: Model, quantized: Model, ranked: S
 
 
 def min_max(chosen: Recipe) -> Recipe | None:
-    """The recipe with ranges that hold all that was seen; None where it has those.
-
-    Example:
-        >>> from ..planning.recipe import parse
-        >>> low = parse({"passes": [{"pass": "calibrate", "rule": "mse"}, {"pass": "quantize"}]}, "low")
-        >>> min_max(low).passes[0]
-        ('calibrate', {})
-    """
+    """The recipe with ranges that hold all that was seen; None where it has those."""
     passes = [
         (name, {k: v for k, v in options.items() if k not in ("rule", "percent")} if name == "calibrate" else options)
         for name, options in chosen.passes
@@ -92,5 +78,4 @@ def _recipes(chosen: Recipe, on: Target) -> list[Recipe]:
 
 
 def _with(chosen: Recipe, kind: str, at: str, override: Override) -> Trial:
-    made = replace(chosen, name=f"{chosen.name}+overrides", overrides=(*chosen.overrides, override))
-    return Trial(kind, at, made, chosen)
+    return Trial(kind, at, replace(chosen, name=f"{chosen.name}+overrides", overrides=(*chosen.overrides, override)))

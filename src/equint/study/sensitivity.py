@@ -10,6 +10,7 @@ from ..graph.placement import place
 from ..ir.model import Model, Name
 from ..maths.noise import to_db
 from ..noise.prediction import predict
+from ..onnx.qdq import qdq_graph
 from ..ops.layers import layers
 from .trials import Score, Truth, composed, scores
 
@@ -71,9 +72,7 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
     layer out differs from the quantized network from there on: only what lies behind is run again.
 
     Args:
-        plain: what the recipe quantizes: rescaled where it rescales, still float, biases not corrected.
-        quantized: the same network, all of it quantized.
-        known: images, and what the original answers.
+        plain, quantized: as for `composed`; known: images, and what the original answers.
         top: how many of each are measured; None measures all.
     """
     named = costs(plain, quantized)
@@ -110,8 +109,6 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
 
 
 def _measured(base: Model, variants: Mapping[tuple[str, Name], Model], known: Truth) -> dict[tuple[str, Name], Score]:
-    from ..onnx.qdq import qdq_graph
-
     return scores({key: qdq_graph(model) for key, model in variants.items()}, known, qdq_graph(base))
 
 

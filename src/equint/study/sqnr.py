@@ -5,9 +5,9 @@ What Meller et al. (2019) show in section 5.1 and figures 4 to 6, for any networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +25,9 @@ from ..passes.optimal import Optimal
 from ..passes.quantize import Quantize
 from ..passes.two_step import TwoStep
 from ..planning.run import Progress
+from ..runtime.layer_noise import Measured, measure
 from ..samples.images import Samples
-
-if TYPE_CHECKING:
-    from ..runtime.layer_noise import Measured
+from .weights import by_channel
 
 METHODS = ("none", "one-step", "two-step", "optimal")
 """Kinds of equalization that are compared."""
@@ -73,34 +72,25 @@ def sqnr(
     Args:
         reference: the float network, BatchNorms folded, with moments and ranges.
         images: what to measure on; left out, nothing is measured.
-        progress: called before each method, and while images go by.
 
     Raises:
         EquintError: as `equint.runtime.layer_noise.measure`.
     """
+    grids = Quantize(weight=on.weight, activation=on.activation, bias_bits=on.bias_bits)
+    optimal = Optimal(on.weight, on.activation, shift_bits=on.shift_bits)
+    steps: tuple[Pass | None, ...] = (None, OneStep(), TwoStep(), optimal)
     seen, table = 0, dict[str, Any]()
-    for number, (name, quantized) in enumerate(_equalized(reference, on, progress)):
-        measured = None
+    for number, (name, step) in enumerate(zip(METHODS, steps, strict=True)):
+        if progress is not None:
+            progress(name, number, len(METHODS))
+        quantized, measured = grids(reference if step is None else step(reference)), None
         if images is not None:
-            from ..runtime.layer_noise import measure
-
             measured = measure(reference, quantized, images, progress=_within(progress, name, number))
             seen = measured.images
         rows = layer_rows(reference, quantized, on.weight, on.activation, measured)
         kinds = {kind: agreement(pairs(rows, kind)) for kind in KINDS} if images is not None else {}
         table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
     return LayerSqnr(on.name, seen, table, tuple(warnings))
-
-
-def _equalized(reference: Model, on: Target, progress: Progress | None) -> Iterator[tuple[str, Model]]:
-    """The network with grids for each method."""
-    grids = Quantize(weight=on.weight, activation=on.activation, bias_bits=on.bias_bits)
-    optimal = Optimal(on.weight, on.activation, shift_bits=on.shift_bits)
-    steps: tuple[Pass | None, ...] = (None, OneStep(), TwoStep(), optimal)
-    for number, (name, step) in enumerate(zip(METHODS, steps, strict=True)):
-        if progress is not None:
-            progress(name, number, len(METHODS))
-        yield name, grids(reference if step is None else step(reference))
 
 
 def _within(progress: Progress | None, name: str, number: int) -> Callable[[int], None] | None:
@@ -127,10 +117,8 @@ def layer_rows(
     for layer in layers(reference.graph):
         if layer.y not in own:
             continue
-        equalization = {
-            "weights": weight_equalization(quantized, own[layer.y], weight),
-            "activations": tensor_equalization(reference, quantized, layer.x, activation),
-        }
+        equalization = {"weights": weight_equalization(quantized, own[layer.y], weight)}
+        equalization["activations"] = tensor_equalization(reference, quantized, layer.x, activation)
         row: dict[str, Any] = {"name": layer.name, "tensor": layer.y, "input": layer.x}
         row["predicted"] = _predicted(predicted.get(layer.y))
         row["measured"] = None if measured is None else _measured(measured, layer.y)
@@ -144,21 +132,11 @@ def weight_equalization(model: Model, layer: Layer, spec: QSpec) -> tuple[float 
     ΣW²/ΣΔW² with uniform noise (Meller et al. 2019, section 5.1), and the same where every output channel is scaled
     until it fills the grid. No scales of output channels exceed that while the grid holds all weights; where it cuts
     some off, as `optimal` may, their error counts too. Where each channel has its own grid, nothing is left to reach.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> graph = tiny_graph()
-        >>> wide = graph.with_consts({"w": graph.consts["w"] * np.float32([4, 4, 2, 2]).reshape(4, 1, 1, 1)})
-        >>> model = Quantize(spec := QSpec(8), None)(Model(wide))
-        >>> [round(v, 2) for v in weight_equalization(model, next(layers(wide)), spec)]
-        [50.83, 52.87]
     """
     grid = model.qparams.get(layer.weight)
     if grid is None:
         return None, None
-    view = layer.unpack(model.graph.consts[layer.weight])
-    flat = view.reshape(view.shape[0] * view.shape[1], -1)
+    flat = by_channel(layer, model.graph.consts[layer.weight])
     power = np.mean(np.square(flat, dtype=np.float64), axis=1)
     alone = choose_qparams(flat.min(1), flat.max(1), spec).scale
     step, zero = (a.reshape(-1).astype(np.float64) for a in (grid.steps, grid.zero_point))
@@ -175,17 +153,6 @@ def tensor_equalization(
     ΣY²/ΣΔY² with uniform noise (Meller et al. 2019, section 5.1), and the same where every channel's range fills the
     grid, as in `weight_equalization`. Ranges are those of `reference`: where `optimal` chooses narrower ones it may
     exceed the bound, and what it cuts off is not counted.
-
-    Example:
-        >>> from ..ir.model import Moments, Range
-        >>> from ..ops.layers import tiny_graph
-        >>> from ..passes.quantize import Quantize
-        >>> hi = np.float64([4, 4, 2, 2]).reshape(1, 4, 1, 1)
-        >>> known = {"x": Moments(hi / 4, 0 * hi)}
-        >>> model = Model(tiny_graph(), known, {"x": Range(0 * hi, hi)})
-        >>> spec = QSpec(8, signed=False, symmetric=False)
-        >>> [round(v, 2) for v in tensor_equalization(model, Quantize(activation=spec)(model), "x", spec)]
-        [44.84, 46.88]
     """
     grid, known, moments = quantized.qparams.get(name), reference.ranges.get(name), reference.moments.get(name)
     if grid is None or known is None or moments is None:

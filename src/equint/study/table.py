@@ -48,8 +48,7 @@ class Row:
         level: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 0 where nothing was quantized.
         seconds: what quantization took, or the float network's evaluation.
         float_bytes, integer_bytes: of weights and biases, before and after.
-        key: of everything that decides the results.
-        cached: whether it was there already.
+        key: of everything that decides the results; cached: whether it was there already.
     """
 
     network: str
@@ -232,10 +231,7 @@ def _title(network: Network, cell: Cell) -> str:
 
 
 def find_networks(paths: Sequence[Source]) -> list[Network]:
-    """Networks with their cards; names that two of them share become paths.
-
-    Args:
-        paths: cards (.toml), or networks that a card beside them or one folder up names as its `model`.
+    """Networks with their cards, given as cards (.toml) or as what a card near them names; shared names become paths.
 
     Raises:
         EquintError: a network or card that is not there, or no card or several for a network.

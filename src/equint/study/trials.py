@@ -11,7 +11,10 @@ import numpy as np
 from ..errors import UnusableData
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..maths.noise import to_db
+from ..onnx.probes import is_clamp_of_integers, is_quantizer
+from ..onnx.writer import to_proto
 from ..ops.layers import as_layer, layers
+from ..runtime.session import Session
 from ..samples.images import BATCH, Samples, length, split
 from ..scoring.metrics import Tally
 
@@ -55,8 +58,7 @@ class Truth:
     """Samples, and what the float network answers: a few, kept in memory.
 
     Attributes:
-        feeds: batches, each input by its name; outputs: the float network's, one for each batch.
-        labels: for each batch, where there are any.
+        feeds: batches, each input by its name; outputs, labels (where there are any): one for each batch.
         shares: whether variants may start in the middle: not where the network has a fixed batch of several samples.
     """
 
@@ -75,17 +77,11 @@ class Truth:
 
 
 def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
-    """Show the float network the images.
-
-    Args:
-        labels: `(N,)` class of each image.
+    """Show the float network the images; labels: `(N,)` class of each image.
 
     Raises:
         EquintError: images that do not fit, or as many labels as there are not images.
     """
-    from ..onnx.writer import to_proto
-    from ..runtime.session import Session
-
     session = Session(to_proto(graph), optimized=True)
     front = {shape[0] for shape in session.shapes.values() if len(shape)}
     fixed = next((n for n in front if isinstance(n, int)), None)
@@ -157,9 +153,6 @@ def _advanced(base: Graph, start: int, stop: int, held: list[Values], wanted: Co
 
 
 def _ran(part: Graph, held: Sequence[Values]) -> Iterator[Values]:
-    from ..onnx.writer import to_proto
-    from ..runtime.session import Session
-
     session = Session(to_proto(part))
     for values in held:
         given = {n: values[n] for n in part.inputs}
@@ -228,8 +221,6 @@ def _equal(a: object, b: object) -> bool:
 
 def _integers(graph: Graph) -> set[Name]:
     """Values that are no floats."""
-    from ..onnx.probes import is_clamp_of_integers, is_quantizer
-
     found: set[Name] = set()
     for node in graph.nodes:
         follows = is_clamp_of_integers(node) and bool(found & set(node.inputs))
@@ -244,7 +235,6 @@ def composed(plain: Model, quantized: Model, weights: Collection[Name], tensors:
 
     Args:
         plain: what the recipe quantizes: rescaled where it rescales, still float, biases not corrected.
-        quantized: the same network, all of it quantized.
         weights: outputs of the layers whose weights and corrected biases are quantized.
         tensors: names; those of weights are passed over.
     """

@@ -46,9 +46,15 @@ def kind_of(layer: Layer, weight: Array) -> Kind:
 
 def channel_ends(layer: Layer, weight: Array, shift: Array | None = None) -> tuple[Array, Array]:
     """(lowest, highest) weight of every output channel, times 2^shift: `(O,)` each."""
-    view = layer.unpack(weight)
-    lo, hi = view.min((-1, -2)).ravel(), view.max((-1, -2)).ravel()
+    rows = by_channel(layer, weight)
+    lo, hi = rows.min(1), rows.max(1)
     return (lo, hi) if shift is None else (np.ldexp(lo, shift), np.ldexp(hi, shift))
+
+
+def by_channel(layer: Layer, weight: Array) -> Array:
+    """Weights as `(O, n)`: a row for every output channel."""
+    view = layer.unpack(weight)
+    return view.reshape(view.shape[0] * view.shape[1], -1)
 
 
 def weight_fits(model: Model) -> Iterator[WeightFit]:

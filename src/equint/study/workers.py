@@ -20,12 +20,7 @@ Found = TypeVar("Found")
 def each(
     work: Callable[[Task], Found], tasks: Sequence[Task], jobs: int = 1
 ) -> Iterator[tuple[Task, Found | Exception]]:
-    """(task, what `work` returned or raised), in the order in which they end.
-
-    Args:
-        work: a function that can be pickled, as tasks and results can.
-        jobs: processes; with 1 the work is done in this one. Each starts afresh, and ends when this one does.
-    """
+    """(task, what `work` returned or raised), in the order in which they end."""
     if jobs <= 1:
         for task in tasks:
             yield task, _tried(work, task)
