@@ -56,10 +56,6 @@ def from_torch(module: Any, example_inputs: Any) -> Model:
 
 
 def present(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that is not there.
-
-    Raises:
-        UnreadableModel: naming it.
-    """
+    """Refuse a file that is not there."""
     if not os.path.isfile(path):
         raise UnreadableModel(f"{os.fspath(path)}: {'is a folder' if os.path.isdir(path) else 'no such file'}")

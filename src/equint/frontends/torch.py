@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from ..errors import InvalidOption, UnsupportedOperator
-from ..ir.model import Array, Model
+from ..ir.model import Model
 from ..ops.lazy_torch import torch
 from ..torch.executor import module as executor
 
@@ -46,8 +46,7 @@ def from_torch(module: torch.nn.Module, example_inputs: Tensor | Sequence[Tensor
         >>> from_torch(net, torch.zeros(1, 3, 8, 8)).graph.node[0].op_type  # doctest: +SKIP
         'Conv'
     """
-    inputs = _checked(module, example_inputs)
-    label = type(module).__name__
+    inputs, label = _checked(module, example_inputs), type(module).__name__
     ready = _on_cpu(module, label)
     outputs, looked = _watched(ready, inputs, label)
     proto, frozen = _traced(ready, inputs, len(outputs), label)
@@ -90,7 +89,6 @@ def _checked(module: Any, example_inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _on_cpu(module: torch.nn.Module, label: str) -> torch.nn.Module:
-    """A copy in float32 on the CPU, in inference mode."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return copy.deepcopy(module).cpu().float().eval()
@@ -146,9 +144,8 @@ def _traced(module: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: int, l
     import onnx
 
     given = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    names = [given[k] if k < len(given) else f"input_{k}" for k in range(len(inputs))]
-    if len(names) == 1:
-        names = ["input"]
+    named = [given[k] if k < len(given) else f"input_{k}" for k in range(len(inputs))]
+    names = ["input"] if len(inputs) == 1 else named
     results = ["output"] if outputs == 1 else [f"output_{k}" for k in range(outputs)]
     file = io.BytesIO()
     quiet = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)  # prints graphs that it cannot export
@@ -169,8 +166,8 @@ def _traced(module: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: int, l
         raise UnsupportedOperator(
             f"{label}: torch cannot export it to ONNX ({_line(error)}); change that part"
         ) from error
-    told = [_line(w.message) for w in caught if w.category.__name__ == "TracerWarning"]
-    left = next((t for t in told if "NumPy" in t or "Python list" in t), "")
+    warned = [_line(w.message) for w in caught if w.category.__name__ == "TracerWarning"]
+    left = next((t for t in warned if "NumPy" in t or "Python list" in t), "")
     return onnx.load_from_string(file.getvalue()), left.split(" might")[0]
 
 
@@ -192,17 +189,12 @@ def _compare(module: torch.nn.Module, inputs: tuple[Tensor, ...], proto: ModelPr
     except Exception as error:
         raise UnsupportedOperator(f"{label}: does not run on a batch of another size ({_line(error)})") from error
     for a, b in zip(found, wanted, strict=True):
-        near = a.shape == b.shape and np.allclose(a, b, 0, TOLERANCE * _greatest(b), equal_nan=True)
-        if not near:
+        greatest = float(np.abs(b[np.isfinite(b)]).max(initial=1e-6))
+        if a.shape != b.shape or not np.allclose(a, b, 0, TOLERANCE * greatest, equal_nan=True):
             why = "random numbers, or Python code that depends on sizes"
             raise UnsupportedOperator(
                 f"{label}: its ONNX model computes something else on other inputs: {why}; remove it"
             )
-
-
-def _greatest(values: Array) -> float:
-    finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max(initial=1e-6))
 
 
 def _line(error: object) -> str:

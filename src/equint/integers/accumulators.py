@@ -16,15 +16,9 @@ from .program import Step, along
 Span = tuple[int, int]
 """The least and the greatest q − z of a grid."""
 
-# Weights, whatever the order in which steps store them
-
 
 def groups_of(step: Step) -> int:
-    """In how many groups a step's channels are.
-
-    Raises:
-        EquintError: that is no whole number above 0.
-    """
+    """In how many groups a step's channels are; an error where that is no whole number above 0."""
     groups = step.attrs.get("group", 1)
     if isinstance(groups, int) and groups >= 1:
         return groups

@@ -28,10 +28,7 @@ SUM = 1 << 24
 class Lowering:
     """What has been lowered so far, and what every operator needs for it.
 
-    Attributes:
-        merged: tensors that never exist as integers.
-        grids: of activations: the model's, and those of what has been lowered.
-        shapes: of tensors that only the program has.
+    `merged` tensors never exist as integers; `shapes` are of tensors that only the program has.
     """
 
     model: Model
@@ -47,13 +44,11 @@ class Lowering:
         """The float graph that is lowered."""
         return self.model.graph
 
-    # Grids, names, constants
-
     def grid(self, name: Name, label: str) -> QParams:
         """The grid of an activation; an error where it has none."""
         q = self.grids.get(name)
         if q is None:
-            if not any(n not in self.graph.consts for n in self.model.qparams):
+            if self.model.qparams.keys() <= self.graph.consts.keys():
                 raise UnsupportedOperator(
                     f"{label}: activations are float; integer programs need them in 8 bits or fewer"
                 )
@@ -121,8 +116,6 @@ class Lowering:
         self.steps.append(Step(op, node.label, tuple(inputs), (output,), **given))
         self.grids[output] = q
 
-    # Requantization
-
     def requantize(
         self, node: Node, factor: Array, shift: Array, reach: Array, last: tuple[QParams, list[Node]], axis: int = 1
     ) -> Requantize:
@@ -145,11 +138,9 @@ class Lowering:
         reach = reach if np.ndim(factor) else np.max(reach)
         factor = np.where(reach * faintest <= 1, np.maximum(factor, faintest), factor)
         span = int(low.min()) - zero, int(high.max()) - zero
+        each = zip(np.ravel(factor).tolist(), np.ravel(reach).tolist(), strict=True)
         try:
-            pairs = [
-                _compound(target, f, shift, span, r)
-                for f, r in zip(np.ravel(factor).tolist(), np.ravel(reach).tolist(), strict=True)
-            ]
+            pairs = [_compound(target, f, shift, span, r) for f, r in each]
         except EquintError as error:
             raise UnsupportedOperator(f"{node.label}: {error}; its ranges or those of its input are unusual") from error
         mantissa, exponent = (np.array(a, np.int64).reshape(np.shape(factor)) for a in zip(*pairs, strict=True))
@@ -199,18 +190,10 @@ class Lowering:
                 f"{node.label}: its inputs or constants are too large for its result; check its ranges"
             )
         coefficients = np.rint(np.ldexp(np.stack(np.broadcast_arrays(*map(np.atleast_1d, parts))), power))
-        arrays = {
-            "coefficients": coefficients.astype(np.int32),
-            "bias": np.rint(np.ldexp(offset, power)).astype(np.int32),
-        }
-        how = Requantize(
-            np.asarray(1 << (digits - 1), np.int64),
-            np.asarray(1 - power, np.int32),
-            np.zeros((), np.int32),
-            int(last[0].zero_point),
-            low,
-            high,
-        )
+        bias = np.rint(np.ldexp(offset, power)).astype(np.int32)
+        arrays = {"coefficients": coefficients.astype(np.int32), "bias": bias}
+        mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - power, np.int32)
+        how = Requantize(mantissa, exponent, np.zeros((), np.int32), int(last[0].zero_point), low, high)
         self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
 
     def rescaled(self, node: Node, name: Name, last: tuple[QParams, list[Node]], output: Name = "") -> Name:
@@ -233,23 +216,12 @@ class Lowering:
 
 
 def same(a: QParams, b: QParams) -> bool:
-    """Whether two grids per tensor hold the same values.
-
-    Example:
-        >>> grid = QParams(np.float32(1), np.int32(0))
-        >>> same(grid, QParams(np.float32(1), np.int32(0), bits=4))
-        False
-    """
+    """Whether two grids per tensor hold the same values."""
     return all(float(getattr(a, k)) == float(getattr(b, k)) for k in ("scale", "zero_point", "qmin", "qmax"))
 
 
 def farthest(q: QParams) -> int:
-    """The largest |q − z| of a grid.
-
-    Example:
-        >>> farthest(QParams(np.float32(1), np.int32(5), signed=False))
-        250
-    """
+    """The largest |q − z| of a grid."""
     return max(q.qmax - int(q.zero_point), int(q.zero_point) - q.qmin)
 
 
@@ -265,6 +237,4 @@ def _compound(target: Target, factor: float, shift: Array, span: tuple[int, int]
 
 def _power(limit: float, value: float) -> int:
     """The largest F with value·2^F ≤ limit."""
-    if value == 0:
-        return MOST_SHIFT
-    return math.frexp(limit / value)[1] - 1
+    return math.frexp(limit / value)[1] - 1 if value else MOST_SHIFT

@@ -51,11 +51,7 @@ def _described(q: QParams) -> dict[str, Any]:
 
 
 def emit(maker: Maker, program: Program, step: Step) -> None:
-    """Add the nodes that compute the step's outputs from its inputs, all in the types that hold them.
-
-    Raises:
-        EquintError: no such step, or one that cannot be written.
-    """
+    """Add the nodes that compute the step's outputs from its inputs, all in the types that hold them."""
     work = kind_of(step).work
     if isinstance(work, Sums):
         acc = maker.cast(work.integer(maker, program, step), np.int64)
@@ -67,11 +63,7 @@ def emit(maker: Maker, program: Program, step: Step) -> None:
 
 
 def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
-    """The step's output from its accumulator, an int64 tensor.
-
-    Raises:
-        EquintError: it says not how, or 64 bits do not hold its products.
-    """
+    """The step's output from its accumulator, an int64 tensor; an error where 64 bits do not hold its products."""
     how = step.requantize
     if how is None:
         raise UnsupportedOperator(f"{step.name}: {step.op} has no requantization; lower the network again")

@@ -138,7 +138,6 @@ def _session(model: bytes, threads: int) -> Any:
 
 
 def _checked(program: Program, name: Name, value: Array) -> Array:
-    """The integers of an input in the type that holds them."""
     grid, shape = program.grids[name], program.shapes.get(name)
     if value.dtype.kind not in "iu":
         raise UnusableData(f"{name}: the engine takes integers, not {value.dtype}; use real(), which quantizes")

@@ -21,12 +21,7 @@ class Window:
     output_padding: list[int]
 
     def counts(self, kernel: Sequence[int], sizes: Sequence[int]) -> Array:
-        """How many values, not padding, lie in the window at every output position: `(*spatial)`.
-
-        Example:
-            >>> Window([1], [1], [1, 1], [0]).counts((3,), (4,)).tolist()
-            [2, 3, 3, 2]
-        """
+        """How many values, not padding, lie in the window at every output position: `(*spatial)`."""
         n, total = len(kernel), np.ones((), np.int64)
         for d in range(n):
             out = (sizes[d] + self.pads[d] + self.pads[n + d] - kernel[d]) // self.strides[d] + 1
@@ -83,15 +78,7 @@ def window(node: Node, kernel: Sequence[int], shape: Shape | None, whole: bool =
 
 
 def static(shape: Shape | None, label: str) -> tuple[int, ...]:
-    """The spatial sizes of a shape.
-
-    Raises:
-        EquintError: some are not known.
-
-    Example:
-        >>> static(("N", 3, 8, 6), "pool")
-        (8, 6)
-    """
+    """The spatial sizes of a shape; an error where some are not known."""
     sizes = [s for s in (shape or ())[2:] if isinstance(s, int)]
     if shape is None or len(sizes) != len(shape) - 2:
         raise UnsupportedOperator(

@@ -63,8 +63,9 @@ def lower(model: Model, target: Target) -> Program:
         if not model.graph.is_float(name):
             raise UnsupportedOperator(f"input {name}: holds no activations; make it a constant, or leave it out")
         work.grid(name, f"input {name}")
+    formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:
-        check_format(target.mantissa_bits, target.exponent_bits, target.shift_bits, target.rounding)
+        check_format(*formats[1:], formats[0])
     except EquintError as error:
         raise UnsupportedOperator(f"target {target.name}: {error}") from error
     for node in model.graph.nodes:
@@ -78,10 +79,7 @@ def lower(model: Model, target: Target) -> Program:
         {n: q for n, q in work.grids.items() if n in made},
         shapes,
         work.consts,
-        target.rounding,
-        target.mantissa_bits,
-        target.exponent_bits,
-        target.shift_bits,
+        *formats,
         target.name,
         model.graph.name,
     )
@@ -273,7 +271,6 @@ def _global_pool(work: Lowering, node: Node) -> None:
 
 
 def _averaged(work: Lowering, node: Node, count: int, step: Step) -> None:
-    """Requantize a sum by 1/count."""
     x = work.grid(node.inputs[0], node.label)
     name, q, activations = work.result(node, given=x)
     factor = np.asarray(float(x.scale) / (float(q.scale) * count))
@@ -281,7 +278,6 @@ def _averaged(work: Lowering, node: Node, count: int, step: Step) -> None:
 
 
 def _requantized(work: Lowering, node: Node, step: Step, factor: Array, last: tuple[QParams, list[Node]]) -> None:
-    """Add a step whose accumulator is requantized by one factor."""
     reach = bound(step, work.grids, work.graph.shapes)
     if reach.max() >= ACCUMULATOR:
         raise UnsupportedOperator(f"{node.label}: its window is too large for a 32-bit accumulator")
@@ -324,10 +320,6 @@ _FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
 
 
 def _reciprocals(counts: Array) -> tuple[Array, int]:
-    """Integers R with R/whole = 1/count position by position, and `whole`.
-
-    Exact where the least common multiple of the counts is small.
-    """
-    whole = math.lcm(*counts.ravel().tolist())
-    whole = whole if whole < 1 << 12 else 1 << 12
+    """Integers R with R/whole = 1/count by position, and `whole`; exact where the counts' multiple is small."""
+    whole = min(math.lcm(*counts.ravel().tolist()), 1 << 12)
     return np.rint(whole / counts).astype(np.int32), whole

@@ -20,18 +20,7 @@ from .program import Step
 
 
 def move(work: Lowering, node: Node) -> None:
-    """Lower an operator that moves integers: the grid stays, or is changed behind it.
-
-    Example:
-        >>> from ..ir.model import Graph, Model, QParams
-        >>> from ..hardware.target import TARGETS
-        >>> node = Node("Transpose", ("x",), ("y",))
-        >>> grid = QParams(np.float32(1), np.int32(0))
-        >>> work = Lowering(Model(Graph((node,), {}, ("x",), ("y",))), TARGETS[0], frozenset(), {"x": grid})
-        >>> move(work, node)
-        >>> work.steps[0].op, work.grids["y"] == grid
-        ('Transpose', True)
-    """
+    """Lower an operator that moves integers: the grid stays, or is changed behind it."""
     floats = work.graph.is_float(node.outputs[0])
     inputs = [i if i not in work.graph.consts else _shape_constant(work, node, i) for i in node.inputs]
     if not floats:

@@ -74,10 +74,7 @@ class Maker:
     def rounded_shift(
         self, x: Name, right: Array, limit: Array, rounding: str, shaped: Callable[[Array], Array], label: str
     ) -> Name:
-        """round(x / 2^right) of an int64 tensor, |x| ≤ limit; the arrays hold Python's integers.
-
-        Args:
-            shaped: makes an array broadcast against x.
+        """round(x / 2^right) of an int64 tensor, |x| ≤ limit; arrays hold Python's integers, `shaped` broadcasts them.
 
         Raises:
             EquintError: 64 bits do not hold what is shifted.

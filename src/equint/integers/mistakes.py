@@ -42,12 +42,7 @@ class Variant:
 
     @property
     def changed(self) -> frozenset[str]:
-        """The attributes that are not as the program says.
-
-        Example:
-            >>> sorted(Variant("adds no bias", bias=False).changed)
-            ['bias']
-        """
+        """The attributes that are not as the program says."""
         return frozenset(f.name for f in fields(self) if f.name != "cause" and getattr(self, f.name) != f.default)
 
 

@@ -94,11 +94,7 @@ class Program:
         return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"
 
     def quantized(self, name: Name, values: Array) -> Array:
-        """Integers of real values on the grid of tensor `name`, as they are stored: at the border of the device.
-
-        Raises:
-            EquintError: a value is not a number, or infinite.
-        """
+        """Integers of real values on the grid of tensor `name`; an error where one is not finite."""
         if not np.all(np.isfinite(values)):
             raise UnusableData(f"{name}: holds values that are not finite; check how the inputs are prepared")
         return quantize(values, self.grids[name]).astype(self.storage(name))
@@ -116,11 +112,7 @@ class Program:
         return int(self.grids[name].zero_point)
 
     def shape(self, step: Step, name: Name) -> Shape:
-        """The shape of a tensor that the step reads or writes.
-
-        Raises:
-            EquintError: it is not known.
-        """
+        """The shape of a tensor that the step reads or writes; an error where it is not known."""
         if name not in self.shapes:
             raise UnusableData(
                 f"{step.name}: the shape of {name} is not known; infer the network's shapes before lowering it"
@@ -128,11 +120,7 @@ class Program:
         return self.shapes[name]
 
     def rank(self, step: Step) -> int:
-        """Number of dimensions of what the step writes; a convolution's weight has as many.
-
-        Raises:
-            EquintError: it is not known.
-        """
+        """Number of dimensions of what the step writes; a convolution's weight has as many."""
         rank = np.ndim(step.arrays.get("weight", 0))
         return rank if rank > 2 else len(self.shape(step, step.outputs[0]))
 
@@ -143,11 +131,7 @@ class Program:
         return along(values, step.axis, -step.axis if step.axis < 0 else self.rank(step))
 
     def channels(self, step: Step, name: Name) -> int:
-        """Size of axis 1 of a tensor that the step reads or writes.
-
-        Raises:
-            EquintError: it is not known.
-        """
+        """Size of axis 1 of a tensor that the step reads or writes; an error where it is not known."""
         shape = self.shape(step, name)
         if len(shape) < 2 or not isinstance(shape[1], int):
             raise UnusableData(
@@ -157,12 +141,7 @@ class Program:
 
 
 def along(values: Array, axis: int, rank: int) -> Array:
-    """`()` or `(C,)` values against a tensor of this rank; one value alone is a scalar.
-
-    Example:
-        >>> along(np.arange(2), 1, 3).shape, along(np.arange(1), 1, 3).shape
-        ((2, 1), ())
-    """
+    """`()` or `(C,)` values against a tensor of this rank; one value alone is a scalar."""
     values = np.asarray(values)
     if values.size == 1:
         return values.reshape(())

@@ -36,13 +36,10 @@ SMALL = ("uint8", "int8", "uint16", "int16", "int32")
 
 @dataclass(frozen=True)
 class Field:
-    """An attribute or an array that steps of a kind have.
+    """An attribute or an array that steps of a kind have; `needs` says in words what `holds` tests.
 
-    Attributes:
-        needs: what it must be, in words; `holds` tells whether it is.
-        stored: types in which bundles store an array, where one of them holds it; else its own.
-        packed: whether it is stored to the bit, or as a mask and what is not the zero point.
-        optional: whether steps may go without it.
+    `stored` are types in which bundles store an array, the first that holds it, or else its own; `packed` ones are
+    stored to the bit, or as a mask and what is not the zero point.
     """
 
     needs: str = ""
@@ -77,9 +74,7 @@ class Sums:
 class Values:
     """How a step is computed that makes new values and no accumulator.
 
-    Attributes:
-        integer: in integer operators of ONNX.
-        floats: in the engine's float kernels where they are exact, else in integer operators.
+    `integer` in integer operators of ONNX; `floats` in the engine's float kernels where they are exact, else in those.
     """
 
     integer: Callable[[Maker, Program, Step], None]
@@ -95,16 +90,10 @@ class Moves:
 
 @dataclass(frozen=True)
 class StepKind:
-    """What equint knows of one operator.
+    """What equint knows of one operator: what it computes and how, and the attributes and arrays that it has.
 
-    Attributes:
-        meaning: what it computes.
-        work: how it is computed.
-        attrs: attributes that it must have, and what they must be.
-        arrays: constants by role: what they must be, and how bundles store them.
-        mistakes: attributes of `Variant` by which a device's result may differ; none where nothing is rounded, clamped
-            or padded.
-        mistaken: what a mistaken device executes instead; a step with an accumulator is computed from that.
+    `mistakes` are attributes of `Variant` by which a device's result may differ; `mistaken` is what such a device
+    executes instead; a step with an accumulator is computed from that.
     """
 
     meaning: str

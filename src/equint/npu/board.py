@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,10 @@ from .golden import MANIFEST, Feeds, engine, every_tensor, layers, load, load_ra
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a tensor differs from what was wanted.
+    """How a tensor differs: `count` of `size` values in `channels` channels, by `largest` steps of the grid at most.
 
-    Attributes:
-        file: without its ending.
-        count, size: values that differ, values in all. largest: largest difference in steps of the grid.
-        index, channel, wanted, found: of the first value that differs; no channel where there are none.
-        channels: how many channels differ.
-        bit: the one bit by which all these values differ, if it is one (0 is the lowest).
+    `index`, `channel`, `wanted` and `found` are of the first value that differs; `channel` is None where there are
+    none. `bit` is the one by which all these values differ, if it is one (0 is the lowest).
     """
 
     tensor: Name
@@ -53,10 +49,9 @@ class Cause:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one step.
+    """What became of one step, `number` from 1; 0 is an input of the program.
 
     Attributes:
-        number: of the step, from 1; 0 is an input of the program.
         status: "agrees"; "wrong": what the device made is not what its own inputs give; "inherits": it is, but these
             differ; "unknown": the inputs lie outside their grids; "not dumped".
         mismatch: against the golden vectors. own: against what the device's own inputs give, where wrong.
@@ -79,11 +74,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A board's dump against golden vectors.
+    """A board's dump against golden vectors: a verdict for every input and step, in the order of execution.
 
-    Attributes:
-        steps: a verdict for every input and step, in the order of execution.
-        missing: tensors that the dump lacks, with their files. unknown: files of the dump that are no tensor.
+    `missing` are tensors that the dump lacks, with their files; `unknown` files of the dump that are no tensor.
     """
 
     steps: tuple[Verdict, ...]
@@ -98,9 +91,8 @@ class Comparison:
 
     def facts(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
-        told = asdict(self)
-        told["first"] = None if self.first is None else asdict(self.first)
-        return {"agrees": self.first is None, **told}
+        first = None if self.first is None else asdict(self.first)
+        return {"agrees": self.first is None, **asdict(self), "first": first}
 
     def lines(self) -> list[str]:
         """All of it for people, first what matters most."""
@@ -119,8 +111,6 @@ class Comparison:
         return lines
 
 
-_LISTED = 8
-"""Most names in a line."""
 _STATUS = {
     "agrees": ("agrees", "agree"),
     "wrong": ("is wrong in itself", "are wrong in themselves"),
@@ -149,12 +139,11 @@ def _described(v: Verdict) -> list[str]:
         lines.append(f"  layers not dumped may be at fault as well: one or more of {_listed(v.suspects)}")
     for cause in v.causes:
         lines.append(f"  explained entirely by: {cause.text} [{_listed(cause.layers)}]")
-    if len(v.suspects) > MOST_ALONE and not v.causes:
-        return [
-            *lines,
-            "  no known mistake of all of them explains all values; to look at each alone, dump more layers",
-        ]
-    return lines if v.causes or not v.number else [*lines, "  no known mistake explains all values"]
+    if not v.causes and len(v.suspects) > MOST_ALONE:
+        lines.append("  no known mistake of all of them explains all values; to look at each alone, dump more layers")
+    elif not v.causes and v.number:
+        lines.append("  no known mistake explains all values")
+    return lines
 
 
 def _shared(wrong: list[Verdict]) -> list[str]:
@@ -165,11 +154,10 @@ def _shared(wrong: list[Verdict]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f", … ({len(names)} in all)" if len(names) > _LISTED else "")
+    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 
 def _table(verdicts: list[Verdict]) -> list[str]:
-    """Rows of the steps that differ."""
     rows = [("step", "op", "layer", "verdict", "differ", "largest", "explained by")]
     for v in verdicts:
         assert v.mismatch is not None
@@ -218,7 +206,11 @@ def compare_board(
     folder = isinstance(golden, str | os.PathLike)
     wanted = read_golden(program, golden) if folder else every_tensor(program, golden, run)  # type: ignore[arg-type]
     device, unknown = _read_dump(program, wanted, dump)
-    verdicts = [_input_verdict(program, name, wanted, device, files) for name in program.inputs if name in files]
+    verdicts = []
+    for name in (n for n in program.inputs if n in files):
+        found = _mismatch(name, files[name], wanted[name], device[name], 1) if name in device else None
+        status = "not dumped" if name not in device else "agrees" if found is None else "wrong"
+        verdicts.append(Verdict(0, "Input", name, status, found, found))
     for k, step in enumerate(program.steps):
         if any(o in files for o in step.outputs):
             verdicts.append(_verdict(program, k, wanted, device, files, run))
@@ -257,38 +249,30 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
     return found
 
 
-def _input_verdict(program: Program, name: Name, wanted: Feeds, device: Feeds, files: Mapping[Name, str]) -> Verdict:
-    if name not in device:
-        return Verdict(0, "Input", name, "not dumped")
-    mismatch = _mismatch(name, files[name], wanted[name], device[name], 1)
-    return Verdict(0, "Input", name, "agrees" if mismatch is None else "wrong", mismatch, mismatch)
-
-
 def _verdict(
     program: Program, k: int, wanted: Feeds, device: Feeds, files: Mapping[Name, str], trace: Trace
 ) -> Verdict:
-    """What became of step `k`."""
     step = program.steps[k]
-    number, layer, axis = k + 1, step.label, step.axis
+    verdict = Verdict(k + 1, step.op, step.label, "agrees")
     dumped = [o for o in step.outputs if o in device]
 
     def first(against: Feeds) -> Mismatch | None:
-        every = (_mismatch(o, files[o], against[o], device[o], axis) for o in dumped)
+        every = (_mismatch(o, files[o], against[o], device[o], step.axis) for o in dumped)
         return next((m for m in every if m is not None), None)
 
     mismatch = first(wanted)
     if mismatch is None:
-        return Verdict(number, step.op, layer, "agrees" if dumped else "not dumped")
+        return verdict if dumped else replace(verdict, status="not dumped")
     steps = _since_dumped(program, k, device)
     made = {o for s in steps for o in s.outputs}
     reads = {i for s in steps for i in s.inputs if i in files and i not in made}
     values = {i: device.get(i, wanted[i]) for i in reads}
     if not all(_on_grid(program, i, values[i]) for i in reads):
-        return Verdict(number, step.op, layer, "unknown", mismatch)
+        return replace(verdict, status="unknown", mismatch=mismatch)
     again = traced(program, steps, values, trace)
     own = first(again)
     if own is None:
-        return Verdict(number, step.op, layer, "inherits", mismatch)
+        return replace(verdict, status="inherits", mismatch=mismatch)
     suspects = tuple(s.label for s in steps if any(o in files for o in s.outputs))
     tied = ties(program, step, values) if len(steps) == 1 else None
     count = None if tied is None else int(np.count_nonzero(tied & (again[own.tensor] != device[own.tensor])))
@@ -297,7 +281,7 @@ def _verdict(
     if not causes and any(not np.array_equal(values[i], wanted[i]) for i in reads):
         fed = _causes(program, steps, {i: wanted[i] for i in reads}, found, trace)
         causes = tuple(Cause(f"{c.text}, if the layer was fed golden inputs", c.layers) for c in fed)
-    return Verdict(number, step.op, layer, "wrong", mismatch, own, count, causes, suspects)
+    return Verdict(k + 1, step.op, step.label, "wrong", mismatch, own, count, causes, suspects)
 
 
 def _since_dumped(program: Program, k: int, device: Feeds) -> list[Step]:
@@ -348,37 +332,33 @@ def _mismatch(tensor: Name, file: str, wanted: Array, found: Array, axis: int) -
 
 
 def _read_dump(
-    program: Program, wanted: Mapping[Name, Array], folder: str | os.PathLike[str]
+    program: Program, wanted: Feeds, folder: str | os.PathLike[str]
 ) -> tuple[dict[Name, Array], tuple[str, ...]]:
     """A board's tensors, and the names of files that are none."""
     root, files, made_by = Path(folder), tensor_files(program), layers(program)
     try:
-        held = {entry.name for entry in root.iterdir()}
+        present = {entry.name for entry in root.iterdir()}
     except FileNotFoundError:
         raise UnusableData(f"{folder}: no such folder; give the folder of the board's dump") from None
     except OSError as error:
         raise UnusableData(f"{folder}: cannot be read ({error.strerror or error}); give a folder") from error
     example = f"name its files like the golden ones, as {files[program.outputs[-1]]}.npy or .bin"
-    if not held:
+    if not present:
         raise UnusableData(f"{folder}: is empty; {example}")
     found: dict[Name, Array] = {}
     used = {MANIFEST}
     for name, stem in files.items():
-        endings = [e for e in (".npy", ".bin") if stem + e in held]
+        endings = [e for e in (".npy", ".bin") if stem + e in present]
         irregular = next((stem + e for e in endings if not (root / (stem + e)).is_file()), None)
         if irregular is not None:
             raise UnusableData(f"{root / irregular}: layer {made_by[name]}: is no regular file; dump it as one")
         used |= {stem + e for e in endings}
-        read = [
-            (load if e == ".npy" else load_raw)(
-                root / (stem + e), made_by[name], wanted[name].shape, wanted[name].dtype
-            )
-            for e in endings
-        ]
+        made, like = made_by[name], wanted[name]
+        read = [(load if e == ".npy" else load_raw)(root / (stem + e), made, like.shape, like.dtype) for e in endings]
         if len(read) == 2 and not np.array_equal(read[0], read[1]):
             raise UnusableData(f"{root / stem}.bin: layer {made_by[name]}: differs from {stem}.npy; remove one of them")
         if read:
             found[name] = read[0]
     if not found:
         raise UnusableData(f"{folder}: holds none of the {len(files)} tensors; {example}")
-    return found, tuple(sorted(held - used))
+    return found, tuple(sorted(present - used))

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 FORMAT, VERSION = "equint.bundle", 1
-_LONGEST = 120
-"""Characters of a message about a manifest."""
 
 
 def save_bundle(
@@ -115,23 +113,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
 
 @cache
 def schema() -> Mapping[str, Any]:
-    """The JSON schema (draft 2020-12) of the manifest.
-
-    Example:
-        >>> schema()["properties"]["format"]
-        {'const': 'equint.bundle'}
-    """
-    found: dict[str, Any] = json.loads(resources.files(__package__).joinpath("bundle.schema.json").read_text("utf-8"))
-    return found
+    """The JSON schema (draft 2020-12) of the manifest."""
+    return dict(json.loads(resources.files(__package__).joinpath("bundle.schema.json").read_text("utf-8")))
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's content, its own `sha256` left out: as ASCII JSON with sorted keys and no spaces.
-
-    Example:
-        >>> digest({"a": 1, "sha256": "old"}) == hashlib.sha256(b'{"a":1}').hexdigest()
-        True
-    """
+    """SHA-256 of a manifest's content, its own `sha256` left out: as ASCII JSON with sorted keys and no spaces."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
@@ -195,7 +182,7 @@ def _misfit(manifest: Record) -> str | None:
     if error is None:
         return None
     where, what = error.json_path.removeprefix("$").removeprefix("."), error.message
-    what = what if len(what) <= _LONGEST else f"{what[: _LONGEST // 2]} … {what[-_LONGEST // 2 :]}"
+    what = what if len(what) <= 120 else f"{what[:60]} … {what[-60:]}"
     return f"{where}: {what}" if where else what
 
 

@@ -22,8 +22,6 @@ Trace = Callable[[Program, Mapping[Name, Array]], Mapping[Name, Array]]
 
 MOST_ALONE = 32
 """Among more steps than this, a mistake in one of them alone is not searched for."""
-
-
 VARIANTS = (
     Variant("rounds half_up: to nearest, ties up", rounding="half_up"),
     Variant("rounds half_even: to nearest, ties to even", rounding="half_even"),
@@ -116,13 +114,7 @@ def _outputs(
 
 
 def traced(program: Program, steps: Sequence[Step], values: Mapping[Name, Array], trace: Trace) -> dict[Name, Array]:
-    """What some of a program's steps make of `values`: the tensors of the last one, as they are stored.
-
-    Example:
-        >>> program, trace = tiny_program()
-        >>> traced(program, program.steps, {"x": np.array([[[[2, 4]]]], np.int8)}, trace)["y"].tolist()
-        [[[[3]]]]
-    """
+    """What some of a program's steps make of `values`: the tensors of the last one, as they are stored."""
     made = {o for step in steps for o in step.outputs}
     reads = dict.fromkeys(i for step in steps for i in step.inputs if i and i not in made and i not in program.consts)
     part = replace(program, steps=tuple(steps), inputs=tuple(reads), outputs=steps[-1].outputs)
@@ -131,12 +123,7 @@ def traced(program: Program, steps: Sequence[Step], values: Mapping[Name, Array]
 
 
 def stored(program: Program, name: Name, values: Array) -> Array:
-    """Integers in the type in which tensors travel: that of their grid; int64 for shapes.
-
-    Example:
-        >>> str(stored(tiny_program()[0], "y", np.array([1, 2])).dtype)
-        'int8'
-    """
+    """Integers in the type in which tensors travel: that of their grid; int64 for shapes."""
     return np.asarray(values, program.storage(name), order="C")
 
 
@@ -162,11 +149,10 @@ def accumulator(program: Program, step: Step, values: Mapping[Name, Array], vari
     return np.asarray(acc, np.int64)
 
 
-# From accumulators to integers
-
-
 def _requantized(program: Program, step: Step, how: Requantize, acc: Array, variant: Variant = AS_IS) -> Array:
-    mantissa, right = (along(a, step.axis, acc.ndim) for a in (how.mantissa, _right(program, how, variant)))
+    shifted = how if variant.shift else replace(how, shift=np.zeros((), np.int32))
+    factors = (how.mantissa, shifted.right(program.mantissa_bits))
+    mantissa, right = (along(a, step.axis, acc.ndim) for a in factors)
     q = _rounded(acc, mantissa, right, variant.rounding or program.rounding)
     q = q + (how.zero_point if variant.output_zero else 0)
     grid = program.grids[step.outputs[0]]
@@ -179,10 +165,6 @@ def _requantized(program: Program, step: Step, how: Requantize, acc: Array, vari
     elif variant.clamp == "grid":
         q = np.clip(q, grid.qmin, grid.qmax)
     return q.astype(program.storage(step.outputs[0]))
-
-
-def _right(program: Program, how: Requantize, variant: Variant = AS_IS) -> Array:
-    return (how if variant.shift else replace(how, shift=np.zeros((), np.int32))).right(program.mantissa_bits)
 
 
 def _rounded(acc: Array, mantissa: Array, right: Array, rounding: str) -> Array:
@@ -204,7 +186,9 @@ def ties(program: Program, step: Step, values: Mapping[Name, Array]) -> Array | 
     if how is None:
         return None
     acc = accumulator(program, step, values)
-    mantissa, right = (along(a, step.axis, acc.ndim).astype(np.uint64) for a in (how.mantissa, _right(program, how)))
+    mantissa, right = (
+        along(a, step.axis, acc.ndim).astype(np.uint64) for a in (how.mantissa, how.right(program.mantissa_bits))
+    )
     one = np.uint64(1)  # only the lowest bits count, which unsigned products keep however large they are
     product = acc.astype(np.uint64) * mantissa
     return np.asarray((right > 0) & ((product & ((one << right) - one)) == (one << right) >> one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,12 +23,7 @@ from .faults import Trace, stored
 
 MANIFEST = "golden.json"
 FORMAT, VERSION = "equint golden vectors", 1
-_LONGEST = 80
-_KEYS = {"file", "shape", "sha256"}
 Feeds = Mapping[Name, Array]
-
-
-# Writing
 
 
 def write_golden(
@@ -59,16 +55,14 @@ def write_golden(
     """
     values = every_tensor(program, feeds, trace or engine)
     files = tensor_files(program)
-    told = _told(program, values, files, raw)
+    manifest = _manifest_of(program, values, files, raw)
     with _drafted_folder(folder) as draft:
         for name, stem in files.items():
-            plain = values[name].astype(values[name].dtype.newbyteorder("<"))
-            np.save(draft / f"{stem}.npy", plain)
+            np.save(draft / f"{stem}.npy", values[name])
             if raw:
-                (draft / f"{stem}.bin").write_bytes(plain.tobytes())
-        text = json.dumps(told, indent=1, ensure_ascii=False)
-        (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    return list(told["steps"])
+                (draft / f"{stem}.bin").write_bytes(values[name].tobytes())
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return list(manifest["steps"])
 
 
 def tensor_files(program: Program) -> dict[Name, str]:
@@ -89,14 +83,11 @@ def tensor_files(program: Program) -> dict[Name, str]:
     for number, name in numbered:
         if name not in program.grids or name in files:
             continue
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:_LONGEST].strip("._") or "tensor"
-        stem = wanted = f"{number:0{digits}d}_{safe}"
-        count = 1
-        while stem.casefold() in taken:
-            count += 1
-            stem = f"{wanted}~{count}"
-        taken.add(stem.casefold())
-        files[name] = stem
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80].strip("._") or "tensor"
+        wanted = f"{number:0{digits}d}_{safe}"
+        names = itertools.chain([wanted], (f"{wanted}~{k}" for k in itertools.count(2)))
+        files[name] = next(stem for stem in names if stem.casefold() not in taken)
+        taken.add(files[name].casefold())
     return files
 
 
@@ -104,8 +95,7 @@ def engine(program: Program, feeds: Feeds) -> Mapping[Name, Array]:
     """Every tensor that the integer engine makes."""
     from ..integers.engine import Engine
 
-    found: Mapping[Name, Array] = Engine(program).trace(feeds)
-    return found
+    return Engine(program).trace(feeds)
 
 
 def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Array]:
@@ -119,7 +109,6 @@ def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Arr
 
 
 def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
-    """The integers of an input for what was given."""
     if name not in feeds:
         raise UnusableData(f"input {name}: nothing was given for it; give an array")
     values, grid = np.asarray(feeds[name]), program.grids[name]
@@ -128,9 +117,8 @@ def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
         values.ndim == len(shape)
         and all(not isinstance(d, int) or d == n for d, n in zip(shape[1:], values.shape[1:], strict=True))
     ):
-        raise UnusableData(
-            f"input {name}: shape {list(values.shape)} is not {_dims(shape)}; prepare it as the network's"
-        )
+        dims = ", ".join("?" if d is None else str(d) for d in shape)
+        raise UnusableData(f"input {name}: shape {list(values.shape)} is not [{dims}]; prepare it as the network's")
     if not values.size:
         raise UnusableData(f"input {name}: holds no image; give at least one")
     if values.dtype.kind == "f":
@@ -144,25 +132,13 @@ def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
     return values
 
 
-def _dims(shape: tuple[Any, ...]) -> str:
-    return f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
-
-
-def _told(program: Program, values: Mapping[Name, Array], files: Mapping[Name, str], raw: bool) -> dict[str, Any]:
-    """What `golden.json` holds."""
-    tensors = {name: _tensor_told(program, name, values[name], stem, raw) for name, stem in files.items()}
-    steps = [
-        {
-            "number": number,
-            "op": step.op,
-            "layer": step.name,
-            "inputs": [i for i in step.inputs if i in tensors],
-            "input_files": [tensors[i]["file"] for i in step.inputs if i in tensors],
-            "outputs": [o for o in step.outputs if o in tensors],
-            "output_files": [tensors[o]["file"] for o in step.outputs if o in tensors],
-        }
-        for number, step in enumerate(program.steps, 1)
-    ]
+def _manifest_of(program: Program, values: Feeds, files: Mapping[Name, str], raw: bool) -> dict[str, Any]:
+    steps = []
+    for number, step in enumerate(program.steps, 1):
+        inputs, outputs = ([n for n in names if n in files] for names in (step.inputs, step.outputs))
+        ins, outs = ([f"{files[n]}.npy" for n in names] for names in (inputs, outputs))
+        steps.append({"number": number, "op": step.op, "layer": step.name, "inputs": inputs, "input_files": ins,
+                      "outputs": outputs, "output_files": outs})  # fmt: skip
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -174,11 +150,11 @@ def _told(program: Program, values: Mapping[Name, Array], files: Mapping[Name, s
         "inputs": list(program.inputs),
         "outputs": list(program.outputs),
         "steps": steps,
-        "tensors": tensors,
+        "tensors": {name: _tensor_record(program, name, values[name], stem, raw) for name, stem in files.items()},
     }
 
 
-def _tensor_told(program: Program, name: Name, values: Array, stem: str, raw: bool) -> dict[str, Any]:
+def _tensor_record(program: Program, name: Name, values: Array, stem: str, raw: bool) -> dict[str, Any]:
     grid = program.grids[name]
     return {
         "file": f"{stem}.npy",
@@ -190,27 +166,17 @@ def _tensor_told(program: Program, name: Name, values: Array, stem: str, raw: bo
         "qmin": grid.qmin,
         "qmax": grid.qmax,
         "bytes": values.nbytes,
-        "sha256": _sha(values),
+        "sha256": sha256(values.tobytes()).hexdigest(),
     }
 
 
-def _sha(values: Array) -> str:
-    return sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
-
-
 def fingerprint(program: Program) -> str:
-    """SHA-256 of everything that decides a program's integers.
-
-    Example:
-        >>> from .faults import tiny_program
-        >>> fingerprint(tiny_program()[0]) == fingerprint(tiny_program()[0])
-        True
-    """
+    """SHA-256 of everything that decides a program's integers."""
     digest = sha256()
 
-    def told(value: Any) -> Any:
+    def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(k): told(v) for k, v in value.items()}
+            return {str(k): plain(v) for k, v in value.items()}
         if isinstance(value, np.ndarray | np.generic | list | tuple):
             array = np.asarray(value)
             if array.dtype.kind not in "iub":
@@ -219,12 +185,12 @@ def fingerprint(program: Program) -> str:
         return value
 
     for step in program.steps:
-        how = None if step.requantize is None else {k: told(v) for k, v in vars(step.requantize).items()}
-        parts = [step.op, step.inputs, step.outputs, told(step.attrs), told(step.arrays), how]
+        how = None if step.requantize is None else {k: plain(v) for k, v in vars(step.requantize).items()}
+        parts = [step.op, step.inputs, step.outputs, plain(step.attrs), plain(step.arrays), how]
         digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     grids = {name: [*(np.asarray(a).tolist() for a in (g.scale, g.zero_point)), g.qmin, g.qmax, str(storage(g))]
              for name, g in program.grids.items()}  # fmt: skip
-    rest = [program.inputs, program.outputs, grids, told(program.consts), program.rounding, program.mantissa_bits]
+    rest = [program.inputs, program.outputs, grids, plain(program.consts), program.rounding, program.mantissa_bits]
     digest.update(json.dumps(rest, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
@@ -260,18 +226,15 @@ def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
             return False
         if not target.is_dir():
             raise UnusableData(f"{path}: is a file; choose another folder")
-        held = {entry.name for entry in target.iterdir()}
+        present = {entry.name for entry in target.iterdir()}
     except OSError as error:
         raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
-    if held:
+    if present:
         tensors = _manifest(path, "choose an empty folder")["tensors"].values()
-        foreign = held - {MANIFEST, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
+        foreign = present - {MANIFEST, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
         if foreign:
             raise UnusableData(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
     return True
-
-
-# Reading
 
 
 def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
@@ -283,16 +246,15 @@ def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UnusableData(f"{path}: cannot be read ({error}); {remedy}") from error
     ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("tensors"), dict)
-    if not ours or not all(_tells(t) for t in found["tensors"].values()):
+    if not ours or not all(_is_record(t) for t in found["tensors"].values()):
         raise UnusableData(f"{path}: does not describe golden vectors; {remedy}")
     if found.get("version") != VERSION:
         raise UnusableData(f"{path}: version {found.get('version')}, known is {VERSION}; {remedy}")
     return found
 
 
-def _tells(tensor: Any) -> bool:
-    """Whether an entry of the manifest says what it should, in the types that it should."""
-    if not isinstance(tensor, dict) or not set(tensor) >= _KEYS:
+def _is_record(tensor: Any) -> bool:
+    if not isinstance(tensor, dict) or not set(tensor) >= {"file", "shape", "sha256"}:
         return False
     shape = tensor["shape"]
     whole = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
@@ -315,16 +277,16 @@ def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, 
     """
     if not Path(folder).is_dir():
         raise UnusableData(f"{folder}: no such folder; write the golden vectors first")
-    told = _manifest(folder, "write the golden vectors again")
-    if told.get("fingerprint") != fingerprint(program):
+    manifest = _manifest(folder, "write the golden vectors again")
+    if manifest.get("fingerprint") != fingerprint(program):
         raise UnusableData(f"{folder}: golden vectors of another program; write them again for this one")
-    made_by, tensors, values = layers(program), told["tensors"], {}
+    made_by, tensors, values = layers(program), manifest["tensors"], {}
     for name, stem in tensor_files(program).items():
         path = Path(folder) / f"{stem}.npy"
         if name not in tensors:
             raise UnusableData(f"{folder}: {MANIFEST} lacks tensor {name}; write the golden vectors again")
         found = load(path, made_by[name], tuple(tensors[name]["shape"]), storage(program.grids[name]))
-        if _sha(found) != tensors[name]["sha256"]:
+        if sha256(found.tobytes()).hexdigest() != tensors[name]["sha256"]:
             raise UnusableData(f"{path}: layer {made_by[name]}: was changed since; write the golden vectors again")
         values[name] = found
     return values
@@ -348,7 +310,7 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
     except (OSError, ValueError, EOFError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else "it is truncated"
         raise UnusableData(f"{path}: layer {layer}: is no whole .npy file ({why}); dump it again") from error
-    if found.dtype.newbyteorder("=") != dtype:
+    if found.dtype != dtype:
         raise UnusableData(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
     if shape and found.shape[1:] == shape[1:] and found.ndim == len(shape) and len(found) != shape[0]:
         raise UnusableData(f"{path}: layer {layer}: {len(found)} images, wanted {shape[0]}; dump the same ones")
@@ -370,4 +332,4 @@ def load_raw(path: Path, layer: str, shape: tuple[int, ...], dtype: np.dtype[Any
         raise UnusableData(
             f"{path}: layer {layer}: {len(found)} bytes, wanted {size} ({dtype} {list(shape)}); dump it whole, alone"
         )
-    return np.frombuffer(found, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+    return np.frombuffer(found, dtype).reshape(shape).copy()

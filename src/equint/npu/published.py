@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .sizes import SCHEMES, megabytes
@@ -16,46 +16,47 @@ def conv(taps: int, ins: int, outs: int) -> Shapes:
     return [(taps * ins * outs, outs)]
 
 
-def depthwise(taps: int, channels: int) -> Shapes:
-    """A depthwise convolution."""
-    return [(taps * channels, channels)]
-
-
 def mobilenet_v1() -> Shapes:
     """Howard et al. (2017), Table 1, 1,000 classes."""
     layers, ins = conv(9, 3, 32), 32
     for outs in (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024):
-        layers += depthwise(9, ins) + conv(1, ins, outs)
+        layers += conv(9, 1, ins) + conv(1, ins, outs)
         ins = outs
     return layers + conv(1, 1024, 1000)
 
 
 def mobilenet_v2() -> Shapes:
     """Sandler et al. (2018), Table 2, 1,000 classes."""
-    layers, ins = conv(9, 3, 32), 32
     table = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
-    for expansion, outs, repeats in table:
-        for _ in range(repeats):
-            wide = expansion * ins
-            layers += (conv(1, ins, wide) if expansion > 1 else []) + depthwise(9, wide) + conv(1, wide, outs)
-            ins = outs
-    return layers + conv(1, 320, 1280) + conv(1, 1280, 1000)
+    blocks = bottlenecks(32, [(9, *row) for row in table])
+    return conv(9, 3, 32) + blocks + conv(1, 320, 1280) + conv(1, 1280, 1000)
 
 
 def efficientnet_b3() -> Shapes:
     """Table 1 of Tan and Le (2019), 1.2 times as wide and 1.4 times as deep; squeeze and excitation at a quarter."""
-    layers, ins = conv(9, 3, 40), 40
-    table = (
-        *((9, 1, 24, 2), (9, 6, 32, 3), (25, 6, 48, 3), (9, 6, 96, 5)),
-        *((25, 6, 136, 5), (25, 6, 232, 6), (9, 6, 384, 2)),
-    )
+    table = [
+        (9, 1, 24, 2),
+        (9, 6, 32, 3),
+        (25, 6, 48, 3),
+        (9, 6, 96, 5),
+        (25, 6, 136, 5),
+        (25, 6, 232, 6),
+        (9, 6, 384, 2),
+    ]
+    return conv(9, 3, 40) + bottlenecks(40, table, squeeze=4) + conv(1, 384, 1536) + conv(1, 1536, 1000)
+
+
+def bottlenecks(ins: int, table: Iterable[tuple[int, int, int, int]], squeeze: int = 0) -> Shapes:
+    """Inverted bottlenecks by (taps, expansion, output channels, repeats)."""
+    layers: Shapes = []
     for taps, expansion, outs, repeats in table:
         for _ in range(repeats):
-            wide, squeezed = expansion * ins, ins // 4
-            layers += (conv(1, ins, wide) if expansion > 1 else []) + depthwise(taps, wide)
-            layers += conv(1, wide, squeezed) + conv(1, squeezed, wide) + conv(1, wide, outs)
+            wide = expansion * ins
+            layers += (conv(1, ins, wide) if expansion > 1 else []) + conv(taps, 1, wide)
+            layers += conv(1, wide, ins // squeeze) + conv(1, ins // squeeze, wide) if squeeze else []
+            layers += conv(1, wide, outs)
             ins = outs
-    return layers + conv(1, 384, 1536) + conv(1, 1536, 1000)
+    return layers
 
 
 def resnet50() -> Shapes:

@@ -26,26 +26,15 @@ DTYPES = (
 """Types that a bundle may hold."""
 _REQUANTIZE = {"mantissa": ("uint32",), "exponent": ("int8",), "low": SMALL, "high": SMALL}
 """Types in which the arrays of a requantization are stored, where one of them holds it; others keep theirs."""
+_FORMAT = ("rounding", "mantissa_bits", "exponent_bits", "shift_bits")
 Record = dict[str, Any]
 
 
 def encode(program: Program, sparse: Literal["auto"] | bool) -> tuple[Record, dict[str, Array]]:
-    """What a manifest says of the program, and the tensors by name.
-
-    Example:
-        >>> described, tensors = encode(Program((), ("x",), ("x",), {}), sparse=False)
-        >>> described["inputs"], tensors
-        (['x'], {})
-    """
+    """What a manifest says of the program, and the tensors by name."""
     writer = _Writer(program.shift_bits, weight_bits(program), sparse)
-    target = {
-        "name": program.target,
-        "rounding": program.rounding,
-        "mantissa_bits": program.mantissa_bits,
-        "exponent_bits": program.exponent_bits,
-        "shift_bits": program.shift_bits,
-        "weight_bits": writer.bits,
-    }
+    formats = {key: getattr(program, key) for key in _FORMAT}
+    target = {"name": program.target, **formats, "weight_bits": writer.bits}
     described: Record = {
         "name": program.name,
         "target": target,
@@ -60,8 +49,6 @@ def encode(program: Program, sparse: Literal["auto"] | bool) -> tuple[Record, di
 
 
 class _Writer:
-    """Turns arrays into records and collects the tensors that these name."""
-
     def __init__(self, shift_bits: int, bits: int, sparse: Literal["auto"] | bool) -> None:
         self.shift_bits, self.bits, self.sparse = shift_bits, bits, sparse
         self.tensors: dict[str, Array] = {}
@@ -70,12 +57,11 @@ class _Writer:
         at, name = f"steps.{k}", step.label
         arrays = {}
         for role, array in step.arrays.items():
-            field = _field(step, role)
-            arrays[role] = (
-                self.weight(step, f"{at}.{role}", field.stored)
-                if field.packed
-                else self.array(array, f"{at}.{role}", f"{name}: {role}", field.stored)
-            )
+            field, where = _field(step, role), f"{at}.{role}"
+            if field.packed:
+                arrays[role] = self.weight(step, where, field.stored)
+            else:
+                arrays[role] = self.array(array, where, f"{name}: {role}", field.stored)
         return {
             "op": step.op,
             "name": step.name,
@@ -94,10 +80,9 @@ class _Writer:
         least, most = int(shift.min(initial=0)), int(shift.max(initial=0))
         if least < 0 or most >= 1 << self.shift_bits:
             raise UnreadableModel(f"{name}: shifts from {least} to {most} do not fit into {self.shift_bits} bits")
-        if shift.ndim and self.shift_bits:
-            records["shift"] = self.packed(shift, self.shift_bits, f"{at}.shift")
-        else:
-            records["shift"] = self.array(shift, f"{at}.shift", name, ("int8",))
+        packed = shift.ndim and self.shift_bits
+        at = f"{at}.shift"
+        records["shift"] = self.packed(shift, self.shift_bits, at) if packed else self.array(shift, at, name, ("int8",))
         return {**records, "zero_point": int(r.zero_point)}
 
     def grid(self, k: int, name: str, q: QParams) -> Record:
@@ -193,8 +178,6 @@ def decode(described: Record, tensors: Mapping[str, Array], manifest: Path, file
 
 
 class _Reader:
-    """Turns records into arrays, and says where one does not fit."""
-
     def __init__(self, manifest: Path, file: Path, tensors: Mapping[str, Array]) -> None:
         self.manifest, self.file, self.tensors = manifest, file, tensors
 
@@ -208,23 +191,15 @@ class _Reader:
             {name: self.grid(name, record) for name, record in described["grids"].items()},
             {name: tuple(dims) for name, dims in described["shapes"].items()},
             {name: self.array(record, f"constant {name}") for name, record in described["consts"].items()},
-            target["rounding"],
-            target["mantissa_bits"],
-            target["exponent_bits"],
-            target["shift_bits"],
-            target["name"],
-            described["name"],
+            **{key: target[key] for key in _FORMAT},
+            target=target["name"],
+            name=described["name"],
         )
 
     def step(self, k: int, record: Record) -> Step:
         at = f"step {k} {record['name'] or record['op']!r}"
-        step = Step(
-            record["op"],
-            record["name"],
-            tuple(record["inputs"]),
-            tuple(record["outputs"]),
-            {key: self.attribute(value, f"{at}: attribute {key}") for key, value in record["attrs"].items()},
-        )
+        attrs = {key: self.attribute(value, f"{at}: attribute {key}") for key, value in record["attrs"].items()}
+        step = Step(record["op"], record["name"], tuple(record["inputs"]), tuple(record["outputs"]), attrs)
         arrays: dict[str, Array] = {}
         for role in sorted(record["arrays"], key=lambda role: _field(step, role).packed):  # which needs its zero point
             zero = arrays.get("weight_zero_point", np.zeros((), np.int32))
@@ -275,7 +250,6 @@ class _Reader:
         return found
 
     def attribute(self, value: Any, at: str) -> Any:
-        """The inverse of `_plain`."""
         if isinstance(value, list):
             return [self.attribute(v, at) for v in value]
         if not isinstance(value, dict):

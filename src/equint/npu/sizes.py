@@ -44,26 +44,12 @@ def parameter_bits(channels: int) -> Sizes:
 
 
 def weight_storage_bits(weights: int, kept: float | None = None, bits: int = 8) -> float:
-    """Bits of a layer's weights: dense, or as a mask, `kept` packed weights and the integer with their size.
-
-    Example:
-        >>> weight_storage_bits(100), weight_storage_bits(100, kept=80)
-        (800, 772)
-    """
+    """Bits of a layer's weights: dense, or as a mask, `kept` packed weights and the integer with their size."""
     return weights * bits if kept is None else weights + kept * bits + 8 * SIZE_BYTES
 
 
 def layer_bits(weights: int, channels: int, kept: float | None = None, bits: int = 8, bias: bool = True) -> Sizes:
-    """Bits of everything that a layer stores, by scheme.
-
-    Args:
-        kept: weights that are not zero, where they are stored in the sparse form.
-        bias: whether 32 bits per channel are counted (Table 4 does, Figure 4 does not).
-
-    Example:
-        >>> layer_bits(9 * 32, 32, bias=False)
-        {'lwq': 2350, 'cwq': 3776, 'wes': 2478}
-    """
+    """Bits of all that a layer stores, by scheme: `kept` weights in sparse form; biases are in Table 4 alone."""
     rest = weight_storage_bits(weights, kept, bits) + BIAS_BITS * channels * bias
     return {scheme: rest + own for scheme, own in parameter_bits(channels).items()}
 
@@ -140,30 +126,22 @@ def paper_tables() -> list[Row]:
 
 
 _PRINTED = (
-    ("a", "wes", 32, 5.5),
-    ("a", "wes", 1024, 5.5),
-    ("a", "cwq", 32, 59),
-    ("a", "cwq", 1024, 64),
-    ("b", "wes", 32, 1.7),
-    ("b", "wes", 1024, 0.1),
-    ("b", "cwq", 32, 19.1),
-    ("b", "cwq", 1024, 0.6),
+    *(("a", "wes", 32, 5.5), ("a", "wes", 1024, 5.5), ("a", "cwq", 32, 59), ("a", "cwq", 1024, 64)),
+    *(("b", "wes", 32, 1.7), ("b", "wes", 1024, 0.1), ("b", "cwq", 32, 19.1), ("b", "cwq", 1024, 0.6)),
 )
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """What is packed of a layer; `zero_point` broadcasts against the weight, the other arrays are () or (O,)."""
+    """`zero_point` broadcasts against the weight; exponent and shift are () or (O,)."""
 
     name: str
     weight: Array
     zero_point: Array
     channels: int
     bits: int
-    mantissa: Array
-    exponent: Array
-    shift: Array
-    bias: Array
+    exponent: Array | int = 0
+    shift: Array | int = 0
 
 
 def network_sizes(network: Model | Program) -> dict[str, Any]:
@@ -198,8 +176,7 @@ def network_sizes(network: Model | Program) -> dict[str, Any]:
 def _layer_row(layer: _Layer) -> Row:
     dense = pack_bits(layer.weight, layer.bits).nbytes
     sparse = pack(layer.weight, layer.zero_point, layer.bits).nbytes
-    biases = np.broadcast_to(layer.bias, layer.channels).astype(np.int32).nbytes
-    rest = {scheme: biases + _parameter_bytes(layer, scheme) for scheme in SCHEMES}
+    rest = {scheme: 4 * layer.channels + _parameter_bytes(layer, scheme) for scheme in SCHEMES}
     return {
         "layer": layer.name,
         "weights": int(layer.weight.size),
@@ -212,15 +189,14 @@ def _layer_row(layer: _Layer) -> Row:
 
 
 def _parameter_bytes(layer: _Layer, scheme: str) -> int:
-    """Bytes of the packed compounds, zero points and shifts."""
     count = layer.channels if scheme == "cwq" else 1
-    total = np.resize(layer.mantissa, count).astype(np.uint32).nbytes
-    total += _packed(layer.exponent, count, EXPONENT_BITS) + _packed(layer.zero_point, count, ZERO_POINT_BITS)
+    total = 4 * count + _packed(layer.exponent, count, EXPONENT_BITS)
+    total += _packed(layer.zero_point, count, ZERO_POINT_BITS)
     return total + (_packed(layer.shift, layer.channels, SHIFT_BITS) if scheme == "wes" else 0)
 
 
-def _packed(array: Array, count: int, bits: int) -> int:
-    return pack_bits(np.resize(array, count), max(bits, width(array))).nbytes
+def _packed(array: Array | int, count: int, bits: int) -> int:
+    return pack_bits(np.resize(array, count), max(bits, width(np.asarray(array)))).nbytes
 
 
 def _of_program(program: Program) -> list[_Layer]:
@@ -229,15 +205,14 @@ def _of_program(program: Program) -> list[_Layer]:
     for step in program.steps:
         if step.op not in LAYERS or step.requantize is None:
             continue
-        weight, bias, r = step.arrays["weight"], step.arrays["bias"], step.requantize
+        weight, how = step.arrays["weight"], step.requantize
         zero = stored_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
-        found.append(_Layer(step.name, weight, zero, bias.size, bits, r.mantissa, r.exponent, r.shift, bias))
+        found.append(_Layer(step.name, weight, zero, step.arrays["bias"].size, bits, how.exponent, how.shift))
     return found
 
 
 def _of_model(model: Model) -> list[_Layer]:
     found, seen = [], set()
-    nothing = np.zeros((), np.int32)
     for layer in layers(model.graph):
         if layer.weight in seen:
             continue
@@ -246,7 +221,6 @@ def _of_model(model: Model) -> list[_Layer]:
         if grid is None:
             raise UnusableData(f"{layer.name}: its weights have no integer grid yet; quantize the model first")
         zero = along_axis(grid.zero_point, grid.axis, weight.ndim)
-        _, channels = layer.channels(weight)
-        integers = quantize(weight, grid)
-        found.append(_Layer(layer.name, integers, zero, channels, grid.bits, nothing, nothing, nothing, nothing))
+        channels = layer.channels(weight)[1]
+        found.append(_Layer(layer.name, quantize(weight, grid), zero, channels, grid.bits))
     return found

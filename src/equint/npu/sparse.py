@@ -20,11 +20,8 @@ SIZE_BYTES = 4
 class Sparse:
     """Weights as Oh et al. (2020) store pruned ones; a weight is zero where its integer equals the zero point.
 
-    Attributes:
-        mask: one bit a weight, 1 where it is not zero; `(ceil(size/8),)` uint8.
-        values: the other weights one behind the other, `bits` wide; uint8.
-        zero_point: integers that broadcast against the weights.
-        signed, dtype: of the integers.
+    `mask` holds one bit a weight, 1 where it is not zero: `(ceil(size/8),)` uint8; `values` those weights, `bits` wide,
+    one behind the other. `zero_point` broadcasts against the weights; `signed` and `dtype` are of the integers.
     """
 
     mask: Array
@@ -47,11 +44,7 @@ class Sparse:
 
 
 def pack(integers: Array, zero_point: Array | int, bits: int = 8) -> Sparse:
-    """The sparse form of integer weights.
-
-    Args:
-        zero_point: broadcasts against the weights.
-        bits: width of the packed weights.
+    """The sparse form of integer weights, `bits` wide; the zero point broadcasts against them.
 
     Raises:
         EquintError: an integer that is not zero does not fit.
@@ -90,17 +83,7 @@ def unpack(sparse: Sparse) -> Array:
 
 
 def weight_bits(program: Program) -> int:
-    """The width at which a program's weights are packed: the fewest bits that hold those of all its layers.
-
-    Raises:
-        EquintError: more than 16 would be needed.
-
-    Example:
-        >>> from equint.integers.program import Step
-        >>> arrays = {"weight": np.array([[0, 11]], np.uint8), "weight_zero_point": np.array(4, np.uint8)}
-        >>> weight_bits(Program((Step("Gemm", "fc", ("x",), ("y",), {}, arrays),), ("x",), ("y",), {}))
-        4
-    """
+    """The fewest bits that hold all layers' weights; an error where those are more than 16."""
     layers = [step for step in program.steps if step.op in LAYERS]
     roles = ("weight", "weight_zero_point")
     ends = [end(s.arrays[r], initial=0) for s in layers for r in roles for end in (np.min, np.max)]
@@ -112,10 +95,6 @@ def width(integers: Array) -> int:
 
     Raises:
         EquintError: more than 16 would be needed.
-
-    Example:
-        >>> width(np.array([0, 15])), width(np.array([-8, 7])), width(np.array([-8, 8]))
-        (4, 4, 5)
     """
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
     bits = max(high.bit_length(), (-low - 1).bit_length()) + 1 if low < 0 else max(high.bit_length(), 1)

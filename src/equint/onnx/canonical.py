@@ -21,9 +21,7 @@ def canonical(graph: Graph) -> Graph:
         >>> [float(graph.consts[i].flat[0]) for i in graph.nodes[0].inputs[1:]]
         [2.0, 0.5]
     """
-    for step in (_scalar_bounds, _plain_gemm, _biased_matmul, _merged_pads):
-        graph = step(graph)
-    return graph
+    return _merged_pads(_biased_matmul(_rewritten(_scalar_bounds(graph), _gemm)))
 
 
 Edit = tuple[list[Node], dict[Name, Array]]
@@ -31,12 +29,11 @@ Edit = tuple[list[Node], dict[Name, Array]]
 
 def _rewritten(graph: Graph, edits: Callable[[Graph, Node], Edit | None]) -> Graph:
     """Replace each node by what `edits` makes of it (None: leave it)."""
-    nodes: list[Node] = []
-    consts: dict[Name, Array] = {}
+    nodes, consts = list[Node](), dict[Name, Array]()
     for node in graph.nodes:
-        edit = None if node.domain else edits(graph, node)
-        nodes += [node] if edit is None else edit[0]
-        consts |= {} if edit is None else edit[1]
+        made, added = (None if node.domain else edits(graph, node)) or ([node], {})
+        nodes += made
+        consts |= added
     return graph.with_nodes(nodes, consts)
 
 
@@ -48,19 +45,12 @@ def _scalar_bounds(graph: Graph) -> Graph:
     return graph.with_consts(only_clips)
 
 
-def _plain_gemm(graph: Graph) -> Graph:
-    return _rewritten(graph, _gemm)
-
-
 def _gemm(graph: Graph, node: Node) -> Edit | None:
     if node.op != "Gemm" or node.inputs[1] not in graph.consts or node.inputs[0] in graph.consts:
         return None
-    a, b, *rest = node.inputs
-    c = rest[0] if rest else ""
+    a, b, c = (*node.inputs, "")[:3]
     y, alpha, beta = node.outputs[0], node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
-    before: list[Node] = []
-    after: list[Node] = []
-    consts: dict[Name, Array] = {}
+    before, after, consts = list[Node](), list[Node](), dict[Name, Array]()
     if node.attrs.get("transA", 0):
         flipped = graph.fresh(f"{y}_input")
         before.append(Node("Transpose", (a,), (flipped,), {"perm": [1, 0]}))
@@ -90,15 +80,15 @@ def _gemm(graph: Graph, node: Node) -> Edit | None:
 
 def _biased_matmul(graph: Graph) -> Graph:
     """MatMul by a constant followed by a constant Add becomes one operator (a Gemm on rank 2)."""
-    adds = {id(node): add for node, add in _matmul_adds(graph)}
-    merged = {id(add) for add in adds.values()}
+    adds = {node.outputs[0]: add for node, add in _matmul_adds(graph)}
+    merged = {add.outputs[0] for add in adds.values()}
 
     def edit(graph: Graph, node: Node) -> Edit | None:
-        if id(node) in merged:
+        if node.outputs[0] in merged:
             return [], {}
         if node.op != "MatMul" or node.inputs[1] not in graph.consts:
             return None
-        add = adds.get(id(node))
+        add = adds.get(node.outputs[0])
         flat = graph.rank(node.inputs[0]) == 2 and graph.consts[node.inputs[1]].ndim == 2
         if add is None:
             return ([replace(node, op="Gemm", attrs={"transB": 0})], {}) if flat else None

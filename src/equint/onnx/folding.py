@@ -31,7 +31,12 @@ def folded(graph: Graph) -> Graph:
     partial: dict[Name, list[Dim]] = {}
     for node in graph.nodes:
         value = _static_shape(graph, node, consts, partial)
-        if value is None and node.inputs and all(i in consts for i in node.reads) and _may_fold(node):
+        if (
+            value is None
+            and node.inputs
+            and all(i in consts for i in node.reads)
+            and not (node.domain or node.captured or node.op in _NEVER_FOLDED)
+        ):
             value = _evaluate(node, consts, graph)
         if value is None:
             target = _target(graph, node, consts, partial)
@@ -43,10 +48,6 @@ def folded(graph: Graph) -> Graph:
         else:
             consts.update((n, frozen(v)) for n, v in zip(node.outputs, value, strict=True) if n)
     return graph.with_nodes(nodes, consts)
-
-
-def _may_fold(node: Node) -> bool:
-    return not node.domain and not node.captured and node.op not in _NEVER_FOLDED
 
 
 def _static_shape(
@@ -105,8 +106,7 @@ def _evaluate(node: Node, consts: Mapping[Name, Array], graph: Graph) -> list[Ar
         return None
     from onnx.reference import ReferenceEvaluator
 
-    part = Graph((node,), {i: consts[i] for i in node.reads}, (), node.outputs, opset=graph.opset)
-    proto = to_proto(part)
+    proto = to_proto(Graph((node,), {i: consts[i] for i in node.reads}, (), node.outputs, opset=graph.opset))
     try:
         return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
     except Exception:  # an operator that the reference cannot run simply stays in the graph

@@ -11,11 +11,7 @@ from ..ir.model import Array, Graph, Name, Node
 
 @dataclass(frozen=True)
 class Probe:
-    """Values `(N, C)` that hold what was reduced of a tensor over positions, and the operators that make them.
-
-    Attributes:
-        low: None where it was not asked for. square: the mean of squares.
-    """
+    """Values `(N, C)` that hold a tensor reduced over positions, and their makers; `square` is the mean of squares."""
 
     low: Name | None
     high: Name
@@ -64,12 +60,7 @@ _POOLS = {"ReduceMax": "GlobalMaxPool", "ReduceMean": "GlobalAveragePool"}
 
 
 def mean_over_positions(name: Name, rank: int, axis: int, out: Name) -> list[Node]:
-    """The mean of a tensor over positions as `out`: `(N, C)`, or `(N, C, 1, …)`.
-
-    Example:
-        >>> [node.op for node in mean_over_positions("x", 3, 2, "y")]
-        ['Transpose', 'GlobalAveragePool']
-    """
+    """The mean of a tensor over positions as `out`: `(N, C)`, or `(N, C, 1, …)`."""
     if rank == 2:
         return [Node("Identity", (name,), (out,))]
     if axis == 1:

@@ -54,16 +54,9 @@ def export(model: Model) -> ModelProto:
 
 
 def qdq_graph(model: Model) -> Graph:
-    """The quantized model as a graph: what `export` writes.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> from equint.passes.quantize import Quantize
-        >>> [n.op for n in qdq_graph(Quantize(activation=None)(Model(tiny_graph()))).nodes]
-        ['DequantizeLinear', 'Conv']
-    """
-    wide = any(q.bits > 8 for q in model.qparams.values())
-    return _Exporter(_at_opset(model, WIDE) if wide and model.graph.opset < WIDE else model).graph()
+    """The quantized model as a graph: what `export` writes."""
+    wide = model.graph.opset < WIDE and any(q.bits > 8 for q in model.qparams.values())
+    return _Exporter(_at_opset(model) if wide else model).graph()
 
 
 def views_of(proto: ModelProto) -> dict[Name, View]:
@@ -101,14 +94,13 @@ def _packed_views(views: Mapping[Name, View]) -> str:
     return json.dumps({"arrays": [base64.b64encode(a).decode() for a in index], "views": table})
 
 
-def _at_opset(model: Model, opset: int) -> Model:
+def _at_opset(model: Model) -> Model:
     """Convert the float network first: the converter does not know quantizers of every width."""
     from onnx import version_converter
 
     from .reader import _decode
 
-    proto = version_converter.convert_version(to_proto(model.graph), opset)
-    graph = _decode(proto, "model")
+    graph = _decode(version_converter.convert_version(to_proto(model.graph), WIDE), "model")
     return replace(model, graph=replace(graph, shapes=model.graph.shapes, dtypes=model.graph.dtypes))
 
 
@@ -121,7 +113,7 @@ class _Exporter:
         self.nodes: list[Node] = []
         self.consts: dict[Name, Array] = dict(model.graph.consts)
         self.reads: dict[Name, Name] = {}  # where consumers find a value now
-        self.stored: dict[tuple[Name, int], Name] = {}
+        self.stored: dict[Name, Name] = {}
         self.taken = {*model.graph.inputs, *model.graph.consts, *model.graph.producer}
         self.taken |= {node.name for node in model.graph.nodes}
 
@@ -154,9 +146,7 @@ class _Exporter:
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
         elif not node.domain and node.op in ("Add", "Mul"):
-            inputs = [
-                self.weight(i, None) if i in self.source.consts and i in self.model.qparams else i for i in inputs
-            ]
+            inputs = [self.weight(i) if i in self.source.consts and i in self.model.qparams else i for i in inputs]
         quantized = [o for o in node.outputs if o in self.model.qparams]
         raw = {o: self.fresh(f"{o}_float") for o in quantized}
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
@@ -174,7 +164,8 @@ class _Exporter:
 
     def covers(self, q: QParams, last: Name) -> bool:
         bounds = [clip_bounds(self.source, n) for n in self.chain(self.source.producer[last])]
-        return all(_inside(q, lo, hi) for lo, hi in bounds if lo is not None and hi is not None)
+        known = [(clamps.on_grid(lo, q), clamps.on_grid(hi, q)) for lo, hi in bounds if not (lo is None or hi is None)]
+        return all(np.all(lo <= q.qmin) and np.all(hi >= q.qmax) for lo, hi in known)
 
     def chain(self, node: Node) -> list[Node]:
         return clamps.chain(self.source, self.merged, node)
@@ -213,21 +204,20 @@ class _Exporter:
         """Weight and bias as integer constants behind DequantizeLinear."""
         q = self.model.qparams[layer.weight]
         at = layer.node.inputs.index(layer.weight)
-        inputs = [self.weight(layer.weight, q) if k == at else i for k, i in enumerate(inputs)]
+        inputs = [self.weight(layer.weight) if k == at else i for k, i in enumerate(inputs)]
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
             integers, scale = quantize_bias(self.source.consts[layer.bias], x, q)
             inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
         return inputs
 
-    def weight(self, name: Name, q: QParams | None) -> Name:
+    def weight(self, name: Name) -> Name:
         """A quantized constant, stored once however many nodes read it."""
-        q = q or self.model.qparams[name]
-        key = (name, id(q))
-        if key not in self.stored:
+        if name not in self.stored:
+            q = self.model.qparams[name]
             integers = quantize(self.source.consts[name], q).astype(storage(q))
-            self.stored[key] = self.constant(name, integers, q.steps, q.axis, q.zero_point)
-        return self.stored[key]
+            self.stored[name] = self.constant(name, integers, q.steps, q.axis, q.zero_point)
+        return self.stored[name]
 
     def constant(self, stem: Name, integers: Array, scale: Array, axis: int | None, zero: Array | None = None) -> Name:
         names = (self.fresh(f"{stem}_quantized"), self.fresh(f"{stem}_scale"), self.fresh(f"{stem}_zero_point"))
@@ -236,7 +226,3 @@ class _Exporter:
         out = self.fresh(f"{stem}_dequantized")
         self.add("DequantizeLinear", names, out, f"{stem}_DequantizeLinear", **({} if axis is None else {"axis": axis}))
         return out
-
-
-def _inside(q: QParams, lo: Array, hi: Array) -> bool:
-    return bool(np.all(clamps.on_grid(lo, q) <= q.qmin) and np.all(clamps.on_grid(hi, q) >= q.qmax))

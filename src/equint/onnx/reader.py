@@ -15,7 +15,7 @@ from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helpe
 from ..errors import UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Dim, Graph, Model, Name, Node, Shape, frozen
+from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
 from .folding import folded, static_reshapes
 from .writer import to_proto
@@ -45,20 +45,17 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
         'Conv'
     """
     label = "model" if isinstance(source, ModelProto) else os.fspath(source)
-    proto = source if isinstance(source, ModelProto) else _load(Path(source))
+    proto = source if isinstance(source, ModelProto) else load_proto(source)
     if not proto.graph.node:
         raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
     proto = _modern(proto, label)
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = _decode(proto, label)
-    graph = infer_shapes(graph)
-    graph = folded(graph)
+    graph = folded(infer_shapes(_decode(proto, label)))
     graph = infer_shapes(_without_dead(_without_identity(graph)))
     graph = infer_shapes(_without_dead(static_reshapes(graph)))
-    graph = canonical(_without_dead(graph))
-    graph = infer_shapes(graph)
+    graph = infer_shapes(canonical(_without_dead(graph)))
     _check_inputs(graph, label)
     _check_weights(graph, label)
     return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
@@ -66,10 +63,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:
     """An ONNX file as it stands, quantized or not, external data included."""
-    return _load(Path(path))
-
-
-def _load(path: Path) -> ModelProto:
+    path = Path(path)
     if not path.is_file():
         raise UnreadableModel(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
     try:
@@ -93,7 +87,6 @@ def _load(path: Path) -> ModelProto:
 
 
 def _modern(proto: ModelProto, label: str) -> ModelProto:
-    """Local functions inlined, opset at least 13."""
     if proto.functions:
         from onnx import inliner
 
@@ -131,9 +124,7 @@ def _as_before_11(proto: ModelProto, version: int) -> ModelProto:
 
 
 def _decode(proto: ModelProto, label: str) -> Graph:
-    consts: dict[Name, Array] = {}
-    for tensor in proto.graph.initializer:
-        consts[tensor.name] = _array(tensor, label)
+    consts = {tensor.name: _array(tensor, label) for tensor in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
         attrs = {a.name: _attribute(a) for a in node.attribute}
@@ -143,15 +134,13 @@ def _decode(proto: ModelProto, label: str) -> Graph:
         domain = "" if node.domain == "ai.onnx" else node.domain
         captured = tuple(dict.fromkeys(_captured(node.attribute)))
         nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
-    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     return Graph(
         tuple(nodes),
         {n: frozen(a) for n, a in consts.items()},
         tuple(i.name for i in proto.graph.input if i.name not in consts),
         tuple(o.name for o in proto.graph.output),
-        {i.name: shape for i in infos if (shape := _shape(i)) is not None},
-        {i.name: dtype for i in infos if (dtype := _dtype(i))},
+        *_described(proto),
         opset,
         {o.domain: o.version for o in proto.opset_import if o.domain not in ("", "ai.onnx")},
         proto.graph.name or "equint",
@@ -184,8 +173,7 @@ def _attribute(attribute: AttributeProto) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, (str, int, float)) or hasattr(value, "SerializeToString"):
         return value
-    items = list(value)
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in items]
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
 
 
 def _captured(attributes: Iterable[AttributeProto]) -> Iterable[Name]:
@@ -200,19 +188,20 @@ def _captured(attributes: Iterable[AttributeProto]) -> Iterable[Name]:
 def _shape(info: ValueInfoProto) -> Shape | None:
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
         return None
-    return tuple(_dim(d) for d in info.type.tensor_type.shape.dim)
-
-
-def _dim(dim: Any) -> Dim:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value) if dim.dim_value > 0 else None
-    return str(dim.dim_param) or None
+    dims = info.type.tensor_type.shape.dim
+    return tuple(max(d.dim_value, 0) or None if d.HasField("dim_value") else d.dim_param or None for d in dims)
 
 
 def _dtype(info: ValueInfoProto) -> str:
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.elem_type:
         return ""
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
+
+
+def _described(proto: ModelProto) -> tuple[dict[Name, Shape], dict[Name, str]]:
+    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    shapes = {i.name: shape for i in infos if (shape := _shape(i)) is not None}
+    return shapes, {i.name: dtype for i in infos if (dtype := _dtype(i))}
 
 
 def infer_shapes(graph: Graph) -> Graph:
@@ -224,22 +213,15 @@ def infer_shapes(graph: Graph) -> Graph:
         ('N', 4, 4, 4)
     """
     proto = to_proto(graph, weightless=True)
-    foreign = {o for node in graph.nodes if node.domain for o in node.outputs}
-    proto.graph.value_info.extend(
-        helper.make_tensor_value_info(
-            o, helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])), graph.shapes.get(o)
-        )
-        for o in foreign
-        if o in graph.dtypes
-    )
+    foreign = {o for node in graph.nodes if node.domain for o in node.outputs if o in graph.dtypes}
+    types = {o: helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])) for o in foreign}
+    proto.graph.value_info.extend(helper.make_tensor_value_info(o, t, graph.shapes.get(o)) for o, t in types.items())
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UnreadableModel(f"the network's shapes do not fit together ({reason}); export it again") from error
-    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-    shapes = {i.name: shape for i in infos if (shape := _shape(i)) is not None}
-    dtypes = {i.name: dtype for i in infos if (dtype := _dtype(i))}
+    shapes, dtypes = _described(proto)
     return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
 
 
@@ -251,20 +233,13 @@ def _without_identity(graph: Graph) -> Graph:
         node = replace(node, inputs=tuple(source.get(i, i) for i in node.inputs))
         masked = any(graph.users(o) or o in graph.outputs for o in node.outputs[1:] if o)
         idle = node.op == "Identity" or (node.op == "Dropout" and not masked)
-        if (
-            idle
-            and not node.domain
-            and node.outputs[0] not in graph.outputs
-            and not _is_captured(graph, node.outputs[0])
-        ):
-            source[node.outputs[0]] = node.inputs[0]
+        out = node.outputs[0]
+        captured = any(out in user.captured for user in graph.users(out))
+        if idle and not node.domain and out not in graph.outputs and not captured:
+            source[out] = node.inputs[0]
         else:
             nodes.append(node)
     return graph.with_nodes(nodes)
-
-
-def _is_captured(graph: Graph, name: Name) -> bool:
-    return any(name in node.captured for node in graph.users(name))
 
 
 def _without_dead(graph: Graph) -> Graph:

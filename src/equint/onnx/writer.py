@@ -13,7 +13,7 @@ from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_help
 from onnx import ModelProto as ModelProto
 
 from ..files import drafted
-from ..ir.model import Array, Graph, Name, Node
+from ..ir.model import Graph, Name, Node
 
 EXTERNAL_ABOVE = (1 << 31) - (1 << 26)
 """Bytes of constants above which a file cannot hold them and external data is written."""
@@ -36,16 +36,12 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
     initializers = []
     for name, array in graph.consts.items():
         if weightless and array.size > 1024 and array.dtype.kind == "f":
-            inputs.append(helper.make_tensor_value_info(name, _element_type(array), array.shape))
+            element = int(helper.np_dtype_to_tensor_dtype(array.dtype))
+            inputs.append(helper.make_tensor_value_info(name, element, array.shape))
         else:
             initializers.append(numpy_helper.from_array(np.asarray(array), name))
-    proto = helper.make_graph(
-        [_node(node) for node in graph.nodes],
-        graph.name,
-        inputs,
-        [value_info(graph, name) for name in graph.outputs],
-        initializers,
-    )
+    outputs = [value_info(graph, name) for name in graph.outputs]
+    proto = helper.make_graph([_node(node) for node in graph.nodes], graph.name, inputs, outputs, initializers)
     return model_proto(proto, graph.opset, graph.domains)
 
 
@@ -75,15 +71,13 @@ def lowered(graph: Graph) -> Graph:
             product = graph.fresh(f"{node.outputs[0]}_product")
             nodes.append(replace(node, inputs=node.inputs[:2], outputs=(product,)))
             nodes.append(Node("Add", (product, node.inputs[2]), node.outputs, name=node.name and f"{node.name}_bias"))
-        elif node.op == "Clip" and any(_is_wide(graph.constant(i)) for i in node.inputs[1:]):
+        elif node.op == "Clip" and any(
+            (bound := graph.constant(i)) is not None and bound.size > 1 for i in node.inputs[1:]
+        ):
             nodes.extend(_clip(graph, node))
         else:
             nodes.append(node)
     return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
-
-
-def _is_wide(bound: Array | None) -> bool:
-    return bound is not None and bound.size > 1
 
 
 def _clip(graph: Graph, node: Node) -> list[Node]:
@@ -121,10 +115,6 @@ _ONNX_TYPES = {
     "uint8": "UINT8", "int16": "INT16", "uint16": "UINT16", "int32": "INT32", "int64": "INT64",
     "uint32": "UINT32", "uint64": "UINT64", "bool": "BOOL", "str": "STRING",
 }  # fmt: skip
-
-
-def _element_type(array: Array) -> int:
-    return int(helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
 def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:

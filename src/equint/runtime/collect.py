@@ -6,7 +6,7 @@ The reductions over positions run inside onnxruntime; what leaves it are two num
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -40,13 +40,10 @@ PENDING = 1024
 
 @dataclass(frozen=True)
 class _Tap:
-    """One tensor that is measured.
+    """One tensor that is measured: channels × positions values an image, positions None where that varies.
 
-    Attributes:
-        channels, positions: values per image are channels × positions; positions None where that varies.
-        low, high, mean, square: values that hold the reductions, `(N, C)`; the tensor itself where there is nothing
-            to reduce; `low` is None where an activation's lower bound tells.
-        floor: that bound.
+    `low`, `high`, `mean`, `square` hold the reductions, `(N, C)`, or are the tensor itself where there is nothing to
+    reduce; `low` is None where an activation's lower bound, `floor`, tells.
     """
 
     name: Name
@@ -115,7 +112,7 @@ def collect(
             seen += count
             if seen <= skip:
                 continue
-            part = feed if seen - count >= skip else _last(feed, seen - skip)
+            part = _last(feed, min(count, seen - skip))
             running.add(session.run(part), part)
             if progress is not None:
                 progress(seen)
@@ -235,28 +232,19 @@ def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name
 
 
 def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
-    """As many images as whole tensors may take memory."""
     values = sum(t.channels * (t.positions or 1) for t in taps)
     return max(1, min(most, RAW_VALUES // max(values, 1)))
 
 
 def whole(session: Session, most: int) -> int:
-    """As many of a network's fixed batches as there may be images at once, and one at least.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> whole(Session(to_proto(tiny_graph())), 4)
-        4
-    """
+    """As many of a network's fixed batches as there may be images at once, and one at least."""
     sizes = {shape[0] for shape in session.shapes.values() if shape and isinstance(shape[0], int)}
     fixed = max((int(size) for size in sizes), default=1)
     return max(fixed, most // max(fixed, 1) * fixed)
 
 
 def _last(feed: Feed, count: int) -> Feed:
-    if isinstance(feed, Mapping):
-        return {name: value[-count:] for name, value in feed.items()}
-    return feed[-count:]
+    return {n: value[-count:] for n, value in feed.items()} if isinstance(feed, Mapping) else feed[-count:]
 
 
 class _Running:
@@ -278,16 +266,16 @@ class _Running:
         """Count one batch: the session's outputs, and what it was fed."""
         table, n = {**(feed if isinstance(feed, Mapping) else {self.inputs[0]: feed}), **found}, length(feed)
 
-        def joined(kind: Callable[[_Tap], Array], reduce: np.ufunc) -> Array:
-            return np.concatenate([_per_image(kind(t), n, t.channels, reduce) for t in self.taps], axis=1)
+        def joined(values: Iterable[Array], reduce: np.ufunc) -> Array:
+            each = zip(values, self.taps, strict=True)
+            return np.concatenate([_per_image(v, n, t.channels, reduce) for v, t in each], axis=1)
 
-        low = joined(
-            lambda t: np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low], np.minimum
+        floors = [np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low] for t in self.taps]
+        squares = (
+            np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square] for t in self.taps
         )
-        high, mean = joined(lambda t: table[t.high], np.maximum), joined(lambda t: table[t.mean], np.add)
-        square = joined(
-            lambda t: np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square], np.add
-        )
+        low, high = joined(floors, np.minimum), joined((table[t.high] for t in self.taps), np.maximum)
+        mean, square = joined((table[t.mean] for t in self.taps), np.add), joined(squares, np.add)
         self._check(low, high, mean, square)
         positions = [t.positions or int(np.prod(table[f"{t.high}_shape"][0, 1:])) // t.channels for t in self.taps]
         each = np.repeat(np.asarray(positions, np.int64), [t.channels for t in self.taps])
@@ -297,9 +285,8 @@ class _Running:
         self.square += square.sum(0, dtype=np.float64) * each
         self.counts += [p * (table[t.mean].size // t.channels) for p, t in zip(positions, self.taps, strict=True)]
         self.images += n
-        self.pending.append(
-            (np.minimum.reduceat(low, self.starts[:-1], 1), np.maximum.reduceat(high, self.starts[:-1], 1))
-        )
+        starts = self.starts[:-1]
+        self.pending.append((np.minimum.reduceat(low, starts, 1), np.maximum.reduceat(high, starts, 1)))
         if sum(len(p) for p, _ in self.pending) >= PENDING:
             self._count_extremes()
         if self.values is not None:
@@ -320,34 +307,26 @@ class _Running:
             self.pending = []
 
     def statistics(self, network: str) -> Statistics:
-        """Everything counted so far."""
         self._count_extremes()
         tensors = {}
         for k, tap in enumerate(self.taps):
             part = slice(int(self.starts[k]), int(self.starts[k + 1]))
-            low, high, total, square = (a[part].copy() for a in (self.low, self.high, self.total, self.square))
-            values = None if self.values is None else self.values[k]
+            sums = {key: getattr(self, key)[part].copy() for key in ("low", "high", "total", "square")}
             tensors[tap.name] = TensorStatistics(
                 axis=tap.axis,
                 rank=tap.rank,
                 images=self.images,
                 count=int(self.counts[k]),
-                low=low,
-                high=high,
-                total=total,
-                square=square,
                 lows=self.lows[k],
                 highs=self.highs[k],
-                values=values,
+                values=None if self.values is None else self.values[k],
+                **sums,
             )
         return Statistics(tensors, self.images, network)
 
 
 def _per_image(values: Array, n: int, channels: int, reduce: np.ufunc) -> Array:
-    """`(n, C)` from what was reduced of a tensor, whose first dimension need not count images.
-
-    Where it is a multiple of `n`, an image has several rows; else every image gets its share of them all.
-    """
+    """`(n, C)` from what was reduced of a tensor: several rows an image, or a share of all of them."""
     rows = values.reshape(-1, channels)
     if len(rows) == n:
         return rows

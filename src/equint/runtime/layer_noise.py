@@ -133,11 +133,7 @@ class _Probes:
         return replace(self.float, nodes=nodes, consts={**self.float.consts, **self.consts}, outputs=tuple(outputs))
 
     def layer(self, before: Layer, after: Layer) -> dict[str, Name]:
-        """The scalars that tell one layer's signal and noise.
-
-        Args:
-            before, after: the layer in the float and in the quantized network.
-        """
+        """The scalars that tell the signal and noise of a layer, in the float and in the quantized network."""
         found, plain = {"signal": self.power(before.y)}, list(before.node.inputs)
         given = self.given(before.x) if before.x in self.quantized.qparams else {}
         found |= {kind: self.noise(before, x, plain) for kind, x in given.items()}

@@ -125,17 +125,11 @@ def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
 def random_inputs(
     session: Session, count: int, spans: Mapping[Name, tuple[float, float]] | None = None, seed: int = 0
 ) -> dict[Name, Array]:
-    """Normal inputs of a session's shapes, within `spans` (three standard deviations) or else standard.
-
-    Symbolic sizes become `count` in front and 64 elsewhere.
-    """
+    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind."""
     rng = np.random.default_rng(seed)
-    sizes = {
-        name: [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
-        for name, shape in session.shapes.items()
-    }
     found = {}
-    for name, size in sizes.items():
+    for name, shape in session.shapes.items():
+        size = [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
         lo, hi = (spans or {}).get(name, (-3.0, 3.0))
         draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, size)
         found[name] = np.clip(draws, lo, hi).astype(np.float32)

@@ -62,10 +62,7 @@ def mean_errors(
 def _float_means(
     model: Model, teacher: Graph, images: Samples, every: list[Layer]
 ) -> tuple[dict[Name, Array], list[int]]:
-    """Mean of every layer's float output per fold and channel, `(FOLDS, O)`, in the quantized network's units.
-
-    And how many images went through at once, batch by batch.
-    """
+    """Mean of each layer's float output, `(FOLDS, O)` in the quantized network's units; images per batch."""
     known = [la for la in every if la.y in teacher.producer]
     nodes, outputs = list(teacher.nodes), list[Name]()
     for k, layer in enumerate(known):
@@ -97,10 +94,7 @@ def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> list[Node]:
 
 
 def _by_fold(means: Array, seen: int, count: int) -> Array:
-    """Sums over the images of each fold, of `count` images behind those seen: `(FOLDS, O)`.
-
-    Where images were made into rows, an image's mean is that of its rows.
-    """
+    """Sums over the images of each fold, of `count` behind those seen: `(FOLDS, O)`; an image may have several rows."""
     rows = means.reshape(len(means), -1).astype(np.float64)
     if len(rows) % count == 0:
         each = rows.reshape(count, -1, rows.shape[1]).mean(1)
@@ -134,14 +128,12 @@ class _Sweep:
         self.stored: dict[Name, Shelf] = {}
 
     def correct(self, number: int, change: Array) -> None:
-        """Add to a layer's bias."""
         name, step = self.places[number].bias, self.steps[number]
         change = change if step is None else np.rint(change / step) * step
         shaped = self.every[number].shaped_bias(change)
         self.graph = self.graph.with_consts({name: (self.graph.consts[name] + shaped).astype(np.float32)})
 
     def bias(self, number: int) -> Array:
-        """A layer's bias, `(O,)`."""
         return self.graph.consts[self.places[number].bias].reshape(-1)
 
     def means(self, number: int) -> Array:
@@ -172,7 +164,7 @@ class _Sweep:
 
     def _above(self, name: Name) -> tuple[list[Node], list[Name]]:
         """The nodes that make a value from what is stored or fed, and what they read of that."""
-        wanted, nodes, feeds, seen = [name], list[Node](), list[Name](), set[Name]()
+        wanted, made, feeds, seen = [name], set[Name](), list[Name](), set[Name]()
         while wanted:
             n = wanted.pop()
             if n in seen or n in self.graph.consts:
@@ -182,11 +174,10 @@ class _Sweep:
                 feeds.append(n)
                 continue
             node = self.graph.producer[n]
-            nodes.append(node)
+            made.add(n)
             seen.update(node.outputs)
             wanted += node.reads
-        order = {id(n): k for k, n in enumerate(self.graph.nodes)}
-        nodes.sort(key=lambda n: order[id(n)])
+        nodes = [n for n in self.graph.nodes if not made.isdisjoint(n.outputs)]
         again = {n: self.graph.fresh(f"{n}_again") for n in feeds}  # of a node's outputs some may be stored
         return [replace(n, outputs=tuple(again.get(o, o) for o in n.outputs)) for n in nodes], sorted(feeds)
 
@@ -205,7 +196,6 @@ class _Sweep:
         return found
 
     def _feeds(self, names: Sequence[Name]) -> Iterator[Feed]:
-        """Batch by batch, what a part of the graph reads."""
         stored = [n for n in names if n in self.stored]
         if len(stored) == len(names):
             count = len(self.stored[stored[0]])
@@ -225,7 +215,7 @@ def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
         node = nodes[position[raw]]
         bias = graph.fresh(f"{raw}_open_bias")
         stored = node.inputs[2] if len(node.inputs) > 2 else ""
-        count = layer.channels(_weight_of(graph, node, layer))[1]
+        count = layer.channels(_value(graph, node.inputs[layer.node.inputs.index(layer.weight)]))[1]
         value = _value(graph, stored) if stored else layer.shaped_bias(np.zeros(count))
         consts[bias] = np.asarray(value, np.float32)
         nodes[position[raw]] = replace(node, inputs=(*node.inputs[:2], bias))
@@ -239,10 +229,6 @@ def _step(model: Model, layer: Layer) -> Array | None:
     return None if x is None else np.asarray(x.scale * model.qparams[layer.weight].steps, np.float32)
 
 
-def _weight_of(graph: Graph, node: Node, layer: Layer) -> Array:
-    return _value(graph, node.inputs[layer.node.inputs.index(layer.weight)])
-
-
 def _value(graph: Graph, name: Name) -> Array:
     """A constant, or what DequantizeLinear makes of one."""
     if name in graph.consts:
@@ -251,12 +237,10 @@ def _value(graph: Graph, name: Name) -> Array:
     integers, scale = (graph.consts[i] for i in node.inputs[:2])
     zero = graph.consts[node.inputs[2]] if len(node.inputs) > 2 else np.zeros((), integers.dtype)
     shape = [1] * integers.ndim
-    if scale.ndim and scale.size > 1:
+    if scale.size > 1:
         shape[int(node.attrs.get("axis", 1))] = scale.size
-    real = (integers.astype(np.float64) - zero.reshape(shape if zero.size > 1 else ())) * (
-        scale.reshape(shape) if scale.size > 1 else scale.reshape(())
-    )
-    return np.asarray(real)
+    steps, zeros = (a.reshape(shape if a.size > 1 else ()) for a in (scale, zero))
+    return np.asarray((integers.astype(np.float64) - zeros) * steps)
 
 
 def _raw(graph: Graph, y: Name) -> Name:

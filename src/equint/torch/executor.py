@@ -55,16 +55,7 @@ def module(graph: Graph, trainable: Iterable[Name] = ()) -> torch.nn.Module:
 
 
 def steps(graph: Graph) -> tuple[Step, ...]:
-    """The graph's operators with checked attributes, each with the values it is the last to read.
-
-    Raises:
-        EquintError: an operator or an attribute that cannot run in torch.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> steps(tiny_graph())[0].done
-        ('x', 'w')
-    """
+    """The graph's operators with checked attributes, each with the values it is the last to read."""
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.reads if i not in graph.outputs}
     done: list[list[Name]] = [[] for _ in graph.nodes]
     for name, k in last.items():
