@@ -180,7 +180,7 @@ class Export:
     result: Result | None = None
 
     def __repr__(self) -> str:
-        return f"Export(format={self.format!r}, files={list(self.files)})"
+        return f"Export(format={self.format!r}, files={[Path(f).name for f in self.files]})"
 
     def facts(self) -> dict[str, Any]:
         """What was quantized and written, ready for JSON."""
