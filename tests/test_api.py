@@ -78,6 +78,7 @@ def test_nothing_to_quantize() -> None:
 # Recipes and targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
 @pytest.mark.parametrize("on", [None, *(t.name for t in TARGETS)])
 def test_recipes_and_targets(name: str, on: str | None) -> None:
@@ -177,6 +178,7 @@ def input_range(given: Any) -> tuple[float, float]:
     return model.qparams[name].lo, model.qparams[name].hi
 
 
+@pytest.mark.slow
 def test_input(tmp_path: Path) -> None:
     path = tmp_path / "card.toml"
     path.write_text('[input]\nkind = "gray"\nmean = 51\nstd = 102\n')
@@ -194,6 +196,7 @@ def test_input(tmp_path: Path) -> None:
         assert found == pytest.approx((lo, hi), abs=0.02 * (hi - lo))
 
 
+@pytest.mark.slow
 def test_input_is_inferred_from_the_first_batchnorm() -> None:
     """Calibrated networks saw standard normal inputs: their statistics tell."""
     for seed in range(4):
@@ -234,6 +237,7 @@ def digits() -> Array:
         return np.ascontiguousarray((stored["x"][:40] / np.float32(16)).transpose(0, 3, 1, 2))
 
 
+@pytest.mark.slow
 def test_kinds_of_data(digits: Array, tmp_path: Path) -> None:
     """Images however they come, and what was measured on them, make the same network."""
     np.save(tmp_path / "ready.npy", digits)
@@ -280,6 +284,7 @@ def test_grids_hold_what_the_images_show(digits: Array) -> None:
             assert q.hi == pytest.approx(max(hi, 0), abs=0.51 * float(q.scale) + 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
 def test_recipes_look_at_data(name: str, digits: Array) -> None:
     if name == "dfq-published":

@@ -332,6 +332,7 @@ CLASSES = [name for name, value in vars(errors).items() if inspect.isclass(value
 NAMES = sorted(set(equint.__all__) - {"__version__"} - set(CLASSES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_twice(name: str, tmp_path: Path) -> None:
     for number in range(2):

@@ -58,6 +58,7 @@ def rows(w: Array, granularity: str, spec: QSpec) -> tuple[Array, Array]:
     return fake_quantize(w, grid), step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "shift"])
 @formats
 def test_weight_noise_against_rounded_weights(granularity: str, spec: QSpec) -> None:
@@ -77,6 +78,7 @@ def test_weight_noise_against_rounded_weights(granularity: str, spec: QSpec) -> 
     assert ratio.std() < 0.35  # of each row: 72 rounding errors and 1500 inputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @formats
 def test_activation_noise_against_rounded_inputs(granularity: str, spec: QSpec) -> None:

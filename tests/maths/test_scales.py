@@ -28,6 +28,7 @@ def test_a_dead_side_keeps_scale_one() -> None:
     assert equalizing(np.array([0.0, 4.0, 0.0]), np.array([9.0, 0.0, 0.0])).tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 @given(ranges, ranges, ranges)
 def test_a_triple_meets_at_the_cubic_mean(r1: Floats, r2: Floats, r3: Floats) -> None:
     s12, s23 = triple(r1, r2, r3)
