@@ -17,6 +17,17 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "equint")
 
 
+SLOW_EXAMPLES = ("api.py", "studies.py", "job.py", "demo/run.py")
+"""Sources whose docstrings quantize a network."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Examples in docstrings cannot be marked where they stand."""
+    for item in items:
+        if item.path.as_posix().endswith(tuple(f"equint/{name}" for name in SLOW_EXAMPLES)):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command; give its exit code, standard output and standard error."""

@@ -70,7 +70,7 @@ def short_repr(value: object) -> None:
 @check("Card")
 def check_card(_: Path) -> None:
     assert equint.Card("gray", (51.0,), (102.0,)).task == "classification"
-    model = equint.quantize(MODEL, input=equint.Card("gray", (51.0,), (102.0,))).model
+    model = equint.quantize(MODEL, "cwq", input=equint.Card("gray", (51.0,), (102.0,))).model
     assert model.qparams["input"].lo == pytest.approx(-0.5, abs=0.02)
     assert model.qparams["input"].hi == pytest.approx(2, abs=0.02)
 
@@ -98,7 +98,7 @@ def check_recipe(_: Path) -> None:
 
 @check("Result")
 def check_result(_: Path) -> None:
-    found = equint.quantize(MODEL, input=SPAN)
+    found = equint.quantize(MODEL, "cwq", input=SPAN)
     assert isinstance(found, equint.Result)
     assert equint.Result(found.job, found.model) == equint.Result(found.job, found.model, seconds=3.0)
 
@@ -107,7 +107,7 @@ def check_result(_: Path) -> None:
 def check_samples(_: Path) -> None:
     images = equint.Samples.of(digits(20)[0])
     assert [len(batch) for batch in images] == [8, 8, 4]
-    assert equint.quantize(MODEL, data=images, input=SPAN).level == 2
+    assert equint.quantize(MODEL, "cwq", data=images, input=SPAN).level == 2
 
 
 @check("Statistics")
@@ -180,7 +180,7 @@ def check_evaluate(_: Path) -> None:
     short(found)
     hits = Session(MODEL).run(images)["output"].argmax(1) == labels
     assert found.figures["top1"] == pytest.approx(100 * hits.mean())
-    result = equint.quantize(MODEL, input=SPAN)
+    result = equint.quantize(MODEL, "cwq", input=SPAN)
     judged = equint.evaluate(result, None, GRAY, MODEL, limit=50)
     assert judged.original == pytest.approx(found.figures)
     assert judged.verdict is not None
@@ -279,7 +279,7 @@ def check_recipes(_: Path) -> None:
 
 @check("report")
 def check_report(_: Path) -> None:
-    result = equint.quantize(MODEL, input=SPAN)
+    result = equint.quantize(MODEL, "cwq", input=SPAN)
     judged = equint.evaluate(result, None, GRAY, MODEL, limit=50)
     page = equint.report(result, input=SPAN, measured=judged, name="digits & <more>")
     assert page.startswith("<!doctype html>")
@@ -332,6 +332,7 @@ CLASSES = [name for name, value in vars(errors).items() if inspect.isclass(value
 NAMES = sorted(set(equint.__all__) - {"__version__"} - set(CLASSES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_twice(name: str, tmp_path: Path) -> None:
     for number in range(2):

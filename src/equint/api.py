@@ -164,7 +164,7 @@ class Export:
     result: Result | None = None
 
     def __repr__(self) -> str:
-        return f"Export(format={self.format!r}, files={[os.path.basename(file) for file in self.files]})"
+        return f"Export(format={self.format!r}, files={[Path(f).name for f in self.files]})"
 
     def facts(self) -> dict[str, Any]:
         about = {} if self.result is None else self.result.facts()

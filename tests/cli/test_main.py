@@ -38,6 +38,7 @@ def card(path: Path, text: str = "") -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["per-channel", "per-tensor", "per-tensor-clip"])
 def test_quantize_writes_what_evaluate_measures(run: Run, tmp_path: Path, target: str) -> None:
     out, described = tmp_path / "int8.onnx", card(tmp_path / "card.toml")
@@ -56,6 +57,7 @@ def test_quantize_writes_what_evaluate_measures(run: Run, tmp_path: Path, target
     assert found["sqnr_db"] > 12
 
 
+@pytest.mark.slow
 def test_explain(run: Run, tmp_path: Path) -> None:
     described = card(tmp_path / "card.toml")
     code, text, err = run("explain", model_path(), "--target", "per-tensor", "--card", described, "--json")
@@ -119,6 +121,7 @@ def test_inspect_names_groups_and_pins(run: Run) -> None:
     assert "free channel scales" in run("inspect", model_path())[1]
 
 
+@pytest.mark.slow
 def test_compare_undoes_rescaling(run: Run, tmp_path: Path) -> None:
     """Without undoing the channel scales, equalized tensors would show an SQNR around 0 dB."""
     out = tmp_path / "o.onnx"
@@ -133,6 +136,7 @@ def test_compare_undoes_rescaling(run: Run, tmp_path: Path) -> None:
     assert "SQNR" in run("compare", model_path(), out)[1]
 
 
+@pytest.mark.slow
 def test_demo_shows_the_collapse_and_its_cure(run: Run) -> None:
     rows = {row["network"]: row for row in json.loads(run("demo", "--json")[1])}
     assert rows["naive int8, per tensor"]["accuracy"] < rows["float"]["accuracy"] - 20
@@ -204,12 +208,14 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_OPTIONS)
 def test_bad_options(run: Run, tmp_path: Path, kind: str) -> None:
     options, message = BAD_OPTIONS[kind]
     refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
@@ -249,6 +255,7 @@ def test_bad_cards(run: Run, tmp_path: Path, toml: str, message: str) -> None:
     refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "out.onnx", "--card", bad)
 
 
+@pytest.mark.slow
 def test_unwritable_outputs_keep_what_was_there(run: Run, tmp_path: Path) -> None:
     refused(run, tmp_path, "no such folder", "quantize", model_path(), "-o", tmp_path / "none" / "out.onnx")
     refused(run, tmp_path, "is a folder", "quantize", model_path(), "-o", tmp_path)
@@ -284,6 +291,7 @@ def test_the_float_model_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     assert model.read_bytes() == model_path().read_bytes()
 
 
+@pytest.mark.slow
 def test_already_quantized_is_refused(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     run("quantize", model_path(), "-o", out, "--json")
@@ -306,6 +314,7 @@ def gray_card(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_calibrate_writes_what_quantize_reads(run: Run, tmp_path: Path) -> None:
     out, described, int8 = tmp_path / "s.npz", gray_card(tmp_path), tmp_path / "o.onnx"
     code, text, err = run("calibrate", model_path(), "-o", out, "--card", described, "--images", 60, "--json")
@@ -330,6 +339,7 @@ def test_calibrate_writes_what_quantize_reads(run: Run, tmp_path: Path) -> None:
     assert text == f"measured {len(stored.tensors)} tensors on 500 images; wrote {out}\n"
 
 
+@pytest.mark.slow
 def test_calibrations_add_up(run: Run, tmp_path: Path) -> None:
     with np.load(data_path()) as stored:
         x = stored["x"]
@@ -380,6 +390,7 @@ def test_calibrate_without_histograms(run: Run, tmp_path: Path) -> None:
     refused(run, tmp_path, "calibrate with histograms", *arguments)
 
 
+@pytest.mark.slow
 def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
     described = gray_card(tmp_path)
     code, text, _ = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--card", described, "--images", 20)
@@ -420,6 +431,7 @@ BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_LOOKS)
 def test_bad_looks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)

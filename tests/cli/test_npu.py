@@ -31,6 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_bundle_decides_as_the_simulation(bundle: Path) -> None:
     result = quantize(model_path(), "wes", input=(0, 1))
     session = onnxruntime.InferenceSession(result.proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -54,6 +55,7 @@ def test_a_bundle_becomes_an_integer_model(run: Run, bundle: Path, tmp_path: Pat
     np.testing.assert_array_equal(found, Engine(program).run(integers)["output"])
 
 
+@pytest.mark.slow
 def test_the_qdq_form(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "digits.qdq.onnx"
     code, text, _ = run("export", model_path(), "-o", out, "--format", "qdq", "--input-range", 0, 1, "--json")
@@ -62,6 +64,7 @@ def test_the_qdq_form(run: Run, tmp_path: Path) -> None:
     assert any(n.op_type == "QuantizeLinear" for n in onnx.load(out).graph.node)
 
 
+@pytest.mark.slow
 def test_a_board_that_rounds_otherwise_is_found(run: Run, bundle: Path, tmp_path: Path) -> None:
     golden, dump = tmp_path / "golden", tmp_path / "dump"
     code, text, _ = run("golden", bundle, "-o", golden, "--json")
@@ -83,6 +86,7 @@ def test_a_board_that_rounds_otherwise_is_found(run: Run, bundle: Path, tmp_path
     assert found["first"]["layer"] == layer["layer"]
 
 
+@pytest.mark.slow
 def test_sizes(run: Run, bundle: Path) -> None:
     code, text, _ = run("sizes", model_path(), "--json")
     total = json.loads(text)["total"]
@@ -97,6 +101,7 @@ def test_sizes(run: Run, bundle: Path) -> None:
     assert run("sizes")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -32,6 +32,7 @@ def first(count: int) -> tuple[Array, Array]:
         return (stored["x"][:count].astype(np.float32) / 16).transpose(0, 3, 1, 2), stored["y"][:count]
 
 
+@pytest.mark.slow
 def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     assert run("quantize", model_path(), "-o", out, "--card", card)[0] == 0
@@ -46,6 +47,7 @@ def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> N
     assert found["verdict"]["words"] in text
 
 
+@pytest.mark.slow
 def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
     asked = ("table", card, "--recipe", "lwq", "--recipe", "optimal", "--limit", 50, "--cache", tmp_path / "found")
     code, text, _ = run(*asked, "-o", tmp_path / "table.md")
@@ -61,6 +63,7 @@ def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["recipe"] for line in text.splitlines() if "recipe" in json.loads(line)].count("lwq") == 1
 
 
+@pytest.mark.slow
 def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "one.html", tmp_path / "two.html"
     assert run("report", model_path(), "-o", first, "--card", card, "--limit", 50)[0] == 0
@@ -73,6 +76,7 @@ def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
     assert "points of top-1" in first.read_text() or "top-1 unchanged" in first.read_text()
 
 
+@pytest.mark.slow
 def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> None:
     out = tmp_path / "better.toml"
     asked = ("diagnose", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
@@ -93,6 +97,7 @@ def test_a_diagnosis_ends_in_a_recipe(run: Run, card: Path, tmp_path: Path) -> N
     assert gain.mean() == pytest.approx(found["best"]["expected"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: Path) -> None:
     asked = ("quantize", model_path(), "--recipe", "lwq", "--card", card, "--data", data_path(), "--images", 64)
     code, text, _ = run(*asked, "-o", tmp_path / "q.onnx", "--max-drop", 2, "--json")

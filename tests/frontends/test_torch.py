@@ -74,6 +74,7 @@ def sample(n: int = 4) -> Any:
     return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [Residual, lambda: sequential(nn.ReLU6(), nn.Conv2d(6, 4, 1)), lambda: sequential(nn.Hardswish(inplace=True))],

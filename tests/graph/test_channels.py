@@ -39,6 +39,7 @@ def assert_function_kept(model: Model, x: Array) -> Channels:
     return channels
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(networks())
 def test_random_scales_keep_the_function(proto: ModelProto) -> None:
@@ -100,6 +101,7 @@ BETWEEN = [  # what stands between a layer of four channels and the next, and ho
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "free"), BETWEEN)
 def test_every_operator_keeps_the_function(body: str, free: int) -> None:
     floats: dict[str, Any] = {
@@ -254,6 +256,7 @@ def test_descriptions_are_rescaled_too() -> None:
     assert scaled.ranges[name].hi.reshape(-1).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_most_random_networks_have_free_channels() -> None:
     """So that the property above says something."""
     found = [solve(Relu6("channel_clip")(FoldBatchnorm()(read(random_network(seed))))).groups for seed in range(40)]

@@ -43,6 +43,7 @@ def calibrated(proto: ModelProto) -> Model:
     return FoldBatchnorm()(replace(model, moments={model.graph.inputs[0]: given_input}))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks(calibrated=True))
 def test_what_batchnorm_knows_is_true(proto: ModelProto) -> None:
@@ -58,6 +59,7 @@ def test_what_batchnorm_knows_is_true(proto: ModelProto) -> None:
         np.testing.assert_allclose(model.moments[name].std.reshape(-1), std, atol=2e-3 * scale)
 
 
+@pytest.mark.slow
 def test_what_follows_batchnorm_is_near() -> None:
     """In standard deviations of the channel; not exact, because what BatchNorm puts out is not quite Gaussian."""
     errors: list[float] = []
@@ -133,6 +135,7 @@ def described(body: str, consts: dict[str, Any], n: int = 1500) -> tuple[Graph, 
     return read(proto).graph, known, list(execute(proto, *draws))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SINGLE)
 def test_one_operator_against_simulation(case: str) -> None:
     graph, known, (y,) = described(*SINGLE[case])

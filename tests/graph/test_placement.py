@@ -4,6 +4,7 @@ from itertools import combinations
 from typing import Any
 
 import onnx
+import pytest
 from hypothesis import given, settings
 
 from equint.graph.placement import borders, place
@@ -94,6 +95,7 @@ def test_integers_in_the_graph_are_left() -> None:
     assert not {"b", "y"} & {n for c in place(read(proto).graph).classes for n in c}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(networks())
 def test_classes_of_random_networks(proto: onnx.ModelProto) -> None:

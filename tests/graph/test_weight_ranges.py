@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -43,6 +44,7 @@ def expected(model: Model, channels: Channels, group: Group, name: str, side: in
     return own, max((v for c, v in peaks.items() if c not in group.classes), default=0.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(networks(count=(1, 3)), st.integers(0, 2**16))
 def test_they_are_those_of_rescaled_weights(proto: ModelProto, seed: int) -> None:

@@ -63,6 +63,7 @@ def features(model: onnx.ModelProto) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(networks())
 def test_networks_run(model: onnx.ModelProto) -> None:
@@ -75,6 +76,7 @@ def test_calibrated_networks_run(model: onnx.ModelProto) -> None:
     check(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("rank", [1, 2])
 def test_every_block_runs(block: str, rank: int) -> None:
@@ -82,6 +84,7 @@ def test_every_block_runs(block: str, rank: int) -> None:
         check(random_network(seed, blocks=[block], count=(1, 3), ranks=[rank]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_and_activation_runs(head: str, activation: str) -> None:
@@ -93,6 +96,7 @@ def test_seeds_are_reproducible() -> None:
     assert random_network(3).SerializeToString() != random_network(4).SerializeToString()
 
 
+@pytest.mark.slow
 def test_networks_have_all_features() -> None:
     expected = set(PLAIN.split())
     expected |= {"several consumers", "unevenly padded", "not square", "no bias", "nearly dead"}

@@ -43,6 +43,7 @@ def test_convolutions_are_algorithm_2() -> None:
     assert seen > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool"])
 def test_accumulators_are_those_of_onnxruntime(op: str) -> None:
     seen = 0

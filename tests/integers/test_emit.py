@@ -69,6 +69,7 @@ def conv(weight: Array, zero: Any = 0, pads: int = 0, op: str = "Conv", **attrs:
     return {"attrs": {**every, **attrs}, "arrays": arrays}
 
 
+@pytest.mark.slow
 @given(programs())
 @settings(max_examples=60)
 def test_random_programs(program: Program) -> None:

@@ -50,6 +50,7 @@ def rounder(program: Program, bits: int) -> Program:
     return replace(program, steps=tuple(map(cropped, program.steps)))
 
 
+@pytest.mark.slow
 @given(programs(), st.sampled_from([None, 3, 12]), st.integers(1, 3))
 @settings(max_examples=60)
 def test_random_programs(program: Program, bits: int | None, batch: int) -> None:
@@ -72,6 +73,7 @@ def shifted(factors: Array, zero: int, to: QParams) -> Requantize:
     return Requantize(np.array([m for m, _ in pairs], np.int64), small[0], small[1], zero, small[2], small[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("relu", [False, True])
 def test_every_accumulator_there_is(rounding: Any, relu: bool) -> None:

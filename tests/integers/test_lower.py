@@ -113,6 +113,7 @@ def assert_follows(model: Model, aim: Target = NPU, x: Array | None = None) -> P
 # On random networks
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(networks(**INTEGER), st.sampled_from(GRANULARITIES), st.booleans(), st.sampled_from(ROUNDINGS))
 def test_every_step_is_within_one_of_the_qdq_model(
@@ -129,6 +130,7 @@ def test_every_step_is_within_one_of_the_qdq_model(
         assert shift.max() < 16
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(networks(**INTEGER), st.sampled_from(GRANULARITIES))
 def test_the_whole_network_is_near_the_qdq_model(proto: ModelProto, way: str) -> None:
@@ -140,6 +142,7 @@ def test_the_whole_network_is_near_the_qdq_model(proto: ModelProto, way: str) ->
     assert np.sqrt(np.square(apart).mean()) < 1
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(networks(**INTEGER), st.sampled_from(GRANULARITIES))
 def test_weights_and_biases_are_those_of_the_qdq_model(proto: ModelProto, way: str) -> None:
@@ -242,6 +245,7 @@ LINES: dict[str, tuple[str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("way", ["tensor", "shift"])
 def test_operators(line: str, way: str) -> None:

@@ -112,6 +112,7 @@ def test_every_kind_of_step_has_an_example() -> None:
     assert all(kind.meaning for kind in STEPS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", STEPS)
 def test_all_that_compute_a_step_agree(op: str, tmp_path: Path) -> None:
     for program in examples(op, 16 if op == "ConvTranspose" else 8):  # of many layouts
@@ -248,6 +249,7 @@ def mistaken(op: str, mistake: str, count: int) -> Iterator[tuple[Program, Step,
             yield program, step, values, found.astype(values[step.outputs[0]].dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["rounding", *MISTAKES])
 @pytest.mark.parametrize("op", STEPS)
 def test_mistakes_are_those_that_change_what_a_step_gives(op: str, mistake: str) -> None:

@@ -63,6 +63,7 @@ def quantizations(draw: st.DrawFn) -> tuple[Floats, Floats, NDArray[np.int32], s
     return np.concatenate([halves / 2 * scale, others]).astype(np.float32), scale, zero, dtype
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(quantizations())
 def test_agrees_with_onnxruntime_bit_for_bit(case: tuple[Floats, Floats, NDArray[np.int32], str]) -> None:
@@ -134,6 +135,7 @@ def test_refuses_ranges_without_an_end(end: float) -> None:
         choose_qparams(0.0, end, QSpec(8))
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays(np.float64, 4, elements=st.floats(-1e3, 1e3)),
     hnp.arrays(np.float32, 4, elements=st.floats(2**-20, 1, width=32)),

@@ -15,6 +15,7 @@ def test_error_by_hand() -> None:
     assert found[0] == pytest.approx(4 + 0.16 + 2 * 0.16 + 0.5 * 9, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 1000), st.sampled_from([2, 3, 4, 8]), st.booleans())
 def test_neither_search_costs_more_than_the_extremes(seed: int, bits: int, symmetric: bool) -> None:
@@ -30,6 +31,7 @@ def test_neither_search_costs_more_than_the_extremes(seed: int, bits: int, symme
     assert np.all(best <= simplex)
 
 
+@pytest.mark.slow
 def test_the_search_comes_near_the_least_of_a_fine_grid() -> None:
     rows = np.random.default_rng(0).laplace(size=(1, 400)).astype(np.float32)
     spec = QSpec(4, signed=False, symmetric=False)

@@ -52,6 +52,7 @@ def test_products_beyond_64_bits_are_refused() -> None:
         requantize(np.array([1]), 3, 63)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 2**24), st.integers(8, 40), ROUNDINGS)
 def test_thresholds_are_where_the_result_rises(mantissa: int, right: int, rounding: Rounding) -> None:
     for step, least in zip(range(-3, 5), thresholds(mantissa, right, -4, 4, rounding), strict=True):
@@ -59,6 +60,7 @@ def test_thresholds_are_where_the_result_rises(mantissa: int, right: int, roundi
         assert rounded(Fraction((int(least) - 1) * mantissa, 1 << right), rounding) < step
 
 
+@pytest.mark.slow
 @given(st.integers(1 << 23, (1 << 24) - 1), st.integers(24, 34), ROUNDINGS)
 def test_agreement_with_float32_is_what_trying_every_accumulator_says(
     mantissa: int, right: int, rounding: Rounding
@@ -70,6 +72,7 @@ def test_agreement_with_float32_is_what_trying_every_accumulator_says(
     assert float32_agrees(mantissa, right, -128, 127, reach, rounding) == bool(np.all(fast == slow))
 
 
+@pytest.mark.slow
 @given(st.floats(2.0**-14, 2.0**-2), st.lists(st.integers(0, 15), min_size=1, max_size=4))
 def test_a_provable_compound_stays_near(factor: float, shifts: list[int]) -> None:
     mantissa, exponent = provable_compound(factor, np.array(shifts), -128, 127, 1 << 22)

@@ -122,6 +122,7 @@ def rebuilt(mean: float, std: float, lo: float, hi: float) -> tuple[NDArray[np.f
     return gaussian.unclipped(*gaussian.clipped(np.array(mean), np.array(std), lo, hi), lo, hi)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.floats(-3.5, 3.5), st.floats(-2, 2), st.floats(-10, 10), st.sampled_from([-1, 1]))
 def test_unclipped_inverts_one_bound(distance: float, log: float, bound: float, side: int) -> None:
@@ -133,6 +134,7 @@ def test_unclipped_inverts_one_bound(distance: float, log: float, bound: float, 
     assert float(found_std) == pytest.approx(std, rel=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @example(2.5, 0.6, 0.0, 6.0)
 @example(-2.9, 0.5, -1.0, 2.0)
@@ -146,6 +148,7 @@ def test_unclipped_inverts_two_bounds(distance: float, log: float, lo: float, wi
     assert float(found_std) == pytest.approx(std, rel=1e-3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(means, stds), min_size=1, max_size=9), st.sampled_from([(0.0, inf), (0.0, 6.0), (-1.0, 1.0)]))
 def test_what_unclipped_finds_clips_to_what_was_given(
     pairs: list[tuple[float, float]], ends: tuple[float, float]

@@ -43,6 +43,7 @@ def test_rounding_noise_of_values_inside_a_grid(spec: QSpec) -> None:
     assert float(rounding(grid.scale)) == pytest.approx(measured, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @formats
 def test_activation_noise_against_rounded_inputs(granularity: str, spec: QSpec) -> None:

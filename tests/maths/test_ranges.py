@@ -105,6 +105,7 @@ def brute_force(values: Floats, spec: QSpec, steps: int) -> float:
     return min(loss(values, a, b, spec) for a in lows for b in highs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mse_is_near_the_best_of_all_ranges(shape: str, spec: str) -> None:
@@ -116,6 +117,7 @@ def test_mse_is_near_the_best_of_all_ranges(shape: str, spec: str) -> None:
     assert found <= 1.03 * best + 1.01 * np.square(edges[1] - edges[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 2**16), st.sampled_from(sorted(SHAPES)), st.sampled_from(sorted(SPECS)), st.integers(1, 3000))
 def test_mse_is_never_worse_than_min_max(seed: int, shape: str, spec: str, size: int) -> None:

@@ -64,6 +64,7 @@ def test_worked_shifts() -> None:
     assert shifts_of(ranges, 2.0, 15).tolist() == [0, 0, 0, 1, 15]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(rows(), st.booleans())
 def test_the_exact_search_is_the_least_of_all_total_ranges(weights: Floats, weighed: bool) -> None:

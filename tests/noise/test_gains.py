@@ -134,6 +134,7 @@ MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MEASURED)
 def test_noise_that_arrives_is_as_predicted(case: str) -> None:
     """Scattered noise in every channel of every input, by itself; layers take it as independent here."""
@@ -294,6 +295,7 @@ def test_what_leads_nowhere_has_no_gain() -> None:
     assert set(gains(graph, propagate(graph, KNOWN)).scattered) == {"x", "y"}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(networks())
 def test_no_choice_of_scales_changes_a_gain(proto: ModelProto) -> None:

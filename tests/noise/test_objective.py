@@ -98,6 +98,7 @@ def plain(seed: int = 0) -> ModelProto:
 # The gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @formats
 @settings(max_examples=4)
@@ -116,6 +117,7 @@ def test_the_gradient_agrees_with_differences(weight: str, activation: str, prot
             assert float(gradient @ d) == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=slack)
 
 
+@pytest.mark.slow
 @formats
 def test_every_part_of_the_gradient_agrees_with_differences(weight: str) -> None:
     """One variable at a time, in a network that has all kinds of noise."""
@@ -133,6 +135,7 @@ def test_every_part_of_the_gradient_agrees_with_differences(weight: str) -> None
 # The value
 
 
+@pytest.mark.slow
 @formats
 @settings(max_examples=15)
 @given(networks(blocks=APART))
@@ -153,6 +156,7 @@ def test_weight_noise_is_the_sum_over_layers(weight: str, proto: ModelProto) -> 
     assert it.noise(x)[0].weights == pytest.approx(total, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @settings(max_examples=15)
 @given(networks())
@@ -173,6 +177,7 @@ def leaky(z: Floats, s: RoundedTensor) -> Floats:
     return np.maximum(np.where(z < 0, s.activation.slope * z, z), s.activation.floor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [0.3, 2.0])
 @settings(max_examples=10)
 @given(networks(count=(1, 4)))
@@ -197,6 +202,7 @@ def test_what_ranges_cut_off_against_sampling(by: float, proto: ModelProto) -> N
     assert it.noise(x)[0].clipped_activations == pytest.approx(total, rel=0.02, abs=1e-3 * power)
 
 
+@pytest.mark.slow
 @formats
 @settings(max_examples=15)
 @given(networks(blocks=APART), st.integers(0, 99))
@@ -211,6 +217,7 @@ def test_clipped_weights_are_all_seen_as_long_as_they_are_watched(weight: str, p
     assert it.noise(narrow)[0].clipped_weights == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(networks(blocks=APART), st.integers(0, 99), st.sampled_from([0.5, 1.0, 1.7]))
 def test_shifts_chosen_anew_never_cost_more(proto: ModelProto, seed: int, by: float) -> None:
@@ -249,6 +256,7 @@ def hinge(it: Case, x: Floats, spec: QSpec) -> float:
 # Ranges
 
 
+@pytest.mark.slow
 @formats
 @settings(max_examples=15)
 @given(networks(blocks=APART), st.integers(0, 99))
@@ -270,6 +278,7 @@ def test_the_start_holds_all_weights_and_reaches_no_further(weight: str, proto: 
         np.testing.assert_allclose(chosen.hi.reshape(-1), hi, rtol=1e-5, atol=slack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["asymmetric", "symmetric"])
 @settings(max_examples=15)
 @given(networks(), st.integers(0, 99), st.booleans())
@@ -309,6 +318,7 @@ def test_only_grids_of_the_tensors_given_are_variables() -> None:
 # Invariance
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(networks(blocks=APART), st.integers(0, 99))
 def test_output_scales_cost_nothing_where_every_channel_has_its_grid(proto: ModelProto, seed: int) -> None:
@@ -326,6 +336,7 @@ def test_output_scales_cost_nothing_where_every_channel_has_its_grid(proto: Mode
         assert ends[0] == pytest.approx(ends[1], rel=1e-6)
 
 
+@pytest.mark.slow
 @formats
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_one_factor_for_all_channels_of_a_tensor_changes_nothing(weight: str, activation: str) -> None:

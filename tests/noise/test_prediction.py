@@ -39,6 +39,7 @@ def db(noise: float) -> float:
     return -10 * float(np.log10(noise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["per-channel", "per-tensor", "per-tensor-clip"])
 def test_it_is_what_the_optimizer_counted(target: str) -> None:
     """Two accounts of one network: flat arrays in rescaled units there, layer by layer in original units here."""
@@ -51,6 +52,7 @@ def test_it_is_what_the_optimizer_counted(target: str) -> None:
     assert db(sum(t.clips for t in inner)) == pytest.approx(facts["of clips"], abs=0.3)
 
 
+@pytest.mark.slow
 def test_layers_against_what_is_measured() -> None:
     """Only one layer's weights quantized: the noise at that layer's output, on images it has not seen."""
     steps = tuple(p for p in recipe("optimal").passes if p[0] != "round_weights")

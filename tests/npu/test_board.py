@@ -88,6 +88,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_divergence_and_its_cause(case: str, tmp_path: Path) -> None:
     at, mistake, cause = CASES[case]
@@ -117,6 +118,7 @@ def test_the_first_divergence_and_its_cause(case: str, tmp_path: Path) -> None:
     assert "explained entirely by: " + cause in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_tells_the_same(case: str, tmp_path: Path) -> None:
     program, feeds = sample()
@@ -259,6 +261,7 @@ def test_a_board_that_always_truncates(tmp_path: Path) -> None:
     assert told in found.lines()
 
 
+@pytest.mark.slow
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     grid = sample()[0].grids["image"]
     steps = tuple(Step("Identity", f"s{k}", (f"t{k}",), (f"t{k + 1}",)) for k in range(30))
@@ -415,6 +418,7 @@ def test_dumps_that_cannot_be_read(tmp_path: Path) -> None:
         compare_board(program, feeds, dump, trace=literal)
 
 
+@pytest.mark.slow
 @given(programs(), st.integers(0, 2**16), st.data())
 @settings(max_examples=40)
 def test_random_boards(

@@ -80,6 +80,7 @@ def resigned(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(program=programs(), sparse=SPARSE)
 def test_random_programs_come_back_as_they_were(program: Program, sparse: Any, tmp_path: Path) -> None:
@@ -247,6 +248,7 @@ def whole_files(saved: tuple[Path, Path]) -> list[bytes]:
     return [file.read_bytes() for file in saved]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_bundle_is_refused_or_means_the_same(
@@ -268,6 +270,7 @@ def test_a_damaged_bundle_is_refused_or_means_the_same(
         assert str(saved[0].with_suffix("")) in found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_manifest_forged_anywhere_is_refused_or_read(
@@ -434,6 +437,7 @@ def test_messages_stay_short_whatever_is_in_a_manifest(saved: tuple[Path, Path])
     assert len(str(error.value)) < 300 + len(str(saved[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(program=programs(), sparse=SPARSE)
 def test_manifests_fit_the_published_schema(program: Program, sparse: Any, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def near(signal: Array, noisy: Array) -> bool:
 # On random networks
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(), st.sampled_from(WAYS), st.sampled_from(BITS), st.sampled_from([*BITS, "float"]))
 def test_valid_and_runs(proto: ModelProto, way: tuple[str, str], weight: int, activation: int) -> None:
@@ -80,6 +81,7 @@ def test_valid_and_runs(proto: ModelProto, way: tuple[str, str], weight: int, ac
     assert (np.dtype(np.uint16) in kinds) == (activation == 16)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(networks(), st.sampled_from(WAYS), st.sampled_from([2, 3, 4, 5, 7]), st.sampled_from([2, 3, 4, 6]))
 def test_narrow_grids_hold(proto: ModelProto, way: tuple[str, str], weight: int, activation: int) -> None:
@@ -94,6 +96,7 @@ def test_narrow_grids_hold(proto: ModelProto, way: tuple[str, str], weight: int,
         assert -(1 << weight - 1) <= w.min() <= w.max() < 1 << weight - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids="/".join)
 def test_sane_at_8_bits(way: tuple[str, str]) -> None:
     models = [random_network(seed, calibrated=True) for seed in range(15)]
@@ -106,6 +109,7 @@ def test_more_bits_less_noise() -> None:
     assert found == sorted(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(networks(blocks=("two_branches", "split_merge", "fork", "conv_bn_act", "pool"), count=(2, 4)))
 def test_concat_inputs_share_a_grid(proto: ModelProto) -> None:
@@ -121,6 +125,7 @@ def test_concat_inputs_share_a_grid(proto: ModelProto) -> None:
         assert len({tuple(consts[i].item() for i in n.input[1:]) for n in [*behind, after]}) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(networks(), st.sampled_from(WAYS))
 def test_weights_and_biases_are_stored_as_integers(proto: ModelProto, way: tuple[str, str]) -> None:
@@ -396,6 +401,7 @@ def deployed(proto: ModelProto, folder: Path) -> list[str]:
     return operators(onnx.load(folder / "optimized.onnx").graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [mobilenet, resnet, yolo, lambda: onnx.load(model_path())], ids=["mobilenet", "resnet", "yolo", "demo"]
 )
@@ -408,6 +414,7 @@ def test_nothing_is_computed_in_float(make: Callable[[], ModelProto], way: tuple
     assert sum(op in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") for op in ops) == layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mobilenet, resnet, yolo])
 @pytest.mark.parametrize("target", ["per-channel", "per-tensor", "per-tensor-clip"])
 def test_accuracy_of_common_shapes(make: Callable[[], ModelProto], target: str) -> None:

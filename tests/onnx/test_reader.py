@@ -43,6 +43,7 @@ def refused(source: Path | ModelProto) -> str:
     return message
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(networks())
 def test_random_networks(proto: ModelProto) -> None:

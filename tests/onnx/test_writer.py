@@ -79,6 +79,7 @@ def test_unnamed_nodes_get_names_of_their_own(op: str) -> None:
     assert y.shape == X.shape
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(networks())
 def test_reading_back_changes_nothing(proto: onnx.ModelProto) -> None:

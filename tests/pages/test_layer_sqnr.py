@@ -89,6 +89,7 @@ def found() -> dict[str, Any]:
     return sqnr(model_path(), "per-tensor", input=Card("gray", (0.0,), (16.0,)), data=data_path(), images=8).facts()
 
 
+@pytest.mark.slow
 def test_a_png_opens(found: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
     plot(found, tmp_path / "a.png", "digits")

@@ -68,6 +68,7 @@ def words(packed: str, kind: str) -> list[tuple[int, ...]]:
     return [flat[k : k + 3] for k in range(0, len(flat), 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "target"), RECIPES)
 def test_channels_and_histograms_counted_again(recipe: str, target: str) -> None:
     result = demo(recipe, target)
@@ -92,6 +93,7 @@ def test_channels_and_histograms_counted_again(recipe: str, target: str) -> None
         assert row.get("shifts") == (None if grid.shift is None else grid.shift.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "target"), RECIPES)
 def test_overlap_ratios_counted_again(recipe: str, target: str) -> None:
     """WES, eq. 9, on weights as multiples of their step: mean of the channels' ranges over the whole range."""
@@ -125,6 +127,7 @@ def test_rounding_error_counted_again() -> None:
     assert row["error"] == pytest.approx([sum(shares) / 5] * 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_rescaling_alone_makes_no_error_in_float_units() -> None:
     """With 16-bit weights hardly any error is left, though dfq scales channels."""
     rows = told(demo("dfq", "per-channel", weight_bits=16))["layers"]
@@ -146,11 +149,13 @@ def test_layers_know_what_they_read() -> None:
     assert [row["from"] for row in rows] == [[], [0], [0], [1, 2]]
 
 
+@pytest.mark.slow
 def test_layers_say_their_type() -> None:
     types = {row["type"] for row in told(demo())["layers"]}
     assert {"conv 3×3", "depthwise 3×3", "conv 1×1"} <= types
 
 
+@pytest.mark.slow
 def test_formats_of_results_are_their_targets() -> None:
     for recipe, target in (("optimal", "per-channel"), ("optimal", "per-tensor"), ("wes", "npu-shift")):
         result = demo(recipe, target)
@@ -181,6 +186,7 @@ def test_nothing_measured_is_said_and_nothing_else_claimed() -> None:
     assert not any(row["measured"] for row in found["layers"])
 
 
+@pytest.mark.slow
 def test_measured_figures_come_first_with_their_float_twins() -> None:
     measured = {"samples": 200, "agreement": 98.5, "top1": 97.0, "float_top1": 97.5, "map": 0.3614, "outputs": {"y": 1}}
     found = told(demo(), {**measured, "speedup": 1.94})
@@ -195,6 +201,7 @@ def test_measured_figures_come_first_with_their_float_twins() -> None:
     assert "Speed" not in json.dumps(told(demo())["figures"])
 
 
+@pytest.mark.slow
 def test_noise_measured_on_images_stands_beside_the_predicted() -> None:
     found = told(demo("optimal", "per-tensor"), images=digits())
     assert found["images"] == 16
@@ -204,6 +211,7 @@ def test_noise_measured_on_images_stands_beside_the_predicted() -> None:
     assert found["headline"].startswith("Predicted SQNR")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said() -> None:
     result = demo("dfq-published", "per-tensor")
     assert any(np.any(view.offset) for view in result.model.views.values())
@@ -317,6 +325,7 @@ def every_page() -> Iterator[str]:
     yield page(told(demo("optimal", "per-tensor"), {"top1": 97.0, "samples": 9}, digits(4), name=HOSTILE))
 
 
+@pytest.mark.slow
 def test_pages_are_well_formed_and_need_no_network() -> None:
     for html in every_page():
         elements = parsed(html).found
@@ -353,6 +362,7 @@ def test_names_that_mean_harm_stay_text() -> None:
     assert data["layers"][0]["name"] == HOSTILE + "h"
 
 
+@pytest.mark.slow
 @given(st.text())
 @settings(max_examples=50)
 def test_any_text_can_be_embedded(text: str) -> None:

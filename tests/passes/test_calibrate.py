@@ -109,6 +109,7 @@ def test_percentile(percent: float, usual: float) -> None:
         assert_cut(found, VALUES[name], ordered[k], ordered[-1 - k], 2.0**-9 * float(np.ptp(ordered)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_mse(bits: int) -> None:
     """No other cut of the extremes makes much less error on the values."""
@@ -218,6 +219,7 @@ def test_what_was_not_looked_at_stays() -> None:
     assert after.log[-1].facts == {"images": 200, "tensors": 3, "ranges": "min-max"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_statistics_do_what_the_images_would(rule: Rule) -> None:
     for seed in range(3):

@@ -62,6 +62,7 @@ def images(n: int = 4000) -> Array:
     return (MEAN.reshape(4, 1, 1) + STD.reshape(4, 1, 1) * draws).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LAYERS)
 def test_the_mean_error_disappears(case: str) -> None:
     weight = QSpec(3, symmetric=False, granularity="tensor")

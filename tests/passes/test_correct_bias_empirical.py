@@ -114,6 +114,7 @@ def every_time(errors: Array) -> Array:
 nets = networks(calibrated=True, count=(1, 4))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(proto=nets, rescaled=st.booleans(), grid=st.sampled_from(["weights alone", "12 bits"]))
 def test_it_is_the_naive_schedule(proto: ModelProto, rescaled: bool, grid: str) -> None:
@@ -130,6 +131,7 @@ def test_it_is_the_naive_schedule(proto: ModelProto, rescaled: bool, grid: str) 
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(proto=nets, rescaled=st.booleans(), grid=st.sampled_from(sorted(GRIDS)))
 def test_no_layer_keeps_a_mean_error(proto: ModelProto, rescaled: bool, grid: str) -> None:
@@ -145,6 +147,7 @@ def test_no_layer_keeps_a_mean_error(proto: ModelProto, rescaled: bool, grid: st
         assert float(np.abs(e.mean(0)).max()) <= NEAR[grid] * largest + 0.51 * steps(after), name
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(proto=nets, rescaled=st.booleans(), grid=st.sampled_from(["weights alone", "12 bits"]))
 def test_what_would_not_help_is_rolled_back(proto: ModelProto, rescaled: bool, grid: str) -> None:
@@ -206,6 +209,7 @@ def test_one_image_proves_nothing() -> None:
     assert after.log[-1].facts["channels"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(), RESCALED])
 def test_without_a_teacher_the_own_weights_teach(steps: tuple[Pass, ...]) -> None:
     """In the units that they have now, rescaled or not."""

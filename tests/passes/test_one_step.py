@@ -126,6 +126,7 @@ def test_a_wider_tensor_beside_does_not_lift_the_bound() -> None:
     assert done(after).facts["held by clips"] == 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks(activations=["relu6"]))
 def test_inputs_within_the_ranges_keep_their_outputs(proto: ModelProto) -> None:

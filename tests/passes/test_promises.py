@@ -126,6 +126,7 @@ def skeleton(model: Model) -> list[tuple[object, ...]]:
     return [(n.op, n.inputs[:2], n.inputs[3:], n.outputs, dict(n.attrs)) for n in model.graph.nodes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=25)
 @given(data=st.data())

@@ -108,6 +108,7 @@ def test_as_printed_by_hand() -> None:
     assert after.ranges[y].hi.ravel().tolist() == [2, 8, 16]
 
 
+@pytest.mark.slow
 @given(chains(), st.sampled_from([2.0, 16.0, 1e6]), st.booleans())
 def test_chains_are_equalized_as_the_paper_says(
     drawn: tuple[Model, list[Name]], s_max: float, as_printed: bool
@@ -125,6 +126,7 @@ def test_chains_are_equalized_as_the_paper_says(
 FORWARD = ["conv_bn_act", "depthwise_separable", "grouped", "two_branches", "channel_shuffle", "transposed", "pool"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks(calibrated=True, blocks=[*FORWARD, "dead_channels"]), st.booleans())
 def test_no_weight_grows_for_what_it_reads(proto: ModelProto, as_printed: bool) -> None:
@@ -147,6 +149,7 @@ def scales_of(model: Model, name: Name, count: int) -> Floats:
     return np.ones(count) if view is None else np.broadcast_to(view.scale.reshape(-1), (count,))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks(activations=["relu6"]))
 def test_channels_behind_one_bound_keep_most_of_their_range(proto: ModelProto) -> None:

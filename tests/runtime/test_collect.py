@@ -104,6 +104,7 @@ def drawn(*shape: int, seed: int = 0) -> Array:
 KEPT = {"Reshape", "Flatten", "Transpose", "Slice", "Split", "Pad", "Concat", "Identity", "Squeeze", "Unsqueeze"}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(networks(calibrated=True), st.integers(1, 7), st.integers(1, 4), st.booleans())
 def test_random_networks(proto: ModelProto, count: int, batch: int, histograms: bool) -> None:
@@ -142,6 +143,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("histograms", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_layouts(case: str, histograms: bool) -> None:
@@ -170,6 +172,7 @@ def test_several_inputs() -> None:
     assert "i" not in found.tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("histograms", [False, True])
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 13])
 @pytest.mark.parametrize("shape", ["[2,3,8,8]", "[2,3,H,W]", "[5,3,8,8]"])
@@ -245,6 +248,7 @@ def assert_same(a: Statistics, b: Statistics, tolerance: float) -> None:
                 np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if tolerance < 1e-8 else tolerance * scale)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(proto=networks(count=(1, 3)), cut=st.integers(0, 4), again=st.integers(0, 4), histograms=st.booleans())
 def test_an_interrupted_run_goes_on(
@@ -321,6 +325,7 @@ def test_inputs_that_are_missing() -> None:
     refused(graph, Samples.of([{"x": drawn(2, 3)}]), "does not run on this input")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("histograms", [False, True])
 @pytest.mark.parametrize(
     ("body", "name"),

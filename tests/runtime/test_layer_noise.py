@@ -91,6 +91,7 @@ def test_products_with_the_weight_on_either_side() -> None:
         assert (found.activations, found.both) == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_rescaled_networks_against_their_export(seed: int) -> None:
     """The exported network with one weight, one tensor or both quantized: its noise at that layer, in float units.

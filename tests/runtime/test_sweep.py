@@ -148,6 +148,7 @@ def quantized(proto: ModelProto, grid: Pass, *before: Pass) -> tuple[Model, Grap
     return model, original.graph
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     proto=networks(calibrated=True, count=(1, 4)),
@@ -191,6 +192,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("case", CASES)
 def test_layouts(case: str, grid: str) -> None:
@@ -278,6 +280,7 @@ def test_progress() -> None:
 # Cost
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(proto=networks(count=(1, 5)), grid=st.sampled_from(sorted(GRIDS)))
 def test_every_layer_runs_at_most_twice(proto: ModelProto, grid: str) -> None:

@@ -55,6 +55,7 @@ def same(a: Histogram, b: Histogram) -> bool:
 # Histograms
 
 
+@pytest.mark.slow
 @given(values())
 def test_every_value_lies_in_the_bin_that_counts_it(x: Array) -> None:
     """One by one, in exact arithmetic of doubles."""
@@ -77,6 +78,7 @@ def test_the_width_is_the_smallest_power_of_two_that_serves(x: Array) -> None:
         assert hi - lo >= BINS or finer <= largest * 2.0**-FINEST
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(values(), values(), values())
 def test_histograms_are_a_monoid(x: Array, y: Array, z: Array) -> None:
@@ -105,6 +107,7 @@ def test_a_constant_has_one_bin(value: float, count: int) -> None:
     assert hi - lo <= max(abs(value) * 2.0 ** (1 - FINEST), 1e-300)
 
 
+@pytest.mark.slow
 @given(values(1), st.integers(0, 6))
 def test_coarser_bins_hold_the_finer_ones(x: Array, steps: int) -> None:
     h = Histogram.of(x)
@@ -118,6 +121,7 @@ def test_coarser_bins_hold_the_finer_ones(x: Array, steps: int) -> None:
     assert counted(found) == wanted
 
 
+@pytest.mark.slow
 @given(values(2), st.floats(0, 1))
 def test_quantiles_within_a_bin(x: Array, share: float) -> None:
     """Where the cumulated counts reach a share is within one bin of where the sorted values do."""
@@ -175,6 +179,7 @@ def assert_equal(a: Statistics, b: Statistics, tolerance: float = 0.0) -> None:
                 np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**16), st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_two_halves_make_the_whole(seed: int, n: int, m: int, histograms: bool) -> None:
     x, y = drawn(n + m, seed)

@@ -23,6 +23,7 @@ from handwritten import network, normal
 from nets import random_network, sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_rewritten_tensors_are_brought_back(tmp_path: Path, seed: int) -> None:
     """At 16 bits, nothing but rounding is left of any rewriting; tensors left in other units would be near 0 dB."""

@@ -33,6 +33,7 @@ def kinds(d: Diagnosis, layer: str) -> list[str]:
     return [c.kind for c in d.causes[layer]]
 
 
+@pytest.mark.slow
 def test_a_channel_that_is_much_wider() -> None:
     d = found(classifier(wide(2, 1000.0)), recipe("lwq"), "per-channel", None)
     assert d.sensitivity.layers[0].layer == "b"
@@ -47,6 +48,7 @@ def test_a_channel_that_is_much_wider() -> None:
     assert d.recipe is d.best.recipe
 
 
+@pytest.mark.slow
 def test_the_weights_of_one_layer_get_a_scale_per_channel() -> None:
     """Weights alone: nothing else is to be gained."""
 
@@ -65,6 +67,7 @@ def test_the_weights_of_one_layer_get_a_scale_per_channel() -> None:
     assert kinds(d, "b")[0] == "weight spread"
 
 
+@pytest.mark.slow
 def test_a_range_that_cuts_off() -> None:
     passes = [{"pass": "calibrate", "rule": "percentile", "percent": 15.0}, {"pass": "quantize"}]
     chosen = parse({"name": "tight", "target": "per-channel", "passes": passes}, "tight")
@@ -80,6 +83,7 @@ def test_a_range_that_cuts_off() -> None:
     assert d.best.checked == pytest.approx(d.best.gain, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_bias_that_does_not_fit() -> None:
     def change(consts: dict[str, Any]) -> None:
         consts["bb"][1] += 60
@@ -93,6 +97,7 @@ def test_a_bias_that_does_not_fit() -> None:
     assert str(event) in d.warnings
 
 
+@pytest.mark.slow
 def test_one_tensor_with_a_far_outlier_asks_for_16_bits() -> None:
     d = found(classifier(wide(2, 1000.0)), recipe("cwq"), "per-channel")
     assert d.sensitivity.tensors[0].tensor == "rb"
@@ -115,6 +120,7 @@ def each_db(proto: onnx.ModelProto, quantized: onnx.ModelProto, images: Array) -
     return 10 * np.log10((wanted**2).sum(1) / ((answers(quantized, images) - wanted) ** 2).sum(1))
 
 
+@pytest.mark.slow
 def test_it_ends_in_a_recipe_file_that_does_what_was_promised(tmp_path: Path) -> None:
     """Every remedy, from its text: onnxruntime measures the gain that was told, and nearly that on other images."""
     proto, images, on = classifier_file(wide(2, 1000.0)), pictures(64), "per-channel"
@@ -138,6 +144,7 @@ def test_it_ends_in_a_recipe_file_that_does_what_was_promised(tmp_path: Path) ->
     assert facts["best"]["gain"] > 10
 
 
+@pytest.mark.slow
 def test_what_it_tells_is_json_and_a_recipe_that_is_read_back(tmp_path: Path) -> None:
     d = found(classifier(wide(2, 1000.0)), recipe("cwq"), "per-channel")
     path = tmp_path / "mended.toml"
@@ -147,12 +154,14 @@ def test_what_it_tells_is_json_and_a_recipe_that_is_read_back(tmp_path: Path) ->
         assert remedy.at in text(d.facts())
 
 
+@pytest.mark.slow
 def test_a_good_network_is_left_alone_or_gains_what_is_said() -> None:
     d = found(classifier(), replace(recipe("cwq"), weight={"bits": 16}, activation={"bits": 16}), "per-channel", None)
     assert d.stages["both"].sqnr_db > 50
     assert d.stages["both"].agreement == 100
 
 
+@pytest.mark.slow
 def test_labels_tell_whether_the_float_network_is_right() -> None:
     chosen = answers(classifier_file(), pictures(64)).argmax(1)
     half = np.where(np.arange(64) % 2, chosen, (chosen + 1) % 5)
@@ -161,6 +170,7 @@ def test_labels_tell_whether_the_float_network_is_right() -> None:
     assert d.stages["rewritten"].top1 == 50  # of the first half: every batch has as many odd images as even ones
 
 
+@pytest.mark.slow
 def test_images_that_were_not_prepared() -> None:
     hardware, model = target("per-channel"), classifier()
     loud = Samples.of(100 * pictures(32))
@@ -173,6 +183,7 @@ def test_images_that_were_not_prepared() -> None:
     assert f"{100 * d.input['beyond']:.0f} %" in doubt
 
 
+@pytest.mark.slow
 def test_integers_alone_are_offered_no_floats() -> None:
     d = found(classifier(), recipe("wes"), "npu-shift", None)
     assert {r.kind for r in d.remedies} == {"recipe"}

@@ -26,6 +26,7 @@ from equint.samples.card import described
 from handwritten import execute, network, normal
 
 
+@pytest.mark.slow
 def test_everything_is_there_and_adds_up() -> None:
     found = equint.explain(model_path(), target="per-tensor", input=(0, 1))
     assert sorted(found) == ["changes", "layers", "predicted", "tensors", "warnings"]

@@ -95,6 +95,7 @@ def test_no_scales_go_beyond_the_bound(seed: int) -> None:
             assert row["equalization"]["activations"]["bound"] == plain["equalization"]["activations"]["bound"]
 
 
+@pytest.mark.slow
 def test_prediction_against_measurement_on_random_networks() -> None:
     """Over 100 layers: no offset, four in five within 3 dB, correlated by 0.85 or more."""
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}

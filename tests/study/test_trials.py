@@ -40,6 +40,7 @@ def decibels(wanted: list[np.ndarray], found: list[np.ndarray]) -> float:
     return math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000))
 def test_pieces_answer_as_the_whole(seed: int) -> None:

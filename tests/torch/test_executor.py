@@ -269,6 +269,7 @@ def equal_but_for_ties(graph: Graph, feeds: dict[Name, Array]) -> None:
                 assert_close(found, wanted.astype(found.dtype), 1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(proto=networks(calibrated=True))
 def test_random_quantized_networks(proto: onnx.ModelProto) -> None:
