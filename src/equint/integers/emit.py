@@ -6,13 +6,12 @@ Sums are made by ConvInteger and MatMulInteger, requantization is a multiplicati
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, checker, helper
 
 from ..errors import UnsupportedOperator
-from ..ir.model import Array, Name, QParams
+from ..ir.model import Array, Name
 from ..maths.affine import storage
 from .emit_moves import Move
 from .maker import Maker
@@ -40,14 +39,13 @@ def export_integer(program: Program) -> ModelProto:
     for step in program.steps:
         emit(maker, program, step)
     proto = maker.model(program, {n: storage(q) for n, q in program.grids.items()}, program.outputs)
-    helper.set_model_props(proto, {"equint.grids": json.dumps({n: _described(q) for n, q in program.grids.items()})})
+    grids = {
+        name: {"scale": repr(float(q.scale)), "zero_point": int(q.zero_point), "bits": q.bits, "signed": q.signed}
+        for name, q in program.grids.items()
+    }
+    helper.set_model_props(proto, {"equint.grids": json.dumps(grids)})
     checker.check_model(proto, full_check=True)
     return proto
-
-
-def _described(q: QParams) -> dict[str, Any]:
-    scale, zero_point = repr(float(q.scale)), int(q.zero_point)
-    return {"scale": scale, "zero_point": zero_point, "bits": q.bits, "signed": q.signed}
 
 
 def emit(maker: Maker, program: Program, step: Step) -> None:

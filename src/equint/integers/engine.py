@@ -37,9 +37,8 @@ _KEPT = (  # optimizations that merge what must be rounded one by one, or take a
 class Proof:
     """How the engine computes one step, and why that is the program's arithmetic.
 
-    Attributes:
-        way: "float" (float kernels, on integers that they hold), "mixed" (float sums, integer requantization),
-            "integer" (integer operators), "moves" (nothing is computed).
+    `way` is "float" (float kernels, on integers that they hold), "mixed" (float sums, integer requantization),
+    "integer" (integer operators) or "moves" (nothing is computed).
     """
 
     layer: str
@@ -97,8 +96,7 @@ class Engine:
         Raises:
             EquintError: an input is missing, or its integers are not of the shape, type or grid that the program has.
         """
-        given = self._given(feeds)
-        checked = {n: _checked(self.program, n, np.asarray(v)) for n, v in given.items()}
+        checked = {n: _checked(self.program, n, np.asarray(v)) for n, v in self._given(feeds).items()}
         try:
             values = self._session.run(self._names, checked)
         except Exception as error:
@@ -156,9 +154,6 @@ def _checked(program: Program, name: Name, value: Array) -> Array:
     return value.astype(program.storage(name), copy=False)
 
 
-# From steps to kernels
-
-
 def nudges(how: Requantize, program: Program, most: int) -> Array | None:
     """`nudge_of` for all channels of a requantization: `()` or `(C,)`, or None where one has none."""
     fields = (how.mantissa, how.right(program.mantissa_bits), how.low - how.zero_point, how.high - how.zero_point)
@@ -193,7 +188,6 @@ class Compiler:
         return self.sums(step, work) if isinstance(work, Sums) else work.floats(self, step)
 
     def proven(self, step: Step, way: str, why: str) -> Proof:
-        """How a step was computed."""
         return Proof(step.name, step.op, way, why)
 
     def integers(self, name: Name) -> Name:

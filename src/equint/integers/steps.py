@@ -58,8 +58,7 @@ class Sums:
             weight's zero point is subtracted).
         bound: the largest magnitude of its partial sums in any order, with the bias: `()` or `(C,)`; for the ends of x
             of each input and the shape of the first.
-        integer: the accumulator in integer operators of ONNX.
-        floats: the accumulator in the engine's float kernels, exact where the bound is below 2^24.
+        integer, floats: the accumulator in ONNX's integer operators; in float kernels, exact where it is below 2^24.
         reads_flipped: whether these are exact too if they read top − x instead of x, both within 0…top.
     """
 
@@ -129,8 +128,9 @@ def _splits(step: Step, weight: Array) -> bool:
     return (weight.ndim == 2 if plain else weight.ndim > 2) and weight.size > 0 and len(weight) % groups_of(step) == 0
 
 
-def _levels(q: QParams) -> int:
-    return q.qmax - q.qmin + 1
+def _has_entries(program: Program, step: Step, table: Array) -> bool:
+    q = program.grids[step.inputs[0]]
+    return table.ndim in (1, 2) and table.shape[-1] == q.qmax - q.qmin + 1
 
 
 _WHOLE = Field("a whole number", lambda program, step, v: _are_whole([v]))
@@ -158,10 +158,7 @@ _LAYER = {
     "bias": _per_output("int32"),
 }
 _ROWS = Field("a row for each input", lambda program, step, a: a.ndim == 2 and len(a) == len(step.inputs))
-_ENTRIES = Field(
-    "an entry for each integer of the input's grid",
-    lambda program, step, a: a.ndim in (1, 2) and a.shape[-1] == _levels(program.grids[step.inputs[0]]),
-)
+_ENTRIES = Field("an entry for each integer of the input's grid", _has_entries)
 _SHARES = Field(
     "rows of integers ≥ 0 that sum to 2^bits",
     lambda program, step, a: a.ndim == 2 and bool(np.all(a >= 0) and np.all(a.sum(1) == 1 << step.attrs["bits"])),

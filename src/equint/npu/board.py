@@ -308,8 +308,7 @@ def _causes(program: Program, steps: list[Step], values: Feeds, found: Feeds, tr
 def _mismatch(tensor: Name, file: str, wanted: Array, found: Array, axis: int) -> Mismatch | None:
     """How two arrays of the same shape and type differ; None where they do not."""
     differs = wanted != found
-    count = int(np.count_nonzero(differs))
-    if not count:
+    if not differs.any():
         return None
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(differs)), differs.shape))
     channelled = -differs.ndim <= axis < differs.ndim
@@ -317,17 +316,17 @@ def _mismatch(tensor: Name, file: str, wanted: Array, found: Array, axis: int) -
     bits = np.unique(wanted[differs] ^ found[differs]).astype(np.int64) & ((1 << (8 * wanted.itemsize)) - 1)
     alone = bits.size == 1 and int(bits[0]).bit_count() == 1
     return Mismatch(
-        tensor,
-        file,
-        count,
-        differs.size,
-        int(np.abs(wanted.astype(np.int64) - found.astype(np.int64)).max()),
-        index,
-        index[axis] if channelled else None,
-        int(np.count_nonzero(differs.any(axis=others))) if channelled else 0,
-        int(wanted[index]),
-        int(found[index]),
-        int(bits[0]).bit_length() - 1 if alone else None,
+        tensor=tensor,
+        file=file,
+        count=int(np.count_nonzero(differs)),
+        size=differs.size,
+        largest=int(np.abs(wanted.astype(np.int64) - found.astype(np.int64)).max()),
+        index=index,
+        channel=index[axis] if channelled else None,
+        channels=int(np.count_nonzero(differs.any(axis=others))) if channelled else 0,
+        wanted=int(wanted[index]),
+        found=int(found[index]),
+        bit=int(bits[0]).bit_length() - 1 if alone else None,
     )
 
 

@@ -138,11 +138,12 @@ class _Exporter:
         layer = as_layer(self.source, node)
         out = node.outputs[0] if node.outputs else ""
         if is_clamp(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
-            self.reads[out] = self.now(node.inputs[0])  # the quantizer at the end of the chain does it
+            x = node.inputs[0]  # the quantizer at the end of the chain does it
+            self.reads[out] = self.reads.get(x, x)
             if out in self.model.qparams:
                 self.quantizer(out, self.reads.pop(out), out, self.chain(node))
             return
-        inputs = [self.now(i) for i in node.inputs]
+        inputs = [self.reads.get(i, i) for i in node.inputs]
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
         elif not node.domain and node.op in ("Add", "Mul"):
@@ -152,9 +153,6 @@ class _Exporter:
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
         for o in quantized:
             self.quantizer(o, raw[o], o, [])
-
-    def now(self, name: Name) -> Name:
-        return self.reads.get(name, name)
 
     def grid_behind(self, name: Name) -> QParams | None:
         """The grid in which a chain of activations ends, if an integer clamp can do their work there."""

@@ -32,11 +32,8 @@ BATCH = 4
 class LayerPower:
     """Sums of squares over a layer's output, before its activation, in the float network's units.
 
-    Attributes:
-        signal: Σ y².
-        weights, activations, both: Σ (ŷ − y)² where only the weights, only the input, or both are quantized; None
-            where there is nothing of the kind.
-        rounding, clips: the same where the input is only rounded, on a grid without ends, or only cut off.
+    `signal` is Σ y²; the others Σ (ŷ − y)² where the weights, the input (activations) or both are quantized, or the
+    input is only rounded, on a grid without ends, or only cut off (clips); None where there is nothing of the kind.
     """
 
     signal: float

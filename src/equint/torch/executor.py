@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,12 @@ def _executor() -> Any:
             every = steps(graph)
             with torch.no_grad():
                 values = {n: torch.tensor(a) for n, a in _carried(graph).items() if a.dtype.kind in "fiub"}
-                rest = [step for step in every if not _folded(step, values, trainable)]
+                rest = []
+                for step in every:
+                    if all(i in values and i not in trainable for i in step.node.reads):
+                        values |= _computed(step, values)
+                    else:
+                        rest.append(step)
             self.steps = tuple(rest)
             self.names: dict[Name, str] = {}
             used = {i for step in rest for i in step.node.reads} | {*graph.outputs, *trainable}
@@ -158,24 +163,11 @@ def _executor() -> Any:
     return Executor
 
 
-def _folded(step: Step, values: dict[Name, Tensor], trainable: tuple[Name, ...]) -> bool:
-    """Whether the step's inputs are constants that stay as they are; then `values` gets its results."""
-    if not all(i in values and i not in trainable for i in step.node.reads):
-        return False
-    values.update(_computed(step, values))
-    return True
-
-
-def _run(node: Node) -> Callable[..., Any]:
-    found = op_of(node).torch
-    assert not isinstance(found, Unknown)  # `steps` refused it
-    return found
-
-
 def _computed(step: Step, values: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
-    node = step.node
+    node, run = step.node, op_of(step.node).torch
+    assert not isinstance(run, Unknown)  # `steps` refused it
     try:
-        found = _run(node)(*(values[i] if i else None for i in node.inputs), **step.attrs)
+        found = run(*(values[i] if i else None for i in node.inputs), **step.attrs)
     except (EquintError, RuntimeError, ValueError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedOperator(f"{node.op} {node.label} does not run in torch: {reason}") from error
