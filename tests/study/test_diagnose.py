@@ -117,7 +117,7 @@ def answers(proto: onnx.ModelProto, images: Array) -> Array:
 def each_db(proto: onnx.ModelProto, quantized: onnx.ModelProto, images: Array) -> Array:
     """SQNR of each image, in dB."""
     wanted = answers(proto, images)
-    return 10 * np.log10((wanted**2).sum(1) / ((answers(quantized, images) - wanted) ** 2).sum(1))
+    return np.asarray(10 * np.log10((wanted**2).sum(1) / ((answers(quantized, images) - wanted) ** 2).sum(1)))
 
 
 @pytest.mark.slow
