@@ -312,6 +312,7 @@ def test_images_bring_results_nearer(digits: Array) -> None:
     assert noise(data=digits) < 0.7 * noise()
 
 
+@pytest.mark.slow
 def test_explain_on_images(digits: Array) -> None:
     found, without = (equint.explain(DEMO, "cwq", input=(0, 1), data=d) for d in (digits, None))
     by_numbers = equint.explain(DEMO, "cwq", input=(0, 1), data=equint.calibrate(DEMO, digits))
@@ -343,6 +344,7 @@ def test_calibrate(digits: Array, tmp_path: Path) -> None:
     assert equint.calibrate(DEMO, None, images=5, input=replace(GRAY, data={"calibration": data_path()})).images == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -94,6 +94,7 @@ def test_no_pass_imports_another() -> None:
         assert not passes & {name.rpartition(".")[0] for name in imported(path)}, path.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_libraries_stay_in_their_rooms(path: Path) -> None:
     for name in imported(path):
@@ -177,12 +178,14 @@ def named_operators(path: Path) -> int:
     return sum(isinstance(n.value, str) and n.value in NAMES for n in literals)
 
 
+@pytest.mark.slow
 def test_operators_are_named_in_their_rooms() -> None:
     counts = {str(p.relative_to(ROOT)): named_operators(p) for p in FILES if room(p) not in ROOMS_OF_OPERATORS}
     assert {path: n for path, n in counts.items() if n} == NAMED_ELSEWHERE
     assert sum(NAMED_ELSEWHERE.values()) < 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_operator_is_known_by_a_part_of_its_name(path: Path) -> None:
     """`"Pool" in node.op` and `node.op.startswith("Reduce")` would be silent about operators called otherwise."""

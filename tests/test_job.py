@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_card_is_read_once(name: str, card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads, whole = [0], Path.read_text
@@ -69,6 +70,7 @@ def test_plain_grids_are_those_of_a_recipe_without_scales(name: str) -> None:
     assert same_grids(before, equint.quantize(MODEL, name, input=SPAN).model)
 
 
+@pytest.mark.slow
 def test_optimal_starts_from_the_plain_grids_of_its_target() -> None:
     _, before = Job.of(MODEL, "optimal", "per-tensor", input=SPAN).plain()
     assert same_grids(before, equint.quantize(MODEL, "lwq", "per-tensor", input=SPAN).model)
@@ -91,6 +93,7 @@ def test_a_recipe_that_is_spelled_out_says_the_same(bits: dict[str, Any]) -> Non
     assert same_grids(equint.quantize(MODEL, job.spelled, input=SPAN).model, job.run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [r.name for r in built_in() if r.level == 1])
 def test_references_know_ranges_and_moments_of_all_that_has_a_grid(name: str) -> None:
     reference, before = Job.of(MODEL, name, input=SPAN).plain()

@@ -397,6 +397,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", WRONG)
 @settings(max_examples=15)
 @given(data=st.data())

@@ -103,6 +103,7 @@ def test_a_png_opens(found: dict[str, Any], tmp_path: Path) -> None:
         assert shorter.height < picture.height
 
 
+@pytest.mark.slow
 def test_an_svg_is_xml_and_always_the_same(found: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
     for name in ("a.svg", "b.svg"):

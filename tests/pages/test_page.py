@@ -170,6 +170,7 @@ def test_formats_of_results_are_their_targets() -> None:
     assert spec_of(QParams(np.array(1.0), np.array(8), 4, False)) == QSpec(4, False, True, "tensor")
 
 
+@pytest.mark.slow
 def test_before_is_plain_and_after_is_better() -> None:
     found = told(demo("optimal", "per-tensor"))
     assert found["totals"]["after"]["total"] > found["totals"]["before"]["total"]
@@ -178,6 +179,7 @@ def test_before_is_plain_and_after_is_better() -> None:
         assert row["before"]["weights"] <= row["bound"]["weights"] + 1e-6
 
 
+@pytest.mark.slow
 def test_nothing_measured_is_said_and_nothing_else_claimed() -> None:
     found = told(demo())
     assert found["headline"].startswith("Predicted SQNR")
@@ -220,6 +222,7 @@ def test_what_cannot_be_measured_is_said() -> None:
     assert found["notes"][0] in page(found).replace("&#39;", "'")
 
 
+@pytest.mark.slow
 def test_sizes_hold_what_each_scheme_stores() -> None:
     """Two layers of 6 and 5 channels: compounds of 32 + 6 bits, zero points of 8, shifts of 4, whole bytes each."""
     sizes = told(two_convs())["sizes"]

@@ -39,6 +39,7 @@ def quality(model: Model, float_outputs: list[np.ndarray], inputs: list[np.ndarr
     return sqnr_db(np.concatenate(float_outputs), np.concatenate(found))
 
 
+@pytest.mark.slow
 def test_outputs_come_nearer_on_images_that_were_not_seen() -> None:
     result = poor()
     inputs = [x for x, _ in batches(data_path(), CARD)][2:12]
@@ -49,6 +50,7 @@ def test_outputs_come_nearer_on_images_that_were_not_seen() -> None:
     assert quality(tuned, wanted, inputs) > quality(result.model, wanted, inputs) + 1.0
 
 
+@pytest.mark.slow
 def test_only_biases_change() -> None:
     model = poor().model
     tuned = FinetuneBias(steps=5, held_out=0.0, augment=False, images=digits(32))(model)

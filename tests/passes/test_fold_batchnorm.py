@@ -151,4 +151,4 @@ def test_a_batchnorm_in_training_is_left_with_an_event() -> None:
     body = f"a = Conv(x, w) y = {BN} <training_mode = 1> (a, g, e, m, v)"
     after = FoldBatchnorm()(read(network(body, inputs=IMAGE, w=normal(4, 4, 1, 1), **BATCHNORM)))
     assert [n.op for n in after.graph.nodes] == ["Conv", BN]
-    assert EventKind.BATCHNORM_LEFT in {event.kind for event in after.log}
+    assert EventKind.BATCHNORM_LEFT in [e.kind for e in after.log]

@@ -72,6 +72,7 @@ def test_two_layers_by_hand() -> None:
     }
 
 
+@pytest.mark.slow
 @given(chains(), st.sampled_from([2.0, 16.0, 1e3]))
 def test_chains_are_equalized_as_algorithm_1_says(drawn: tuple[Model, list[Name]], s_max: float) -> None:
     model, names = drawn
@@ -84,6 +85,7 @@ def test_chains_are_equalized_as_algorithm_1_says(drawn: tuple[Model, list[Name]
         np.testing.assert_allclose(after.ranges[name].hi.reshape(-1), ends, rtol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks(calibrated=True))
 def test_no_range_grows(proto: ModelProto) -> None:

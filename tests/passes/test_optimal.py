@@ -66,6 +66,7 @@ def test_gradient_agrees_with_differences(weight: QSpec) -> None:
         assert float(gradient @ d) == pytest.approx(slope, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [TENSOR, CHANNEL])
 def test_no_start_predicts_less_noise(weight: QSpec) -> None:
     """By the noise of an objective of its own: of the network as it is, and after cross-layer equalization."""
@@ -78,6 +79,7 @@ def test_no_start_predicts_less_noise(weight: QSpec) -> None:
         assert facts["predicted SQNR"] >= to_db(noise(x)[0].total) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["per-tensor", "per-channel"])
 def test_noise_that_is_measured_falls(target: str) -> None:
     """On images of the demo that nothing was chosen on, against ranges from moments alone."""
@@ -90,12 +92,14 @@ def test_noise_that_is_measured_falls(target: str) -> None:
     assert chosen > plain + 1
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_answer() -> None:
     first, second = Optimal(TENSOR)(prepared()), Optimal(TENSOR)(prepared())
     for name, weight in first.graph.consts.items():
         np.testing.assert_array_equal(weight, second.graph.consts[name])
 
 
+@pytest.mark.slow
 def test_every_grid_gets_the_chosen_weight_range() -> None:
     result = quantize(model_path(), "optimal", "per-tensor", input=(0, 1))
     for name, grid in result.model.qparams.items():
@@ -159,6 +163,7 @@ def test_squares_are_not_cut_off() -> None:
     assert sqnr_db(wanted, found) > min(sqnr_db(wanted, plain) - 6, 30)
 
 
+@pytest.mark.slow
 def test_no_scale_is_better_when_all_are_tried() -> None:
     """Two channels, one of them 50 times as wide: every ratio of scales, set by hand and measured by onnxruntime."""
     then = normal(8, 2, 1, 1, seed=2)

@@ -36,6 +36,7 @@ def search(model: Model, chosen: Recipe, bound: float, on: str = "per-channel") 
     return mixed(model, chosen, hardware, quantizer(model, hardware), Samples.of(X), bound)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0.0, 2.0, 6.0])
 def test_the_bound_is_met_and_no_override_is_idle(bound: float) -> None:
     model = classifier(wide(2, 40.0))
@@ -61,6 +62,7 @@ def replace_names(overrides: tuple[Override, ...], k: int, field: str, name: str
     return (*overrides[:k], *own, *overrides[k + 1 :])
 
 
+@pytest.mark.slow
 def test_a_loose_bound_costs_nothing_and_a_tight_one_no_less() -> None:
     model = classifier(wide(2, 40.0))
     loose, medium, tight = (search(model, LOW, bound) for bound in (100.0, 6.0, 0.0))

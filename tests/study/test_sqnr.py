@@ -82,6 +82,7 @@ def test_two_channels_of_a_tensor_by_hand() -> None:
     assert tensor_equalization(model, model, "x", UNSIGNED) == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_no_scales_go_beyond_the_bound(seed: int) -> None:
     """Where grids hold all values; and the bound of activations does not depend on the scales."""
@@ -144,6 +145,7 @@ def test_equalization_helps_where_channels_differ() -> None:
     assert left["activations"] < 5
 
 
+@pytest.mark.slow
 def test_without_images_nothing_is_measured() -> None:
     found = sqnr(model_path(), "per-tensor", input=(0, 1))
     assert found["images"] == 0
@@ -155,6 +157,7 @@ def test_without_images_nothing_is_measured() -> None:
             assert row["predicted"]["both"] is not None
 
 
+@pytest.mark.slow
 def test_statistics_tell_ranges_but_measure_nothing() -> None:
     statistics = calibrate(model_path(), data_path(), input=DIGITS, images=20)
     found = sqnr(model_path(), "per-tensor", input=DIGITS, data=statistics)
@@ -165,6 +168,7 @@ def test_statistics_tell_ranges_but_measure_nothing() -> None:
     assert other["measured"]["clips"] is None  # ranges hold all of the very images measured on
 
 
+@pytest.mark.slow
 def test_prediction_on_trained_weights_and_real_images() -> None:
     images = np.concatenate([x for x, _ in batches(data_path(), DIGITS, 64, 64)])
     found = sqnr(model_path(), "per-tensor", input=(0, 1), data=images)["methods"]
@@ -199,6 +203,7 @@ def test_agreement_needs_three_layers() -> None:
     assert found["rms"] == pytest.approx(np.sqrt(5 / 3))
 
 
+@pytest.mark.slow
 def test_progress_names_methods_and_counts_images() -> None:
     told: list[tuple[str, int, int]] = []
     found = sqnr(
@@ -219,6 +224,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return code, out, err
 
 
+@pytest.mark.slow
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     card = tmp_path / "card.toml"
     card.write_text('[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n')

@@ -96,6 +96,7 @@ def test_a_changed_recipe_costs_its_own_cells(cards: Path, tmp_path: Path) -> No
     assert len(lines(cards)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "computed"),
     [

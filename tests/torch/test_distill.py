@@ -67,6 +67,7 @@ def chain(bias: Sequence[float]) -> Graph:
     return Graph((node,), consts, ("x",), ("y",), {"x": ("N", 2, 4, 4), "y": ("N", 2, 4, 4)})
 
 
+@pytest.mark.slow
 def test_a_lost_bias_is_found_again() -> None:
     x = np.random.default_rng(0).normal(size=(40, 2, 4, 4)).astype(np.float32)
     plan = Plan(steps=200, rate=0.05, augment=False)

@@ -230,6 +230,7 @@ def run(graph: Graph, *xs: Array) -> list[Array]:
     return [y.numpy() for y in (found if isinstance(found, tuple) else (found,))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", CASES, ids=lambda c: c.op)
 def test_operators(c: Case) -> None:
     graph = c.graph()
@@ -244,6 +245,7 @@ def test_operators(c: Case) -> None:
 # Networks
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(proto=networks())
 def test_random_networks(proto: onnx.ModelProto) -> None:
@@ -277,6 +279,7 @@ def test_random_quantized_networks(proto: onnx.ModelProto) -> None:
     equal_but_for_ties(qdq_graph(result.model), {"input": sample(proto)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8, 12])
 def test_bits(bits: int) -> None:
     """Narrow grids clamp within 8 bits, wide ones use 16."""
