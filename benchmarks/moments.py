@@ -60,7 +60,7 @@ def main() -> None:
             error = float(np.mean(np.abs(np.ravel(predicted.mean) - mean))) / rms
             living = std > 1e-6 * rms
             ratio = (np.broadcast_to(np.ravel(predicted.std), std.shape) / np.maximum(std, 1e-30))[living]
-            rows[node.op, predicted.source].append((error, float(np.median(ratio)) if ratio.size else np.nan))
+            rows[node.op, predicted.origin].append((error, float(np.median(ratio)) if ratio.size else np.nan))
         for (op, source), found in rows.items():
             errors, ratios = np.array(found).T
             print(

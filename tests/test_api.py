@@ -293,8 +293,8 @@ def test_recipes_look_at_data(name: str, digits: Array) -> None:
         return
     without, shown = quantize(DEMO, name, input=(0, 1)), quantize(DEMO, name, data=digits, input=(0, 1))
     assert (without.level, shown.level) == (1, 2)
-    assert not any(m.source == "calibration" for m in without.model.moments.values())
-    assert sum(m.source == "calibration" for m in shown.model.moments.values()) > 10
+    assert not any(m.origin == "calibration" for m in without.model.moments.values())
+    assert sum(m.origin == "calibration" for m in shown.model.moments.values()) > 10
     corrected = [e for e in shown.model.log if e.kind is EventKind.BIASES_CORRECTED_FROM_IMAGES]
     assert len(corrected) == sum(step == "correct_bias_empirical" for step, _ in recipe(name).passes)
     assert set(without.model.graph.producer) == set(shown.model.graph.producer)

@@ -177,7 +177,7 @@ class Job:
         at = next(k for k, step in enumerate(steps) if isinstance(step, ActivationRanges))
         seen = run(self.network, steps[:at])
         merged = place(seen.graph).merged
-        known = {n: m for n, m in self.rewritten().moments.items() if n in merged and m.source == "batchnorm"}
+        known = {n: m for n, m in self.rewritten().moments.items() if n in merged and m.origin == "batchnorm"}
         return run(replace(seen, moments={**seen.moments, **known}), steps[at:])
 
     def plain(self) -> tuple[Model, Model]:

@@ -91,7 +91,7 @@ def test_the_same_network(make: Callable[[], Any]) -> None:
 
 def test_batchnorm_is_kept() -> None:
     model = FoldBatchnorm()(read(from_torch(batchnormed(Residual()), EXAMPLE)))
-    assert "batchnorm" in {m.source for m in model.moments.values()}
+    assert "batchnorm" in {m.origin for m in model.moments.values()}
 
 
 def test_training_mode_is_left_as_it_was() -> None:

@@ -53,7 +53,7 @@ def test_the_first_batchnorm_remembers_its_input(images: object, mean: float, st
     assert callable(images)
     model = infer_input(read(watched(images(mean, std))))
     found = model.moments["x"]
-    assert found.source == "inferred"
+    assert found.origin == "inferred"
     assert found.mean.item() == pytest.approx(mean, abs=0.1 * std)
     assert found.std.item() == pytest.approx(std, rel=0.15)
     span = model.ranges["x"]
@@ -68,7 +68,7 @@ def test_borders_and_biases_are_accounted_for() -> None:
 
 def test_where_nothing_tells_it_is_assumed_and_said() -> None:
     model = infer_input(read(network("y = Conv(x, w)", w=WEIGHT)))
-    assert model.moments["x"].source == "assumed"
+    assert model.moments["x"].origin == "assumed"
     assert (model.moments["x"].mean.item(), model.moments["x"].std.item()) == (0.0, 1.0)
     assert (model.log[-1].kind, model.log[-1].warning) == (EventKind.INPUT_ASSUMED, True)
 

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from equint.graph.moments import heavy_tailed, propagate
 from equint.graph.ranges import tensor_ranges
-from equint.ir.model import Array, Graph, Model, Moments, Node, Range, Source
+from equint.ir.model import Array, Graph, Model, Moments, Node, Origin, Range
 from equint.onnx.reader import read
 from equint.ops.curves import CURVES
 from equint.ops.layers import layer_moments, layers
@@ -26,8 +26,8 @@ MEAN, STD = np.array([-0.5, 0.3, 2.0]), np.array([1.5, 0.7, 0.4])
 MEAN_Z, STD_Z = np.array([1.0, 0.0, -2.0]), np.array([0.5, 2.0, 1.0])
 
 
-def told(mean: Floats, std: Floats, source: Source = "given") -> Moments:
-    return Moments(mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1), source)
+def told(mean: Floats, std: Floats, origin: Origin = "given") -> Moments:
+    return Moments(mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1), origin)
 
 
 def channelwise(x: Array) -> tuple[Floats, Floats]:
@@ -49,7 +49,7 @@ def calibrated(proto: ModelProto) -> Model:
 def test_what_batchnorm_knows_is_true(proto: ModelProto) -> None:
     model = calibrated(proto)
     graph = model.graph
-    names = [n for n, m in model.moments.items() if m.source == "batchnorm" and n in graph.producer]
+    names = [n for n, m in model.moments.items() if m.origin == "batchnorm" and n in graph.producer]
     if not names:
         return
     for name, x in zip(names, values(model, sample(proto, 64), names), strict=True):
@@ -66,7 +66,7 @@ def test_what_follows_batchnorm_is_near() -> None:
     for seed in range(30):
         proto = random_network(seed, calibrated=True, activations=["relu", "relu6", "leaky", "prelu"])
         model = calibrated(proto)
-        sources = {n: m.source for n, m in model.moments.items()}
+        sources = {n: m.origin for n, m in model.moments.items()}
         makers = [n for n in model.graph.nodes if n.op in ("Relu", "Clip", "LeakyRelu", "PRelu")]
         names = [n.outputs[0] for n in makers if sources.get(n.inputs[0]) == "batchnorm"]
         for name, x in zip(names, values(model, sample(proto, 64), names) if names else [], strict=True):
@@ -221,7 +221,7 @@ def test_what_is_known_is_kept_and_the_unknown_stays_unknown() -> None:
     found = propagate(graph, {**known, "a": fixed})
     assert found["a"] is fixed
     assert "y" not in found
-    stale = replace(fixed, source="propagated")
+    stale = replace(fixed, origin="propagated")
     np.testing.assert_array_equal(propagate(graph, {**known, "a": stale})["a"].mean, propagate(graph, known)["a"].mean)
 
 

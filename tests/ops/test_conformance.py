@@ -81,7 +81,7 @@ def loaded(case: Case) -> Model:
     rank = len(case.shape) + 1
     known = {"x": Moments(np.zeros((1,) * rank), np.ones((1,) * rank), "given")}
     known |= {n: Moments(*m, "given") for n, m in case.known.items() if n in model.graph.producer}
-    kept = {n: m for n, m in model.moments.items() if m.source == "batchnorm"}
+    kept = {n: m for n, m in model.moments.items() if m.origin == "batchnorm"}
     return replace(model, moments=propagate(model.graph, {**kept, **known}))
 
 
@@ -161,7 +161,7 @@ def assert_between(found: Floats, one: Floats, other: Floats, widened: Callable[
 def bound(case: Case) -> None:
     """No sample lies outside by more than 0.5 % of the width: curves are looked up at 65 points."""
     model, (name, which) = loaded(case), result(case)
-    known = {n: m for n, m in model.moments.items() if m.source != "propagated"}
+    known = {n: m for n, m in model.moments.items() if m.origin != "propagated"}
     given, feeds, rng = dict[str, Range](), dict[str, Array](), np.random.default_rng(0)
     for n, (mean, std) in case.known.items():
         lo, hi = np.maximum(mean - 3 * std, 0.25 if case.positive else -np.inf), mean + 3 * std

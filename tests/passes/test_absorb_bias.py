@@ -143,5 +143,5 @@ def test_what_is_only_estimated_is_left() -> None:
     """Propagated spreads may be too small, and then far more than a thousandth of the values lies below c."""
     body, consts = NEXT["convolution"]
     model = known(body, **consts)
-    estimated = {name: replace(m, source="propagated") for name, m in model.moments.items()}
+    estimated = {name: replace(m, origin="propagated") for name, m in model.moments.items()}
     np.testing.assert_array_equal(biases(AbsorbBias()(replace(model, moments=estimated)))[0], B1)

@@ -154,7 +154,7 @@ def test_a_channel_beyond_the_cut_keeps_an_empty_range(rule: Rule) -> None:
 def test_moments_are_those_of_the_values() -> None:
     model = Calibrate(statistics=statistics())(MODEL)
     for name, x in VALUES.items():
-        assert model.moments[name].source == "calibration"
+        assert model.moments[name].origin == "calibration"
         np.testing.assert_allclose(model.moments[name].mean.ravel(), x.mean((0, 2, 3), np.float64), rtol=1e-9)
         np.testing.assert_allclose(model.moments[name].std.ravel(), x.std((0, 2, 3), np.float64), rtol=1e-6)
 
@@ -169,7 +169,7 @@ def test_before_an_activation_stands_the_gaussian_that_it_clips() -> None:
     for before in ({}, {"a": known}):
         model = Calibrate(statistics=found)(replace(MODEL, moments={**MODEL.moments, **before}))
         a = model.moments["a"]
-        assert (a.source, a.mean.shape) == ("calibration", (1, 4, 1, 1))
+        assert (a.origin, a.mean.shape) == ("calibration", (1, 4, 1, 1))
         np.testing.assert_allclose(a.mean.ravel(), mean, rtol=1e-4)
         np.testing.assert_allclose(a.std.ravel(), std, rtol=1e-4)
 
@@ -247,7 +247,7 @@ def test_few_images_are_worth_a_warning(count: int) -> None:
 
 def test_without_images_batchnorm_is_left_alone() -> None:
     model = infer_input(FoldBatchnorm()(read(random_network(1, calibrated=True, blocks=["conv_bn_act"]))))
-    assert any(m.source == "batchnorm" for m in model.moments.values())
+    assert any(m.origin == "batchnorm" for m in model.moments.values())
     after = Calibrate()(model)
     assert after == model.noted(after.log[-1])
     assert after.log[-1].kind is EventKind.NOT_CALIBRATED

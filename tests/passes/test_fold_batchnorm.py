@@ -115,7 +115,7 @@ def test_the_function_stays_and_the_operators_go(case: str) -> None:
 def test_beta_and_gamma_become_moments() -> None:
     _, after, _, _ = folded("behind a convolution")
     found = after.moments["y"]
-    assert found.source == "batchnorm"
+    assert found.origin == "batchnorm"
     np.testing.assert_allclose(found.mean.reshape(-1), BETA)
     np.testing.assert_allclose(found.std.reshape(-1), np.abs(GAMMA) * np.sqrt(BATCHNORM["v"] / (BATCHNORM["v"] + 1e-5)))
     assert found.mean.shape == (1, 4, 1, 1)

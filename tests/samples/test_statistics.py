@@ -210,7 +210,7 @@ def test_moments() -> None:
     x, y = drawn(40)
     for v, t in zip((x, y), measured(x, y).tensors.values(), strict=True):
         others = (0, *range(2, v.ndim))
-        assert t.moments.source == "calibration"
+        assert t.moments.origin == "calibration"
         np.testing.assert_allclose(t.moments.mean, v.mean(others, np.float64, keepdims=True)[:1], rtol=1e-9)
         np.testing.assert_allclose(t.moments.std, v.std(others, np.float64, keepdims=True)[:1], rtol=1e-6)
 

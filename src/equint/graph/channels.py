@@ -218,7 +218,7 @@ class _Solver:
             return "one bound for all channels of Clip"
         if moments is None:
             return "Clip, and nothing known of how far its input reaches"
-        if moments.source == "generated":  # real pictures reach further: scaled by these, they would be cut off
+        if moments.origin == "generated":  # real pictures reach further: scaled by these, they would be cut off
             return "Clip, and only generated pictures tell how far its input reaches"
         upper = moments.mean + self.clip_reach * moments.std
         lower = moments.mean - self.clip_reach * moments.std

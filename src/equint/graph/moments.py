@@ -16,7 +16,7 @@ from ..ops.table import op_of
 def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments]:
     """Moments of every tensor that can be had from `known` (graph inputs and BatchNorm outputs).
 
-    Entries of `known` whose source is not "propagated" are kept as they are.
+    Entries of `known` whose origin is not "propagated" are kept as they are.
 
     Example:
         >>> from ..ir.model import Node
@@ -26,7 +26,7 @@ def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments
         >>> round(float(propagate(graph, given)["y"].mean[0, 0]), 4)
         0.3989
     """
-    table = {n: m for n, m in known.items() if m.source != "propagated"}
+    table = {n: m for n, m in known.items() if m.origin != "propagated"}
     for node in graph.nodes:
         missing = [o for o in node.outputs if o and o not in table]
         facet, operands = op_of(node).moments, [_operand(graph, i, table) for i in node.inputs if i]
@@ -65,5 +65,5 @@ def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Nam
             products = multiplies and self_gated(graph, node) is None
             doubtful = op_of(node).averages or products or any(i in found for i in node.inputs)
         if doubtful:
-            found.update(o for o in node.outputs if o in moments and moments[o].source == "propagated")
+            found.update(o for o in node.outputs if o in moments and moments[o].origin == "propagated")
     return frozenset(found)

@@ -21,7 +21,7 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 Granularity = Literal["tensor", "channel", "shift"]
-Source = Literal["batchnorm", "given", "inferred", "assumed", "propagated", "calibration", "generated"]
+Origin = Literal["batchnorm", "given", "inferred", "assumed", "propagated", "calibration", "generated"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Moments:
 
     mean: Array
     std: Array
-    source: Source = "propagated"
+    origin: Origin = "propagated"
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _tensors(reference: Model, quantized: Model, table: Gains, noise: NoiseModel
 def _guessed(reference: Model, noise: NoiseModel) -> frozenset[Name]:
     """Inputs that had to be inferred, and results without BatchNorm."""
     graph, moments = reference.graph, reference.moments
-    inputs = {n for n in graph.inputs if n in moments and moments[n].source in ("inferred", "assumed")}
+    inputs = {n for n in graph.inputs if n in moments and moments[n].origin in ("inferred", "assumed")}
     return frozenset(inputs | wide_results(graph, moments, noise).keys())
 
 

@@ -15,7 +15,7 @@ def wide_results(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseMode
     wider: dict[Name, Moments] = {}
     for layer in layers(graph):
         m, x = moments.get(layer.y), moments.get(layer.x)
-        if m is None or x is None or m.source not in ("propagated", "generated") or leads_to_layer(graph, layer.y):
+        if m is None or x is None or m.origin not in ("propagated", "generated") or leads_to_layer(graph, layer.y):
             continue
         _, std = layer_moments(graph, layer, x, correlation=0.0)
         wider[layer.y] = replace(m, std=noise.results * std.reshape(m.std.shape))

@@ -105,7 +105,7 @@ def rounded_tensor(
     m, scattered, steady = moments[before], gains.scattered[name], gains.steady[name]
     made = graph.producer.get(before)
     dense = made is not None and as_layer(graph, made) is not None and before not in doubtful
-    if m.source == "propagated" and dense and clip is None:
+    if m.origin == "propagated" and dense and clip is None:
         lo, hi = (np.clip(m.mean + side * noise.extent * m.std, lo, hi) for side in (-1, 1))
     up, down = _spreads(model, name, before, m, lo, hi, before in doubtful, noise)
     shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
@@ -156,11 +156,11 @@ def _spreads(
 ) -> tuple[Array, Array]:
     """Spreads that say how a tensor's tails fall off above and below its mean."""
     measured = ("calibration", "generated")
-    known = model.moments[name].source in measured and name in model.graph.producer
+    known = model.moments[name].origin in measured and name in model.graph.producer
     if not known or name not in model.ranges:
         std = m.std * (noise.doubt if doubtful else 1.0)
         return std, std
-    below = before if before in model.ranges and model.moments[before].source in measured else name
+    below = before if before in model.ranges and model.moments[before].origin in measured else name
     hi, lo = model.ranges[name].hi, model.ranges[below].lo
     least, most = noise.light * m.std, noise.heavy * m.std
     up, down = (np.clip(extreme / noise.tail, least, most) for extreme in (hi - m.mean, m.mean - lo))

@@ -108,7 +108,7 @@ class _Exporter:
     """Walks the graph once and emits nodes; keeps the names under which values are now read."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.source = model, model.graph
+        self.model, self.float = model, model.graph
         self.merged = place(model.graph).merged
         self.nodes: list[Node] = []
         self.consts: dict[Name, Array] = dict(model.graph.consts)
@@ -125,19 +125,19 @@ class _Exporter:
         return stem
 
     def graph(self) -> Graph:
-        for name in self.source.inputs:
+        for name in self.float.inputs:
             if name in self.model.qparams:
                 self.reads[name] = self.fresh(f"{name}_dequantized")
                 self.quantizer(name, name, self.reads[name], [])
-        for node in self.source.nodes:
+        for node in self.float.nodes:
             self.emit(node)
-        dtypes = {**self.source.dtypes, **{n: str(a.dtype) for n, a in self.consts.items()}}
-        return replace(self.source.with_nodes(self.nodes, self.consts), dtypes=dtypes)
+        dtypes = {**self.float.dtypes, **{n: str(a.dtype) for n, a in self.consts.items()}}
+        return replace(self.float.with_nodes(self.nodes, self.consts), dtypes=dtypes)
 
     def emit(self, node: Node) -> None:
-        layer = as_layer(self.source, node)
+        layer = as_layer(self.float, node)
         out = node.outputs[0] if node.outputs else ""
-        if is_clamp(self.source, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
+        if is_clamp(self.float, node) and node.inputs[0] in self.merged and self.grid_behind(out) is not None:
             x = node.inputs[0]  # the quantizer at the end of the chain does it
             self.reads[out] = self.reads.get(x, x)
             if out in self.model.qparams:
@@ -147,7 +147,7 @@ class _Exporter:
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
         elif not node.domain and node.op in ("Add", "Mul"):
-            inputs = [self.weight(i) if i in self.source.consts and i in self.model.qparams else i for i in inputs]
+            inputs = [self.weight(i) if i in self.float.consts and i in self.model.qparams else i for i in inputs]
         quantized = [o for o in node.outputs if o in self.model.qparams]
         raw = {o: self.fresh(f"{o}_float") for o in quantized}
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
@@ -156,17 +156,17 @@ class _Exporter:
 
     def grid_behind(self, name: Name) -> QParams | None:
         """The grid in which a chain of activations ends, if an integer clamp can do their work there."""
-        name = clamps.end(self.source, self.merged, name)
+        name = clamps.end(self.float, self.merged, name)
         q = self.model.qparams.get(name)
         return q if q is not None and (q.bits <= 8 or self.covers(q, name)) else None
 
     def covers(self, q: QParams, last: Name) -> bool:
-        bounds = [clip_bounds(self.source, n) for n in self.chain(self.source.producer[last])]
+        bounds = [clip_bounds(self.float, n) for n in self.chain(self.float.producer[last])]
         known = [(clamps.on_grid(lo, q), clamps.on_grid(hi, q)) for lo, hi in bounds if not (lo is None or hi is None)]
         return all(np.all(lo <= q.qmin) and np.all(hi >= q.qmax) for lo, hi in known)
 
     def chain(self, node: Node) -> list[Node]:
-        return clamps.chain(self.source, self.merged, node)
+        return clamps.chain(self.float, self.merged, node)
 
     def quantizer(self, name: Name, raw: Name, out: Name, activations: list[Node]) -> None:
         """raw → QuantizeLinear → (integer clamp) → DequantizeLinear → out."""
@@ -183,7 +183,7 @@ class _Exporter:
     def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
         dtype = storage(q)
         full = np.iinfo(dtype)
-        low, high = clamps.bounds(self.source, q, activations)
+        low, high = clamps.bounds(self.float, q, activations)
         for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
             if np.any(bound != idle) and not (q.bits > 8 and np.all(bound == (q.qmin if op == "Max" else q.qmax))):
                 constant, clamped = self.fresh(f"{name}_{op.lower()}imum"), self.fresh(f"{name}_clamped_{op.lower()}")
@@ -205,7 +205,7 @@ class _Exporter:
         inputs = [self.weight(layer.weight) if k == at else i for k, i in enumerate(inputs)]
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
-            integers, scale = quantize_bias(self.source.consts[layer.bias], x, q)
+            integers, scale = quantize_bias(self.float.consts[layer.bias], x, q)
             inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
         return inputs
 
@@ -213,7 +213,7 @@ class _Exporter:
         """A quantized constant, stored once however many nodes read it."""
         if name not in self.stored:
             q = self.model.qparams[name]
-            integers = quantize(self.source.consts[name], q).astype(storage(q))
+            integers = quantize(self.float.consts[name], q).astype(storage(q))
             self.stored[name] = self.constant(name, integers, q.steps, q.axis, q.zero_point)
         return self.stored[name]
 

@@ -48,7 +48,7 @@ class AbsorbBias:
             activation = model.graph.users(layer.y)[0]
             users = model.graph.users(activation.outputs[0])
             readers = [reader for user in users if (reader := as_layer(model.graph, user)) is not None]
-            estimated = model.moments[layer.y].source in ("propagated", "generated")
+            estimated = model.moments[layer.y].origin in ("propagated", "generated")
             why = "its moments are only estimated" if estimated else _refusal(model, activation, readers, layer, c.size)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}

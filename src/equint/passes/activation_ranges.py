@@ -37,7 +37,7 @@ class ActivationRanges:
         moments = propagate(model.graph, model.moments)
         widened = {**moments, **wide_results(model.graph, moments)}
         ranges = tensor_ranges(model.graph, widened, model.ranges, self.n)
-        sources = sorted({m.source for m in moments.values()})
+        sources = sorted({m.origin for m in moments.values()})
         facts = {"tensors": len(ranges), "n": self.n, "moments": "+".join(sources)}
         if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"

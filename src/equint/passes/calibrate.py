@@ -13,7 +13,7 @@ from ..errors import UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Moments, Name, QSpec, Range, Source
+from ..ir.model import Graph, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
@@ -64,7 +64,7 @@ class Calibrate:
     Example:
         >>> from equint.ops.layers import tiny_graph
         >>> model = Calibrate(images=Samples.of(np.ones((2, 4, 4, 4), np.float32)))(Model(tiny_graph()))
-        >>> model.moments["y"].source, float(model.ranges["y"].hi.max())
+        >>> model.moments["y"].origin, float(model.ranges["y"].hi.max())
         ('calibration', 9.0)
     """
 
@@ -105,7 +105,7 @@ class Calibrate:
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
-        if any(m.source == "batchnorm" for m in model.moments.values()):
+        if any(m.origin == "batchnorm" for m in model.moments.values()):
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"
@@ -125,18 +125,18 @@ class Calibrate:
         }
         return replace(seen, ranges={**model.ranges, **further})
 
-    def _applied(self, model: Model, statistics: Statistics, source: Source = "calibration") -> Model:
+    def _applied(self, model: Model, statistics: Statistics, origin: Origin = "calibration") -> Model:
         graph = model.graph
         table = {name: t for name, t in statistics.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
             shape = graph.shapes.get(name)
             if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
                 raise UnusableData(f"statistics of tensor {name} are of another network; calibrate this one")
-        measured = {name: replace(t.moments, source=source) for name, t in table.items()}
-        given = [n for n in graph.inputs if n in model.moments and model.moments[n].source == "given"]
-        if source == "generated":  # pictures were made to fit what is known of the input
+        measured = {name: replace(t.moments, origin=origin) for name, t in table.items()}
+        given = [n for n in graph.inputs if n in model.moments and model.moments[n].origin == "given"]
+        if origin == "generated":  # pictures were made to fit what is known of the input
             given = list(graph.inputs)
-        kept = {n: model.moments[n] for n in given if source == "generated"}
+        kept = {n: model.moments[n] for n in given if origin == "generated"}
         moments = {**model.moments, **measured, **kept}
         ranges = {name: self._range(name, t) for name, t in table.items()}
         for name in given:  # a card knows better than a few images how far an input reaches
@@ -146,7 +146,7 @@ class Calibrate:
         few = statistics.images < FEW
         if few:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
-        imagined = source == "generated"
+        imagined = origin == "generated"
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
@@ -180,9 +180,9 @@ def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Nam
             continue
         after = inferred.get(node.outputs[0]) or measured.get(node.outputs[0])
         lo, hi = clip_bounds(graph, node)
-        if after is None or after.source not in ("calibration", "generated") or lo is None or hi is None:
+        if after is None or after.origin not in ("calibration", "generated") or lo is None or hi is None:
             continue
         shape = np.broadcast_shapes(after.mean.shape, lo.shape, hi.shape)
         mean, std = (np.broadcast_to(a, shape) for a in (after.mean, after.std))
-        inferred[node.inputs[0]] = Moments(*unclipped(mean, std, lo, hi), after.source)
+        inferred[node.inputs[0]] = Moments(*unclipped(mean, std, lo, hi), after.origin)
     return inferred

@@ -56,7 +56,7 @@ def inspect(model: Model) -> Inspection:
         row: dict[str, Any] = {"name": layer.name, "op": op, "shape": list(weight.shape), "channels": int(reach.size)}
         spread = float(living.max() / living.min()) if living.size else 1.0
         row |= {"dead": int(reach.size - living.size), "spread": spread, "overlap_ratio": overlap_ratio(lo, hi)}
-        table.append({**row, "moments": moments.source if moments else "unknown"})
+        table.append({**row, "moments": moments.origin if moments else "unknown"})
     groups = []
     for g in channels.groups:
         names = {"givers": g.producers, "takers": g.consumers, "tensors": g.tensors, "clips": g.clips}

@@ -25,7 +25,7 @@ from .ledger import add_line, numbers, read_lines
 from .workers import each
 
 LINES = "results.jsonl"
-Source = str | os.PathLike[str]
+Named = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Row:
 
 
 def table(
-    networks: Sequence[Source],
-    recipes: Sequence[Source | Recipe],
+    networks: Sequence[Named],
+    recipes: Sequence[Named | Recipe],
     targets: Sequence[str | Target] = (),
     *,
     bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
     images: int | Sequence[int | None] | None = None,
     limit: int | Mapping[str, int] | None = None,
-    cache: Source,
+    cache: Named,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Row, ...]:
@@ -230,7 +230,7 @@ def _title(network: Network, cell: Cell) -> str:
     return f"{network.name} {way.recipe.name} {way.target.name} {bits}{images}"
 
 
-def find_networks(paths: Sequence[Source]) -> list[Network]:
+def find_networks(paths: Sequence[Named]) -> list[Network]:
     """Networks with their cards, given as cards (.toml) or as what a card near them names; shared names become paths.
 
     Raises:
