@@ -14,6 +14,7 @@ ACROSS = {
     "passes/test_corrected.py": "what passes do to corrections of others",
     "passes/test_promises.py": "all passes",
     "scoring/test_tasks_real.py": "real networks",
+    "test_docs.py": "the docs",
     "test_imports.py": "all rooms",
     "test_mirror.py": "the tests",
     "test_real_networks.py": "real networks",

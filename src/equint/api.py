@@ -103,6 +103,9 @@ def calibrate(
     from .runtime.collect import collect
 
     check(resume=resume)
+    input = read_card(input) if isinstance(input, (str, os.PathLike)) else input
+    if data is None and isinstance(input, Card):
+        data = input.data.get("calibration")
     job = Job.of(source, input=input, data=data, images=images)
     if job.samples is None:
         raise UnusableData(NO_SAMPLES)

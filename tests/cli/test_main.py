@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -474,3 +475,29 @@ def refused(run: Run, folder: Path, message: str, *arguments: object) -> None:
     assert err.count("\n") == 1
     assert message in err
     assert set(folder.rglob("*")) == before
+
+
+def test_nothing_that_a_card_names_is_overwritten(run: Run, tmp_path: Path) -> None:
+    """Neither its network nor its data, by any command that writes; and no draft that is not the command's own."""
+    model, data, card = tmp_path / "net.onnx", tmp_path / "digits.npz", tmp_path / "net.toml"
+    shutil.copy(model_path(), model)
+    shutil.copy(data_path(), data)
+    card.write_text('model = "net.onnx"\n[input]\nkind = "gray"\nstd = [16.0]\n[data]\ncalibration = "digits.npz"\n')
+    before = {file: file.read_bytes() for file in (model, data, card)}
+    for arguments in (
+        ("calibrate", model, "-o", data, "--card", card, "--images", 4),
+        ("quantize", model, "-o", data, "--card", card),
+        ("quantize", model, "-o", tmp_path / "q.onnx", "--report", data, "--card", card),
+        ("report", model, "-o", data, "--card", card),
+        ("table", card, "--recipe", "lwq", "-o", model),
+        ("table", card, "--recipe", "lwq", "-o", data),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2, arguments
+        assert "would overwrite" in err, arguments
+        assert {file: file.read_bytes() for file in before} == before, arguments
+    statistics, foreign = tmp_path / "s.npz", tmp_path / "again.part.npz"
+    assert run("calibrate", model, "-o", statistics, "--card", card)[0] == 0  # all that the card names
+    shutil.copy(data, foreign)
+    assert run("calibrate", model, "-o", tmp_path / "again.npz", "--merge", statistics)[0] == 0
+    assert foreign.read_bytes() == before[data]

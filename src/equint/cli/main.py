@@ -110,9 +110,9 @@ def calibrate(
         with cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, **looks))
+        looks["resume"].unlink(missing_ok=True)
     found = merged(parts)
     found.save(output)
-    draft.unlink(missing_ok=True)
     if as_json:
         cli.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return

@@ -182,12 +182,19 @@ def check_file(path: Path) -> None:
 def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
     """Fail before the work and not after it; what was given, by what it is, must not be lost."""
     from ..files import writable
+    from ..samples.card import named_files
 
     target = writable(path)
     kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "card", "data")}
     for what, given in {**inputs, **kept}.items():
-        if given is not None and target == Path(given).resolve():
+        if given is None:
+            continue
+        if target == Path(given).resolve():
             raise OutputRefused(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
+        named = named_files(Path(given)) if what in ("card", "network") else {}
+        for key, file in named.items():
+            if target == file.resolve():
+                raise OutputRefused(f"{path}: would overwrite {key} of {given}; choose another output")
 
 
 def write_page(path: Path, text: str) -> None:

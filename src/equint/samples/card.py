@@ -84,6 +84,16 @@ Input = Card | str | os.PathLike[str] | Sequence[float] | None
 """What a network's input looks like: a card, its path, or its lowest and highest value."""
 
 
+def named_files(path: Path) -> dict[str, Path]:
+    """The network, data and other files that a card names, by key; nothing of a file that is no card."""
+    if path.suffix != ".toml" or not path.is_file():
+        return {}
+    table = read_toml(path, "card")
+    section = table.get("data")
+    named = {**(section if isinstance(section, dict) else {}), "model": table.get("model")}
+    return {key: path.parent / value for key, value in named.items() if isinstance(value, str)}
+
+
 def read_card(path: str | os.PathLike[str]) -> Card:
     """Read a card.
 
