@@ -29,6 +29,7 @@ from equint.passes import Keeps, needs
 from equint.planning.recipe import PASSES, parse
 from equint.samples.card import read_card
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))}
 EXTENDING = "extending.md"
