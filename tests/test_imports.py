@@ -114,6 +114,9 @@ def test_no_cycles() -> None:
     sorter.prepare()  # raises CycleError, which names the modules
 
 
+HEAVY = {"onnx", "onnxruntime", "safetensors", "jsonschema", "PIL", "typer", "rich", "matplotlib", "torch"}
+
+
 def loaded(code: str) -> set[str]:
     """Names of the libraries in memory after running `code` in a fresh interpreter."""
     code = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
@@ -122,32 +125,12 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_equint_is_light() -> None:
-    assert not {
-        "onnx",
-        "onnxruntime",
-        "safetensors",
-        "jsonschema",
-        "PIL",
-        "typer",
-        "rich",
-        "matplotlib",
-        "torch",
-    } & loaded("import equint")
+    assert not HEAVY & loaded("import equint")
 
 
 def test_importing_the_library_is_light() -> None:
     code = "from equint import quantize, load, Result"
-    assert not {
-        "onnx",
-        "onnxruntime",
-        "safetensors",
-        "jsonschema",
-        "PIL",
-        "typer",
-        "rich",
-        "matplotlib",
-        "torch",
-    } & loaded(code)
+    assert not HEAVY & loaded(code)
 
 
 @pytest.mark.slow
