@@ -17,6 +17,7 @@ from .torch_kernels import divide, maximum, minimum
 
 
 def adds(node: Node) -> bool:
+    """Whether a node adds or subtracts its inputs: such results reach as far as their moments say."""
     return node.op in ("Add", "Sub", "Sum") and not node.domain
 
 

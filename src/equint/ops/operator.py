@@ -168,6 +168,7 @@ class Operator:
 
 
 def by_name(*operators: Operator) -> Mapping[str, Operator]:
+    """Operators as a table by their ONNX name."""
     return {operator.name: operator for operator in operators}
 
 

@@ -103,6 +103,7 @@ def max_pool(
     ceil_mode: int = 0,
     storage_order: int = 0,
 ) -> Tensor:
+    """MaxPool, without its second output."""
     n = x.ndim - 2
     strides, dilations = _each(strides, n), _each(dilations, n)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel_shape, dilations, strict=True)]
@@ -184,6 +185,7 @@ def batch_norm(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Tensor:
+    """BatchNormalization with the statistics that it stores."""
     if training_mode:
         raise UnsupportedOperator("in training mode; export the network for inference")
     return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon)
@@ -266,6 +268,7 @@ def quantize_linear(
 def dequantize_linear(
     q: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0
 ) -> Tensor:
+    """(q − zero)·scale."""
     centred = q if zero is None else q - _along(zero, axis, q.ndim)
     return centred * _along(scale, axis, q.ndim)
 

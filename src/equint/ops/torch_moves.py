@@ -30,6 +30,7 @@ def padded(x: Tensor, widths: Widths, value: float = 0.0) -> Tensor:
 
 
 def ints(values: Tensor) -> list[int]:
+    """A tensor of whole numbers as Python's, as shapes and axes are given."""
     return [int(v) for v in values.reshape(-1).tolist()]
 
 
@@ -45,11 +46,13 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 def squeeze(x: Tensor, chosen: Tensor | None = None, *, axes: Ints = ()) -> Tensor:
+    """Without the axes named by attribute or input, each of size 1; without all such where none is named."""
     which = tuple(axes) if chosen is None else tuple(ints(chosen))
     return x.squeeze(which) if which else x.squeeze()
 
 
 def unsqueeze(x: Tensor, chosen: Tensor) -> Tensor:
+    """With further axes of size 1, at places counted in the result."""
     rank = x.ndim + chosen.numel()
     for axis in sorted(a % rank for a in ints(chosen)):
         x = x.unsqueeze(axis)
@@ -57,14 +60,17 @@ def unsqueeze(x: Tensor, chosen: Tensor) -> Tensor:
 
 
 def expand(x: Tensor, shape: Tensor) -> Tensor:
+    """Broadcast, in both directions."""
     return x.expand(np.broadcast_shapes(tuple(x.shape), ints(shape)))
 
 
 def shape_of(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
+    """Some or all sizes, as int64."""
     return torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
 
 
 def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    """The slices at `indices` along an axis; negative ones count from the end."""
     axis %= x.ndim
     indices = indices.to(x.device, torch.int64)
     picked = x.index_select(axis, torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1))
@@ -72,6 +78,7 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 
 def concat(*parts: Tensor, axis: int) -> Tensor:
+    """Parts one behind the other along an axis."""
     return torch.cat(parts, axis)
 
 
@@ -88,6 +95,7 @@ def split(
 def slice_(
     x: Tensor, starts: Tensor, ends: Tensor, chosen: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
+    """Slice along any axes, backwards too."""
     first, last = ints(starts), ints(ends)
     axes = list(range(len(first))) if chosen is None else ints(chosen)
     for k, axis in enumerate(axes):
@@ -103,6 +111,7 @@ def slice_(
 def pad(
     x: Tensor, widths: Tensor, value: Tensor | None = None, chosen: Tensor | None = None, *, mode: str = "constant"
 ) -> Tensor:
+    """Pad with a constant, or with what is there."""
     numbers = ints(widths)
     half = len(numbers) // 2
     pairs: Widths = [(0, 0)] * x.ndim
@@ -120,6 +129,7 @@ def pad(
 
 
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """Channels to blocks of pixels: depth first (DCR) or columns first (CRD)."""
     if mode == "CRD":
         return functional.pixel_shuffle(x, blocksize)
     n, c, h, w = x.shape
@@ -140,12 +150,14 @@ def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = No
 
 
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    """Another element type, by ONNX's number for it."""
     if to not in DTYPES:
         raise UnsupportedOperator(f"element type {to} is not supported here")
     return x.to(getattr(torch, DTYPES[to]))
 
 
 def constant_of_shape(shape: Tensor, *, value: Any = None) -> Tensor:
+    """A tensor of one value, 0 where none is given."""
     if value is None:
         return torch.zeros(ints(shape))
     from onnx import numpy_helper
@@ -169,6 +181,7 @@ def resize(
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
 ) -> Tensor:
+    """Resize axis by axis, by nearest neighbours or linear interpolation; scales count where there are no sizes."""
     known = mode in ("nearest", "linear") and coordinate_transformation_mode in _COORDINATES
     if not known or antialias or keep_aspect_ratio_policy != "stretch":
         how = ", ".join((mode, coordinate_transformation_mode, keep_aspect_ratio_policy, f"antialias {antialias}"))

@@ -153,6 +153,7 @@ def _part(batch: Feed, start: int, stop: int) -> Feed:
 
 
 def length(batch: Feed) -> int:
+    """How many samples a batch holds."""
     return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
 
 

@@ -210,6 +210,7 @@ def read_priors(path: Path) -> Array:
 
 
 def read_json(path: Path) -> Any:
+    """A JSON file as plain values."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
