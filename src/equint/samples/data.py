@@ -64,7 +64,8 @@ def _open_arrays(path: Path) -> tuple[Array, Array | None]:
     except EquintError:
         raise
     except Exception as error:
-        raise UnusableData(f"{path}: not a readable .npz or .npy file ({error})") from error
+        why = "it is none, or holds pickled objects, which are never loaded" if "pickle" in str(error) else error
+        raise UnusableData(f"{path}: not a readable .npz or .npy file ({why})") from error
     if x.ndim == 0 or (y is not None and y.ndim == 0):
         raise UnusableData(f"{path}: x and y must hold one entry per sample")
     return x, y
