@@ -87,6 +87,30 @@ def test_a_worked_example() -> None:
     assert np.asarray(biases(two)[0]).tolist() == [2.0, 1.0, -2.0, 2.0]
 
 
+def test_a_padded_taker_by_hand() -> None:
+    """c = 5 − 3·1 = 2. Inside, taps 1 to 9 lose 2·45 and the bias gains it; a corner sees 5 + 6 + 8 + 9 = 28 of 45."""
+    taps = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    body = "a = Conv(x, w, b) r = Relu(a) y = Conv <pads = [1, 1, 1, 1]> (r, v, c)"
+    consts: dict[str, Any] = {"w": np.ones((1, 1, 1, 1)), "b": [5.0], "v": taps, "c": [0.5]}
+    model = read(network(body, inputs="float[N,1,4,4] x", output="float[] y", **consts))
+    model = told(model, np.full((1, 1, 1, 1), 5.0), np.ones((1, 1, 1, 1)))
+    assert [b.tolist() for b in biases(AbsorbBias()(model)) if b is not None] == [[5.0], [0.5]]
+    after = AbsorbBias(padded=True)(model)
+    assert [b.tolist() for b in biases(after) if b is not None] == [[3.0], [0.5 + 2 * 45]]
+    assert after.moments["a"].mean.item() == 3.0
+    x = np.zeros((1, 1, 4, 4), np.float32)
+    (found,), (wanted,) = values(after, x), values(model, x)
+    assert wanted[0, 0, 1, 1] == found[0, 0, 1, 1] == 0.5 + 5 * 45
+    assert wanted[0, 0, 0, 0] == 0.5 + 5 * 28
+    assert found[0, 0, 0, 0] == wanted[0, 0, 0, 0] + 2 * (45 - 28)
+
+
+def test_a_transposed_taker_takes_nothing_even_so() -> None:
+    """Its outputs see one tap here and four there, so no single bias makes up for c."""
+    model = known("r = Relu(a) y = ConvTranspose(r, v)", v=normal(4, 4, 3, 3))
+    np.testing.assert_array_equal(biases(AbsorbBias(padded=True)(model))[0], B1)
+
+
 def test_views_tell_what_tensors_were() -> None:
     body, consts = NEXT["convolution"]
     model = known(body, **consts)

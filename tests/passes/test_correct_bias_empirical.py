@@ -18,7 +18,7 @@ from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.ops.layers import layers
-from equint.passes import Pass, correct_bias_empirical
+from equint.passes import Pass
 from equint.passes.absorb_bias import AbsorbBias
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical, helps
@@ -104,11 +104,6 @@ def steps(model: Model) -> float:
     )
 
 
-def every_time(errors: Array) -> Array:
-    """In the place of `helps`."""
-    return np.ones(errors.shape[1], bool)
-
-
 # The promise
 
 nets = networks(calibrated=True, count=(1, 4))
@@ -120,9 +115,7 @@ nets = networks(calibrated=True, count=(1, 4))
 def test_it_is_the_naive_schedule(proto: ModelProto, rescaled: bool, grid: str) -> None:
     model, teacher = quantized(proto, *(RESCALED if rescaled else ()), grid=GRIDS[grid])
     x = sample(proto, 9)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correct_bias_empirical, "helps", every_time)
-        found = biases(CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher)(model))
+    found = biases(CorrectBiasEmpirical(roll_back=False, images=Samples.of(x), teacher=teacher)(model))
     wanted, before = biases(naive(model, teacher, x)), biases(model)
     largest = max(float(np.abs(wanted[n] - before[n]).max()) for n in wanted)
     for name, bias in wanted.items():
@@ -138,9 +131,7 @@ def test_no_layer_keeps_a_mean_error(proto: ModelProto, rescaled: bool, grid: st
     """On the images, in the network that is exported."""
     model, teacher = quantized(proto, *(RESCALED if rescaled else ()), grid=GRIDS[grid])
     x = sample(proto, 10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correct_bias_empirical, "helps", every_time)
-        after = CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher)(model)
+    after = CorrectBiasEmpirical(images=Samples.of(x), teacher=teacher, roll_back=False)(model)
     before, now = (errors(m, teacher, x, list(layers(m.graph))) for m in (model, after))
     largest = max(float(np.abs(e.mean(0)).max()) for e in before.values())
     for name, e in now.items():
@@ -200,6 +191,17 @@ def test_a_worked_example() -> None:
     assert layer.bias is not None
     np.testing.assert_allclose(after.graph.consts[layer.bias], [3.0 - 0.2, 0.0], atol=1e-6)
     assert after.log[-1].facts == {"layers": 1, "channels": 1, "rolled back": 1}
+
+
+def test_without_roll_back_a_correction_stays_that_the_halves_contradict() -> None:
+    """Images of 3 and of −1 alike: errors of 0.3 and −0.1, of which 0.1 is the mean."""
+    proto = network("y = Conv(x, w, b)", inputs="float[N,1,2,2] x", w=[[[[0.9]]], [[[-7.0]]]], b=[3.0, 0.0])
+    model = Quantize(weight=QSpec(4, narrow=True, granularity="tensor"), activation=None)(read(proto))
+    x = Samples.of(np.array([3.0, -1.0], np.float32).reshape(2, 1, 1, 1) * np.ones((2, 1, 2, 2), np.float32))
+    for roll_back, wanted in ((True, 3.0), (False, 3.0 - 0.1)):
+        after = CorrectBiasEmpirical(images=x, roll_back=roll_back)(model)
+        np.testing.assert_allclose(biases(after)[next(layers(after.graph)).name], [wanted, 0.0], atol=1e-6)
+        assert after.log[-1].facts["rolled back"] == (2 if roll_back else 0)
 
 
 def test_one_image_proves_nothing() -> None:

@@ -27,12 +27,18 @@ class AbsorbBias:
     P(z < c) is Φ(−n): 0.1 % at the default n = 3 (Nagel et al. 2019, section 4.1.3). Left alone, each with
     an event: layers that pad with zeros (the border would see 0 instead of c), activations that others
     than layers read, channels that reach a clip's bound, and layers whose moments are only propagated.
+
+    Attributes:
+        padded: also into layers that pad with zeros, as published: all outputs get (Σ_taps W2)·c, those at the border
+            c·Σ W2 of the taps that lie in the padding too much. Never into ConvTranspose, whose outputs see some of
+            its taps only, wherever they lie.
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
     stage: ClassVar[Stage] = Stage.BEFORE
 
     n: float = 3.0
+    padded: bool = False
 
     def __post_init__(self) -> None:
         require("n", self.n, 0 < self.n < math.inf, "a number above 0")
@@ -49,7 +55,7 @@ class AbsorbBias:
             users = model.graph.users(activation.outputs[0])
             readers = [reader for user in users if (reader := as_layer(model.graph, user)) is not None]
             estimated = model.moments[layer.y].origin in ("propagated", "generated")
-            why = "its moments are only estimated" if estimated else _refusal(model, activation, readers, layer, c.size)
+            why = "its moments are only estimated" if estimated else self._refusal(model, activation, readers, layer)
             if why:
                 facts = {"channels": int(np.count_nonzero(c)), "why": why}
                 skipped.append(Event(EventKind.BIAS_NOT_ABSORBED, layer.name, facts, "absorb_bias"))
@@ -91,21 +97,21 @@ class AbsorbBias:
         bound = np.broadcast_to(hi.reshape(-1), (count,))
         return np.where(mean + self.n * std < bound, np.maximum(0.0, mean - self.n * std), 0.0)
 
-
-def _refusal(model: Model, activation: Node, readers: list[Layer], before: Layer, channels: int) -> str:
-    if activation.outputs[0] in model.graph.outputs or not model.graph.users(activation.outputs[0]):
-        return "the activation is a network output"
-    if len(readers) < len(model.graph.users(activation.outputs[0])):
-        return "others than layers read the activation"
-    if any(map(pads_zero, readers)):
-        return "the next layer pads with zeros"
-    rank = model.graph.rank(before.y) or 4
-    for reader in readers:
-        if (reader.x_axis - before.y_axis) % rank:
-            return "the next layer reads it along another axis"
-        if reader.channels(model.graph.consts[reader.weight])[0] != channels:
-            return "the next layer reads other channels"
-    return ""
+    def _refusal(self, model: Model, activation: Node, readers: list[Layer], before: Layer) -> str:
+        if activation.outputs[0] in model.graph.outputs or not model.graph.users(activation.outputs[0]):
+            return "the activation is a network output"
+        if len(readers) < len(model.graph.users(activation.outputs[0])):
+            return "others than layers read the activation"
+        if any(pads_zero(reader) and not (self.padded and reader.node.op == "Conv") for reader in readers):
+            return "the next layer pads with zeros"
+        rank = model.graph.rank(before.y) or 4
+        channels = before.channels(model.graph.consts[before.weight])[1]
+        for reader in readers:
+            if (reader.x_axis - before.y_axis) % rank:
+                return "the next layer reads it along another axis"
+            if reader.channels(model.graph.consts[reader.weight])[0] != channels:
+                return "the next layer reads other channels"
+        return ""
 
 
 def _receive(model: Model, editor: Editor, layer: Layer, c: Array) -> None:

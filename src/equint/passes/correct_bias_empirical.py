@@ -26,6 +26,9 @@ class CorrectBiasEmpirical:
     help on images that it was not measured on: with m_a, m_b the mean errors of the two halves of the images, each
     half's correction changes the other half's squared error by m_a² − 2·m_a·m_b and m_b² − 2·m_a·m_b, whose sum must be
     negative. Without images nothing is done; without a teacher the model's own weights are it.
+
+    Attributes:
+        roll_back: False keeps every channel's correction, as published.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -35,6 +38,7 @@ class CorrectBiasEmpirical:
     images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
+    roll_back: bool = True
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:
@@ -45,7 +49,7 @@ class CorrectBiasEmpirical:
         helped = dict[Name, Array]()
 
         def decide(layer: Layer, errors: Array) -> Array:
-            helped[layer.y] = helps(errors)
+            helped[layer.y] = helps(errors) if self.roll_back else np.ones(errors.shape[1], bool)
             return np.where(helped[layer.y], -errors.mean(0), 0.0)
 
         taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
