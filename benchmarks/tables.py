@@ -1,12 +1,11 @@
-"""The tables of the papers on data-free quantization and on equalization, in their shape, on the networks at hand.
+"""Table 2 of the paper on weight factorization, in its shape, on the networks at hand; and what prints such tables.
 
     EQUINT_REAL=folder python benchmarks/tables.py [options] [network ...]
 
 Options: --cache FOLDER (what was measured is kept there), --jobs N, --limit N samples, --images N (64) where a method
-looks at images, --sections A,B (steps, correction, methods, biases); networks by a part of their names. The published
-figures stand in columns of their own: they are of other networks on other data. The tables on weight shifts are those
-of benchmarks/wes.py, and that of the losses without, with one-step and with two-step equalization is that of
-benchmarks/equalization.py.
+looks at images, --sections A,B (biases); networks by a part of their names. The published figures stand in columns of
+their own: they are of other networks on other data. Table 1 of the paper is that of benchmarks/equalization.py, the
+tables on data-free quantization are those of benchmarks/dfq.py, those on weight shifts those of benchmarks/wes.py.
 
 The simulation is onnxruntime with graph optimizations off. Where a table wants the float network after a rewrite,
 weights of 16 bits and float activations stand for it.
@@ -58,47 +57,6 @@ def also(name: str, before: str, *steps: tuple[str, Mapping[str, Any]]) -> Recip
     at = names.index(before) if before in names else len(names)
     return replace(chosen, passes=(*chosen.passes[:at], *steps, *chosen.passes[at:]))
 
-
-PUBLISHED = ("MobileNetV2 float / int8",)
-STEPS = (
-    Line("original", recipe("lwq"), published=("71.72 / 0.12",)),
-    Line("ReLU6 replaced", also("lwq", "calibrate", ("relu6", {"mode": "replace"}))),
-    Line("+ equalization", without("dfq-published", "absorb_bias", "correct_bias"), published=("– / 69.91",)),
-    Line("+ absorption", without("dfq-published", "correct_bias"), published=("– / 70.92",)),
-    Line("equint: equalization", without("dfq", "absorb_bias", "correct_bias", "correct_bias_empirical")),
-    Line("equint: + absorption", without("dfq", "correct_bias", "correct_bias_empirical")),
-    Line(
-        "equint: + absorption, a bound per channel",
-        without("dfq", "correct_bias", "correct_bias_empirical"),
-        "per-tensor-clip",
-    ),
-    Line("scale per channel", recipe("cwq"), "per-channel", ("71.72 / 70.65",)),
-)
-"""Table 1 of Nagel et al. 2019."""
-
-CORRECTION = (
-    Line("original", recipe("lwq"), published=("71.72 / 0.12",)),
-    Line("bias correction", also("lwq", "", ("correct_bias", {})), published=("– / 52.02",)),
-    Line("rescaling + absorption", without("dfq-published", "correct_bias"), published=("– / 70.92",)),
-    Line("rescaling + absorption + correction", recipe("dfq-published"), published=("– / 71.19",)),
-    Line("equint: rescaling + absorption", without("dfq", "correct_bias", "correct_bias_empirical")),
-    Line("equint: rescaling + absorption + correction", recipe("dfq")),
-    Line("equint: the same, a bound per channel", recipe("dfq"), "per-tensor-clip"),
-)
-"""Table 2 of Nagel et al. 2019."""
-
-METHODS = (
-    Line("per layer", recipe("lwq"), published=("", "71.72 / 0.12")),
-    Line("per channel", recipe("cwq"), "per-channel", ("", "71.72 / 70.65")),
-    Line("DFQ as published", recipe("dfq-published"), published=("70.8 / 70.5", "71.72 / 71.19")),
-    Line("equint dfq", recipe("dfq")),
-    Line("equint dfq, a bound per channel", recipe("dfq"), "per-tensor-clip"),
-    Line("equint optimal", recipe("optimal")),
-    Line("equint optimal, a bound per channel", recipe("optimal"), "per-tensor-clip"),
-    Line("equint optimal, per channel", recipe("optimal"), "per-channel"),
-    Line("equint wes-optimal", recipe("wes-optimal"), "npu-shift"),
-)
-"""Table 5 of Nagel et al. 2019."""
 
 MOBILENETS = ("V1-1.0", "V2-1.0", "V2-1.4")
 _EQUAL = equalizations(None)
@@ -199,27 +157,6 @@ def both(rows: Rows) -> Callable[[str, str], str]:
     return lambda n, line: f"{shown(rows.cells.get((n, line, FLOAT)))} / {shown(rows.cells.get((n, line, INT8)))}"
 
 
-def steps(bench: Bench) -> None:
-    """Equalization and absorption, step by step."""
-    rows = bench.rows(STEPS, (FLOAT, INT8), CLASSIFIERS)
-    printed("Top-1 after every step, float / int8", STEPS, rows, PUBLISHED, both(rows))
-
-
-def correction(bench: Bench) -> None:
-    """What bias correction does, alone and behind equalization."""
-    rows = bench.rows(CORRECTION, (FLOAT, INT8), CLASSIFIERS)
-    printed("Top-1 with and without bias correction, float / int8", CORRECTION, rows, PUBLISHED, both(rows))
-
-
-def methods(bench: Bench) -> None:
-    """Methods compared, on every network."""
-    rows = bench.rows(METHODS, (INT8,), ())
-    published = ("MobileNetV1 float / int8", "MobileNetV2 float / int8")
-    printed(
-        "Methods compared, 8 bits, no data", METHODS, rows, published, lambda n, t: shown(rows.cells.get((n, t, INT8)))
-    )
-
-
 def biases(bench: Bench) -> None:
     """Losses with equalization and with biases fine-tuned."""
     rows = bench.rows(BIASES, (INT8,), DEPTHWISE)
@@ -227,27 +164,22 @@ def biases(bench: Bench) -> None:
     printed(title, BIASES, rows, MOBILENETS, lambda n, t: lost(rows.cells[n, t, INT8], rows.floats[n]))
 
 
-SECTIONS: Mapping[str, Callable[[Bench], None]] = {
-    "steps": steps,
-    "correction": correction,
-    "methods": methods,
-    "biases": biases,
-}
+SECTIONS: Mapping[str, Callable[[Bench], None]] = {"biases": biases}
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+def run(description: str, sections: Mapping[str, Callable[[Bench], None]]) -> None:
+    """Read the options and print the sections that they name."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--cache", type=Path, default=Path("table-cache"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--sections", default=",".join(sections))
     bench = Bench(parser.parse_args())
     for name in filter(None, bench.asked.sections.split(",")):
-        SECTIONS[name](bench)
+        sections[name](bench)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__ or "", SECTIONS)
