@@ -60,6 +60,29 @@ def keeps_grid(node: Node) -> bool:
     return grid.keeps and not grid.ties
 
 
+def fused(graph: Graph, name: Name) -> tuple[Node, ...]:
+    """The activations behind a layer's output that its quantizer replaces, first to last.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> conv = tiny_graph().nodes[0]
+        >>> clip = Node("Relu", ("y",), ("r",))
+        >>> [node.op for node in fused(Graph((conv, clip), tiny_graph().consts, ("x",), ("r",)), "y")]
+        ['Relu']
+    """
+    nodes = list[Node]()
+    while (node := graph.producer.get(name)) is not None and _merges(graph, node):
+        nodes.append(graph.users(name)[0])
+        name = nodes[-1].outputs[0]
+    return tuple(nodes)
+
+
+def stored_as(graph: Graph, name: Name) -> Name:
+    """The tensor that holds a layer's output as integers: behind the activations that are `fused`."""
+    behind = fused(graph, name)
+    return behind[-1].outputs[0] if behind else name
+
+
 def borders(graph: Graph) -> Mapping[str, list[Name]]:
     """Operators that stay float, by kind: everything equint does not turn into integers."""
     found: dict[str, list[Name]] = {}

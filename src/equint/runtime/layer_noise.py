@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 
 from ..errors import UnusableData
-from ..graph.placement import keeps_grid
+from ..graph.placement import fused, keeps_grid, stored_as
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer
@@ -34,6 +34,10 @@ class LayerPower:
 
     `signal` is Σ y²; the others Σ (ŷ − y)² where the weights, the input (activations) or both are quantized, or the
     input is only rounded, on a grid without ends, or only cut off (clips); None where there is nothing of the kind.
+
+    `stored` is Σ a² behind the activations that the layer's quantizer replaces; there `output` is the noise of the
+    rounded output, `y1` that of weights and output. `earlier` is the noise at y of the rounded weights of the layer
+    before, and `y2` that of those, the input and the weights: what equations 5 to 9 of Meller et al. (2019) predict.
     """
 
     signal: float
@@ -42,6 +46,11 @@ class LayerPower:
     both: float | None = None
     rounding: float | None = None
     clips: float | None = None
+    stored: float | None = None
+    output: float | None = None
+    y1: float | None = None
+    earlier: float | None = None
+    y2: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class _Probes:
     def __init__(self, graph: Graph, quantized: Model) -> None:
         self.float, self.quantized = graph, quantized
         self.nodes, self.consts, self.inputs = list[Node](), dict[Name, Array](), dict[Name, dict[str, Name]]()
+        self.noisy = dict[Name, Name]()
         taken = (*graph.inputs, *graph.consts, *graph.producer)
         self.stem, self.count = "noise", count()
         while any(name.startswith(self.stem) for name in taken):
@@ -134,18 +144,51 @@ class _Probes:
         found, plain = {"signal": self.power(before.y)}, list(before.node.inputs)
         given = self.given(before.x) if before.x in self.quantized.qparams else {}
         found |= {kind: self.noise(before, x, plain) for kind, x in given.items()}
-        if after.weight in self.quantized.qparams:
-            operands = self.operands(after)
-            found["weights"] = self.noise(before, before.x, operands)
-            if given:
-                found["both"] = self.noise(before, given["activations"], operands)
+        stored = stored_as(self.float, before.y)
+        if stored in self.quantized.qparams:
+            found["stored"] = self.power(stored)
+            found["output"] = self.error(self.rounded(stored, stored), stored)
+        early = self.noisy.get(before.x)
+        if early is not None:
+            found["earlier"] = self.noise(before, early, plain)
+        if after.weight not in self.quantized.qparams:
+            return found
+        operands = self.operands(after)
+        y = self.run(before, before.x, operands)
+        found["weights"] = self.error(y, before.y)
+        self.noisy[stored] = self.activated(before.y, y)
+        if given:
+            found["both"] = self.noise(before, given["activations"], operands)
+        if "output" in found:
+            found["y1"] = self.error(self.rounded(stored, self.noisy[stored]), stored)
+        if given and early is not None:
+            found["y2"] = self.noise(before, self.rounded(before.x, early), operands)
         return found
 
     def noise(self, layer: Layer, x: Name, operands: list[Name]) -> Name:
         """Σ (ŷ − y)² of the layer with another input, weights and bias."""
+        return self.error(self.run(layer, x, operands), layer.y)
+
+    def run(self, layer: Layer, x: Name, operands: list[Name]) -> Name:
+        """The layer's output with another input, weights and bias."""
         inputs = [x if i == layer.x else i for i in operands]
         self.nodes.append(replace(layer.node, name="", inputs=tuple(inputs), outputs=(self.fresh(),)))
-        return self.power(self.add("Sub", self.nodes[-1].outputs[0], layer.y))
+        return self.nodes[-1].outputs[0]
+
+    def activated(self, name: Name, value: Name) -> Name:
+        """What the activations behind a layer's output make of another value in its place."""
+        for node in fused(self.float, name):
+            inputs = (value, *node.inputs[1:])
+            self.nodes.append(replace(node, name="", inputs=inputs, outputs=(self.fresh(),)))
+            value = self.nodes[-1].outputs[0]
+        return value
+
+    def rounded(self, name: Name, value: Name) -> Name:
+        """Another value in a tensor's place, on the tensor's grid, all in float units."""
+        grid = self.quantized.qparams[name]
+        ends = [self.constant(np.asarray(end - grid.zero_point)) for end in (grid.qmin, grid.qmax)]
+        unit = self.constant(grid.scale * _scale(self.quantized, name))
+        return self.add("Mul", self.add("Clip", self.add("Round", self.add("Div", value, unit)), *ends), unit)
 
     def operands(self, layer: Layer) -> list[Name]:
         """The inputs of the layer's node with its weights rounded and its bias as it is now, in float units."""
@@ -191,6 +234,9 @@ class _Probes:
             inputs, outputs = (tuple(names.get(n, n) for n in side) for side in (node.inputs, node.outputs))
             self.nodes.append(replace(node, name="", inputs=inputs, outputs=outputs))
         return names[name]
+
+    def error(self, name: Name, exact: Name) -> Name:
+        return self.power(self.add("Sub", name, exact))
 
     def power(self, name: Name) -> Name:
         return self.add("ReduceSumSquare", name, keepdims=0)

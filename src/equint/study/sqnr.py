@@ -18,6 +18,7 @@ from ..ir.weights import Layer
 from ..maths.affine import choose_qparams
 from ..maths.noise import to_db
 from ..noise.prediction import LayerNoise, predict
+from ..noise.published import published
 from ..ops.layers import layers
 from ..passes import Pass
 from ..passes.one_step import OneStep
@@ -25,7 +26,7 @@ from ..passes.optimal import Optimal
 from ..passes.quantize import Quantize
 from ..passes.two_step import TwoStep
 from ..planning.run import Progress
-from ..runtime.layer_noise import Measured, measure
+from ..runtime.layer_noise import LayerPower, Measured, measure
 from ..samples.images import Samples
 from .weights import by_channel
 
@@ -33,6 +34,8 @@ METHODS = ("none", "one-step", "two-step", "optimal")
 """Kinds of equalization that are compared."""
 KINDS = ("weights", "rounding", "clips", "activations", "both")
 """Kinds of noise: of rounded weights; of the rounded input, of what is cut off from it, of these two; of everything."""
+PUBLISHED = {kind: kind for kind in ("weights", "output", "y1", "input", "earlier", "y2")} | {"input": "rounding"}
+"""What equations 5 to 9 predict (`PublishedSqnr`), and the kind of noise that it is measured as."""
 SILENT = 100.0
 """SQNR in dB above which a layer is free of noise: what is measured there is float32's own rounding."""
 
@@ -44,7 +47,8 @@ class LayerSqnr(Facts):
     Attributes:
         images: how many were measured on, 0 without.
         methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
-            (agreement; empty where nothing was measured).
+            predicted from known errors (agreement) and of each of `PUBLISHED` (published_agreement); both are empty
+            where nothing was measured.
     """
 
     target: str
@@ -89,7 +93,9 @@ def sqnr(
             seen = measured.images
         rows = layer_rows(reference, quantized, on.weight, on.activation, measured)
         kinds = {kind: agreement(pairs(rows, kind)) for kind in KINDS} if images is not None else {}
+        theirs = {kind: agreement(published_pairs(rows, kind)) for kind in PUBLISHED} if images is not None else {}
         table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
+        table[name]["published_agreement"] = {kind: found for kind, found in theirs.items() if found}
     return LayerSqnr(on.name, seen, table, tuple(warnings))
 
 
@@ -108,12 +114,15 @@ def layer_rows(
 
     Returns:
         name, tensor (its output) and input of each layer;
-        predicted and measured: for each of `KINDS` (measured is None without measurement);
+        predicted, from the errors that rounded weights have, and measured: for each of `KINDS` (measured is None
+            without measurement, and has what `PUBLISHED` is compared with as well);
+        published: what equations 5 to 9 predict of every layer's grids, for each of `PUBLISHED`;
         equalization: for weights and activations (the input tensor), what is `reached` and the `bound` that optimal
             equalization would reach: `weight_equalization` and `tensor_equalization`.
     """
     predicted = {noise.tensor: noise for noise in predict(reference, quantized).layers}
     own, rows = {layer.y: layer for layer in layers(quantized.graph)}, list[dict[str, Any]]()
+    theirs = published(reference, quantized)
     for layer in layers(reference.graph):
         if layer.y not in own:
             continue
@@ -121,6 +130,7 @@ def layer_rows(
         equalization["activations"] = tensor_equalization(reference, quantized, layer.x, activation)
         row: dict[str, Any] = {"name": layer.name, "tensor": layer.y, "input": layer.x}
         row["predicted"] = _predicted(predicted.get(layer.y))
+        row["published"] = _decibels({kind: _inverse(getattr(theirs[layer.y], kind)) for kind in PUBLISHED})
         row["measured"] = None if measured is None else _measured(measured, layer.y)
         rows.append({**row, "equalization": {k: {"reached": a, "bound": b} for k, (a, b) in equalization.items()}})
     return rows
@@ -190,10 +200,17 @@ def _predicted(noise: LayerNoise | None) -> dict[str, float | None]:
 
 
 def _measured(measured: Measured, name: Name) -> dict[str, float | None]:
-    found = measured.layers.get(name)
-    powers = {kind: None if found is None else getattr(found, kind) for kind in KINDS}
-    signal = 0.0 if found is None else found.signal
-    return _decibels({kind: None if p is None or signal <= 0 else p / signal for kind, p in powers.items()})
+    found = measured.layers.get(name, LayerPower(0.0))
+    ratios = {kind: _over(getattr(found, kind), found.signal) for kind in (*KINDS, "earlier", "y2")}
+    return _decibels(ratios | {kind: _over(getattr(found, kind), found.stored) for kind in ("output", "y1")})
+
+
+def _over(noise: float | None, signal: float | None) -> float | None:
+    return None if noise is None or not signal else noise / signal
+
+
+def _inverse(ratio: float | None) -> float | None:
+    return None if ratio is None else 1 / ratio
 
 
 def _decibels(ratios: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -205,6 +222,12 @@ def _decibels(ratios: Mapping[str, float | None]) -> dict[str, float | None]:
 def pairs(rows: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, float]]:
     """(predicted, measured) SQNR of a kind of noise in every layer of which both are known."""
     both = [(row["predicted"].get(kind), (row["measured"] or {}).get(kind)) for row in rows]
+    return [(p, m) for p, m in both if p is not None and m is not None]
+
+
+def published_pairs(rows: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, float]]:
+    """(published prediction, measured) SQNR of one of `PUBLISHED` in every layer of which both are known."""
+    both = [(row["published"].get(kind), (row["measured"] or {}).get(PUBLISHED[kind])) for row in rows]
     return [(p, m) for p, m in both if p is not None and m is not None]
 
 
