@@ -1,11 +1,12 @@
-"""Predicted against measured SQNR of every layer, as in figure 4 of Meller et al. (2019), as Markdown tables.
+"""SQNR of every layer, predicted from the errors its rounded weights have, against measurement, as Markdown tables.
 
     EQUINT_REAL=folder python benchmarks/noise.py [--layers] [--figure docs/noise.svg]
 
 Each layer runs alone on what the float network feeds it: with its weights rounded; its input rounded, on a grid
 without ends; its input rounded and clipped as the quantized network would; weights and input both. Its output is
 compared with the float layer's, before the activation and in the float network's units. Prediction uses no data;
-measurement uses 16 evaluation inputs, in which values that are clipped but rarely may not occur.
+measurement uses 16 evaluation inputs, in which values that are clipped but rarely may not occur. What equations 5 to 9
+of Meller et al. (2019) predict from ranges alone is compared by benchmarks/factorization.py.
 --layers prints every layer instead; --figure draws the first and the last network of the table.
 """
 

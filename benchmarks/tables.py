@@ -175,6 +175,7 @@ def run(description: str, sections: Mapping[str, Callable[[Bench], None]]) -> No
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--sections", default=",".join(sections))
     bench = Bench(parser.parse_args())
     for name in filter(None, bench.asked.sections.split(",")):

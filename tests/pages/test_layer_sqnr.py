@@ -13,7 +13,17 @@ from PIL import Image
 from equint import sqnr
 from equint.demo import data_path, model_path
 from equint.errors import EquintError
-from equint.pages.layer_sqnr import agreements, distances, layers, notes, overview, plot, tables
+from equint.pages.layer_sqnr import (
+    agreements,
+    distances,
+    layers,
+    notes,
+    overview,
+    plot,
+    published,
+    published_agreements,
+    tables,
+)
 from equint.samples.card import Card
 
 
@@ -24,7 +34,8 @@ def row(name: str, weights: float | None, measured: float | None, left: float) -
         "name": name,
         "input": f"{name}_in",
         "predicted": noise,
-        "measured": None if measured is None else {**noise, "weights": measured},
+        "published": {"weights": weights and weights - 0.5, "output": 48.0, "y2": None},
+        "measured": None if measured is None else {**noise, "weights": measured, "output": 49.0},
         "equalization": {"weights": ends, "activations": {"reached": None, "bound": None}},
     }
 
@@ -37,10 +48,12 @@ MEASURED: dict[str, Any] = {
         "none": {
             "layers": [row(n, w, w + 1, 6.0) for n, w in (("a", 30.0), ("b", 20.0), ("c", 10.0))],
             "agreement": AGREED,
+            "published_agreement": {"y2": {"layers": 3, "correlation": 0.5, "rms": 2.04, "mean": 0.1}},
         },
         "optimal": {
             "layers": [row(n, w, w + 2, -0.01) for n, w in (("a", 35.0), ("b", 25.0), ("c", 15.0))],
             "agreement": {},
+            "published_agreement": {},
         },
     },
     "warnings": ["guessed the input"],
@@ -77,9 +90,14 @@ def test_agreements() -> None:
     assert agreements(MEASURED)[2] == [("none", "0.988, 1.2 dB", "–", "–", "–"), ("optimal", "–", "–", "–", "–")]
 
 
+def test_what_the_published_equations_say() -> None:
+    assert published(MEASURED)[2][1] == ("b", "19.5 → 24.5", "48.0 → 48.0", *["– → –"] * 4)
+    assert published_agreements(MEASURED)[2] == [("none", *"–" * 5, "0.500, 2.0 dB"), ("optimal", *"–" * 6)]
+
+
 def test_what_was_not_measured_is_said_and_not_shown() -> None:
     assert [t for t, _, _ in tables(PREDICTED) if "measured" in t] == []
-    assert len(tables(MEASURED)) == 5
+    assert len(tables(MEASURED)) == 7
     assert "nothing was measured" in notes(PREDICTED)[0]
     assert notes(MEASURED)[1:] == ["! guessed the input"]
 
@@ -137,8 +155,10 @@ def test_curves_hold_the_layers_in_order(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (figure,) = drawn
     assert len(figure.axes) == 6
     curves = [{line.get_label(): list(line.get_ydata()) for line in axes.lines} for axes in figure.axes]
-    assert curves[0]["no equalization, predicted"] == [30.0, 20.0, 10.0]
+    assert curves[0]["no equalization, predicted"] == [29.5, 19.5, 9.5]
     assert curves[0]["optimal, measured"] == [37.0, 27.0, 17.0]
+    assert curves[1]["optimal, predicted"] == [48.0] * 3
+    assert curves[1]["optimal, measured"] == [49.0] * 3
     assert curves[2]["optimal equalization"] == [46.0] * 3
     assert curves[3] == {"optimal equalization": [], "no equalization": [], "optimal": []}
     assert curves[4] == {"no equalization": [31.0, 21.0, 11.0], "optimal": [37.0, 27.0, 17.0]}

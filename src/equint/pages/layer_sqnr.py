@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PARTS = ("weights", "activations", "both")
+PUBLISHED = {
+    "weights": "weights",
+    "output": "rounded output",
+    "y1": "SQNR_Y1",
+    "input": "rounded input",
+    "earlier": "weights before",
+    "y2": "SQNR_Y2",
+}
+"""What equations 5 to 9 tell of a layer, and its heading: of its weights, its output, both; and, as it leaves the
+layer, of its input, the weights of the layer before, and of these with its own weights."""
 FORMATS = (".png", ".svg")
 """What figures can be written as."""
 _STYLES = {
@@ -41,7 +51,7 @@ def overview(found: Mapping[str, Any]) -> Shown:
 
 def layers(found: Mapping[str, Any], side: str) -> Shown:
     """Every layer's SQNR, for each kind of equalization."""
-    kind = f"measured on {found['images']} images" if side == "measured" else "predicted"
+    kind = f"measured on {found['images']} images" if side == "measured" else "predicted from known errors"
     title = f"SQNR at each layer's own output, {kind}, dB: {' → '.join(found['methods'])}"
     return title, ("layer", *_right(PARTS)), _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
 
@@ -56,20 +66,31 @@ def distances(found: Mapping[str, Any]) -> Shown:
 
 
 def agreements(found: Mapping[str, Any]) -> Shown:
-    """How well the layers' predicted and measured SQNRs agree: correlation, and root mean square of the difference."""
+    """How well SQNRs predicted from known errors and measured ones agree: correlation, root mean square difference."""
     kinds = ("weights", "rounding", "activations", "both")
     names = ("weights", "rounded activations", "activations", "both")
-    rows = []
-    for name, method in found["methods"].items():
-        known = (method["agreement"].get(kind) for kind in kinds)
-        rows.append((name, *("–" if a is None else f"{a['correlation']:.3f}, {a['rms']:.1f} dB" for a in known)))
-    return "predicted against measured: correlation, root mean square error", ("equalization", *_right(names)), rows
+    title = "predicted from known errors against measured: correlation, root mean square error"
+    return title, ("equalization", *_right(names)), _agreed(found, "agreement", kinds)
+
+
+def published_agreements(found: Mapping[str, Any]) -> Shown:
+    """The same of SQNRs predicted by equations 5 to 9: figure 4 of Meller et al. (2019), in numbers."""
+    title = "predicted by equations 5 to 9 against measured: correlation, root mean square error"
+    return title, ("equalization", *_right(PUBLISHED.values())), _agreed(found, "published_agreement", PUBLISHED)
+
+
+def published(found: Mapping[str, Any]) -> Shown:
+    """What equations 5 to 9 predict of every layer, for each kind of equalization."""
+    title = f"SQNR of each layer by equations 5 to 9, dB: {' → '.join(found['methods'])}"
+    rows = _by_layer(found, lambda row, kind: _value(row, "published", kind), PUBLISHED)
+    return title, ("layer", *_right(PUBLISHED.values())), rows
 
 
 def tables(found: Mapping[str, Any]) -> list[Shown]:
     """Everything, what matters most last: on a terminal it stays in sight."""
-    first, last = ([layers(found, "measured")], [agreements(found)]) if found["images"] else ([], [])
-    return [*first, layers(found, "predicted"), distances(found), *last, overview(found)]
+    seen = bool(found["images"])
+    first, last = ([layers(found, "measured")], [agreements(found), published_agreements(found)]) if seen else ([], [])
+    return [*first, layers(found, "predicted"), published(found), distances(found), *last, overview(found)]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
@@ -128,18 +149,18 @@ def plot(found: Mapping[str, Any], path: str | os.PathLike[str], network: str = 
 
 
 def _compared(axes: Axes, found: Mapping[str, Any], part: str) -> None:
-    """Figure 4: a layer's predicted SQNR as a line, the measured as points. Activations: what rounding alone makes."""
-    kind = {"activations": "rounding"}.get(part, part)
+    """Figure 4: a layer's SQNR by equation 5 as a line, the measured as points."""
+    kind = {"activations": "output"}.get(part, part)
     for name in ("none", "optimal"):
         rows = found["methods"][name]["layers"]
-        pairs = [(_value(row, "predicted", kind), _value(row, "measured", kind)) for row in rows]
+        pairs = [(_value(row, "published", kind), _value(row, "measured", kind)) for row in rows]
         known = sorted(((p, m) for p, m in pairs if p is not None and m is not None), reverse=True)
         label, colour = _STYLES[name]
         places = range(1, len(known) + 1)
         axes.plot(places, [p for p, _ in known], color=colour, label=f"{label}, predicted")
         axes.plot(places, [m for _, m in known], "o", color=colour, markersize=3.5, label=f"{label}, measured")
-    noise = {"weights": "rounded weights", "activations": "rounded input"}[part]
-    axes.set_title(f"Predicted and measured noise of {noise}")
+    noise = {"weights": "rounded weights", "activations": "the rounded output"}[part]
+    axes.set_title(f"Predicted (eq. 5) and measured noise of {noise}")
     axes.set_xlabel("layers, sorted by predicted SQNR")
     axes.set_ylabel("SQNR at the layer's output, dB")
 
@@ -179,7 +200,16 @@ def _line(axes: Axes, name: str, values: Sequence[float | None]) -> None:
     axes.plot(range(1, len(values) + 1), heights, "o-", color=colour, markersize=2.5, linewidth=1.3, label=label)
 
 
-def _by_layer(found: Mapping[str, Any], value: Any, parts: Sequence[str]) -> list[tuple[str, ...]]:
+def _agreed(found: Mapping[str, Any], key: str, kinds: Iterable[str]) -> list[tuple[str, ...]]:
+    """A row for each kind of equalization: correlation and root mean square error of each kind of noise."""
+    rows = []
+    for name, method in found["methods"].items():
+        known = (method[key].get(kind) for kind in kinds)
+        rows.append((name, *("–" if a is None else f"{a['correlation']:.3f}, {a['rms']:.1f} dB" for a in known)))
+    return rows
+
+
+def _by_layer(found: Mapping[str, Any], value: Any, parts: Iterable[str]) -> list[tuple[str, ...]]:
     """A row for each layer: for each part its values under all methods, one after the other."""
     tables = [method["layers"] for method in found["methods"].values()]
     return [
@@ -198,7 +228,7 @@ def _left(row: Mapping[str, Any], part: str) -> float | None:
     return None if ends is None or ends["reached"] is None else float(ends["bound"] - ends["reached"])
 
 
-def _right(names: Sequence[str]) -> tuple[str, ...]:
+def _right(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f">{name}" for name in names)
 
 
