@@ -6,7 +6,7 @@ Each layer runs alone on what the float network feeds it: with its weights round
 without ends; its input rounded and clipped as the quantized network would; weights and input both. Its output is
 compared with the float layer's, before the activation and in the float network's units. Prediction uses no data;
 measurement uses 16 evaluation inputs, in which values that are clipped but rarely may not occur. What equations 5 to 9
-of Meller et al. (2019) predict from ranges alone is compared by benchmarks/factorization.py.
+of Meller et al. (2019) predict from ranges alone is compared by benchmarks/factorization_figures.py.
 --layers prints every layer instead; --figure draws the first and the last network of the table.
 """
 

@@ -1,6 +1,6 @@
 """Figures 3 to 6 of Meller et al. (2019) on the networks at hand, and whether degradations add up.
 
-    EQUINT_REAL=folder python benchmarks/factorization.py [options] [network ...]
+    EQUINT_REAL=folder python benchmarks/factorization_figures.py [options] [network ...]
 
 Options: --cache FOLDER, --jobs N, --limit N samples, --images N (64), --sections A,B (prediction, degradation,
 channels), --figure FILE (docs/channels.svg) for channels; networks by a part of their names.
