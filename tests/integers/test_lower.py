@@ -21,7 +21,7 @@ from equint.integers.lower import lower
 from equint.integers.program import Program, Step
 from equint.integers.steps import LAYERS, bound
 from equint.ir.model import Model, QParams, QSpec
-from equint.maths.fixedpoint import Rounding
+from equint.maths.fixedpoint import Rounding, compound
 from equint.maths.interpolation import MODES
 from equint.onnx.qdq import export
 from equint.ops.layers import layers
@@ -108,6 +108,16 @@ def assert_follows(model: Model, aim: Target = NPU, x: Array | None = None) -> P
     differences = apart(model, program, x)
     assert max(differences.values()) <= 1.001, differences
     return program
+
+
+def test_the_mantissa_is_the_nearest_where_the_target_wants_that() -> None:
+    model = small(x=grid(0.3), w=grid(0.07), y=grid(1.7))
+    (step,) = (s for s in lower(model, replace(NPU, mantissa="nearest")).steps if s.requantize)
+    grids = model.qparams
+    factor = float(np.float64(grids["x"].scale) * grids["w"].scale / grids["y"].scale)
+    assert step.requantize is not None
+    found = int(step.requantize.mantissa), int(step.requantize.exponent)
+    assert found == compound(factor)
 
 
 # On random networks

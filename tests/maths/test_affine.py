@@ -13,7 +13,7 @@ from onnx import helper
 
 from equint.errors import EquintError
 from equint.ir.model import QParams, QSpec
-from equint.maths.affine import choose_qparams, dequantize, fake_quantize, fit_bias, quantize, quantize_bias
+from equint.maths.affine import bounded, choose_qparams, dequantize, fake_quantize, fit_bias, quantize, quantize_bias
 
 Floats = NDArray[np.float32]
 STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}
@@ -166,3 +166,24 @@ def test_biases_stand_at_the_scale_of_the_accumulator() -> None:
     assert quantize_bias(np.array([1, -1.25], np.float32), x, shifted)[0].tolist() == [8, -2]
     most = (1 << 31) - 1
     assert quantize_bias(np.array([1e30, -1e30]), x, weight)[0].tolist() == [most, -most]
+
+
+def test_a_bounded_scale_extends_the_high_end_alone() -> None:
+    """Oh et al. (2020), bias overflow, on two channels: (max − min)/255 of [−51, 51]·1e-6 is 4e-7, of [−1, 1.55] 0.01.
+
+    With a bound of 1e-5 the first becomes [−51, 2499]·1e-6, zero at round(5.1) = 5; the second keeps its grid.
+    """
+    spec = QSpec(8, signed=False, symmetric=False)
+    grid = choose_qparams(np.array([-51e-6, -1.0]), np.array([51e-6, 1.55]), spec, 0)
+    np.testing.assert_allclose(grid.scale, [4e-7, 0.01], rtol=1e-6)
+    wider = bounded(grid, 1e-5, symmetric=False)
+    np.testing.assert_allclose(wider.scale, [1e-5, 0.01], rtol=1e-6)
+    assert wider.zero_point.tolist() == [5, 100]
+    assert bounded(wider, 1e-5, symmetric=False).zero_point.tolist() == [5, 100]
+
+
+def test_a_bounded_scale_keeps_the_middle_of_symmetric_grids() -> None:
+    grid = choose_qparams(np.array([-1e-6, -1.0]), np.array([1e-6, 1.0]), QSpec(8), 0)
+    wider = bounded(grid, 1e-5, symmetric=True)
+    assert wider.zero_point.tolist() == [0, 0]
+    np.testing.assert_allclose(wider.scale, [1e-5, 1 / 127], rtol=1e-6)

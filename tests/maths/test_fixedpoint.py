@@ -92,3 +92,12 @@ def test_most_compounds_can_be_proven() -> None:
 def test_a_narrow_mantissa_keeps_its_width() -> None:
     mantissa, exponent = provable_compound(0.3, np.array([0]), -128, 127, 1 << 20, bits=16)
     assert (mantissa, exponent) == compound(0.3, 16)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.7e-3, 0.71])
+def test_the_nearest_mantissa_is_nearer_than_the_provable_one(factor: float) -> None:
+    (near, s), (provable, t) = compound(factor), provable_compound(factor, np.array([0, 3]), -128, 127, 1 << 20)
+    exact = Fraction(factor) * Fraction(2) ** (32 - s)
+    assert abs(near - exact) <= Fraction(1, 2)  # in units of M's last place, 2^-32
+    assert s == t
+    assert abs(near - exact) < abs(provable - exact) < exact / 2**18

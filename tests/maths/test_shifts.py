@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from equint.ir.model import QSpec
 from equint.maths.shifts import deterministic, error, exact, nelder_mead, shifts_of, symmetric_ranges, totals
+from equint.maths.simplex import Simplex
 
 Floats = NDArray[np.float32]
 UINT8 = QSpec(8, signed=False, symmetric=False)
@@ -101,3 +103,40 @@ def test_weights_of_zeros_are_not_shifted() -> None:
     nothing = np.zeros((3, 4), np.float32)
     for search in (deterministic, nelder_mead, exact):
         assert search(nothing, UINT8, MOST, None).shifts.tolist() == [0, 0, 0]
+
+
+def test_algorithm_1_by_hand() -> None:
+    """Three channels with extremes 6, 3.5 and −0.5; r = 12, 7, 1 and r̂ = 12: shifts 0, 0, 3.
+
+    Shifted rows (6, −1), (3.5, −2), (−4, 2): [min, max] = [−4, 6], with 4 bits a step of 2/3 and zero at 6. In steps
+    9, −1.5, 5.25, −3, −6 and 3, of which 5.25 loses 0.25 and −1.5 a half: off by 1/3, 1/6, and nothing elsewhere.
+    """
+    rows = np.array([[6, -1], [3.5, -2], [-0.5, 0.25]], np.float32)
+    spec = QSpec(4, signed=False, symmetric=False)
+    assert symmetric_ranges(rows).tolist() == [12, 7, 1]
+    found = deterministic(rows, spec, MOST)
+    assert (found.total, found.shifts.tolist()) == (12, [0, 0, 3])
+    assert found.cost == pytest.approx((1 / 3**2 + 1 / 6**2) / 6, rel=1e-5)
+    # r̂ = 7 would shift the last channel by 2 alone: the last row is (−2, 1), and [−2, 6] has a step of 8/15
+    assert shifts_of(np.array([12.0, 7.0, 1.0]), 7.0, MOST).tolist() == [0, 0, 2]
+    # in steps 11.25, −1.875, 6.5625, −3.75 and, shifted back by 4, −3.75 and 1.875, with zero at 4
+    steps = np.array([0.25, 0.125, 0.4375, 0.25, 0.25 / 4, 0.125 / 4])
+    assert error(rows, np.array([0, 0, 2]), spec) == pytest.approx(float(np.mean((steps * 8 / 15) ** 2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("simplex", [Simplex(), Simplex(-0.4, 1e-3, np.inf), Simplex(0.5, np.inf, 1e-9)])
+def test_the_simplex_search_is_scipys(simplex: Simplex) -> None:
+    weights = np.random.default_rng(1).normal(0, [[1.0], [0.7], [0.3], [0.02]], (4, 50)).astype(np.float32)
+    ranges, start = symmetric_ranges(weights), deterministic(weights, UINT8, MOST)
+
+    def cost(total: NDArray[np.float64]) -> float:
+        return error(weights, shifts_of(ranges, float(total[0]), MOST), UINT8)
+
+    options = {
+        "initial_simplex": [[start.total], [start.total * (1 + simplex.size)]],
+        "xatol": simplex.range_tolerance,
+        "fatol": simplex.error_tolerance,
+    }
+    wanted = minimize(cost, [start.total], method="Nelder-Mead", options=options)
+    found = nelder_mead(weights, UINT8, MOST, None, simplex)
+    assert (found.total, found.cost, found.tried) == (wanted.x[0], wanted.fun, wanted.nfev)

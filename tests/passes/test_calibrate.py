@@ -254,6 +254,15 @@ def test_without_images_batchnorm_is_left_alone() -> None:
     assert "no images given" in after.log[-1].facts["why"]
 
 
+def test_a_rule_that_needs_images_says_so_where_there_are_none() -> None:
+    for stand_in in ("generated", "propagated"):
+        model = infer_input(FoldBatchnorm()(read(random_network(2, blocks=["pool"]))))
+        after = Calibrate("image-percentile", stand_in=stand_in)(model)
+        assert after.log[-1].kind is EventKind.NOT_CALIBRATED
+        assert after.log[-1].warning
+        assert "ranges are not those of rule image-percentile, which needs images" in after.log[-1].facts["why"]
+
+
 def test_progress() -> None:
     seen: list[tuple[int, int]] = []
     Calibrate(images=Samples.of(VALUES["x"][:10]), progress=lambda *done: seen.append(done))(MODEL)

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from equint.errors import EquintError
 from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
 from equint.maths.affine import fake_quantize
@@ -56,3 +58,19 @@ def test_ranges_are_kept_where_little_would_be_saved() -> None:
     assert model.log[-1].kind is EventKind.WEIGHTS_CLIPPED
     assert model.log[-1].facts["layers"] == 0
     assert model.log[-1].facts["of"] == 2
+
+
+def test_a_fixed_percentile_is_that_of_the_shifted_weights() -> None:
+    model = WeightShift(SHIFT, cost="weights")(heavy())
+    clipped = ClipWeights(SHIFT, search="percentile", percent=2.0)(model)
+    assert clipped.log[-1].facts["layers"] == 2
+    for layer in layers(model.graph):
+        shift = model.shifts[layer.weight].reshape(-1, 1, 1, 1)
+        lo, hi = np.percentile(np.ldexp(model.graph.consts[layer.weight], shift).astype(np.float64), [2, 98])
+        found = clipped.ranges[layer.weight]
+        np.testing.assert_allclose([found.lo, found.hi], [lo, hi])
+
+
+def test_a_percentile_that_cannot_be_is_refused() -> None:
+    with pytest.raises(EquintError, match="percent = 50"):
+        ClipWeights(search="percentile", percent=50.0)

@@ -116,3 +116,27 @@ def test_a_bias_that_would_overflow_lowers_its_own_shift_alone() -> None:
     assert grid.shift is not None
     assert grid.shift.tolist() == [0, 5]  # 0.5 / 2^19 <= 2/255 · 1/255 · 2^-5
     assert grid.scale == free.scale
+    wide = Quantize(SHIFT, shifted_bias_bits=32)(WeightShift()(model)).qparams[name]
+    assert wide.shift is not None
+    assert wide.shift.tolist() == [0, 10]  # 0.5 / 2^30 is far less
+    low = Quantize(SHIFT, shifted_bias_bits=16)(WeightShift()(model)).qparams[name]
+    assert low.shift is not None
+    assert low.shift.tolist() == [0, 1]  # four bits less, four shifts less
+
+
+def test_nelder_meads_options_are_its_own() -> None:
+    model = uneven()
+    plain, blind = (
+        WeightShift(search="nelder-mead", cost="weights", **options)(model).log[-1].facts
+        for options in ({}, {"simplex": 1e-9, "range_tolerance": 1.0, "error_tolerance": 1.0})
+    )
+    at_start = WeightShift(search="deterministic", cost="weights")(model).log[-1].facts
+    assert blind["quantization error"] == at_start["quantization error"] > plain["quantization error"]
+    assert blind["evaluations"] < plain["evaluations"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("simplex", 0.0), ("range_tolerance", 0.0), ("error_tolerance", -1.0)])
+def test_a_simplex_that_cannot_be_is_refused(option: str, value: float) -> None:
+    for kind in (WeightShift, ClipWeights):
+        with pytest.raises(EquintError, match=option):
+            kind(**{option: value})

@@ -172,7 +172,7 @@ def _paper_sizes(as_json: bool) -> None:
     title = "figure 4: bytes of a layer (in brackets: as printed)"
     cli.print_table(title, ("layer", ">channels", *schemes), layers)
     for row in table_4():
-        cells = [f"{row[s]:.{len(row['printed'][s].split('.')[1])}f} ({row['printed'][s]})" for s in SCHEMES]
+        cells = [f"{row[s]:.{len(row['printed'][s].split('.')[1])}f} ({row['printed'][s]})" for s in ("fp32", *SCHEMES)]
         networks.append((row["network"], *cells))
-    cli.print_table("table 4: MB (in brackets: as printed)", ("network", *schemes), networks)
+    cli.print_table("table 4: MB (in brackets: as printed)", ("network", ">FP32", *schemes), networks)
     return None

@@ -12,7 +12,7 @@ from ..ir.weights import Layer
 from ..maths.affine import choose_qparams, fit_bias
 
 SHIFTED_BIAS_BITS = 20
-"""Width of biases of channels that are shifted, where the target's is not smaller."""
+"""Width of biases of channels that are shifted, unless more is asked: accumulators stay small, and nothing is lost."""
 
 
 def weight_grid(
@@ -43,13 +43,22 @@ def weight_grid(
 
 
 def fitted(
-    layer: Layer, grid: QParams, bias: Array | None, x: QParams | None, bias_bits: int, events: list[Event]
+    layer: Layer,
+    grid: QParams,
+    bias: Array | None,
+    x: QParams | None,
+    bias_bits: int,
+    events: list[Event],
+    shifted_bias_bits: int = SHIFTED_BIAS_BITS,
 ) -> QParams:
-    """The weight grid, its scale raised, or its shifts lowered, where the layer's bias would overflow `bias_bits`."""
+    """The weight grid, its scale raised, or its shifts lowered, where the layer's bias would overflow `bias_bits`.
+
+    Shifts are lowered from `shifted_bias_bits` on, where these are fewer.
+    """
     if x is None or bias is None:
         return grid
     if grid.shift is not None:
-        grid = _shifted_less(layer, grid, bias, x, bias_bits, events)
+        grid = _shifted_less(layer, grid, bias, x, min(bias_bits, shifted_bias_bits), events)
     scale = fit_bias(grid.scale, bias.reshape(-1), float(x.scale), bias_bits)
     raised = scale > grid.scale
     if not np.any(raised):
@@ -60,10 +69,10 @@ def fitted(
     return replace(grid, scale=scale)
 
 
-def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bias_bits: int, events: list[Event]) -> QParams:
+def _shifted_less(layer: Layer, grid: QParams, bias: Array, x: QParams, bits: int, events: list[Event]) -> QParams:
     """Lower shifts where b_o·2^S_o would be large: one channel's bias then costs the others nothing."""
     assert grid.shift is not None
-    need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), min(bias_bits, SHIFTED_BIAS_BITS))
+    need = fit_bias(grid.steps, bias.reshape(-1), float(x.scale), bits)
     less = np.ceil(np.log2(need / grid.steps) - 1e-6).astype(np.int32)
     if not np.any(less > 0):
         return grid

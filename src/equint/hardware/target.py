@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..errors import UnknownName
 from ..ir.model import QSpec
-from ..maths.fixedpoint import Rounding
+from ..maths.fixedpoint import Mantissa, Rounding
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Target:
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
         mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
         rounding: what they do with the bits that they drop.
+        mantissa: `nearest` to the scale compound, as published; or `provable`, within 2^-18 of it, with which float32
+            kernels compute the same integers (`maths/fixedpoint.provable_compound`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
     """
 
@@ -33,6 +35,7 @@ class Target:
     mantissa_bits: int = 32
     exponent_bits: int = 6
     rounding: Rounding = "half_up"
+    mantissa: Mantissa = "provable"
     recipe: str = "optimal"
 
 

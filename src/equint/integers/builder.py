@@ -228,6 +228,8 @@ def farthest(q: QParams) -> int:
 def _compound(target: Target, factor: float, shift: Array, span: tuple[int, int], reach: int) -> tuple[int, int]:
     """Mantissa and exponent; where float32 cannot tell the accumulators apart, the nearest of as many digits."""
     bits, exponent_bits = target.mantissa_bits, target.exponent_bits
+    if target.mantissa == "nearest":
+        return compound(factor, bits, exponent_bits)
     farthest_threshold = max(-span[0], span[1]) / factor * 2.0 ** int(np.max(shift))
     if min(reach, farthest_threshold) <= 1 << FLOAT32_DIGITS or bits <= FLOAT32_DIGITS:
         return provable_compound(factor, shift, *span, reach, bits, exponent_bits, target.rounding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,27 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
     need = need.max(initial=0.0) if np.ndim(scale) == 0 else need
     return np.maximum(np.asarray(scale, np.float64), need).astype(np.float32)
+
+
+def bounded(q: QParams, least: float, symmetric: bool) -> QParams:
+    """The grid with scales of at least `least`: where one is less, the low end stays and the high end is extended.
+
+    max ← min + least·(qmax − qmin), and the zero point of [min, max] (Oh et al. 2020, bias overflow). Symmetric grids
+    are extended at both ends.
+
+    Example:
+        >>> q = choose_qparams(np.float32(-1e-3), np.float32(4e-4), QSpec(8, signed=False, symmetric=False))
+        >>> wider = bounded(q, 1e-5, symmetric=False)
+        >>> int(q.zero_point), int(wider.zero_point), round(wider.lo, 5), round(wider.hi, 5)
+        (182, 100, -0.001, 0.00155)
+    """
+    low = q.scale < least
+    scale = np.where(low, np.float32(least), q.scale).astype(np.float32)
+    if symmetric:
+        return replace(q, scale=scale)
+    below = (q.zero_point - q.qmin) * (q.scale / scale)  # steps from the low end to zero: fewer, for they are longer
+    zero_point = np.where(low, np.rint(q.qmin + below), q.zero_point).astype(np.int32)
+    return replace(q, scale=scale, zero_point=zero_point)
 
 
 def along_axis(values: Array, axis: int | None, rank: int) -> Array:

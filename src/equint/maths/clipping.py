@@ -6,9 +6,11 @@ import numpy as np
 
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
+from .simplex import Simplex, search
 
 NARROWEST = 0.3
 ROUNDS, POINTS = 4, 7
+SIMPLEX = Simplex()
 
 
 def clip_error(rows: Array, worth: Array, lo: Array, hi: Array, spec: QSpec) -> Array:
@@ -25,10 +27,8 @@ def clip_error(rows: Array, worth: Array, lo: Array, hi: Array, spec: QSpec) -> 
     return np.asarray(np.einsum("un,un,un->u", worth, *(2 * [fake_quantize(rows, grid) - rows]), dtype=np.float64))
 
 
-def nelder_mead(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
+def nelder_mead(rows: Array, worth: Array, spec: QSpec, simplex: Simplex = SIMPLEX) -> tuple[Array, Array]:
     """(lo, hi) from a simplex search that starts at the extremes of each row (Oh et al. 2020): `(U,)` each."""
-    from scipy.optimize import minimize
-
     found = np.zeros((2, len(rows)))
     for k in range(len(rows)):
         row, own = rows[[k]], worth[[k]]
@@ -37,8 +37,23 @@ def nelder_mead(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
             return float(clip_error(row, own, ends[:1], ends[1:], spec)[0]) if ends[0] < ends[1] else np.inf
 
         start = np.array([min(float(row.min()), 0.0), max(float(row.max()), 0.0)])
-        found[:, k] = minimize(cost, start, method="Nelder-Mead").x if start[0] < start[1] else start
+        found[:, k] = search(cost, start, simplex)[0] if start[0] < start[1] else start
     return found[0], found[1]
+
+
+def percentile(rows: Array, percent: float) -> tuple[Array, Array]:
+    """(lo, hi) beyond which `percent` per cent of each row's weights lie on either side: `(U,)` each.
+
+    Linear between sorted weights, and never beyond zero. The paper compares its search with a fixed percentile, and
+    does not say which.
+
+    Example:
+        >>> lo, hi = percentile(np.arange(-50, 51, dtype=np.float32)[None], 2.0)
+        >>> float(lo[0]), float(hi[0])
+        (-48.0, 48.0)
+    """
+    lo, hi = np.percentile(rows.astype(np.float64), [percent, 100 - percent], axis=1)
+    return np.minimum(lo, 0.0), np.maximum(hi, 0.0)
 
 
 def grid_search(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
@@ -69,11 +84,8 @@ def grid_search(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
     return share[0] * ends[0], share[1] * ends[1]
 
 
-def best_of_both(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
+def best_of_both(rows: Array, worth: Array, spec: QSpec, simplex: Simplex = SIMPLEX) -> tuple[Array, Array]:
     """`grid_search` or `nelder_mead`, whichever costs less, row by row."""
-    either = [f(rows, worth, spec) for f in (grid_search, nelder_mead)]
+    either = grid_search(rows, worth, spec), nelder_mead(rows, worth, spec, simplex)
     first, second = (clip_error(rows, worth, *ends, spec) for ends in either)
     return tuple(np.where(first <= second, a, b) for a, b in zip(*either, strict=True))
-
-
-SEARCHES = {"grid": grid_search, "nelder-mead": nelder_mead, "both": best_of_both}

@@ -13,6 +13,9 @@ from ..ir.model import Array
 Rounding = Literal["half_up", "half_even", "truncate"]
 """What becomes of the bits that a right shift drops: to nearest, ties up or to even, or dropped as >> does."""
 
+Mantissa = Literal["provable", "nearest"]
+"""Which mantissa stands for a real factor: one so near that float32 kernels can be proven exact, or the nearest."""
+
 FLOAT32_DIGITS = 24
 MOST_SHIFT = 62
 """Furthest right shift of a 64-bit product."""

@@ -12,6 +12,9 @@ import numpy as np
 
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
+from .simplex import Simplex, search
+
+SIMPLEX = Simplex()
 
 PARTS = (1 / 64, 1 / 16, 1 / 4, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the rows after each of which candidates that cost too much already are dropped."""
@@ -71,10 +74,8 @@ def deterministic(rows: Array, spec: QSpec, most: int, worth: Array | None = Non
     return Shifted(shifts, total, error(rows, shifts, spec, worth), 1)
 
 
-def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None) -> Shifted:
+def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None, simplex: Simplex = SIMPLEX) -> Shifted:
     """r̂ from a simplex search that starts at max r_i (Oh et al. 2020, Algorithm 1)."""
-    from scipy.optimize import minimize
-
     ranges, start = symmetric_ranges(rows), deterministic(rows, spec, most, worth)
     if start.total == 0:
         return start
@@ -82,9 +83,9 @@ def nelder_mead(rows: Array, spec: QSpec, most: int, worth: Array | None = None)
     def cost(total: Array) -> float:
         return error(rows, shifts_of(ranges, float(total[0]), most), spec, worth) if total[0] > 0 else np.inf
 
-    found = minimize(cost, [start.total], method="Nelder-Mead")
-    total = float(found.x[0])
-    return Shifted(shifts_of(ranges, total, most), total, float(found.fun), int(found.nfev))
+    at, least, tried = search(cost, np.array([start.total]), simplex)
+    total = float(at[0])
+    return Shifted(shifts_of(ranges, total, most), total, least, tried)
 
 
 def totals(ranges: Array, most: int) -> Array:

@@ -6,6 +6,7 @@ keeps, and where in a recipe it belongs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from enum import Enum
@@ -76,6 +77,13 @@ def require(name: str, value: float, good: bool, asked: str) -> None:
     """Refuse an option's value. Raises EquintError: naming the option and what it may be."""
     if not good:
         raise InvalidOption(f"{name} = {value}: choose {asked}")
+
+
+def require_simplex(size: float, range_tolerance: float, error_tolerance: float) -> None:
+    """Refuse options of a simplex search. Raises EquintError: naming the option and what it may be."""
+    require("simplex", size, size != 0 and math.isfinite(size), "a share that is not 0")
+    require("range_tolerance", range_tolerance, range_tolerance > 0, "a number above 0")
+    require("error_tolerance", error_tolerance, error_tolerance > 0, "a number above 0")
 
 
 class Pass(Protocol):

@@ -47,6 +47,8 @@ class Calibrate:
     - `mse`: the ends whose grid makes the least mean squared error.
     - `n-sigma`: mean ± n·std per channel.
 
+    Without images no rule but the first can be followed, and a warning says so.
+
     What stands between a layer and its ReLU or clip is never stored: its moments are those of the Gaussian that the
     activation turns into what was measured (docs/calibration.md). Without images, a network that knows its BatchNorms
     is left to them; another is shown generated pictures if its input looks like pictures. Tensors are taken to reach
@@ -92,8 +94,9 @@ class Calibrate:
             return self._applied(model, self._measured(model, self.images, counted))
         images, why = self._stand_in(model)
         if images is None:
-            return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
-        return self._imagined(model, self._measured(model, images, counted=False))
+            return model.noted(self._without(why))
+        imagined = self._imagined(model, self._measured(model, images, counted=False))
+        return imagined if self.rule == "min-max" else imagined.noted(self._without("no images given"))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
@@ -102,6 +105,12 @@ class Calibrate:
         progress = self.progress
         tell = None if progress is None else lambda done: progress(done, 0)
         return collect(model.graph, images, histograms=counted, progress=tell)
+
+    def _without(self, why: str) -> Event:
+        """That no images were shown; a warning where the rule cannot be followed without."""
+        unmet = self.rule != "min-max"
+        why += f"; ranges are not those of rule {self.rule}, which needs images" if unmet else ""
+        return Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate", warning=unmet)
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""

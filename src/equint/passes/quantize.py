@@ -10,11 +10,11 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
-from ..graph.weight_grids import fitted, weight_grid
+from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, weight_grid
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
 from ..ir.weights import Layer
-from ..maths.affine import check_bits, choose_qparams
+from ..maths.affine import bounded, check_bits, choose_qparams
 from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed, require
 
@@ -30,6 +30,8 @@ class Quantize:
     Attributes:
         min_scale: lower bound on the scales of weights, real units: what runtimes ask for whose biases may overflow
             (Oh et al. 2020 name 1e-5). Here they never do, and 0 is the default.
+        shifted_bias_bits: width from which a bias lowers the shift of its channel. 20 keep accumulators small; 32 use
+            all of the accumulator's, so that shifts stay as they were chosen.
 
     Raises:
         EquintError: an override of a layer or tensor that the network has not.
@@ -42,10 +44,12 @@ class Quantize:
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     bias_bits: int = needed(Need.BIAS_BITS, 32)
     min_scale: float = 0.0
+    shifted_bias_bits: int = SHIFTED_BIAS_BITS
     overrides: tuple[Override, ...] = needed(Need.OVERRIDES, ())
 
     def __post_init__(self) -> None:
         require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")
+        require("shifted_bias_bits", self.shifted_bias_bits, 8 <= self.shifted_bias_bits <= 32, "8 to 32")
 
     def __call__(self, model: Model) -> Model:
         if self.bias_bits not in (8, 16, 32):
@@ -87,18 +91,19 @@ class Quantize:
             if spec.granularity != self.weight.granularity or spec.bits > self.weight.bits:
                 chosen = None  # a range that was chosen for a coarser grid cuts off too much
             known = grids.get(layer.weight)
-            grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), layer, events)
+            grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), spec, layer, events)
             bias = model.graph.consts[layer.bias] if layer.bias else None
-            grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
+            x, room = activations.get(layer.x), self.shifted_bias_bits
+            grids[layer.weight] = fitted(layer, grid, bias, x, self.bias_bits, events, room)
         return grids
 
-    def _bounded(self, grid: QParams, layer: Layer, events: list[Event]) -> QParams:
+    def _bounded(self, grid: QParams, spec: QSpec, layer: Layer, events: list[Event]) -> QParams:
         low = grid.scale < self.min_scale
         if not np.any(low):
             return grid
         facts = {"channels": int(np.sum(low)), "bound": self.min_scale}
         events.append(Event(EventKind.SCALE_BOUNDED, layer.name, facts, "quantize"))
-        return replace(grid, scale=np.maximum(grid.scale, np.float32(self.min_scale)))
+        return bounded(grid, self.min_scale, spec.symmetric)
 
 
 def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Event]) -> dict[Name, QParams]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,10 +12,11 @@ from ..graph.gaps import gaps
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, QSpec
 from ..ir.weights import Layer, as_rows
-from ..maths.shifts import SEARCHES, error
+from ..maths.shifts import SEARCHES, error, nelder_mead
+from ..maths.simplex import Simplex
 from ..noise.rounded import weight_worth
 from ..ops.layers import layers
-from . import Keeps, Need, Stage, needed, require
+from . import Keeps, Need, Stage, needed, require, require_simplex
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class WeightShift:
         cost: what errors count: all weights alike, as published (weights), or what they are predicted to cost at the
             network's outputs (outputs).
         layers: shift all layers, or depthwise convolutions alone.
+        simplex: how much larger than max r_i the other end of nelder-mead's first simplex is, as a share.
+        range_tolerance: nelder-mead ends where its r̂ differ by no more, in the weights' unit, and
+        error_tolerance: their errors neither. The paper stops by the error alone and names no number: all three are
+            SciPy's.
         shift_bits: width of a shift; the target's.
     """
 
@@ -39,14 +45,20 @@ class WeightShift:
     search: Literal["deterministic", "nelder-mead", "exact"] = "exact"
     cost: Literal["weights", "outputs"] = "outputs"
     layers: Literal["all", "depthwise"] = "all"
+    simplex: float = 0.05
+    range_tolerance: float = 1e-4
+    error_tolerance: float = 1e-4
     shift_bits: int = needed(Need.SHIFT_BITS, 4)
 
     def __post_init__(self) -> None:
         require("shift_bits", self.shift_bits, 1 <= self.shift_bits <= 5, "1 to 5")
+        require_simplex(self.simplex, self.range_tolerance, self.error_tolerance)
 
     def __call__(self, model: Model) -> Model:
         shifts: dict[Name, Array] = {}
         worth = weight_worth(model) if self.cost == "outputs" and self.search != "deterministic" else {}
+        how = Simplex(self.simplex, self.range_tolerance, self.error_tolerance)
+        search = partial(nelder_mead, simplex=how) if self.search == "nelder-mead" else SEARCHES[self.search]
         before, after, tried = list[float](), list[float](), 0.0
         events = list[Event]()
         for layer in layers(model.graph):
@@ -59,7 +71,7 @@ class WeightShift:
                 continue
             rows = as_rows(weight, axis)
             own = as_rows(worth[layer.y], axis) if layer.y in worth else None
-            best = SEARCHES[self.search](rows, self.weight, (1 << self.shift_bits) - 1, own)
+            best = search(rows, self.weight, (1 << self.shift_bits) - 1, own)
             shifts[layer.weight], tried = best.shifts, tried + best.tried
             before.append(error(rows, np.zeros_like(best.shifts), self.weight))
             after.append(error(rows, best.shifts, self.weight))

@@ -76,7 +76,7 @@ class Recipe:
 
 _SCALED = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
 _FINETUNED = ("bias-finetune", "two-step-bias-finetune", "optimal-bias-finetune")
-_SHIFTED = ("wes", "wes-optimal", "wes-published", "wes-published-iterative")
+_WES = ("wes", "wes-optimal", "wes-published", "wes-published-iterative", "wes-published-clipped", "cwq-published")
 
 
 def built_in() -> tuple[Recipe, ...]:
@@ -86,7 +86,7 @@ def built_in() -> tuple[Recipe, ...]:
         >>> [r.name for r in built_in()][:9]
         ['optimal', 'lwq', 'cwq', 'cwq-bc', 'dfq', 'dfq-published', 'one-step', 'two-step', 'bias-finetune']
     """
-    return tuple(_built_in(name) for name in (*_SCALED, *_FINETUNED, *_SHIFTED))
+    return tuple(_built_in(name) for name in (*_SCALED, *_FINETUNED, *_WES))
 
 
 @cache
