@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import UnusableData
-from ..graph.weight_grids import fitted
+from ..graph.weight_grids import fitted, stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
+from ..maths.affine import BiasGrid, summed_bits
 from ..maths.noise import to_db
 from ..ops.layers import layers
 from ..samples.images import Samples
@@ -51,6 +52,7 @@ class FinetuneBias:
     augment: bool = True
     seed: int = 0
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
@@ -98,9 +100,11 @@ class FinetuneBias:
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = trained.values[place.bias].reshape(-1).astype(np.float32)
-            editor.set_bias(layer, bias)
             weight, x = qparams[layer.weight], qparams.get(layer.x)
-            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
+            bias = stored_bias(bias, x, self.bias_bits, self.bias_grid)
+            editor.set_bias(layer, bias)
+            width = summed_bits(self.bias_bits, self.bias_grid)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, width, events)
             corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
         done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)

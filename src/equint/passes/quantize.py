@@ -10,12 +10,13 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
-from ..graph.weight_grids import fitted, weight_grid
+from ..graph.weight_grids import fitted, stored_bias, weight_grid
+from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Model, Name, QParams, QSpec
+from ..ir.model import Graph, Model, Name, QParams, QSpec
 from ..ir.weights import Layer
-from ..maths.affine import check_bits, choose_qparams
-from ..ops.layers import layers
+from ..maths.affine import BiasGrid, check_bias_grid, check_bits, choose_qparams, summed_bits
+from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -24,7 +25,8 @@ class Quantize:
     """Grids for activations from their ranges, for weights from their extremes.
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
-    raised just enough, or its channel's shift lowered. Tensors that must share a grid get one range that holds them
+    raised just enough, or its channel's shift lowered. With `bias_grid` "own" a bias is rounded to the grid of its own
+    extremes first, and at s_in·s_w it may take all 32 bits. Tensors that must share a grid get one range that holds them
     all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
 
     Attributes:
@@ -35,17 +37,23 @@ class Quantize:
         EquintError: an override of a layer or tensor that the network has not.
     """
 
-    keeps: ClassVar[Keeps] = Keeps.FLOATS
     stage: ClassVar[Stage] = Stage.QUANTIZE
 
     weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=True, symmetric=True, granularity="channel"))
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     min_scale: float = 0.0
     overrides: tuple[Override, ...] = needed(Need.OVERRIDES, ())
 
     def __post_init__(self) -> None:
         require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")
+        check_bias_grid(self.bias_bits, self.bias_grid)
+
+    @property
+    def keeps(self) -> Keeps:
+        """FLOATS, or TOPOLOGY where biases are rounded to a grid of their own."""
+        return Keeps.TOPOLOGY if self.bias_grid == "own" else Keeps.FLOATS
 
     def __call__(self, model: Model) -> Model:
         if self.bias_bits not in (8, 16, 32):
@@ -70,7 +78,8 @@ class Quantize:
         if self.overrides:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
-        return replace(model, qparams={**qparams, **weights}, corrected={}).noted(done, *events)
+        found = {**qparams, **weights}
+        return replace(model, graph=self._rounded(model.graph, found), qparams=found, corrected={}).noted(done, *events)
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
@@ -89,8 +98,20 @@ class Quantize:
             known = grids.get(layer.weight)
             grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), layer, events)
             bias = model.graph.consts[layer.bias] if layer.bias else None
-            grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), self.bias_bits, events)
+            width = summed_bits(self.bias_bits, self.bias_grid)
+            grids[layer.weight] = fitted(layer, grid, bias, activations.get(layer.x), width, events)
         return grids
+
+    def _rounded(self, graph: Graph, qparams: Mapping[Name, QParams]) -> Graph:
+        """The graph with integer biases on their own grids, if they have such."""
+        if self.bias_grid == "accumulator":
+            return graph
+        editor = Editor(graph)
+        for layer in layers(graph):
+            if layer.bias and layer.weight in qparams:
+                bias, x = bias_of(graph, layer), qparams.get(layer.x)
+                editor.set_bias(layer, stored_bias(bias, x, self.bias_bits, self.bias_grid))
+        return editor.done()
 
     def _bounded(self, grid: QParams, layer: Layer, events: list[Event]) -> QParams:
         low = grid.scale < self.min_scale
