@@ -6,7 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -72,9 +72,9 @@ class Recipe:
     weight: Mapping[str, Any] = field(default_factory=dict)
     activation: Mapping[str, Any] = field(default_factory=dict)
     bias_bits: int | None = None
-    bias_grid: BiasGrid = "accumulator"
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     overrides: tuple[Override, ...] = ()
+    bias_grid: BiasGrid = "accumulator"
 
 
 _SCALED = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
@@ -123,6 +123,31 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
 def looks(chosen: Recipe) -> bool:
     """Whether a pass of the recipe looks at data."""
     return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
+
+
+def needs_images(chosen: Recipe) -> tuple[str, ...]:
+    """The passes that refuse to run without images.
+
+    Example:
+        >>> needs_images(recipe("one-step")), needs_images(recipe("optimal"))
+        (('calibrate',), ())
+    """
+    refused = "without_images", "refused"
+    return tuple(name for name, options in chosen.passes if name == "finetune_bias" or refused in options.items())
+
+
+def without_images(chosen: Recipe) -> Recipe:
+    """The recipe as it runs where a user asks to leave images out: what it refuses by itself is a warning then.
+
+    Example:
+        >>> dict(without_images(recipe("one-step")).passes)["calibrate"]
+        {'without_images': 'warned'}
+    """
+
+    def asked(options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**options, "without_images": "warned"} if options.get("without_images") == "refused" else options
+
+    return replace(chosen, passes=tuple((name, asked(options)) for name, options in chosen.passes))
 
 
 def to_toml(chosen: Recipe) -> str:
