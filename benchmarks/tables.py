@@ -1,12 +1,11 @@
-"""The tables of the papers on data-free quantization and on equalization, in their shape, on the networks at hand.
+"""The tables of the paper on data-free quantization, in their shape, on the networks at hand.
 
     EQUINT_REAL=folder python benchmarks/tables.py [options] [network ...]
 
-Options: --cache FOLDER (what was measured is kept there), --jobs N, --limit N samples, --images N (64) where a method
-looks at images, --sections A,B (steps, correction, methods, biases); networks by a part of their names. The published
-figures stand in columns of their own: they are of other networks on other data. The tables on weight shifts are those
-of benchmarks/wes.py, and that of the losses without, with one-step and with two-step equalization is that of
-benchmarks/equalization.py.
+Options: --cache FOLDER (what was measured is kept there), --jobs N, --limit N samples, --sections A,B (steps,
+correction, methods); networks by a part of their names. The published figures stand in columns of their own: they are
+of other networks on other data. The tables on weight shifts are those of benchmarks/wes.py, those of the paper on
+weight factorization those of benchmarks/factorization.py.
 
 The simulation is onnxruntime with graph optimizations off. Where a table wants the float network after a rewrite,
 weights of 16 bits and float activations stand for it.
@@ -22,8 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from equalization import methods as equalizations
-
 from equint.pages.results import FIGURES
 from equint.planning.recipe import ActivationBits, Recipe, recipe
 from equint.study.table import Row, table
@@ -31,7 +28,6 @@ from equint.study.table import Row, table
 FLOAT: tuple[int, ActivationBits] = (16, "float")
 INT8: tuple[int, ActivationBits] = (8, 8)
 CLASSIFIERS = ("imagenet", "flowers", "vww", "kws", "resnet")
-DEPTHWISE = ("mobilenet", "kws")
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,6 @@ class Line:
     recipe: Recipe
     target: str = "per-tensor"
     published: tuple[str, ...] = ("",)
-    images: bool = False
 
 
 def without(name: str, *passes: str) -> Recipe:
@@ -100,19 +95,6 @@ METHODS = (
 )
 """Table 5 of Nagel et al. 2019."""
 
-MOBILENETS = ("V1-1.0", "V2-1.0", "V2-1.4")
-_EQUAL = equalizations(None)
-BIASES = (
-    Line("no equalization", _EQUAL["no equalization"], published=("7.89", "42.68", "8.06"), images=True),
-    Line("one-step", _EQUAL["one-step"], published=("6.12", "4.07", "6.21"), images=True),
-    Line("two-step", _EQUAL["two-step"], published=("3.2", "2.1", "1.9"), images=True),
-    Line("biases only", recipe("bias-finetune"), published=("1.3", "1.5", "1.4"), images=True),
-    Line("two-step + biases", recipe("two-step-bias-finetune"), published=("0.95", "0.61", "0.55"), images=True),
-    Line("equint optimal", recipe("optimal"), images=True),
-    Line("equint optimal + biases", recipe("optimal-bias-finetune"), images=True),
-)
-"""Table 2 of Meller et al. 2019."""
-
 
 def figure(row: Row) -> tuple[str, float] | None:
     """What a row is judged by, and its value; None where it has a reason instead."""
@@ -126,14 +108,6 @@ def shown(row: Row | None) -> str:
         return "–" if row is not None and row.reason else ""
     name, value = found
     return f"{value:.2f}" if name == "top1" else f"{value:.1f} {FIGURES[name][0].rpartition(', ')[2]}"
-
-
-def lost(row: Row, before: Row) -> str:
-    """Points of the float network's figure that are lost."""
-    now, then = figure(row), figure(before)
-    if now is None or then is None or now[0] != then[0]:
-        return shown(row)
-    return f"{then[1] - now[1]:.2f}"
 
 
 class Bench:
@@ -150,10 +124,10 @@ class Bench:
         """Every line on every network whose name has one of `kinds` in it."""
         cards = [card for card in self.cards if _among(card.stem, kinds)]
         found = Rows([], {}, {})
-        for target, looks in dict.fromkeys((line.target, line.images) for line in lines):
-            these = [replace(x.recipe, name=x.title) for x in lines if (x.target, x.images) == (target, looks)]
-            options: dict[str, Any] = {"images": self.asked.images if looks else None, "limit": self.asked.limit}
-            options |= {"cache": self.asked.cache, "jobs": self.asked.jobs, "progress": _told, "bits": bits}
+        for target in dict.fromkeys(line.target for line in lines):
+            these = [replace(x.recipe, name=x.title) for x in lines if x.target == target]
+            options: dict[str, Any] = {"limit": self.asked.limit, "cache": self.asked.cache, "jobs": self.asked.jobs}
+            options |= {"progress": _told, "bits": bits}
             for row in table(cards, these, [target], **options):
                 if row.target:
                     found.cells[row.network, row.recipe, (row.weight_bits, row.activation_bits)] = row
@@ -220,18 +194,10 @@ def methods(bench: Bench) -> None:
     )
 
 
-def biases(bench: Bench) -> None:
-    """Losses with equalization and with biases fine-tuned."""
-    rows = bench.rows(BIASES, (INT8,), DEPTHWISE)
-    title = f"Points of top-1 lost, {bench.asked.images} images"
-    printed(title, BIASES, rows, MOBILENETS, lambda n, t: lost(rows.cells[n, t, INT8], rows.floats[n]))
-
-
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {
     "steps": steps,
     "correction": correction,
     "methods": methods,
-    "biases": biases,
 }
 
 
@@ -242,7 +208,6 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("table-cache"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--sections", default=",".join(SECTIONS))
     bench = Bench(parser.parse_args())
     for name in filter(None, bench.asked.sections.split(",")):

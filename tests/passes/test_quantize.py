@@ -156,7 +156,7 @@ def test_a_bias_on_a_grid_of_its_own_by_hand() -> None:
     """
     weight = QSpec(8, granularity="tensor")
     w, b = np.array([1, 0.5, -1], np.float32).reshape(3, 1, 1, 1) * 127 / 8, [3276.7, 0.26, -0.04]
-    body = 'y = Conv(x, w, b)'
+    body = "y = Conv(x, w, b)"
     model = describe_range(read(network(body, inputs="float[N,1,4,4] x", output="float[] y", w=w, b=b)), 0, 255 / 8)
     after = Quantize(weight=weight, bias_bits=16, bias_grid="own")(ActivationRanges()(model))
     assert (float(after.qparams["x"].scale), float(after.qparams["w"].scale)) == (0.125, 0.125)

@@ -65,7 +65,8 @@ class Calibrate:
         statistics: what was measured before, in place of images.
 
     Raises:
-        EquintError: no images where they may not be left out, statistics of another network, or without the histograms that the rule needs.
+        EquintError: no images where they may not be left out, statistics of another network, or without the
+            histograms that the rule needs.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -102,8 +103,8 @@ class Calibrate:
             return self._applied(model, self._measured(model, images, counted))
         if self.without_images == "refused":
             raise UnusableData(
-                "the recipe takes activation extremes from images, 64 as published: give data, or images = 64 and a card "
-                "that names some; images = 0 takes them from moments, at a cost (docs/recipes.md)"
+                "the recipe takes activation extremes from images, 64 as published: give data, or images = 64 and a "
+                "card that names some; images = 0 takes them from moments, at a cost (docs/recipes.md)"
             )
         if self.without_images == "warned":
             model = model.noted(Event(EventKind.IMAGES_LEFT_OUT, "", {"why": COST}, "calibrate", warning=True))

@@ -26,8 +26,8 @@ class Quantize:
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
     raised just enough, or its channel's shift lowered. With `bias_grid` "own" a bias is rounded to the grid of its own
-    extremes first, and at s_in·s_w it may take all 32 bits. Tensors that must share a grid get one range that holds them
-    all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
+    extremes first, and at s_in·s_w it may take all 32 bits. Tensors that must share a grid get one range that holds
+    them all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
 
     Attributes:
         min_scale: lower bound on the scales of weights, real units: what runtimes ask for whose biases may overflow

@@ -180,10 +180,9 @@ def _impossible(way: Way) -> str:
         return str(error)
     needing = needs_images(way.recipe)
     if way.images is None and needing:
-        return f"recipe {way.recipe.name}: {' and '.join(needing)} needs images"
-    if any(name == "finetune_bias" for name, _ in way.recipe.passes):
-        if find_spec("torch") is None:
-            return 'torch is not installed; install the extra: pip install "equint[torch]"'
+        return f"recipe {way.recipe.name}: {needing[-1]} needs images"
+    if any(name == "finetune_bias" for name, _ in way.recipe.passes) and find_spec("torch") is None:
+        return 'torch is not installed; install the extra: pip install "equint[torch]"'
     return ""
 
 
