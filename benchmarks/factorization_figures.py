@@ -1,4 +1,4 @@
-"""Figures 3 to 6 of Meller et al. (2019) on the networks at hand, and whether degradations add up.
+"""Figures 3 to 6 of Meller et al. (2019) on the networks at hand; its tables are those of benchmarks/factorization.py.
 
     EQUINT_REAL=folder python benchmarks/factorization_figures.py [options] [network ...]
 
@@ -7,9 +7,8 @@ channels), --figure FILE (docs/channels.svg) for channels; networks by a part of
 
 prediction: SQNR of every layer by equations 5 to 9 and from known errors, against what is measured on the images
 (figure 4), and the median gain of each kind of equalization (figures 5 and 6); `equint sqnr --plot` draws them.
-degradation: what is lost to weights and activations together, to each alone, and the sum of the two, with biases of 32
-bits, so that nothing else is rounded. channels: the largest weight, activation and successor's weight of every channel
-of two layers, before and after equalization (figure 3). Target per-tensor throughout.
+channels: the largest weight, activation and successor's weight of every channel of two layers, before and after
+equalization (figure 3). Target per-tensor throughout.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from typing import Any
 
 import numpy as np
 from channel_bars import State, write
-from equalization import methods as equalizations
-from tables import CLASSIFIERS, INT8, Bench, Line, Rows, figure, run
+from tables import Bench, run
 
 import equint
 from equint.graph.placement import fused
@@ -33,10 +31,7 @@ from equint.job import Job
 from equint.ops.layers import as_layer, layers
 from equint.passes.one_step import OneStep
 from equint.passes.two_step import TwoStep
-from equint.planning.recipe import ActivationBits
 
-WEIGHTS: tuple[int, ActivationBits] = (8, "float")
-ACTIVATIONS: tuple[int, ActivationBits] = (16, 8)
 KINDS = ("weights", "output", "y1", "input", "earlier", "y2")
 FIGURE = Path("docs/channels.svg")
 
@@ -80,32 +75,6 @@ def _medians(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     columns += [[row["measured"][kind] for row in rows] for kind in ("weights", "output")]
     known = ([v for v in column if v is not None] for column in columns)
     return [f"{median(values):.1f}" if values else "–" for values in known]
-
-
-LINES = tuple(Line(name, replace(chosen, bias_bits=32), images=True) for name, chosen in equalizations(None).items())
-
-
-def degradation(bench: Bench) -> None:
-    """Whether total degradation is that of weights and that of activations together (section 5.2)."""
-    rows = bench.rows(LINES, (INT8, WEIGHTS, ACTIVATIONS), CLASSIFIERS)
-    print(f"## Degradation of top-1 in points, and of the outputs in dB of SQNR, {bench.asked.images} images\n")
-    heads = ("weights and activations", "weights", "activations", "weights + activations")
-    print("| network | equalization | " + " | ".join((*heads, *(f"{h}, dB" for h in heads))) + " |")
-    print("|---" * (2 + 2 * len(heads)) + "|")
-    for name in rows.networks:
-        for line in LINES:
-            print(f"| {name} | {line.title} | {' | '.join(_added(rows, name, line.title))} |", flush=True)
-    print()
-
-
-def _added(rows: Rows, name: str, line: str) -> list[str]:
-    before = figure(rows.floats[name])
-    cells = [rows.cells[name, line, bits] for bits in (INT8, WEIGHTS, ACTIVATIONS)]
-    found = [figure(cell) for cell in cells]
-    lost = [0.0 if f is None or before is None else before[1] - f[1] for f in found]
-    decibels = [float(cell.results["sqnr_db"]) for cell in cells]
-    both = -10 * np.log10(10 ** (-decibels[1] / 10) + 10 ** (-decibels[2] / 10))
-    return [*(f"{v:.2f}" for v in (*lost, lost[1] + lost[2])), *(f"{v:.1f}" for v in (*decibels, float(both)))]
 
 
 def channels(bench: Bench) -> None:
@@ -168,7 +137,6 @@ def _scaled(values: Sequence[Sequence[float]], by: Array) -> list[list[float]]:
 
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {
     "prediction": prediction,
-    "degradation": degradation,
     "channels": channels,
 }
 

@@ -1,11 +1,8 @@
-"""Table 2 of the paper on weight factorization, in its shape, on the networks at hand; and what prints such tables.
-
-    EQUINT_REAL=folder python benchmarks/tables.py [options] [network ...]
+"""What prints the tables of the papers in their shape: benchmarks/dfq.py and benchmarks/factorization_figures.py.
 
 Options: --cache FOLDER (what was measured is kept there), --jobs N, --limit N samples, --images N (64) where a method
-looks at images, --sections A,B (biases); networks by a part of their names. The published figures stand in columns of
-their own: they are of other networks on other data. Table 1 of the paper is that of benchmarks/equalization.py, the
-tables on data-free quantization are those of benchmarks/dfq.py, those on weight shifts those of benchmarks/wes.py.
+looks at images, --sections A,B; networks by a part of their names. The published figures stand in columns of their own:
+they are of other networks on other data.
 
 The simulation is onnxruntime with graph optimizations off. Where a table wants the float network after a rewrite,
 weights of 16 bits and float activations stand for it.
@@ -21,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from equalization import methods as equalizations
-
 from equint.pages.results import FIGURES
 from equint.planning.recipe import ActivationBits, Recipe, recipe
 from equint.study.table import Row, table
@@ -30,7 +25,6 @@ from equint.study.table import Row, table
 FLOAT: tuple[int, ActivationBits] = (16, "float")
 INT8: tuple[int, ActivationBits] = (8, 8)
 CLASSIFIERS = ("imagenet", "flowers", "vww", "kws", "resnet")
-DEPTHWISE = ("mobilenet", "kws")
 
 
 @dataclass(frozen=True)
@@ -56,20 +50,6 @@ def also(name: str, before: str, *steps: tuple[str, Mapping[str, Any]]) -> Recip
     names = [step[0] for step in chosen.passes]
     at = names.index(before) if before in names else len(names)
     return replace(chosen, passes=(*chosen.passes[:at], *steps, *chosen.passes[at:]))
-
-
-MOBILENETS = ("V1-1.0", "V2-1.0", "V2-1.4")
-_EQUAL = equalizations(None)
-BIASES = (
-    Line("no equalization", _EQUAL["no equalization"], published=("7.89", "42.68", "8.06"), images=True),
-    Line("one-step", _EQUAL["one-step"], published=("6.12", "4.07", "6.21"), images=True),
-    Line("two-step", _EQUAL["two-step"], published=("3.2", "2.1", "1.9"), images=True),
-    Line("biases only", recipe("bias-finetune"), published=("1.3", "1.5", "1.4"), images=True),
-    Line("two-step + biases", recipe("two-step-bias-finetune"), published=("0.95", "0.61", "0.55"), images=True),
-    Line("equint optimal", recipe("optimal"), images=True),
-    Line("equint optimal + biases", recipe("optimal-bias-finetune"), images=True),
-)
-"""Table 2 of Meller et al. 2019."""
 
 
 def figure(row: Row) -> tuple[str, float] | None:
@@ -157,16 +137,6 @@ def both(rows: Rows) -> Callable[[str, str], str]:
     return lambda n, line: f"{shown(rows.cells.get((n, line, FLOAT)))} / {shown(rows.cells.get((n, line, INT8)))}"
 
 
-def biases(bench: Bench) -> None:
-    """Losses with equalization and with biases fine-tuned."""
-    rows = bench.rows(BIASES, (INT8,), DEPTHWISE)
-    title = f"Points of top-1 lost, {bench.asked.images} images"
-    printed(title, BIASES, rows, MOBILENETS, lambda n, t: lost(rows.cells[n, t, INT8], rows.floats[n]))
-
-
-SECTIONS: Mapping[str, Callable[[Bench], None]] = {"biases": biases}
-
-
 def run(description: str, sections: Mapping[str, Callable[[Bench], None]]) -> None:
     """Read the options and print the sections that they name."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
@@ -180,7 +150,3 @@ def run(description: str, sections: Mapping[str, Callable[[Bench], None]]) -> No
     bench = Bench(parser.parse_args())
     for name in filter(None, bench.asked.sections.split(",")):
         sections[name](bench)
-
-
-if __name__ == "__main__":
-    run(__doc__ or "", SECTIONS)

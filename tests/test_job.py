@@ -12,6 +12,7 @@ import pytest
 import equint
 from equint import EquintError
 from equint.demo import data_path, model_path
+from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.job import Job
 from equint.planning.recipe import built_in
@@ -101,6 +102,18 @@ def test_references_know_ranges_and_moments_of_all_that_has_a_grid(name: str) ->
     assert activations <= reference.ranges.keys()
     assert activations <= reference.moments.keys()
     assert len(activations) > 10
+
+
+@pytest.mark.parametrize("name", ["one-step", "two-step"])
+def test_recipes_that_need_images_go_without_on_request(name: str) -> None:
+    with pytest.raises(EquintError, match="give data, or images = 64"):
+        equint.quantize(MODEL, name, input=SPAN)
+    asked = equint.quantize(MODEL, name, input=SPAN, images=0)
+    assert asked.level == 1
+    assert [e.kind for e in asked.warnings if e.source == "calibrate"] == [EventKind.IMAGES_LEFT_OUT]
+    shown = equint.quantize(MODEL, name, input=SPAN, data=np.random.default_rng(0).random((16, 1, 8, 8), np.float32))
+    assert shown.level == 2
+    assert equint.quantize(MODEL, "lwq", input=SPAN, images=0).warnings == ()
 
 
 def test_data_that_nothing_looks_at_are_refused() -> None:

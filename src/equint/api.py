@@ -57,7 +57,8 @@ def quantize(
         data: images without labels: an array (N, …) or an iterable of batches, prepared as the network wants them; a
             file or folder, prepared as the card given as `input` says; or `Statistics` measured before. Left out, no
             data are used.
-        images: use only the first so many samples; without `data`, those that the card names for calibration.
+        images: use only the first so many samples; without `data`, those that the card names for calibration. 0 leaves
+            them out where the recipe is published with images and refuses to run without, as `one-step` does.
         example_inputs: a tensor, or a tuple of them, that a torch module runs on.
         progress: called before each pass, and within long ones.
 

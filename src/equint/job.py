@@ -24,7 +24,7 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
 from .planning.plan import Data, resolve
-from .planning.recipe import ActivationBits, Recipe, looks
+from .planning.recipe import ActivationBits, Recipe, looks, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
@@ -103,6 +103,8 @@ class Job:
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
+        if images == 0 and data is None:
+            chosen, images = without_images(chosen), None
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)
         if isinstance(input, (str, os.PathLike)):
@@ -237,7 +239,10 @@ class Result:
     @property
     def level(self) -> int:
         """1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining."""
-        return self.job.recipe.level if self.job.data is None else max(self.job.recipe.level, 2)
+        level = self.job.recipe.level
+        if self.job.data is None:
+            return 1 if level == 2 else level
+        return max(level, 2)
 
     @cached_property
     def proto(self) -> ModelProto:

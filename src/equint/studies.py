@@ -354,7 +354,8 @@ def table(
         networks: cards, or networks with a card beside them or one folder up.
         recipes, targets: names, files or values; without targets every recipe is for its own.
         bits: (weights, activations), 2 to 16; activations may stay "float".
-        images: so many of the card's calibration images; several numbers (None: no images) for a row each.
+        images: so many of the card's calibration images; several numbers (None: no images) for a row each; 0: none even
+            where a recipe asks for some.
         limit: samples to judge on, for all or by the network's name.
         cache: folder of what was found: one line per row, and the float networks' outputs.
         jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.

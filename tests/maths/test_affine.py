@@ -13,7 +13,17 @@ from onnx import helper
 
 from equint.errors import EquintError
 from equint.ir.model import QParams, QSpec
-from equint.maths.affine import bounded, choose_qparams, dequantize, fake_quantize, fit_bias, quantize, quantize_bias
+from equint.maths.affine import (
+    bounded,
+    check_bias_grid,
+    choose_qparams,
+    dequantize,
+    fake_quantize,
+    fit_bias,
+    quantize,
+    quantize_bias,
+    round_bias,
+)
 
 Floats = NDArray[np.float32]
 STORED = {"int8": (8, True), "uint8": (8, False), "int16": (16, True), "uint16": (16, False)}
@@ -187,3 +197,32 @@ def test_a_bounded_scale_keeps_the_middle_of_symmetric_grids() -> None:
     wider = bounded(grid, 1e-5, symmetric=True)
     assert wider.zero_point.tolist() == [0, 0]
     np.testing.assert_allclose(wider.scale, [1e-5, 1 / 127], rtol=1e-6)
+
+
+def test_a_bias_on_a_grid_of_its_own_by_hand() -> None:
+    """max|b| = 3276.7 makes a step of 0.1: 0.26 is 2.6 of them, 0.04 is 0.4, -7.77 is -77.7, and the end is an end."""
+    bias = np.array([0.26, -3276.7, 0.04, -7.77], np.float32)
+    np.testing.assert_allclose(round_bias(bias, 16, "own"), [0.3, -3276.7, 0.0, -7.8], rtol=1e-6)
+    assert round_bias(bias, 16, "accumulator") is bias
+    assert round_bias(np.zeros(2, np.float32), 16, "own").tolist() == [0, 0]
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=9))
+def test_a_bias_of_its_own_grid_is_a_16_bit_integer_and_stays(values: list[float]) -> None:
+    bias = np.array(values, np.float32)
+    found = round_bias(bias, 16, "own")
+    most = float(np.abs(bias).max())
+    assert np.abs(found - bias).max() <= most / 32767 / 2 * (1 + 1e-4)
+    if most > 1e-30:
+        steps = found.astype(np.float64) / most * 32767
+        np.testing.assert_allclose(steps, np.rint(steps), atol=5e-3)
+        assert np.abs(steps).max() <= 32767 * (1 + 1e-6)
+    np.testing.assert_array_equal(round_bias(found, 16, "own"), found)
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_only_16_bits_have_a_bias_grid_of_their_own(bits: int) -> None:
+    check_bias_grid(bits, "accumulator")
+    check_bias_grid(16, "own")
+    with pytest.raises(EquintError, match=f"biases of 16 bits, and these have {bits}"):
+        check_bias_grid(bits, "own")

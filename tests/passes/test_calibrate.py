@@ -291,3 +291,23 @@ def test_statistics_of_another_network(body: str) -> None:
 def test_options_that_make_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(EquintError, match=next(iter(options))):
         Calibrate(**options)  # type: ignore[arg-type]
+
+
+def test_images_are_left_out_only_where_that_is_asked_for() -> None:
+    with pytest.raises(EquintError, match="images = 0 takes them from moments, at a cost"):
+        Calibrate(without_images="refused")(MODEL)
+    after = Calibrate(without_images="warned")(MODEL)
+    (warning,) = (e for e in after.log if e.kind is EventKind.IMAGES_LEFT_OUT)
+    assert warning.warning
+    assert "may cost all accuracy" in warning.facts["why"]
+    assert after.ranges == Calibrate()(MODEL).ranges
+    seen = Calibrate(without_images="refused", images=Samples.of(sample(PROTO, 20)))(MODEL)
+    assert not any(e.warning for e in seen.log)
+
+
+def test_no_more_images_than_asked_for() -> None:
+    x = np.arange(40, dtype=np.float32).reshape(40, 1, 1, 1) * np.ones((1, 3, 8, 8), np.float32)
+    after = Calibrate(images=Samples.of(x), first=18)(replace(MODEL, moments={}, ranges={}))
+    assert float(np.max(after.ranges["x"].hi)) == 17
+    with pytest.raises(EquintError, match="first = 0"):
+        Calibrate(first=0)

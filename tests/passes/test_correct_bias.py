@@ -123,3 +123,20 @@ def test_says_which_biases_stay() -> None:
     assert event.kind is EventKind.BIAS_NOT_CORRECTED
     assert event.warning
     np.testing.assert_array_equal(after.graph.consts["b"], model.graph.consts["b"])
+
+
+def test_a_corrected_bias_is_on_its_own_grid() -> None:
+    """As in the worked example: 100 − 0.2 and 0.1 − 0 with a step of 99.8/32767 = 0.0030457: 0.1 is 32.8 of them."""
+    proto = network("y = Conv(x, w, b)", inputs="float[N,1,4,4] x", w=[[[[0.9]]], [[[-7.0]]]], b=[100.0, 0.1])
+    one = np.ones((1, 1, 1, 1))
+    model = replace(read(proto), moments={"x": Moments(2 * one, one, "given")}, ranges={"x": Range(-one, 5 * one)})
+    weight = QSpec(4, narrow=True, granularity="tensor")
+    model = Quantize(weight=weight, bias_bits=16, bias_grid="own")(ActivationRanges()(model))
+    after = CorrectBias(16, "own")(model)
+    (layer,) = layers(after.graph)
+    assert layer.bias is not None
+    step = 99.8 / 32767
+    np.testing.assert_allclose(after.graph.consts[layer.bias], [99.8, 33 * step], rtol=1e-5)
+    np.testing.assert_array_equal(after.qparams["w"].scale, model.qparams["w"].scale)
+    plain = CorrectBias(16)(Quantize(weight=weight, bias_bits=16)(ActivationRanges()(model)))
+    assert plain.qparams["w"].scale >= model.qparams["w"].scale

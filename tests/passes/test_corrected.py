@@ -6,16 +6,18 @@ import pytest
 from equint.graph.inputs import infer_input
 from equint.ir.model import Model
 from equint.onnx.reader import read
-from equint.ops.layers import layers
+from equint.ops.layers import bias_of, layers
 from equint.passes import Pass
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.correct_bias import CorrectBias
+from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.prune import Prune
 from equint.passes.quantize import Quantize
 from equint.passes.round_weights import RoundWeights
-from nets import random_network
+from equint.samples.images import Samples
+from nets import random_network, sample
 
 SEEDS = range(4)
 
@@ -56,3 +58,23 @@ def test_rounding_the_other_way_corrects_what_it_does(seed: int) -> None:
 
 def test_new_grids_have_errors_of_their_own() -> None:
     assert Quantize()(CorrectBias()(quantized(0))).corrected == {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_biases_stay_on_their_own_grids_whoever_changes_them(seed: int) -> None:
+    """Multiples of max|b|/32767, up to what float32 keeps, and no weight's scale is raised for them."""
+    proto = random_network(seed, calibrated=True)
+    own = {"bias_bits": 16, "bias_grid": "own"}
+    model = ActivationRanges()(FoldBatchnorm()(infer_input(read(proto))))
+    plain = Quantize()(model).qparams
+    model = Quantize(**own)(model)  # type: ignore[arg-type]
+    steps = (RoundWeights(**own), CorrectBias(**own), CorrectBiasEmpirical(**own, images=Samples.of(sample(proto, 8))))  # type: ignore[arg-type]
+    for step in (*steps, CorrectBias(16, "own")):
+        model = step(model)
+        for layer in layers(model.graph):
+            bias = bias_of(model.graph, layer).astype(np.float64)
+            if layer.x in model.qparams and layer.weight in model.qparams and np.any(bias):
+                steps_up = bias / np.abs(bias).max() * 32767
+                np.testing.assert_allclose(steps_up, np.rint(steps_up), atol=5e-3)
+    for layer in layers(model.graph):
+        np.testing.assert_array_equal(model.qparams[layer.weight].scale, plain[layer.weight].scale)

@@ -4,13 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
+from onnx.numpy_helper import to_array
 
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
+from equint.graph.overrides import Override
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
+from equint.ops.layers import layers
+from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.quantize import Quantize
 from handwritten import execute, network, normal
@@ -141,3 +146,47 @@ def test_says_so_where_nothing_has_weights() -> None:
 def test_refuses_widths_without_a_grid(step: Quantize) -> None:
     with pytest.raises(EquintError, match="bits cannot be quantized to"):
         step(ranged("y = Conv(x, w)", w=normal(4, 3, 1, 1)))
+
+
+def test_a_bias_on_a_grid_of_its_own_by_hand() -> None:
+    """Its step is 3276.7/32767 = 0.1; s_in·s_w = 1/64, where 3276.7 is 209709, which 16 bits do not hold.
+
+    So 0.26 becomes 0.3, 19.2 steps of 1/64: 19; -0.04 becomes 0. The weight keeps its scale, which 16 bits at s_in·s_w
+    would raise by 209709/32767.
+    """
+    weight = QSpec(8, granularity="tensor")
+    w, b = np.array([1, 0.5, -1], np.float32).reshape(3, 1, 1, 1) * 127 / 8, [3276.7, 0.26, -0.04]
+    body = "y = Conv(x, w, b)"
+    model = describe_range(read(network(body, inputs="float[N,1,4,4] x", output="float[] y", w=w, b=b)), 0, 255 / 8)
+    after = Quantize(weight=weight, bias_bits=16, bias_grid="own")(ActivationRanges()(model))
+    assert (float(after.qparams["x"].scale), float(after.qparams["w"].scale)) == (0.125, 0.125)
+    np.testing.assert_allclose(after.graph.consts["b"], [3276.7, 0.3, 0], rtol=1e-6)
+    (stored,) = (to_array(t) for t in export(after).graph.initializer if t.data_type == TensorProto.INT32 and t.dims)
+    assert stored.tolist() == [209709, 19, 0]
+    assert not any(e.kind is EventKind.SCALE_RAISED_FOR_BIAS for e in after.log)
+    raised = Quantize(weight=weight, bias_bits=16)(ActivationRanges()(model))
+    assert float(raised.qparams["w"].scale) == pytest.approx(0.125 * 209709 / 32767, rel=1e-4)
+
+
+def test_a_bias_that_overflows_32_bits_raises_the_scale_whatever_its_grid() -> None:
+    model = ranged("y = Conv(x, w, b)", w=1e-6 * normal(4, 3, 1, 1), b=[1e4, 0.0, 1.0, -1.0])
+    after = Quantize(weight=QSpec(8, granularity="tensor"), bias_bits=16, bias_grid="own")(model)
+    integers = after.graph.consts["b"] / (after.qparams["x"].scale * after.qparams["w"].scale.astype(np.float64))
+    assert 2**29 < np.abs(integers).max() <= 2**30
+    assert any(e.kind is EventKind.SCALE_RAISED_FOR_BIAS for e in after.log)
+
+
+def test_float_biases_have_no_grid() -> None:
+    """Beside a float input, or a weight that stays float."""
+    model = ranged("y = Conv(x, w, b)", w=normal(4, 3, 1, 1), b=[1e4, 0.26, 1.0, -1.0])
+    layer = next(layers(model.graph))
+    for step in (
+        Quantize(activation=None, bias_bits=16, bias_grid="own"),
+        Quantize(bias_bits=16, bias_grid="own", overrides=(Override((layer.name,), float=True),)),
+    ):
+        np.testing.assert_array_equal(step(model).graph.consts["b"], model.graph.consts["b"])
+
+
+def test_what_it_keeps_depends_on_the_grid_of_biases() -> None:
+    assert Quantize().keeps is Keeps.FLOATS
+    assert Quantize(bias_bits=16, bias_grid="own").keeps is Keeps.TOPOLOGY

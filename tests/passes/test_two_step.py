@@ -164,17 +164,31 @@ def test_channels_behind_one_bound_keep_most_of_their_range(proto: ModelProto) -
 
 
 def test_relu6_by_hand() -> None:
-    """k = 4, 4, 2, 1 and a = 6, 6, 1, 5, n = 1/4, 1/2, 1, 1: C = 2/k or 3/a = 1/2, 1/2, 1, 3/5; at least 0.7."""
-    model, y = relu6_pair([4, 4, 2, 1], [6, 6, 1, 5], [1, 2, 4, 4])
-    model = reaching(model, {y: [6, 6, 1, 3]})
+    """k = 4, 4, 2, 1 and a = 6, 6, 1, 3; n = 1/4, 1/2, 1, 1, of which 0.7, 0.7, 1, 1 is allowed.
+
+    So max n·k = 2.8 (without the bound on n it would be 2, which no channel can reach) and max a = 6, which no
+    attenuation makes smaller: 2.8/k = 0.7, 0.7, 1.4, 2.8 and 6/a = 1, 1, 6, 2, the latter being the room as well.
+    C = 0.7, 0.7, 1.4, 2. Without attenuation 4/k = 1, 1, 2, 4 as in one step: C = 1, 1, 2, 2.
+    """
+    model, y = relu6_pair([4, 4, 2, 1], [6, 6, 1, 3], [1, 2, 4, 4])
     after = TwoStep()(model)
-    np.testing.assert_allclose(weights_of(after)[0].ravel(), [2.8, 2.8, 2, 1], rtol=1e-6)
+    np.testing.assert_allclose(weights_of(after)[0].ravel(), [2.8, 2.8, 2.8, 2], rtol=1e-6)
+    np.testing.assert_allclose(weights_of(after)[1].ravel(), [1 / 0.7, 2 / 0.7, 4 / 1.4, 2], rtol=1e-6)
     (warning,) = (e for e in after.log if e.warning)
     assert warning.kind is EventKind.CHANNELS_ATTENUATED
     assert warning.facts["channels"] == 2
     kept = TwoStep(attenuation=1.0)(model)
-    np.testing.assert_allclose(weights_of(kept)[0].ravel(), [4, 4, 2, 1], rtol=1e-6)
+    np.testing.assert_allclose(weights_of(kept)[0].ravel(), [4, 4, 4, 2], rtol=1e-6)
     assert not any(e.warning for e in kept.log)
+
+
+def test_no_channel_at_relu6_is_attenuated_for_its_activations() -> None:
+    """n = 1/2, 1, 1 and k = 1, 4, 2: what reaches 6 stays there, though the next layer reads it with half a weight.
+
+    Its weights are a quarter of the largest: attenuated, it would let more pass and make no grid finer.
+    """
+    model, _ = relu6_pair([1, 4, 2], [6, 6, 3], [2, 4, 4])
+    np.testing.assert_allclose(weights_of(TwoStep()(model))[0].ravel(), [1, 4, 4], rtol=1e-6)
 
 
 def test_bounds_per_channel_are_no_bounds() -> None:

@@ -13,7 +13,7 @@ from equint.passes.equalize import Equalize
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
 from equint.planning.plan import resolve
-from equint.planning.recipe import Recipe, built_in, parse, recipe, to_toml
+from equint.planning.recipe import Recipe, built_in, needs_images, parse, recipe, to_toml, without_images
 
 QUANTIZE: dict[str, Any] = {"pass": "quantize"}
 FULL = """
@@ -56,6 +56,7 @@ pass = "correct_bias"
     [
         ({"passes": [QUANTIZE], "pases": []}, "'pases'"),
         ({"passes": [QUANTIZE], "bias_bits": 12}, "bias_bits = 12"),
+        ({"passes": [QUANTIZE], "bias_grid": "mine"}, "bias_grid = 'mine'; choose accumulator or own"),
         ({"passes": [QUANTIZE], "level": True}, "level = True"),
         ({"passes": [QUANTIZE], "weight": {"bit": 8}}, r"'bit' in \[weight\]"),
         ({"passes": [QUANTIZE], "activation": {"bits": "8"}}, r"bits = '8' in \[activation\]; expected int"),
@@ -188,6 +189,27 @@ def test_bias_bits_reach_the_passes() -> None:
     assert isinstance(quantize, Quantize)
     assert quantize.bias_bits == 16
     assert correct == CorrectBias(16)
+
+
+def test_the_grid_of_biases_reaches_the_passes() -> None:
+    steps = [QUANTIZE, *({"pass": name} for name in ("round_weights", "correct_bias", "correct_bias_empirical"))]
+    chosen = parse({"passes": steps, "bias_bits": 16, "bias_grid": "own"}, "mine")
+    for step in resolve(chosen, target("per-tensor")):
+        assert (vars(step)["bias_bits"], vars(step)["bias_grid"]) == (16, "own")
+    with pytest.raises(EquintError, match='recipe mine: bias_grid = "own" is for biases of 16 bits, and these have 32'):
+        resolve(parse({"passes": [QUANTIZE], "bias_grid": "own"}, "mine"), target("per-tensor"))
+
+
+def test_recipes_of_the_factorization_paper_are_as_published() -> None:
+    """Biases of 16 bits on their own grids, 64 images, and nothing between equalization and fine-tuning."""
+    for name, level in (("one-step", 2), ("two-step", 2), ("two-step-bias-finetune", 3)):
+        chosen = recipe(name)
+        assert (chosen.level, chosen.bias_bits, chosen.bias_grid) == (level, 16, "own")
+        assert "calibrate" in needs_images(chosen)
+        assert "calibrate" not in needs_images(without_images(chosen))
+    names = [name for name, _ in recipe("two-step-bias-finetune").passes]
+    assert names[names.index("two_step") :] == ["two_step", "quantize", "finetune_bias"]
+    assert without_images(recipe("optimal")) == recipe("optimal")
 
 
 @pytest.mark.parametrize("asked", [{"weight": {"granularity": "shift"}}, {"activation": {"granularity": "channel"}}])

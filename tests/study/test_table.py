@@ -172,6 +172,15 @@ def test_impossible_ways_say_why(cards: Path) -> None:
     assert len(lines(cards)) == 2
 
 
+def test_recipes_with_images_go_without_only_where_that_is_asked_for(cards: Path) -> None:
+    _, refused = run(cards, ["one-step"])
+    assert refused.reason == "recipe one-step: calibrate needs images"
+    _, asked, shown = run(cards, ["one-step"], images=[0, 24])
+    assert (asked.reason, asked.level, asked.images) == ("", 1, None)
+    assert (shown.reason, shown.level, shown.images) == ("", 2, 24)
+    assert asked.key != shown.key
+
+
 def test_without_torch_biases_are_not_fine_tuned(cards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equint.study.table.find_spec", lambda name: None)
     _, row = run(cards, ["bias-finetune"], images=8)

@@ -42,7 +42,12 @@ DataPath = Annotated[
 ]
 ImageCount = Annotated[
     int | None,
-    Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
+    Option(
+        "--images",
+        min=0,
+        help="Look at so many images. Without --data: of the card's calibration data. 0: none, even where the recipe "
+        "is published with images; a warning says what that costs.",
+    ),
 ]
 
 

@@ -191,7 +191,7 @@ def table(
     if any(n < 0 for n in images or ()):
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
-    asked["images"] = [n or None for n in images] if images else None
+    asked["images"] = images or None
     with cli.progress_bar(not as_json) as step:
         found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, progress=step)
     if output is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, QParams, QSpec, Range
 from ..ir.weights import Layer
-from ..maths.affine import choose_qparams, fit_bias
+from ..maths.affine import BiasGrid, choose_qparams, fit_bias, round_bias
 
 SHIFTED_BIAS_BITS = 20
 """Width of biases of channels that are shifted, unless more is asked: accumulators stay small, and nothing is lost."""
@@ -40,6 +40,11 @@ def weight_grid(
     dead = (lo == 0) & (hi == 0)
     fine = grid.scale[~dead].min(initial=1.0) if not dead.all() else np.float32(2.0**-16)
     return replace(grid, scale=np.where(dead, fine, grid.scale).astype(np.float32))
+
+
+def stored_bias(bias: Array, x: QParams | None, bits: int, grid: BiasGrid) -> Array:
+    """A layer's bias as its integers will say it: on a grid of its own if it has one, float beside a float input."""
+    return bias if x is None else round_bias(bias, bits, grid)
 
 
 def fitted(

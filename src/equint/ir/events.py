@@ -24,6 +24,7 @@ class EventKind(Enum):
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures, there being no BatchNorm"
     NOT_CALIBRATED = "not calibrated"
+    IMAGES_LEFT_OUT = "left out the images that the recipe is published with"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
     FACET_UNKNOWN = "{facet} of {op} is not known"

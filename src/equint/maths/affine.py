@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ..ir.fields import aligned
 from ..ir.model import Array, QParams, QSpec
 
 TINY = float(np.finfo(np.float32).tiny)
+
+BiasGrid = Literal["accumulator", "own"]
+"""Where the precision of an integer bias comes from: from the sums that it is added to, or from its own extremes."""
 
 
 def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int | None = None) -> QParams:
@@ -134,6 +137,40 @@ def bounded(q: QParams, least: float, symmetric: bool) -> QParams:
     below = (q.zero_point - q.qmin) * (q.scale / scale)  # steps from the low end to zero: fewer, for they are longer
     zero_point = np.where(low, np.rint(q.qmin + below), q.zero_point).astype(np.int32)
     return replace(q, scale=scale, zero_point=zero_point)
+
+
+def check_bias_grid(bits: int, grid: BiasGrid) -> None:
+    """Refuse a grid of its own for biases that are not of 16 bits. Raises EquintError: any other width."""
+    if grid == "own" and bits != 16:
+        raise InvalidOption(f'bias_grid = "own" is for biases of 16 bits, and these have {bits}; set bias_bits = 16')
+
+
+def round_bias(bias: Array, bits: int, grid: BiasGrid) -> Array:
+    """A bias on the grid of its own extremes, float32: scale = max|b|/(2^(bits−1) − 1), half to even.
+
+    Meller et al. 2019, sections 1 and 5: every tensor has a scale according to its extremum values, and biases are
+    encoded using 16 bits. With grid "accumulator" it stays as it is: `quantize_bias` rounds it once.
+
+    Example:
+        >>> round_bias(np.array([32767.0, 0.4, -2.6]), 16, "own").tolist()
+        [32767.0, 0.0, -3.0]
+    """
+    if grid == "accumulator":
+        return bias
+    scale = float(np.max(np.abs(bias), initial=0.0)) / ((1 << (bits - 1)) - 1)
+    if scale < TINY:
+        return bias
+    return (scale * np.rint(bias.astype(np.float64) / scale)).astype(np.float32)
+
+
+def summed_bits(bits: int, grid: BiasGrid) -> int:
+    """How many bits a bias may take at the scale of its accumulator: one that has a grid of its own takes all 32.
+
+    Example:
+        >>> summed_bits(16, "accumulator"), summed_bits(16, "own")
+        (16, 32)
+    """
+    return 32 if grid == "own" else bits
 
 
 def along_axis(values: Array, axis: int | None, rank: int) -> Array:

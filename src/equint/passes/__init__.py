@@ -41,6 +41,7 @@ class Need(Enum):
     WEIGHT = "format of weights"
     ACTIVATION = "format of activations"
     BIAS_BITS = "width of integer biases"
+    BIAS_GRID = "where the precision of integer biases comes from"
     SHIFT_BITS = "width of the shift of a weight's output channel"
     OVERRIDES = "exceptions from the formats"
     IMAGES = "what to show the network"

@@ -26,11 +26,14 @@ from . import Keeps, Need, Stage, needed, require
 
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
+Without = Literal["allowed", "warned", "refused"]
 
 LEAST = 24
 """Least height and width of what is taken for a picture."""
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
+COST = "extremes follow from moments, which may cost all accuracy: give 64 images (docs/recipes.md)"
+"""What it costs to go without images that a recipe is published with."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
 
@@ -58,10 +61,14 @@ class Calibrate:
         percent: 0 is what the rule usually takes.
         stand_in: where there are neither images nor BatchNorms: `generated` pictures, what is `propagated` from the
             input, or by the input's shape (`auto`).
+        without_images: whether a recipe that is published with images goes without: `refused` unless asked for, which
+            makes it `warned`.
+        first: look at the first so many images, where there are more.
         statistics: what was measured before, in place of images.
 
     Raises:
-        EquintError: statistics of another network, or without the histograms that the rule needs.
+        EquintError: no images where they may not be left out, statistics of another network, or without the
+            histograms that the rule needs.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -77,6 +84,8 @@ class Calibrate:
     percent: float = 0.0
     n: float = 6.0
     stand_in: StandIn = "auto"
+    without_images: Without = "allowed"
+    first: float = math.inf
     images: Samples | None = needed(Need.IMAGES, None)
     statistics: Statistics | None = needed(Need.STATISTICS, None)
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
@@ -84,18 +93,27 @@ class Calibrate:
 
     def __post_init__(self) -> None:
         require("percent", self.percent, 0 <= self.percent < 50, "0 to 50")
+        require("first", self.first, self.first >= 1, "1 or more")
         require("n", self.n, 0 < self.n < math.inf, "a number above 0")
 
     def __call__(self, model: Model) -> Model:
         if self.statistics is not None:
             return self._applied(model, self.statistics)
         if self.images is not None:
+            images = self.images.first(int(self.first)) if self.first < math.inf else self.images
             counted = self.rule in ("percentile", "mse")
-            return self._applied(model, self._measured(model, self.images, counted))
-        images, why = self._stand_in(model)
-        if images is None:
+            return self._applied(model, self._measured(model, images, counted))
+        if self.without_images == "refused":
+            raise UnusableData(
+                "the recipe takes activation extremes from images, 64 as published: give data, or images = 64 and a "
+                "card that names some; images = 0 takes them from moments, at a cost (docs/recipes.md)"
+            )
+        if self.without_images == "warned":
+            model = model.noted(Event(EventKind.IMAGES_LEFT_OUT, "", {"why": COST}, "calibrate", warning=True))
+        pictures, why = self._stand_in(model)
+        if pictures is None:
             return model.noted(self._without(why))
-        imagined = self._imagined(model, self._measured(model, images, counted=False))
+        imagined = self._imagined(model, self._measured(model, pictures, counted=False))
         return imagined if self.rule == "min-max" else imagined.noted(self._without("no images given"))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from ..graph.weight_grids import fitted
+from ..graph.weight_grids import fitted, stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Moments, Name, QParams
 from ..ir.weights import Layer
+from ..maths.affine import BiasGrid, summed_bits
 from ..noise.mean_error import mean_error
 from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed
@@ -32,6 +34,7 @@ class CorrectBias:
     stage: ClassVar[Stage] = Stage.CORRECTION
 
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
 
     def __call__(self, model: Model) -> Model:
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
@@ -47,7 +50,7 @@ class CorrectBias:
         moves, corrected = list[float](), dict[Name, Correction]()
         self._settle(model.graph, known, qparams, events)
         for layer, x in known:
-            bias = _corrected(model.graph, layer, qparams[layer.weight], x)
+            bias = self._corrected(model.graph, layer, qparams, x)
             editor.set_bias(layer, bias)
             corrected[layer.y] = Correction("analytic", np.ones(bias.size, bool))
             moves.append(float(np.sqrt(np.mean(np.square(bias - bias_of(model.graph, layer))))))
@@ -65,14 +68,14 @@ class CorrectBias:
             settled = True
             for layer, x in known:
                 grid, noted = qparams[layer.weight], list[Event]()
-                bias = _corrected(graph, layer, grid, x)
-                qparams[layer.weight] = fitted(layer, grid, bias, qparams.get(layer.x), self.bias_bits, noted)
+                bias, width = self._corrected(graph, layer, qparams, x), summed_bits(self.bias_bits, self.bias_grid)
+                qparams[layer.weight] = fitted(layer, grid, bias, qparams.get(layer.x), width, noted)
                 if noted:
                     raised[layer.name], settled = noted[-1], False
             if settled:
                 break
         events += raised.values()
 
-
-def _corrected(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
-    return (bias_of(graph, layer) - mean_error(graph, layer, grid, x)).astype(np.float32)
+    def _corrected(self, graph: Graph, layer: Layer, qparams: Mapping[Name, QParams], x: Moments) -> Array:
+        bias = bias_of(graph, layer) - mean_error(graph, layer, qparams[layer.weight], x)
+        return stored_bias(bias.astype(np.float32), qparams.get(layer.x), self.bias_bits, self.bias_grid)

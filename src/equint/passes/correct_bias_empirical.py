@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..graph.weight_grids import fitted
+from ..graph.weight_grids import fitted, stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name
 from ..ir.weights import Layer
+from ..maths.affine import BiasGrid, summed_bits
 from ..ops.layers import bias_of, layers
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
@@ -35,6 +36,7 @@ class CorrectBiasEmpirical:
     stage: ClassVar[Stage] = Stage.CORRECTION
 
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
@@ -50,7 +52,9 @@ class CorrectBiasEmpirical:
 
         def decide(layer: Layer, errors: Array) -> Array:
             helped[layer.y] = helps(errors) if self.roll_back else np.ones(errors.shape[1], bool)
-            return np.where(helped[layer.y], -errors.mean(0), 0.0)
+            bias, x = bias_of(model.graph, layer), model.qparams.get(layer.x)
+            wanted = np.where(helped[layer.y], bias - errors.mean(0), bias)
+            return stored_bias(wanted, x, self.bias_bits, self.bias_grid) - bias
 
         taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
         biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress)
@@ -60,9 +64,11 @@ class CorrectBiasEmpirical:
             if layer.y not in biases:
                 continue
             bias = np.where(helped[layer.y], biases[layer.y], bias_of(model.graph, layer)).astype(np.float32)
-            editor.set_bias(layer, bias)
             weight, x = qparams[layer.weight], qparams.get(layer.x)
-            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
+            bias = stored_bias(bias, x, self.bias_bits, self.bias_grid)
+            editor.set_bias(layer, bias)
+            width = summed_bits(self.bias_bits, self.bias_grid)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, width, events)
             known = corrected.get(layer.y)
             good = helped[layer.y] if known is None else known.channels | helped[layer.y]
             corrected[layer.y] = Correction("empirical", good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
@@ -9,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import UnusableData
-from ..graph.weight_grids import fitted
+from ..graph.weight_grids import fitted, stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Correction, Graph, Model, Name, View
+from ..maths.affine import BiasGrid, summed_bits
 from ..maths.noise import to_db
 from ..ops.layers import layers
 from ..samples.images import Samples
@@ -23,10 +25,13 @@ from . import Keeps, Need, Stage, needed, require
 class FinetuneBias:
     """Knowledge distillation into the biases (Meller et al. 2019, section 5.2), with straight-through gradients.
 
-    Only biases change, so that few unlabelled images are enough and training is short. The biases with the least loss
-    on held-out images are kept, which are those before training where nothing helped.
+    Only biases change, so that few unlabelled images are enough (1,000 as published) and training is short. The paper
+    says no more than that: optimizer and rate, loss (`equint.torch.distill.distill`), steps, batch, augmentation and
+    held-out images are ours. The biases with the least loss on held-out images are kept, which are those before
+    training where nothing helped.
 
     Attributes:
+        first: train on the first so many images, where there are more.
         steps, batch: optimizer steps, and images in each.
         rate: learning rate, relative to the spread of each layer's outputs.
         temperature: of the softened scores that are compared.
@@ -50,12 +55,15 @@ class FinetuneBias:
     held_out: float = 0.2
     augment: bool = True
     seed: int = 0
+    first: float = math.inf
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     images: Samples | None = needed(Need.IMAGES, None)
     teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __post_init__(self) -> None:
+        require("first", self.first, self.first >= 1, "1 or more")
         require("steps", self.steps, self.steps >= 1, "1 or more")
         require("batch", self.batch, self.batch >= 1, "1 or more")
         require("rate", self.rate, 0 < self.rate < 1, "a number above 0 and below 1")
@@ -82,7 +90,8 @@ class FinetuneBias:
         plan = Plan(**{f.name: getattr(self, f.name) for f in fields(Plan)})
         teacher = self.teacher or model.graph
         views = _inner(model, teacher, own=self.teacher is None)
-        trained = distill(student, spreads, teacher, self.images, plan, views, self.progress)
+        images = self.images.first(int(self.first)) if self.first < math.inf else self.images
+        trained = distill(student, spreads, teacher, images, plan, views, self.progress)
         facts = {
             "layers": len(every),
             "images": trained.images,
@@ -98,9 +107,11 @@ class FinetuneBias:
         corrected = dict[Name, Correction]()
         for layer, place in zip(every, places, strict=True):
             bias = trained.values[place.bias].reshape(-1).astype(np.float32)
-            editor.set_bias(layer, bias)
             weight, x = qparams[layer.weight], qparams.get(layer.x)
-            qparams[layer.weight] = fitted(layer, weight, bias, x, self.bias_bits, events)
+            bias = stored_bias(bias, x, self.bias_bits, self.bias_grid)
+            editor.set_bias(layer, bias)
+            width = summed_bits(self.bias_bits, self.bias_grid)
+            qparams[layer.weight] = fitted(layer, weight, bias, x, width, events)
             corrected[layer.y] = Correction("fine-tuned", np.ones(bias.size, bool))
         done = Event(EventKind.BIASES_FINE_TUNED, "", facts, "finetune_bias")
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)

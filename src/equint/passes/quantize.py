@@ -10,12 +10,13 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
-from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, weight_grid
+from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_grid
+from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Model, Name, QParams, QSpec
+from ..ir.model import Graph, Model, Name, QParams, QSpec
 from ..ir.weights import Layer
-from ..maths.affine import bounded, check_bits, choose_qparams
-from ..ops.layers import layers
+from ..maths.affine import BiasGrid, bounded, check_bias_grid, check_bits, choose_qparams, summed_bits
+from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed, require
 
 
@@ -24,8 +25,9 @@ class Quantize:
     """Grids for activations from their ranges, for weights from their extremes.
 
     A bias is an integer at scale s_in·s_w; where it would not fit into `bias_bits`, the weight's scale is
-    raised just enough, or its channel's shift lowered. Tensors that must share a grid get one range that holds them
-    all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
+    raised just enough, or its channel's shift lowered. With `bias_grid` "own" a bias is rounded to the grid of its own
+    extremes first, and at s_in·s_w it may take all 32 bits. Tensors that must share a grid get one range that holds
+    them all. Where nothing tells a tensor's range it stays float, with an event; so do all with `activation` None.
 
     Attributes:
         min_scale: lower bound on the scales of weights, real units: what runtimes ask for whose biases may overflow
@@ -37,12 +39,12 @@ class Quantize:
         EquintError: an override of a layer or tensor that the network has not.
     """
 
-    keeps: ClassVar[Keeps] = Keeps.FLOATS
     stage: ClassVar[Stage] = Stage.QUANTIZE
 
     weight: QSpec = needed(Need.WEIGHT, QSpec(8, signed=True, symmetric=True, granularity="channel"))
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     min_scale: float = 0.0
     shifted_bias_bits: int = SHIFTED_BIAS_BITS
     overrides: tuple[Override, ...] = needed(Need.OVERRIDES, ())
@@ -50,6 +52,12 @@ class Quantize:
     def __post_init__(self) -> None:
         require("min_scale", self.min_scale, 0 <= self.min_scale < 1, "0 or a little above")
         require("shifted_bias_bits", self.shifted_bias_bits, 8 <= self.shifted_bias_bits <= 32, "8 to 32")
+        check_bias_grid(self.bias_bits, self.bias_grid)
+
+    @property
+    def keeps(self) -> Keeps:
+        """FLOATS, or TOPOLOGY where biases are rounded to a grid of their own."""
+        return Keeps.TOPOLOGY if self.bias_grid == "own" else Keeps.FLOATS
 
     def __call__(self, model: Model) -> Model:
         if self.bias_bits not in (8, 16, 32):
@@ -74,7 +82,8 @@ class Quantize:
         if self.overrides:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
-        return replace(model, qparams={**qparams, **weights}, corrected={}).noted(done, *events)
+        found = {**qparams, **weights}
+        return replace(model, graph=self._rounded(model.graph, found), qparams=found, corrected={}).noted(done, *events)
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
@@ -93,9 +102,20 @@ class Quantize:
             known = grids.get(layer.weight)
             grid = known or self._bounded(weight_grid(layer, weight, spec, chosen, shift), spec, layer, events)
             bias = model.graph.consts[layer.bias] if layer.bias else None
-            x, room = activations.get(layer.x), self.shifted_bias_bits
-            grids[layer.weight] = fitted(layer, grid, bias, x, self.bias_bits, events, room)
+            x, width = activations.get(layer.x), summed_bits(self.bias_bits, self.bias_grid)
+            grids[layer.weight] = fitted(layer, grid, bias, x, width, events, self.shifted_bias_bits)
         return grids
+
+    def _rounded(self, graph: Graph, qparams: Mapping[Name, QParams]) -> Graph:
+        """The graph with integer biases on their own grids, if they have such."""
+        if self.bias_grid == "accumulator":
+            return graph
+        editor = Editor(graph)
+        for layer in layers(graph):
+            if layer.bias and layer.weight in qparams:
+                bias, x = bias_of(graph, layer), qparams.get(layer.x)
+                editor.set_bias(layer, stored_bias(bias, x, self.bias_bits, self.bias_grid))
+        return editor.done()
 
     def _bounded(self, grid: QParams, spec: QSpec, layer: Layer, events: list[Event]) -> QParams:
         low = grid.scale < self.min_scale

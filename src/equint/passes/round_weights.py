@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..graph.weight_grids import stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
-from ..maths.affine import along_axis, dequantize, quantize
+from ..maths.affine import BiasGrid, along_axis, dequantize, quantize
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
-from . import Keeps, Stage
+from . import Keeps, Need, Stage, needed
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class RoundWeights:
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
     stage: ClassVar[Stage] = Stage.ROUNDING
 
+    bias_bits: int = needed(Need.BIAS_BITS, 32)
+    bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
+
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
         flips, corrected = 0, dict[Name, Correction]()
@@ -44,7 +48,9 @@ class RoundWeights:
             rounded = dequantize(integers, grid)
             error = mean_error_of(graph, layer, rounded - weight, x)
             editor.set_weight(layer, rounded)
-            editor.set_bias(layer, (bias_of(graph, layer) - error).astype(np.float32))
+            bias = (bias_of(graph, layer) - error).astype(np.float32)
+            known = model.qparams.get(layer.x)
+            editor.set_bias(layer, stored_bias(bias, known, self.bias_bits, self.bias_grid))
             flips += int(np.sum(integers != nearest))
             corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
         facts = {"layers": len(corrected), "weights rounded the other way": flips}

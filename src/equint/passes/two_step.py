@@ -26,8 +26,12 @@ class TwoStep:
     actOutChMax, at most S_max. At last all are divided by the least C, where no other channel shares a weight or a grid
     with the group's, so that a common factor changes no grid's precision.
 
-    Channels behind a bound that all share (ReLU6) are not divided (section 5.2), never amplified beyond the bound,
-    and attenuated to `attenuation` at most: those that reach the bound then let more pass than they did.
+    Channels behind a bound that all share (ReLU6) are not divided by the least C and may end attenuated, to
+    `attenuation` at most, "to prevent significant modification to the full-precision network results" (section 5.2):
+    those that reach the bound then let more pass than they did. So their n is no smaller than that either, which is
+    as far as the dominant channel can shrink; and none is attenuated for its activations, whose grid is set by
+    channels that stay at the bound: C = max(min(max(n·k)/k, max(a)/a, S_max, room), `attenuation`), with room
+    the factor by which a channel may grow before it meets the bound.
 
     Attributes:
         s_max: as in `OneStep`; no channel is attenuated below 1/s_max either.
@@ -67,7 +71,14 @@ class TwoStep:
     def _limits(self, extremes: Extremes, group: Group, scales: Array) -> Limits:
         successor = extremes.successor(group, scales)
         if not self.as_printed:
-            return extremes.limits(group, scales, successor)
+            return self._attenuated(extremes, group, scales, successor)
         limits, least = extremes.limits(group, scales), np.maximum(successor, np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
             return replace(limits, kernel=limits.kernel / least, activation=limits.activation / least)
+
+    def _attenuated(self, extremes: Extremes, group: Group, scales: Array, successor: Array) -> Limits:
+        """What holds the channels once they are attenuated as far as each may be, for weights and for activations."""
+        clipped = extremes.clipped[group.classes]
+        allowed = np.where(clipped, np.maximum(successor, self.attenuation), successor)
+        activation = extremes.limits(group, scales, np.where(clipped, 1.0, successor)).activation
+        return replace(extremes.limits(group, scales, allowed), activation=activation)

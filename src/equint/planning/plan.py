@@ -47,6 +47,7 @@ def resolve(
         Need.WEIGHT: weight,
         Need.ACTIVATION: activation,
         Need.BIAS_BITS: chosen.bias_bits or on.bias_bits,
+        Need.BIAS_GRID: chosen.bias_grid,
         Need.SHIFT_BITS: on.shift_bits,
         Need.OVERRIDES: chosen.overrides,
     }

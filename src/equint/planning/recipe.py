@@ -6,7 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..files import read_toml
 from ..graph.overrides import Override
 from ..hardware.target import TARGETS, target
 from ..ir.model import QSpec
+from ..maths.affine import BiasGrid
 from ..passes import LOOKS, Stage, followed, needs
 from ..passes.absorb_bias import AbsorbBias
 from ..passes.activation_ranges import ActivationRanges
@@ -59,6 +60,7 @@ class Recipe:
         target: the target used where the user names none.
         weight, activation: fields of `QSpec` that differ from the target's.
         bias_bits: 8, 16 or 32 where it differs from the target's.
+        bias_grid: "own" gives each bias of 16 bits a scale by its own extremes; "accumulator" puts all at s_in·s_w.
         passes: (name, options) in order.
         overrides: layers and tensors with another format; where several name the same, the last one counts.
     """
@@ -72,6 +74,7 @@ class Recipe:
     bias_bits: int | None = None
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     overrides: tuple[Override, ...] = ()
+    bias_grid: BiasGrid = "accumulator"
 
 
 _SCALED = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
@@ -122,11 +125,38 @@ def looks(chosen: Recipe) -> bool:
     return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
 
 
+def needs_images(chosen: Recipe) -> tuple[str, ...]:
+    """The passes that refuse to run without images.
+
+    Example:
+        >>> needs_images(recipe("one-step")), needs_images(recipe("optimal"))
+        (('calibrate',), ())
+    """
+    refused = "without_images", "refused"
+    return tuple(name for name, options in chosen.passes if name == "finetune_bias" or refused in options.items())
+
+
+def without_images(chosen: Recipe) -> Recipe:
+    """The recipe as it runs where a user asks to leave images out: what it refuses by itself is a warning then.
+
+    Example:
+        >>> dict(without_images(recipe("one-step")).passes)["calibrate"]
+        {'without_images': 'warned'}
+    """
+
+    def asked(options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**options, "without_images": "warned"} if options.get("without_images") == "refused" else options
+
+    return replace(chosen, passes=tuple((name, asked(options)) for name, options in chosen.passes))
+
+
 def to_toml(chosen: Recipe) -> str:
     """A recipe as the text of a TOML file, which `recipe` reads back."""
     lines = [f"{key} = {_toml(getattr(chosen, key))}" for key in ("name", "level", "description", "target")]
     if chosen.bias_bits is not None:
         lines.append(f"bias_bits = {chosen.bias_bits}")
+    if chosen.bias_grid != "accumulator":
+        lines.append(f"bias_grid = {_toml(chosen.bias_grid)}")
     for key in ("weight", "activation"):
         table = getattr(chosen, key)
         if table:
@@ -176,6 +206,8 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     bias_bits = table.get("bias_bits")
     if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
         raise InvalidRecipe(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
+    if table.get("bias_grid", "accumulator") not in get_args(BiasGrid):
+        raise InvalidRecipe(f"{label}: bias_grid = {table['bias_grid']!r}; choose accumulator or own")
     for key in ("name", "description", "target"):
         if not isinstance(table.get(key, ""), str):
             raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")

@@ -69,7 +69,7 @@ def min_max(chosen: Recipe) -> Recipe | None:
 
 def _recipes(chosen: Recipe, on: Target) -> list[Recipe]:
     """Other recipes with the same bits and overrides."""
-    kept: dict[str, Any] = {key: getattr(chosen, key) for key in ("bias_bits", "target", "overrides")}
+    kept: dict[str, Any] = {key: getattr(chosen, key) for key in ("bias_bits", "bias_grid", "target", "overrides")}
     weight, activation = ({k: v for k, v in t.items() if k == "bits"} for t in (chosen.weight, chosen.activation))
     others = [recipe(name) for name in RECIPES[on.weight.granularity] if name != chosen.name]
     return [

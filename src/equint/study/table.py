@@ -16,7 +16,7 @@ from ..files import read_toml
 from ..hardware.target import Target
 from ..hardware.target import target as built_in_target
 from ..planning.plan import Data, resolve
-from ..planning.recipe import ActivationBits, Recipe, recipe
+from ..planning.recipe import ActivationBits, Recipe, needs_images, recipe, without_images
 from ..planning.run import Progress
 from ..samples.card import read_card
 from .cells import Cell, Way, measure
@@ -168,7 +168,7 @@ def _ways(
     for width, shown, chosen in product(bits, images, recipes):
         for hardware in targets or (chosen.target,):
             on = hardware if isinstance(hardware, Target) else built_in_target(hardware)
-            way = Way(chosen, on, *width, shown)
+            way = Way(chosen, on, *width, shown) if shown != 0 else Way(without_images(chosen), on, *width)
             yield way, _impossible(way)
 
 
@@ -178,11 +178,11 @@ def _impossible(way: Way) -> str:
         resolve(way.recipe, way.target, way.weight_bits, way.activation_bits, None if way.images is None else Data())
     except EquintError as error:
         return str(error)
-    if any(name == "finetune_bias" for name, _ in way.recipe.passes):
-        if way.images is None:
-            return f"recipe {way.recipe.name}: finetune_bias needs images"
-        if find_spec("torch") is None:
-            return 'torch is not installed; install the extra: pip install "equint[torch]"'
+    needing = needs_images(way.recipe)
+    if way.images is None and needing:
+        return f"recipe {way.recipe.name}: {needing[-1]} needs images"
+    if any(name == "finetune_bias" for name, _ in way.recipe.passes) and find_spec("torch") is None:
+        return 'torch is not installed; install the extra: pip install "equint[torch]"'
     return ""
 
 
