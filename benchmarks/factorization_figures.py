@@ -2,7 +2,7 @@
 
     EQUINT_REAL=folder python benchmarks/factorization_figures.py [options] [network ...]
 
-Options: --cache FOLDER, --jobs N, --limit N samples, --images N (64), --sections A,B (prediction, degradation,
+Options: --cache FOLDER, --jobs N, --limit N samples, --images N (64), --sections A,B (prediction,
 channels), --figure FILE (docs/channels.svg) for channels; networks by a part of their names.
 
 prediction: SQNR of every layer by equations 5 to 9 and from known errors, against what is measured on the images
