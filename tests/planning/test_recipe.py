@@ -3,17 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from equint.errors import EquintError
 from equint.graph.overrides import Override
 from equint.hardware.target import TARGETS, Target, target
+from equint.ir.model import Model, QSpec
+from equint.ops.layers import tiny_graph
+from equint.passes.clip_weights import ClipWeights
 from equint.passes.correct_bias import CorrectBias
 from equint.passes.equalize import Equalize
 from equint.passes.quantize import Quantize
 from equint.passes.relu6 import Relu6
-from equint.planning.plan import resolve
+from equint.passes.weight_shift import WeightShift
+from equint.planning.plan import Data, resolve
 from equint.planning.recipe import Recipe, built_in, needs_images, parse, recipe, to_toml, without_images
+from equint.samples.images import Samples
 
 QUANTIZE: dict[str, Any] = {"pass": "quantize"}
 FULL = """
@@ -270,3 +276,34 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     return tomllib.loads(path.read_text("utf-8"))
+
+
+def test_weights_are_clipped_behind_their_shifts_and_before_quantization() -> None:
+    """Oh et al. (2020), "Weight clipping": after the WES process, just before layer-wise quantization."""
+    made = resolve(recipe("wes-published-clipped"), target("npu-shift"))
+    kinds = [type(p).__name__ for p in made]
+    assert kinds[-3:] == ["WeightShift", "ClipWeights", "Quantize"]
+    shift, clip, quantize = made[-3:]
+    assert isinstance(shift, WeightShift)
+    assert isinstance(clip, ClipWeights)
+    assert (shift.search, shift.cost, clip.search, clip.cost) == ("nelder-mead", "weights") * 2
+    assert isinstance(quantize, Quantize)
+    assert quantize.weight == QSpec(8, signed=False, symmetric=False, granularity="shift")
+
+
+@pytest.mark.parametrize("name", ["wes-published", "wes-published-iterative", "wes-published-clipped", "cwq-published"])
+def test_published_ranges_are_the_images_percentile_and_a_warning_without_images(name: str) -> None:
+    """At the 1 % percentile of 200 images' extremes, and without images it is said that ranges are others."""
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.normal(size=(200, 4, 4, 4)), -2, 2).astype(np.float32)
+    lowest, highest = np.linspace(-9, -3, 200), np.linspace(3, 12, 200)
+    images[:, 0, 0, 0], images[:, 1, 1, 1] = rng.permutation(lowest), rng.permutation(highest)
+    chosen = recipe(name)
+    folded, calibrate, *_ = resolve(chosen, target(chosen.target), data=Data(Samples.of(images)))
+    graph = tiny_graph()
+    at = calibrate(folded(Model(graph))).ranges["x"]
+    assert float(at.lo.min()) == pytest.approx(lowest[2], abs=0.05)  # of 200 images, one per cent reaches further
+    assert float(at.hi.max()) == pytest.approx(highest[-3], abs=0.05)
+    _, blind, *_ = resolve(chosen, target(chosen.target))
+    (said,) = [e for e in blind(Model(graph)).log if e.warning]
+    assert "ranges are not those of rule image-percentile, which needs images" in said.facts["why"]
