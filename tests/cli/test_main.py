@@ -108,7 +108,9 @@ def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
 def test_recipes_lists_levels(run: Run) -> None:
     table = json.loads(run("recipes", "--json")[1])
     assert [r["name"] for r in table["recipes"]] == [r.name for r in built_in()]
-    assert {r["level"] for r in table["recipes"] if not r["name"].endswith("bias-finetune")} == {1}
+    higher = {r["name"]: r["level"] for r in table["recipes"] if r["level"] != 1}
+    tuned = ("bias-finetune", "two-step-bias-finetune", "optimal-bias-finetune")
+    assert higher == {"one-step": 2, "two-step": 2, **dict.fromkeys(tuned, 3)}
     assert "levels: 1 no data" in run("recipes")[1]
 
 
@@ -402,6 +404,15 @@ def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
     assert code == 0
     wanted = equint.explain(model_path(), input=described, images=20)
     assert json.loads(text)["predicted"] == wanted["predicted"]
+
+
+def test_images_are_left_out_on_request(run: Run, tmp_path: Path) -> None:
+    asked = ("quantize", model_path(), "-o", tmp_path / "o.onnx", "--recipe", "one-step", "--input-range", 0, 1)
+    refused(run, tmp_path, "takes activation extremes from images, 64 as published", *asked)
+    code, text, _ = run(*asked, "--images", 0)
+    assert code == 0
+    assert "(level 1)" in text
+    assert "! left out the images that the recipe is published with: extremes follow from moments" in text
 
 
 BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {

@@ -183,12 +183,13 @@ def test_relu6_by_hand() -> None:
 
 
 def test_no_channel_at_relu6_is_attenuated_for_its_activations() -> None:
-    """n = 1/2, 1, 1 and k = 1, 4, 2: what reaches 6 stays there, though the next layer reads it with half a weight.
+    """n = 1/2, 1/2, 1, of which 0.7, 0.7, 1 is allowed; k = 1, 1, 4 and a = 6, 6, 3.
 
-    Its weights are a quarter of the largest: attenuated, it would let more pass and make no grid finer.
+    Weights leave room: max n·k = 4, and 4/k = 4, 4, 1. What reaches 6 stays there: 6/a = 1, 1, 2. With the 4.2 that
+    attenuation leaves of it, 4.2/a = 0.7, 0.7 would let more pass than before and make no weight's grid finer.
     """
-    model, _ = relu6_pair([1, 4, 2], [6, 6, 3], [2, 4, 4])
-    np.testing.assert_allclose(weights_of(TwoStep()(model))[0].ravel(), [1, 4, 4], rtol=1e-6)
+    model, _ = relu6_pair([1, 1, 4], [6, 6, 3], [2, 2, 4])
+    np.testing.assert_allclose(weights_of(TwoStep()(model))[0].ravel(), [1, 1, 4], rtol=1e-6)
 
 
 def test_bounds_per_channel_are_no_bounds() -> None:
