@@ -13,6 +13,7 @@ equalization (figure 3). Target per-tensor throughout.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,11 +79,14 @@ def _medians(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def channels(bench: Bench) -> None:
-    """Figure 3: the first two layers of at least 8 channels that stand alone, of the first network."""
+    """Figure 3: the first two layers of the first network that stand alone and have at least 8 channels, none dead."""
     card, path = bench.cards[0], bench.asked.figure or FIGURE
     job = Job.of(_model(card), None, "per-tensor", input=card, images=bench.asked.images)
     model = job.reference()
-    first, second = next(pair for pair in pairs(model.graph) if len(_maxima(model, pair[0])) >= 8)
+    found = next((pair for pair in pairs(model.graph) if _lively(model, *pair)), None)
+    if found is None:
+        sys.exit(f"{card.stem}: no two layers of 8 channels or more that stand alone; name another network")
+    first, second = found
     alone = two_layers(model, first, second)
     reader = _maxima(alone, second, inputs=True)
     states = [State("before", _bars(alone, first, second))]
@@ -106,7 +110,7 @@ def pairs(graph: Graph) -> Sequence[tuple[Layer, Layer]]:
         behind = fused(graph, layer.y)
         users = graph.users(behind[-1].outputs[0]) if behind else ()
         reader = as_layer(graph, users[0]) if len(users) == 1 else None
-        if reader is not None and reader.groups == layer.groups == 1:
+        if reader is not None:
             found.append((layer, reader))
     return found
 
@@ -128,6 +132,13 @@ def _bars(model: Model, first: Layer, second: Layer) -> list[list[float]]:
     known = model.ranges[second.x]
     reach = np.broadcast_to(np.maximum(np.abs(known.lo), np.abs(known.hi)).reshape(-1), len(_maxima(model, first)))
     return [_maxima(model, first).tolist(), reach.tolist(), _maxima(model, second, inputs=True).tolist()]
+
+
+def _lively(model: Model, first: Layer, second: Layer) -> bool:
+    """Whether no channel is a hundred times smaller than the largest."""
+    if second.x not in model.ranges or len(_maxima(model, first)) < 8:
+        return False
+    return all(min(values) > 0.01 * max(values) for values in _bars(model, first, second))
 
 
 def _scaled(values: Sequence[Sequence[float]], by: Array) -> list[list[float]]:

@@ -79,7 +79,8 @@ def sqnr(
 ) -> LayerSqnr:
     """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
 
-    Predicted from moments; with images also measured on them, and moments and ranges are theirs. How far each layer's
+    Predicted from moments and the errors that rounded weights have, and as equations 5 to 9 of Meller et al. (2019) do,
+    from ranges alone; with images also measured on them, and moments and ranges are theirs. How far each layer's
     weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
 
     Args:

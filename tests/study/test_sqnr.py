@@ -234,7 +234,14 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert (code, err, found["images"], found["target"]) == (0, "", 8, "per-tensor")
     code, out, err = run(capsys, *options, "--images", 8)
     assert (code, err) == (0, "")
-    for words in ("measured on 8 images", "predicted against measured", "left to gain", "two-step", "images not seen"):
+    for words in (
+        "measured on 8 images",
+        "from known errors against",
+        "equations 5 to 9 against",
+        "left to gain",
+        "two-step",
+        "images not seen",
+    ):
         assert words in out
     code, out, err = run(capsys, "sqnr", model_path(), "--input-range", 0, 1)
     assert (code, err) == (0, "")

@@ -160,7 +160,7 @@ def _compared(axes: Axes, found: Mapping[str, Any], part: str) -> None:
         axes.plot(places, [p for p, _ in known], color=colour, label=f"{label}, predicted")
         axes.plot(places, [m for _, m in known], "o", color=colour, markersize=3.5, label=f"{label}, measured")
     noise = {"weights": "rounded weights", "activations": "the rounded output"}[part]
-    axes.set_title(f"Predicted (eq. 5) and measured noise of {noise}")
+    axes.set_title(f"Predicted and measured noise of {noise} (eq. 5)")
     axes.set_xlabel("layers, sorted by predicted SQNR")
     axes.set_ylabel("SQNR at the layer's output, dB")
 
