@@ -110,7 +110,8 @@ def test_recipes_lists_levels(run: Run) -> None:
     assert [r["name"] for r in table["recipes"]] == [r.name for r in built_in()]
     higher = {r["name"]: r["level"] for r in table["recipes"] if r["level"] != 1}
     tuned = ("bias-finetune", "two-step-bias-finetune", "optimal-bias-finetune")
-    assert higher == {"one-step": 2, "two-step": 2, **dict.fromkeys(tuned, 3)}
+    wes = ("wes-published", "wes-published-clipped", "wes-published-iterative")
+    assert higher == {**dict.fromkeys(("one-step", "two-step", "cwq-published", *wes), 2), **dict.fromkeys(tuned, 3)}
     assert "levels: 1 no data" in run("recipes")[1]
 
 
