@@ -2,11 +2,13 @@
 
     EQUINT_REAL=folder python benchmarks/accuracy.py [options] [network ...]
 
-Options: --weights-only, --short, --images N, --hide-batchnorm; networks by a part of their names.
+Options: --weights-only, --short, --published, --images N, --hide-batchnorm, --limit N samples; networks by a part of
+their names.
 
 8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
 the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
-README. --hide-batchnorm folds BatchNorm first, as exporters do, so that its statistics are lost: then the recipes
+README. --published runs every recipe that is a paper's method on its own target, with 64 images (or N) where it looks
+at some, `two-step-bias-finetune` with torch. --hide-batchnorm folds BatchNorm first, as exporters do, so that its statistics are lost: then the recipes
 `cwq-bc`, `dfq` and `optimal` are compared with themselves, with moments propagated from the input, from generated
 pictures, and from images.
 """
@@ -46,6 +48,20 @@ RUNS = (
 
 HIDDEN = (("optimal", "per-tensor"), ("optimal", "per-tensor-clip"), ("optimal", "per-channel"))
 SHORT = (RUNS[0], RUNS[2], *RUNS[-5:])
+PUBLISHED = tuple(
+    (name, recipe(name).target)
+    for name in (
+        "lwq",
+        "dfq-published",
+        "one-step",
+        "two-step",
+        "two-step-bias-finetune",
+        "cwq-published",
+        "wes-published",
+        "wes-published-iterative",
+        "wes-published-clipped",
+    )
+)
 
 
 def cell(network: Network, source: Source, recipe: str | Recipe, target: str, options: Mapping[str, Any]) -> str:
@@ -83,12 +99,14 @@ def head(network: Network) -> str:
 def main() -> None:
     """Print the tables."""
     parser = ArgumentParser()
-    for flag in ("--weights-only", "--short", "--hide-batchnorm"):
+    for flag in ("--weights-only", "--short", "--published", "--hide-batchnorm"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--limit", type=int)
     parser.add_argument("networks", nargs="*")
     asked = parser.parse_args()
-    runs = SHORT if asked.short else RUNS[-5:] if asked.images else RUNS
+    runs = PUBLISHED if asked.published else SHORT if asked.short else RUNS[-5:] if asked.images else RUNS
+    asked.images = asked.images or (64 if asked.published else 0)
     bits: ActivationBits = "float" if asked.weights_only else None
     options: dict[str, Any] = {"activation_bits": bits, **({"images": asked.images} if asked.images else {})}
     shown = f"{asked.images} images" if asked.images else "no data"
@@ -101,7 +119,7 @@ def main() -> None:
         columns = [f"{r}<br>{t}<br>{w}" for r, t in HIDDEN for w in ("BatchNorm", "propagated", "generated", "images")]
     print("| network (float top-1, samples) | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|", flush=True)
-    for network in networks():
+    for network in networks(asked.limit):
         skipped = asked.short and network.card.task != "classification"
         if skipped or (asked.networks and not any(n in network.name for n in asked.networks)):
             continue

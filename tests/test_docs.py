@@ -31,7 +31,8 @@ from equint.samples.card import read_card
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))}
+PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md")}
+PAGES |= {path.relative_to(ROOT / "docs").as_posix(): path for path in sorted(ROOT.glob("docs/**/*.md"))}
 EXTENDING = "extending.md"
 FENCE = re.compile(r"(?:^<!-- not run:(?P<reason>.*)-->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
