@@ -22,7 +22,7 @@ import numpy as np
 from real import Network, networks
 
 import equint
-from equint.planning.recipe import Recipe, recipe
+from equint.planning.recipe import Recipe, needs_images, recipe
 
 DEPTHWISE = ("mobilenet", "kws")
 BLOCKS: Mapping[str, Mapping[str, Any]] = {
@@ -94,6 +94,8 @@ class Figures:
 def measured(network: Network, line: Line, asked: Namespace, bits: Mapping[str, Any]) -> Figures:
     """A network quantized in one way, and judged."""
     count = asked.bias_images if line.tuned else asked.images
+    if count == 0 and not needs_images(line.recipe):
+        count = None
     result = equint.quantize(network.model, line.recipe, line.target, input=network.card, images=count, **bits)
     before, (top1, agreement, decibels) = network.measure(network.model)[0], network.measure(result.proto)
     return Figures(top1, agreement, None if top1 is None or before is None else before - top1, decibels)

@@ -113,7 +113,8 @@ def test_recipes_that_need_images_go_without_on_request(name: str) -> None:
     assert [e.kind for e in asked.warnings if e.source == "calibrate"] == [EventKind.IMAGES_LEFT_OUT]
     shown = equint.quantize(MODEL, name, input=SPAN, data=np.random.default_rng(0).random((16, 1, 8, 8), np.float32))
     assert shown.level == 2
-    assert equint.quantize(MODEL, "lwq", input=SPAN, images=0).warnings == ()
+    with pytest.raises(EquintError, match="recipe lwq goes without images anyway"):
+        equint.quantize(MODEL, "lwq", input=SPAN, images=0)
 
 
 def test_data_that_nothing_looks_at_are_refused() -> None:

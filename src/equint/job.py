@@ -24,7 +24,7 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
 from .planning.plan import Data, resolve
-from .planning.recipe import ActivationBits, Recipe, looks, without_images
+from .planning.recipe import ActivationBits, Recipe, looks, needs_images, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
@@ -104,6 +104,8 @@ class Job:
         start = perf_counter()
         chosen, on = choose(recipe, target)
         if images == 0 and data is None:
+            if not needs_images(chosen):
+                raise InvalidOption(f"--images 0: recipe {chosen.name} goes without images anyway; leave it out")
             chosen, images = without_images(chosen), None
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)

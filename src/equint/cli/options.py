@@ -42,11 +42,15 @@ DataPath = Annotated[
 ]
 ImageCount = Annotated[
     int | None,
+    Option("--images", min=1, help="Look at so many images. Without --data: of the card's calibration data."),
+]
+ImageCountOrNone = Annotated[
+    int | None,
     Option(
         "--images",
         min=0,
-        help="Look at so many images. Without --data: of the card's calibration data. 0: none, even where the recipe "
-        "is published with images; a warning says what that costs.",
+        help="Look at so many images. Without --data: of the card's calibration data. 0: go without where the recipe "
+        "is published with images (one-step, two-step); a warning says what that costs.",
     ),
 ]
 
@@ -93,7 +97,7 @@ class Shown:
     """Options that say which images to look at."""
 
     data: DataPath = None
-    images: ImageCount = None
+    images: ImageCountOrNone = None
 
     def options(self) -> dict[str, Any]:
         """For the library."""
