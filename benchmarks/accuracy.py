@@ -26,7 +26,7 @@ from real import Network, networks
 import equint
 from equint.ir.model import Model
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.planning.recipe import ActivationBits, Recipe, recipe
+from equint.planning.recipe import ActivationBits, Recipe, looks, recipe
 
 Source = Model | str | PathLike[str]
 
@@ -126,7 +126,8 @@ def main() -> None:
         if asked.hide_batchnorm:
             cells = hidden(network, asked.images or 64)
         else:
-            cells = [cell(network, network.model, r, t, options) for r, t in runs]
+            blind = {**options, "images": None}  # a recipe that looks at no images refuses them
+            cells = [cell(network, network.model, r, t, options if looks(recipe(r)) else blind) for r, t in runs]
         print(f"| {head(network)} | " + " | ".join(cells) + " |", flush=True)
     print()
 

@@ -71,6 +71,11 @@ def pads_zero(layer: Layer) -> bool:
     return layer.node.op == "ConvTranspose" or (layer.node.op == "Conv" and pads)  # of the former all borders miss taps
 
 
+def sees_all_taps(layer: Layer) -> bool:
+    """Whether every output away from borders has a product with every tap: not so where strides spread the input."""
+    return layer.node.op != "ConvTranspose"
+
+
 def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_shape: Shape | None) -> Array:
     """For each tap, the share of output positions where it meets the input and not padding: `(K,)`.
 

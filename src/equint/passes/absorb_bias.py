@@ -16,7 +16,7 @@ from ..ir.model import Array, Model, Node, Range, View
 from ..ir.weights import Layer
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds
-from ..ops.layers import as_layer, layers, pads_zero
+from ..ops.layers import as_layer, layers, pads_zero, sees_all_taps
 from . import Keeps, Stage, require
 
 
@@ -102,7 +102,7 @@ class AbsorbBias:
             return "the activation is a network output"
         if len(readers) < len(model.graph.users(activation.outputs[0])):
             return "others than layers read the activation"
-        if any(pads_zero(reader) and not (self.padded and reader.node.op == "Conv") for reader in readers):
+        if any(pads_zero(reader) and not (self.padded and sees_all_taps(reader)) for reader in readers):
             return "the next layer pads with zeros"
         rank = model.graph.rank(before.y) or 4
         channels = before.channels(model.graph.consts[before.weight])[1]
