@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,7 +157,11 @@ class Tables:
             result = subject.quantized(chosen, on, activations)
             overlap, error = mean_of(tuple(weight_fits(result.model)))
             sizes = network_sizes(result.model)["total"]
-            facts = {"network": subject.network.name, "row": label, "activations": str(activations or 8)}
+            facts: dict[str, Any] = {
+                "network": subject.network.name,
+                "row": label,
+                "activations": str(activations or 8),
+            }
             facts |= {"overlap": overlap, "error": error, "zeros": sizes["zeros"]}
             self.known[key] = facts | subject.measure(result.proto)
         return self.known[key]
@@ -208,8 +212,8 @@ def table_3(tables: Tables) -> None:
     print(head("network (samples)", "figure", "FP32", *METHODS))
     for subject in tables.subjects:
         told = [tables.cells(subject, tables.found(subject, k, *how)) for k, how in METHODS.items()]
-        name = name_of(subject, subject.original["samples"])
-        print(row(*name, tables.cells(subject, subject.original, False), *told), flush=True)
+        label = name_of(subject, subject.original["samples"])
+        print(row(*label, tables.cells(subject, subject.original, False), *told), flush=True)
     for name, *cells in PUBLISHED_3:
         print(row(f"*published: {name}*", *cells))
 
@@ -288,7 +292,7 @@ def main() -> None:
     chosen = [n for n in networks() if not asked.networks or any(part in n.name for part in asked.networks)]
     subjects = [Subject(replace(n, limit=asked.limit or SAMPLES.get(n.name)), asked.images) for n in chosen]
     tables = Tables(subjects)
-    every = {
+    every: dict[str, Callable[[], None]] = {
         "1": table_1,
         "2": lambda: table_2(tables),
         "3": lambda: table_3(tables),
