@@ -95,14 +95,12 @@ def with_pass(chosen: Recipe, behind: str, name: str, **options: Any) -> Recipe:
 
 
 EXACT = varied("wes-published", weight_shift={"search": "exact"})
-CLIPPED = with_pass(
-    recipe("wes-published-iterative"), "weight_shift", "clip_weights", search="nelder-mead", cost="weights"
-)
+CLIPPED = recipe("wes-published-clipped")
 AT_OUTPUTS = varied("wes-published", weight_shift={"search": "exact", "cost": "outputs"})
 CLIPPED_AT_OUTPUTS = with_pass(AT_OUTPUTS, "weight_shift", "clip_weights")
-FINE = replace(recipe("cwq"), weight={"granularity": "channel", "signed": False, "symmetric": False})
+FINE_LIMITED = recipe("cwq-published")
+FINE = varied("cwq-published", quantize={"min_scale": 0.0})
 FINE_CLIPPED = with_pass(FINE, "activation_ranges", "clip_weights", search="grid", cost="weights")
-FINE_LIMITED = replace(FINE, passes=tuple((p, {"min_scale": 1e-5} if p == "quantize" else o) for p, o in FINE.passes))
 
 
 def corrected(chosen: Recipe) -> Recipe:

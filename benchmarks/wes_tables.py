@@ -2,27 +2,30 @@
 
     EQUINT_REAL=folder python benchmarks/wes_tables.py [options] [network ...]
 
-Options: --tables 1,2,3,figure3,pruning,4 (all); --images N (64) for the activations' ranges, of which the published
-recipes take the 1 % percentile of per-image extremes; --limit N samples per network; --json FILE; networks by a part
-of their names. Every network is measured by its task's own figure (docs/tasks.md) in onnxruntime, graph optimizations
-off; SQNR is that of the worst output against the float network. The published rows are of other networks, on other
-data, with 1,000 images.
+Options: --tables 1,2,3,figure3,pruning,differences,4 (all); --images N (64) for the activations' ranges, of which the
+published recipes take the 1 % percentile of per-image extremes; --limit N samples per network; --json FILE; networks by
+a part of their names. Every network is measured by its task's own figure (docs/tasks.md) in onnxruntime, graph
+optimizations off; SQNR is that of the worst output against the float network. The published rows are of other networks,
+on other data, with 1,000 images.
 """
 
 from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from real import Network, networks
 from wes import SAMPLES, head, row, short, varied, with_pass
 
 import equint
+from equint.hardware.target import target
+from equint.integers.lower import lower
+from equint.maths.fixedpoint import Mantissa
 from equint.npu.published import table_4
 from equint.npu.sizes import MEGABYTE, SCHEMES, network_sizes, parameter_bits
 from equint.ops.layers import layers
@@ -32,6 +35,7 @@ from equint.scoring.metrics import evaluate
 from equint.scoring.tasks import Measure, task_of
 from equint.study.weights import mean_of, weight_fits
 
+WES, ITERATIVE = recipe("wes-published"), recipe("wes-published-iterative")
 PERCENTILE = {"rule": "image-percentile", "percent": 1.0}
 CLIP = {"search": "nelder-mead", "cost": "weights"}
 
@@ -41,9 +45,14 @@ def clipped(chosen: Recipe, behind: str) -> Recipe:
     return with_pass(chosen, behind, "clip_weights", **CLIP)
 
 
+def fixed(percent: float) -> Recipe:
+    """WES with weights clipped at a fixed percentile."""
+    return with_pass(WES, "weight_shift", "clip_weights", search="percentile", percent=percent)
+
+
+ROOM = {"shifted_bias_bits": 20}
 LWQ = varied("lwq", calibrate=PERCENTILE)
 DFQ = with_pass(recipe("dfq-published"), "absorb_bias", "calibrate", **PERCENTILE)
-WES, ITERATIVE = recipe("wes-published"), recipe("wes-published-iterative")
 DEPTHWISE = varied("wes-published", weight_shift={"layers": "depthwise"})
 METHODS: dict[str, tuple[Recipe, str]] = {
     "LWQ": (LWQ, "per-tensor"),
@@ -54,6 +63,17 @@ METHODS: dict[str, tuple[Recipe, str]] = {
     "WES, deterministic": (WES, "npu-shift"),
     "WES": (ITERATIVE, "npu-shift"),
     "WES^wc": (recipe("wes-published-clipped"), "npu-shift"),
+}
+DIFFERENCES: dict[str, tuple[Recipe, str]] = {
+    "as published": (WES, "npu-shift"),
+    "shifts lowered for biases of more than 20 bits": (varied("wes-published", quantize=ROOM), "npu-shift"),
+    "activations: extremes of all images": (varied("wes-published", calibrate={"rule": "min-max"}), "npu-shift"),
+    "weights clipped, Nelder-Mead": (clipped(WES, "weight_shift"), "npu-shift"),
+    "weights clipped at 0.01 %": (fixed(0.01), "npu-shift"),
+    "weights clipped at 0.1 %": (fixed(0.1), "npu-shift"),
+    "weights clipped at 1 %": (fixed(1.0), "npu-shift"),
+    "CWQ as published": (recipe("cwq-published"), "per-channel"),
+    "CWQ without a bound on scales": (varied("cwq-published", quantize={"min_scale": 0.0}), "per-channel"),
 }
 PUBLISHED_3 = (
     ("MobileNet v1, ImageNet", "top-1", "70.60", "0.10", "69.74", "69.97", "66.67", "67.52", "", "69.68", "69.78"),
@@ -93,9 +113,9 @@ class Subject:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The task's own figures: PSNR and SSIM where pictures are made, else the first."""
+        """The task's own figures: PSNR and SSIM where pictures are made, both AP where boxes are, else the first."""
         every = task_of(self.network.card.task).measures
-        return every if self.network.card.task == "super-resolution" else every[:1]
+        return every if self.network.card.task in ("super-resolution", "detection") else every[:1]
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -137,7 +157,11 @@ class Tables:
             result = subject.quantized(chosen, on, activations)
             overlap, error = mean_of(tuple(weight_fits(result.model)))
             sizes = network_sizes(result.model)["total"]
-            facts = {"network": subject.network.name, "row": label, "activations": str(activations or 8)}
+            facts: dict[str, Any] = {
+                "network": subject.network.name,
+                "row": label,
+                "activations": str(activations or 8),
+            }
             facts |= {"overlap": overlap, "error": error, "zeros": sizes["zeros"]}
             self.known[key] = facts | subject.measure(result.proto)
         return self.known[key]
@@ -188,8 +212,8 @@ def table_3(tables: Tables) -> None:
     print(head("network (samples)", "figure", "FP32", *METHODS))
     for subject in tables.subjects:
         told = [tables.cells(subject, tables.found(subject, k, *how)) for k, how in METHODS.items()]
-        name = name_of(subject, subject.original["samples"])
-        print(row(*name, tables.cells(subject, subject.original, False), *told), flush=True)
+        label = name_of(subject, subject.original["samples"])
+        print(row(*label, tables.cells(subject, subject.original, False), *told), flush=True)
     for name, *cells in PUBLISHED_3:
         print(row(f"*published: {name}*", *cells))
 
@@ -226,6 +250,19 @@ def pruning(tables: Tables) -> None:
     print(row("*published*", "20 %", "", "", "less than 1 point lost", "", ""))
 
 
+def differences(tables: Tables) -> None:
+    """One thing at a time done otherwise; at last in integers, with either mantissa."""
+    print("\n## What single differences cost; 8-bit weights and activations, deterministic shifts\n")
+    print(head("variant", *(short(s.network) for s in tables.subjects)))
+    for label, how in DIFFERENCES.items():
+        print(row(label, *(tables.cells(s, tables.found(s, label, *how)) for s in tables.subjects)), flush=True)
+    for mantissa in get_args(Mantissa):
+        on = replace(target("npu-shift"), mantissa=mantissa)
+        every = [s.measure(lower(s.quantized(WES, "npu-shift").model, on)) for s in tables.subjects]
+        told = [tables.cells(s, found) for s, found in zip(tables.subjects, every, strict=True)]
+        print(row(f"as published, in integers, M {mantissa}", *told), flush=True)
+
+
 def sizes(tables: Tables) -> None:
     """MB of parameters: as printed, as counted, and of the networks at hand, packed."""
     print(f"\n## Table 4: MB of parameters (1 MB = {MEGABYTE:,} bytes), not compressed\n")
@@ -247,7 +284,7 @@ def main() -> None:
     """Print the tables."""
     parser = ArgumentParser()
     parser.add_argument("networks", nargs="*")
-    parser.add_argument("--tables", default="1,2,3,figure3,pruning,4")
+    parser.add_argument("--tables", default="1,2,3,figure3,pruning,differences,4")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--json", type=Path)
@@ -255,12 +292,13 @@ def main() -> None:
     chosen = [n for n in networks() if not asked.networks or any(part in n.name for part in asked.networks)]
     subjects = [Subject(replace(n, limit=asked.limit or SAMPLES.get(n.name)), asked.images) for n in chosen]
     tables = Tables(subjects)
-    every = {
+    every: dict[str, Callable[[], None]] = {
         "1": table_1,
         "2": lambda: table_2(tables),
         "3": lambda: table_3(tables),
         "figure3": lambda: figure_3(tables),
         "pruning": lambda: pruning(tables),
+        "differences": lambda: differences(tables),
         "4": lambda: sizes(tables),
     }
     for name in filter(None, asked.tables.split(",")):

@@ -132,11 +132,15 @@ def test_the_simplex_search_is_scipys(simplex: Simplex) -> None:
     def cost(total: NDArray[np.float64]) -> float:
         return error(weights, shifts_of(ranges, float(total[0]), MOST), UINT8)
 
-    options = {
-        "initial_simplex": [[start.total], [start.total * (1 + simplex.size)]],
-        "xatol": simplex.range_tolerance,
-        "fatol": simplex.error_tolerance,
-    }
-    wanted = minimize(cost, [start.total], method="Nelder-Mead", options=options)
+    wanted = minimize(
+        cost,
+        [start.total],
+        method="Nelder-Mead",
+        options={
+            "initial_simplex": np.array([[start.total], [start.total * (1 + simplex.size)]]),
+            "xatol": simplex.range_tolerance,
+            "fatol": simplex.error_tolerance,
+        },
+    )
     found = nelder_mead(weights, UINT8, MOST, None, simplex)
     assert (found.total, found.cost, found.tried) == (wanted.x[0], wanted.fun, wanted.nfev)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,10 +128,9 @@ def test_a_bias_that_would_overflow_lowers_its_own_shift_alone() -> None:
 
 def test_nelder_meads_options_are_its_own() -> None:
     model = uneven()
-    plain, blind = (
-        WeightShift(search="nelder-mead", cost="weights", **options)(model).log[-1].facts
-        for options in ({}, {"simplex": 1e-9, "range_tolerance": 1.0, "error_tolerance": 1.0})
-    )
+    search = WeightShift(search="nelder-mead", cost="weights")
+    near = replace(search, simplex=1e-9, range_tolerance=1.0, error_tolerance=1.0)
+    plain, blind = (step(model).log[-1].facts for step in (search, near))
     at_start = WeightShift(search="deterministic", cost="weights")(model).log[-1].facts
     assert blind["quantization error"] == at_start["quantization error"] > plain["quantization error"]
     assert blind["evaluations"] < plain["evaluations"]
@@ -137,6 +138,6 @@ def test_nelder_meads_options_are_its_own() -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("simplex", 0.0), ("range_tolerance", 0.0), ("error_tolerance", -1.0)])
 def test_a_simplex_that_cannot_be_is_refused(option: str, value: float) -> None:
-    for kind in (WeightShift, ClipWeights):
+    for step in (WeightShift(), ClipWeights()):
         with pytest.raises(EquintError, match=option):
-            kind(**{option: value})
+            replace(step, **{option: value})  # type: ignore[arg-type]

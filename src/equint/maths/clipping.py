@@ -86,6 +86,6 @@ def grid_search(rows: Array, worth: Array, spec: QSpec) -> tuple[Array, Array]:
 
 def best_of_both(rows: Array, worth: Array, spec: QSpec, simplex: Simplex = SIMPLEX) -> tuple[Array, Array]:
     """`grid_search` or `nelder_mead`, whichever costs less, row by row."""
-    either = grid_search(rows, worth, spec), nelder_mead(rows, worth, spec, simplex)
-    first, second = (clip_error(rows, worth, *ends, spec) for ends in either)
-    return tuple(np.where(first <= second, a, b) for a, b in zip(*either, strict=True))
+    grid, far = grid_search(rows, worth, spec), nelder_mead(rows, worth, spec, simplex)
+    first, second = (clip_error(rows, worth, *ends, spec) for ends in (grid, far))
+    return np.where(first <= second, grid[0], far[0]), np.where(first <= second, grid[1], far[1])

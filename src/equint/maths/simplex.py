@@ -45,6 +45,10 @@ def search(cost: Callable[[Array], float], start: Array, how: Simplex) -> tuple[
     corners = np.tile(start, (start.size + 1, 1))
     k = np.arange(start.size)
     corners[k + 1, k] = np.where(start == 0, STILL, (1 + how.size) * start)
-    options = {"initial_simplex": corners, "xatol": how.range_tolerance, "fatol": how.error_tolerance}
-    found = minimize(cost, start, method="Nelder-Mead", options=options)
+    found = minimize(
+        cost,
+        start,
+        method="Nelder-Mead",
+        options={"initial_simplex": corners, "xatol": how.range_tolerance, "fatol": how.error_tolerance},
+    )
     return np.asarray(found.x), float(found.fun), int(found.nfev)
