@@ -58,6 +58,8 @@ class EventKind(Enum):
     OPERATOR_FLOAT = "{op} stays float"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
+    SPREAD_BELOW_STEP = "a step of the grid is larger than the spread of its values"
+    JOINED_APART = "inputs of a join keep grids of their own"
     ONE_GRID = "one grid for all channels"
     SCALE_BOUNDED = "raised the weight scale to its lower bound"
     SCALE_RAISED_FOR_BIAS = "raised the weight scale for its bias"

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
+from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import fitted, weight_grid
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
@@ -51,7 +52,8 @@ class Quantize:
         if self.bias_bits not in (8, 16, 32):
             check_bits(self.bias_bits)
         events: list[Event] = []
-        chosen = formats(model.graph, self.overrides, self.weight, self.activation)
+        model = replace(model, apart=model.apart | joins_apart(model.graph, model.ranges))
+        chosen = formats(model.graph, self.overrides, self.weight, self.activation, model.apart)
         events += chosen.log
         qparams = {} if self.activation is None else _activations(model, self.activation, chosen, events)
         weights = self._weights(model, qparams, chosen, events)
@@ -70,7 +72,8 @@ class Quantize:
         if self.overrides:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
-        return replace(model, qparams={**qparams, **weights}, corrected={}).noted(done, *events)
+        result = replace(model, qparams={**qparams, **weights}, corrected={})
+        return result.noted(done, *events, *faint(result))
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
@@ -103,7 +106,7 @@ class Quantize:
 
 def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Event]) -> dict[Name, QParams]:
     qparams: dict[Name, QParams] = {}
-    placement = place(model.graph)
+    placement = place(model.graph, model.apart)
     for tensors in placement.classes:
         own = exceptions.tensors.get(tensors[0], spec)
         if own is None:
@@ -116,6 +119,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
+    events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
     for name in placement.operands:
         value = model.graph.consts[name]
         qparams[name] = choose_qparams(value.min(), value.max(), spec)
