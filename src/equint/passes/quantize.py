@@ -122,8 +122,16 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
     events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
     for name in placement.operands:
         value = model.graph.consts[name]
-        qparams[name] = choose_qparams(value.min(), value.max(), spec)
+        shared = _joined(model, name, qparams)
+        qparams[name] = choose_qparams(value.min(), value.max(), spec) if shared is None else shared
     return qparams
+
+
+def _joined(model: Model, constant: Name, qparams: Mapping[Name, QParams]) -> QParams | None:
+    """The grid of the join that alone reads a constant, whose range holds it too."""
+    users = model.graph.users(constant)
+    alone = len(users) == 1 and grid_of(users[0]).ties and users[0].outputs[0] not in model.apart
+    return qparams.get(users[0].outputs[0]) if alone else None
 
 
 def _is_source(model: Model, tensor: Name) -> bool:
