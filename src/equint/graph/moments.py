@@ -49,7 +49,9 @@ def _fitted(graph: Graph, node: Node, name: Name, pair: Pair, table: Mapping[Nam
     mean, std = (ranked(np.asarray(a), graph.rank(name)) for a in pair)
     if mean is None or std is None:
         return None
-    axes = position_axes(graph, node, np.broadcast_arrays(mean, std)[0], lambda i: table[i].mean if i in table else None)
+    axes = position_axes(
+        graph, node, np.broadcast_arrays(mean, std)[0], lambda i: table[i].mean if i in table else None
+    )
     return mixed(mean, std, axes) if axes else (mean, std)
 
 

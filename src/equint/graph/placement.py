@@ -10,6 +10,7 @@ from ..ops.activations import is_clamp
 from ..ops.layers import as_layer
 from ..ops.moves import JOINS, MOVES
 from ..ops.operator import Grid, Unknown
+from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
 
 
@@ -51,9 +52,9 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
 
 
 def grid_of(node: Node) -> Grid:
-    """How integers travel through a node; not at all where that is not known."""
+    """How integers travel through a node; not at all where that is not known, or where it leaves its input's range."""
     grid = op_of(node).grid
-    return Grid() if isinstance(grid, Unknown) else grid
+    return Grid() if isinstance(grid, Unknown) or overshoots(node) else grid
 
 
 def keeps_grid(node: Node) -> bool:

@@ -33,7 +33,9 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
         known = {n: ranges[n] for n in sources if n in ranges}
         if not known:
             continue
-        whole = extent(min(float(np.min(r.lo)) for r in known.values()), max(float(np.max(r.hi)) for r in known.values()))
+        whole = extent(
+            min(float(np.min(r.lo)) for r in known.values()), max(float(np.max(r.hi)) for r in known.values())
+        )
         own = {n: extent(float(np.min(r.lo)), float(np.max(r.hi))) for n, r in known.items()}
         if node.outputs[0] in leaves:
             apart = any(lost(e, whole) for e in own.values())
@@ -49,9 +51,9 @@ def _sources(graph: Graph, node: Node) -> Iterator[Name]:
     for name in node.inputs:
         if name in graph.consts:
             continue
-        source, maker = name, graph.producer.get(name)
+        maker = graph.producer.get(name)
         while maker is not None and not maker.domain and maker.op in MOVES:
-            source, maker = maker.inputs[0], graph.producer.get(maker.inputs[0])
+            maker = graph.producer.get(maker.inputs[0])
         if maker is not None and not maker.domain and maker.op in JOINS:
             yield from _sources(graph, maker)
         else:
@@ -92,7 +94,11 @@ def _faint(model: Model, name: Name, step: float, inside: Name = "") -> Iterator
     if 0 < whole < step:
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
     elif name in leaving(model.graph) and np.any((each > 0) & (each < step)):
-        facts |= {"channels": int(np.sum((each > 0) & (each < step))), "of": each.size, "spread": float(each[each > 0].min())}
+        facts |= {
+            "channels": int(np.sum((each > 0) & (each < step))),
+            "of": each.size,
+            "spread": float(each[each > 0].min()),
+        }
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
 
 

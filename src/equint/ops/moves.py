@@ -282,7 +282,8 @@ def _apart(node: Node, at: Backward) -> Gained | None:
     return [(i, total[p]) for i, p in zip(node.inputs, places, strict=True) if i not in constants]
 
 
-_STACKS, _PARTS = Grid(integer=True, keeps=True, ties=True, constants=True), Unknown("it has a field for each of its inputs")
+_STACKS = Grid(integer=True, keeps=True, ties=True, constants=True)
+_PARTS = Unknown("it has a field for each of its inputs")
 JOINS = by_name(
     Operator(
         "Concat", _joined, _joined_bound, _apart, Scales(Rule.JOINS), _STACKS, Form.CONCAT, torch_moves.concat, _PARTS

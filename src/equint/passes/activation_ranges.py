@@ -44,4 +44,5 @@ class ActivationRanges:
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
         apart = joins_apart(model.graph, ranges)
-        return replace(model, moments=moments, ranges=ranges, apart=apart).noted(event, *gaps(model, "bound", "activation_ranges"))
+        known = replace(model, moments=moments, ranges=ranges, apart=apart)
+        return known.noted(event, *gaps(model, "bound", "activation_ranges"))

@@ -12,10 +12,13 @@ from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
 from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import fitted, weight_grid
+from ..graph.work import float_work
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
 from ..ir.weights import Layer
 from ..maths.affine import check_bits, choose_qparams
+from ..maths.ranges import extent, lost
+from ..ops.attributes import pad_value
 from ..ops.layers import layers
 from . import Keeps, Need, Stage, needed, require
 
@@ -73,7 +76,8 @@ class Quantize:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
         result = replace(model, qparams={**qparams, **weights}, corrected={})
-        return result.noted(done, *events, *faint(result))
+        doubts = [*faint(result), *(() if self.activation is None or self.overrides else float_work(result))]
+        return result.noted(done, *events, *doubts)
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
@@ -117,6 +121,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
             events += [Event(EventKind.FLOAT_WITHOUT_RANGE, t, {}, "quantize", warning=True) for t in tensors]
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
+        lo, hi = _with_constants(model, tensors, lo, hi)
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
     events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
@@ -125,6 +130,23 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         shared = _joined(model, name, qparams)
         qparams[name] = choose_qparams(value.min(), value.max(), spec) if shared is None else shared
     return qparams
+
+
+def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: float) -> tuple[float, float]:
+    """A range chosen for activations, widened by constants that joins and pads put among them.
+
+    A padded value so far away that the others would lose bits, as what a MaxPool never takes, stays at the grid's end.
+    """
+    for node in (model.graph.producer.get(t) for t in tensors):
+        if node is None:
+            continue
+        if grid_of(node).ties:
+            for value in (model.graph.consts[i] for i in node.inputs if i in model.graph.consts):
+                lo, hi = min(lo, float(value.min())), max(hi, float(value.max()))
+        elif node.op == "Pad" and (padded := pad_value(model.graph, node)) is not None:
+            wider = min(lo, padded), max(hi, padded)
+            lo, hi = (lo, hi) if lost(extent(lo, hi), extent(*wider)) else wider
+    return lo, hi
 
 
 def _joined(model: Model, constant: Name, qparams: Mapping[Name, QParams]) -> QParams | None:
