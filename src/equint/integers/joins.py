@@ -60,6 +60,7 @@ def joiner(part: Graph) -> Callable[[Mapping[Name, Array]], dict[Name, Array]]:
 
     def join(real: Mapping[Name, Array]) -> dict[Name, Array]:
         values = session.run(made, {n: np.asarray(real[n], np.float32) for n in names})
-        return {**{o: real[o] for o in part.outputs if o in real}, **dict(zip(made, values, strict=True))}
+        found = {**real, **dict(zip(made, values, strict=True))}
+        return {o: found[o] for o in part.outputs}
 
     return join
