@@ -301,7 +301,8 @@ def test_images_that_cannot_be_right_are_named() -> None:
     assert doubts(0 * x) == ["all values of all images are the same"]
     assert doubts(np.repeat(x[:1], 20, 0), -9, 9) == ["all images are the same"]
     assert doubts(x, 0, 1) == ["images reach beyond the input range given"]
-    assert doubts(np.clip(x, -4.02, 4.02)) == []
+    assert doubts(np.clip(x, -4.3, 4.3)) == []
+    assert doubts(2 * np.clip(x, -2.3, 2.3)) == ["images reach beyond the input range given"]
 
 
 @pytest.mark.parametrize("x", [0 * VALUES["x"][:20], np.repeat(VALUES["x"][:1], 20, 0), VALUES["x"][:1]])

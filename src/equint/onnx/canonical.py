@@ -98,18 +98,18 @@ def _computed_bias(graph: Graph, node: Node) -> Edit | None:
 
 def _counted_pads(graph: Graph, node: Node) -> Edit | None:
     """An AveragePool that counts its padding, and rounds its size up, behind a Pad: integer kernels miscount there."""
-    pads = node.attrs.get("pads", [])
-    if node.op != "AveragePool" or not (
-        any(pads) and node.attrs.get("count_include_pad") and node.attrs.get("ceil_mode")
-    ):
+    counts = node.attrs.get("count_include_pad", 0) and node.attrs.get("ceil_mode", 0)
+    if node.op != "AveragePool" or not counts or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
         return None
+    pads = node.attrs.get("pads", [])
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("pads", "count_include_pad", "auto_pad")}
+    if not any(pads):  # nothing is padded, and what hangs over the end never counts
+        return [replace(node, attrs=attrs)], {}
     padded, widths = (graph.fresh(f"{node.outputs[0]}_{what}") for what in ("padded", "pads"))
     half = len(pads) // 2
     value = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
-    attrs = {k: v for k, v in node.attrs.items() if k not in ("pads", "count_include_pad", "auto_pad")}
-    return [Node("Pad", (node.inputs[0], widths), (padded,)), replace(node, inputs=(padded,), attrs=attrs)], {
-        widths: value
-    }
+    pool = replace(node, inputs=(padded,), attrs=attrs)
+    return [Node("Pad", (node.inputs[0], widths), (padded,)), pool], {widths: value}
 
 
 def _biased_matmul(graph: Graph) -> Graph:

@@ -176,7 +176,7 @@ REDUCTIONS = by_name(
 
 
 def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
-    if operands[0] is None:
+    if operands[0] is None or _extrapolates(node):
         return None
     mean, std = operands[0]
     if not resizes_channels(graph, node):

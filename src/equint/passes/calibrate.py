@@ -31,7 +31,7 @@ LEAST = 24
 """Least height and width of what is taken for a picture."""
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
-OUTSIDE = 0.01
+OUTSIDE = 0.05
 """Images may reach beyond an input's range by this share of its width, as resampled ones do."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
