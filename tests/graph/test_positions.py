@@ -47,7 +47,7 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_layers_beside_them_become_integer(how: str, target: str) -> None:
     body, consts = BODIES[how]
     inputs = "float[1,3,8,8] x" if how == "joined" else "float[N,3,8,8] x"
-    weights = {"w": normal(4, 3, 3, 3), "v": normal(2, 4, 1, 1), "u": normal(2, 6, 1, 1)}
+    weights: dict[str, Any] = {"w": normal(4, 3, 3, 3), "v": normal(2, 4, 1, 1), "u": normal(2, 6, 1, 1)}
     used = {n: w for n, w in weights.items() if n == "w" or f" {n})" in body}
     proto = network(f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {body}", inputs=inputs, **used, **consts)
     model = equint.quantize(proto, target=target, input=(-3, 3)).model
@@ -60,7 +60,7 @@ def test_layers_beside_them_become_integer(how: str, target: str) -> None:
 
 def test_a_joined_constant_fits_on_the_grid_that_it_shares() -> None:
     body, consts = BODIES["joined"]
-    weights = {"w": normal(4, 3, 3, 3), "u": normal(2, 6, 1, 1)}
+    weights: dict[str, Any] = {"w": normal(4, 3, 3, 3), "u": normal(2, 6, 1, 1)}
     proto = network(f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {body}", inputs="float[1,3,8,8] x", **weights, **consts)
     model = equint.quantize(proto, "lwq", input=(-3, 3)).model
     grid = model.qparams["c"]

@@ -270,5 +270,7 @@ def test_pads_that_an_average_counts_become_a_pad_where_sizes_are_rounded_up() -
     model = check(network(f"y = AveragePool <{how}, ceil_mode = 1> (x)"))
     assert ops(model) == ["Pad", "AveragePool"]
     assert ops(check(network(f"y = AveragePool <{how}> (x)"))) == ["AveragePool"]
-    bare = check(network("y = AveragePool <kernel_shape = [2, 2], strides = [3, 3], count_include_pad = 1, ceil_mode = 1> (x)"))
+    bare = check(
+        network("y = AveragePool <kernel_shape = [2, 2], strides = [3, 3], count_include_pad = 1, ceil_mode = 1> (x)")
+    )
     assert "count_include_pad" not in bare.graph.nodes[0].attrs

@@ -10,7 +10,7 @@ from onnx import ModelProto, helper, load
 import equint
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
-from handwritten import assert_same, network, normal
+from handwritten import IMAGE, assert_same, network, normal
 
 CONV: dict[str, Any] = {"w": normal(4, 3, 3, 3), "b": normal(4)}
 ROWS = "float[N,5,8] x"
@@ -47,7 +47,7 @@ FUSED: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
 
 def fused(body: str, inputs: str, consts: dict[str, Any], output: str = "float[] y") -> ModelProto:
     """A model whose operators that ONNX does not have are onnxruntime's."""
-    proto = network(body, output=output, **({"inputs": inputs} if inputs else {}), **consts)
+    proto = network(body, output=output, inputs=inputs or IMAGE, **consts)
     for node in proto.graph.node:
         if node.op_type.startswith(("Fused", "Skip")) or node.op_type.endswith("Gelu"):
             node.domain = "com.microsoft"
