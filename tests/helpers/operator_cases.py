@@ -381,7 +381,7 @@ CASES = (
     # What handles shapes and types
     case("Shape", "", "s = Shape (b) y = Reshape (a, s)"),
     case("Size", "", "k = Size (w) f = Cast <to = 1> (k) y = Mul (a, f)", w=V),
-    case("Cast", "", "y = Cast <to = 1> (a)"),
+    case("Cast", "double", "h = Cast <to = 11> (a) y = Cast <to = 1> (h)"),
     case("Cast", "half", "h = Cast <to = 10> (a) y = Cast <to = 1> (h)"),
     case("ConstantOfShape", "", "s = Shape (b) z = ConstantOfShape (s) y = Add (a, z)"),
 )  # fmt: skip

@@ -246,3 +246,31 @@ def test_bounds_of_one_element_become_scalars() -> None:
 def test_bound_with_other_readers() -> None:
     proto = network("a = Mul(x, high) y = Clip(a, low, high)", low=0.0, high=1.5)
     check(proto)
+
+
+# Computed biases, counted pads
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_computed_bias_is_added_afterwards(op: str) -> None:
+    body = f"""
+        g = GlobalAveragePool(x) f = Reshape(g, s) q = Gemm <transB = 1> (f, u) b = Squeeze(q, z)
+        c = {op} <pads = [1, 1, 1, 1]> (x, w, b) y = Relu(c)
+    """
+    w = normal(4, 3, 3, 3) if op == "Conv" else normal(3, 4, 3, 3)
+    consts: dict[str, Any] = {"w": w, "u": normal(4, 3), "s": [1, 3], "z": [0]}
+    proto = network(body, inputs="float[1,3,8,8] x", **consts)
+    model = check(proto, normal(1, 3, 8, 8, scale=1))
+    (layer,) = (node for node in model.graph.nodes if node.op == op)
+    assert len(layer.inputs) == 2
+
+
+def test_pads_that_an_average_counts_become_a_pad_where_sizes_are_rounded_up() -> None:
+    how = "kernel_shape = [3, 3], strides = [2, 2], pads = [0, 1, 1, 0], count_include_pad = 1"
+    model = check(network(f"y = AveragePool <{how}, ceil_mode = 1> (x)"))
+    assert ops(model) == ["Pad", "AveragePool"]
+    assert ops(check(network(f"y = AveragePool <{how}> (x)"))) == ["AveragePool"]
+    bare = check(
+        network("y = AveragePool <kernel_shape = [2, 2], strides = [3, 3], count_include_pad = 1, ceil_mode = 1> (x)")
+    )
+    assert "count_include_pad" not in bare.graph.nodes[0].attrs

@@ -15,7 +15,7 @@ from equint.ir.model import Graph, Model, Node
 from equint.onnx.folding import static_reshapes
 from equint.onnx.reader import load_proto, read
 from equint.onnx.writer import to_proto
-from handwritten import Array, assert_same, network, normal
+from handwritten import Array, assert_same, execute, network, normal
 from nets import networks, sample
 
 CONV = "y = Conv <pads = [1, 1, 1, 1]> (x, w)"
@@ -522,3 +522,54 @@ def test_only_certain_targets_become_constant(after: tuple[int | None, ...], tar
     graph = static_reshapes(Graph((node,), {}, ("x", "s"), ("y",), {"x": ("N", 6, 4), "y": after}))
     name = graph.nodes[0].inputs[1]
     assert (graph.consts[name].tolist() if target else name) == (target or "s")
+
+
+# Constants in other forms
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_sparse_constants_are_spelled_out(linear: bool) -> None:
+    w = normal(4, 3, 3, 3)
+    w[np.abs(w) < 0.2] = 0
+    proto = network("y = Conv(x, w)", w=w)
+    del proto.graph.initializer[:]
+    at = np.flatnonzero(w).astype(np.int64) if linear else np.argwhere(w).astype(np.int64)
+    values = numpy_helper.from_array(w.ravel()[np.flatnonzero(w)], "w")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(at, "places"), list(w.shape))
+    proto.graph.sparse_initializer.append(sparse)
+    assert np.array_equal(read(proto).graph.consts["w"], w)
+
+
+def test_a_sparse_constant_that_is_damaged_is_refused() -> None:
+    proto = network("y = Conv(x, w)", w=normal(4, 3, 3, 3))
+    del proto.graph.initializer[:]
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    places = numpy_helper.from_array(np.array([999], np.int64), "places")
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4, 3, 3, 3]))
+    with pytest.raises(EquintError, match="sparse constant w is damaged"):
+        read(proto)
+
+
+def test_bfloat16_weights_are_read_as_the_numbers_that_they_are() -> None:
+    """bfloat16 is a float32 without its last 16 digits."""
+    w = normal(4, 3, 3, 3)
+    cut = (w.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    proto = network("c = Cast <to = 1> (w) y = Conv(x, c)")
+    raw = (cut.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    proto.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, w.shape, raw, raw=True))
+    graph = read(proto).graph
+    assert [node.op for node in graph.nodes] == ["Conv"]
+    assert np.array_equal(graph.consts[graph.nodes[0].inputs[1]], cut)
+
+
+def test_a_network_that_computes_in_bfloat16_is_read_in_float32() -> None:
+    """What Casts to bfloat16 round is less than what 8 bits round."""
+    w = normal(4, 3, 3, 3)
+    cut = (w.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    proto = network("a = Cast <to = 16> (x) c = Conv(a, w) y = Cast <to = 1> (c)")
+    raw = (cut.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    proto.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, w.shape, raw, raw=True))
+    x = normal(2, 3, 8, 8, scale=1)
+    (found,) = execute(to_proto(read(proto).graph), x)
+    (wanted,) = execute(network("y = Conv(x, w)", w=cut), x)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

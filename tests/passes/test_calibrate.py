@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import equint
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range, infer_input
 from equint.ir.events import EventKind
@@ -19,7 +20,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.collect import collect
 from equint.samples.images import Samples
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
-from handwritten import network, normal
+from handwritten import execute, network, normal
 from nets import Net, random_network, sample
 from values import values
 
@@ -311,3 +312,31 @@ def test_no_more_images_than_asked_for() -> None:
     assert float(np.max(after.ranges["x"].hi)) == 17
     with pytest.raises(EquintError, match="first = 0"):
         Calibrate(first=0)
+
+
+# Data that cannot be right
+
+
+def doubts(x: Array, low: float = -4, high: float = 4) -> list[str]:
+    model = Calibrate(images=Samples.of(x))(describe_range(read(PROTO), low, high))
+    found = [e for e in model.log if e.kind is EventKind.CALIBRATION_DOUBTFUL]
+    assert all(e.warning for e in found)
+    return [str(e.facts["why"]) for e in found]
+
+
+def test_images_that_cannot_be_right_are_named() -> None:
+    x = VALUES["x"][:20]
+    assert doubts(x, -9, 9) == []
+    assert doubts(0 * x) == ["all values of all images are the same"]
+    assert doubts(np.repeat(x[:1], 20, 0), -9, 9) == ["all images are the same"]
+    assert doubts(x, 0, 1) == ["images reach beyond the input range given"]
+    assert doubts(np.clip(x, -4.3, 4.3)) == []
+    assert doubts(2 * np.clip(x, -2.3, 2.3)) == ["images reach beyond the input range given"]
+
+
+@pytest.mark.parametrize("x", [0 * VALUES["x"][:20], np.repeat(VALUES["x"][:1], 20, 0), VALUES["x"][:1]])
+def test_such_images_still_make_a_network(x: Array) -> None:
+    result = equint.quantize(PROTO, data=x.astype(np.float32))
+    assert result.warnings
+    (found,) = execute(result.proto, VALUES["x"][:2])
+    assert np.isfinite(found).all()

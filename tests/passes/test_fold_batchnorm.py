@@ -70,6 +70,18 @@ FOLDS: dict[str, tuple[str, str, dict[str, Any], dict[str, int]]] = {
     "alone": (f"y = {BN}(x, g, e, m, v)", IMAGE, {}, {"as depthwise": 1}),
     "alone in a series": (f"y = {BN}(x, g, e, m, v)", SERIES, {}, {"as depthwise": 1}),
     "alone in rows": (f"y = {BN}(x, g, e, m, v)", ROW, {}, {"as Mul and Add": 1}),
+    "behind a reshaped product": (
+        f"a = Gemm <transB = 1> (x, w, b) r = Reshape(a, s) y = {BN}(r, g, e, m, v)",
+        ROW, {"w": normal(8, 4), "b": normal(8), "s": [0, 4, 2]}, {"behind a layer": 1},
+    ),
+    "behind a squeezed convolution": (
+        f"a = Conv(x, w) r = Squeeze(a, z) y = {BN}(r, g, e, m, v)",
+        IMAGE, {"w": normal(4, 4, 1, 6), "z": [3]}, {"behind a layer": 1},
+    ),
+    "behind a turned convolution": (
+        f"a = Conv(x, w) r = Transpose <perm = [0, 2, 1, 3]> (a) y = {BN}(r, g, e, m, v)",
+        IMAGE, {"w": normal(5, 4, 3, 3)}, {"as depthwise": 1},
+    ),
     "where others read the convolution": (
         f"a = Conv(x, w) b = {BN}(a, g, e, m, v) y = Add(a, b)", IMAGE, {"w": normal(4, 4, 1, 1)}, {"as depthwise": 1},
     ),

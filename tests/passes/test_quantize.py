@@ -1,5 +1,6 @@
 """Every weight and activation gets the grid that its range asks for, shared where it must be."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
+from equint.onnx.writer import to_proto
 from equint.ops.layers import layers
 from equint.passes import Keeps
 from equint.passes.activation_ranges import ActivationRanges
@@ -79,7 +81,7 @@ def test_an_activation_has_the_grid_of_its_range() -> None:
 )
 def test_tensors_that_must_share_a_grid_share_one_object(body: str, tensors: str) -> None:
     consts: dict[str, Any] = {
-        "w": 9 * normal(4, 3, 1, 1),
+        "w": 3 * normal(4, 3, 1, 1),
         "v": normal(4, 3, 1, 1, seed=2),
         "m": normal(4, 2),
         "u": normal(4, 1, 1, 1),
@@ -209,3 +211,37 @@ def test_a_bound_on_scales_keeps_a_bias_within_32_bits() -> None:
         assert grid.scale[1] == pytest.approx(1.5 / 255, rel=1e-6)
         raised = [e.facts["channels"] for e in after.log if e.kind is EventKind.SCALE_BOUNDED]
         assert raised == ([1] if bound else [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "inside"), [("cubic", 1), ("linear", 0), ("nearest", 0)], ids=["cubic", "linear", "nearest"]
+)
+def test_a_resize_that_overshoots_has_a_grid_of_its_own(mode: str, inside: int) -> None:
+    """Behind a clip to 0…1 cubic interpolation reaches from −0.4 to 1.4."""
+    body = f'a = Conv(x, w) c = Clip(a, l, h) u = Resize <mode = "{mode}"> (c, , s) y = Conv(u, v)'
+    consts: dict[str, Any] = {"w": 3 * normal(4, 3, 1, 1), "v": normal(2, 4, 3, 3), "l": 0.0, "h": 1.0}
+    model = ranged(body, s=np.array([1.0, 1.0, 2.0, 2.0]), **consts)
+    grids, x = Quantize()(model).qparams, normal(8, 3, 8, 8, scale=1)
+    (u,) = execute(to_proto(replace(model.graph, outputs=("u",))), x)
+    step = float(grids["u"].scale)
+    assert (grids["u"] is not grids["c"]) == bool(inside)
+    assert grids["u"].lo - step <= u.min()
+    assert u.max() <= grids["u"].hi + step
+    assert (u.min() < -0.05) == bool(inside)
+
+
+def test_an_extrapolated_value_lies_on_the_grid() -> None:
+    how = 'mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize", extrapolation_value = 5.0'
+    body = f"a = Conv(x, w) c = Sigmoid(a) u = Resize <{how}> (c, o, s) y = Conv(u, v)"
+    consts: dict[str, Any] = {"w": normal(4, 3, 1, 1), "v": normal(2, 4, 3, 3), "s": np.array([1.0, 1.0, 2.0, 2.0])}
+    model = ranged(body, o=np.array([0.0, 0, -0.5, -0.5, 1, 1, 1.5, 1.5]), **consts)
+    assert Quantize()(model).qparams["u"].hi >= 5
+
+
+@pytest.mark.parametrize(("value", "held"), [(1.5, True), (-1e9, False)])
+def test_a_padded_value_lies_on_the_grid_unless_others_would_die_of_it(value: float, held: bool) -> None:
+    body = "a = Conv(x, w) c = Clip(a, l, h) p = Pad(c, n, d) y = Conv(p, v)"
+    consts: dict[str, Any] = {"w": normal(4, 3, 1, 1), "v": normal(2, 4, 3, 3), "l": 0.0, "h": 1.0, "d": value}
+    grid = Quantize()(ranged(body, n=[0, 0, 1, 1, 0, 0, 1, 1], **consts)).qparams["p"]
+    assert (grid.lo - float(grid.scale) <= value <= grid.hi + float(grid.scale)) == held
+    assert float(grid.scale) < 0.02

@@ -300,3 +300,27 @@ def test_every_layer_runs_at_most_twice(proto: ModelProto, grid: str) -> None:
         mean_errors(model, teacher, Samples.of(sample(proto, 3)), take_out)
     assert len(runs) == sum(1 for _ in layers(model.graph))
     assert max(runs.values()) <= 2
+
+
+def test_products_of_unknown_rank_are_taken_row_by_row() -> None:
+    """Shapes that inference could not tell change nothing of what is measured."""
+    body = "t = Transpose <perm = [0, 2, 3, 1]> (x) a = MatMul(t, w) r = Relu(a) y = MatMul(r, v)"
+    proto = network(body, w=normal(3, 4), v=normal(4, 2))
+    model = Quantize()(ActivationRanges()(infer_input(read(proto))))
+    unknown = {n: s for n, s in model.graph.shapes.items() if n not in ("a", "r", "y")}
+    images = Samples.of(normal(6, 3, 8, 8, scale=1))
+
+    def errors(graph: Graph) -> Errors:
+        seen: Errors = {}
+
+        def decide(layer: Layer, error: Array) -> Array:
+            seen[layer.y] = error
+            return np.zeros(error.shape[1])
+
+        sweep.mean_errors(replace(model, graph=graph), read(proto).graph, images, decide)
+        return seen
+
+    wanted, found = errors(model.graph), errors(replace(model.graph, shapes=unknown))
+    assert wanted.keys() == found.keys() == {"a", "y"}
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-6)

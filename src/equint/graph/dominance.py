@@ -40,7 +40,7 @@ class Extremes:
         self.clipped, self.room = _rooms(model, channels, clips)
         self._grids: list[tuple[Array, Array]] = []
         self._grid_of: dict[Name, int] = {}
-        for names in place(model.graph).classes:
+        for names in place(model.graph, model.apart).classes:
             known = [_magnitudes(model, channels, name) for name in names if name in model.ranges]
             if known:
                 self._grid_of |= dict.fromkeys(names, len(self._grids))

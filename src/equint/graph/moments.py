@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..ir.model import Graph, Moments, Name
+from ..ir.fields import mixed, ranked
+from ..ir.model import Graph, Moments, Name, Node
 from ..ops.curves import self_gated
 from ..ops.layers import as_layer
 from ..ops.operator import Pair, Unknown
 from ..ops.table import op_of
+from .positions import position_axes
 
 
 def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments]:
@@ -36,8 +38,21 @@ def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments
             found = facet(graph, node, operands)
         for name, pair in zip(node.outputs, found or [], strict=False):
             if name in missing and all(np.all(np.isfinite(a)) for a in pair):
-                table[name] = Moments(*pair)
+                fitted = _fitted(graph, node, name, pair, table)
+                if fitted is not None:
+                    table[name] = Moments(*fitted)
     return table
+
+
+def _fitted(graph: Graph, node: Node, name: Name, pair: Pair, table: Mapping[Name, Moments]) -> Pair | None:
+    """Moments with the rank of their tensor, positions that differ mixed; None where they have another rank."""
+    mean, std = (ranked(np.asarray(a), graph.rank(name)) for a in pair)
+    if mean is None or std is None:
+        return None
+    axes = position_axes(
+        graph, node, np.broadcast_arrays(mean, std)[0], lambda i: table[i].mean if i in table else None
+    )
+    return mixed(mean, std, axes) if axes else (mean, std)
 
 
 def _operand(graph: Graph, name: Name, table: Mapping[Name, Moments]) -> Pair | None:

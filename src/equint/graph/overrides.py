@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -73,11 +73,17 @@ class Formats:
     log: tuple[Event, ...] = ()  # how far exceptions reach beyond what was named
 
 
-def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activation: QSpec | None) -> Formats:
+def formats(
+    graph: Graph,
+    overrides: Sequence[Override],
+    weight: QSpec,
+    activation: QSpec | None,
+    apart: Collection[Name] = (),
+) -> Formats:
     """What overrides make of a network's formats; where several name the same, the last one counts.
 
     Tensors that share a grid, and layers that share a weight, have the same format: an override of one is one of all.
-    `weight` and `activation` are the recipe's; with `activation` None all tensors stay float.
+    `weight` and `activation` are the recipe's; with `activation` None all tensors stay float. `apart` as in `place`.
 
     Raises:
         EquintError: a name or pattern that matches nothing.
@@ -87,7 +93,7 @@ def formats(graph: Graph, overrides: Sequence[Override], weight: QSpec, activati
         >>> formats(tiny_graph(), [Override(layers=("y",), weight_bits=4)], QSpec(8), None).weights["w"].bits
         4
     """
-    every, placement = list(layers(graph)), place(graph)
+    every, placement = list(layers(graph)), place(graph, apart)
     classes = {name: names for names in placement.classes for name in names}
     ends = {n: clamps.end(graph, placement.merged, n) for n in placement.merged}
     known = [*classes, *(n for n, end in ends.items() if end in classes)]

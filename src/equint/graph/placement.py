@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import is_clamp
 from ..ops.layers import as_layer
+from ..ops.moves import JOINS, MOVES
 from ..ops.operator import Grid, Unknown
+from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
 
 
@@ -21,10 +23,11 @@ class Placement:
     operands: tuple[Name, ...]  # constants added or multiplied, which become integers too
 
 
-def place(graph: Graph) -> Placement:
-    """Decide it for a graph."""
+def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
+    """Decide it for a graph; joins whose outputs are `apart` (`graph/ties.py`) tie no grids."""
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
-    wanted = [n for n in _activations(graph) if n not in merged and _works(graph, n, merged)]
+    passed_over = merged | float_joins(graph, apart)
+    wanted = [n for n in _activations(graph) if n not in passed_over and _works(graph, n, merged)]
     parent = {n: n for n in wanted}
 
     def root(n: Name) -> Name:
@@ -34,7 +37,7 @@ def place(graph: Graph) -> Placement:
 
     for node in graph.nodes:
         grid = grid_of(node)
-        if not grid.keeps:
+        if not grid.keeps or node.outputs[0] in apart:
             continue
         tied = [*node.outputs, *(node.inputs if grid.ties else node.inputs[:1])]
         known = [root(n) for n in tied if n in parent]
@@ -49,9 +52,9 @@ def place(graph: Graph) -> Placement:
 
 
 def grid_of(node: Node) -> Grid:
-    """How integers travel through a node; not at all where that is not known."""
+    """How integers travel through a node; not at all where that is not known, or where it leaves its input's range."""
     grid = op_of(node).grid
-    return Grid() if isinstance(grid, Unknown) else grid
+    return Grid() if isinstance(grid, Unknown) or overshoots(node) else grid
 
 
 def keeps_grid(node: Node) -> bool:
@@ -81,6 +84,37 @@ def stored_as(graph: Graph, name: Name) -> Name:
     """The tensor that holds a layer's output as integers: behind the activations that are `fused`."""
     behind = fused(graph, name)
     return behind[-1].outputs[0] if behind else name
+
+
+def leaving(graph: Graph) -> frozenset[Name]:
+    """Tensors of which nothing but network outputs is made, by moving and joining them.
+
+    Example:
+        >>> join = Node("Concat", ("a", "b"), ("y",), {"axis": 1})
+        >>> sorted(leaving(Graph((join,), {}, ("a", "b"), ("y",))))
+        ['a', 'b', 'y']
+    """
+    found = set[Name]()
+    for name in reversed(_activations(graph)):
+        users = [user for user in graph.users(name) if not ignores_values(op_of(user))]
+        if (users or name in graph.outputs) and all(_only_moves(user, found) for user in users):
+            found.add(name)
+    return frozenset(found)
+
+
+def float_joins(graph: Graph, apart: Collection[Name]) -> frozenset[Name]:
+    """What joins that are `apart` and lead to outputs alone put out, and what is moved of it: it stays float."""
+    leaves, found = leaving(graph), set[Name]()
+    for node in graph.nodes:
+        behind = _only_moves(node, leaves) and node.inputs[0] in found
+        if behind or (node.outputs[0] in leaves and node.outputs[0] in apart):
+            found.update(node.outputs)
+    return frozenset(found)
+
+
+def _only_moves(node: Node, leaving: Collection[Name]) -> bool:
+    moves = not node.domain and (node.op in MOVES or node.op in JOINS)
+    return moves and all(o in leaving for o in node.outputs if o)
 
 
 def borders(graph: Graph) -> Mapping[str, list[Name]]:

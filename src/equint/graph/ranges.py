@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..ir.model import Graph, Moments, Name, Node, Range
+from ..ir.fields import ranked
+from ..ir.model import Array, Graph, Moments, Name, Node, Range
 from ..ops.operator import Unknown
 from ..ops.table import op_of
+from .positions import position_axes
 
 
 def tensor_ranges(
@@ -32,9 +34,23 @@ def tensor_ranges(
                 continue
             spread = _spread(moments[name], n) if name in moments else None
             found = _met(spread, bounds[position] if position < len(bounds) else None, op_of(node).wide)
-            if found is not None and np.all(np.isfinite(found.lo)) and np.all(np.isfinite(found.hi)):
-                table[name] = found
+            fitted = None if found is None else _fitted(graph, node, name, found, table)
+            if fitted is not None and np.all(np.isfinite(fitted.lo)) and np.all(np.isfinite(fitted.hi)):
+                table[name] = fitted
     return table
+
+
+def _fitted(graph: Graph, node: Node, name: Name, found: Range, table: Mapping[Name, Range]) -> Range | None:
+    """A range with the rank of its tensor, over all positions; None where it has another rank."""
+    lo, hi = (ranked(np.asarray(end), graph.rank(name)) for end in (found.lo, found.hi))
+    if lo is None or hi is None:
+        return None
+    axes = position_axes(graph, node, np.broadcast_arrays(lo, hi)[0], lambda i: table[i].lo if i in table else None)
+    return Range(*(_over(end, axes, meet) for end, meet in ((lo, np.min), (hi, np.max)))) if axes else Range(lo, hi)
+
+
+def _over(end: Array, axes: tuple[int, ...], meet: Callable[..., Array]) -> Array:
+    return meet(end, tuple(d for d in axes if end.shape[d] > 1), keepdims=True)
 
 
 def _spread(m: Moments, n: float) -> Range:

@@ -8,7 +8,7 @@ accumulators on both sides of every threshold. Where it cannot be proven, intege
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from ..maths.affine import storage
 from ..maths.float_proofs import nudge_of
 from .emit import emit, requantized
 from .emit_moves import Move
+from .joins import joiner
 from .kernels import EXACT, MAGIC, RELU
 from .maker import Maker
 from .program import Program, Requantize, Step
@@ -105,10 +106,18 @@ class Engine:
         return dict(zip(self.outputs, values, strict=True))
 
     def real(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
-        """Real outputs for real inputs: quantized, run, and multiplied by their scales."""
-        feeds = {n: self.program.quantized(n, np.asarray(v)) for n, v in self._given(x).items()}
-        found = self.run(feeds)
-        return {n: self.program.real(n, v) if n in self.program.grids else v for n, v in found.items()}
+        """Real results for real inputs: quantized, run, multiplied by their scales, and joined where that is float."""
+        given = {n: np.asarray(v) for n, v in self._given(x).items()}
+        found = self.run({n: self.program.quantized(n, v) for n, v in given.items()})
+        real = {n: self.program.real(n, v) if n in self.program.grids else v for n, v in found.items()}
+        return real if self._join is None else {**self._join({**given, **real}), **self._tapped(real)}
+
+    def _tapped(self, real: Mapping[Name, Array]) -> dict[Name, Array]:
+        return {n: v for n, v in real.items() if n not in self.program.outputs}
+
+    @cached_property
+    def _join(self) -> Callable[[Mapping[Name, Array]], dict[Name, Array]] | None:
+        return None if self.program.joins is None else joiner(self.program.joins)
 
     def trace(self, feeds: Array | Mapping[Name, Array]) -> dict[Name, Array]:
         """Integers of what every step writes."""

@@ -26,6 +26,7 @@ from ..ops.table import op_of
 from . import lower_moves as moves
 from .builder import Lowering, same
 from .geometry import static, window
+from .joins import joins_of, needed
 from .program import Program, Step
 from .steps import LAYERS, MOVES, bound
 
@@ -68,20 +69,25 @@ def lower(model: Model, target: Target) -> Program:
         check_format(*formats[1:], formats[0])
     except EquintError as error:
         raise UnsupportedOperator(f"target {target.name}: {error}") from error
+    joins = joins_of(model.graph, model.apart)
+    outputs = model.graph.outputs if joins is None else tuple(n for n in joins.inputs if n not in model.graph.inputs)
+    made_of = needed(model.graph, outputs)
     for node in model.graph.nodes:
-        _emit(work, node)
+        if joins is None or any(o in made_of for o in node.outputs):
+            _emit(work, node)
     made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
     shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
     return Program(
         tuple(work.steps),
         model.graph.inputs,
-        model.graph.outputs,
+        outputs,
         {n: q for n, q in work.grids.items() if n in made},
         shapes,
         work.consts,
         *formats,
         target.name,
         model.graph.name,
+        joins,
     )
 
 

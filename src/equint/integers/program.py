@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnusableData
-from ..ir.model import Array, Name, QParams, Shape
+from ..ir.model import Array, Graph, Name, QParams, Shape
 from ..maths.affine import along_axis, dequantize, quantize, storage
 from ..maths.fixedpoint import Rounding
 
@@ -75,6 +75,8 @@ class Program:
         grids: of every integer activation; shape tensors have none.
         shapes: as far as known. consts: inputs of steps that move integers: int64, or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
+        joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
+            their own (`equint.integers.joins`).
     """
 
     steps: tuple[Step, ...]
@@ -89,9 +91,15 @@ class Program:
     shift_bits: int = 4
     target: str = ""
     name: str = "equint"
+    joins: Graph | None = None
 
     def __repr__(self) -> str:
         return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"
+
+    @property
+    def results(self) -> tuple[Name, ...]:
+        """The network's results: its outputs, joined where they are joined in float."""
+        return self.outputs if self.joins is None else self.joins.outputs
 
     def quantized(self, name: Name, values: Array) -> Array:
         """Integers of real values on the grid of tensor `name`; an error where one is not finite."""

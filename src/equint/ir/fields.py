@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .model import Array
@@ -41,3 +43,39 @@ def collapsed(field: Array) -> Array:
         if n > 1 and bool(np.all(field == field.take([0], axis))):
             field = field.take([0], axis)
     return field
+
+
+def ranked(field: Array, rank: int | None) -> Array | None:
+    """The field with `rank` axes, where one number fills it; None where it has another number of axes.
+
+    Example:
+        >>> ranked(np.full(1, 0.5), 4).shape, ranked(np.ones((1, 8)), 4)
+        ((1, 1, 1, 1), None)
+    """
+    if rank is None or field.ndim == rank:
+        return field
+    return field.reshape((1,) * rank) if field.size == 1 else None
+
+
+def constant_axes(field: Array, kept: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The axes along which a field varies and none of the shapes `kept` does: the last axes stand over one another.
+
+    Example:
+        >>> constant_axes(np.zeros((1, 8, 5, 5)), [(1, 8, 1, 1), ()])
+        (2, 3)
+    """
+    varies = {len(shape) - d for shape in kept for d, n in enumerate(shape) if n > 1}
+    return tuple(d for d, n in enumerate(field.shape) if n > 1 and field.ndim - d not in varies)
+
+
+def mixed(mean: Array, std: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and spread of what is equally often at every place along `axes`: its spread is in the means, too.
+
+    Example:
+        >>> mean, std = mixed(np.array([[0.0, 2.0]]), np.array([[0.0, 0.0]]), (1,))
+        >>> mean.tolist(), std.tolist()
+        ([[1.0]], [[1.0]])
+    """
+    mean, std = np.broadcast_arrays(mean, std)
+    middle = mean.mean(axes, keepdims=True)
+    return middle, np.sqrt((np.square(std) + np.square(mean - middle)).mean(axes, keepdims=True))

@@ -228,7 +228,8 @@ class Model:
     `moments` and `ranges` describe float tensors, `qparams` the tensors and weights that will be
     integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
-    weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected.
+    weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected;
+    `apart` outputs of joins whose inputs keep grids of their own.
     """
 
     graph: Graph
@@ -238,6 +239,7 @@ class Model:
     views: Mapping[Name, View] = field(default_factory=dict)
     shifts: Mapping[Name, Array] = field(default_factory=dict)
     corrected: Mapping[Name, Correction] = field(default_factory=dict)
+    apart: frozenset[Name] = frozenset()
     log: tuple[Event, ...] = ()
 
     def __repr__(self) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
 
+COARSER = 8.0
+"""A tensor whose grid is coarser by so much has lost three of its bits."""
 CANDIDATES = 48
 """Ends that the MSE rule tries on each side, and again around the best."""
 
@@ -74,3 +76,32 @@ def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
             elif not upper and low < 0:
                 low = searched(low, high, False, low, reach)
     return float(low), float(high)
+
+
+def extent(lo: float, hi: float) -> float:
+    """Width of the grid that holds a range: grids hold zero."""
+    return max(hi, 0.0) - min(lo, 0.0)
+
+
+def lost(own: float, shared: float) -> bool:
+    """Whether values that need a grid of width `own` lose three bits or more on one of width `shared`.
+
+    Example:
+        >>> lost(1.0, 640.0), lost(1.0, 2.0)
+        (True, False)
+    """
+    return 0 < own * COARSER <= shared
+
+
+def better_apart(own: float, shared: float, readers: int) -> bool:
+    """Whether a joined tensor better keeps its own grid and is rounded again where it is joined.
+
+    Rounding makes noise in proportion to width². On the shared grid its `readers` and the join all see shared²; on its
+    own the readers see own², the join own² + shared²: with readers less noise in all wherever own² < shared²/2. Every
+    further rounding is work, and such predictions are off by some dB, so that only what loses bits is rounded again.
+
+    Example:
+        >>> better_apart(1.0, 10.0, readers=1), better_apart(1.0, 10.0, readers=0), better_apart(1.0, 4.0, readers=1)
+        (True, False, False)
+    """
+    return lost(own, shared) and (1 + readers) * own**2 < readers * shared**2

@@ -155,7 +155,7 @@ def _scale(model: Model, name: Name) -> Array:
 def _layers(reference: Model, quantized: Model, table: Gains, noise: NoiseModel) -> list[LayerNoise]:
     graph, moments, found = reference.graph, reference.moments, list[LayerNoise]()
     own = {layer.y: layer for layer in layers(quantized.graph)}
-    grids = {name: k for k, names in enumerate(place(graph).classes) for name in names}
+    grids = {name: k for k, names in enumerate(place(graph, reference.apart).classes) for name in names}
     doubtful, results = heavy_tailed(graph, moments), wide_results(graph, moments, noise)
     for rounded in rounded_layers(reference, table):
         layer = rounded.layer

@@ -75,7 +75,7 @@ def rounded_tensors(
 ) -> Iterator[RoundedTensor]:
     """Every tensor that a quantizer rounds anew, not those that pass a grid's values on; `fields` give finer shapes."""
     doubtful = heavy_tailed(model.graph, model.moments)
-    for grid, tensors in enumerate(place(model.graph).classes):
+    for grid, tensors in enumerate(place(model.graph, model.apart).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
             if maker is not None and grid_of(maker).keeps and any(i in tensors for i in maker.inputs):

@@ -15,7 +15,7 @@ from ..errors import EquintError, UnreadableModel
 from ..integers.accumulators import stored_zero_point
 from ..integers.program import Program, Requantize, Step
 from ..integers.steps import SMALL, STEPS, Field
-from ..ir.model import Array, QParams, frozen
+from ..ir.model import Array, Graph, Node, QParams, frozen
 from .sparse import Sparse, pack, pack_bits, unpack, unpack_bits, weight_bits
 
 AGAIN = "write the bundle again"
@@ -45,6 +45,8 @@ def encode(program: Program, sparse: Literal["auto"] | bool) -> tuple[Record, di
         "consts": {name: writer.array(a, f"consts.{k}", name) for k, (name, a) in enumerate(program.consts.items())},
         "steps": [writer.step(k, step) for k, step in enumerate(program.steps)],
     }
+    if program.joins is not None:
+        described["joins"] = writer.joins(program.joins)
     return described, writer.tensors
 
 
@@ -71,6 +73,21 @@ class _Writer:
             "arrays": arrays,
             "requantize": step.requantize and self.requantize(step.requantize, f"{at}.requantize", name),
         }
+
+    def joins(self, part: Graph) -> Record:
+        """Float operators of ONNX behind the program."""
+        nodes = [
+            {
+                "op": node.op,
+                "inputs": list(node.inputs),
+                "outputs": list(node.outputs),
+                "attrs": {key: _plain(value, f"{node.label}: attribute {key}") for key, value in node.attrs.items()},
+            }
+            for node in part.nodes
+        ]
+        consts = {n: self.array(a, f"joins.{k}", n) for k, (n, a) in enumerate(part.consts.items())}
+        ends = {"inputs": list(part.inputs), "outputs": list(part.outputs), "opset": part.opset}
+        return {**ends, "consts": consts, "nodes": nodes}
 
     def requantize(self, r: Requantize, at: str, name: str) -> Record:
         records: Record = {
@@ -194,7 +211,17 @@ class _Reader:
             **{key: target[key] for key in _FORMAT},
             target=target["name"],
             name=described["name"],
+            joins=self.joins(described["joins"]) if "joins" in described else None,
         )
+
+    def joins(self, record: Record) -> Graph:
+        nodes = []
+        for node in record["nodes"]:
+            attrs = {k: self.attribute(v, f"{node['op']}: attribute {k}") for k, v in node["attrs"].items()}
+            nodes.append(Node(node["op"], tuple(node["inputs"]), tuple(node["outputs"]), attrs))
+        consts = {name: self.array(a, f"constant {name}") for name, a in record["consts"].items()}
+        ends = tuple(record["inputs"]), tuple(record["outputs"])
+        return Graph(tuple(nodes), consts, *ends, opset=record["opset"])
 
     def step(self, k: int, record: Record) -> Step:
         at = f"step {k} {record['name'] or record['op']!r}"

@@ -21,7 +21,8 @@ def canonical(graph: Graph) -> Graph:
         >>> [float(graph.consts[i].flat[0]) for i in graph.nodes[0].inputs[1:]]
         [2.0, 0.5]
     """
-    return _merged_pads(_biased_matmul(_rewritten(_scalar_bounds(graph), _gemm)))
+    graph = _rewritten(_rewritten(_scalar_bounds(graph), _gemm), _computed_bias)
+    return _merged_pads(_biased_matmul(_rewritten(graph, _counted_pads)))
 
 
 Edit = tuple[list[Node], dict[Name, Array]]
@@ -76,6 +77,39 @@ def _gemm(graph: Graph, node: Node) -> Edit | None:
         y, c = product, ""
     attrs = {"transB": int(node.attrs.get("transB", 0))}
     return [*before, replace(node, inputs=(a, b, *([c] if c else [])), outputs=(y,), attrs=attrs), *after], consts
+
+
+def _computed_bias(graph: Graph, node: Node) -> Edit | None:
+    """A convolution of constant weights keeps no computed bias: it is added afterwards."""
+    if node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 3 or node.inputs[1] not in graph.consts:
+        return None
+    bias, y = node.inputs[2], node.outputs[0]
+    if not bias or bias in graph.consts:
+        return None
+    product, column, sizes = (graph.fresh(f"{y}_{what}") for what in ("product", "bias", "bias_shape"))
+    shape = np.array([1, -1] + [1] * (graph.consts[node.inputs[1]].ndim - 2), np.int64)
+    made = [
+        replace(node, inputs=node.inputs[:2], outputs=(product,)),
+        Node("Reshape", (bias, sizes), (column,)),
+        Node("Add", (product, column), (y,), name=node.name and f"{node.name}_bias"),
+    ]
+    return made, {sizes: shape}
+
+
+def _counted_pads(graph: Graph, node: Node) -> Edit | None:
+    """An AveragePool that counts its padding, and rounds its size up, behind a Pad: integer kernels miscount there."""
+    counts = node.attrs.get("count_include_pad", 0) and node.attrs.get("ceil_mode", 0)
+    if node.op != "AveragePool" or not counts or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    pads = node.attrs.get("pads", [])
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("pads", "count_include_pad", "auto_pad")}
+    if not any(pads):  # nothing is padded, and what hangs over the end never counts
+        return [replace(node, attrs=attrs)], {}
+    padded, widths = (graph.fresh(f"{node.outputs[0]}_{what}") for what in ("padded", "pads"))
+    half = len(pads) // 2
+    value = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
+    pool = replace(node, inputs=(padded,), attrs=attrs)
+    return [Node("Pad", (node.inputs[0], widths), (padded,)), pool], {widths: value}
 
 
 def _biased_matmul(graph: Graph) -> Graph:

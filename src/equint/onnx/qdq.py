@@ -17,7 +17,7 @@ import numpy as np
 from onnx import ModelProto, checker, helper, numpy_helper
 
 from ..graph import clamps
-from ..graph.placement import place
+from ..graph.placement import grid_of, place
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
 from ..ir.weights import Layer
 from ..maths.affine import quantize, quantize_bias, storage
@@ -146,7 +146,7 @@ class _Exporter:
         inputs = [self.reads.get(i, i) for i in node.inputs]
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
-        elif not node.domain and node.op in ("Add", "Mul"):
+        elif grid_of(node).constants:
             inputs = [self.weight(i) if i in self.float.consts and i in self.model.qparams else i for i in inputs]
         quantized = [o for o in node.outputs if o in self.model.qparams]
         raw = {o: self.fresh(f"{o}_float") for o in quantized}

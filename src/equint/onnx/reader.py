@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import UnreadableModel
 from ..files import is_bundle
@@ -18,6 +18,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
 from .canonical import canonical
 from .folding import folded, static_reshapes
+from .fusions import taken_apart
 from .writer import to_proto
 
 OLDEST, NATIVE = 7, 13
@@ -52,7 +53,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = folded(infer_shapes(_decode(proto, label)))
+    graph = folded(infer_shapes(taken_apart(_decode(proto, label))))
     graph = infer_shapes(_without_dead(_without_identity(graph)))
     graph = infer_shapes(_without_dead(static_reshapes(graph)))
     graph = infer_shapes(canonical(_without_dead(graph)))
@@ -125,6 +126,7 @@ def _as_before_11(proto: ModelProto, version: int) -> ModelProto:
 
 def _decode(proto: ModelProto, label: str) -> Graph:
     consts = {tensor.name: _array(tensor, label) for tensor in proto.graph.initializer}
+    consts |= {sparse.values.name: _dense(sparse, label) for sparse in proto.graph.sparse_initializer}
     nodes = []
     for node in proto.graph.node:
         attrs = {a.name: _attribute(a) for a in node.attribute}
@@ -132,6 +134,8 @@ def _decode(proto: ModelProto, label: str) -> Graph:
             consts[node.output[0]] = _constant(attrs, label)
             continue
         domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.op_type == "Cast" and not domain and attrs.get("to") == TensorProto.BFLOAT16:
+            attrs["to"] = int(TensorProto.FLOAT)
         captured = tuple(dict.fromkeys(_captured(node.attribute)))
         nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
@@ -149,15 +153,35 @@ def _decode(proto: ModelProto, label: str) -> Graph:
 
 def _array(tensor: onnx.TensorProto, label: str) -> Array:
     try:
-        return numpy_helper.to_array(tensor)
+        array = numpy_helper.to_array(tensor)
+        # what is stored as bfloat16 is a float32 with half its digits cut off: NumPy computes with the whole
+        return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
     except Exception as error:
         raise UnreadableModel(f"{label}: constant {tensor.name} is damaged; export the model again") from error
+
+
+def _dense(sparse: onnx.SparseTensorProto, label: str) -> Array:
+    """A sparse constant, all its zeros spelled out."""
+    values, indices = _array(sparse.values, label), _array(sparse.indices, label)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    try:
+        if indices.ndim == 2:
+            dense[tuple(indices.T)] = values
+        else:
+            dense.reshape(-1)[indices] = values
+    except (IndexError, ValueError) as error:
+        raise UnreadableModel(
+            f"{label}: sparse constant {sparse.values.name} is damaged; export the model again"
+        ) from error
+    return dense
 
 
 def _constant(attrs: Mapping[str, Any], label: str) -> Array:
     key, value = next(iter(attrs.items()))
     if key == "value":
         return _array(value, label)
+    if key == "sparse_value":
+        return _dense(value, label)
     if key.startswith("value_float"):
         return np.asarray(value, np.float32)
     if key.startswith("value_int"):
@@ -195,6 +219,8 @@ def _shape(info: ValueInfoProto) -> Shape | None:
 def _dtype(info: ValueInfoProto) -> str:
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.elem_type:
         return ""
+    if info.type.tensor_type.elem_type == TensorProto.BFLOAT16:
+        return "float32"
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
 
 
@@ -226,13 +252,13 @@ def infer_shapes(graph: Graph) -> Graph:
 
 
 def _without_identity(graph: Graph) -> Graph:
-    """Identity and inference-time Dropout removed, their readers reading the source."""
+    """Identity, inference-time Dropout and Casts to the type at hand removed, their readers reading the source."""
     source: dict[Name, Name] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         node = replace(node, inputs=tuple(source.get(i, i) for i in node.inputs))
         masked = any(graph.users(o) or o in graph.outputs for o in node.outputs[1:] if o)
-        idle = node.op == "Identity" or (node.op == "Dropout" and not masked)
+        idle = node.op == "Identity" or (node.op == "Dropout" and not masked) or _casts_to_itself(graph, node)
         out = node.outputs[0]
         captured = any(out in user.captured for user in graph.users(out))
         if idle and not node.domain and out not in graph.outputs and not captured:
@@ -240,6 +266,11 @@ def _without_identity(graph: Graph) -> Graph:
         else:
             nodes.append(node)
     return graph.with_nodes(nodes)
+
+
+def _casts_to_itself(graph: Graph, node: Node) -> bool:
+    to = node.attrs.get("to") if node.op == "Cast" else None
+    return to is not None and graph.dtypes.get(node.inputs[0]) == str(np.dtype(helper.tensor_dtype_to_np_dtype(to)))
 
 
 def _without_dead(graph: Graph) -> Graph:

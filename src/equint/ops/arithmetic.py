@@ -9,6 +9,7 @@ from operator import add, mul, sub
 
 import numpy as np
 
+from ..ir.fields import constant_axes
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..maths import gaussian
 from .curves import image, self_gated
@@ -118,7 +119,7 @@ def _to_all(node: Node, at: Backward) -> Gained:
 def _through_products(node: Node, at: Backward) -> Gained:
     """E[other²] times the gain behind; E[(x·f(x))'²] where an activation gates itself."""
     behind, own = at.behind[node.outputs[0]], _of_one(at.graph, node)
-    found = {name: behind * _square(at, node.inputs[1 - k]) for k, name in enumerate(node.inputs)}
+    found = {name: behind * _settled(_square(at, node.inputs[1 - k]), behind) for k, name in enumerate(node.inputs)}
     if own is None or own[1] not in at.moments or any(len(at.graph.users(i)) > 1 for i in found if i != own[1]):
         return list(found.items())
     f, x = own
@@ -126,7 +127,8 @@ def _through_products(node: Node, at: Backward) -> Gained:
 
 
 def _through_quotient(node: Node, at: Backward) -> Gained:
-    return [(node.inputs[0], at.behind[node.outputs[0]] / np.maximum(_square(at, node.inputs[1]), 1e-30))]
+    behind = at.behind[node.outputs[0]]
+    return [(node.inputs[0], behind * _settled(1 / np.maximum(_square(at, node.inputs[1]), 1e-30), behind))]
 
 
 def _square(at: Backward, name: Name) -> Array:
@@ -135,6 +137,12 @@ def _square(at: Backward, name: Name) -> Array:
         return np.square(at.moments[name].mean) + np.square(at.moments[name].std)
     constant = at.graph.constant(name)
     return np.ones(1) if constant is None else np.square(constant.astype(np.float64))
+
+
+def _settled(square: Array, behind: Array) -> Array:
+    """A constant's squares, averaged over positions that are one number in the gains behind."""
+    axes = constant_axes(square, [behind.shape])
+    return square.mean(axes, keepdims=True) if axes else square
 
 
 def _through_extreme(node: Node, at: Backward) -> Gained:

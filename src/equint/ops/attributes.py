@@ -55,11 +55,16 @@ def pad_widths(graph: Graph, node: Node, rank: int) -> list[tuple[int, int]] | N
 
 def pads_with_zero(graph: Graph, node: Node) -> bool:
     """Whether a Pad adds zeros, or repeats what is there."""
+    return node.attrs.get("mode", "constant") not in ("constant", b"constant") or pad_value(graph, node) == 0
+
+
+def pad_value(graph: Graph, node: Node) -> float | None:
+    """What a Pad adds; None where that is computed, or where it repeats what is there."""
     if node.attrs.get("mode", "constant") not in ("constant", b"constant"):
-        return True
+        return None
     name = node.inputs[2] if len(node.inputs) > 2 else ""
     value = graph.constant(name) if name else np.asarray(node.attrs.get("value", 0.0))
-    return value is not None and not np.any(value)
+    return None if value is None else float(value.reshape(()))
 
 
 def element_count(shape: Sequence[Dim]) -> int | None:

@@ -27,7 +27,7 @@ def _softmax(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[
 
 def _softmax_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
     known = ranges[0] if ranges else None
-    shape = (1,) if known is None else np.shape(known.lo)
+    shape = (1,) if known is None else np.shape(known.lo)  # one number, which the walk gives the rank of its tensor
     return [Range(np.zeros(shape), np.ones(shape))]
 
 

@@ -20,7 +20,11 @@ def _dim(shape: Shape | None, axis: int) -> Dim:
 
 
 _same: FieldsFacet = lambda graph, node, field, fill: [field]
-_transpose: FieldsFacet = lambda graph, node, field, fill: [field.transpose(node.attrs.get("perm"))]
+
+
+def _transpose(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:
+    perm = node.attrs.get("perm")
+    return [field.transpose(perm)] if perm is None or len(perm) == field.ndim else None
 
 
 def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:
@@ -233,7 +237,7 @@ def stacked(graph: Graph, node: Node, fields: Sequence[Array]) -> Array | None:
     axis = int(node.attrs["axis"]) % fields[0].ndim
     if all(f.shape == fields[0].shape and f.shape[axis] == 1 and np.array_equal(f, fields[0]) for f in fields):
         return fields[0]
-    sizes = [_dim(graph.shapes.get(i), axis) for i in node.inputs]
+    sizes = [_dim(graph.consts[i].shape if i in graph.consts else graph.shapes.get(i), axis) for i in node.inputs]
     numbers = [s for s in sizes if isinstance(s, int)]
     if len(numbers) < len(sizes):
         return None
@@ -262,19 +266,24 @@ def _joined_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> l
 
 
 def _apart(node: Node, at: Backward) -> Gained | None:
-    if any(i not in at.moments for i in node.inputs):
+    constants = at.graph.consts
+    if any(i not in at.moments and i not in constants for i in node.inputs):
         return None
-    starts = np.cumsum([0, *(prod(at.shape(i)) for i in node.inputs)])
-    places = [at.places(i, int(first)) for i, first in zip(node.inputs, starts, strict=False)]
+    starts = np.cumsum([0, *(0 if i in constants else prod(at.shape(i)) for i in node.inputs)])
+    places = [
+        np.full((1,) * constants[i].ndim, -1) if i in constants else at.places(i, int(first))
+        for i, first in zip(node.inputs, starts, strict=False)
+    ]
     origin = stacked(at.graph, node, places)
     if origin is None:
         return None
     total = np.zeros(int(starts[-1]))
     collect(total, origin, at.behind[node.outputs[0]])
-    return [(i, total[p]) for i, p in zip(node.inputs, places, strict=True)]
+    return [(i, total[p]) for i, p in zip(node.inputs, places, strict=True) if i not in constants]
 
 
-_STACKS, _PARTS = Grid(integer=True, keeps=True, ties=True), Unknown("it has a field for each of its inputs")
+_STACKS = Grid(integer=True, keeps=True, ties=True, constants=True)
+_PARTS = Unknown("it has a field for each of its inputs")
 JOINS = by_name(
     Operator(
         "Concat", _joined, _joined_bound, _apart, Scales(Rule.JOINS), _STACKS, Form.CONCAT, torch_moves.concat, _PARTS

@@ -176,7 +176,7 @@ REDUCTIONS = by_name(
 
 
 def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
-    if operands[0] is None:
+    if operands[0] is None or _extrapolates(node):
         return None
     mean, std = operands[0]
     if not resizes_channels(graph, node):
@@ -186,9 +186,49 @@ def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[
     return [(all_of_it, np.sqrt(spread))]
 
 
+def overshoots(node: Node) -> bool:
+    """Whether a node is a Resize whose values may lie beyond those of its input: cubic, or extrapolated.
+
+    Example:
+        >>> [overshoots(Node("Resize", ("x",), ("y",), {"mode": mode})) for mode in ("cubic", "linear")]
+        [True, False]
+    """
+    return node.op == "Resize" and not node.domain and (_said(node, "mode") == "cubic" or _extrapolates(node))
+
+
+def _extrapolates(node: Node) -> bool:
+    return _said(node, "coordinate_transformation_mode") == "tf_crop_and_resize"
+
+
+def _said(node: Node, key: str) -> str:
+    value = node.attrs.get(key, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _resized_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
     known = ranges[0]
-    return None if known is None else [_whole(known) if resizes_channels(graph, node) else known]
+    if known is None:
+        return None
+    known = _whole(known) if resizes_channels(graph, node) else known
+    if _said(node, "mode") == "cubic":
+        known = _cubic(known, float(node.attrs.get("cubic_coeff_a", -0.75)), _resized_axes(graph, node))
+    if _extrapolates(node):
+        outside = float(node.attrs.get("extrapolation_value", 0.0))
+        known = Range(np.minimum(known.lo, outside), np.maximum(known.hi, outside))
+    return [known]
+
+
+def _cubic(known: Range, a: float, axes: int) -> Range:
+    """The four weights of cubic interpolation sum to 1, their magnitudes to at most 1 + |a|/2, along each axis."""
+    beyond = ((1 + abs(a) / 2) ** axes - 1) / 2 * (known.hi - known.lo)
+    return Range(known.lo - beyond, known.hi + beyond)
+
+
+def _resized_axes(graph: Graph, node: Node) -> int:
+    before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    if before is None or after is None:
+        return 2
+    return sum(a is None or b is None or a != b for a, b in zip(before[1:], after[1:], strict=False))
 
 
 def _whole(known: Range) -> Range:

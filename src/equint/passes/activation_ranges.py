@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..graph.gaps import gaps
 from ..graph.moments import propagate
 from ..graph.ranges import tensor_ranges
+from ..graph.ties import joins_apart
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
 from ..noise.results import wide_results
@@ -42,4 +43,6 @@ class ActivationRanges:
         if not {"batchnorm", "calibration", "generated"} & set(sources):
             facts["why"] = "no BatchNorm left in the model: everything is propagated from the input"
         event = Event(EventKind.RANGES_FROM_MOMENTS, "", facts, "activation_ranges", warning="why" in facts)
-        return replace(model, moments=moments, ranges=ranges).noted(event, *gaps(model, "bound", "activation_ranges"))
+        apart = joins_apart(model.graph, ranges)
+        known = replace(model, moments=moments, ranges=ranges, apart=apart)
+        return known.noted(event, *gaps(model, "bound", "activation_ranges"))

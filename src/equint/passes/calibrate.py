@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +34,8 @@ MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
 COST = "extremes follow from moments, which may cost all accuracy: give 64 images (docs/recipes.md)"
 """What it costs to go without images that a recipe is published with."""
+OUTSIDE = 0.05
+"""Images may reach beyond an input's range by this share of its width, as resampled ones do."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
 
@@ -176,7 +178,9 @@ class Calibrate:
         imagined = origin == "generated"
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
-        return replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges}).noted(event)
+        doubts = [] if imagined else list(_doubts(model, statistics, given))
+        known = replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges})
+        return known.noted(event, *doubts)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:
         low, high = t.low, t.high
@@ -197,6 +201,30 @@ class Calibrate:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
+
+
+def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> Iterator[Event]:
+    """A warning for images that cannot be what the network will see."""
+
+    def doubt(at: Name, why: str, **facts: float) -> Event:
+        return Event(EventKind.CALIBRATION_DOUBTFUL, at, {"why": why, **facts}, "calibrate", warning=True)
+
+    tensors = statistics.tensors
+    inputs = {n: tensors[n] for n in model.graph.inputs if n in tensors}
+    for name, t in inputs.items():
+        low, high = float(t.low.min()), float(t.high.max())
+        if low == high:
+            yield doubt(name, "all values of all images are the same", value=low)
+        if name in given and name in model.ranges:
+            least, most = float(np.min(model.ranges[name].lo)), float(np.max(model.ranges[name].hi))
+            slack = OUTSIDE * (most - least)
+            if low < least - slack or high > most + slack:
+                yield doubt(
+                    name, "images reach beyond the input range given", low=low, high=high, least=least, most=most
+                )
+    differ = any(h.counts.size > 1 for t in tensors.values() for h in (t.lows, t.highs))
+    if statistics.images > 1 and tensors and not differ and any(t.low.min() < t.high.max() for t in inputs.values()):
+        yield doubt("", "all images are the same", images=statistics.images)
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

@@ -15,6 +15,9 @@ from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Node
 from ..ir.weights import Layer
 from ..ops.layers import as_layer, bias_of, pads_zero, still_corrected
+from ..ops.moves import MOVES
+from ..ops.operator import Unknown
+from ..ops.table import op_of
 from . import Keeps, Stage
 
 Affine = tuple[Array, Array]
@@ -24,10 +27,10 @@ Affine = tuple[Array, Array]
 class FoldBatchnorm:
     """y = γ·(x − μ)/√(σ² + ε) + β becomes part of a layer's weights; β and |γ| are kept as moments.
 
-    Behind Conv, ConvTranspose, Gemm or MatMul: W' = W·a, b' = b·a + c, with a = γ/√(σ² + ε) and
-    c = β − μ·a per output channel. In front of a layer that pads nothing: W' = W·a, b' = b + Σ W·c per
-    input channel. Anywhere else: a depthwise 1×1 convolution (Mul and Add on two dimensions). Constant Mul,
-    Div, Add and Sub per channel fold behind layers in the same way.
+    Behind Conv, ConvTranspose, Gemm or MatMul, or behind what only moves their channels: W' = W·a, b' = b·a + c, with
+    a = γ/√(σ² + ε) and c = β − μ·a per output channel. In front of a layer that pads nothing: W' = W·a,
+    b' = b + Σ W·c per input channel. Anywhere else: a depthwise 1×1 convolution (Mul and Add on two dimensions).
+    Constant Mul, Div, Add and Sub per channel fold behind layers in the same way.
 
     Afterwards the moments of every tensor are propagated from the BatchNorms and the network's input.
     """
@@ -42,6 +45,7 @@ class FoldBatchnorm:
         changed = True
         while changed:  # folding one may bring the next beside a layer
             graph, changed = _fold_behind(graph, moments, folded)
+        graph = _fold_through_moves(graph, folded)
         graph = _fold_before(graph, folded)
         graph = _stand_alone(graph, folded, skipped)
         moments = {n: m for n, m in moments.items() if n in graph.producer or n in graph.inputs}
@@ -129,6 +133,58 @@ def _fold_behind(graph: Graph, moments: dict[Name, Moments], folded: dict[str, i
         folded[kind] += 1
         changed = True
     return editor.done(), changed
+
+
+def _fold_through_moves(graph: Graph, folded: dict[str, int]) -> Graph:
+    """BatchNorm behind a layer whose output was only moved: each of the layer's channels goes to one of its own."""
+    editor = Editor(graph)
+    for node in graph.nodes:
+        layer = as_layer(graph, node)
+        rank = None if layer is None else graph.rank(layer.y)
+        if layer is None or rank is None:
+            continue
+        count = layer.channels(graph.consts[layer.weight])[1]
+        found = _moved_to(graph, layer.y, aligned(np.arange(count), layer.y_axis, rank))
+        if found is None:
+            continue
+        last, norm, ids = found
+        affine = batchnorm_affine(graph, norm)
+        if affine is None or ids.ndim < 2 or not all(np.all(np.isfinite(v)) for v in affine):
+            continue
+        own = [_by_channel(aligned(v, 1, ids.ndim), ids, count) for v in affine]
+        if own[0] is None or own[1] is None:
+            continue
+        _scale_output(graph, editor, layer, own[0], own[1])
+        editor.swap(norm, [])
+        editor.rename_output(last, norm.outputs[0])
+        folded["behind a layer"] += 1
+    return editor.done()
+
+
+def _moved_to(graph: Graph, name: Name, ids: Array) -> tuple[Node, Node, Array] | None:
+    """The last of the moves that alone read one another, the BatchNorm behind them, and where channels have gone."""
+    last: Node | None = None
+    while len(users := graph.users(name)) == 1 and name not in graph.outputs:
+        (user,) = users
+        if user.op == "BatchNormalization" and not user.domain:
+            return None if last is None else (last, user, ids)
+        facet = op_of(user).fields
+        if user.domain or user.op not in MOVES or isinstance(facet, Unknown) or len(user.outputs) != 1:
+            return None
+        moved = facet(graph, user, ids, -1)
+        if moved is None or np.any(moved[0] < 0):
+            return None
+        last, name, ids = user, user.outputs[0], moved[0]
+    return None
+
+
+def _by_channel(values: Array, ids: Array, count: int) -> Array | None:
+    """`(count,)` values of a layer's channels from those at the places they went to; None where places disagree."""
+    shape = np.broadcast_shapes(values.shape, ids.shape)
+    values, ids = np.broadcast_to(values, shape), np.broadcast_to(ids, shape)
+    own = np.full(count, np.nan)
+    own[ids] = values
+    return own if np.array_equal(own[ids], values) and not np.any(np.isnan(own)) else None
 
 
 def _scale_output(graph: Graph, editor: Editor, layer: Layer, a: Array, c: Array) -> None:

@@ -55,7 +55,7 @@ class Optimal:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
 
     def __call__(self, model: Model) -> Model:
-        table, classes = gains(model.graph, model.moments), place(model.graph).classes
+        table, classes = gains(model.graph, model.moments), place(model.graph, model.apart).classes
         rounded = list(rounded_layers(model, table))
         if not rounded:
             why = {"why": "no layer whose input moments are known"}

@@ -10,12 +10,16 @@ import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
 from ..graph.placement import borders, grid_of, place
+from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_grid
+from ..graph.work import float_work
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name, QParams, QSpec
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, bounded, check_bias_grid, check_bits, choose_qparams, summed_bits
+from ..maths.ranges import extent, lost
+from ..ops.attributes import pad_value
 from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed, require
 
@@ -63,7 +67,8 @@ class Quantize:
         if self.bias_bits not in (8, 16, 32):
             check_bits(self.bias_bits)
         events: list[Event] = []
-        chosen = formats(model.graph, self.overrides, self.weight, self.activation)
+        model = replace(model, apart=model.apart | joins_apart(model.graph, model.ranges))
+        chosen = formats(model.graph, self.overrides, self.weight, self.activation, model.apart)
         events += chosen.log
         qparams = {} if self.activation is None else _activations(model, self.activation, chosen, events)
         weights = self._weights(model, qparams, chosen, events)
@@ -83,7 +88,9 @@ class Quantize:
             facts["overrides"] = len(self.overrides)
         done = Event(EventKind.QUANTIZED, "", facts, "quantize")
         found = {**qparams, **weights}
-        return replace(model, graph=self._rounded(model.graph, found), qparams=found, corrected={}).noted(done, *events)
+        result = replace(model, graph=self._rounded(model.graph, found), qparams=found, corrected={})
+        doubts = [*faint(result), *(() if self.activation is None or self.overrides else float_work(result))]
+        return result.noted(done, *events, *doubts)
 
     def _weights(
         self, model: Model, activations: Mapping[Name, QParams], exceptions: Formats, events: list[Event]
@@ -128,7 +135,7 @@ class Quantize:
 
 def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Event]) -> dict[Name, QParams]:
     qparams: dict[Name, QParams] = {}
-    placement = place(model.graph)
+    placement = place(model.graph, model.apart)
     for tensors in placement.classes:
         own = exceptions.tensors.get(tensors[0], spec)
         if own is None:
@@ -139,12 +146,39 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
             events += [Event(EventKind.FLOAT_WITHOUT_RANGE, t, {}, "quantize", warning=True) for t in tensors]
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
+        lo, hi = _with_constants(model, tensors, lo, hi)
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
+    events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
     for name in placement.operands:
         value = model.graph.consts[name]
-        qparams[name] = choose_qparams(value.min(), value.max(), spec)
+        shared = _joined(model, name, qparams)
+        qparams[name] = choose_qparams(value.min(), value.max(), spec) if shared is None else shared
     return qparams
+
+
+def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: float) -> tuple[float, float]:
+    """A range chosen for activations, widened by constants that joins and pads put among them.
+
+    A padded value so far away that the others would lose bits, as what a MaxPool never takes, stays at the grid's end.
+    """
+    for node in (model.graph.producer.get(t) for t in tensors):
+        if node is None:
+            continue
+        if grid_of(node).ties:
+            for value in (model.graph.consts[i] for i in node.inputs if i in model.graph.consts):
+                lo, hi = min(lo, float(value.min())), max(hi, float(value.max()))
+        elif node.op == "Pad" and (padded := pad_value(model.graph, node)) is not None:
+            wider = min(lo, padded), max(hi, padded)
+            lo, hi = (lo, hi) if lost(extent(lo, hi), extent(*wider)) else wider
+    return lo, hi
+
+
+def _joined(model: Model, constant: Name, qparams: Mapping[Name, QParams]) -> QParams | None:
+    """The grid of the join that alone reads a constant, whose range holds it too."""
+    users = model.graph.users(constant)
+    alone = len(users) == 1 and grid_of(users[0]).ties and users[0].outputs[0] not in model.apart
+    return qparams.get(users[0].outputs[0]) if alone else None
 
 
 def _is_source(model: Model, tensor: Name) -> bool:

@@ -88,8 +88,13 @@ def _viewed(view: View | None, layer: Layer, means: Array) -> Array:
 
 
 def _mean(graph: Graph, layer: Layer, name: Name, out: Name) -> list[Node]:
-    """The mean of a layer's output over positions: `name` holds it, `graph` knows its rank."""
-    rank = graph.rank(layer.y) or graph.consts[layer.weight].ndim  # dense layers have weights of rank 2
+    """The mean of a layer's output over positions: `name` holds it, `graph` may know its rank."""
+    rank = graph.rank(layer.y)
+    if rank is None and layer.y_axis == -1:  # a MatMul of whatever rank: each of its rows is one
+        rows = f"{out}_rows"
+        flat = Node("Flatten", (name,), (rows,), {"axis": -1})
+        return [flat, *mean_over_positions(rows, 2, 1, out)]
+    rank = rank or graph.consts[layer.weight].ndim  # convolutions and Gemm have weights of their rank
     return mean_over_positions(name, rank, layer.y_axis % rank, out)
 
 

@@ -165,7 +165,7 @@ def _opened(
         from ..integers.engine import Engine
 
         engine = Engine(model)
-        return engine.real, engine.outputs
+        return engine.real, model.results
     from ..runtime.session import Session
 
     session = Session(model, optimized)

@@ -121,7 +121,7 @@ def costs(plain: Model, quantized: Model) -> Sensitivity:
     found = predict(replace(plain, views={}), replace(quantized, views={}))
     reaching = {noise.tensor: noise.reaching for noise in found.layers}
     making = {noise.tensor: noise.rounding + noise.clips for noise in found.tensors}
-    placement = place(quantized.graph)
+    placement = place(quantized.graph, quantized.apart)
     classes = [names for names in placement.classes if names[0] in quantized.qparams]
     first = {name: names[0] for names in classes for name in names}
     table = []

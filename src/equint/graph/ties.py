@@ -1,0 +1,113 @@
+"""Joins whose inputs reach too differently far to share one grid, and what a grid leaves of its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ..ir.events import Event, EventKind
+from ..ir.model import Array, Graph, Model, Name, Node, Range
+from ..maths.ranges import better_apart, extent, lost
+from ..ops.moves import JOINS, MOVES
+from .placement import grid_of, leaving
+
+
+def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
+    """Outputs of the joins that shall not tie the grids of what they join.
+
+    Where nothing but outputs is made of a join, its inputs keep grids of their own if one of them would be rounded
+    much coarser on the grid of all; elsewhere if that makes less noise where its inputs are read.
+
+    Example:
+        >>> join = Node("Concat", ("boxes", "scores"), ("y",), {"axis": 1})
+        >>> reach = {"boxes": Range(np.zeros(1), np.full(1, 640.0)), "scores": Range(np.zeros(1), np.ones(1))}
+        >>> sorted(joins_apart(Graph((join,), {}, ("boxes", "scores"), ("y",)), reach))
+        ['y']
+    """
+    leaves, found = leaving(graph), set[Name]()
+    for node in graph.nodes:
+        if not grid_of(node).ties:
+            continue
+        sources = list(dict.fromkeys(_sources(graph, node)))
+        known = {n: ranges[n] for n in sources if n in ranges}
+        if not known:
+            continue
+        whole = extent(
+            min(float(np.min(r.lo)) for r in known.values()), max(float(np.max(r.hi)) for r in known.values())
+        )
+        own = {n: extent(float(np.min(r.lo)), float(np.max(r.hi))) for n, r in known.items()}
+        if node.outputs[0] in leaves:
+            apart = any(lost(e, whole) for e in own.values())
+        else:
+            apart = any(better_apart(own[n], whole, _readers(graph, n, node)) for n in known if n in node.inputs)
+        if apart:
+            found.add(node.outputs[0])
+    return frozenset(found)
+
+
+def _sources(graph: Graph, node: Node) -> Iterator[Name]:
+    """What a join joins, other joins' inputs in their place where only moves stand between."""
+    for name in node.inputs:
+        if name in graph.consts:
+            continue
+        maker = graph.producer.get(name)
+        while maker is not None and not maker.domain and maker.op in MOVES:
+            maker = graph.producer.get(maker.inputs[0])
+        if maker is not None and not maker.domain and maker.op in JOINS:
+            yield from _sources(graph, maker)
+        else:
+            yield name
+
+
+def _readers(graph: Graph, name: Name, join: Node) -> int:
+    """How many others read a tensor, or what it was moved from."""
+    count = sum(user is not join for user in graph.users(name))
+    maker = graph.producer.get(name)
+    if maker is not None and grid_of(maker).keeps and not grid_of(maker).ties:
+        count += _readers(graph, maker.inputs[0], maker)
+    return count
+
+
+def faint(model: Model) -> Iterator[Event]:
+    """A warning for each tensor, joined part or result's channels whose spread is less than one step of their grid."""
+    for name in model.qparams:
+        if name in model.graph.consts:
+            continue
+        yield from _faint(model, name, float(np.max(model.qparams[name].steps)))
+    for node in model.graph.nodes:
+        if grid_of(node).ties and node.outputs[0] in model.qparams:
+            step = float(np.max(model.qparams[node.outputs[0]].steps))
+            for name in node.inputs:
+                if model.qparams.get(name) is not model.qparams[node.outputs[0]] and name not in model.graph.consts:
+                    yield from _faint(model, name, step, node.outputs[0])
+
+
+def _faint(model: Model, name: Name, step: float, inside: Name = "") -> Iterator[Event]:
+    spread = _spread(model, name)
+    if spread is None:
+        return
+    each, whole = spread
+    facts: dict[str, object] = {"step": step, "spread": whole}
+    if inside:
+        facts["in"] = inside
+    if 0 < whole < step:
+        yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
+    elif name in leaving(model.graph) and np.any((each > 0) & (each < step)):
+        facts |= {
+            "channels": int(np.sum((each > 0) & (each < step))),
+            "of": each.size,
+            "spread": float(each[each > 0].min()),
+        }
+        yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
+
+
+def _spread(model: Model, name: Name) -> tuple[Array, float] | None:
+    """How far the values of each channel, and of all together, lie apart."""
+    known, m = model.ranges.get(name), model.moments.get(name)
+    if known is not None and np.ndim(known.lo) > 0:
+        return np.asarray(known.hi - known.lo), float(np.max(known.hi) - np.min(known.lo))
+    if m is None:
+        return None
+    low, high = m.mean - 3 * m.std, m.mean + 3 * m.std
+    return np.asarray(high - low), float(np.max(high) - np.min(low))
