@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .errors import InvalidOption, UnsupportedOperator, UnusableData
 from .files import jsonable
 from .hardware.target import Target
-from .ir.model import Array, Model
+from .ir.model import Array, Model, Name
 from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
@@ -75,6 +75,7 @@ def sqnr(
     input: Input = None,
     data: Any = None,
     images: int | None = None,
+    set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
 ) -> LayerSqnr:
     """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
@@ -83,7 +84,8 @@ def sqnr(
     weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
 
     Args:
-        target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
+        target, input, data, images, set: as for `quantize`; `Statistics` tell moments and ranges, and nothing is
+            measured.
 
     Raises:
         EquintError: as `quantize`.
@@ -96,7 +98,7 @@ def sqnr(
     """
     from .study.sqnr import sqnr as analyse
 
-    job = Job.of(source, None, target, input=input, data=data, images=images, progress=progress)
+    job = Job.of(source, None, target, input=input, data=data, images=images, set=set, progress=progress)
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
         raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")

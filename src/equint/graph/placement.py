@@ -72,8 +72,22 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
 
 
 def _activations(graph: Graph) -> list[Name]:
-    names = [*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)]
-    return [n for n in names if graph.is_float(n)]
+    return [n for n in valued(graph) if graph.is_float(n)]
+
+
+def valued(graph: Graph) -> tuple[Name, ...]:
+    """The tensors that hang on what the inputs hold, and not on constants and sizes alone, in topological order.
+
+    Example:
+        >>> nodes = Node("Relu", ("x",), ("y",)), Node("Shape", ("y",), ("s",)), Node("Cast", ("s",), ("sizes",))
+        >>> valued(Graph(nodes, {}, ("x",), ("y", "sizes")))
+        ('x', 'y')
+    """
+    found = dict.fromkeys(graph.inputs)
+    for node in graph.nodes:
+        if not ignores_values(op_of(node)) and any(i in found for i in node.reads):
+            found |= dict.fromkeys(o for o in node.outputs if o)
+    return tuple(found)
 
 
 def _is_worker(graph: Graph, node: Node) -> bool:

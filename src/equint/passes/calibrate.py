@@ -130,7 +130,7 @@ class Calibrate:
         table = {name: t for name, t in statistics.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
             shape = graph.shapes.get(name)
-            if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
+            if len(shape or ()) != t.rank or (t.low.size > 1 and (not shape or shape[t.axis] != t.low.size)):
                 raise UnusableData(f"statistics of tensor {name} are of another network; calibrate this one")
         measured = {name: replace(t.moments, origin=origin) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].origin == "given"]

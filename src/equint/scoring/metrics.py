@@ -14,7 +14,7 @@ from ..errors import InvalidCard, UnreadableModel, UnusableData
 from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
-from ..samples.card import Card
+from ..samples.card import Card, laid_out
 from ..samples.data import batches
 from ..samples.data import count as total
 from . import detection, segmentation, super_resolution
@@ -89,9 +89,10 @@ def evaluate(
 
     if is_bundle(against):
         raise UnreadableModel(f"{against}: a bundle; compare with the float ONNX network")
-    run, results = _opened(model, optimized)
+    run, results, inputs = _opened(model, optimized)
+    card = laid_out(card, inputs.values())
     reference = Session(against, optimized=True) if against is not None else None
-    source = source_of(Path(data), card, results[0], limit, reference is None)
+    source = source_of(Path(data), card, results[0], limit, reference is None, tuple(inputs))
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
         if not np.all(np.isfinite(x)):
@@ -128,9 +129,11 @@ def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) ->
     return found if limit is None else min(found, limit)
 
 
-def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
+def source_of(
+    data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Sequence[Name] = ()
+) -> _Source:
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
-    plain = batches(data, card, limit=limit)
+    plain = batches(data, card, limit=limit, inputs=inputs)
     if card.task == "segmentation" and data.suffix in ARRAYS:
         return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
     lacking = missing(card.task, card.data)
@@ -155,8 +158,8 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
 
 def _opened(
     model: Source | Program, optimized: bool
-) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
-    """What gives a network's real outputs for a batch, and their names."""
+) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...], Mapping[Name, Sequence[int | str | None]]]:
+    """What gives a network's real outputs for a batch, their names, and the shapes of its inputs."""
     if is_bundle(model):
         from ..npu.bundle import load_bundle
 
@@ -165,8 +168,8 @@ def _opened(
         from ..integers.engine import Engine
 
         engine = Engine(model)
-        return engine.real, engine.outputs
+        return engine.real, engine.outputs, {name: model.shapes.get(name, ()) for name in model.inputs}
     from ..runtime.session import Session
 
     session = Session(model, optimized)
-    return session.run, session.outputs
+    return session.run, session.outputs, session.shapes

@@ -19,7 +19,7 @@ from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..runtime.session import Session
-from ..samples.card import Card, read_card
+from ..samples.card import Card, laid_out, read_card
 from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
 
 Outputs = Mapping[Name, Array]
@@ -102,7 +102,9 @@ def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callab
     """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
     if "eval" not in card.data:
         raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
-    source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False)
+    card = laid_out(card, session.shapes.values())
+    inputs = tuple(session.shapes)
+    source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False, inputs=inputs)
     meter, measured = source.meter, False
     for x, truths in source.batches:
         outputs = session.run(x)
