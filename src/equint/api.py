@@ -410,14 +410,15 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
     import numpy as np
 
     from .maths.affine import storage
-    from .samples.data import batches
+    from .samples.card import laid_out
+    from .samples.data import feeds as read_feeds
 
     where = data or card.data.get("calibration") or card.data.get("eval")
     if where is not None:
-        if len(program.inputs) != 1:
-            raise UnusableData(f"{where}: the network has {len(program.inputs)} inputs; leave data out for random ones")
-        first, _ = next(iter(batches(where, card, size=count, limit=count)))
-        return {program.inputs[0]: first}, f"images of {where}"
+        inputs = {name: program.shapes.get(name, ()) for name in program.inputs}
+        laid = laid_out(card, inputs.values())
+        first, _ = next(iter(read_feeds(where, laid, inputs, size=count, limit=count)))
+        return dict(first) if isinstance(first, Mapping) else {program.inputs[0]: first}, f"images of {where}"
     rng, feeds = np.random.default_rng(0), {}
     for name in program.inputs:
         grid, shape = program.grids[name], program.shapes.get(name, ())

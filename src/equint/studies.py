@@ -14,7 +14,7 @@ from .ir.model import Array, Model, Name
 from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
-from .samples.card import Card, Input, read_card
+from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
 
 if TYPE_CHECKING:
@@ -291,7 +291,8 @@ def compare(
         >>> found.tensors[-1].tensor, found.tensors[-1].sqnr_db > 10
         ('output', True)
     """
-    from .samples.data import batches
+    from .runtime.session import Session
+    from .samples.data import feeds as read_feeds
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
@@ -301,7 +302,9 @@ def compare(
     where: Any = prepared.data.get("calibration") if data is None else data
     feeds: Iterable[Any] | None = None
     if isinstance(where, (str, os.PathLike)):
-        feeds = (x for x, _ in batches(where, prepared, size=8, limit=limit))
+        inputs = Session(networks[0]).shapes
+        laid = laid_out(prepared, inputs.values())
+        feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
         where = os.fspath(where)
     elif where is not None:
         feeds, where = Samples.of(where, "data").first(limit), "data"

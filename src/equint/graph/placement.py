@@ -71,6 +71,19 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     return found
 
 
+def bodies(graph: Graph) -> list[tuple[Node, int]]:
+    """Operators with subgraphs, and how many convolutions and matrix products these hold: they are not looked into."""
+    counts = ((node, sum(map(_layers_inside, node.attrs.values()))) for node in graph.nodes)
+    return [(node, count) for node, count in counts if count]
+
+
+def _layers_inside(attribute: object) -> int:
+    """In a subgraph, those of its own subgraphs counted too."""
+    nodes = getattr(attribute, "node", ())
+    own = sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN") for node in nodes)
+    return own + sum(_layers_inside(a.g) for node in nodes for a in node.attribute if a.HasField("g"))
+
+
 def _activations(graph: Graph) -> list[Name]:
     return [n for n in valued(graph) if graph.is_float(n)]
 

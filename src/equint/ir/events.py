@@ -24,6 +24,7 @@ class EventKind(Enum):
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures, there being no BatchNorm"
     NOT_CALIBRATED = "not calibrated"
+    RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
     FACET_UNKNOWN = "{facet} of {op} is not known"
@@ -56,6 +57,7 @@ class EventKind(Enum):
     QUANTIZED = "chose grids"
     NOTHING_TO_QUANTIZE = "found no weights to quantize"
     OPERATOR_FLOAT = "{op} stays float"
+    BODY_FLOAT = "{layers} convolutions or matrix products inside {op} stay float"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
     ONE_GRID = "one grid for all channels"

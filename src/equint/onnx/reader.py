@@ -85,7 +85,9 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
 
 def with_shapes(model: Model, shapes: Mapping[Name, Shape], fold: bool = True) -> Model:
     """The network settled with what is known of its tensors' shapes; arguments as for `settled`."""
-    return replace(model, graph=settled(model.graph, shapes, fold))
+    inputs = {name: shapes[name] for name in model.graph.inputs if name in shapes}
+    graph = replace(model.graph, shapes={**model.graph.shapes, **inputs})
+    return replace(model, graph=settled(graph, shapes, fold))
 
 
 def with_constants(model: Model, values: Mapping[Name, Any]) -> Model:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import EquintError, UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
+from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
@@ -19,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..ops.layers import leads_to_layer
-from ..samples.generated import generated, picture_shape
+from ..samples.generated import generated, made_up, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -92,13 +93,16 @@ class Calibrate:
             return self._applied(model, self._measured(model, self.images, counted))
         images, why = self._stand_in(model)
         if images is None:
-            return model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate"))
+            return self._completed(model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate")))
         return self._imagined(model, self._measured(model, images, counted=False))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
         from ..runtime.collect import collect
+        from ..runtime.first_run import first_run
 
+        if images.batch is None and images.seen is None:  # whether several go through at once is not found out yet
+            images = Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
         progress = self.progress
         tell = None if progress is None else lambda done: progress(done, 0)
         return collect(model.graph, images, histograms=counted, progress=tell)
@@ -115,6 +119,27 @@ class Calibrate:
         if min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
         return generated(model, shape), ""
+
+    def _completed(self, model: Model) -> Model:
+        """What is to become integer, and of which nothing tells a range, as made-up samples show it."""
+        graph = model.graph
+        told = tensor_ranges(graph, propagate(graph, model.moments), model.ranges, self.n)
+        if self.stand_in == "propagated" or all(t in told for tensors in place(graph).classes for t in tensors):
+            return model
+        try:
+            images = made_up(model)
+            found = {} if images is None else self._measured(model, images, counted=False).tensors
+        except EquintError:  # nothing that the network reads
+            found = {}
+        missing = {name: t for name, t in found.items() if name not in told}
+        if not missing:
+            return model
+        moments = {name: replace(t.moments, origin="generated") for name, t in missing.items()}
+        ranges = {name: Range(MARGIN * t.field(t.low), MARGIN * t.field(t.high)) for name, t in missing.items()}
+        facts = {"tensors": len(missing), "why": "neither BatchNorm nor propagation tells; give images"}
+        event = Event(EventKind.RANGES_FROM_MADE_UP_SAMPLES, "", facts, "calibrate", warning=True)
+        known = propagate(graph, {**model.moments, **moments})
+        return replace(model, moments=known, ranges={**model.ranges, **ranges}).noted(event)
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
         seen = replace(self, rule="min-max")._applied(model, statistics, "generated")

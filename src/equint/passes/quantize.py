@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
-from ..graph.placement import borders, grid_of, place
+from ..graph.placement import bodies, borders, grid_of, place
 from ..graph.weight_grids import fitted, weight_grid
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name, QParams, QSpec
@@ -60,6 +60,10 @@ class Quantize:
         events += [
             Event(EventKind.OPERATOR_FLOAT, names[0], {"op": op, "nodes": len(names)}, "quantize")
             for op, names in borders(model.graph).items()
+        ]
+        events += [
+            Event(EventKind.BODY_FLOAT, node.label, {"op": node.op, "layers": count}, "quantize", warning=True)
+            for node, count in bodies(model.graph)
         ]
         facts = {
             "weights": len(weights),

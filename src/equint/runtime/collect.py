@@ -206,9 +206,8 @@ def _moves(node: Node) -> bool:
 def _untold(graph: Graph, taps: Sequence[_Tap]) -> list[Name]:
     """What becomes integer although no measured tensor tells its range: all of it is measured too."""
     known = {t.name: Range(low := aligned(np.zeros(t.channels), t.axis, t.rank), low + 1) for t in taps}
-    told = {n for n, r in tensor_ranges(graph, {}, known, 0.0).items() if n in known or r.lo.size}
-    classes = (tensors for tensors in place(graph).classes if not told.issuperset(tensors))
-    return [n for tensors in classes for n in tensors if n not in told]
+    told = tensor_ranges(graph, {}, known, 0.0)
+    return [n for tensors in place(graph).classes for n in tensors if n not in told]
 
 
 class _Probes:

@@ -44,7 +44,7 @@ def first_run(graph: Graph, feed: Feed) -> FirstRun:
     named = dict(feed) if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
     fixed = fixed_batch(graph)
     one = named if isinstance(feed, Run) else {n: v[: fixed or 1] for n, v in named.items()}
-    probe, batch, settled = _Probe(graph), fixed, True
+    probe, batch, settled, single = _Probe(graph), fixed, True, False
     sizes, alone = probe.ran(one)
     runs = [sizes]
     if fixed is None and not isinstance(feed, Run):
@@ -52,7 +52,7 @@ def first_run(graph: Graph, feed: Feed) -> FirstRun:
         try:
             sizes, both = probe.ran(several)
         except EquintError:
-            batch = 1
+            batch, single = 1, True
         else:
             runs.append(sizes)
             batch = None if all(in_rows(both[o], alone[o], 2) for o in graph.outputs) else 1
@@ -64,7 +64,10 @@ def first_run(graph: Graph, feed: Feed) -> FirstRun:
             runs.append(probe.ran(larger)[0])
         except EquintError:  # it takes no other size there, whatever its input says, or not this one
             settled = False
-    return FirstRun(_told(graph, runs), batch, settled)
+    shapes = _told(graph, runs)
+    if single:  # whatever the input says, it holds one sample
+        shapes |= {name: (1, *shape[1:]) for name in graph.inputs if (shape := graph.shapes.get(name))}
+    return FirstRun(shapes, batch, settled)
 
 
 def _other(value: Array) -> Array:

@@ -17,6 +17,7 @@ from onnx import ModelProto, helper
 from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Name
 from ..samples.images import Run
+from ..samples.presented import common_front
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -86,7 +87,7 @@ class Session:
         """
         given = x if isinstance(x, Mapping) else {self.inputs[0]: x}
         feeds = {n: _typed(n, np.asarray(v), self.types.get(n, "")) for n, v in given.items()}
-        size, count = _common_front(self.shapes.values()), _common_front([np.shape(v) for v in feeds.values()])
+        size, count = common_front(self.shapes.values()), common_front([np.shape(v) for v in feeds.values()])
         if isinstance(x, Run) or not count:
             return self._ran(feeds)
         if size is None:
@@ -178,13 +179,6 @@ def _cut(value: Array, count: int, whole: int) -> Array:
     """What belongs to the first `count` of `whole` samples: each may have several rows."""
     rows = len(value) if value.ndim else 0
     return value[: rows * count // whole] if rows % whole == 0 else value
-
-
-def _common_front(shapes: Iterable[Sequence[int | str]]) -> int | None:
-    """The first size that all shapes share, if it is a number."""
-    sizes = {shape[0] if len(shape) else None for shape in shapes}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if isinstance(size, int) else None
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EquintError, InvalidCard, UnusableData
-from ..ir.model import Array, Name
+from ..ir.model import Array, Graph, Name
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
-from .images import BATCH, Samples
+from .images import BATCH, Feed, Samples, length, split
+from .presented import presented
 
 
 def batches(
@@ -39,6 +40,32 @@ def batches(
     else:
         problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
         raise UnusableData(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
+
+
+def feeds(
+    source: str | os.PathLike[str],
+    card: Card,
+    inputs: Mapping[Name, Sequence[int | str | None]],
+    size: int = 32,
+    limit: int | None = None,
+) -> Iterator[tuple[Feed, Array | None]]:
+    """As `batches`; of networks with several inputs from an .npz that holds an array for each.
+
+    Args:
+        inputs: of the network, with their shapes.
+    """
+    named = _by_input(Path(source), tuple(inputs)) if len(inputs) > 1 else None
+    if named is None:
+        yield from batches(source, card, size, limit, tuple(inputs))
+        return
+    graph = Graph((), {}, tuple(inputs), (), {name: tuple(shape) for name, shape in inputs.items()})
+    shown = presented(Samples.of(named, os.fspath(source)), graph)
+    with np.load(source, allow_pickle=False) as loaded:
+        labels = loaded["y"] if "y" in loaded and "y" not in inputs else None
+    seen = 0
+    for feed in split(shown if limit is None else shown.first(limit), size):
+        yield feed, None if labels is None else labels[seen : seen + length(feed)]
+        seen += length(feed)
 
 
 def images(

@@ -13,6 +13,8 @@ from .images import BATCH, Feed, Run, Samples
 from .presented import entries, fixed_batch
 
 PICTURES = 128
+FEW = 16
+"""Samples that are made up where only some tensors are to be measured."""
 USUAL = 128
 """Height and width of pictures whose size is free."""
 
@@ -46,6 +48,39 @@ def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
             yield np.rint(made) if whole else made
 
     return Samples(batches, "generated pictures", fixed_batch(model.graph))
+
+
+def made_up(model: Model) -> Samples | None:
+    """Pictures where the network reads such; else samples drawn from what is known of its inputs, if sizes tell enough.
+
+    Example:
+        >>> from ..ir.model import Moments, Range
+        >>> graph = Graph((), {}, ("x",), (), {"x": ("N", 3)})
+        >>> known = {"x": Moments(np.full((1, 1), 5.0), np.zeros((1, 1)))}
+        >>> model = Model(graph, known, {"x": Range(np.zeros((1, 1)), np.full((1, 1), 9.0))})
+        >>> next(iter(made_up(model))).tolist()
+        [[5.0, 5.0, 5.0]]
+    """
+    shape = picture_shape(model)
+    if shape is not None:
+        return generated(model, shape).first(FEW)
+    first = stand_in(model.graph)
+    if first is None:
+        return None
+
+    def drawn(name: Name, like: Array, rng: np.random.Generator) -> Array:
+        known, span = model.moments.get(name), model.ranges.get(name)
+        if known is None or span is None or like.dtype.kind != "f":
+            return like
+        return np.clip(rng.normal(known.mean, known.std, like.shape), span.lo, span.hi).astype(like.dtype)
+
+    def batches() -> Iterator[Feed]:
+        for seed in range(FEW):
+            rng = np.random.default_rng(seed)
+            made = {name: drawn(name, like, rng) for name, like in dict(first).items()}
+            yield Run(made) if isinstance(first, Run) else made if len(made) > 1 else next(iter(made.values()))
+
+    return Samples(batches, "made-up samples", 1)
 
 
 def open_shapes(graph: Graph) -> bool:

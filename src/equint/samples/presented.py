@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -40,6 +40,13 @@ def fixed_batch(graph: Graph) -> int | None:
     """
     fronts = {_front(graph.shapes.get(name)) for name in graph.inputs} - {0}
     return fronts.pop() if len(fronts) == 1 else 1
+
+
+def common_front(shapes: Iterable[Sequence[int | str | None]]) -> int | None:
+    """The first size that all shapes share, if it is a number."""
+    sizes = {shape[0] if len(shape) else None for shape in shapes}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
 
 
 def _front(shape: Shape | None) -> int | None:

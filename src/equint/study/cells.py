@@ -20,6 +20,7 @@ from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..runtime.session import Session
 from ..samples.card import Card, laid_out, read_card
+from ..samples.images import length
 from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
 
 Outputs = Mapping[Name, Array]
@@ -103,12 +104,12 @@ def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callab
     if "eval" not in card.data:
         raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
     card = laid_out(card, session.shapes.values())
-    inputs = tuple(session.shapes)
-    source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False, inputs=inputs)
+    data = Path(card.data["eval"])
+    source = source_of(data, card, session.outputs[0], cell.limit, alone=False, inputs=session.shapes)
     meter, measured = source.meter, False
     for x, truths in source.batches:
         outputs = session.run(x)
-        tally.samples += len(x)
+        tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[session.outputs[0]], truths)
         elif truths is not None and meter is not None:
