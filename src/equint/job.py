@@ -19,7 +19,6 @@ from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
 from .ir.model import Model, Name
-from .onnx.reader import with_constants
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
@@ -108,7 +107,10 @@ class Job:
         chosen, on = choose(recipe, target)
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)
-        original = with_constants(original, set or {})
+        if set:
+            from .onnx.reader import with_constants
+
+            original = with_constants(original, set)
         if isinstance(input, (str, os.PathLike)):
             input = read_card(input)
         if isinstance(input, Card):

@@ -94,15 +94,12 @@ class Calibrate:
         images, why = self._stand_in(model)
         if images is None:
             return self._completed(model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate")))
-        return self._imagined(model, self._measured(model, images, counted=False))
+        return self._imagined(model, self._measured(model, _as_it_runs(model, images), counted=False))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
         from ..runtime.collect import collect
-        from ..runtime.first_run import first_run
 
-        if images.batch is None and images.seen is None:  # whether several go through at once is not found out yet
-            images = Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
         progress = self.progress
         tell = None if progress is None else lambda done: progress(done, 0)
         return collect(model.graph, images, histograms=counted, progress=tell)
@@ -128,7 +125,7 @@ class Calibrate:
             return model
         try:
             images = made_up(model)
-            found = {} if images is None else self._measured(model, images, counted=False).tensors
+            found = {} if images is None else self._measured(model, _as_it_runs(model, images), counted=False).tensors
         except EquintError:  # nothing that the network reads
             found = {}
         missing = {name: t for name, t in found.items() if name not in told}
@@ -142,11 +139,13 @@ class Calibrate:
         return replace(model, moments=known, ranges={**model.ranges, **ranges}).noted(event)
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
-        seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
+        seen, graph = replace(self, rule="min-max")._applied(model, statistics, "generated"), model.graph
+        told = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if n.op == "Cast" and n.inputs[0] in graph.inputs)]
+        sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in told if n in model.ranges}, 0.0)
         further = {
-            n: Range(MARGIN * r.lo, MARGIN * r.hi)
+            n: _within(Range(MARGIN * r.lo, MARGIN * r.hi), sure.get(n))
             for n, r in seen.ranges.items()
-            if n not in model.graph.inputs and leads_to_layer(model.graph, n)
+            if n not in graph.inputs and leads_to_layer(graph, n)
         }
         return replace(seen, ranges={**model.ranges, **further})
 
@@ -195,6 +194,20 @@ class Calibrate:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
+
+
+def _within(found: Range, bound: Range | None) -> Range:
+    """A range, no further than it can be."""
+    return found if bound is None else Range(np.maximum(found.lo, bound.lo), np.minimum(found.hi, bound.hi))
+
+
+def _as_it_runs(model: Model, images: Samples) -> Samples:
+    """Made-up samples, as many at once as the network takes."""
+    from ..runtime.first_run import first_run
+
+    if images.batch is not None:
+        return images
+    return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EquintError, InvalidOption, UnusableData
-from ..ir.model import Model
-from ..onnx.reader import with_shapes
+from ..ir.model import Model, Name, Shape
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
@@ -28,7 +28,7 @@ def folded(model: Model) -> Model:
 def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
     """Refuse statistics that were not measured on this network."""
     if statistics.shapes:
-        model = with_shapes(model, statistics.shapes, statistics.settled)
+        model = _known(model, statistics.shapes, statistics.settled)
     if statistics.network != fingerprint(folded(model).graph):
         raise UnusableData(f"{label}: of another network; calibrate this one")
 
@@ -56,7 +56,7 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
     if isinstance(data, Statistics):
         if limit is not None:
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
-        model = with_shapes(model, data.shapes, data.settled) if data.shapes else _guessed(model)
+        model = _known(model, data.shapes, data.settled) if data.shapes else _guessed(model)
         check_statistics(model, data, "the statistics")
         return model, Data(statistics=data, teacher=model.graph)
     shown = presented(Samples.of(data), model.graph)
@@ -70,7 +70,13 @@ def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:
     from ..runtime.first_run import first_run
 
     found = first_run(model.graph, feed)
-    return with_shapes(model, found.shapes, found.settled), found
+    return _known(model, found.shapes, found.settled), found
+
+
+def _known(model: Model, shapes: Mapping[Name, Shape], fold: bool) -> Model:
+    from ..onnx.reader import with_shapes
+
+    return with_shapes(model, shapes, fold)
 
 
 def _guessed(model: Model) -> Model:

@@ -205,7 +205,8 @@ def _moves(node: Node) -> bool:
 
 def _untold(graph: Graph, taps: Sequence[_Tap]) -> list[Name]:
     """What becomes integer although no measured tensor tells its range: all of it is measured too."""
-    known = {t.name: Range(low := aligned(np.zeros(t.channels), t.axis, t.rank), low + 1) for t in taps}
+    unlike = ((t, aligned(np.arange(t.channels, dtype=np.float64), t.axis, t.rank)) for t in taps)
+    known = {t.name: Range(low, low + 1) for t, low in unlike}  # alike, channels would need no axis
     told = tensor_ranges(graph, {}, known, 0.0)
     return [n for tensors in place(graph).classes for n in tensors if n not in told]
 

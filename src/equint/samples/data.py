@@ -82,7 +82,8 @@ def images(
     """
     named = _by_input(Path(source), inputs)
     if named is not None and (len(inputs) > 1 or card.kind == "features"):
-        return Samples.of(named, os.fspath(source))
+        only = next(iter(named.values())) if len(named) == 1 else None
+        return Samples.of(named if only is None else only, os.fspath(source))
     count(source, limit, inputs)
     return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source))
 
