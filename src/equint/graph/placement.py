@@ -85,7 +85,7 @@ def _layers_inside(attribute: object) -> int:
 
 
 def _activations(graph: Graph) -> list[Name]:
-    return [n for n in valued(graph) if graph.is_float(n)]
+    return [n for n in valued(graph) if graph.is_float(n) and graph.rank(n) != 0]  # single numbers stay as they are
 
 
 def valued(graph: Graph) -> tuple[Name, ...]:
