@@ -13,6 +13,7 @@ from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range, Shape
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
+from ..ops.attributes import is_cast
 from ..ops.layers import as_layer, bias_of, layer_coverage
 
 LARGEST = 1e12
@@ -117,7 +118,7 @@ def _known(
     """The input with its lowest and highest value, mean and spread; of integers, the floats made of them too."""
     rank, axis = model.graph.rank(name) or 4, _channel_axis(model.graph.shapes.get(name), layout)
     lo, hi, mean, std = (aligned(np.broadcast_to(v, span[0].shape), axis, rank) for v in span)
-    casts = [n.outputs[0] for n in model.graph.users(name) if n.op == "Cast" and model.graph.is_float(n.outputs[0])]
+    casts = [n.outputs[0] for n in model.graph.users(name) if is_cast(n) and model.graph.is_float(n.outputs[0])]
     told = [name] if model.graph.is_float(name) else [name, *casts]
     moments = {**model.moments, **dict.fromkeys(told, Moments(mean, std, "given"))}
     known = replace(model, moments=moments, ranges={**model.ranges, **dict.fromkeys(told, Range(lo, hi))})

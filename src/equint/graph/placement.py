@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import is_clamp
-from ..ops.layers import as_layer
+from ..ops.layers import as_layer, layers_inside
 from ..ops.operator import Grid, Unknown
 from ..ops.table import ignores_values, op_of
 
@@ -73,15 +73,8 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
 
 def bodies(graph: Graph) -> list[tuple[Node, int]]:
     """Operators with subgraphs, and how many convolutions and matrix products these hold: they are not looked into."""
-    counts = ((node, sum(map(_layers_inside, node.attrs.values()))) for node in graph.nodes)
+    counts = ((node, layers_inside(node)) for node in graph.nodes)
     return [(node, count) for node, count in counts if count]
-
-
-def _layers_inside(attribute: object) -> int:
-    """In a subgraph, those of its own subgraphs counted too."""
-    nodes = getattr(attribute, "node", ())
-    own = sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN") for node in nodes)
-    return own + sum(_layers_inside(a.g) for node in nodes for a in node.attribute if a.HasField("g"))
 
 
 def _activations(graph: Graph) -> list[Name]:

@@ -18,7 +18,7 @@ from ..ir.model import Graph, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
-from ..ops.attributes import clip_bounds
+from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
 from ..samples.generated import generated, made_up, picture_shape
 from ..samples.images import Samples
@@ -140,7 +140,7 @@ class Calibrate:
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
         seen, graph = replace(self, rule="min-max")._applied(model, statistics, "generated"), model.graph
-        told = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if n.op == "Cast" and n.inputs[0] in graph.inputs)]
+        told = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
         sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in told if n in model.ranges}, 0.0)
         further = {
             n: _within(Range(MARGIN * r.lo, MARGIN * r.hi), sure.get(n))

@@ -20,7 +20,7 @@ from ..graph.placement import place, valued
 from ..graph.ranges import tensor_ranges
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Name, Node, Range
-from ..onnx.probes import reductions, shape_row
+from ..onnx.probes import flattened, reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
@@ -223,10 +223,10 @@ class _Probes:
         channels = shape[axis] if shape is not None and axis is not None else None
         floor = _floor(graph, graph.producer.get(name))
         if shape is None or axis is None or not isinstance(channels, int):
-            flat, row = f"{stem}_flat", f"{stem}_row"
-            self.nodes.append(Node("Reshape", (name, row), (flat,)))
-            self.consts[row] = np.asarray([1, 1, -1], np.int64)
-            self.tap(name, flat, stem, (0, len(shape or ()), 1, None), 3, 1, floor)
+            node, row = flattened(name, stem)
+            self.nodes.append(node)
+            self.consts |= row
+            self.tap(name, node.outputs[0], stem, (0, len(shape or ()), 1, None), 3, 1, floor)
         elif len(shape) == 2:
             positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
             self.found.append(_Tap(name, axis, 2, channels, positions, name, name, name, None, floor))

@@ -12,15 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import EquintError
-from ..ir.model import Array, Dim, Graph, Name, Node, Shape
+from ..ir.model import Array, Dim, Graph, Name, Shape
+from ..onnx.probes import sizes_of
 from ..onnx.writer import to_proto
+from ..ops.attributes import UNCOUNTED, makes_tensors
 from ..samples.images import Feed, FirstRun, Run
 from ..samples.presented import fixed_batch
 from .session import Session, in_rows
-
-UNCOUNTED = frozenset(["NonZero", "NonMaxSuppression", "Unique", "Compress"])
-"""Operators whose output is as long as its values say."""
-_SEQUENCES = ("Sequence", "SplitToSequence", "ConcatFromSequence", "Optional", "StringSplit")
 
 Sizes = Mapping[Name, tuple[int, ...]]
 
@@ -35,6 +33,7 @@ def first_run(graph: Graph, feed: Feed) -> FirstRun:
         EquintError: it does not run on that.
 
     Example:
+        >>> from ..ir.model import Node
         >>> node = Node("Reshape", ("x", "shape"), ("y",))
         >>> graph = Graph((node,), {"shape": np.array([-1, 6])}, ("x",), ("y",), {"x": ("N", 2, 3)})
         >>> found = first_run(graph, np.zeros((1, 2, 3), np.float32))
@@ -90,10 +89,10 @@ class _Probe:
 
     def __init__(self, graph: Graph) -> None:
         told = {i for node in graph.nodes for i in (*node.outputs, *graph.inputs) if i}
-        hidden = {o for n in graph.nodes if n.domain == "ai.onnx.ml" or n.op.startswith(_SEQUENCES) for o in n.outputs}
+        hidden = {o for node in graph.nodes if not makes_tensors(node) for o in node.outputs}
         self.tensors = sorted(told - hidden)
         self.rows = {name: graph.fresh(f"sizes_of_tensor_{k}") for k, name in enumerate(self.tensors)}
-        nodes = [Node("Shape", (name,), (row,)) for name, row in self.rows.items()]
+        nodes = [sizes_of(name, row) for name, row in self.rows.items()]
         shapes = {n: s for n, s in graph.shapes.items() if n in graph.inputs or n in graph.outputs}
         extended = replace(
             graph,

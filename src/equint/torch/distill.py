@@ -200,7 +200,7 @@ class _Samples:
 
     def _feed(self, chosen: Sequence[int]) -> dict[Name, Array]:
         rows = {name: [shelf[int(k)] for k in chosen] for name, shelf in self.shelves.items()}
-        return {name: row[0] if len(row) == 1 else np.concatenate(row) for name, row in rows.items()}
+        return {name: np.array(row[0]) if len(row) == 1 else np.concatenate(row) for name, row in rows.items()}
 
 
 def _batches(order: Array, size: int, rng: np.random.Generator) -> Iterator[Array]:
