@@ -20,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import generated, made_up, picture_shape
+from ..samples.generated import SIZES, any_size, generated, made_up, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -94,7 +94,7 @@ class Calibrate:
         images, why = self._stand_in(model)
         if images is None:
             return self._completed(model.noted(Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate")))
-        return self._imagined(model, self._measured(model, _as_it_runs(model, images), counted=False))
+        return self._imagined(model, self._measured(model, images, counted=False))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
@@ -115,7 +115,8 @@ class Calibrate:
             return None, "no images given, and the input is no picture"
         if min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
-        return generated(model, shape), ""
+        images = _fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+        return images, "" if images is not None else "no images given, and the network runs on none that was made up"
 
     def _completed(self, model: Model) -> Model:
         """What is to become integer, and of which nothing tells a range, as made-up samples show it."""
@@ -123,12 +124,9 @@ class Calibrate:
         told = tensor_ranges(graph, propagate(graph, model.moments), model.ranges, self.n)
         if self.stand_in == "propagated" or all(t in told for tensors in place(graph).classes for t in tensors):
             return model
-        try:
-            images = made_up(model)
-            found = {} if images is None else self._measured(model, _as_it_runs(model, images), counted=False).tensors
-        except EquintError:  # nothing that the network reads
-            found = {}
-        missing = {name: t for name, t in found.items() if name not in told}
+        images = _fitting(model, lambda size: made_up(model, size))
+        found = None if images is None else self._measured(model, images, counted=False)
+        missing = {} if found is None else {name: t for name, t in found.tensors.items() if name not in told}
         if not missing:
             return model
         moments = {name: replace(t.moments, origin="generated") for name, t in missing.items()}
@@ -201,13 +199,19 @@ def _within(found: Range, bound: Range | None) -> Range:
     return found if bound is None else Range(np.maximum(found.lo, bound.lo), np.minimum(found.hi, bound.hi))
 
 
-def _as_it_runs(model: Model, images: Samples) -> Samples:
-    """Made-up samples, as many at once as the network takes."""
+def _fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
+    """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
     from ..runtime.first_run import first_run
 
-    if images.batch is not None:
-        return images
-    return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
+    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+        images = make(size)
+        if images is None:
+            return None
+        try:
+            return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
+        except EquintError:  # nothing that the network reads
+            continue
+    return None
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

@@ -11,7 +11,7 @@ from ..ir.model import Model, Name, Shape
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
-from ..samples.generated import open_shapes, stand_in
+from ..samples.generated import SIZES, any_size, open_shapes, stand_in
 from ..samples.images import Feed, FirstRun, Samples
 from ..samples.presented import presented
 from ..samples.statistics import Statistics, fingerprint, is_statistics
@@ -83,8 +83,10 @@ def _guessed(model: Model) -> Model:
     """The network with the shapes that it has on a made-up sample, where inference leaves some open."""
     if not open_shapes(model.graph):
         return model
-    feed = stand_in(model.graph)
-    try:
-        return model if feed is None else _shaped(model, feed)[0]
-    except EquintError:  # what was made up is nothing that it reads
-        return model
+    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+        feed = stand_in(model.graph, size)
+        try:
+            return model if feed is None else _shaped(model, feed)[0]
+        except EquintError:  # what was made up is nothing that it reads
+            continue
+    return model

@@ -16,10 +16,12 @@ PICTURES = 128
 FEW = 16
 """Samples that are made up where only some tensors are to be measured."""
 USUAL = 128
-"""Height and width of pictures whose size is free."""
+"""Height and width of pictures whose size is free, and other free sizes."""
+SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
+"""Sizes that are tried in turn: not every network runs on the first."""
 
 
-def picture_shape(model: Model) -> tuple[int, int, int] | None:
+def picture_shape(model: Model, size: int = USUAL) -> tuple[int, int, int] | None:
     """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it."""
     graph = model.graph
     shape = graph.shapes.get(graph.inputs[0]) if len(graph.inputs) == 1 else None
@@ -29,7 +31,7 @@ def picture_shape(model: Model) -> tuple[int, int, int] | None:
     channels, sizes = shape[axis], [n for d, n in enumerate(shape) if d not in (0, axis)]
     if channels not in (1, 3):
         return None
-    height, width = (n if isinstance(n, int) else USUAL for n in sizes)
+    height, width = (n if isinstance(n, int) else size for n in sizes)
     return int(channels), height, width
 
 
@@ -50,7 +52,7 @@ def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
     return Samples(batches, "generated pictures", fixed_batch(model.graph))
 
 
-def made_up(model: Model) -> Samples | None:
+def made_up(model: Model, size: int = USUAL) -> Samples | None:
     """Pictures where the network reads such; else samples drawn from what is known of its inputs, if sizes tell enough.
 
     Example:
@@ -61,10 +63,10 @@ def made_up(model: Model) -> Samples | None:
         >>> next(iter(made_up(model))).tolist()
         [[5.0, 5.0, 5.0]]
     """
-    shape = picture_shape(model)
+    shape = picture_shape(model, size)
     if shape is not None:
         return generated(model, shape).first(FEW)
-    first = stand_in(model.graph)
+    first = stand_in(model.graph, size)
     if first is None:
         return None
 
@@ -95,7 +97,12 @@ def open_shapes(graph: Graph) -> bool:
     return False
 
 
-def stand_in(graph: Graph) -> Feed | None:
+def any_size(graph: Graph) -> bool:
+    """Whether a size of an input, behind the first, is free."""
+    return any(not isinstance(n, int) for name in graph.inputs for n in graph.shapes.get(name, ())[1:])
+
+
+def stand_in(graph: Graph, size: int = USUAL) -> Feed | None:
     """One made-up sample, whose values mean nothing; None where an input says too little of itself.
 
     Example:
@@ -108,6 +115,6 @@ def stand_in(graph: Graph) -> Feed | None:
         shape, dtype = graph.shapes.get(name), np.dtype(graph.dtypes.get(name, "float32"))
         if shape is None or dtype.kind not in "fiub":
             return None
-        sizes = [n if isinstance(n, int) else USUAL if axis else 1 for axis, n in enumerate(shape)]
+        sizes = [n if isinstance(n, int) else size if axis else 1 for axis, n in enumerate(shape)]
         made[name] = (rng.normal(size=sizes) if dtype.kind == "f" else np.zeros(sizes)).astype(dtype)
     return made if all(n == 1 for n in entries(graph).values()) else Run(made)

@@ -216,18 +216,19 @@ def split(images: Samples, size: int, fill: bool = False) -> Iterator[Feed]:
 def _regrouped(images: Samples, size: int, fill: bool) -> Iterator[Feed]:
     waiting: Feed | None = None
     for batch in images:
-        waiting = batch if waiting is None else _joined(waiting, batch)
+        waiting = batch if waiting is None else joined(waiting, batch)
         while length(waiting) >= size:
             yield part(waiting, 0, size)
             waiting = part(waiting, size, length(waiting))
     if waiting is not None and length(waiting):
         last = part(waiting, length(waiting) - 1, length(waiting))
         while fill and length(waiting) < size:
-            waiting = _joined(waiting, last)
+            waiting = joined(waiting, last)
         yield waiting
 
 
-def _joined(first: Feed, second: Feed) -> Feed:
+def joined(first: Feed, second: Feed) -> Feed:
+    """Two batches as one."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return {name: np.concatenate([value, second[name]]) for name, value in first.items()}
     return np.concatenate([first, second])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..ir.model import Array, Graph, Name, Shape
-from .images import Feed, Run, Samples
+from .images import BATCH, Feed, Run, Samples, joined, length
 
 _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
 """How pictures are turned to where a network reads their channels."""
@@ -60,6 +60,8 @@ def _front(shape: Shape | None) -> int | None:
 def presented(images: Samples, graph: Graph) -> Samples:
     """The samples, checked against the network's inputs, in batches that it can be shown.
 
+    Single samples that come one by one are put together, so that an array and a list of its rows are the same stream.
+
     Raises:
         EquintError: while reading: inputs that are missing, have another shape, or hold different numbers of samples.
 
@@ -72,7 +74,7 @@ def presented(images: Samples, graph: Graph) -> Samples:
     each = entries(graph)
     rows = all(count == 1 for count in each.values())
 
-    def batches() -> Iterator[Feed]:
+    def checked() -> Iterator[Feed]:
         for feed in images:
             named = _named(feed, graph, images.label)
             for name, value in named.items():
@@ -84,7 +86,29 @@ def presented(images: Samples, graph: Graph) -> Samples:
             for k in range(count):
                 yield Run({n: v[k * each[n] : (k + 1) * each[n]] if each[n] else v for n, v in named.items()})
 
-    return Samples(batches, images.label, fixed_batch(graph))
+    return Samples(lambda: _gathered(checked()), images.label, fixed_batch(graph))
+
+
+def _gathered(feeds: Iterator[Feed]) -> Iterator[Feed]:
+    """Batches of few samples put together where their shapes allow it."""
+    waiting: Feed | None = None
+    for feed in feeds:
+        if waiting is not None and length(waiting) + length(feed) <= BATCH and _alike(waiting, feed):
+            waiting = joined(waiting, feed)
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = feed
+    if waiting is not None:
+        yield waiting
+
+
+def _alike(first: Feed, second: Feed) -> bool:
+    if isinstance(first, Run) or isinstance(second, Run):
+        return False
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return all(value.shape[1:] == second[name].shape[1:] for name, value in first.items())
+    return not isinstance(first, Mapping) and not isinstance(second, Mapping) and first.shape[1:] == second.shape[1:]
 
 
 def _named(feed: Feed, graph: Graph, label: str) -> dict[Name, Array]:
