@@ -282,3 +282,20 @@ def test_statistics_of_another_network(body: str) -> None:
 def test_options_that_make_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(EquintError, match=next(iter(options))):
         Calibrate(**options)  # type: ignore[arg-type]
+
+
+def test_what_nothing_tells_is_measured_on_made_up_samples() -> None:
+    """A Where stops what is known of the input: what lies behind it is measured on noise of the input's spread."""
+    body = "a = MatMul(x, w) c = Greater(a, zero) b = Where(c, a, small) y = MatMul(b, v)"
+    consts = {"w": normal(16, 8), "v": normal(8, 4), "zero": np.float32(0), "small": np.float32(-0.25)}
+    model = infer_input(read(network(body, inputs="float[N,16] x", output="float[N,4] y", **consts)))
+    found = Calibrate()(model)
+    (event,) = [e for e in found.log if e.kind is EventKind.RANGES_FROM_MADE_UP_SAMPLES]
+    assert event.warning
+    x = np.random.default_rng(5).normal(size=(4096, 16))
+    a = x @ consts["w"]
+    b = np.where(a > 0, a, -0.25)
+    assert np.all(found.ranges["b"].lo == pytest.approx(-0.25 * 1.3))
+    assert float(found.ranges["b"].hi.max()) == pytest.approx(b.max(), rel=0.5)
+    np.testing.assert_allclose(found.moments["b"].mean.ravel(), b.mean(0), atol=0.25)
+    assert not [e for e in Calibrate(images=Samples.of(x.astype(np.float32)))(model).log if e.kind is event.kind]

@@ -75,3 +75,14 @@ def test_contradictions_are_refused_with_what_to_do(
         list(presented(Samples.of(data, "mine"), reader(**inputs)))
     assert "\n" not in str(error.value)
     assert all(part in str(error.value) for part in ("mine", *parts)), str(error.value)
+
+
+def test_single_samples_are_put_together() -> None:
+    """A list of rows is the stream that their array is; other sizes stay apart."""
+    x = np.arange(60.0).reshape(20, 3)
+    for data in (x, [x[k : k + 1] for k in range(20)]):
+        shown = list(presented(Samples.of(data), reader(x=("N", 3))))
+        assert [len(batch) for batch in shown] == [8, 8, 4]
+        np.testing.assert_array_equal(np.concatenate(shown), x)  # type: ignore[arg-type]
+    sizes = [np.zeros((1, n)) for n in (3, 3, 5, 3)]
+    assert [batch.shape for batch in presented(Samples.of(sizes), reader(x=("N", "W")))] == [(2, 3), (1, 5), (1, 3)]  # type: ignore[union-attr]

@@ -194,12 +194,19 @@ def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
 def random_inputs(
     session: Session, count: int, spans: Mapping[Name, tuple[float, float]] | None = None, seed: int = 0
 ) -> dict[Name, Array]:
-    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind."""
+    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind.
+
+    Pixels are 0 to 255, other whole numbers 0 or 1.
+    """
     rng = np.random.default_rng(seed)
     found = {}
     for name, shape in session.shapes.items():
         size = [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
+        kind = np.dtype(session.types[name] or "float32")
+        if kind.kind != "f":
+            found[name] = rng.integers(0, 256 if kind == np.uint8 else 2, size).astype(kind)
+            continue
         lo, hi = (spans or {}).get(name, (-3.0, 3.0))
         draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, size)
-        found[name] = np.clip(draws, lo, hi).astype(np.float32)
+        found[name] = np.clip(draws, lo, hi).astype(kind)
     return found
