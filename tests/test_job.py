@@ -194,7 +194,7 @@ def test_pixels_that_the_network_itself_prepares() -> None:
         result = equint.quantize(proto, "cwq", data=data)
         assert {"w", "v", "d", "r"} <= result.model.qparams.keys()
         assert result.model.qparams["d"].hi == pytest.approx(1, abs=0.01)
-        found, wanted = (execute(p, pixels[:4])[0] for p in (result.proto, proto))  # type: ignore[arg-type]
+        found, wanted = (execute(p, pixels[:4])[0] for p in (result.proto, proto))
         assert sqnr_db(wanted, found) > 25
 
 

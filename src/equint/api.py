@@ -297,8 +297,9 @@ def golden(
     if images < 1:
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
-    shown = Options(input=card, set=set, progress=progress)
-    read, result = _opened(source, recipe, target, weight_bits=weight_bits, activation_bits=activation_bits, **shown)
+    looks = Options(input=card, set=set, progress=progress)
+    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
+    read, result = _opened(source, recipe, target, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
     steps = write_golden(ready, feeds, folder, raw=raw)

@@ -519,7 +519,7 @@ def two_rates(path: Path) -> Path:
     rate = helper.make_tensor_value_info("rate", onnx.TensorProto.INT64, [])
     y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
-    consts = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32(8000), "k")]
+    consts = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array(8000, np.float32), "k")]
     graph = helper.make_graph(nodes, "g", [x, rate], [y], consts)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

@@ -21,7 +21,7 @@ def body(name: str, weight: str, relu: bool) -> onnx.GraphProto:
     nodes += [helper.make_node("Relu", ["inner"], ["half"])] if relu else [helper.make_node("Neg", ["inner"], ["half"])]
     nodes += [helper.make_node("Mul", ["half", "two"], [f"{name}_out"])]
     result = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
-    return helper.make_graph(nodes, name, [], [result], [numpy_helper.from_array(np.float32(2), "two")])
+    return helper.make_graph(nodes, name, [], [result], [numpy_helper.from_array(np.array(2, np.float32), "two")])
 
 
 def branching(condition: bool | None = None, nested: bool = False) -> ModelProto:
@@ -69,7 +69,7 @@ def test_an_input_that_is_set_decides(rate: int) -> None:
     assert ops(model) == ["Conv", "Relu" if rate == 16000 else "Neg", "Mul"]
     assert model.graph.inputs == ("x",)
     x = normal(2, 3, 8, 8, scale=1)
-    wanted = execute(proto, x, np.array(rate))  # type: ignore[arg-type]
+    wanted = execute(proto, x, np.array(rate))
     np.testing.assert_allclose(execute(to_proto(model.graph), x)[0], wanted[0], atol=1e-5)
 
 

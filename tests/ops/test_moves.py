@@ -179,9 +179,10 @@ def test_a_computed_pick_can_be_any_row() -> None:
     table, index = rng.normal(size=(10, 8)).astype(np.float32), rng.integers(0, 10, 100_000)
     graph = read(network("y = Gather(t, i)", inputs="int64[N] i", output="float[N,8] y", t=table)).graph
     picked = table[index].astype(np.float64)
-    (bound,) = MOVES["Gather"].bound(graph, graph.nodes[0], [Range(table, table), None])  # type: ignore[operator]
+    facets: Any = MOVES["Gather"]
+    (bound,) = facets.bound(graph, graph.nodes[0], [Range(table, table), None])
     np.testing.assert_array_equal(bound.lo, picked.min(0, keepdims=True))
     np.testing.assert_array_equal(bound.hi, picked.max(0, keepdims=True))
-    ((mean, std),) = MOVES["Gather"].moments(graph, graph.nodes[0], [(table, np.zeros(1)), None])  # type: ignore[operator]
+    ((mean, std),) = facets.moments(graph, graph.nodes[0], [(table, np.zeros(1)), None])
     np.testing.assert_allclose(mean, picked.mean(0, keepdims=True), atol=0.02)
     np.testing.assert_allclose(std, picked.std(0, keepdims=True), atol=0.02)

@@ -353,8 +353,8 @@ def test_pixels_lie_where_the_card_says(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=taken)
     first, last = (next(iter(images(tmp_path / "x.npz", replace(RGB, layout=k)))) for k in ("nchw", "nhwc"))
     assert isinstance(last, np.ndarray)
-    np.testing.assert_allclose(last, (taken - np.float32([10, 20, 30])) / np.float32([2, 4, 5]))
-    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))  # type: ignore[union-attr]
+    np.testing.assert_allclose(last, (taken - np.array([10.0, 20.0, 30.0])) / [2, 4, 5], rtol=1e-6)
+    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
 
 
 def test_layouts_are_those_of_the_input(tmp_path: Path) -> None:
@@ -377,4 +377,4 @@ def test_an_npz_by_the_names_of_the_inputs(tmp_path: Path) -> None:
     assert [len(x) for x in images(path, Card(), inputs=("image",))] == [4]
     refused(lambda: images(path, Card(), inputs=("image", "mask")), "feeds.npz", "holds id, image but no mask")
     shapes = {"image": ("N", 3), "id": ("N",)}
-    assert [feed["id"].tolist() for feed, _ in feeds(path, Card(), shapes, size=3)] == [[0, 1, 2], [3]]  # type: ignore[call-overload]
+    assert [feed["id"].tolist() for feed, _ in feeds(path, Card(), shapes, size=3)] == [[0, 1, 2], [3]]

@@ -68,8 +68,8 @@ def infer_input(model: Model, n: float = REACH) -> Model:
         if name in model.ranges or model.graph.rank(name) is None:
             continue
         if _is_pixels(model.graph, name):
-            span = (np.zeros(1), np.full(1, 255.0), np.full(1, PIXEL_MEAN), np.full(1, PIXEL_STD))
-            model = _known(model, name, span, "whole numbers 0 to 255")
+            whole = (np.zeros(1), np.full(1, 255.0), np.full(1, PIXEL_MEAN), np.full(1, PIXEL_STD))
+            model = _known(model, name, whole, "whole numbers 0 to 255")
             continue
         if not model.graph.is_float(name):
             continue

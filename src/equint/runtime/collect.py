@@ -102,8 +102,9 @@ def collect(
     skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
 
     def total() -> Statistics:
-        seen_first = {} if images.seen is None else {"shapes": images.seen.shapes, "settled": images.seen.settled}
-        found = replace(running.statistics(network), data=shown, **seen_first)
+        found = replace(running.statistics(network), data=shown)
+        if images.seen is not None:
+            found = replace(found, shapes=images.seen.shapes, settled=images.seen.settled)
         return found if before is None else before + found if found.images else before
 
     try:

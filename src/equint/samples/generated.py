@@ -13,8 +13,8 @@ from .images import BATCH, Feed, Run, Samples
 from .presented import entries, fixed_batch
 
 PICTURES = 128
-FEW = 16
-"""Samples that are made up where only some tensors are to be measured."""
+FEW, NOISY = 16, 64
+"""Pictures, and samples of noise, that are made up where only some tensors are to be measured."""
 USUAL = 128
 """Height and width of pictures whose size is free, and other free sizes."""
 SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
@@ -77,7 +77,7 @@ def made_up(model: Model, size: int = USUAL) -> Samples | None:
         return np.clip(rng.normal(known.mean, known.std, like.shape), span.lo, span.hi).astype(like.dtype)
 
     def batches() -> Iterator[Feed]:
-        for seed in range(FEW):
+        for seed in range(NOISY):
             rng = np.random.default_rng(seed)
             made = {name: drawn(name, like, rng) for name, like in dict(first).items()}
             yield Run(made) if isinstance(first, Run) else made if len(made) > 1 else next(iter(made.values()))
@@ -111,10 +111,11 @@ def stand_in(graph: Graph, size: int = USUAL) -> Feed | None:
         {'x': (1, 3, 128, 128), 'k': ()}
     """
     rng, made = np.random.default_rng(0), dict[Name, Array]()
+    batch = {shape[0] for name in graph.inputs if (shape := graph.shapes.get(name))} - {None}
     for name in graph.inputs:
         shape, dtype = graph.shapes.get(name), np.dtype(graph.dtypes.get(name, "float32"))
         if shape is None or dtype.kind not in "fiub":
             return None
-        sizes = [n if isinstance(n, int) else size if axis else 1 for axis, n in enumerate(shape)]
+        sizes = [n if isinstance(n, int) else size if axis and n not in batch else 1 for axis, n in enumerate(shape)]
         made[name] = (rng.normal(size=sizes) if dtype.kind == "f" else np.zeros(sizes)).astype(dtype)
     return made if all(n == 1 for n in entries(graph).values()) else Run(made)

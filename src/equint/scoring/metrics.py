@@ -15,8 +15,8 @@ from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..samples.card import Card, laid_out
+from ..samples.data import batches, feeds
 from ..samples.data import count as total
-from ..samples.data import feeds
 from ..samples.images import Feed, length
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
@@ -138,7 +138,8 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
     plain = feeds(data, card, inputs, limit=limit)
     if card.task == "segmentation" and data.suffix in ARRAYS:
-        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
+        pixels = batches(data, card, limit=limit)
+        return _Source(segmentation.from_arrays(pixels, data), segmentation.confusion(output, card))
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
