@@ -211,3 +211,15 @@ def test_statistics_of_pixels_lie_where_the_channels_are() -> None:
         assert b.qparams[name].hi == pytest.approx(a.qparams[name].hi, rel=0.05)
     with pytest.raises(EquintError, match=r"layout nchw.*has 32 channels there"):
         equint.quantize(last, "cwq", input=replace(card, layout="nchw"))
+
+
+def test_what_a_sample_shows_does_not_tie_the_network_to_its_size() -> None:
+    """Shapes seen on pictures of 8×8, one at a time, and the result reads others, several at once."""
+    body = """a = Conv <pads = [1,1,1,1]> (x, w) r = Relu(a) n = Shape(r) f = Reshape(r, n) g = GlobalAveragePool(f)
+              h = Flatten(g) z = Gemm(h, u) b = Conv(f, v) y = GlobalAveragePool(b)"""
+    proto = network(body, inputs="float[N,3,H,W] x", output="float[] y, float[] z", w=W, v=V, u=normal(8, 5))
+    result = equint.quantize(proto, data=[X[k : k + 1] for k in range(24)])
+    assert {"w", "v", "u"} <= result.model.qparams.keys()
+    larger = normal(3, 3, 14, 11, scale=1, seed=4)
+    for found, wanted in zip(execute(result.proto, larger), execute(proto, larger), strict=True):
+        assert sqnr_db(wanted, found) > 20

@@ -10,6 +10,8 @@ from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.onnx.reader import read, with_constants
 from equint.onnx.writer import to_proto
+from equint.runtime.session import Session
+from equint.samples.images import Run
 from handwritten import assert_same, execute, normal
 
 W, V = normal(4, 3, 3, 3), normal(4, 3, 3, 3, seed=2)
@@ -85,3 +87,28 @@ def test_convolutions_inside_are_quantized_once_the_branch_is_known_and_named_be
     found = equint.quantize(proto, data=x, set={"rate": 16000})
     assert {name for name in found.model.qparams if name in found.model.graph.consts} >= {"w", "u"}
     assert not [event for event in found.warnings if event.kind is EventKind.BODY_FLOAT]
+
+
+def test_a_moved_tensor_that_a_branch_reads_has_a_grid_of_its_own() -> None:
+    """Without one, onnxruntime's optimizer passes that of its source on into the branch, and aborts."""
+    condition = helper.make_node("Greater", ["rate", "zero"], ["c"])
+    moved = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Unsqueeze", ["a", "axis"], ["m"])]
+    result = helper.make_tensor_value_info("t", TensorProto.FLOAT, None)
+    yes, no = (helper.make_graph([helper.make_node(op, ["m"], ["t"])], op, [], [result]) for op in ("Sigmoid", "Tanh"))
+    branch = helper.make_node("If", ["c"], ["y"], then_branch=yes, else_branch=no)
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8]),
+        helper.make_tensor_value_info("rate", TensorProto.FLOAT, []),
+    ]
+    consts = {"w": W, "axis": np.array([4]), "zero": np.array(0, np.float32)}
+    arrays = [numpy_helper.from_array(value, name) for name, value in consts.items()]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([condition, *moved, branch], "g", inputs, [out], arrays)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = normal(8, 3, 8, 8, scale=1)
+    feeds = [{"x": x[k : k + 1], "rate": np.array(1, np.float32)} for k in range(8)]
+    quantized = equint.quantize(proto, data=feeds)
+    assert quantized.model.qparams["m"].scale == quantized.model.qparams["a"].scale
+    found = Session(quantized.proto, optimized=True).run(Run(feeds[0]))["y"]
+    wanted = Session(proto).run(Run(feeds[0]))["y"]
+    assert np.square(found - wanted).sum() < 1e-3 * np.square(wanted).sum()

@@ -108,12 +108,8 @@ def test_networks_see_as_many_samples_as_they_take(batch: int | None) -> None:
     rng = np.random.default_rng(0)
     shape = Node("Reshape", ("x", "s"), ("r",))
     consts = {"w": rng.normal(size=(6, 3)).astype(np.float32), "s": np.array([batch or -1, 6])}
-    graphs = [
-        Graph(
-            (shape, Node("Gemm", ("r", "w", "b"), ("y",))), {**consts, "b": np.full(3, b, np.float32)}, ("x",), ("y",)
-        )
-        for b in (0.0, 1.0)
-    ]
+    nodes, lost = (shape, Node("Gemm", ("r", "w", "b"), ("y",))), np.array([1, 0, -1], np.float32)
+    graphs = [Graph(nodes, {**consts, "b": b * lost}, ("x",), ("y",)) for b in (0, 1)]
     images = Samples(lambda: [rng.normal(size=(10, 2, 3)).astype(np.float32)] * 3, batch=batch)
     plan = Plan(steps=60, batch=6, rate=0.1, features=0.0, augment=False)
     found = distill(graphs[0], {"b": 1.0}, graphs[1], images, plan)

@@ -75,8 +75,7 @@ def infer_input(model: Model, n: float = REACH) -> Model:
             continue
         found = _from_batchnorm(model.graph, name)
         mean, std = found or (0.0, 1.0)
-        rank = model.graph.rank(name) or 1
-        shape = (1,) * rank
+        shape = (1,) * len(model.graph.shapes[name])
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
         span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}

@@ -114,4 +114,7 @@ def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
     node = graph.producer.get(name)
     if node is not None and (_is_worker(graph, node) or (is_clamp(graph, node) and node.inputs[0] in merged)):
         return True
-    return any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))
+    # what a subgraph reads is integer where it is a move of integers: onnxruntime (1.32) would pass the grid on into it
+    # and abort (QDQPropagationTransformer)
+    inside = node is not None and keeps_grid(node) and any(name in user.captured for user in graph.users(name))
+    return inside or any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))

@@ -131,10 +131,10 @@ def _told(graph: Graph, runs: Sequence[Sizes]) -> dict[Name, Shape]:
 
 
 def _size(known: Dim, seen: Sequence[int], symbol: str | None) -> Dim:
-    if isinstance(known, int):
-        return known
     if len(set(seen)) == 1:
         return seen[0]
+    if isinstance(known, int):  # what a file says of its outputs may be wrong
+        known = None
     batch = tuple(seen[:2]) == (1, 2) and set(seen[2:]) <= {1}
     return known if known is not None else symbol if batch else None
 
