@@ -8,9 +8,9 @@ their names.
 8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
 the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
 README. --published runs every recipe that is a paper's method on its own target, with 64 images (or N) where it looks
-at some, `two-step-bias-finetune` with torch. --hide-batchnorm folds BatchNorm first, as exporters do, so that its statistics are lost: then the recipes
-`cwq-bc`, `dfq` and `optimal` are compared with themselves, with moments propagated from the input, from generated
-pictures, and from images.
+at some, `two-step-bias-finetune` with torch. --hide-batchnorm folds BatchNorm first, as exporters do, so that its
+statistics are lost: then the recipes `cwq-bc`, `dfq` and `optimal` are compared with themselves, with moments
+propagated from the input, from generated pictures, and from images.
 """
 
 from __future__ import annotations

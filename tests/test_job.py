@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import equint
 from equint import EquintError
 from equint.demo import data_path, model_path
 from equint.ir.events import EventKind
-from equint.ir.model import Model
+from equint.ir.model import Array, Model
 from equint.job import Job
-from equint.planning.recipe import built_in
+from equint.maths.noise import sqnr_db
+from equint.planning.recipe import built_in, recipe
+from handwritten import execute, network, normal
 
 MODEL, SPAN = model_path(), (0.0, 1.0)
 
@@ -121,3 +125,114 @@ def test_data_that_nothing_looks_at_are_refused() -> None:
     images = np.zeros((8, 1, 8, 8), np.float32)
     with pytest.raises(EquintError, match="looks at no images; leave the data out"):
         equint.quantize(MODEL, "dfq-published", data=images, input=SPAN)
+
+
+# What runs a network runs it as it runs: batches, shapes, inputs
+
+W, V, U = normal(8, 3, 3, 3), normal(4, 8, 3, 3, seed=2), normal(256, 10, seed=3)
+HEAD = (
+    "a = Conv <pads = [1,1,1,1]> (x, w) r = Relu(a) b = Conv <pads = [1,1,1,1]> (r, v) f = Reshape(b, s) y = Gemm(f, u)"
+)
+X = normal(24, 3, 8, 8, scale=1)
+
+
+def single(batch: str) -> onnx.ModelProto:
+    """A network whose Reshape says that it takes one sample."""
+    return network(HEAD, inputs=f"float[{batch},3,8,8] x", output="float[1,10] y", s=[1, 256], w=W, v=V, u=U)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["1", "N"])
+@pytest.mark.parametrize("chosen", [r.name for r in built_in() if r.level >= 2] + ["optimal", "wes-optimal"])
+def test_single_samples_whatever_the_recipe_does_with_them(batch: str, chosen: str) -> None:
+    """An array, and a list of single samples, serve as well as they serve the same network with a free batch."""
+    if any(name == "finetune_bias" for name, _ in recipe(chosen).passes):
+        pytest.importorskip("torch", reason="fine-tuning needs the extra equint[torch]")
+    free = network(HEAD, output="float[N,10] y", s=[0, 256], w=W, v=V, u=U)
+    clean, wanted = quantized_outputs(free), quantized_outputs(equint.quantize(free, chosen, data=X).proto)
+    for data in (X, [X[k : k + 1] for k in range(len(X))]):
+        found = quantized_outputs(equint.quantize(single(batch), chosen, data=data).proto)
+        assert sqnr_db(clean, found) > sqnr_db(clean, wanted) - 3
+
+
+def quantized_outputs(proto: onnx.ModelProto) -> Array:
+    return np.concatenate([execute(proto, X[k : k + 1])[0] for k in range(8)])
+
+
+def test_shapes_that_inference_does_not_know_are_seen_on_the_first_sample() -> None:
+    """A computed Reshape in the middle: every convolution behind it is quantized, and nothing lacks a range."""
+    body = """a = Conv <pads = [1,1,1,1]> (x, w) r = Relu(a) n = Shape(r) f = Cast <to = 1> (n) g = Mul(f, one)
+              k = Cast <to = 7> (g) m = Reshape(r, k) y = Conv <pads = [1,1,1,1]> (m, v)"""
+    proto = network(body, w=W, v=V, one=1.0)
+    result = equint.quantize(proto, data=X)
+    assert {"w", "v", "r", "y"} <= result.model.qparams.keys()
+    assert not [event for event in result.model.log if event.kind is EventKind.FLOAT_WITHOUT_RANGE]
+    wanted = np.concatenate([execute(proto, X[:8])[0]])
+    assert sqnr_db(wanted, execute(result.proto, X[:8])[0]) > 30
+
+
+def test_statistics_carry_the_shapes_that_were_seen() -> None:
+    proto = network(
+        "a = Conv(x, w) n = Shape(a) m = Reshape(a, n) t = Relu(m) y = Conv(t, v)", inputs="float[N,3,H,W] x", w=W, v=V
+    )
+    measured = equint.calibrate(proto, X)
+    assert same_grids(equint.quantize(proto, "cwq", data=measured).model, equint.quantize(proto, "cwq", data=X).model)
+
+
+def test_several_inputs_by_name(tmp_path: Path) -> None:
+    """A picture and a class number: an .npz, a mapping and a list of feeds are the same samples."""
+    body = """c = Conv <pads = [1,1,1,1]> (x, w) e = Gather(table, id) s = Reshape(e, shape) a = Add(c, s) r = Relu(a)
+              y = Conv(r, v)"""
+    consts = {"w": W, "v": V, "table": normal(10, 8, scale=1), "shape": [-1, 8, 1, 1]}
+    proto = network(body, inputs="float[N,3,8,8] x, int64[N] id", **consts)  # type: ignore[arg-type]
+    classes = np.arange(24) % 10
+    np.savez(tmp_path / "samples.npz", x=X, id=classes)
+    feeds = [{"x": X[k : k + 1], "id": classes[k : k + 1]} for k in range(24)]
+    results = [
+        equint.quantize(proto, "cwq", data=d) for d in ({"x": X, "id": classes}, feeds, tmp_path / "samples.npz")
+    ]
+    assert same_grids(results[0].model, results[1].model)
+    assert same_grids(results[0].model, results[2].model)
+    found, wanted = (execute(p, X[:8], classes[:8])[0] for p in (results[0].proto, proto))  # type: ignore[arg-type]
+    assert sqnr_db(wanted, found) > 30
+
+
+def test_pixels_that_the_network_itself_prepares() -> None:
+    """uint8, channels last: with pictures and without, the convolution sees the same range."""
+    body = """f = Cast <to = 1> (x) t = Transpose <perm = [0,3,1,2]> (f) d = Div(t, k) c = Conv(d, w) r = Relu(c)
+              y = Conv(r, v)"""
+    proto = network(body, inputs="uint8[N,32,32,3] x", w=W, v=V, k=255.0)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    for data in (pixels, None):
+        result = equint.quantize(proto, "cwq", data=data)
+        assert {"w", "v", "d", "r"} <= result.model.qparams.keys()
+        assert result.model.qparams["d"].hi == pytest.approx(1, abs=0.01)
+        found, wanted = (execute(p, pixels[:4])[0] for p in (result.proto, proto))
+        assert sqnr_db(wanted, found) > 25
+
+
+def test_statistics_of_pixels_lie_where_the_channels_are() -> None:
+    """Means and stds of three colours for a network that reads channels last: as for its twin that reads them first."""
+    first = network("c = Conv(x, w) r = Relu(c) y = Conv(r, v)", inputs="float[N,3,32,32] x", w=W, v=V)
+    body = "t = Transpose <perm = [0,3,1,2]> (x) c = Conv(t, w) r = Relu(c) y = Conv(r, v)"
+    last = network(body, inputs="float[N,32,32,3] x", w=W, v=V)
+    card = equint.Card("rgb", (120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
+    a, b = (equint.quantize(proto, "cwq", input=card).model for proto in (first, last))
+    assert b.ranges["x"].hi.shape == (1, 1, 1, 3)
+    np.testing.assert_allclose(b.ranges["x"].hi.reshape(-1), (255 - np.array([120, 110, 100])) / [60, 50, 40])
+    for name in ("r", "y"):
+        assert b.qparams[name].hi == pytest.approx(a.qparams[name].hi, rel=0.05)
+    with pytest.raises(EquintError, match=r"layout nchw.*has 32 channels there"):
+        equint.quantize(last, "cwq", input=replace(card, layout="nchw"))
+
+
+def test_what_a_sample_shows_does_not_tie_the_network_to_its_size() -> None:
+    """Shapes seen on pictures of 8×8, one at a time, and the result reads others, several at once."""
+    body = """a = Conv <pads = [1,1,1,1]> (x, w) r = Relu(a) n = Shape(r) f = Reshape(r, n) g = GlobalAveragePool(f)
+              h = Flatten(g) z = Gemm(h, u) b = Conv(f, v) y = GlobalAveragePool(b)"""
+    proto = network(body, inputs="float[N,3,H,W] x", output="float[] y, float[] z", w=W, v=V, u=normal(8, 5))
+    result = equint.quantize(proto, data=[X[k : k + 1] for k in range(24)])
+    assert {"w", "v", "u"} <= result.model.qparams.keys()
+    larger = normal(3, 3, 14, 11, scale=1, seed=4)
+    for found, wanted in zip(execute(result.proto, larger), execute(proto, larger), strict=True):
+        assert sqnr_db(wanted, found) > 20

@@ -43,6 +43,7 @@ def quantize(
     data: Any = None,
     images: int | None = None,
     example_inputs: Any = None,
+    set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
@@ -55,11 +56,12 @@ def quantize(
         input: what the network's input looks like: a card (or its path), or its lowest and highest value.
             Left out, it is inferred from the first BatchNorm.
         data: images without labels: an array (N, …) or an iterable of batches, prepared as the network wants them; a
-            file or folder, prepared as the card given as `input` says; or `Statistics` measured before. Left out, no
-            data are used.
+            file or folder, prepared as the card given as `input` says; or `Statistics` measured before. For several
+            inputs arrays by their names: one mapping, an iterable of mappings, or an .npz. Left out, no data are used.
         images: use only the first so many samples; without `data`, those that the card names for calibration. 0 leaves
             them out where the recipe is published with images and refuses to run without, as `one-step` does.
         example_inputs: a tensor, or a tuple of them, that a torch module runs on.
+        set: inputs that become constants, such as a sampling rate, and their values.
         progress: called before each pass, and within long ones.
 
     Raises:
@@ -70,7 +72,8 @@ def quantize(
         >>> quantize(model_path(), input=(0, 1)).recipe
         'optimal'
     """
-    looks = Options(input=input, data=data, images=images, example_inputs=example_inputs, progress=progress)
+    shown = Options(input=input, data=data, images=images, example_inputs=example_inputs)
+    looks = Options(**shown, set=set, progress=progress)
     options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
     return Job.of(source, recipe, target, **options).quantized()
 
@@ -83,12 +86,13 @@ def calibrate(
     images: int | None = None,
     histograms: bool = True,
     resume: Named | None = None,
+    set: Mapping[Name, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Measure a network's tensors on images, once for many recipes: `quantize(…, data=statistics)`.
 
     Args:
-        data, input, images: as for `quantize`.
+        data, input, images, set: as for `quantize`.
         histograms: count all values too, for the rules `percentile` and `mse` (slower).
         resume: a file for what was measured so far; an interrupted run goes on from it.
         progress: called with the number of images done.
@@ -107,7 +111,7 @@ def calibrate(
     input = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     if data is None and isinstance(input, Card):
         data = input.data.get("calibration")
-    job = Job.of(source, input=input, data=data, images=images)
+    job = Job.of(source, input=input, data=data, images=images, set=set)
     if job.samples is None:
         raise UnusableData(NO_SAMPLES)
     return collect(folded(job.original).graph, job.samples, histograms=histograms, resume=resume, progress=progress)
@@ -265,6 +269,7 @@ def golden(
     input: Input = None,
     data: Named | None = None,
     images: int = 1,
+    set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
 ) -> Golden:
     """Write the integers that every layer reads and gives, to check a board against.
@@ -275,7 +280,7 @@ def golden(
         raw: also .bin files: the same values and nothing else.
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
         images: how many of them.
-        weight_bits, activation_bits, input: as for `quantize`.
+        weight_bits, activation_bits, input, set: as for `quantize`.
 
     Raises:
         EquintError: as `program`; also a folder that holds anything else.
@@ -293,9 +298,9 @@ def golden(
     if images < 1:
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
-    read, result = _opened(
-        source, recipe, target, weight_bits=weight_bits, activation_bits=activation_bits, input=card, progress=progress
-    )
+    looks = Options(input=card, set=set, progress=progress)
+    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
+    read, result = _opened(source, recipe, target, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
     steps = write_golden(ready, feeds, folder, raw=raw)
@@ -311,6 +316,7 @@ def compare_board(
     target: str | Target | None = None,
     *,
     input: Input = None,
+    set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Name the first layer in which a device differs, by how much and why.
@@ -319,7 +325,7 @@ def compare_board(
         source: what `quantize` takes, or a bundle.
         dump: a folder with the device's tensors, named as `golden` names them.
         golden: the folder of what they should be; computed from the dumped inputs if left out.
-        recipe, target, input: as for `quantize`.
+        recipe, target, input, set: as for `quantize`.
 
     Raises:
         EquintError: as `program`; also files that cannot be read or have another shape, type or size.
@@ -336,7 +342,7 @@ def compare_board(
     from .npu.board import dumped_inputs
 
     check(dump=dump, golden=golden)
-    ready = _opened(source, recipe, target, input=input, progress=progress)[0]()
+    ready = _opened(source, recipe, target, input=input, set=set, progress=progress)[0]()
     return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
 
 
@@ -406,14 +412,15 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
     import numpy as np
 
     from .maths.affine import storage
-    from .samples.data import batches
+    from .samples.card import laid_out
+    from .samples.data import feeds as read_feeds
 
     where = data or card.data.get("calibration") or card.data.get("eval")
     if where is not None:
-        if len(program.inputs) != 1:
-            raise UnusableData(f"{where}: the network has {len(program.inputs)} inputs; leave data out for random ones")
-        first, _ = next(iter(batches(where, card, size=count, limit=count)))
-        return {program.inputs[0]: first}, f"images of {where}"
+        inputs = {name: program.shapes.get(name, ()) for name in program.inputs}
+        laid = laid_out(card, inputs.values())
+        first, _ = next(iter(read_feeds(where, laid, inputs, size=count, limit=count)))
+        return dict(first) if isinstance(first, Mapping) else {program.inputs[0]: first}, f"images of {where}"
     rng, feeds = np.random.default_rng(0), {}
     for name in program.inputs:
         grid, shape = program.grids[name], program.shapes.get(name, ())

@@ -18,7 +18,7 @@ from .graph.placement import place
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
-from .ir.model import Model
+from .ir.model import Model, Name
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
@@ -29,7 +29,7 @@ from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
 from .planning.variants import quantizer, rewrites, unscaled
-from .samples.card import Card, Input, described, read_card
+from .samples.card import Card, Input, described, laid_out, read_card
 from .samples.images import Samples
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     data: Any
     images: int | None
     example_inputs: Any
+    set: Mapping[Name, Any] | None
     progress: Progress | None
 
 
@@ -86,6 +87,7 @@ class Job:
         data: Any = None,
         images: int | None = None,
         example_inputs: Any = None,
+        set: Mapping[Name, Any] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
@@ -99,7 +101,7 @@ class Job:
             >>> job.recipe.name, job.data
             ('wes-optimal', None)
         """
-        check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, progress=progress)
+        check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, set=set, progress=progress)
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
@@ -109,9 +111,15 @@ class Job:
             chosen, images = without_images(chosen), None
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)
+        if set:
+            from .onnx.reader import with_constants
+
+            original = with_constants(original, set)
         if isinstance(input, (str, os.PathLike)):
             input = read_card(input)
-        seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
+        if isinstance(input, Card):
+            input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
+        original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
         if seen is not None:  # the input is measured: that its range had to be guessed is no warning any more
             log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in network.log)
@@ -339,6 +347,7 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
     "target": ("a target or its name", str, Target, NoneType),
     "card": ("a card or its path", str, os.PathLike, Card, NoneType),
+    "set": ("numbers or arrays by the names of inputs", Mapping, NoneType),
     "progress": ("a function of a name, a number and how many there are", Callable, NoneType),
     "result": ("what quantize gave", Result),
 }

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .errors import InvalidOption, UnsupportedOperator, UnusableData
 from .files import jsonable
 from .hardware.target import Target
-from .ir.model import Array, Model
+from .ir.model import Array, Model, Name
 from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
-from .samples.card import Card, Input, read_card
+from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def sqnr(
     input: Input = None,
     data: Any = None,
     images: int | None = None,
+    set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
 ) -> LayerSqnr:
     """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
@@ -84,7 +85,8 @@ def sqnr(
     weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
 
     Args:
-        target, input, data, images: as for `quantize`; `Statistics` tell moments and ranges, but nothing is measured.
+        target, input, data, images, set: as for `quantize`; `Statistics` tell moments and ranges, and nothing is
+            measured.
 
     Raises:
         EquintError: as `quantize`.
@@ -97,7 +99,7 @@ def sqnr(
     """
     from .study.sqnr import sqnr as analyse
 
-    job = Job.of(source, None, target, input=input, data=data, images=images, progress=progress)
+    job = Job.of(source, None, target, input=input, data=data, images=images, set=set, progress=progress)
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
         raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")
@@ -290,7 +292,8 @@ def compare(
         >>> found.tensors[-1].tensor, found.tensors[-1].sqnr_db > 10
         ('output', True)
     """
-    from .samples.data import batches
+    from .runtime.session import Session
+    from .samples.data import feeds as read_feeds
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
@@ -300,7 +303,9 @@ def compare(
     where: Any = prepared.data.get("calibration") if data is None else data
     feeds: Iterable[Any] | None = None
     if isinstance(where, (str, os.PathLike)):
-        feeds = (x for x, _ in batches(where, prepared, size=8, limit=limit))
+        inputs = Session(networks[0]).shapes
+        laid = laid_out(prepared, inputs.values())
+        feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
         where = os.fspath(where)
     elif where is not None:
         feeds, where = Samples.of(where, "data").first(limit), "data"

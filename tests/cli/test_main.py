@@ -20,6 +20,7 @@ from commands import Run
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
 from equint.planning.recipe import built_in
+from equint.runtime.session import Session
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics
 
 
@@ -513,3 +514,61 @@ def test_nothing_that_a_card_names_is_overwritten(run: Run, tmp_path: Path) -> N
     shutil.copy(data, foreign)
     assert run("calibrate", model, "-o", tmp_path / "again.npz", "--merge", statistics)[0] == 0
     assert foreign.read_bytes() == before[data]
+
+
+# Inputs that are set, layouts, several inputs
+
+
+def two_rates(path: Path) -> Path:
+    """y = Conv(x) · rate / 8000, the rate being an integer input."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "conv"),
+        helper.make_node("Cast", ["rate"], ["f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Div", ["f", "k"], ["g"]),
+        helper.make_node("Mul", ["a", "g"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 8, 8])
+    rate = helper.make_tensor_value_info("rate", onnx.TensorProto.INT64, [])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    consts = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array(8000, np.float32), "k")]
+    graph = helper.make_graph(nodes, "g", [x, rate], [y], consts)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_set_makes_an_input_a_constant(run: Run, tmp_path: Path) -> None:
+    model, out, data = two_rates(tmp_path / "net.onnx"), tmp_path / "int8.onnx", tmp_path / "x.npz"
+    x = np.random.default_rng(1).normal(size=(16, 3, 8, 8)).astype(np.float32)
+    np.savez(data, x=x, rate=np.array(16000))
+    assert run("quantize", model, "-o", out, "--data", data)[0] == 0
+    assert [i.name for i in onnx.load(out).graph.input] == ["x", "rate"]
+    code, _, err = run("quantize", model, "-o", out, "--data", data, "--set", "rate=16000")
+    assert (code, err) == (0, "")
+    assert [i.name for i in onnx.load(out).graph.input] == ["x"]
+    wanted = Session(model).run({"x": x, "rate": np.array(16000)})["y"]
+    found = Session(out).run(x)["y"]
+    assert np.square(found - wanted).sum() < 1e-3 * np.square(wanted).sum()
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ("tempo=3", "the network has no such input; it has x, rate"),
+        ("rate", "give NAME=VALUE"),
+        ("rate=fast", "give NAME=VALUE"),
+        ("rate=1.5", "set rate = 1.5: the input cannot take it"),
+    ],
+)
+def test_what_cannot_be_set(run: Run, tmp_path: Path, given: str, part: str) -> None:
+    code, _, err = run("quantize", two_rates(tmp_path / "net.onnx"), "-o", tmp_path / "o.onnx", "--set", given)
+    assert code == 2
+    assert part in err
+    assert err.count("\n") == 1
+
+
+def test_unknown_layouts(run: Run, tmp_path: Path) -> None:
+    code, _, err = run(
+        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--layout", "chwn", "--mean", "0", "--std", "1"
+    )
+    assert (code, "choose nchw, nhwc" in err) == (2, True)

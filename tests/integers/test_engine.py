@@ -266,3 +266,13 @@ def test_a_real_network(target: str) -> None:
     feeds = {n: program.quantized(n, x) for n in program.inputs}
     (wanted,) = execute(export_integer(program), *feeds.values())
     np.testing.assert_array_equal(engine.run(feeds)[program.outputs[0]], wanted)
+
+
+def test_a_fixed_batch_runs_as_often_as_needed() -> None:
+    """Programs for one sample serve any number, each as if it were alone."""
+    program = random_program(3)
+    feeds = feeds_for(program, 4)
+    fixed = replace(program, shapes={**program.shapes, **{n: (1, *v.shape[1:]) for n, v in feeds.items()}})
+    alone, many = Engine(fixed, threads=1), Engine(program, threads=1).run(feeds)
+    for name, value in alone.run(feeds).items():
+        np.testing.assert_array_equal(value, many[name])

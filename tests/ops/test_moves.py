@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import ArrayLike, NDArray
 
-from equint.ir.model import Array, Graph, Node
+from equint.ir.model import Array, Graph, Node, Range
 from equint.onnx.reader import read
 from equint.ops.attributes import pad_widths
 from equint.ops.moves import MOVES, stacked
@@ -171,3 +171,18 @@ def test_equal_constants_stack_without_known_sizes() -> None:
     node = Node("Concat", ("a", "b"), ("y",), {"axis": 1})
     ones = np.ones((1, 1, 1, 1))
     assert stacked(Graph((node,), {}, ("a", "b"), ("y",)), node, [ones, ones]) is ones
+
+
+def test_a_computed_pick_can_be_any_row() -> None:
+    """The moments and ends of all rows of a table together, as numpy has them of many draws."""
+    rng = np.random.default_rng(0)
+    table, index = rng.normal(size=(10, 8)).astype(np.float32), rng.integers(0, 10, 100_000)
+    graph = read(network("y = Gather(t, i)", inputs="int64[N] i", output="float[N,8] y", t=table)).graph
+    picked = table[index].astype(np.float64)
+    facets: Any = MOVES["Gather"]
+    (bound,) = facets.bound(graph, graph.nodes[0], [Range(table, table), None])
+    np.testing.assert_array_equal(bound.lo, picked.min(0, keepdims=True))
+    np.testing.assert_array_equal(bound.hi, picked.max(0, keepdims=True))
+    ((mean, std),) = facets.moments(graph, graph.nodes[0], [(table, np.zeros(1)), None])
+    np.testing.assert_allclose(mean, picked.mean(0, keepdims=True), atol=0.02)
+    np.testing.assert_allclose(std, picked.std(0, keepdims=True), atol=0.02)

@@ -340,3 +340,21 @@ def test_such_images_still_make_a_network(x: Array) -> None:
     assert result.warnings
     (found,) = execute(result.proto, VALUES["x"][:2])
     assert np.isfinite(found).all()
+
+
+def test_what_nothing_tells_is_measured_on_made_up_samples() -> None:
+    """A Where stops what is known of the input: what lies behind it is measured on noise of the input's spread."""
+    body = "a = MatMul(x, w) c = Greater(a, zero) b = Where(c, a, small) y = MatMul(b, v)"
+    w, v = normal(16, 8), normal(8, 4)
+    proto = network(body, inputs="float[N,16] x", output="float[N,4] y", w=w, v=v, zero=0.0, small=-0.25)
+    model = infer_input(read(proto))
+    found = Calibrate()(model)
+    (event,) = [e for e in found.log if e.kind is EventKind.RANGES_FROM_MADE_UP_SAMPLES]
+    assert event.warning
+    x = np.random.default_rng(5).normal(size=(4096, 16))
+    a = x @ w
+    b = np.where(a > 0, a, -0.25)
+    assert np.all(found.ranges["b"].lo == pytest.approx(-0.25 * 1.3))
+    assert float(found.ranges["b"].hi.max()) == pytest.approx(b.max(), rel=0.5)
+    np.testing.assert_allclose(found.moments["b"].mean.ravel(), b.mean(0), atol=0.35)
+    assert not [e for e in Calibrate(images=Samples.of(x.astype(np.float32)))(model).log if e.kind is event.kind]

@@ -1,7 +1,7 @@
 """What calibration measures is what numpy makes of every tensor, however the images come and the run is cut."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,8 @@ def test_batches_that_do_not_fill_a_fixed_one(shape: str, count: int, histograms
         free = folded(network(body, inputs=f"float[N{shape[2:]} x", **options))
         x = Samples.of(drawn(count, 3, 8, 8))
         found, wanted = (collect(graph, x, histograms=histograms) for graph in (fixed, free))
-        assert_same(found, wanted, 1e-5)
+        assert found.tensors.keys() <= wanted.tensors.keys()  # rows of a free batch are measured beside
+        assert_same(found, replace(wanted, tensors={n: wanted.tensors[n] for n in found.tensors}), 1e-5)
 
 
 def test_channel_axes() -> None:

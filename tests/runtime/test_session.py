@@ -8,6 +8,7 @@ import pytest
 
 from equint.errors import EquintError
 from equint.runtime.session import Session, random_inputs
+from equint.samples.images import Run
 from handwritten import network, normal
 from nets import random_network, run, sample
 
@@ -124,7 +125,7 @@ def test_unknown_tap() -> None:
     one_line(error, "nothing")
 
 
-@pytest.mark.parametrize("x", [X[:, :2], X[0], X.astype(np.float64)], ids=["channels", "rank", "type"])
+@pytest.mark.parametrize("x", [X[:, :2], X[0], X.astype(complex)], ids=["channels", "rank", "type"])
 def test_input_that_does_not_fit(path: Path, x: object) -> None:
     with pytest.raises(EquintError) as error:
         Session(path).run(x)  # type: ignore[arg-type]
@@ -147,6 +148,14 @@ def test_random_inputs() -> None:
     assert Session(proto).run(found)["y"].shape == (4, 3, 64, 32)
 
 
+def test_random_whole_numbers() -> None:
+    body = "a = Cast <to = 1> (p) b = Cast <to = 1> (i) y = Add(a, b)"
+    proto = network(body, inputs="uint8[N,500] p, int64[N,1] i", output="float[N,500] y")
+    found = random_inputs(Session(proto), 20)
+    assert (str(found["p"].dtype), int(found["p"].min()), int(found["p"].max())) == ("uint8", 0, 255)
+    assert (str(found["i"].dtype), sorted(set(found["i"].ravel().tolist()))) == ("int64", [0, 1])
+
+
 def test_a_fixed_batch_runs_as_often_as_needed() -> None:
     """Exports for a fixed batch serve any number of samples."""
     proto = network("y = Conv(x, w)", inputs="float[2,3,8,8] x", w=normal(4, 3, 3, 3))
@@ -154,3 +163,32 @@ def test_a_fixed_batch_runs_as_often_as_needed() -> None:
     x = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
     for count in (6, 5, 1):
         np.testing.assert_allclose(Session(proto).run(x[:count])["y"], Session(free).run(x[:count])["y"], rtol=1e-6)
+
+
+def test_samples_that_do_not_go_together_run_alone() -> None:
+    """A Reshape to one sample fails on several; a Softmax over all rows does not, and is wrong."""
+    for body in ("a = Reshape(x, s) y = Softmax(a)", "a = Reshape(x, r) b = Softmax <axis = 0> (a) y = Reshape(b, t)"):
+        proto = network(body, output="float[] y", s=[1, 192], r=[-1, 192], t=[-1, 3, 8, 8])
+        alone = [Session(proto).run(X[k : k + 1])["y"] for k in range(2)]
+        session = Session(proto)
+        for _ in range(2):
+            np.testing.assert_allclose(session.run(X)["y"], np.concatenate(alone), rtol=1e-5)
+        assert session.together is False
+    free = Session(network("y = Relu(x)"))
+    free.run(X)
+    assert free.together is True
+
+
+def test_a_run_of_several_inputs_is_never_cut() -> None:
+    proto = network("y = Add(x, s)", inputs="float[2,3] x, float[4,2,3] s", output="float[] y")
+    fed = Run(x=np.ones((2, 3), np.float32), s=np.ones((4, 2, 3), np.float32))
+    assert Session(proto).run(fed)["y"].shape == (4, 2, 3)
+
+
+def test_numbers_become_of_the_type_that_is_read() -> None:
+    proto = network("y = Cast <to = 1> (x)", inputs="uint8[N,4] x", output="float[N,4] y")
+    for pixels in (np.array([[0, 1, 254, 255]]), np.array([[0.0, 1.0, 254.0, 255.0]])):
+        assert Session(proto).run(pixels)["y"].tolist() == [[0, 1, 254, 255]]
+    for wrong in (np.array([[0.5, 0, 0, 0]]), np.array([[-1, 0, 0, 0]]), np.array([[256, 0, 0, 0]])):
+        with pytest.raises(EquintError, match="input x takes uint8"):
+            Session(proto).run(wrong)

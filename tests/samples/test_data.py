@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from equint.errors import EquintError
-from equint.samples.card import Card, Decode, read_card
-from equint.samples.data import batches, count, images
+from equint.samples.card import Card, Decode, laid_out, read_card
+from equint.samples.data import batches, count, feeds, images
 
 RGB = Card("rgb", (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), (6, 8))
 Pixels = NDArray[np.uint8]
@@ -343,3 +343,38 @@ def test_images_are_checked_when_they_are_named_and_when_they_are_read(tmp_path:
     values[2, 1, 4] = np.nan
     np.save(tmp_path / "nan.npy", values)
     refused(lambda: list(images(tmp_path / "nan.npy", Card())), "nan.npy", "not finite")
+
+
+# Layouts and names
+
+
+def test_pixels_lie_where_the_card_says(tmp_path: Path) -> None:
+    taken = pixels(5, 6, 8, 3)
+    np.savez(tmp_path / "x.npz", x=taken)
+    first, last = (next(iter(images(tmp_path / "x.npz", replace(RGB, layout=k)))) for k in ("nchw", "nhwc"))
+    assert isinstance(last, np.ndarray)
+    np.testing.assert_allclose(last, (taken - np.array([10.0, 20.0, 30.0])) / [2, 4, 5], rtol=1e-6)
+    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
+
+
+def test_layouts_are_those_of_the_input(tmp_path: Path) -> None:
+    assert laid_out(RGB, [("N", 224, 224, 3)]).layout == "nhwc"
+    assert laid_out(RGB, [("N", 3, 224, 224)]).layout == "nchw"
+    assert laid_out(RGB, [("N", 3, 224, 224), ("N", 3)]).layout is None
+    assert read_card(card(tmp_path, '[input]\nlayout = "nhwc"')).layout == "nhwc"
+    refused(
+        lambda: laid_out(replace(RGB, layout="nhwc"), [("N", 3, None, 224)]), "layout nhwc", "(N, 3, ?, 224)", "224"
+    )
+    refused(lambda: read_card(card(tmp_path, '[input]\nlayout = "nwhc"')), "layout = 'nwhc'", "nchw, nhwc")
+
+
+def test_an_npz_by_the_names_of_the_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "feeds.npz"
+    np.savez(path, image=np.ones((4, 3)), id=np.arange(4))
+    (found,) = images(path, Card(), inputs=("image", "id"))
+    assert isinstance(found, dict)
+    assert found["id"].tolist() == [0, 1, 2, 3]
+    assert [len(x) for x in images(path, Card(), inputs=("image",))] == [4]
+    refused(lambda: images(path, Card(), inputs=("image", "mask")), "feeds.npz", "holds id, image but no mask")
+    shapes = {"image": ("N", 3), "id": ("N",)}
+    assert [feed["id"].tolist() for feed, _ in feeds(path, Card(), shapes, size=3)] == [[0, 1, 2], [3]]

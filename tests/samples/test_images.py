@@ -183,7 +183,6 @@ def refused(call: Callable[[], object], *parts: str) -> None:
         (None, "a NoneType"),
         ("calib", "a str"),
         (b"calib", "a bytes"),
-        ({"x": X}, "a dict"),
         (np.zeros(5), "shape (5,)"),
         (np.zeros(()), "shape ()"),
         (Tensor(np.zeros(5)), "shape (5,)"),
@@ -217,7 +216,6 @@ def at(index: tuple[int, ...], value: float, dtype: type = np.float32) -> Array:
         ([[object(), object()]], "no array of numbers"),
         ([X.astype(np.complex64)], "no array of numbers"),
         ([(X, X, X[0])], "no array of numbers"),
-        ([{"x": X, "z": X[:3]}], "x 20, z 3"),
     ],
 )
 @pytest.mark.parametrize("once", [False, True])

@@ -100,3 +100,18 @@ def test_steps_are_told() -> None:
     graph = Graph((node,), biased.consts, ("x",), ("y",), biased.shapes)
     distill(graph, {"b": 1.0}, tiny_graph(), x, Plan(steps=3), progress=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_networks_see_as_many_samples_as_they_take(batch: int | None) -> None:
+    """A Reshape that says how many samples there are: a lost bias is found again all the same."""
+    rng = np.random.default_rng(0)
+    shape = Node("Reshape", ("x", "s"), ("r",))
+    consts = {"w": rng.normal(size=(6, 3)).astype(np.float32), "s": np.array([batch or -1, 6])}
+    nodes, lost = (shape, Node("Gemm", ("r", "w", "b"), ("y",))), np.array([1, 0, -1], np.float32)
+    graphs = [Graph(nodes, {**consts, "b": b * lost}, ("x",), ("y",)) for b in (0, 1)]
+    images = Samples(lambda: [rng.normal(size=(10, 2, 3)).astype(np.float32)] * 3, batch=batch)
+    plan = Plan(steps=60, batch=6, rate=0.1, features=0.0, augment=False)
+    found = distill(graphs[0], {"b": 1.0}, graphs[1], images, plan)
+    assert found.images == 30
+    assert found.after < 0.2 * found.before

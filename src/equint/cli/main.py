@@ -82,6 +82,8 @@ def calibrate(
     card: cli.CardFile = None,
     mean: cli.Mean = None,
     std: cli.Std = None,
+    layout: cli.Layout = None,
+    set: cli.SetInputs = None,
     images: cli.ImageCount = None,
     histograms: Annotated[
         bool, Option(help="Count all values, for the range rules percentile and mse: slower.")
@@ -94,6 +96,7 @@ def calibrate(
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
     import equint
 
+    from ..onnx.reader import with_constants
     from ..planning.data import check_statistics
     from ..samples.statistics import Statistics, merged
 
@@ -102,11 +105,13 @@ def calibrate(
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
     cli.check_output(output, model=model, data=data, card=card)
     draft = output.with_name(f"{output.stem}.part.npz")
+    looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
+    network = with_constants(network, looks.pop("set") or {})
     for path, part in zip(merge or (), parts, strict=True):
         check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
-        looks: dict[str, Any] = {**cli.Described(card, None, mean, std).options(), "images": images, "resume": draft}
+        looks["resume"] = draft
         with cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, **looks))

@@ -37,6 +37,13 @@ InputRange = Annotated[
     tuple[float, float] | None,
     Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
 ]
+Layout = Annotated[
+    str | None, Option("--layout", help="Where channels of pictures lie: nchw or nhwc. [default: as the input says]")
+]
+SetInputs = Annotated[
+    list[str] | None,
+    Option("--set", metavar="NAME=VALUE", help="Make an input a constant, such as a sampling rate; may be repeated."),
+]
 DataPath = Annotated[
     Path | None, Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics.")
 ]
@@ -82,14 +89,19 @@ class Described:
     input_range: InputRange = None
     mean: Mean = None
     std: Std = None
+    layout: Layout = None
+    set: SetInputs = None
 
     def options(self) -> dict[str, Any]:
-        """For the library: the card, one made of the options, or the range."""
+        """For the library: the card, one made of the options, or the range; and inputs that become constants."""
+        return {"input": self._input(), "set": constants(self.set)}
+
+    def _input(self) -> Any:
         if sum(g is not None for g in (self.card, self.input_range, self.mean or self.std)) > 1:
             raise InvalidOption("give one of --card, --input-range and --mean with --std")
-        if self.mean is not None or self.std is not None:
-            return {"input": card_of(None, None, self.mean, self.std, None)}
-        return {"input": self.card if self.card is not None else self.input_range}
+        if self.mean is not None or self.std is not None or (self.layout is not None and self.input_range is None):
+            return card_of(self.card, None, self.mean, self.std, None, self.layout)
+        return self.card if self.card is not None else self.input_range
 
 
 @dataclass(frozen=True)
@@ -129,14 +141,48 @@ def expanded(command: Command) -> Command:
     return call
 
 
+def constants(given: list[str] | None) -> dict[str, Any] | None:
+    """What --set says: numbers by the names of inputs; several, separated by commas, for an array."""
+    found = dict[str, Any]()
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        try:
+            numbers = [_number(part) for part in value.split(",")]
+        except ValueError as error:
+            raise InvalidOption(f"--set {text}: give NAME=VALUE, a number or several with commas") from error
+        if not equals or not name:
+            raise InvalidOption(f"--set {text}: give NAME=VALUE, such as sr=16000")
+        found[name] = numbers[0] if len(numbers) == 1 else numbers
+    return found or None
+
+
+def _number(text: str) -> float | int | bool:
+    words = {"true": True, "false": False}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
 def card_of(
-    card: Path | None, kind: str | None, mean: str | None, std: str | None, size: tuple[int, int] | None
+    card: Path | None,
+    kind: str | None,
+    mean: str | None,
+    std: str | None,
+    size: tuple[int, int] | None,
+    layout: str | None = None,
 ) -> Card:
     """The card given, or one made of options."""
-    from ..samples.card import KINDS, Card, read_card
+    from dataclasses import replace
 
+    from ..samples.card import KINDS, LAYOUTS, Card, read_card
+
+    if layout not in (None, *LAYOUTS):
+        raise InvalidOption(f"--layout {layout}: choose {', '.join(LAYOUTS)}")
     if card is not None:
-        return read_card(card)
+        return read_card(card) if layout is None else replace(read_card(card), layout=layout)
     if kind is not None and kind not in KINDS:
         raise InvalidOption(f"kind {kind!r}; choose {', '.join(KINDS)}")
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
@@ -145,17 +191,18 @@ def card_of(
     if len(means) != len(stds) or any(s <= 0 for s in stds):
         raise InvalidOption("--mean and --std need as many numbers each, std above 0")
     chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
-    return Card(chosen, means, stds, size)
+    return Card(chosen, means, stds, size, layout=layout)
 
 
 def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:
     """rgb or gray by the channels of the model's input, where pixels are normalised."""
     if mean is None and std is None:
         return None
+    from ..graph.inputs import CHANNELS, layout_of
     from ..runtime.session import Session
 
     shape = next(iter(Session(model).shapes.values()), ())
-    return "gray" if len(shape) == 4 and shape[1] == 1 else "rgb"
+    return "gray" if len(shape) == 4 and shape[CHANNELS[layout_of(shape)]] == 1 else "rgb"
 
 
 def labels_of(shown: Shown) -> Any:

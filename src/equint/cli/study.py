@@ -106,6 +106,7 @@ def evaluate(
     kind: Annotated[str | None, Option(help="rgb, gray or features, where there is no card.")] = None,
     mean: cli.Mean = None,
     std: cli.Std = None,
+    layout: cli.Layout = None,
     size: Annotated[tuple[int, int] | None, Option(metavar="H W", help="Resize pictures to this.")] = None,
     limit: Annotated[int | None, Option(min=1, help="Use only the first so many samples.")] = None,
     optimized: Annotated[
@@ -119,7 +120,7 @@ def evaluate(
     from ..scoring.tasks import shown
 
     cli.check_file(model)
-    prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size)
+    prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size, layout)
     with cli.progress_bar(not as_json) as step:
         found = equint.evaluate(model, data, prepared, against, optimized=optimized, limit=limit, progress=step)
     if as_json:

@@ -10,9 +10,10 @@ import numpy as np
 from ..errors import InvalidOption
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
-from ..ir.model import Array, Graph, Model, Moments, Name, Range
+from ..ir.model import Array, Graph, Model, Moments, Name, Range, Shape
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
+from ..ops.attributes import is_cast
 from ..ops.layers import as_layer, bias_of, layer_coverage
 
 LARGEST = 1e12
@@ -23,13 +24,27 @@ FEATURE_REACH = 8.0
 """The same for features, which have no bounds: 7 balance rounding and saturation of 8 bits for Laplace's law."""
 
 
-def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel."""
+CHANNELS = {"nchw": 1, "nhwc": 3}
+"""The axis of channels in each layout."""
+
+
+def layout_of(shape: Sequence[int | str | None]) -> str:
+    """nhwc where an input has one channel or three in the last place, and not behind the batch.
+
+    Example:
+        >>> layout_of(("N", 50, 155, 3)), layout_of(("N", 3, "H", "W")), layout_of(("N", 3, 50, 3))
+        ('nhwc', 'nchw', 'nchw')
+    """
+    return "nhwc" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"
+
+
+def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
+    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel; layout: nchw, nhwc, or what it says."""
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
     if m.shape != s.shape or not np.all(s > 0):
         raise InvalidOption(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
     lo, hi, centre, spread = (0 - m) / s, (255 - m) / s, (PIXEL_MEAN - m) / s, PIXEL_STD / s
-    return _described(model, lo, hi, centre, spread, "pixels 0 to 255, normalised")
+    return _described(model, lo, hi, centre, spread, "pixels 0 to 255, normalised", layout)
 
 
 def describe_range(model: Model, lo: float, hi: float) -> Model:
@@ -50,12 +65,17 @@ def infer_input(model: Model, n: float = REACH) -> Model:
     over the channels give m, v and ρ, the correlation of neighbours. Without BatchNorm: standard normal, and a warning.
     """
     for name in model.graph.inputs:
-        if name in model.ranges or not model.graph.is_float(name) or model.graph.rank(name) is None:
+        if name in model.ranges or model.graph.rank(name) is None:
+            continue
+        if _is_pixels(model.graph, name):
+            whole = (np.zeros(1), np.full(1, 255.0), np.full(1, PIXEL_MEAN), np.full(1, PIXEL_STD))
+            model = _known(model, name, whole, "whole numbers 0 to 255")
+            continue
+        if not model.graph.is_float(name):
             continue
         found = _from_batchnorm(model.graph, name)
         mean, std = found or (0.0, 1.0)
-        rank = model.graph.rank(name) or 1
-        shape = (1,) * rank
+        shape = (1,) * len(model.graph.shapes[name])
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
         span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
         facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
@@ -65,23 +85,43 @@ def infer_input(model: Model, n: float = REACH) -> Model:
     return model
 
 
-def _described(model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str) -> Model:
-    names = [n for n in model.graph.inputs if model.graph.is_float(n)]
+def _is_pixels(graph: Graph, name: Name) -> bool:
+    return graph.dtypes.get(name) == "uint8"
+
+
+def _described(
+    model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str, layout: str | None = None
+) -> Model:
+    names = [n for n in model.graph.inputs if model.graph.is_float(n) or _is_pixels(model.graph, n)]
     if len(names) != 1:
         raise InvalidOption(
             f"the network has {len(names)} float inputs; a card or range describes exactly one: leave it out"
         )
-    name, rank = names[0], model.graph.rank(names[0]) or 4
-    shape = model.graph.shapes.get(name)
-    channels = shape[1] if shape and len(shape) > 1 else None
+    name, shape = names[0], model.graph.shapes.get(names[0])
+    axis = _channel_axis(shape, layout)
+    channels = shape[axis] if shape and len(shape) > axis else None
     if lo.size > 1 and isinstance(channels, int) and lo.size != channels:
         raise InvalidOption(f"{lo.size} means and stds for input {name} of {channels} channels; give one for each")
-    axis = 1 if rank > 1 else 0
-    fields = [aligned(np.broadcast_to(v, lo.shape), axis, rank) for v in (lo, hi, mean, std)]
-    moments = Moments(fields[2], fields[3], "given")
+    return _known(model, name, (lo, hi, mean, std), how, layout)
+
+
+def _channel_axis(shape: Shape | None, layout: str | None) -> int:
+    if shape is not None and len(shape) == 4:
+        return CHANNELS[layout or layout_of(shape)]
+    return 0 if shape is not None and len(shape) < 2 else 1
+
+
+def _known(
+    model: Model, name: Name, span: tuple[Array, Array, Array, Array], how: str, layout: str | None = None
+) -> Model:
+    """The input with its lowest and highest value, mean and spread; of integers, the floats made of them too."""
+    rank, axis = model.graph.rank(name) or 4, _channel_axis(model.graph.shapes.get(name), layout)
+    lo, hi, mean, std = (aligned(np.broadcast_to(v, span[0].shape), axis, rank) for v in span)
+    casts = [n.outputs[0] for n in model.graph.users(name) if is_cast(n) and model.graph.is_float(n.outputs[0])]
+    told = [name] if model.graph.is_float(name) else [name, *casts]
+    moments = {**model.moments, **dict.fromkeys(told, Moments(mean, std, "given"))}
+    known = replace(model, moments=moments, ranges={**model.ranges, **dict.fromkeys(told, Range(lo, hi))})
     facts = {"how": how, "lo": float(lo.min()), "hi": float(hi.max())}
-    ranges = {**model.ranges, name: Range(fields[0], fields[1])}
-    known = replace(model, moments={**model.moments, name: moments}, ranges=ranges)
     return known.noted(Event(EventKind.INPUT_KNOWN, name, facts, "inputs"))
 
 

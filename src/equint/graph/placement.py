@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import is_clamp
-from ..ops.layers import as_layer
+from ..ops.layers import as_layer, layers_inside
 from ..ops.moves import JOINS, MOVES
 from ..ops.operator import Grid, Unknown
 from ..ops.pools import overshoots
@@ -128,9 +128,29 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     return found
 
 
+def bodies(graph: Graph) -> list[tuple[Node, int]]:
+    """Operators with subgraphs, and how many convolutions and matrix products these hold: they are not looked into."""
+    counts = ((node, layers_inside(node)) for node in graph.nodes)
+    return [(node, count) for node, count in counts if count]
+
+
 def _activations(graph: Graph) -> list[Name]:
-    names = [*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)]
-    return [n for n in names if graph.is_float(n)]
+    return [n for n in valued(graph) if graph.is_float(n) and graph.rank(n) != 0]  # single numbers stay as they are
+
+
+def valued(graph: Graph) -> tuple[Name, ...]:
+    """The tensors that hang on what the inputs hold, and not on constants and sizes alone, in topological order.
+
+    Example:
+        >>> nodes = Node("Relu", ("x",), ("y",)), Node("Shape", ("y",), ("s",)), Node("Cast", ("s",), ("sizes",))
+        >>> valued(Graph(nodes, {}, ("x",), ("y", "sizes")))
+        ('x', 'y')
+    """
+    found = dict.fromkeys(graph.inputs)
+    for node in graph.nodes:
+        if not ignores_values(op_of(node)) and any(i in found for i in node.reads):
+            found |= dict.fromkeys(o for o in node.outputs if o)
+    return tuple(found)
 
 
 def _is_worker(graph: Graph, node: Node) -> bool:
@@ -151,4 +171,7 @@ def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
     node = graph.producer.get(name)
     if node is not None and (_is_worker(graph, node) or (is_clamp(graph, node) and node.inputs[0] in merged)):
         return True
-    return any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))
+    # what a subgraph reads is integer where it is a move of integers: onnxruntime (1.32) would pass the grid on into it
+    # and abort (QDQPropagationTransformer)
+    inside = node is not None and keeps_grid(node) and any(name in user.captured for user in graph.users(name))
+    return inside or any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))

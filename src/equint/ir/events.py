@@ -26,6 +26,7 @@ class EventKind(Enum):
     CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures, there being no BatchNorm"
     NOT_CALIBRATED = "not calibrated"
     IMAGES_LEFT_OUT = "left out the images that the recipe is published with"
+    RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
     FACET_UNKNOWN = "{facet} of {op} is not known"
@@ -59,6 +60,7 @@ class EventKind(Enum):
     NOTHING_TO_QUANTIZE = "found no weights to quantize"
     OPERATOR_FLOAT = "{op} stays float"
     WORK_FLOAT = "{op} computes in float"
+    BODY_FLOAT = "{layers} convolutions or matrix products inside {op} stay float"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
     SPREAD_BELOW_STEP = "a step of the grid is larger than the spread of its values"

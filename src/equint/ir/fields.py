@@ -31,7 +31,9 @@ def channel_means(field: Array, axis: int, count: int) -> Array:
 
 
 def aligned(values: Array, axis: int, rank: int) -> Array:
-    """`(C,)` values as a field of a rank-`rank` tensor."""
+    """`(C,)` values as a field of a rank-`rank` tensor; of one without dimensions, its only value."""
+    if rank == 0:
+        return values.reshape(())
     shape = [1] * rank
     shape[axis] = values.size
     return values.reshape(shape)

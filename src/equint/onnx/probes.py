@@ -77,6 +77,17 @@ def shape_row(name: Name, rank: int, stem: Name) -> tuple[list[Node], dict[Name,
     return nodes, {row: np.asarray([1, rank], np.int64)}
 
 
+def sizes_of(name: Name, out: Name) -> Node:
+    """A tensor's sizes as `out`."""
+    return Node("Shape", (name,), (out,))
+
+
+def flattened(name: Name, stem: Name) -> tuple[Node, dict[Name, Array]]:
+    """All values of a tensor in one channel of one sample, as `{stem}_flat`."""
+    row = f"{stem}_row"
+    return Node("Reshape", (name, row), (f"{stem}_flat",)), {row: np.asarray([1, 1, -1], np.int64)}
+
+
 def is_quantizer(node: Node) -> bool:
     """Whether a node of a QDQ network makes integers."""
     return node.op == "QuantizeLinear" and not node.domain

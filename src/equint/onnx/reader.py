@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from ..errors import UnreadableModel
+from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
+from .branches import branches_taken
 from .canonical import canonical
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
@@ -53,13 +54,90 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = folded(infer_shapes(taken_apart(_decode(proto, label))))
-    graph = infer_shapes(_without_dead(_without_identity(graph)))
-    graph = infer_shapes(_without_dead(static_reshapes(graph)))
-    graph = infer_shapes(canonical(_without_dead(graph)))
+    graph = settled(taken_apart(_decode(proto, label)))
     _check_inputs(graph, label)
     _check_weights(graph, label)
     return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+
+
+def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool = True) -> Graph:
+    """Constants folded, branches taken that are known, what does nothing left out, operators in one form.
+
+    Args:
+        shapes: of tensors, beside those that inference finds.
+        fold: whether sizes may become constants.
+
+    Example:
+        >>> from .folding import Node
+        >>> graph = Graph((Node("Identity", ("x",), ("y",)), Node("Relu", ("y",), ("z",))), {}, ("x",), ("z",))
+        >>> [node.op for node in settled(graph).nodes]
+        ['Relu']
+    """
+    shapes = shapes or {}
+    graph = infer_shapes(graph, shapes)
+    if fold:
+        graph = folded(graph)
+        while (taken := branches_taken(graph, _body)) is not graph:
+            graph = folded(infer_shapes(taken, shapes))
+        graph = infer_shapes(_without_dead(_without_identity(graph)), shapes)
+        graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
+    return infer_shapes(canonical(_without_dead(graph)), shapes)
+
+
+def with_shapes(model: Model, shapes: Mapping[Name, Shape], fold: bool = True) -> Model:
+    """The network settled with what is known of its tensors' shapes; arguments as for `settled`."""
+    inputs = {name: shapes[name] for name in model.graph.inputs if name in shapes}
+    graph = replace(model.graph, shapes={**model.graph.shapes, **inputs})
+    return replace(model, graph=settled(graph, shapes, fold))
+
+
+def with_constants(model: Model, values: Mapping[Name, Any]) -> Model:
+    """The network with some of its inputs as constants, and what hangs on them folded.
+
+    Args:
+        values: numbers, or arrays of the inputs' shapes.
+
+    Raises:
+        UnknownName: no such input. InvalidOption: a value that the input cannot take.
+
+    Example:
+        >>> from .folding import Node
+        >>> nodes = Node("Mul", ("k", "k"), ("kk",)), Node("Mul", ("x", "kk"), ("y",))
+        >>> model = Model(Graph(nodes, {}, ("x", "k"), ("y",), {"x": ("N", 2), "k": ()}))
+        >>> fixed = with_constants(model, {"k": 3}).graph
+        >>> fixed.inputs, float(fixed.consts["kk"])
+        (('x',), 9.0)
+    """
+    graph, made = model.graph, dict[Name, Array]()
+    for name, value in values.items():
+        if name not in graph.inputs:
+            raise UnknownName(f"set {name}: the network has no such input; it has {', '.join(graph.inputs)}")
+        made[name] = _as_input(graph, name, value)
+    if not made:
+        return model
+    left = tuple(n for n in graph.inputs if n not in made)
+    if not left:
+        raise InvalidOption("set: every input of the network becomes a constant; leave one")
+    graph = replace(graph, inputs=left, consts={**graph.consts, **{n: frozen(a) for n, a in made.items()}})
+    return replace(model, graph=settled(graph))
+
+
+def _as_input(graph: Graph, name: Name, value: Any) -> Array:
+    wanted, dtype = graph.shapes.get(name), graph.dtypes.get(name, "float32")
+    try:
+        array = np.asarray(value)
+        cast = array.astype(dtype)
+        if not np.allclose(cast.astype(np.float64), array.astype(np.float64)):
+            raise ValueError(f"it takes {dtype}")
+        if wanted is not None and cast.ndim != len(wanted):
+            sizes = [n if isinstance(n, int) else 1 for n in wanted]
+            cast = np.broadcast_to(cast, sizes) if cast.size == 1 else cast.reshape(sizes)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(f"set {name} = {value!r}: the input cannot take it ({error})") from error
+    fixed = wanted or ()
+    if any(isinstance(n, int) and n != have for n, have in zip(fixed, cast.shape, strict=True) if wanted is not None):
+        raise InvalidOption(f"set {name}: shape {cast.shape}, and the input takes {tuple(fixed)}")
+    return np.ascontiguousarray(cast).reshape(cast.shape)
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:
@@ -125,19 +203,7 @@ def _as_before_11(proto: ModelProto, version: int) -> ModelProto:
 
 
 def _decode(proto: ModelProto, label: str) -> Graph:
-    consts = {tensor.name: _array(tensor, label) for tensor in proto.graph.initializer}
-    consts |= {sparse.values.name: _dense(sparse, label) for sparse in proto.graph.sparse_initializer}
-    nodes = []
-    for node in proto.graph.node:
-        attrs = {a.name: _attribute(a) for a in node.attribute}
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            consts[node.output[0]] = _constant(attrs, label)
-            continue
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if node.op_type == "Cast" and not domain and attrs.get("to") == TensorProto.BFLOAT16:
-            attrs["to"] = int(TensorProto.FLOAT)
-        captured = tuple(dict.fromkeys(_captured(node.attribute)))
-        nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
+    nodes, consts = _body(proto.graph, label)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     return Graph(
         tuple(nodes),
@@ -149,6 +215,24 @@ def _decode(proto: ModelProto, label: str) -> Graph:
         {o.domain: o.version for o in proto.opset_import if o.domain not in ("", "ai.onnx")},
         proto.graph.name or "equint",
     )
+
+
+def _body(graph: GraphProto, label: str = "model") -> tuple[list[Node], dict[Name, Array]]:
+    """Nodes and constants of a network, or of a branch of one."""
+    consts = {tensor.name: _array(tensor, label) for tensor in graph.initializer}
+    consts |= {sparse.values.name: _dense(sparse, label) for sparse in graph.sparse_initializer}
+    nodes = []
+    for node in graph.node:
+        attrs = {a.name: _attribute(a) for a in node.attribute}
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            consts[node.output[0]] = _constant(attrs, label)
+            continue
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.op_type == "Cast" and not domain and attrs.get("to") == TensorProto.BFLOAT16:
+            attrs["to"] = int(TensorProto.FLOAT)
+        captured = tuple(dict.fromkeys(_captured(node.attribute)))
+        nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), attrs, node.name, domain, captured))
+    return nodes, consts
 
 
 def _array(tensor: onnx.TensorProto, label: str) -> Array:
@@ -230,8 +314,8 @@ def _described(proto: ModelProto) -> tuple[dict[Name, Shape], dict[Name, str]]:
     return shapes, {i.name: dtype for i in infos if (dtype := _dtype(i))}
 
 
-def infer_shapes(graph: Graph) -> Graph:
-    """Shapes and types of every value that ONNX's shape inference can tell.
+def infer_shapes(graph: Graph, known: Mapping[Name, Shape] | None = None) -> Graph:
+    """Shapes and types of every value that ONNX's shape inference can tell, from those that are `known`.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -242,13 +326,28 @@ def infer_shapes(graph: Graph) -> Graph:
     foreign = {o for node in graph.nodes if node.domain for o in node.outputs if o in graph.dtypes}
     types = {o: helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])) for o in foreign}
     proto.graph.value_info.extend(helper.make_tensor_value_info(o, t, graph.shapes.get(o)) for o, t in types.items())
+    seen = {n: s for n, s in (known or {}).items() if n in graph.producer and n not in (*types, *graph.outputs)}
+    told = ((n, s, graph.dtypes[n]) for n, s in seen.items() if n in graph.dtypes)
+    proto.graph.value_info.extend(
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s) for n, s, t in told
+    )
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UnreadableModel(f"the network's shapes do not fit together ({reason}); export it again") from error
     shapes, dtypes = _described(proto)
+    for name, shape in (known or {}).items():
+        if name in graph.producer:
+            shapes[name] = _completed(shapes.get(name), shape)
     return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
+
+
+def _completed(inferred: Shape | None, known: Shape) -> Shape:
+    if inferred is None or len(inferred) != len(known):
+        return known
+    both = zip(inferred, known, strict=True)
+    return tuple(k if isinstance(k, int) and not isinstance(i, int) else i or k for i, k in both)
 
 
 def _without_identity(graph: Graph) -> Graph:

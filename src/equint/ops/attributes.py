@@ -89,3 +89,28 @@ def regrouped(node: Node, field: Array) -> Array:
     """
     square = int(node.attrs["blocksize"]) ** 2
     return field.reshape(-1, square).T if node.attrs.get("mode", "DCR") == "CRD" else field.reshape(square, -1)
+
+
+UNCOUNTED = frozenset(["NonZero", "NonMaxSuppression", "Unique", "Compress"])
+"""Operators whose output is as long as its values say."""
+_NO_TENSORS = frozenset(
+    [
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceInsert",
+        "SequenceErase",
+        "SequenceMap",
+        "SplitToSequence",
+        "Optional",
+    ]
+)
+
+
+def makes_tensors(node: Node) -> bool:
+    """Whether an operator's outputs are tensors, not sequences, maps or what may be missing."""
+    return node.op not in _NO_TENSORS and node.domain != "ai.onnx.ml"
+
+
+def is_cast(node: Node) -> bool:
+    """Whether an operator gives its input's values in another type."""
+    return node.op == "Cast" and not node.domain

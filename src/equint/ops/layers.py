@@ -209,3 +209,14 @@ LAYERS = by_name(
     _layer("MatMul", lambda a, b, c=None: a @ b if c is None else a @ b + c),
 )
 """Operators with weights; `as_layer` says whether a node's are constant."""
+
+
+def layers_inside(node: Node) -> int:
+    """How many convolutions and matrix products an operator's subgraphs hold, theirs counted too."""
+    return sum(map(_inside, node.attrs.values()))
+
+
+def _inside(attribute: object) -> int:
+    nodes = getattr(attribute, "node", ())
+    own = sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") for node in nodes)
+    return own + sum(_inside(a.g) for node in nodes for a in node.attribute if a.HasField("g"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -214,6 +215,34 @@ def _move(
     return Operator(name, *facets, steps, run, fields)
 
 
+def _any_row(graph: Graph, node: Node, field: Array, reduce: Callable[..., Any]) -> Array | None:
+    """What holds whichever entries along its axis a Gather picks; None where it says which."""
+    rank, axis = graph.rank(node.inputs[1]), int(node.attrs.get("axis", 0)) % max(field.ndim, 1)
+    if rank is None or field.ndim == 0 or graph.constant(node.inputs[1]) is not None:
+        return None
+    found = np.asarray(reduce(field, axis=axis))
+    return found.reshape(found.shape[:axis] + (1,) * rank + found.shape[axis:])
+
+
+def _picked(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    """Moments of a computed pick: those of all entries together."""
+    if operands[0] is None:
+        return None
+    mean, std = np.broadcast_arrays(*operands[0])
+    found = [_any_row(graph, node, field, np.mean) for field in (mean, np.square(mean) + np.square(std))]
+    if found[0] is None or found[1] is None:
+        return _moments(_gather)(graph, node, operands)
+    return [(found[0], np.sqrt(np.maximum(found[1] - np.square(found[0]), 0)))]
+
+
+def _picked_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    """Ends of a computed pick: the farthest of all entries."""
+    if ranges[0] is None:
+        return None
+    lo, hi = _any_row(graph, node, ranges[0].lo, np.min), _any_row(graph, node, ranges[0].hi, np.max)
+    return _bound(_gather)(graph, node, ranges) if lo is None or hi is None else [Range(lo, hi)]
+
+
 MOVES = by_name(
     _move("Identity", _same, lambda x: x),
     _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
@@ -226,7 +255,7 @@ MOVES = by_name(
     _move("Split", _split, torch_moves.split, Form.SPLIT),
     _move("Pad", _pad, torch_moves.pad, Form.PAD),
     _move("Expand", _expand, torch_moves.expand),
-    _move("Gather", _gather, torch_moves.gather, keeps=False),
+    replace(_move("Gather", _gather, torch_moves.gather, keeps=False), moments=_picked, bound=_picked_bound),
     _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
 )
 """Operators whose outputs hold input values, or padding, in another place."""

@@ -9,17 +9,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import EquintError, UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
+from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
-from ..ops.attributes import clip_bounds
+from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import generated, picture_shape
+from ..samples.generated import SIZES, any_size, generated, made_up, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -114,7 +115,7 @@ class Calibrate:
             model = model.noted(Event(EventKind.IMAGES_LEFT_OUT, "", {"why": COST}, "calibrate", warning=True))
         pictures, why = self._stand_in(model)
         if pictures is None:
-            return model.noted(self._without(why))
+            return self._completed(model.noted(self._without(why)))
         imagined = self._imagined(model, self._measured(model, pictures, counted=False))
         return imagined if self.rule == "min-max" else imagined.noted(self._without("no images given"))
 
@@ -143,14 +144,35 @@ class Calibrate:
             return None, "no images given, and the input is no picture"
         if min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
-        return generated(model, shape), ""
+        images = _fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+        return images, "" if images is not None else "no images given, and the network runs on none that was made up"
+
+    def _completed(self, model: Model) -> Model:
+        """What is to become integer, and of which nothing tells a range, as made-up samples show it."""
+        graph = model.graph
+        told = tensor_ranges(graph, propagate(graph, model.moments), model.ranges, self.n)
+        if self.stand_in == "propagated" or all(t in told for tensors in place(graph).classes for t in tensors):
+            return model
+        images = _fitting(model, lambda size: made_up(model, size))
+        found = None if images is None else self._measured(model, images, counted=False)
+        missing = {} if found is None else {name: t for name, t in found.tensors.items() if name not in told}
+        if not missing:
+            return model
+        moments = {name: replace(t.moments, origin="generated") for name, t in missing.items()}
+        ranges = {name: Range(MARGIN * t.field(t.low), MARGIN * t.field(t.high)) for name, t in missing.items()}
+        facts = {"tensors": len(missing), "why": "neither BatchNorm nor propagation tells; give images"}
+        event = Event(EventKind.RANGES_FROM_MADE_UP_SAMPLES, "", facts, "calibrate", warning=True)
+        known = propagate(graph, {**model.moments, **moments})
+        return replace(model, moments=known, ranges={**model.ranges, **ranges}).noted(event)
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
-        seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
+        seen, graph = replace(self, rule="min-max")._applied(model, statistics, "generated"), model.graph
+        told = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
+        sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in told if n in model.ranges}, 0.0)
         further = {
-            n: Range(MARGIN * r.lo, MARGIN * r.hi)
+            n: _within(Range(MARGIN * r.lo, MARGIN * r.hi), sure.get(n))
             for n, r in seen.ranges.items()
-            if n not in model.graph.inputs and leads_to_layer(model.graph, n)
+            if n not in graph.inputs and leads_to_layer(graph, n)
         }
         return replace(seen, ranges={**model.ranges, **further})
 
@@ -159,7 +181,7 @@ class Calibrate:
         table = {name: t for name, t in statistics.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
             shape = graph.shapes.get(name)
-            if shape is None or len(shape) != t.rank or shape[t.axis] != t.low.size:
+            if len(shape or ()) != t.rank or (t.low.size > 1 and (not shape or shape[t.axis] != t.low.size)):
                 raise UnusableData(f"statistics of tensor {name} are of another network; calibrate this one")
         measured = {name: replace(t.moments, origin=origin) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].origin == "given"]
@@ -225,6 +247,26 @@ def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> It
     differ = any(h.counts.size > 1 for t in tensors.values() for h in (t.lows, t.highs))
     if statistics.images > 1 and tensors and not differ and any(t.low.min() < t.high.max() for t in inputs.values()):
         yield doubt("", "all images are the same", images=statistics.images)
+
+
+def _within(found: Range, bound: Range | None) -> Range:
+    """A range, no further than it can be."""
+    return found if bound is None else Range(np.maximum(found.lo, bound.lo), np.minimum(found.hi, bound.hi))
+
+
+def _fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
+    """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
+    from ..runtime.first_run import first_run
+
+    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+        images = make(size)
+        if images is None:
+            return None
+        try:
+            return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
+        except EquintError:  # nothing that the network reads
+            continue
+    return None
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

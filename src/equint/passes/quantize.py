@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
-from ..graph.placement import borders, grid_of, place
+from ..graph.placement import bodies, borders, grid_of, place
 from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_grid
 from ..graph.work import float_work
@@ -77,6 +77,10 @@ class Quantize:
         events += [
             Event(EventKind.OPERATOR_FLOAT, names[0], {"op": op, "nodes": len(names)}, "quantize")
             for op, names in borders(model.graph).items()
+        ]
+        events += [
+            Event(EventKind.BODY_FLOAT, node.label, {"op": node.op, "layers": count}, "quantize", warning=True)
+            for node, count in bodies(model.graph)
         ]
         facts = {
             "weights": len(weights),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InvalidOption, UnusableData
-from ..ir.model import Model
+from ..errors import EquintError, InvalidOption, UnusableData
+from ..ir.model import Model, Name, Shape
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
-from ..samples.images import Samples
+from ..samples.generated import SIZES, any_size, open_shapes, stand_in
+from ..samples.images import Feed, FirstRun, Samples
+from ..samples.presented import presented
 from ..samples.statistics import Statistics, fingerprint, is_statistics
 from .plan import Data
 
@@ -24,33 +27,66 @@ def folded(model: Model) -> Model:
 
 def check_statistics(model: Model, statistics: Statistics, label: str) -> None:
     """Refuse statistics that were not measured on this network."""
+    if statistics.shapes:
+        model = _known(model, statistics.shapes, statistics.settled)
     if statistics.network != fingerprint(folded(model).graph):
         raise UnusableData(f"{label}: of another network; calibrate this one")
 
 
-def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> Data | None:
-    """The data that a user named, ready for recipes; None where there are none.
+def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> tuple[Model, Data | None]:
+    """The network with the shapes that data tell, and the data that a user named, ready for recipes; None without.
 
     Raises:
-        UnusableData: a file or folder that is not there or needs a card, or statistics of another network.
+        UnusableData: a file or folder that is not there or needs a card, samples that the network cannot be shown, or
+            statistics of another network.
     """
     if data is None and limit is not None:
         data = None if card is None else card.data.get("calibration")
         if data is None:
             raise UnusableData(NO_SAMPLES)
     if data is None:
-        return None
+        return _guessed(model), None
     if isinstance(data, (str, os.PathLike)):
         if is_statistics(data):
             data = Statistics.load(data)
         elif card is None and os.path.isdir(data):
             raise UnusableData(f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared")
         else:
-            data = images(data, card or Card())
+            data = images(data, card or Card(), inputs=model.graph.inputs)
     if isinstance(data, Statistics):
         if limit is not None:
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
+        model = _known(model, data.shapes, data.settled) if data.shapes else _guessed(model)
         check_statistics(model, data, "the statistics")
-        return Data(statistics=data, teacher=model.graph)
-    shown = Samples.of(data)
-    return Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+        return model, Data(statistics=data, teacher=model.graph)
+    shown = presented(Samples.of(data), model.graph)
+    model, seen = _shaped(model, next(iter(shown)))
+    shown = Samples(shown.__iter__, shown.label, seen.batch, seen)
+    return model, Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+
+
+def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:
+    """The network with the shapes that its tensors have on a sample, and what else that shows."""
+    from ..runtime.first_run import first_run
+
+    found = first_run(model.graph, feed)
+    return _known(model, found.shapes, found.settled), found
+
+
+def _known(model: Model, shapes: Mapping[Name, Shape], fold: bool) -> Model:
+    from ..onnx.reader import with_shapes
+
+    return with_shapes(model, shapes, fold)
+
+
+def _guessed(model: Model) -> Model:
+    """The network with the shapes that it has on a made-up sample, where inference leaves some open."""
+    if not open_shapes(model.graph):
+        return model
+    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+        feed = stand_in(model.graph, size)
+        try:
+            return model if feed is None else _shaped(model, feed)[0]
+        except EquintError:  # what was made up is nothing that it reads
+            continue
+    return model

@@ -6,7 +6,7 @@ The reductions over positions run inside onnxruntime; what leaves it are two num
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -16,15 +16,17 @@ from time import monotonic
 import numpy as np
 
 from ..errors import UnusableData
-from ..graph.placement import place
-from ..ir.model import Array, Graph, Name, Node
-from ..onnx.probes import reductions, shape_row
+from ..graph.placement import place, valued
+from ..graph.ranges import tensor_ranges
+from ..ir.fields import aligned
+from ..ir.model import Array, Graph, Name, Node, Range
+from ..onnx.probes import flattened, reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
 from ..ops.layers import as_layer
 from ..ops.moves import JOINS, MOVES
-from ..samples.images import Feed, Samples, length, split
+from ..samples.images import Feed, Samples, length, part, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from .session import Session
 
@@ -94,12 +96,15 @@ def collect(
     taps, nodes, consts = _taps(graph)
     if not taps:
         raise UnusableData("nothing to measure: the shape of no tensor is known")
-    session = Session(to_proto(_tapped(graph, taps, nodes, consts, histograms)), optimized=True, lean=True)
+    proto = to_proto(_tapped(graph, taps, nodes, consts, histograms))
+    session = Session(proto, optimized=True, lean=True, together=True)
     running = _Running(graph, taps, histograms)
     skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
 
     def total() -> Statistics:
         found = replace(running.statistics(network), data=shown)
+        if images.seen is not None:
+            found = replace(found, shapes=images.seen.shapes, settled=images.seen.settled)
         return found if before is None else before + found if found.images else before
 
     try:
@@ -151,7 +156,7 @@ def _digest(feed: Feed) -> str:
     digest = sha256()
     for name, values in sorted(named.items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values[:1]).tobytes())
+        digest.update(np.ascontiguousarray(np.atleast_1d(values)[:1]).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -184,30 +189,71 @@ def channel_axes(graph: Graph) -> dict[Name, int]:
 
 def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
     """What is measured, and the operators and constants that do it."""
-    merged, found, nodes, consts = place(graph).merged, list[_Tap](), list[Node](), dict[Name, Array]()
-    for number, (name, axis) in enumerate(channel_axes(graph).items()):
-        node, shape = graph.producer.get(name), graph.shapes[name]
-        moves = node is not None and not node.domain and (node.op in MOVES or node.op in JOINS)
-        channels = shape[axis]
-        if name in merged or moves or not isinstance(channels, int):
-            continue
-        positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
-        floor, rank = _floor(graph, node), len(shape)
-        if rank == 2:
-            found.append(_Tap(name, axis, rank, channels, positions, name, name, name, None, floor))
-            continue
-        probe = reductions(graph, name, rank, axis, graph.fresh(f"tap_{number}"), with_low=bool(np.isinf(floor)))
-        nodes += probe.nodes
-        consts |= probe.consts
-        found.append(
-            _Tap(name, axis, rank, channels, positions, probe.low, probe.high, probe.mean, probe.square, floor)
-        )
-    for tap in found:
+    merged, axes, probes = place(graph).merged, channel_axes(graph), _Probes(graph)
+    wanted = [n for n in valued(graph) if n in axes and n not in merged]
+    moved = {n for n in wanted if (node := graph.producer.get(n)) is not None and _moves(node)}
+    for name in wanted:
+        if name not in moved:
+            probes.measure(name, axes[name])
+    for name in _untold(graph, probes.found):
+        probes.measure(name, axes.get(name))
+    return probes.found, probes.nodes, probes.consts
+
+
+def _moves(node: Node) -> bool:
+    return not node.domain and (node.op in MOVES or node.op in JOINS)
+
+
+def _untold(graph: Graph, taps: Sequence[_Tap]) -> list[Name]:
+    """What becomes integer although no measured tensor tells its range: all of it is measured too."""
+    unlike = ((t, aligned(np.arange(t.channels, dtype=np.float64), t.axis, t.rank)) for t in taps)
+    known = {t.name: Range(low, low + 1) for t, low in unlike}  # alike, channels would need no axis
+    told = tensor_ranges(graph, {}, known, 0.0)
+    return [n for tensors in place(graph).classes for n in tensors if n not in told]
+
+
+class _Probes:
+    """Taps, and what makes the values that they read."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.found, self.nodes, self.consts = graph, list[_Tap](), list[Node](), dict[Name, Array]()
+
+    def measure(self, name: Name, axis: int | None) -> None:
+        """A tensor per channel; as a whole where its channels are not known, or their number is free."""
+        graph, shape, stem = self.graph, self.graph.shapes.get(name), self.graph.fresh(f"tap_{len(self.found)}")
+        channels = shape[axis] if shape is not None and axis is not None else None
+        floor = _floor(graph, graph.producer.get(name))
+        if shape is None or axis is None or not isinstance(channels, int):
+            node, row = flattened(name, stem)
+            self.nodes.append(node)
+            self.consts |= row
+            self.tap(name, node.outputs[0], stem, (0, len(shape or ()), 1, None), 3, 1, floor)
+        elif len(shape) == 2:
+            positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
+            self.found.append(_Tap(name, axis, 2, channels, positions, name, name, name, None, floor))
+        else:
+            positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
+            self.tap(name, name, stem, (axis, len(shape), channels, positions), len(shape), axis, floor)
+
+    def tap(
+        self,
+        name: Name,
+        read: Name,
+        stem: Name,
+        described: tuple[int, int, int, int | None],
+        rank: int,
+        axis: int,
+        floor: float,
+    ) -> None:
+        probe = reductions(self.graph, read, rank, axis, stem, with_low=bool(np.isinf(floor)))
+        self.nodes += probe.nodes
+        self.consts |= probe.consts
+        tap = _Tap(name, *described, probe.low, probe.high, probe.mean, probe.square, floor)
+        self.found.append(tap)
         if tap.positions is None:
-            made, row = shape_row(tap.name, tap.rank, tap.high)
-            nodes += made
-            consts |= row
-    return found, nodes, consts
+            made, row = shape_row(read, rank, tap.high)
+            self.nodes += made
+            self.consts |= row
 
 
 def _floor(graph: Graph, node: Node | None) -> float:
@@ -244,7 +290,7 @@ def whole(session: Session, most: int) -> int:
 
 
 def _last(feed: Feed, count: int) -> Feed:
-    return {n: value[-count:] for n, value in feed.items()} if isinstance(feed, Mapping) else feed[-count:]
+    return part(feed, length(feed) - count, length(feed))
 
 
 class _Running:

@@ -105,7 +105,7 @@ def measure(
     outputs = [o for wanted in table.values() for o in wanted.values()]
     if not outputs:
         return Measured(0, {})
-    session = Session(to_proto(probes.graph(outputs)), optimized=True, lean=True)
+    session = Session(to_proto(probes.graph(outputs)), optimized=True, lean=True, together=True)
     sums, seen = dict.fromkeys(outputs, 0.0), 0
     for feed in split(images, batch):
         for name, value in session.run(feed).items():

@@ -16,6 +16,8 @@ from onnx import ModelProto, helper
 
 from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Name
+from ..samples.images import Run
+from ..samples.presented import common_front
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -28,6 +30,7 @@ class Session:
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
         lean: take memory operator by operator, and not one block for all.
+        together: whether several samples may run at once where shapes leave that open; None: found out by the first.
 
     Raises:
         EquintError: onnxruntime refuses the model.
@@ -42,13 +45,19 @@ class Session:
     """
 
     def __init__(
-        self, source: Source, optimized: bool = False, taps: Sequence[Name] = (), threads: int = 0, lean: bool = False
+        self,
+        source: Source,
+        optimized: bool = False,
+        taps: Sequence[Name] = (),
+        threads: int = 0,
+        lean: bool = False,
+        together: bool | None = None,
     ) -> None:
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised
         options.enable_mem_pattern = not lean
         label = "model" if isinstance(source, ModelProto) else os.fspath(source)
         if taps:
@@ -63,26 +72,55 @@ class Session:
             raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason})") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
         self.shapes: Mapping[Name, Sequence[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
-        self.floats = frozenset(i.name for i in self._session.get_inputs() if i.type == "tensor(float)")
+        self.types = {i.name: _DTYPES.get(i.type, "") for i in self._session.get_inputs()}
         self.outputs = tuple(o.name for o in self._session.get_outputs())
-        self.label = label
+        self.label, self.together = label, together
 
     def run(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
         """All outputs, and taps, for one batch (an array where the network has one input).
 
-        A network exported for a fixed batch runs on as many of them as are needed. Whole numbers become floats where
-        the network wants those.
+        A network exported for a fixed batch runs on as many of them as are needed, one that mixes samples or takes one
+        at a time on each alone. Numbers become of the type that the network wants where nothing of them is lost.
+
+        Raises:
+            EquintError: inputs that are missing, or of a shape or type that the network does not take.
         """
         given = x if isinstance(x, Mapping) else {self.inputs[0]: x}
-        feeds = {n: self._typed(n, v) for n, v in given.items()}
-        size, count = _common_front(self.shapes.values()), _common_front([np.shape(v) for v in feeds.values()])
-        if size and count and count % size:  # the last batch is filled up, and what that adds is cut off
+        feeds = {n: _typed(n, np.asarray(v), self.types.get(n, "")) for n, v in given.items()}
+        size, count = common_front(self.shapes.values()), common_front([np.shape(v) for v in feeds.values()])
+        if isinstance(x, Run) or not count:
+            return self._ran(feeds)
+        if size is None:
+            return self._several(feeds, count)
+        if count % size:  # the last batch is filled up, and what that adds is cut off
             fill = size - count % size
             whole = {n: np.concatenate([v, np.repeat(v[-1:], fill, 0)]) for n, v in feeds.items()}
             return {o: _cut(v, count, count + fill) for o, v in self.run(whole).items()}
-        if size and count and count > size:
-            parts = [self.run({n: v[i : i + size] for n, v in feeds.items()}) for i in range(0, count, size)]
-            return {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in self.outputs}
+        return self._pieces(feeds, count, size)
+
+    def _several(self, feeds: Mapping[Name, Array], count: int) -> dict[Name, Array]:
+        """Samples at once if the network takes that: whether it does is found out once, by the first several."""
+        if count == 1 or self.together:
+            return self._ran(feeds)
+        if self.together is None:
+            first = self._ran({n: v[:1] for n, v in feeds.items()})
+            try:
+                found = self._ran(feeds)
+            except UnusableData:
+                self.together = False
+            else:
+                self.together = all(in_rows(found[o], first[o], count) for o in self.outputs)
+                if self.together:
+                    return found
+        return self._pieces(feeds, count, 1)
+
+    def _pieces(self, feeds: Mapping[Name, Array], count: int, size: int) -> dict[Name, Array]:
+        if count == size:
+            return self._ran(feeds)
+        parts = [self._ran({n: v[i : i + size] for n, v in feeds.items()}) for i in range(0, count, size)]
+        return {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in self.outputs}
+
+    def _ran(self, feeds: Mapping[Name, Array]) -> dict[Name, Array]:
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as error:
@@ -94,22 +132,53 @@ class Session:
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
-    def _typed(self, name: Name, value: Array) -> Array:
-        whole = np.asarray(value).dtype.kind in "iub"
-        return np.asarray(value, np.float32) if whole and name in self.floats else value
+
+_DTYPES = {
+    f"tensor({name})": dtype
+    for name, dtype in {
+        **{k: k for k in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "float16")},
+        "float": "float32",
+        "double": "float64",
+    }.items()
+}
+"""NumPy's names of onnxruntime's types."""
+
+
+def _typed(name: Name, value: Array, wanted: str) -> Array:
+    """Numbers as the network's input wants them; refused where that would change them."""
+    if not wanted or str(value.dtype) == wanted:
+        return value
+    kind = np.dtype(wanted).kind
+    if kind == "f":
+        return value.astype(wanted) if value.dtype.kind in "fiub" else value
+    if value.dtype.kind not in "fiub":
+        return value
+    with np.errstate(invalid="ignore"):
+        cast = value.astype(wanted)
+    if not np.array_equal(cast, value):
+        low, high = (f"{v:g}" for v in (np.min(value), np.max(value)))
+        raise UnusableData(f"input {name} takes {wanted}, and was given {low} to {high}; give it as it is read")
+    return cast
+
+
+ALIKE = 1e-2
+"""Two runs whose difference has less than this share of the power show the same sample: kernels round apart."""
+
+
+def in_rows(several: Array, one: Array, count: int) -> bool:
+    """Whether what came of several samples begins with what came of the first alone, and has as much for each."""
+    if not one.ndim or several.shape != (count * one.shape[0], *one.shape[1:]):
+        return False
+    if one.dtype.kind not in "fiub":
+        return True
+    a, b = several[: one.shape[0]].astype(np.float64), one.astype(np.float64)
+    return bool(np.square(a - b).sum() <= ALIKE * np.square(b).sum() + 1e-12)
 
 
 def _cut(value: Array, count: int, whole: int) -> Array:
     """What belongs to the first `count` of `whole` samples: each may have several rows."""
     rows = len(value) if value.ndim else 0
     return value[: rows * count // whole] if rows % whole == 0 else value
-
-
-def _common_front(shapes: Iterable[Sequence[int | str]]) -> int | None:
-    """The first size that all shapes share, if it is a number."""
-    sizes = {shape[0] if len(shape) else None for shape in shapes}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if isinstance(size, int) else None
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
@@ -125,12 +194,19 @@ def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
 def random_inputs(
     session: Session, count: int, spans: Mapping[Name, tuple[float, float]] | None = None, seed: int = 0
 ) -> dict[Name, Array]:
-    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind."""
+    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind.
+
+    Pixels are 0 to 255, other whole numbers 0 or 1.
+    """
     rng = np.random.default_rng(seed)
     found = {}
     for name, shape in session.shapes.items():
         size = [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
+        kind = np.dtype(session.types[name] or "float32")
+        if kind.kind != "f":
+            found[name] = rng.integers(0, 256 if kind == np.uint8 else 2, size).astype(kind)
+            continue
         lo, hi = (spans or {}).get(name, (-3.0, 3.0))
         draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, size)
-        found[name] = np.clip(draws, lo, hi).astype(np.float32)
+        found[name] = np.clip(draws, lo, hi).astype(kind)
     return found

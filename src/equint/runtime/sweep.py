@@ -68,9 +68,10 @@ def _float_means(
     for k, layer in enumerate(known):
         outputs.append(teacher.fresh(f"mean_{k}"))
         nodes += _mean(model.graph, layer, layer.y, outputs[-1])
-    session = Session(to_proto(replace(teacher, nodes=tuple(nodes), outputs=tuple(outputs))), True, lean=True)
+    proto = to_proto(replace(teacher, nodes=tuple(nodes), outputs=tuple(outputs)))
+    session = Session(proto, optimized=True, lean=True, together=True)
     sums, sizes = [np.zeros((FOLDS, 1))] * len(known), list[int]()
-    for feed in split(images, whole(session, BATCH)):
+    for feed in split(images, whole(session, BATCH), fill=True):
         found, seen = session.run(feed), sum(sizes)
         sizes.append(length(feed))
         sums = [s + _by_fold(found[o], seen, sizes[-1]) for s, o in zip(sums, outputs, strict=True)]
@@ -155,7 +156,7 @@ class _Sweep:
             inputs=tuple(feeds),
             outputs=(out, *keep),
         )
-        session = Session(to_proto(part), lean=True)
+        session = Session(to_proto(part), lean=True, together=True)
         made = {name: Shelf() for name in keep}
         total, seen = np.zeros((FOLDS, 1)), 0
         for feed, count in zip(self._feeds(feeds), self.sizes, strict=True):
@@ -206,7 +207,7 @@ class _Sweep:
             count = len(self.stored[stored[0]])
             yield from ({n: self.stored[n][k] for n in stored} for k in range(count))
             return
-        for k, feed in enumerate(split(self.images, max(self.sizes))):
+        for k, feed in enumerate(split(self.images, max(self.sizes), fill=True)):
             given = dict(feed) if isinstance(feed, Mapping) else {self.graph.inputs[0]: feed}
             yield {n: self.stored[n][k] if n in self.stored else given[n] for n in names}
 

@@ -6,8 +6,8 @@ docs/cards.md describes every key.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from ..graph import inputs
 from ..ir.model import Model
 
 KINDS = ("rgb", "gray", "features")
+LAYOUTS = ("nchw", "nhwc")
+"""Where the channels of pictures lie."""
 TASKS = ("classification", "keyword-spotting", "segmentation", "detection", "super-resolution", "features")
 """What networks are for; `equint.scoring.tasks` says how each is measured."""
 PATHS = frozenset({"eval", "calibration", "masks", "boxes", "heads", "priors", "low", "list"})
@@ -55,7 +57,7 @@ class Card:
     """How a network's input is made, where its data lie, and what its output means.
 
     Attributes:
-        kind: "rgb", "gray" (pixels 0 to 255, then (x − mean)/std, NCHW) or "features" (fed as they are).
+        kind: "rgb", "gray" (pixels 0 to 255, then (x − mean)/std) or "features" (fed as they are).
         mean, std: per channel, in pixel units.
         size: (height, width), or None to keep the images'.
         range: lowest and highest value of the network's input, where known.
@@ -63,6 +65,7 @@ class Card:
         data: [data] of the card, paths already joined to its folder.
         decode: how a detector's outputs become boxes.
         labels: names of the classes, in the order of the network's outputs.
+        layout: "nchw" or "nhwc", or None: as the network's input says.
 
     Example:
         >>> Card("gray", (0.0,), (255.0,), task="super-resolution", data={"scale": 2}).data["scale"]
@@ -78,6 +81,7 @@ class Card:
     data: Mapping[str, Any] = field(default_factory=dict)
     decode: Decode = Decode()
     labels: tuple[str, ...] = ()
+    layout: str | None = None
 
 
 Input = Card | str | os.PathLike[str] | Sequence[float] | None
@@ -111,7 +115,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     """
     path = Path(path)
     table = read_toml(path, "card")
-    given = _section(path, table, "input", {"kind", "mean", "std", "size", "range"})
+    given = _section(path, table, "input", {"kind", "mean", "std", "size", "range", "layout"})
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
         raise InvalidCard(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
@@ -125,13 +129,40 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         raise InvalidCard(f"{path}: size must be [height, width]")
     if len(span) not in (0, 2) or (span and span[0] >= span[1]):
         raise InvalidCard(f"{path}: range must be [low, high]")
+    layout = given.get("layout")
+    if layout is not None and layout not in LAYOUTS:
+        raise InvalidCard(f"{path}: layout = {layout!r}; choose {', '.join(LAYOUTS)}")
     task = table.get("task", TASKS[0])
     if task not in TASKS:
         raise InvalidCard(f"{path}: task = {task!r}; choose {', '.join(TASKS)} (features: anything else)")
     sized = (int(size[0]), int(size[1])) if size else None
     between = (span[0], span[1]) if span else None
     data, decode, labels = _data(path, table), _decode(path, table), _labels(path, table.get("labels", ()))
-    return Card(kind, mean, std, sized, between, task, data, decode, labels)
+    return Card(kind, mean, std, sized, between, task, data, decode, labels, layout)
+
+
+def laid_out(card: Card, shapes: Iterable[Sequence[int | str | None] | None]) -> Card:
+    """The card with the layout of the network's only input, where that has four dimensions.
+
+    Raises:
+        InvalidCard: the card names another layout than the input can have.
+
+    Example:
+        >>> laid_out(Card("rgb"), [("N", 50, 155, 3)]).layout
+        'nhwc'
+    """
+    only = list(shapes)
+    shape = only[0] if len(only) == 1 else None
+    if shape is None or len(shape) != 4:
+        return card
+    if card.layout is None:
+        return replace(card, layout=inputs.layout_of(shape))
+    channels = {"rgb": 3, "gray": 1}.get(card.kind)
+    found = shape[inputs.CHANNELS[card.layout]]
+    if channels is not None and isinstance(found, int) and found != channels:
+        sizes = ", ".join(str(n or "?") for n in shape)
+        raise InvalidCard(f"layout {card.layout}: the network's input ({sizes}) has {found} channels there; correct it")
+    return card
 
 
 def described(model: Model, given: Input) -> Model:
@@ -148,7 +179,7 @@ def described(model: Model, given: Input) -> Model:
     if given.range is not None:
         return inputs.describe_range(model, *given.range)
     if given.kind != "features":
-        return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,))
+        return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,), given.layout)
     return inputs.infer_input(model, inputs.FEATURE_REACH)
 
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EquintError, InvalidCard, UnusableData
-from ..ir.model import Array
+from ..ir.model import Array, Graph, Name
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
-from .images import BATCH, Samples
+from .images import BATCH, Feed, Samples, length, split
+from .presented import presented
 
 
 def batches(
-    source: str | os.PathLike[str], card: Card, size: int = 32, limit: int | None = None
+    source: str | os.PathLike[str], card: Card, size: int = 32, limit: int | None = None, inputs: Sequence[Name] = ()
 ) -> Iterator[tuple[Array, Array | None]]:
     """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
 
     A folder holds class folders (numbered by their names, or as the card's labels say), or a labels.csv with
-    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) and maybe
-    `y` (N,).
+    columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) or the only
+    input's name, and maybe `y` (N,).
+
+    Args:
+        inputs: of the network, by name.
 
     Raises:
         EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
@@ -32,33 +36,93 @@ def batches(
     if path.is_dir():
         yield from _pictures(path, card, size, limit)
     elif path.suffix in (".npz", ".npy"):
-        yield from _arrays(path, card, size, limit)
+        yield from _arrays(path, card, size, limit, inputs)
     else:
         problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
         raise UnusableData(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
 
 
-def images(source: str | os.PathLike[str], card: Card, limit: int | None = None, size: int = BATCH) -> Samples:
-    """The network inputs that `batches` gives, to be read again and again. Raises EquintError as `batches`."""
-    count(source, limit)
-    return Samples(lambda: (x for x, _ in batches(source, card, size, limit)), os.fspath(source))
+def feeds(
+    source: str | os.PathLike[str],
+    card: Card,
+    inputs: Mapping[Name, Sequence[int | str | None]],
+    size: int = 32,
+    limit: int | None = None,
+) -> Iterator[tuple[Feed, Array | None]]:
+    """As `batches`; of networks with several inputs from an .npz that holds an array for each.
+
+    Args:
+        inputs: of the network, with their shapes.
+    """
+    named = _by_input(Path(source), tuple(inputs)) if len(inputs) > 1 else None
+    if named is None:
+        yield from batches(source, card, size, limit, tuple(inputs))
+        return
+    graph = Graph((), {}, tuple(inputs), (), {name: tuple(shape) for name, shape in inputs.items()})
+    shown = presented(Samples.of(named, os.fspath(source)), graph)
+    with np.load(source, allow_pickle=False) as loaded:
+        labels = loaded["y"] if "y" in loaded and "y" not in inputs else None
+    seen = 0
+    for feed in split(shown if limit is None else shown.first(limit), size):
+        yield feed, None if labels is None else labels[seen : seen + length(feed)]
+        seen += length(feed)
 
 
-def count(source: str | os.PathLike[str], limit: int | None = None) -> int:
+def images(
+    source: str | os.PathLike[str],
+    card: Card,
+    limit: int | None = None,
+    size: int = BATCH,
+    inputs: Sequence[Name] = (),
+) -> Samples:
+    """The network inputs that `batches` gives, to be read again and again. Raises EquintError as `batches`.
+
+    Args:
+        inputs: of the network, by name: an .npz that holds them all is taken as it is, however many there are.
+    """
+    named = _by_input(Path(source), inputs)
+    if named is not None and (len(inputs) > 1 or card.kind == "features"):
+        only = next(iter(named.values())) if len(named) == 1 else None
+        return Samples.of(named if only is None else only, os.fspath(source))
+    count(source, limit, inputs)
+    return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source))
+
+
+def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
+    """The arrays of an .npz that are called like the network's inputs; None where one is missing."""
+    if path.suffix != ".npz" or not inputs or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            held = set(loaded.files)
+            found = {name: loaded[name] for name in inputs if name in held}
+    except Exception:  # reading it again says what is wrong
+        return None
+    lost = next((name for name in inputs if name not in found), None)
+    if lost is None:
+        return found
+    if len(inputs) > 1:
+        held_names = ", ".join(sorted(held)) or "nothing"
+        raise UnusableData(f"{path}: holds {held_names} but no {lost}; store an array for each of {', '.join(inputs)}")
+    return None
+
+
+def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Sequence[Name] = ()) -> int:
     """How many samples `batches` will give."""
     path = Path(source)
-    total = len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path)[0])
+    total = len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path, inputs)[0])
     return total if limit is None else min(total, limit)
 
 
-def _open_arrays(path: Path) -> tuple[Array, Array | None]:
+def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array | None]:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             whole = isinstance(loaded, np.ndarray)
-            if not whole and "x" not in loaded:
+            key = next((k for k in ("x", *(inputs if len(inputs) == 1 else ())) if not whole and k in loaded), "x")
+            if not whole and key not in loaded:
                 raise UnusableData(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
-            x, y = (loaded, None) if whole else (loaded["x"], loaded.get("y", None))
+            x, y = (loaded, None) if whole else (loaded[key], loaded.get("y", None))
     except FileNotFoundError as error:
         raise UnusableData(f"{path}: no such file") from error
     except EquintError:
@@ -71,8 +135,10 @@ def _open_arrays(path: Path) -> tuple[Array, Array | None]:
     return x, y
 
 
-def _arrays(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
-    x, y = _open_arrays(path)
+def _arrays(
+    path: Path, card: Card, size: int, limit: int | None, inputs: Sequence[Name] = ()
+) -> Iterator[tuple[Array, Array | None]]:
+    x, y = _open_arrays(path, inputs)
     if x.dtype.kind not in "fiub":
         raise UnusableData(f"{path}: x holds {x.dtype}, not numbers that a network can read")
     total = len(x) if limit is None else min(limit, len(x))

@@ -71,7 +71,7 @@ def pixels(file: Path, mode: str) -> Array:
 
 
 def prepared(pixels: Array, card: Card, where: Path) -> Array:
-    """(H, W, C) or (H, W) pixels to a normalised (C, H, W) float32 array.
+    """(H, W, C) or (H, W) pixels to a normalised float32 array, (C, H, W) or as the card's layout says.
 
     Raises:
         EquintError: channels that the card's kind does not have.
@@ -87,7 +87,8 @@ def prepared(pixels: Array, card: Card, where: Path) -> Array:
     if card.size and pixels.shape[:2] != card.size:
         pixels = _resized(pixels, card.size)
     mean, std = np.asarray(card.mean or 0, np.float32), np.asarray(card.std or 1, np.float32)
-    return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1))
+    normal = (pixels.astype(np.float32) - mean) / std
+    return normal if card.layout == "nhwc" else np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 
 def _resized(pixels: Array, size: tuple[int, int]) -> Array:

@@ -6,33 +6,116 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..ir.model import Array, Model
+from ..graph.inputs import CHANNELS, layout_of
+from ..ir.model import Array, Graph, Model, Name
 from ..maths.pictures import MEAN, STD, pictures
-from .images import BATCH, Samples
+from .images import BATCH, Feed, Run, Samples
+from .presented import entries, fixed_batch
 
 PICTURES = 128
+FEW, NOISY = 16, 64
+"""Pictures, and samples of noise, that are made up where only some tensors are to be measured."""
 USUAL = 128
-"""Height and width of pictures whose size is free."""
+"""Height and width of pictures whose size is free, and other free sizes."""
+SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
+"""Sizes that are tried in turn: not every network runs on the first."""
 
 
-def picture_shape(model: Model) -> tuple[int, int, int] | None:
+def picture_shape(model: Model, size: int = USUAL) -> tuple[int, int, int] | None:
     """(channels, height, width) of what the network reads; None where that is no picture, or nothing is known of it."""
     graph = model.graph
-    shape = graph.shapes.get(graph.inputs[0]) if len(graph.inputs) == 1 and graph.is_float(graph.inputs[0]) else None
-    if shape is None or len(shape) != 4 or shape[1] not in (1, 3) or graph.inputs[0] not in model.moments:
+    shape = graph.shapes.get(graph.inputs[0]) if len(graph.inputs) == 1 else None
+    if shape is None or len(shape) != 4 or graph.inputs[0] not in model.moments:
         return None
-    height, width = (n if isinstance(n, int) else USUAL for n in shape[2:])
-    return int(shape[1]), height, width
+    axis = CHANNELS[layout_of(shape)]
+    channels, sizes = shape[axis], [n for d, n in enumerate(shape) if d not in (0, axis)]
+    if channels not in (1, 3):
+        return None
+    height, width = (n if isinstance(n, int) else size for n in sizes)
+    return int(channels), height, width
 
 
 def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
     """Pictures as the network's input wants them, by its mean, spread and range."""
     (name,), (channels, height, width) = model.graph.inputs, shape
     m, r = model.moments[name], model.ranges[name]
+    last = layout_of(model.graph.shapes[name]) == "nhwc"
+    whole = not model.graph.is_float(name)
 
     def batches() -> Iterator[Array]:
         for seed in range(PICTURES // BATCH):
             pixels = pictures(BATCH, height, width, channels, seed)
-            yield np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
+            pixels = pixels.transpose(0, 2, 3, 1) if last else pixels
+            made = np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
+            yield np.rint(made) if whole else made
 
-    return Samples(batches, "generated pictures")
+    return Samples(batches, "generated pictures", fixed_batch(model.graph))
+
+
+def made_up(model: Model, size: int = USUAL) -> Samples | None:
+    """Pictures where the network reads such; else samples drawn from what is known of its inputs, if sizes tell enough.
+
+    Example:
+        >>> from ..ir.model import Moments, Range
+        >>> graph = Graph((), {}, ("x",), (), {"x": ("N", 3)})
+        >>> known = {"x": Moments(np.full((1, 1), 5.0), np.zeros((1, 1)))}
+        >>> model = Model(graph, known, {"x": Range(np.zeros((1, 1)), np.full((1, 1), 9.0))})
+        >>> next(iter(made_up(model))).tolist()
+        [[5.0, 5.0, 5.0]]
+    """
+    shape = picture_shape(model, size)
+    if shape is not None:
+        return generated(model, shape).first(FEW)
+    first = stand_in(model.graph, size)
+    if first is None:
+        return None
+
+    def drawn(name: Name, like: Array, rng: np.random.Generator) -> Array:
+        known, span = model.moments.get(name), model.ranges.get(name)
+        if known is None or span is None or like.dtype.kind != "f":
+            return like
+        return np.clip(rng.normal(known.mean, known.std, like.shape), span.lo, span.hi).astype(like.dtype)
+
+    def batches() -> Iterator[Feed]:
+        for seed in range(NOISY):
+            rng = np.random.default_rng(seed)
+            made = {name: drawn(name, like, rng) for name, like in dict(first).items()}
+            yield Run(made) if isinstance(first, Run) else made if len(made) > 1 else next(iter(made.values()))
+
+    return Samples(batches, "made-up samples", 1)
+
+
+def open_shapes(graph: Graph) -> bool:
+    """Whether inference leaves open how many dimensions a tensor has, or how large one of them behind the first is."""
+    fixed = all(isinstance(n, int) for name in graph.inputs for n in graph.shapes.get(name, ())[1:])
+    for name in (o for node in graph.nodes for o in node.outputs if o and graph.is_float(o)):
+        shape = graph.shapes.get(name)
+        if shape is None or (not fixed and len(shape) > 2 and not isinstance(shape[1], int)):
+            return True
+        if fixed and any(not isinstance(n, int) for n in shape[1:]):
+            return True
+    return False
+
+
+def any_size(graph: Graph) -> bool:
+    """Whether a size of an input, behind the first, is free."""
+    return any(not isinstance(n, int) for name in graph.inputs for n in graph.shapes.get(name, ())[1:])
+
+
+def stand_in(graph: Graph, size: int = USUAL) -> Feed | None:
+    """One made-up sample, whose values mean nothing; None where an input says too little of itself.
+
+    Example:
+        >>> sample = stand_in(Graph((), {}, ("x", "k"), (), {"x": ("N", 3, "H", "W"), "k": ()}, {"k": "int64"}))
+        >>> {name: value.shape for name, value in sample.items()}
+        {'x': (1, 3, 128, 128), 'k': ()}
+    """
+    rng, made = np.random.default_rng(0), dict[Name, Array]()
+    batch = {shape[0] for name in graph.inputs if (shape := graph.shapes.get(name))} - {None}
+    for name in graph.inputs:
+        shape, dtype = graph.shapes.get(name), np.dtype(graph.dtypes.get(name, "float32"))
+        if shape is None or dtype.kind not in "fiub":
+            return None
+        sizes = [n if isinstance(n, int) else size if axis and n not in batch else 1 for axis, n in enumerate(shape)]
+        made[name] = (rng.normal(size=sizes) if dtype.kind == "f" else np.zeros(sizes)).astype(dtype)
+    return made if all(n == 1 for n in entries(graph).values()) else Run(made)

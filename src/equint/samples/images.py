@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..files import Shelf
-from ..ir.model import Array, Name
+from ..ir.model import Array, Name, Shape
 
 Feed = Array | Mapping[Name, Array]
 """One batch: an array where the network has one input, else an array for each."""
@@ -19,12 +20,33 @@ BATCH = 8
 """Samples that go through a network at once: more cost memory and save little time."""
 
 
+class Run(dict[Name, Array]):
+    """The inputs of one run of a network whose inputs do not all hold samples along their first axis: one sample."""
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """What a network shows on its first sample.
+
+    Attributes:
+        shapes: of its tensors.
+        batch: how many samples it takes at once; None: any number.
+        settled: whether the shapes hold for whatever it takes, not for this sample alone.
+    """
+
+    shapes: Mapping[Name, Shape]
+    batch: int | None
+    settled: bool
+
+
 class Samples:
     """A stream of batches that can be read any number of times; nothing is kept in memory.
 
     Args:
         batches: starts the stream anew.
         label: how messages name it.
+        batch: how many samples the network takes at once; None: any number.
+        seen: what the first showed of the network.
 
     Raises:
         EquintError: while reading: no batch at all, values that are not finite.
@@ -37,8 +59,14 @@ class Samples:
         10
     """
 
-    def __init__(self, batches: Callable[[], Iterable[Feed]], label: str = "calibration data") -> None:
-        self._batches, self.label = batches, label
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Feed]],
+        label: str = "calibration data",
+        batch: int | None = None,
+        seen: FirstRun | None = None,
+    ) -> None:
+        self._batches, self.label, self.batch, self.seen = batches, label, batch, seen
 
     def __repr__(self) -> str:
         return f"Samples({self.label!r})"
@@ -61,16 +89,16 @@ class Samples:
         def cut() -> Iterator[Feed]:
             left = limit
             for batch in self:
-                yield batch if length(batch) <= left else _part(batch, 0, left)
+                yield batch if length(batch) <= left else part(batch, 0, left)
                 left -= length(batch)
                 if left <= 0:
                     return
 
-        return Samples(cut, self.label)
+        return Samples(cut, self.label, self.batch, self.seen)
 
     @classmethod
     def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
-        """From an array (N, …), or an iterable of batches (arrays, or mappings from input to array); else EquintError.
+        """From an array (N, …), a mapping from input to array, or an iterable of batches of either; else EquintError.
 
         What is no array is read once and kept on disk: loaders may shuffle, and iterators cannot be read twice.
         """
@@ -82,7 +110,10 @@ class Samples:
             if source.ndim < 2:
                 raise UnusableData(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
             return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
-        if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Mapping)):
+        if isinstance(source, Mapping):
+            whole = _checked(source, label)
+            return cls(lambda: [whole], label)
+        if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
             raise UnusableData(f"{label}: a {type(source).__name__}; give an array, or an iterable of batches")
         return cls(_spooled(iter(source), label), label)
 
@@ -115,12 +146,13 @@ def _checked(batch: Any, label: str) -> Feed:
     if _labelled(batch):
         batch = batch[0]
     if not isinstance(batch, Mapping):
-        return _finite(batch, label)
-    arrays = {str(name): _finite(value, label) for name, value in batch.items()}
-    if len({len(a) for a in arrays.values()}) > 1:
-        sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
-        raise UnusableData(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
-    return arrays
+        array = _finite(batch, label)
+        if array.ndim == 0:
+            raise UnusableData(f"{label}: a batch that is a single number; give arrays (N, …)")
+        return array
+    if isinstance(batch, Run):
+        return batch
+    return {str(name): _finite(value, label) for name, value in batch.items()}
 
 
 def _labelled(batch: Any) -> bool:
@@ -139,14 +171,14 @@ def _finite(value: Any, label: str) -> Array:
                 array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
     except (TypeError, ValueError) as error:
         raise UnusableData(f"{label}: a batch that is no array of numbers ({error})") from error
-    if array.ndim == 0:
-        raise UnusableData(f"{label}: a batch that is a single number; give arrays (N, …)")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UnusableData(f"{label}: holds values that are not finite; remove those samples")
     return array
 
 
-def _part(batch: Feed, start: int, stop: int) -> Feed:
+def part(batch: Feed, start: int, stop: int) -> Feed:
+    if isinstance(batch, Run):
+        return batch
     if isinstance(batch, Mapping):
         return {name: value[start:stop] for name, value in batch.items()}
     return batch[start:stop]
@@ -154,11 +186,49 @@ def _part(batch: Feed, start: int, stop: int) -> Feed:
 
 def length(batch: Feed) -> int:
     """How many samples a batch holds."""
-    return min((len(v) for v in batch.values()), default=0) if isinstance(batch, Mapping) else len(batch)
+    if isinstance(batch, Run):
+        return 1
+    if isinstance(batch, Mapping):
+        return min((len(v) for v in batch.values() if v.ndim), default=0)
+    return len(batch)
 
 
-def split(images: Samples, size: int) -> Iterator[Feed]:
-    """The stream in batches of at most `size` samples."""
+def split(images: Samples, size: int, fill: bool = False) -> Iterator[Feed]:
+    """The stream in batches of at most `size` samples, and of what the network takes at once, if that is known.
+
+    Args:
+        fill: repeat the last sample until the last batch has as many as the network takes.
+
+    Example:
+        >>> images = Samples(lambda: [np.zeros((3, 1))] * 3, batch=4)
+        >>> [[len(batch) for batch in split(images, 8, fill)] for fill in (False, True)]
+        [[4, 4, 1], [4, 4, 4]]
+    """
+    if images.batch is not None and images.batch > 1:
+        yield from _regrouped(images, images.batch, fill)
+        return
+    size = images.batch or size
     for batch in images:
         for start in range(0, length(batch), size):
-            yield _part(batch, start, start + size)
+            yield part(batch, start, start + size)
+
+
+def _regrouped(images: Samples, size: int, fill: bool) -> Iterator[Feed]:
+    waiting: Feed | None = None
+    for batch in images:
+        waiting = batch if waiting is None else joined(waiting, batch)
+        while length(waiting) >= size:
+            yield part(waiting, 0, size)
+            waiting = part(waiting, size, length(waiting))
+    if waiting is not None and length(waiting):
+        last = part(waiting, length(waiting) - 1, length(waiting))
+        while fill and length(waiting) < size:
+            waiting = joined(waiting, last)
+        yield waiting
+
+
+def joined(first: Feed, second: Feed) -> Feed:
+    """Two batches as one."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {name: np.concatenate([value, second[name]]) for name, value in first.items()}
+    return np.concatenate([first, second])

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import EquintError, UnusableData
 from ..files import drafted
 from ..ir.fields import aligned
-from ..ir.model import Array, Graph, Moments, Name
+from ..ir.model import Array, Graph, Moments, Name, Shape
 
 BINS = 2048
 """Most bins of a histogram."""
@@ -142,12 +142,15 @@ class Statistics:
         images: samples seen.
         network: fingerprint of the network that they belong to.
         data: fingerprint of the images, where they are of one stream.
+        shapes, settled: what the first sample showed of the network's tensors, as `FirstRun` has it.
     """
 
     tensors: Mapping[Name, TensorStatistics]
     images: int
     network: str
     data: str = ""
+    shapes: Mapping[Name, Shape] = field(default_factory=dict)
+    settled: bool = True
 
     def __repr__(self) -> str:
         return f"Statistics(images={self.images}, tensors={len(self.tensors)})"
@@ -157,7 +160,7 @@ class Statistics:
             raise UnusableData("statistics of different networks do not add up")
         tensors = {name: mine + other.tensors[name] for name, mine in self.tensors.items()}
         data = self.data if self.data == other.data else ""
-        return Statistics(tensors, self.images + other.images, self.network, data)
+        return Statistics(tensors, self.images + other.images, self.network, data, self.shapes, self.settled)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .npz file, whole or not at all. Raises EquintError: it cannot be written."""
@@ -219,6 +222,7 @@ def _packed(statistics: Statistics) -> tuple[dict[str, Any], dict[str, Array]]:
         for kind, h in zip(_HISTOGRAMS, found, strict=True):
             tables[kind].append(np.zeros(0, np.int64) if h is None else h.counts)
     header = {"images": statistics.images, "network": statistics.network, "data": statistics.data, "tensors": rows}
+    header |= {"shapes": {n: list(shape) for n, shape in statistics.shapes.items()}, "settled": statistics.settled}
     return header, {name: np.concatenate(parts) for name, parts in tables.items() if parts}
 
 
@@ -239,7 +243,9 @@ def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statist
         tensors[name] = TensorStatistics(axis, rank, images, count, **columns, **histograms)
     if any(at[name] != len(arrays[name]) for name in at if tensors):
         raise ValueError("lengths do not agree")
-    return Statistics(tensors, int(header["images"]), str(header["network"]), str(header["data"]))
+    shapes = {name: tuple(shape) for name, shape in header.get("shapes", {}).items()}
+    about = (int(header["images"]), str(header["network"]), str(header["data"]))
+    return Statistics(tensors, *about, shapes, bool(header.get("settled", True)))
 
 
 def merged(parts: list[Statistics]) -> Statistics:

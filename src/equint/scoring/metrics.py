@@ -14,9 +14,10 @@ from ..errors import InvalidCard, UnreadableModel, UnusableData
 from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
-from ..samples.card import Card
-from ..samples.data import batches
+from ..samples.card import Card, laid_out
+from ..samples.data import batches, feeds
 from ..samples.data import count as total
+from ..samples.images import Feed, length
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
@@ -30,6 +31,10 @@ DECIDE = CLASSIFY | {"segmentation"}
 ARRAYS = (".npz", ".npy")
 _PAIRED = {"segmentation": segmentation, "detection": detection, "super-resolution": super_resolution}
 """Tasks whose truth lies beside the pictures."""
+
+
+Inputs = Mapping[Name, Sequence[int | str | None]]
+"""Shapes of a network's inputs."""
 
 
 class Meter(Protocol):
@@ -46,7 +51,7 @@ class Meter(Protocol):
 class _Source:
     """Batches of (network input, truth or None), what measures them, and how many pictures have no truth."""
 
-    batches: Iterable[tuple[Array, Any]]
+    batches: Iterable[tuple[Feed, Any]]
     meter: Meter | None = None
     unlabelled: int = 0
 
@@ -89,15 +94,16 @@ def evaluate(
 
     if is_bundle(against):
         raise UnreadableModel(f"{against}: a bundle; compare with the float ONNX network")
-    run, results = _opened(model, optimized)
+    run, results, inputs = _opened(model, optimized)
+    card = laid_out(card, inputs.values())
     reference = Session(against, optimized=True) if against is not None else None
-    source = source_of(Path(data), card, results[0], limit, reference is None)
+    source = source_of(Path(data), card, results[0], limit, reference is None, inputs)
     tally, meter, measured = Tally(), source.meter, False
     for x, truths in source.batches:
-        if not np.all(np.isfinite(x)):
+        if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
         outputs = run(x)
-        tally.samples += len(x)
+        tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[results[0]], truths)
         elif truths is not None and meter is not None:
@@ -128,11 +134,12 @@ def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) ->
     return found if limit is None else min(found, limit)
 
 
-def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool) -> _Source:
+def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Inputs) -> _Source:
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
-    plain = batches(data, card, limit=limit)
+    plain = feeds(data, card, inputs, limit=limit)
     if card.task == "segmentation" and data.suffix in ARRAYS:
-        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
+        pixels = batches(data, card, limit=limit)
+        return _Source(segmentation.from_arrays(pixels, data), segmentation.confusion(output, card))
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
@@ -155,8 +162,8 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
 
 def _opened(
     model: Source | Program, optimized: bool
-) -> tuple[Callable[[Array], Mapping[Name, Array]], tuple[Name, ...]]:
-    """What gives a network's real outputs for a batch, and their names."""
+) -> tuple[Callable[[Feed], Mapping[Name, Array]], tuple[Name, ...], Inputs]:
+    """What gives a network's real outputs for a batch, their names, and the shapes of its inputs."""
     if is_bundle(model):
         from ..npu.bundle import load_bundle
 
@@ -165,8 +172,8 @@ def _opened(
         from ..integers.engine import Engine
 
         engine = Engine(model)
-        return engine.real, model.results
+        return engine.real, model.results, {name: model.shapes.get(name, ()) for name in model.inputs}
     from ..runtime.session import Session
 
     session = Session(model, optimized)
-    return session.run, session.outputs
+    return session.run, session.outputs, session.shapes

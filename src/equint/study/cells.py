@@ -19,7 +19,8 @@ from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..runtime.session import Session
-from ..samples.card import Card, read_card
+from ..samples.card import Card, laid_out, read_card
+from ..samples.images import length
 from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
 
 Outputs = Mapping[Name, Array]
@@ -102,11 +103,13 @@ def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callab
     """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
     if "eval" not in card.data:
         raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
-    source = source_of(Path(card.data["eval"]), card, session.outputs[0], cell.limit, alone=False)
+    card = laid_out(card, session.shapes.values())
+    data = Path(card.data["eval"])
+    source = source_of(data, card, session.outputs[0], cell.limit, alone=False, inputs=session.shapes)
     meter, measured = source.meter, False
     for x, truths in source.batches:
         outputs = session.run(x)
-        tally.samples += len(x)
+        tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[session.outputs[0]], truths)
         elif truths is not None and meter is not None:

@@ -82,7 +82,7 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     Raises:
         EquintError: images that do not fit, or as many labels as there are not images.
     """
-    session = Session(to_proto(graph), optimized=True)
+    session = Session(to_proto(graph), optimized=True, together=True)
     front = {shape[0] for shape in session.shapes.values() if len(shape)}
     fixed = next((n for n in front if isinstance(n, int)), None)
     taken = split(images, min(fixed or BATCH, BATCH))
@@ -153,7 +153,7 @@ def _advanced(base: Graph, start: int, stop: int, held: list[Values], wanted: Co
 
 
 def _ran(part: Graph, held: Sequence[Values]) -> Iterator[Values]:
-    session = Session(to_proto(part))
+    session = Session(to_proto(part), together=True)
     for values in held:
         given = {n: values[n] for n in part.inputs}
         found = session.run({n: given[n] for n in session.inputs})

@@ -11,7 +11,7 @@ import numpy as np
 from ..files import Shelf
 from ..ir.model import Array, Graph, Name, View
 from ..ops.lazy_torch import functional, torch
-from ..samples.images import Samples
+from ..samples.images import Run, Samples
 from .executor import module
 
 if TYPE_CHECKING:
@@ -94,7 +94,10 @@ def distill(
     hold = int(plan.held_out * len(order))
     held, shown = (order[:hold], order[hold:]) if hold else (order, order)
 
-    def loss(feed: Mapping[Name, Array]) -> Tensor:
+    def loss(feeds: Sequence[Mapping[Name, Array]]) -> Tensor:
+        return torch.stack([part(feed) for feed in feeds]).mean()
+
+    def part(feed: Mapping[Name, Array]) -> Tensor:
         inputs = [torch.from_numpy(feed[n]) for n in student.inputs]
         with torch.no_grad():
             wanted = _several(original(*inputs))
@@ -121,9 +124,11 @@ def distill(
     optimizer = torch.optim.Adam([{"params": [p], "lr": plan.rate * biases[n]} for n, p in parameters.items()])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _course(k, plan.steps))
     for k, chosen in zip(range(1, plan.steps + 1), _batches(shown, plan.batch, rng), strict=False):
-        feed = samples.batch(chosen)
+        feeds = samples.batch(chosen)
         optimizer.zero_grad()
-        error: Any = loss({n: augmented(v, rng) for n, v in feed.items()} if plan.augment else feed)
+        if plan.augment:
+            feeds = [{n: augmented(v, rng) for n, v in feed.items()} for feed in feeds]
+        error: Any = loss(feeds)
         error.backward()
         optimizer.step()
         schedule.step()
@@ -176,18 +181,26 @@ class _Samples:
     """Single samples on disk, to be drawn in any order."""
 
     def __init__(self, images: Samples, inputs: Sequence[Name]) -> None:
-        self.shelves = {name: Shelf() for name in inputs}
+        self.shelves, self.size = {name: Shelf() for name in inputs}, images.batch
         for feed in images:
             named = feed if isinstance(feed, Mapping) else {inputs[0]: feed}
             for name, shelf in self.shelves.items():
-                for row in named[name]:
-                    shelf.append(row)
+                value = named[name]
+                for sample in [value] if isinstance(feed, Run) else np.split(value, len(value)):
+                    shelf.append(sample)
 
     def __len__(self) -> int:
         return len(next(iter(self.shelves.values())))
 
-    def batch(self, chosen: Sequence[int] | Array) -> dict[Name, Array]:
-        return {name: np.stack([shelf[int(k)] for k in chosen]) for name, shelf in self.shelves.items()}
+    def batch(self, chosen: Sequence[int] | Array) -> list[dict[Name, Array]]:
+        """Feeds of the chosen samples: one, or as many as a network needs that takes only so many at once."""
+        size = self.size or len(chosen)
+        parts = [[*chosen[k : k + size]] for k in range(0, len(chosen), size)]
+        return [self._feed([*part, *[part[-1]] * ((self.size or 0) - len(part))]) for part in parts]
+
+    def _feed(self, chosen: Sequence[int]) -> dict[Name, Array]:
+        rows = {name: [shelf[int(k)] for k in chosen] for name, shelf in self.shelves.items()}
+        return {name: np.array(row[0]) if len(row) == 1 else np.concatenate(row) for name, row in rows.items()}
 
 
 def _batches(order: Array, size: int, rng: np.random.Generator) -> Iterator[Array]:

@@ -1,0 +1,165 @@
+"""Samples as a network takes them: its inputs by name, of its shapes and types, one or several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import UnusableData
+from ..ir.model import Array, Graph, Name, Shape
+from .images import BATCH, Feed, Run, Samples, joined, length
+
+_TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
+"""How pictures are turned to where a network reads their channels."""
+
+
+def entries(graph: Graph) -> dict[Name, int]:
+    """How many entries along its first axis each input of a network holds for one sample; 0: a scalar, for all.
+
+    1 where that size is free, or where all inputs share one: those are fixed batches. Else it is what the network says:
+    recurrent states and tables are no batches.
+
+    Example:
+        >>> graph = Graph((), {}, ("x", "state", "rate"), (), {"x": ("N", 9), "state": (2, "N", 4), "rate": ()})
+        >>> entries(graph)
+        {'x': 1, 'state': 2, 'rate': 0}
+    """
+    fronts = {name: _front(graph.shapes.get(name)) for name in graph.inputs}
+    shared = {front for front in fronts.values() if front != 0}
+    fixed = len(shared) == 1
+    return {name: 0 if front == 0 else 1 if fixed or front is None else front for name, front in fronts.items()}
+
+
+def fixed_batch(graph: Graph) -> int | None:
+    """How many samples a network takes at once, as its inputs say; None where that is free.
+
+    Example:
+        >>> fixed_batch(Graph((), {}, ("x",), (), {"x": (1, 3, 8, 8)}))
+        1
+    """
+    fronts = {_front(graph.shapes.get(name)) for name in graph.inputs} - {0}
+    return fronts.pop() if len(fronts) == 1 else 1
+
+
+def common_front(shapes: Iterable[Sequence[int | str | None]]) -> int | None:
+    """The first size that all shapes share, if it is a number."""
+    sizes = {shape[0] if len(shape) else None for shape in shapes}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
+
+
+def _front(shape: Shape | None) -> int | None:
+    if shape is None:
+        return None
+    if not shape:
+        return 0
+    return shape[0] if isinstance(shape[0], int) else None
+
+
+def presented(images: Samples, graph: Graph) -> Samples:
+    """The samples, checked against the network's inputs, in batches that it can be shown.
+
+    Single samples that come one by one are put together, so that an array and a list of its rows are the same stream.
+
+    Raises:
+        EquintError: while reading: inputs that are missing, have another shape, or hold different numbers of samples.
+
+    Example:
+        >>> graph = Graph((), {}, ("x", "state"), (), {"x": ("N", 9), "state": (2, "N", 4)})
+        >>> shown = presented(Samples.of({"x": np.zeros((3, 9)), "state": np.zeros((6, 1, 4))}), graph)
+        >>> [{name: value.shape for name, value in run.items()} for run in shown][1:]
+        [{'x': (1, 9), 'state': (2, 1, 4)}, {'x': (1, 9), 'state': (2, 1, 4)}]
+    """
+    each = entries(graph)
+    rows = all(count == 1 for count in each.values())
+
+    def checked() -> Iterator[Feed]:
+        for feed in images:
+            named = _named(feed, graph, images.label)
+            for name, value in named.items():
+                _check(name, value, graph, images.label, each[name])
+            count = _count(named, each, images.label)
+            if rows:
+                yield named if isinstance(feed, Mapping) else feed
+                continue
+            for k in range(count):
+                yield Run({n: v[k * each[n] : (k + 1) * each[n]] if each[n] else v for n, v in named.items()})
+
+    return Samples(lambda: _gathered(checked()), images.label, fixed_batch(graph))
+
+
+def _gathered(feeds: Iterator[Feed]) -> Iterator[Feed]:
+    """Batches of few samples put together where their shapes allow it."""
+    waiting: Feed | None = None
+    for feed in feeds:
+        if waiting is not None and length(waiting) + length(feed) <= BATCH and _alike(waiting, feed):
+            waiting = joined(waiting, feed)
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = feed
+    if waiting is not None:
+        yield waiting
+
+
+def _alike(first: Feed, second: Feed) -> bool:
+    if isinstance(first, Run) or isinstance(second, Run):
+        return False
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return all(value.shape[1:] == second[name].shape[1:] for name, value in first.items())
+    return not isinstance(first, Mapping) and not isinstance(second, Mapping) and first.shape[1:] == second.shape[1:]
+
+
+def _named(feed: Feed, graph: Graph, label: str) -> dict[Name, Array]:
+    asked = ", ".join(graph.inputs)
+    if not isinstance(feed, Mapping):
+        if len(graph.inputs) > 1:
+            raise UnusableData(
+                f"{label}: one array for a network of {len(graph.inputs)} inputs; "
+                f"give them by name ({asked}), in a dict or an .npz"
+            )
+        return {graph.inputs[0]: feed}
+    lost = next((n for n in graph.inputs if n not in feed), None)
+    if lost is not None:
+        raise UnusableData(f"{label}: nothing for input {lost}; give arrays by the names of the inputs ({asked})")
+    return {n: _single(np.asarray(feed[n]), graph.shapes.get(n)) for n in graph.inputs}
+
+
+def _single(value: Array, wanted: Shape | None) -> Array:
+    """A single number in the form that a network reads it."""
+    lone = value.size == 1 and value.ndim < 2 and wanted in ((), (1,))
+    return value.reshape((1,) * len(wanted or ())) if lone else value
+
+
+def _check(name: Name, value: Array, graph: Graph, label: str, each: int) -> None:
+    """Refuse what contradicts the network's input, with what to do; nothing is ever turned or reshaped."""
+    wanted = graph.shapes.get(name)
+    if wanted is None or _fits(value.shape, wanted):
+        return
+    what = f"{label}: shape {value.shape} for input {name}, which takes ({', '.join(str(n or '?') for n in wanted)})"
+    if value.ndim == len(wanted) - 1 and _fits((each, *value.shape), wanted):
+        raise UnusableData(f"{what}: samples come first; give an array of shape {(1, *value.shape)} or more of them")
+    for axes, read in _TURNED.items():
+        if value.ndim == 4 and _fits(tuple(value.shape[a] for a in axes), wanted):
+            raise UnusableData(f"{what}: the network reads {read}; give the array as x.transpose{axes}")
+    raise UnusableData(f"{what}; prepare the samples as the network reads them")
+
+
+def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    """Whether an array of several samples has the sizes that an input has behind the first."""
+    if len(shape) != len(wanted):
+        return False
+    return all(not isinstance(n, int) or n == have for n, have in zip(wanted[1:], shape[1:], strict=True))
+
+
+def _count(named: Mapping[Name, Array], each: Mapping[Name, int], label: str) -> int:
+    """How many samples there are."""
+    uneven = next((n for n, v in named.items() if each[n] > 1 and len(v) % each[n]), None)
+    if uneven is not None:
+        raise UnusableData(f"{label}: {len(named[uneven])} entries for input {uneven}; each sample has {each[uneven]}")
+    counts = {n: len(v) // each[n] for n, v in named.items() if each[n]}
+    if len(set(counts.values())) > 1:
+        sizes = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UnusableData(f"{label}: a batch whose inputs hold different numbers of samples ({sizes})")
+    return next(iter(counts.values()), 1)
