@@ -8,9 +8,9 @@ their names.
 8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
 the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
 README. --published runs every recipe that is a paper's method on its own target, with 64 images (or N) where it looks
-at some, `two-step-bias-finetune` with torch. --hide-batchnorm folds BatchNorm first, as exporters do, so that its
-statistics are lost: then the recipes `cwq-bc`, `dfq` and `optimal` are compared with themselves, with moments
-propagated from the input, from generated pictures, and from images.
+at some, and `two-step-bias-finetune`, with torch, on classifiers alone. --hide-batchnorm folds BatchNorm first, as
+exporters do, so that its statistics are lost: then the recipes `cwq-bc`, `dfq` and `optimal` are compared with
+themselves, with moments propagated from the input, from generated pictures, and from images.
 """
 
 from __future__ import annotations
@@ -71,6 +71,18 @@ def cell(network: Network, source: Source, recipe: str | Recipe, target: str, op
     return f"{decibels:.1f} dB" if top1 is None else f"{top1:.2f} / {agreement:.1f} %, {decibels:.1f} dB"
 
 
+def plain(network: Network, name: str, target: str, options: Mapping[str, Any]) -> str:
+    """One result of the network as its file says it."""
+    return cell(network, network.model, name, target, options)
+
+
+def published(network: Network, name: str, target: str, options: Mapping[str, Any]) -> str:
+    """One result of a paper's method: without images where it looks at none; what distils scores needs scores."""
+    if name.endswith("finetune") and network.card.task != "classification":
+        return "–"
+    return plain(network, name, target, options if looks(recipe(name)) else {**options, "images": None})
+
+
 def propagated(name: str) -> Recipe:
     """A recipe that leaves networks without BatchNorm to what is propagated from the input."""
     chosen = recipe(name)
@@ -126,8 +138,8 @@ def main() -> None:
         if asked.hide_batchnorm:
             cells = hidden(network, asked.images or 64)
         else:
-            blind = {**options, "images": None}  # a recipe that looks at no images refuses them
-            cells = [cell(network, network.model, r, t, options if looks(recipe(r)) else blind) for r, t in runs]
+            one = published if asked.published else plain
+            cells = [one(network, r, t, options) for r, t in runs]
         print(f"| {head(network)} | " + " | ".join(cells) + " |", flush=True)
     print()
 
