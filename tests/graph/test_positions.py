@@ -58,11 +58,12 @@ def test_layers_beside_them_become_integer(how: str, target: str) -> None:
     assert 10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum()) > 15
 
 
-def test_a_joined_constant_fits_on_the_grid_that_it_shares() -> None:
+@pytest.mark.parametrize("recipe", ["lwq", "optimal"])
+def test_a_joined_constant_fits_on_the_grid_that_it_shares(recipe: str) -> None:
     body, consts = BODIES["joined"]
     weights: dict[str, Any] = {"w": normal(4, 3, 3, 3), "u": normal(2, 6, 1, 1)}
     proto = network(f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {body}", inputs="float[1,3,8,8] x", **weights, **consts)
-    model = equint.quantize(proto, "lwq", input=(-3, 3)).model
+    model = equint.quantize(proto, recipe, input=(-3, 3)).model
     grid = model.qparams["c"]
     assert grid is model.qparams["k"]
     assert grid.lo <= -1 + float(grid.scale)
