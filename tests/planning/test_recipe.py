@@ -305,5 +305,5 @@ def test_published_ranges_are_the_images_percentile_and_a_warning_without_images
     assert float(at.lo.min()) == pytest.approx(lowest[2], abs=0.05)  # of 200 images, one per cent reaches further
     assert float(at.hi.max()) == pytest.approx(highest[-3], abs=0.05)
     _, blind, *_ = resolve(chosen, target(chosen.target))
-    (said,) = [e for e in blind(Model(graph)).log if e.warning]
-    assert "ranges are not those of rule image-percentile, which needs images" in said.facts["why"]
+    said = [str(e.facts.get("why")) for e in blind(Model(graph)).log if e.warning]
+    assert sum("ranges are not those of rule image-percentile, which needs images" in why for why in said) == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
+from onnx import TensorProto
 
 from ..errors import UnusableData
 from ..graph.placement import place, valued
@@ -222,18 +223,25 @@ class _Probes:
         """A tensor per channel; as a whole where its channels are not known, or their number is free."""
         graph, shape, stem = self.graph, self.graph.shapes.get(name), self.graph.fresh(f"tap_{len(self.found)}")
         channels = shape[axis] if shape is not None and axis is not None else None
-        floor = _floor(graph, graph.producer.get(name))
+        floor, x = _floor(graph, graph.producer.get(name)), self._as_float32(name, stem)
         if shape is None or axis is None or not isinstance(channels, int):
-            node, row = flattened(name, stem)
+            node, row = flattened(x, stem)
             self.nodes.append(node)
             self.consts |= row
             self.tap(name, node.outputs[0], stem, (0, len(shape or ()), 1, None), 3, 1, floor)
         elif len(shape) == 2:
             positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
-            self.found.append(_Tap(name, axis, 2, channels, positions, name, name, name, None, floor))
+            self.found.append(_Tap(name, axis, 2, channels, positions, x, x, x, None, floor))
         else:
             positions = element_count([n for d, n in enumerate(shape) if d not in (0, axis)])
-            self.tap(name, name, stem, (axis, len(shape), channels, positions), len(shape), axis, floor)
+            self.tap(name, x, stem, (axis, len(shape), channels, positions), len(shape), axis, floor)
+
+    def _as_float32(self, name: Name, stem: Name) -> Name:
+        """A tensor as what the reductions have kernels for."""
+        if self.graph.dtypes.get(name, "float32") == "float32":
+            return name
+        self.nodes.append(Node("Cast", (name,), (f"{stem}_float32",), {"to": TensorProto.FLOAT}))
+        return f"{stem}_float32"
 
     def tap(
         self,
