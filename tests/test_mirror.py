@@ -19,6 +19,7 @@ ACROSS = {
     "test_mirror.py": "the tests",
     "test_real_networks.py": "real networks",
     "test_surface.py": "all public names",
+    "test_wild_networks.py": "networks that nobody here made",
 }
 """Files that test no single part, and what they test."""
 

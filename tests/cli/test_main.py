@@ -422,7 +422,7 @@ BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
     "images without a card": (("calibrate", "-o", "s.npz", "--images", 3), "no images to look at"),
     "absent": (("calibrate", "-o", "s.npz", "--data", "none.npz"), "none.npz: no such file"),
     "no array": (("calibrate", "-o", "s.npz", "--data", model_path()), "digits.onnx: not a readable"),
-    "unprepared": (("calibrate", "-o", "s.npz", "--data", data_path()), "does not run on this input"),
+    "unprepared": (("calibrate", "-o", "s.npz", "--data", data_path()), "the network reads channels first"),
     "folder without a card": (("calibrate", "-o", "s.npz", "--data", "."), "needs a card"),
     "another suffix": (("calibrate", "-o", "s.npy", "--data", data_path()), "statistics are .npz files"),
     "no such folder": (("calibrate", "-o", "none/s.npz", "--data", data_path(), "--mean", 0), "no such folder"),
@@ -430,7 +430,7 @@ BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
     "merging images": (("calibrate", "-o", "s.npz", "--merge", data_path()), "holds no statistics"),
     "merging another network": (("calibrate", "-o", "s.npz", "--merge", "other.npz"), "another network"),
     "quantize, absent": (("quantize", "-o", "o.onnx", "--data", "none.npz"), "none.npz: no such file"),
-    "quantize, unprepared": (("quantize", "-o", "o.onnx", "--data", data_path()), "does not run on this input"),
+    "quantize, unprepared": (("quantize", "-o", "o.onnx", "--data", data_path()), "the network reads channels first"),
     "quantize, images alone": (("quantize", "-o", "o.onnx", "--images", 3), "no images to look at"),
     "quantize, another network": (("quantize", "-o", "o.onnx", "--data", "other.npz"), "another network"),
     "quantize, statistics and images": (
