@@ -438,7 +438,7 @@ BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
         "leave the number of images out",
     ),
     "quantize, blind": (
-        ("quantize", "-o", "o.onnx", "--data", data_path(), "--recipe", "dfq-published"),
+        ("quantize", "-o", "o.onnx", "--data", "ready.npz", "--recipe", "dfq-published"),
         "dfq-published looks at no images",
     ),
     "quantize, truncated statistics": (("quantize", "-o", "o.onnx", "--data", "cut.npz"), "cut.npz: not"),
@@ -451,6 +451,7 @@ def test_bad_looks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
     monkeypatch.chdir(tmp_path)
     Statistics({"x": some_statistics()}, 1, "another").save("other.npz")
     Path("cut.npz").write_bytes(Path("other.npz").read_bytes()[:300])
+    np.savez("ready.npz", x=np.zeros((3, 1, 8, 8), np.float32))
     (command, *arguments), message = BAD_LOOKS[kind]
     refused(run, tmp_path, message, command, model_path(), *arguments)
 

@@ -215,7 +215,7 @@ def labels_of(shown: Shown) -> Any:
     import numpy as np
 
     try:
-        with np.load(data, allow_pickle=False) as arrays:
+        with data.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = arrays.get("y")
     except (OSError, ValueError, zipfile.BadZipFile):
         return None  # reading the images says what is wrong

@@ -93,7 +93,7 @@ def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
     if path.suffix != ".npz" or not inputs or not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as loaded:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             held = set(loaded.files)
             found = {name: loaded[name] for name in inputs if name in held}
     except Exception:  # reading it again says what is wrong
