@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import is_clamp
 from ..ops.layers import as_layer, layers_inside
-from ..ops.moves import JOINS, MOVES
+from ..ops.moves import JOINS, MOVES, PICKS
 from ..ops.operator import Grid, Unknown
 from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
@@ -86,8 +86,8 @@ def stored_as(graph: Graph, name: Name) -> Name:
     return behind[-1].outputs[0] if behind else name
 
 
-def leaving(graph: Graph) -> frozenset[Name]:
-    """Tensors of which nothing but network outputs is made, by moving and joining them.
+def leaving(graph: Graph, picks: bool = False) -> frozenset[Name]:
+    """Tensors of which nothing but network outputs is made, by moving and joining them; or parts are picked (`picks`).
 
     Example:
         >>> join = Node("Concat", ("a", "b"), ("y",), {"axis": 1})
@@ -97,19 +97,25 @@ def leaving(graph: Graph) -> frozenset[Name]:
     found = set[Name]()
     for name in reversed(_activations(graph)):
         users = [user for user in graph.users(name) if not ignores_values(op_of(user))]
-        if (users or name in graph.outputs) and all(_only_moves(user, found) for user in users):
+        ends = (_only_moves(user, found) or (picks and _picks(user)) for user in users)
+        if (users or name in graph.outputs) and all(ends):
             found.add(name)
     return frozenset(found)
 
 
 def float_joins(graph: Graph, apart: Collection[Name]) -> frozenset[Name]:
-    """What joins that are `apart` and lead to outputs alone put out, and what is moved of it: it stays float."""
-    leaves, found = leaving(graph), set[Name]()
+    """What joins that are `apart` and end in outputs or picks put out, and what is moved of it: all stay float."""
+    leaves, found = leaving(graph, picks=True), set[Name]()
     for node in graph.nodes:
-        behind = _only_moves(node, leaves) and node.inputs[0] in found
+        behind = (_only_moves(node, leaves) or _picks(node)) and node.inputs[0] in found
         if behind or (node.outputs[0] in leaves and node.outputs[0] in apart):
-            found.update(node.outputs)
+            found.update(o for o in node.outputs if o in leaves)
     return frozenset(found)
+
+
+def _picks(node: Node) -> bool:
+    """Whether it picks parts of its input, each of which may have a grid of its own."""
+    return not node.domain and node.op in PICKS
 
 
 def _only_moves(node: Node, leaving: Collection[Name]) -> bool:

@@ -16,8 +16,8 @@ from .placement import grid_of, leaving
 def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
     """Outputs of the joins that shall not tie the grids of what they join.
 
-    Where nothing but outputs is made of a join, its inputs keep grids of their own if one of them would be rounded
-    much coarser on the grid of all; elsewhere if that makes less noise where its inputs are read.
+    Where nothing but outputs is made of a join, or parts are picked of it, its inputs keep grids of their own if one of
+    them would be rounded much coarser on the grid of all; elsewhere if that makes less noise where its inputs are read.
 
     Example:
         >>> join = Node("Concat", ("boxes", "scores"), ("y",), {"axis": 1})
@@ -25,7 +25,7 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
         >>> sorted(joins_apart(Graph((join,), {}, ("boxes", "scores"), ("y",)), reach))
         ['y']
     """
-    leaves, found = leaving(graph), set[Name]()
+    leaves, found = leaving(graph, picks=True), set[Name]()
     for node in graph.nodes:
         if not grid_of(node).ties:
             continue

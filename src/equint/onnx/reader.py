@@ -20,6 +20,7 @@ from .branches import branches_taken
 from .canonical import canonical
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
+from .picks import picks_of_parts
 from .writer import to_proto
 
 OLDEST, NATIVE = 7, 13
@@ -79,6 +80,7 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         graph = folded(graph)
         while (taken := branches_taken(graph, _body)) is not graph:
             graph = folded(infer_shapes(taken, shapes))
+        graph = picks_of_parts(infer_shapes(_without_dead(_without_identity(graph)), shapes))
         graph = infer_shapes(_without_dead(_without_identity(graph)), shapes)
         graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
     return infer_shapes(canonical(_without_dead(graph)), shapes)

@@ -259,6 +259,8 @@ MOVES = by_name(
     _move("SpaceToDepth", _space_to_depth, torch_moves.space_to_depth),
 )
 """Operators whose outputs hold input values, or padding, in another place."""
+PICKS = frozenset({"Slice", "Split", "Gather"})
+"""Those that pick parts."""
 
 
 def stacked(graph: Graph, node: Node, fields: Sequence[Array]) -> Array | None:
