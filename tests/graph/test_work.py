@@ -3,9 +3,9 @@
 import pytest
 
 import equint
-from equint.graph.work import multiplications
 from equint.ir.events import EventKind
 from equint.onnx.reader import read
+from equint.ops.work import multiplications
 from handwritten import network, normal
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from ..ir.model import Array, Graph, Name, Node
 
@@ -101,3 +102,8 @@ def is_dequantizer(node: Node) -> bool:
 def is_clamp_of_integers(node: Node) -> bool:
     """Whether a node may stand between the two: clamps per channel are a Max and a Min of integers."""
     return node.op in ("Max", "Min") and not node.domain
+
+
+def as_float32(name: Name, stem: Name) -> Node:
+    """A float tensor of another width as what reductions have kernels for."""
+    return Node("Cast", (name,), (f"{stem}_float32",), {"to": TensorProto.FLOAT})

@@ -14,14 +14,13 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
-from onnx import TensorProto
 
 from ..errors import UnusableData
 from ..graph.placement import place, valued
 from ..graph.ranges import tensor_ranges
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Name, Node, Range
-from ..onnx.probes import flattened, reductions, shape_row
+from ..onnx.probes import as_float32, flattened, reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
@@ -240,8 +239,8 @@ class _Probes:
         """A tensor as what the reductions have kernels for."""
         if self.graph.dtypes.get(name, "float32") == "float32":
             return name
-        self.nodes.append(Node("Cast", (name,), (f"{stem}_float32",), {"to": TensorProto.FLOAT}))
-        return f"{stem}_float32"
+        self.nodes.append(as_float32(name, stem))
+        return self.nodes[-1].outputs[0]
 
     def tap(
         self,
