@@ -177,8 +177,9 @@ def in_rows(several: Array, one: Array, count: int) -> bool:
 
 def _cut(value: Array, count: int, whole: int) -> Array:
     """What belongs to the first `count` of `whole` samples: each may have several rows."""
-    rows = len(value) if value.ndim else 0
-    return value[: rows * count // whole] if rows % whole == 0 else value
+    if not value.ndim or len(value) % whole:
+        return value
+    return value[: len(value) * count // whole]
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
