@@ -13,7 +13,7 @@ from equint.onnx.reader import read, with_constants
 from equint.onnx.writer import to_proto
 from equint.runtime.session import Session
 from equint.samples.images import Run
-from handwritten import assert_same, execute, normal
+from handwritten import assert_same, execute, network, normal
 
 W, V = normal(4, 3, 3, 3), normal(4, 3, 3, 3, seed=2)
 
@@ -80,6 +80,12 @@ def test_an_input_that_is_set_decides(rate: int) -> None:
 def test_what_holds_no_real_numbers_cannot_be_set(value: object) -> None:
     with pytest.raises(InvalidOption, match=r"^set rate = .*: the input cannot take it"):
         with_constants(read(branching()), {"rate": value})
+
+
+def test_an_array_without_numbers_cannot_be_set() -> None:
+    proto = network("y = Add(x, h)", inputs="float[N,8] x, float[2,N,8] h")
+    with pytest.raises(InvalidOption, match="the input cannot take it"):
+        with_constants(read(proto), {"h": np.zeros((2, 0, 8), np.float32)})
 
 
 def test_convolutions_inside_are_quantized_once_the_branch_is_known_and_named_before() -> None:
