@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_images_flow_through_in_small_batches() -> None:
 def test_a_baked_in_batch_counts_every_sample_once(opset: int) -> None:
     """Five samples where four go at once: what fills the second batch up is no sample."""
     body = "a = Conv <pads = [1, 1, 1, 1]> (x, w) g = GlobalAveragePool(a) f = Reshape(g, s) y = MatMul(f, v)"
-    consts = {"w": normal(4, 3, 3, 3), "v": normal(4, 5)}
+    consts: dict[str, Any] = {"w": normal(4, 3, 3, 3), "v": normal(4, 5)}
     x = Samples.of(normal(5, 3, 8, 8, seed=8, scale=1.0))
     found = []
     for front, rows in ((4, 4), ("N", -1)):
