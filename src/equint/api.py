@@ -279,7 +279,7 @@ def golden(
         folder: a new name, an empty folder or an older golden folder.
         raw: also .bin files: the same values and nothing else.
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
-        images: how many of them.
+        images: how many of them; rounded up to whole batches where the network takes a fixed number at once.
         weight_bits, activation_bits, input, set: as for `quantize`.
 
     Raises:
