@@ -423,3 +423,19 @@ def test_a_guess_about_the_input_is_a_warning() -> None:
     proto = network("y = Conv(x, w)", w=normal(4, 3, 3, 3))
     assert EventKind.INPUT_ASSUMED in [e.kind for e in quantize(proto).warnings]
     assert not any(e.source == "inputs" for e in quantize(proto, input=(0, 1)).warnings)
+
+
+@pytest.mark.parametrize(("images", "taken"), [(1, 2), (2, 2), (3, 4)])
+@pytest.mark.parametrize("given", [False, True])
+def test_golden_vectors_are_of_whole_batches(images: int, taken: int, given: bool, tmp_path: Path) -> None:
+    """A network that takes two at once; of three images in a file, the last is shown again."""
+    proto = network("y = Conv(x, w)", inputs="float[2,3,8,8] x", w=normal(4, 3, 3, 3))
+    x = normal(3, 3, 8, 8, scale=0.3)
+    np.save(tmp_path / "x.npy", x)
+    data = tmp_path / "x.npy" if given else None
+    found = equint.golden(proto, tmp_path / "golden", input=Card("features", range=(-1, 1)), data=data, images=images)
+    shown = np.load(tmp_path / "golden" / "000_x.npy")
+    assert (found.count, len(shown), len(np.load(tmp_path / "golden" / "001_y.npy"))) == (taken, taken, taken)
+    if given:
+        program = equint.program(proto, input=(-1, 1))
+        np.testing.assert_array_equal(shown, program.quantized("x", x[[0, 1, 2, 2][:taken]]))

@@ -279,7 +279,7 @@ def golden(
         folder: a new name, an empty folder or an older golden folder.
         raw: also .bin files: the same values and nothing else.
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
-        images: how many of them.
+        images: how many of them; rounded up to whole batches where the network takes a fixed number at once.
         weight_bits, activation_bits, input, set: as for `quantize`.
 
     Raises:
@@ -414,18 +414,25 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
     from .maths.affine import storage
     from .samples.card import laid_out
     from .samples.data import feeds as read_feeds
+    from .samples.presented import common_front
 
+    size = common_front(program.shapes.get(name, ()) for name in program.inputs)
+    count = -(-count // (size or 1)) * (size or 1)  # whole batches, where the program takes a fixed number at once
     where = data or card.data.get("calibration") or card.data.get("eval")
     if where is not None:
         inputs = {name: program.shapes.get(name, ()) for name in program.inputs}
         laid = laid_out(card, inputs.values())
         first, _ = next(iter(read_feeds(where, laid, inputs, size=count, limit=count)))
-        return dict(first) if isinstance(first, Mapping) else {program.inputs[0]: first}, f"images of {where}"
+        named = dict(first) if isinstance(first, Mapping) else {program.inputs[0]: first}
+        if size:
+            named = {n: np.concatenate([v, np.repeat(v[-1:], -len(v) % size, 0)]) for n, v in named.items()}
+        return named, f"images of {where}"
     rng, feeds = np.random.default_rng(0), {}
     for name in program.inputs:
         grid, shape = program.grids[name], program.shapes.get(name, ())
         if not all(isinstance(n, int) for n in shape[1:]):
             raise UnusableData(f"input {name} has no fixed size {tuple(shape)}; give --data or a card with images")
-        size = [count, *(int(n) for n in shape[1:] if isinstance(n, int))]
-        feeds[name] = rng.integers(grid.qmin, grid.qmax, size, endpoint=True).astype(storage(grid))
+        front = shape[0] if size is None and shape and isinstance(shape[0], int) else count
+        sizes = [front, *(int(n) for n in shape[1:] if isinstance(n, int))]
+        feeds[name] = rng.integers(grid.qmin, grid.qmax, sizes, endpoint=True).astype(storage(grid))
     return feeds, "random images"

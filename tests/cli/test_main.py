@@ -568,8 +568,7 @@ def test_what_cannot_be_set(run: Run, tmp_path: Path, given: str, part: str) -> 
     assert err.count("\n") == 1
 
 
-def test_unknown_layouts(run: Run, tmp_path: Path) -> None:
-    code, _, err = run(
-        "quantize", model_path(), "-o", tmp_path / "o.onnx", "--layout", "chwn", "--mean", "0", "--std", "1"
-    )
+@pytest.mark.parametrize("beside", [("--mean", "0", "--std", "1"), ("--input-range", "0", "1"), ()])
+def test_unknown_layouts(run: Run, tmp_path: Path, beside: tuple[str, ...]) -> None:
+    code, _, err = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--layout", "chwn", *beside)
     assert (code, "choose nchw, nhwc" in err) == (2, True)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import equint
 from equint.errors import EquintError
 from equint.integers.emit import export_integer
 from equint.integers.engine import Engine
@@ -18,7 +19,7 @@ from equint.integers.program import Program, Requantize, Step
 from equint.ir.model import QParams
 from equint.maths.fixedpoint import compound, provable_compound, requantize
 from equint.maths.float_proofs import float_path, nudge_of, slopes
-from handwritten import execute
+from handwritten import execute, network, normal
 from programs import feeds_for, literal, programs, random_program
 
 Array = NDArray[Any]
@@ -276,3 +277,19 @@ def test_a_fixed_batch_runs_as_often_as_needed() -> None:
     alone, many = Engine(fixed, threads=1), Engine(program, threads=1).run(feeds)
     for name, value in alone.run(feeds).items():
         np.testing.assert_array_equal(value, many[name])
+
+
+@pytest.mark.parametrize(("front", "rows"), [("N", 1), (2, 2), (4, 4)])
+def test_batches_that_are_baked_in(front: object, rows: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each of five samples gives what it gives where the batch holds nothing else; no log tells of a try."""
+    body = "a = Conv(x, w) g = GlobalAveragePool(a) f = Reshape(g, s) y = Gemm(f, v)"
+    inputs, consts = f"float[{front},3,8,8] x", {"w": normal(4, 3, 3, 3), "v": normal(4, 5)}
+    proto = network(body, inputs=inputs, output="float[] y", s=[rows, 4], **consts)  # type: ignore[arg-type]
+    engine, x = Engine(equint.program(proto, input=(-1, 1))), np.clip(normal(5, 3, 8, 8, scale=0.4), -1, 1)
+    alone = [engine.real(np.repeat(x[k : k + 1], rows, 0))["y"][:1] for k in range(5)]
+    np.testing.assert_array_equal(engine.real(x)["y"], np.concatenate(alone))
+    integers = engine.program.quantized("x", x)
+    each = [engine.trace(np.repeat(integers[k : k + 1], rows, 0)) for k in range(5)]
+    for name, found in engine.trace(integers).items():
+        np.testing.assert_array_equal(found, np.concatenate([e[name][:1] for e in each]), name)
+    assert capfd.readouterr().err == ""

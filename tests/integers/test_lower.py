@@ -17,6 +17,7 @@ from onnx import ModelProto, numpy_helper
 import equint
 from equint.errors import EquintError
 from equint.hardware.target import Target, target
+from equint.integers.engine import Engine
 from equint.integers.lower import lower
 from equint.integers.program import Program, Step
 from equint.integers.steps import LAYERS, bound
@@ -30,6 +31,7 @@ from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.runtime.session import Session
 from equint.samples.card import described, read_card
+from equint.samples.images import Run
 from handwritten import Array, network, normal
 from nets import BLOCKS, Options, networks, sample
 from programs import ACCUMULATORS, algorithm_2, literal, programs, run_step
@@ -439,6 +441,21 @@ def test_reach_is_attained(seed: int) -> None:
             ends = [w * (e - int(x.zero_point)) for e in (0, 255)]
             sums = [sums[0] + max(ends), sums[1] + min(ends)]
         assert found[o] == max(sums[0], -sums[1]) + abs(int(bias[o]))
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add"])
+def test_constants_of_a_tensor_with_one_axis(op: str) -> None:
+    """Its only axis is the last; the QDQ model is the oracle, to a step of the grid."""
+    inputs, output = "float[N,3,8,8] x, float[4] b", "float[N,A,B,C] y, float[4] s"
+    proto = network(f"y = Conv(x, w) s = {op}(b, c)", inputs=inputs, output=output, w=W, c=[0.5, -1.0, 2.0, 1.5])
+    result = equint.quantize(proto, target=NPU)
+    feeds = {"x": normal(2, 3, 8, 8, scale=1), "b": np.array([-1.5, 0.25, 1.0, 2.0], np.float32)}
+    found, wanted = Engine(result.program).real(feeds), Session(result.proto).run(Run(feeds))
+    for name, values in wanted.items():
+        step = float(result.model.qparams[name].scale)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1.01 * step, err_msg=name)
+    exact = feeds["b"] * [0.5, -1.0, 2.0, 1.5] if op == "Mul" else feeds["b"] + [0.5, -1.0, 2.0, 1.5]
+    np.testing.assert_allclose(found["s"], exact, rtol=0, atol=0.1)
 
 
 # What cannot be lowered

@@ -6,13 +6,14 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import equint
+from equint.errors import InvalidOption
 from equint.ir.events import EventKind
 from equint.ir.model import Model
 from equint.onnx.reader import read, with_constants
 from equint.onnx.writer import to_proto
 from equint.runtime.session import Session
 from equint.samples.images import Run
-from handwritten import assert_same, execute, normal
+from handwritten import assert_same, execute, network, normal
 
 W, V = normal(4, 3, 3, 3), normal(4, 3, 3, 3, seed=2)
 
@@ -73,6 +74,18 @@ def test_an_input_that_is_set_decides(rate: int) -> None:
     x = normal(2, 3, 8, 8, scale=1)
     wanted = execute(proto, x, np.array(rate))
     np.testing.assert_allclose(execute(to_proto(model.graph), x)[0], wanted[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [1j, "16000", None, [[1], [2, 3]], b"1", np.array(["1"]), [], np.zeros((2, 0))])
+def test_what_holds_no_real_numbers_cannot_be_set(value: object) -> None:
+    with pytest.raises(InvalidOption, match=r"^set rate = .*: the input cannot take it"):
+        with_constants(read(branching()), {"rate": value})
+
+
+def test_an_array_without_numbers_cannot_be_set() -> None:
+    proto = network("y = Add(x, h)", inputs="float[N,8] x, float[2,N,8] h")
+    with pytest.raises(InvalidOption, match="the input cannot take it"):
+        with_constants(read(proto), {"h": np.zeros((2, 0, 8), np.float32)})
 
 
 def test_convolutions_inside_are_quantized_once_the_branch_is_known_and_named_before() -> None:

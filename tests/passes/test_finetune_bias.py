@@ -68,7 +68,9 @@ def test_without_images_it_says_what_to_do() -> None:
         equint.quantize(model_path(), "bias-finetune", input=CARD)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"rate": 0.0}, {"temperature": 0.0}, {"held_out": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"batch": 0}, {"rate": 0.0}, {"temperature": 0.0}, {"held_out": 1.0}, {"seed": -1}]
+)
 def test_options_that_make_no_sense(bad: dict[str, float]) -> None:
     with pytest.raises(EquintError, match=next(iter(bad))):
         replace(FinetuneBias(), **bad)  # type: ignore[arg-type]

@@ -62,6 +62,8 @@ pass = "correct_bias"
     [
         ({"passes": [QUANTIZE], "pases": []}, "'pases'"),
         ({"passes": [QUANTIZE], "bias_bits": 12}, "bias_bits = 12"),
+        ({"passes": [QUANTIZE], "bias_bits": 16.0}, "bias_bits = 16.0; choose 8, 16 or 32"),
+        ({"passes": [QUANTIZE], "bias_bits": True}, "bias_bits = True"),
         ({"passes": [QUANTIZE], "bias_grid": "mine"}, "bias_grid = 'mine'; choose accumulator or own"),
         ({"passes": [QUANTIZE], "level": True}, "level = True"),
         ({"passes": [QUANTIZE], "weight": {"bit": 8}}, r"'bit' in \[weight\]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +198,25 @@ def test_images_flow_through_in_small_batches() -> None:
     assert most <= 3
     (layer,) = found.layers.values()
     assert layer.weights == pytest.approx(layer.signal / 16, rel=1e-4)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_baked_in_batch_counts_every_sample_once(opset: int) -> None:
+    """Five samples where four go at once: what fills the second batch up is no sample."""
+    body = "a = Conv <pads = [1, 1, 1, 1]> (x, w) g = GlobalAveragePool(a) f = Reshape(g, s) y = MatMul(f, v)"
+    consts: dict[str, Any] = {"w": normal(4, 3, 3, 3), "v": normal(4, 5)}
+    x = Samples.of(normal(5, 3, 8, 8, seed=8, scale=1.0))
+    found = []
+    for front, rows in ((4, 4), ("N", -1)):
+        inputs = f"float[{front},3,8,8] x"
+        proto = network(body, inputs=inputs, output="float[] y", opset=opset, s=[rows, 4], **consts)
+        model = describe_range(read(proto), -3, 3)
+        found.append(measure(model, replace(model, qparams={"w": on_grid(0.1), "v": on_grid(0.1)}), x))
+    fixed, free = found
+    assert fixed.images == free.images == 5
+    for name, powers in free.layers.items():
+        for kind in ("signal", "weights"):
+            assert getattr(fixed.layers[name], kind) == pytest.approx(getattr(powers, kind), rel=1e-5)
 
 
 def test_nothing_quantized_is_nothing_measured() -> None:

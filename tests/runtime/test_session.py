@@ -165,6 +165,12 @@ def test_a_fixed_batch_runs_as_often_as_needed() -> None:
         np.testing.assert_allclose(Session(proto).run(x[:count])["y"], Session(free).run(x[:count])["y"], rtol=1e-6)
 
 
+def test_what_a_fixed_batch_gives_as_one_number_stays_whole() -> None:
+    proto = network("y = ReduceMax <keepdims = 0> (x)", inputs="float[4,3,8,8] x", output="float[] y")
+    x = normal(3, 3, 8, 8, scale=1)
+    assert Session(proto).run(x)["y"] == x.max()
+
+
 def test_samples_that_do_not_go_together_run_alone() -> None:
     """A Reshape to one sample fails on several; a Softmax over all rows does not, and is wrong."""
     for body in ("a = Reshape(x, s) y = Softmax(a)", "a = Reshape(x, r) b = Softmax <axis = 0> (a) y = Reshape(b, t)"):

@@ -173,6 +173,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "channels last, opset 18": ("[N,4,6,6]", LAST, {"v": V, "u": U, "opset": 18}),
     "channels last, opset 21": ("[N,4,6,6]", LAST, {"v": V, "u": U, "opset": 21, "ir": 10}),
     "tokens": ("[N,5,6]", "m = MatMul(x, w) y = Relu(m)", {"w": normal(6, 4)}),
+    "tokens with biases": (
+        "[N,5,6]",
+        "m = MatMul(x, w) a = Add(m, b) y = Relu(a)",
+        {"w": normal(6, 4), "b": normal(4)},
+    ),
     "weight first": (
         "[N,6,5]",
         "m = MatMul(w, x) r = Relu(m) y = MatMul(v, r)",
@@ -203,6 +208,16 @@ def test_layouts(case: str, grid: str) -> None:
     x = np.random.default_rng(0).normal(size=(12, *sizes)).astype(np.float32)
     fixed = 3 if shape[1] == "3" else 1
     assert len(assert_agree(model, teacher, [x[:9], x[9:]], shake, fixed)) == sum(1 for _ in layers(model.graph))
+
+
+def test_biases_of_products_in_16_bits() -> None:
+    """Opset 17 has no quantizers of 16 bits: the network is converted, and a bias stays part of its product."""
+    proto = network(
+        "m = MatMul(x, w) y = Add(m, b)", inputs="float[N,5,6] x", output="float[] y", w=normal(6, 4), b=V[0, :4]
+    )
+    model, teacher = quantized(proto, GRIDS["16 bits"])
+    assert len(assert_agree(model, teacher, [normal(9, 5, 6, scale=1)], shake)) == 1
+    assert [n.op_type for n in export(model).graph.node].count("DequantizeLinear") == 4  # input, weight, bias, output
 
 
 def test_several_inputs() -> None:

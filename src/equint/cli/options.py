@@ -97,6 +97,7 @@ class Described:
         return {"input": self._input(), "set": constants(self.set)}
 
     def _input(self) -> Any:
+        _check_layout(self.layout)
         if sum(g is not None for g in (self.card, self.input_range, self.mean or self.std)) > 1:
             raise InvalidOption("give one of --card, --input-range and --mean with --std")
         if self.mean is not None or self.std is not None or (self.layout is not None and self.input_range is None):
@@ -177,10 +178,9 @@ def card_of(
     """The card given, or one made of options."""
     from dataclasses import replace
 
-    from ..samples.card import KINDS, LAYOUTS, Card, read_card
+    from ..samples.card import KINDS, Card, read_card
 
-    if layout not in (None, *LAYOUTS):
-        raise InvalidOption(f"--layout {layout}: choose {', '.join(LAYOUTS)}")
+    _check_layout(layout)
     if card is not None:
         return read_card(card) if layout is None else replace(read_card(card), layout=layout)
     if kind is not None and kind not in KINDS:
@@ -192,6 +192,13 @@ def card_of(
         raise InvalidOption("--mean and --std need as many numbers each, std above 0")
     chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
     return Card(chosen, means, stds, size, layout=layout)
+
+
+def _check_layout(layout: str | None) -> None:
+    from ..samples.card import LAYOUTS
+
+    if layout not in (None, *LAYOUTS):
+        raise InvalidOption(f"--layout {layout}: choose {', '.join(LAYOUTS)}")
 
 
 def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:

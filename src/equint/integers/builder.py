@@ -91,7 +91,10 @@ class Lowering:
             raise UnsupportedOperator(f"{node.label}: its rank is not known; export the network with shapes")
         aligned = [v.reshape((1,) * ((rank or v.ndim) - v.ndim) + v.shape) for v in values]
         for axis in axes:
-            found = [per_channel(a, axis, a.shape[axis]) if a.size > 1 else a.reshape(()) for a in aligned]
+            found = [
+                a.reshape(()) if a.size == 1 else per_channel(a, axis, a.shape[axis]) if axis < a.ndim else None
+                for a in aligned
+            ]
             if all(f is not None for f in found):
                 return [np.asarray(f) for f in found], axis
         raise UnsupportedOperator(

@@ -20,7 +20,7 @@ from ..errors import UnusableData
 from ..ir.model import Array, Name
 from ..maths.affine import storage
 from ..maths.float_proofs import nudge_of
-from ..samples.presented import common_front
+from ..samples.presented import common_front, fits, in_batches
 from .emit import emit, requantized
 from .emit_moves import Move
 from .joins import joiner
@@ -98,12 +98,28 @@ class Engine:
         Raises:
             EquintError: an input is missing, or its integers are not of the shape, type or grid that the program has.
         """
+        return self._several(self._ran, feeds)
+
+    def _several(
+        self, run: Callable[[Mapping[Name, Array]], dict[Name, Array]], feeds: Array | Mapping[Name, Array]
+    ) -> dict[Name, Array]:
+        """A fixed batch as often as needed; where it is free, all samples at once, or each alone if that fails."""
         given = {n: np.asarray(v) for n, v in self._given(feeds).items()}
-        size = common_front(self.program.shapes.get(n, ()) for n in self.program.inputs)
+        shapes = {n: self.program.shapes.get(n) for n in self.program.inputs}
+        size = common_front([shape or () for shape in shapes.values()])
         count = common_front([v.shape for v in given.values()])
-        if size and count and count > size and count % size == 0:  # a fixed batch, as often as needed
-            parts = [self.run({n: v[k : k + size] for n, v in given.items()}) for k in range(0, count, size)]
-            return {o: np.concatenate([p[o] for p in parts]) for o in self.outputs}
+        if not count or not all(shape is None or fits(given[n].shape, shape) for n, shape in shapes.items()):
+            return run(given)
+        if size is not None:
+            return in_batches(run, given, count, size)
+        try:
+            return run(given)
+        except UnusableData:
+            if count == 1:
+                raise
+            return in_batches(run, given, count, 1)
+
+    def _ran(self, given: Mapping[Name, Array]) -> dict[Name, Array]:
         checked = {n: _checked(self.program, n, v) for n, v in given.items()}
         try:
             values = self._session.run(self._names, checked)
@@ -114,8 +130,10 @@ class Engine:
 
     def real(self, x: Array | Mapping[Name, Array]) -> dict[Name, Array]:
         """Real results for real inputs: quantized, run, multiplied by their scales, and joined where that is float."""
-        given = {n: np.asarray(v) for n, v in self._given(x).items()}
-        found = self.run({n: self.program.quantized(n, v) for n, v in given.items()})
+        return self._several(self._real, x)
+
+    def _real(self, given: Mapping[Name, Array]) -> dict[Name, Array]:
+        found = self._ran({n: self.program.quantized(n, v) for n, v in given.items()})
         real = {n: self.program.real(n, v) if n in self.program.grids else v for n, v in found.items()}
         return real if self._join is None else {**self._join({**given, **real}), **self._tapped(real)}
 
@@ -146,7 +164,7 @@ def _session(model: bytes, threads: int) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_KEPT))
 

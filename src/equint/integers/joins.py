@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import UnusableData
 from ..graph.placement import float_joins
 from ..ir.model import Array, Graph, Name, Node
 from ..onnx.writer import to_proto
@@ -55,11 +56,17 @@ def joiner(part: Graph) -> Callable[[Mapping[Name, Array]], dict[Name, Array]]:
     made = [o for o in part.outputs if o in part.producer]
     read = {i for node in part.nodes for i in node.reads}
     proto = to_proto(replace(part, inputs=tuple(i for i in part.inputs if i in read), outputs=tuple(made)))
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
 
     def join(real: Mapping[Name, Array]) -> dict[Name, Array]:
-        values = session.run(made, {n: np.asarray(real[n], np.float32) for n in names})
+        try:
+            values = session.run(made, {n: np.asarray(real[n], np.float32) for n in names})
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UnusableData(f"{part.name}: does not run on this input ({reason})") from error
         found = {**real, **dict(zip(made, values, strict=True))}
         return {o: found[o] for o in part.outputs}
 

@@ -98,12 +98,20 @@ def _packed_views(views: Mapping[Name, View]) -> str:
 
 
 def _at_opset(model: Model) -> Model:
-    """Convert the float network first: the converter does not know quantizers of every width."""
+    """Convert the float network first: the converter does not know quantizers of every width.
+
+    Nor does it know a MatMul with a bias, which gets it back behind: as an Add it would be no part of its layer.
+    """
     from onnx import version_converter
 
     from .reader import _decode
 
-    graph = _decode(version_converter.convert_version(to_proto(model.graph), WIDE), "model")
+    biased = {n.outputs[0]: n for n in model.graph.nodes if n.op == "MatMul" and not n.domain and len(n.inputs) > 2}
+    bare = [replace(n, inputs=n.inputs[:2]) if n is biased.get(n.outputs[0]) else n for n in model.graph.nodes]
+    graph = _decode(version_converter.convert_version(to_proto(model.graph.with_nodes(bare)), WIDE), "model")
+    nodes = [replace(n, inputs=biased[n.outputs[0]].inputs) if n.outputs[0] in biased else n for n in graph.nodes]
+    biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
+    graph = graph.with_nodes(nodes, biases)
     return replace(model, graph=replace(graph, shapes=model.graph.shapes, dtypes=model.graph.dtypes))
 
 

@@ -128,6 +128,10 @@ def _as_input(graph: Graph, name: Name, value: Any) -> Array:
     wanted, dtype = graph.shapes.get(name), graph.dtypes.get(name, "float32")
     try:
         array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError("give real numbers")
+        if not array.size and 0 not in (wanted or ()):
+            raise ValueError("it holds nothing")
         cast = array.astype(dtype)
         if not np.allclose(cast.astype(np.float64), array.astype(np.float64)):
             raise ValueError(f"it takes {dtype}")

@@ -70,6 +70,7 @@ class FinetuneBias:
         require("temperature", self.temperature, 0 < self.temperature < 1e3, "a number above 0")
         require("features", self.features, 0 <= self.features < 1e6, "0 or more")
         require("held_out", self.held_out, 0 <= self.held_out < 1, "0 to below 1")
+        require("seed", self.seed, self.seed >= 0, "0 or more")
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:

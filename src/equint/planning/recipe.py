@@ -204,7 +204,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     if type(level) is not int or level not in (1, 2, 3, 4):
         raise InvalidRecipe(f"{label}: level = {level!r}; choose 1, 2, 3 or 4")
     bias_bits = table.get("bias_bits")
-    if bias_bits not in (None, 8, 16, 32) or isinstance(bias_bits, bool):
+    if bias_bits is not None and (type(bias_bits) is not int or bias_bits not in (8, 16, 32)):
         raise InvalidRecipe(f"{label}: bias_bits = {bias_bits!r}; choose 8, 16 or 32")
     if table.get("bias_grid", "accumulator") not in get_args(BiasGrid):
         raise InvalidRecipe(f"{label}: bias_grid = {table['bias_grid']!r}; choose accumulator or own")

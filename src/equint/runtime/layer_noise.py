@@ -1,7 +1,8 @@
 """Noise of every layer alone, measured on images: what its rounded weights and its rounded input do to its output.
 
 The float network feeds every layer. Beside it stand copies with quantized weights, with a quantized input and with
-both; all are subtracted, squared and summed inside onnxruntime, so that only scalars come out.
+both; all are subtracted, squared and summed inside onnxruntime, so that only a number per sample
+comes out.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class _Probes:
         return replace(self.float, nodes=nodes, consts={**self.float.consts, **self.consts}, outputs=tuple(outputs))
 
     def layer(self, before: Layer, after: Layer) -> dict[str, Name]:
-        """The scalars that tell the signal and noise of a layer, in the float and in the quantized network."""
+        """The values that tell the signal and noise of a layer, in the float and in the quantized network."""
         found, plain = {"signal": self.power(before.y)}, list(before.node.inputs)
         given = self.given(before.x) if before.x in self.quantized.qparams else {}
         found |= {kind: self.noise(before, x, plain) for kind, x in given.items()}
@@ -239,9 +240,15 @@ class _Probes:
         return self.power(self.add("Sub", name, exact))
 
     def power(self, name: Name) -> Name:
-        return self.add("ReduceSumSquare", name, keepdims=0)
+        """Σ y² of each row: of a batch that is filled up, what does not count is cut off."""
+        rows = self.add("Flatten", name, axis=1)
+        if self.float.opset < 18:
+            return self.add("ReduceSumSquare", rows, axes=[1], keepdims=0)
+        axes = self.fresh()
+        self.consts[axes] = np.asarray([1], np.int64)
+        return self.add("ReduceSumSquare", rows, axes, keepdims=0)
 
-    def add(self, op: str, *inputs: Name, **attrs: int) -> Name:
+    def add(self, op: str, *inputs: Name, **attrs: int | list[int]) -> Name:
         self.nodes.append(Node(op, inputs, (self.fresh(),), attrs))
         return self.nodes[-1].outputs[0]
 

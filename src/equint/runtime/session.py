@@ -17,7 +17,7 @@ from onnx import ModelProto, helper
 from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Name
 from ..samples.images import Run
-from ..samples.presented import common_front
+from ..samples.presented import common_front, in_batches
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -92,11 +92,7 @@ class Session:
             return self._ran(feeds)
         if size is None:
             return self._several(feeds, count)
-        if count % size:  # the last batch is filled up, and what that adds is cut off
-            fill = size - count % size
-            whole = {n: np.concatenate([v, np.repeat(v[-1:], fill, 0)]) for n, v in feeds.items()}
-            return {o: _cut(v, count, count + fill) for o, v in self.run(whole).items()}
-        return self._pieces(feeds, count, size)
+        return in_batches(self._ran, feeds, count, size)
 
     def _several(self, feeds: Mapping[Name, Array], count: int) -> dict[Name, Array]:
         """Samples at once if the network takes that: whether it does is found out once, by the first several."""
@@ -115,13 +111,7 @@ class Session:
                 )
                 if self.together:
                     return found
-        return self._pieces(feeds, count, 1)
-
-    def _pieces(self, feeds: Mapping[Name, Array], count: int, size: int) -> dict[Name, Array]:
-        if count == size:
-            return self._ran(feeds)
-        parts = [self._ran({n: v[i : i + size] for n, v in feeds.items()}) for i in range(0, count, size)]
-        return {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in self.outputs}
+        return in_batches(self._ran, feeds, count, 1)
 
     def _ran(self, feeds: Mapping[Name, Array]) -> dict[Name, Array]:
         try:
@@ -176,12 +166,6 @@ def in_rows(several: Array, one: Array, count: int) -> bool:
         return True
     a, b = several[: one.shape[0]].astype(np.float64), one.astype(np.float64)
     return bool(np.square(a - b).sum() <= ALIKE * np.square(b).sum() + 1e-12)
-
-
-def _cut(value: Array, count: int, whole: int) -> Array:
-    """What belongs to the first `count` of `whole` samples: each may have several rows."""
-    rows = len(value) if value.ndim else 0
-    return value[: rows * count // whole] if rows % whole == 0 else value
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:

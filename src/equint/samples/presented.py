@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,31 @@ def common_front(shapes: Iterable[Sequence[int | str | None]]) -> int | None:
     sizes = {shape[0] if len(shape) else None for shape in shapes}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
+
+
+def in_batches(
+    run: Callable[[Mapping[Name, Array]], dict[Name, Array]], feeds: Mapping[Name, Array], count: int, size: int
+) -> dict[Name, Array]:
+    """What a network that takes `size` samples at once gives for `count`: the last batch is filled up with its last.
+
+    Example:
+        >>> in_batches(lambda feeds: {"y": feeds["x"] + len(feeds["x"])}, {"x": np.arange(3)}, 3, 2)["y"].tolist()
+        [2, 3, 4]
+    """
+    fill = -count % size
+    if fill:
+        feeds = {n: np.concatenate([v, np.repeat(v[-1:], fill, 0)]) for n, v in feeds.items()}
+    starts = range(0, count, size)
+    parts = [run(feeds if len(starts) == 1 else {n: v[k : k + size] for n, v in feeds.items()}) for k in starts]
+    found = parts[0] if len(parts) == 1 else {o: np.concatenate([np.atleast_1d(p[o]) for p in parts]) for o in parts[0]}
+    return {o: _cut(v, count, count + fill) for o, v in found.items()} if fill else found
+
+
+def _cut(value: Array, count: int, whole: int) -> Array:
+    """What belongs to the first `count` of `whole` samples: each may have several rows."""
+    if not value.ndim or len(value) % whole:
+        return value
+    return value[: len(value) * count // whole]
 
 
 def _front(shape: Shape | None) -> int | None:
@@ -135,18 +160,18 @@ def _single(value: Array, wanted: Shape | None) -> Array:
 def _check(name: Name, value: Array, graph: Graph, label: str, each: int) -> None:
     """Refuse what contradicts the network's input, with what to do; nothing is ever turned or reshaped."""
     wanted = graph.shapes.get(name)
-    if wanted is None or _fits(value.shape, wanted):
+    if wanted is None or fits(value.shape, wanted):
         return
     what = f"{label}: shape {value.shape} for input {name}, which takes ({', '.join(str(n or '?') for n in wanted)})"
-    if value.ndim == len(wanted) - 1 and _fits((each, *value.shape), wanted):
+    if value.ndim == len(wanted) - 1 and fits((each, *value.shape), wanted):
         raise UnusableData(f"{what}: samples come first; give an array of shape {(1, *value.shape)} or more of them")
     for axes, read in _TURNED.items():
-        if value.ndim == 4 and _fits(tuple(value.shape[a] for a in axes), wanted):
+        if value.ndim == 4 and fits(tuple(value.shape[a] for a in axes), wanted):
             raise UnusableData(f"{what}: the network reads {read}; give the array as x.transpose{axes}")
     raise UnusableData(f"{what}; prepare the samples as the network reads them")
 
 
-def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+def fits(shape: tuple[int, ...], wanted: Shape) -> bool:
     """Whether an array of several samples has the sizes that an input has behind the first."""
     if len(shape) != len(wanted):
         return False
