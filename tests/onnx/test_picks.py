@@ -1,5 +1,7 @@
 """Picks of a join's parts read the parts: the same results, by onnxruntime, and no join where none is needed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ JOIN = "a = Conv(x, v) b = Conv(x, w) c = Concat <axis = 1> (a, b)"
 SPLIT = "d, e = Split <axis = 1> (c, s)"
 
 
-def weights() -> dict[str, np.ndarray]:
+def weights() -> dict[str, Any]:
     return {"v": 60 * normal(4, 3, 1, 1), "w": normal(3, 3, 1, 1)}
 
 
@@ -30,7 +32,7 @@ def weights() -> dict[str, np.ndarray]:
 )
 def test_picks_of_whole_parts_need_no_join(picks: str, left: int, consts: dict[str, list[int]]) -> None:
     body = f"{JOIN} {picks} y = Sigmoid(d) r = Relu(e)"
-    held = {k: np.array(v, np.int64) for k, v in consts.items()}
+    held: dict[str, Any] = {k: np.array(v, np.int64) for k, v in consts.items()}
     proto = network(body, inputs="float[N,3,4,4] x", output="float[] y, float[] r", **weights(), **held)
     graph = read(proto).graph
     assert sum(node.op == "Concat" for node in graph.nodes) == left
@@ -46,7 +48,7 @@ def test_scores_behind_a_joined_head_stay_alive() -> None:
         " k = Concat <axis = 2> (r, r) boxes, raw = Split <axis = 1> (k, s) scores = Sigmoid(raw)"
         " y = Concat <axis = 1> (boxes, scores)"
     )
-    sizes = {"h": np.array([0, 7, -1], np.int64), "s": np.array([4, 3], np.int64)}
+    sizes: dict[str, Any] = {"h": np.array([0, 7, -1], np.int64), "s": np.array([4, 3], np.int64)}
     proto = network(levels, inputs="float[N,3,8,8] x", output="float[] y", **weights(), **sizes)
     x = normal(4, 3, 8, 8, scale=1.0)
     quantized = equint.quantize(proto, "cwq", "per-channel", data=normal(16, 3, 8, 8, scale=1.0))

@@ -123,7 +123,7 @@ def _cuts(graph: Graph, node: Node) -> Iterator[tuple[Name, int, int, int]]:
         widths = [_width(graph, o, axis) for o in node.outputs]
         if all(w is not None for w in widths) and sum(int(w or 0) for w in widths) == shape[axis]:
             ends = list(accumulate(int(w or 0) for w in widths))
-            yield from ((o, axis, *cut) for o, *cut in zip(node.outputs, [0, *ends[:-1]], ends, strict=True))
+            yield from ((o, axis, a, b) for o, a, b in zip(node.outputs, [0, *ends[:-1]], ends, strict=True))
     elif node.op == "Slice" and len(node.inputs) >= 4 and all(i in graph.consts for i in node.inputs[1:] if i):
         starts, ends, axes = (graph.consts[i].reshape(-1).tolist() for i in node.inputs[1:4])
         steps = graph.consts[node.inputs[4]].reshape(-1).tolist() if len(node.inputs) > 4 and node.inputs[4] else [1]
