@@ -257,10 +257,9 @@ def evaluate(
         raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = runnable("source", source)
     original = None if against is None else runnable("against", against)
-    total = 0 if progress is None else metrics.count(where, prepared, limit)
 
     def measured(what: str, *networks: Any, fast: bool) -> dict[str, Any]:
-        tell = None if progress is None else lambda done: progress(what, done, total)
+        tell = None if progress is None else lambda done, total: progress(what, done, total)
         return metrics.evaluate(networks[0], where, prepared, *networks[1:], optimized=fast, limit=limit, progress=tell)
 
     figures, of_float, verdict = measured("evaluating", network, original, fast=optimized), None, None

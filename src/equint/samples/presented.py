@@ -14,6 +14,15 @@ _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
 """How pictures are turned to where a network reads their channels."""
 
 
+Shapes = Mapping[Name, Sequence[int | str | None]]
+"""Shapes of a network's inputs."""
+
+
+def inputs_alone(shapes: Shapes) -> Graph:
+    """A graph of nothing but a network's inputs."""
+    return Graph((), {}, tuple(shapes), (), {name: tuple(shape) for name, shape in shapes.items()})
+
+
 def entries(graph: Graph) -> dict[Name, int]:
     """How many entries along its first axis each input of a network holds for one sample; 0: a scalar, for all.
 
