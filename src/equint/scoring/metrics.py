@@ -18,7 +18,7 @@ from ..samples.card import Card, laid_out
 from ..samples.data import count as total
 from ..samples.data import feeds
 from ..samples.images import Feed, length
-from ..samples.presented import Shapes
+from ..samples.presented import Shapes, given, inputs_of_both
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
@@ -94,13 +94,14 @@ def evaluate(
     run, results, inputs = _opened(model, optimized)
     card = laid_out(card, inputs.values())
     reference = Session(against, optimized=True) if against is not None else None
-    source = source_of(Path(data), card, results[0], limit, reference is None, inputs)
+    every_input = inputs if reference is None else inputs_of_both(inputs, reference.shapes)
+    source = source_of(Path(data), card, results[0], limit, reference is None, every_input)
     tally, meter, measured = Tally(), source.meter, False
-    every = 0 if progress is None else count(data, card, limit, inputs)
+    every = 0 if progress is None else count(data, card, limit, every_input)
     for x, truths in source.batches:
         if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
-        outputs = run(x)
+        outputs = run(given(x, tuple(inputs), os.fspath(data)))
         tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[results[0]], truths)
@@ -110,7 +111,8 @@ def evaluate(
         elif reference is None:
             raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
-            tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
+            expected = reference.run(given(x, reference.inputs, os.fspath(data)))
+            tally.add_reference(outputs, expected, card.task in DECIDE)
         if progress is not None:
             progress(tally.samples, every)
     left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
