@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import pytest
 
 import equint
+from commands import Run
 from equint import EquintError
 from equint.demo import data_path, model_path
 from equint.ir.events import EventKind
@@ -117,8 +119,33 @@ def test_recipes_that_need_images_go_without_on_request(name: str) -> None:
     assert [e.kind for e in asked.warnings if e.source == "calibrate"] == [EventKind.IMAGES_LEFT_OUT]
     shown = equint.quantize(MODEL, name, input=SPAN, data=np.random.default_rng(0).random((16, 1, 8, 8), np.float32))
     assert shown.level == 2
-    with pytest.raises(EquintError, match="recipe lwq goes without images anyway"):
-        equint.quantize(MODEL, "lwq", input=SPAN, images=0)
+
+
+@pytest.mark.parametrize("name", ["lwq", "optimal", "dfq-published"])
+def test_recipes_that_go_without_images_are_the_same_on_request(name: str) -> None:
+    asked, plain = (Job.of(MODEL, name, input=SPAN, images=count) for count in (0, None))
+    assert asked.recipe == plain.recipe
+    assert asked.passes == plain.passes
+
+
+def test_no_images_and_data_contradict_each_other() -> None:
+    for name in ("lwq", "one-step"):
+        with pytest.raises(EquintError, match="images = 0 and data contradict each other"):
+            Job.of(MODEL, name, input=SPAN, images=0, data=np.zeros((8, 1, 8, 8), np.float32))
+    for data in (None, np.zeros((8, 1, 8, 8), np.float32)):
+        with pytest.raises(EquintError, match="images = 0 leaves nothing to measure"):
+            equint.calibrate(MODEL, data, input=SPAN, images=0)
+
+
+@pytest.mark.slow
+def test_bits_are_spent_without_images_where_that_is_asked_for(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    code, text, error = run(
+        *("quantize", model_path(), "-o", out, "--recipe", "one-step", "--images", 0, "--max-drop", 100, "--json")
+    )
+    assert (code, error) == (0, "")
+    found = json.loads(text)
+    assert (found["recipe"], found["level"], found["mixed"]["met"]) == ("one-step+mixed", 1, True)
 
 
 def test_data_that_nothing_looks_at_are_refused() -> None:

@@ -58,8 +58,8 @@ def quantize(
         data: images without labels: an array (N, …) or an iterable of batches, prepared as the network wants them; a
             file or folder, prepared as the card given as `input` says; or `Statistics` measured before. For several
             inputs arrays by their names: one mapping, an iterable of mappings, or an .npz. Left out, no data are used.
-        images: use only the first so many samples; without `data`, those that the card names for calibration. 0 leaves
-            them out where the recipe is published with images and refuses to run without, as `one-step` does.
+        images: use only the first so many samples; without `data`, those that the card names for calibration. 0 goes
+            without, even where the recipe is published with images and refuses to run without, as `one-step` does.
         example_inputs: a tensor, or a tuple of them, that a torch module runs on.
         set: inputs that become constants, such as a sampling rate, and their values.
         progress: called before each pass, and within long ones.
@@ -108,6 +108,8 @@ def calibrate(
     from .runtime.collect import collect
 
     check(resume=resume)
+    if images == 0:
+        raise InvalidOption("images = 0 leaves nothing to measure; give 1 or more")
     input = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     if data is None and isinstance(input, Card):
         data = input.data.get("calibration")

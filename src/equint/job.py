@@ -24,7 +24,7 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
 from .planning.plan import Data, resolve
-from .planning.recipe import ActivationBits, Recipe, looks, needs_images, without_images
+from .planning.recipe import ActivationBits, Recipe, looks, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
@@ -105,9 +105,9 @@ class Job:
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
-        if images == 0 and data is None:
-            if not needs_images(chosen):
-                raise InvalidOption(f"--images 0: recipe {chosen.name} goes without images anyway; leave it out")
+        if images == 0:
+            if data is not None:
+                raise InvalidOption("images = 0 and data contradict each other; leave one of them out")
             chosen, images = without_images(chosen), None
         torch = example_inputs is not None or hasattr(source, "named_parameters")
         original = from_torch(source, example_inputs) if torch else load(source)

@@ -257,10 +257,9 @@ def evaluate(
         raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = runnable("source", source)
     original = None if against is None else runnable("against", against)
-    total = 0 if progress is None else metrics.count(where, prepared, limit)
 
     def measured(what: str, *networks: Any, fast: bool) -> dict[str, Any]:
-        tell = None if progress is None else lambda done: progress(what, done, total)
+        tell = None if progress is None else lambda done, total: progress(what, done, total)
         return metrics.evaluate(networks[0], where, prepared, *networks[1:], optimized=fast, limit=limit, progress=tell)
 
     figures, of_float, verdict = measured("evaluating", network, original, fast=optimized), None, None
@@ -294,6 +293,7 @@ def compare(
     """
     from .runtime.session import Session
     from .samples.data import feeds as read_feeds
+    from .samples.presented import inputs_alone, inputs_of_both, presented
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
@@ -302,14 +302,14 @@ def compare(
     networks = runnable("original", original), runnable("quantized", quantized)
     where: Any = prepared.data.get("calibration") if data is None else data
     feeds: Iterable[Any] | None = None
+    inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}
     if isinstance(where, (str, os.PathLike)):
-        inputs = Session(networks[0]).shapes
         laid = laid_out(prepared, inputs.values())
         feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
         where = os.fspath(where)
     elif where is not None:
-        feeds, where = Samples.of(where, "data").first(limit), "data"
-    return Comparison(measure(*networks, feeds), where or "")
+        feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
+    return Comparison(measure(*networks, feeds, where or "data"), where or "")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from commands import Run
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
 from equint.planning.recipe import source
-from handwritten import execute
+from handwritten import execute, network, normal
 
 
 @pytest.fixture
@@ -45,6 +45,45 @@ def test_evaluate_says_how_good_it_is(run: Run, card: Path, tmp_path: Path) -> N
     assert "top-1" in found["verdict"]["words"]
     code, text, _ = run("evaluate", out, "--card", card, "--against", model_path())
     assert found["verdict"]["words"] in text
+
+
+TASKS = pytest.mark.parametrize("task", [None, "classification", "features", "segmentation"])
+"""What a card says; None: no card."""
+
+
+@TASKS
+@pytest.mark.parametrize("inputs", [("image",), ("left", "right")])
+@pytest.mark.parametrize("bundle", [False, True])
+def test_evaluate_reads_arrays_by_the_names_of_the_inputs(
+    run: Run, tmp_path: Path, task: str | None, inputs: tuple[str, ...], bundle: bool
+) -> None:
+    """What `quantize` reads `evaluate` reads, and its SQNR is that of onnxruntime's outputs for these arrays."""
+    rng = np.random.default_rng(0)
+    body = "y = Conv(image, w)" if len(inputs) == 1 else "s = Add(left, right) y = Conv(s, w)"
+    shapes = ", ".join(f"float[N,3,8,8] {name}" for name in inputs)
+    proto = network(body, inputs=shapes, output="float[N,4,6,6] y", w=normal(4, 3, 3, 3))
+    net, data, made = tmp_path / "net.onnx", tmp_path / "data.npz", tmp_path / ("made.json" if bundle else "made.onnx")
+    onnx.save(proto, net)
+    arrays = {name: rng.normal(size=(20, 3, 8, 8)).astype(np.float32) for name in inputs}
+    truth = {"segmentation": rng.integers(0, 4, (20, 6, 6))}.get(task or "")
+    np.savez(data, **arrays, **({} if truth is None else {"y": truth}))
+    target = ("--target", "npu-shift") if bundle else ()
+    assert run("export" if bundle else "quantize", net, "-o", made, "--recipe", "lwq", "--data", data, *target)[0] == 0
+    described: tuple[object, ...] = ()
+    if task is not None:
+        (tmp_path / "card.toml").write_text(
+            f'task = "{task}"\nlabels = ["a", "b", "c", "d"]\n[input]\nkind = "features"\n'
+        )
+        described = ("--card", tmp_path / "card.toml")
+    assert run("evaluate", made, "--against", net, "--data", data, *described)[0] == 0
+    code, text, _ = run("evaluate", made, "--against", net, "--data", data, *described, "--json")
+    found = json.loads(text)
+    assert (code, found["samples"], "miou" in found) == (0, 20, truth is not None)
+    if bundle:
+        assert found["sqnr_db"] > 25
+    else:
+        (a,), (b,) = (execute(onnx.load(path), *arrays.values()) for path in (net, made))
+        assert found["sqnr_db"] == pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -378,3 +378,8 @@ def test_an_npz_by_the_names_of_the_inputs(tmp_path: Path) -> None:
     refused(lambda: images(path, Card(), inputs=("image", "mask")), "feeds.npz", "holds id, image but no mask")
     shapes = {"image": ("N", 3), "id": ("N",)}
     assert [feed["id"].tolist() for feed, _ in feeds(path, Card(), shapes, size=3)] == [[0, 1, 2], [3]]
+    assert [count(path, limit, shapes) for limit in (None, 3)] == [4, 3]
+    assert count(path, inputs={"image": ("N", 3)}) == 4
+    np.savez(path, x=np.ones((3, 9)), state=np.ones((6, 1, 4)), rate=np.array(16000))
+    assert count(path, inputs={"x": ("N", 9), "state": (2, "N", 4), "rate": ()}) == 3
+    refused(lambda: count(path, inputs={"x": ("N", 9), "mask": ("N",)}), "holds rate, state, x but no mask")

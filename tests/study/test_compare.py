@@ -9,7 +9,7 @@ import pytest
 import equint
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
-from equint.ir.model import QSpec
+from equint.ir.model import Array, QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.passes.absorb_bias import AbsorbBias
@@ -66,3 +66,48 @@ def test_networks_of_other_origin_share_nothing(tmp_path: Path) -> None:
 def test_quantize_leaves_the_graph_to_the_exporter() -> None:
     model = read(network("y = Conv(x, w)", w=normal(4, 3, 3, 3)))
     assert Quantize(activation=None)(model).graph is model.graph
+
+
+def with_a_rate(folder: Path) -> tuple[Path, Path, dict[str, Array]]:
+    """A network with a recurrent state and a rate, the same quantized with the rate a constant, and its samples."""
+    body = "r = Cast <to = 1> (rate) g = Mul(x, r) h = Gemm(g, w) "
+    body += "s = ReduceMean <keepdims = 0, axes = [0]> (state) y = Add(h, s)"
+    inputs = "float[1,6] x, float[2,1,4] state, int64 rate"
+    proto = network(body, inputs=inputs, output="float[1,4] y", w=normal(6, 4))
+    onnx.save(proto, folder / "float.onnx")
+    rng = np.random.default_rng(0)
+    x, state = (rng.normal(size=size).astype(np.float32) for size in ((12, 6), (24, 1, 4)))
+    arrays = {"x": x, "state": state}
+    equint.quantize(proto, "lwq", data=arrays, set={"rate": 3}).save(folder / "int8.onnx")
+    return folder / "float.onnx", folder / "int8.onnx", {**arrays, "rate": np.array(3)}
+
+
+def test_each_network_is_given_the_inputs_that_it_has(tmp_path: Path) -> None:
+    clean, noisy, arrays = with_a_rate(tmp_path)
+    from handwritten import execute
+
+    states = arrays["state"].reshape(12, 2, 1, 4)
+    pairs = list(zip(np.split(arrays["x"], 12), states, strict=True))
+    a = np.stack([execute(onnx.load(clean), x, s, arrays["rate"])[0] for x, s in pairs]).astype(np.float64)
+    b = np.stack([execute(onnx.load(noisy), x, s)[0] for x, s in pairs])
+    ratio = pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), rel=1e-5)
+    np.savez(tmp_path / "clips.npz", **arrays)
+    for data in (tmp_path / "clips.npz", arrays):
+        assert equint.compare(clean, noisy, data).tensors[-1].sqnr_db == ratio
+    card = equint.Card("features", task="features")
+    found = equint.evaluate(noisy, tmp_path / "clips.npz", card, clean, progress=lambda *_: None)
+    assert (found.figures["samples"], found.figures["sqnr_db"]) == (12, ratio)
+
+
+def test_an_input_that_only_one_network_has_is_named_where_it_is_missing(tmp_path: Path) -> None:
+    clean, noisy, arrays = with_a_rate(tmp_path)
+    del arrays["rate"]
+    np.savez(tmp_path / "clips.npz", **arrays)
+    for look in (
+        lambda: equint.compare(clean, noisy, tmp_path / "clips.npz"),
+        lambda: equint.evaluate(noisy, tmp_path / "clips.npz", against=clean),
+    ):
+        with pytest.raises(EquintError, match=r"clips\.npz: holds state, x but no rate; store an array for each of"):
+            look()
+    with pytest.raises(EquintError, match="data: nothing for input rate"):
+        equint.compare(clean, noisy, arrays)

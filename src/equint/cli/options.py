@@ -56,8 +56,8 @@ ImageCountOrNone = Annotated[
     Option(
         "--images",
         min=0,
-        help="Look at so many images. Without --data: of the card's calibration data. 0: go without where the recipe "
-        "is published with images (one-step, two-step); a warning says what that costs.",
+        help="Look at so many images. Without --data: of the card's calibration data. 0: go without, even where the "
+        "recipe is published with images (one-step, two-step); a warning says what that costs.",
     ),
 ]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EquintError, InvalidCard, UnusableData
-from ..ir.model import Array, Graph, Name
+from ..ir.model import Array, Name
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
 from .images import BATCH, Feed, Samples, length, split
-from .presented import presented
+from .presented import Shapes, inputs_alone, presented
 
 
 def batches(
@@ -45,7 +45,7 @@ def batches(
 def feeds(
     source: str | os.PathLike[str],
     card: Card,
-    inputs: Mapping[Name, Sequence[int | str | None]],
+    inputs: Shapes,
     size: int = 32,
     limit: int | None = None,
 ) -> Iterator[tuple[Feed, Array | None]]:
@@ -54,12 +54,10 @@ def feeds(
     Args:
         inputs: of the network, with their shapes.
     """
-    named = _by_input(Path(source), tuple(inputs)) if len(inputs) > 1 else None
-    if named is None:
+    shown = _several(source, inputs)
+    if shown is None:
         yield from batches(source, card, size, limit, tuple(inputs))
         return
-    graph = Graph((), {}, tuple(inputs), (), {name: tuple(shape) for name, shape in inputs.items()})
-    shown = presented(Samples.of(named, os.fspath(source)), graph)
     with np.load(source, allow_pickle=False) as loaded:
         labels = loaded["y"] if "y" in loaded and "y" not in inputs else None
     seen = 0
@@ -84,8 +82,14 @@ def images(
     if named is not None and (len(inputs) > 1 or card.kind == "features"):
         only = next(iter(named.values())) if len(named) == 1 else None
         return Samples.of(named if only is None else only, os.fspath(source))
-    count(source, limit, inputs)
+    _total(Path(source), inputs)
     return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source))
+
+
+def _several(source: str | os.PathLike[str], inputs: Shapes) -> Samples | None:
+    """The samples of an .npz for a network of several inputs; None where there is one, or no .npz."""
+    named = _by_input(Path(source), tuple(inputs)) if len(inputs) > 1 else None
+    return None if named is None else presented(Samples.of(named, os.fspath(source)), inputs_alone(inputs))
 
 
 def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
@@ -107,11 +111,19 @@ def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
     return None
 
 
-def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Sequence[Name] = ()) -> int:
-    """How many samples `batches` will give."""
-    path = Path(source)
-    total = len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path, inputs)[0])
+def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Shapes | None = None) -> int:
+    """How many samples `feeds` will give. Raises EquintError as `feeds`.
+
+    Args:
+        inputs: of the network, with their shapes.
+    """
+    shown = _several(source, inputs or {})
+    total = _total(Path(source), tuple(inputs or ())) if shown is None else sum(length(feed) for feed in shown)
     return total if limit is None else min(total, limit)
+
+
+def _total(path: Path, inputs: Sequence[Name]) -> int:
+    return len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path, inputs)[0])
 
 
 def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array | None]:

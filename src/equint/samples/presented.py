@@ -14,6 +14,15 @@ _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
 """How pictures are turned to where a network reads their channels."""
 
 
+Shapes = Mapping[Name, Sequence[int | str | None]]
+"""Shapes of a network's inputs."""
+
+
+def inputs_alone(shapes: Shapes) -> Graph:
+    """A graph of nothing but a network's inputs."""
+    return Graph((), {}, tuple(shapes), (), {name: tuple(shape) for name, shape in shapes.items()})
+
+
 def entries(graph: Graph) -> dict[Name, int]:
     """How many entries along its first axis each input of a network holds for one sample; 0: a scalar, for all.
 
@@ -137,18 +146,44 @@ def _alike(first: Feed, second: Feed) -> bool:
 
 
 def _named(feed: Feed, graph: Graph, label: str) -> dict[Name, Array]:
-    asked = ", ".join(graph.inputs)
+    return {n: _single(np.asarray(v), graph.shapes.get(n)) for n, v in given(feed, graph.inputs, label).items()}
+
+
+def given(feed: Feed, inputs: Sequence[Name], label: str) -> Mapping[Name, Array]:
+    """What a network with these inputs reads of a batch; others are left out.
+
+    Raises:
+        UnusableData: an input that is missing, by its name.
+
+    Example:
+        >>> sorted(given({"x": np.zeros((1, 9)), "rate": np.array(16000)}, ["x"], "clips.npz"))
+        ['x']
+    """
+    asked = ", ".join(inputs)
     if not isinstance(feed, Mapping):
-        if len(graph.inputs) > 1:
+        if len(inputs) > 1:
             raise UnusableData(
-                f"{label}: one array for a network of {len(graph.inputs)} inputs; "
+                f"{label}: one array for a network of {len(inputs)} inputs; "
                 f"give them by name ({asked}), in a dict or an .npz"
             )
-        return {graph.inputs[0]: feed}
-    lost = next((n for n in graph.inputs if n not in feed), None)
+        return {inputs[0]: feed}
+    lost = next((n for n in inputs if n not in feed), None)
     if lost is not None:
         raise UnusableData(f"{label}: nothing for input {lost}; give arrays by the names of the inputs ({asked})")
-    return {n: _single(np.asarray(feed[n]), graph.shapes.get(n)) for n in graph.inputs}
+    kept = {n: feed[n] for n in inputs}
+    return Run(kept) if isinstance(feed, Run) else kept
+
+
+def inputs_of_both(first: Shapes, second: Shapes) -> Shapes:
+    """What two networks read that are shown the same: one of them may have fewer inputs, others being constants.
+
+    Single inputs are one another's, whatever they are called.
+
+    Example:
+        >>> inputs_of_both({"x": ("N", 9)}, {"x": ("N", 9), "rate": ()})
+        {'x': ('N', 9), 'rate': ()}
+    """
+    return first if len(first) == len(second) == 1 else {**first, **second}
 
 
 def _single(value: Array, wanted: Shape | None) -> Array:

@@ -15,9 +15,10 @@ from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..samples.card import Card, laid_out
-from ..samples.data import batches, feeds
 from ..samples.data import count as total
+from ..samples.data import feeds
 from ..samples.images import Feed, length
+from ..samples.presented import Shapes, given, inputs_of_both
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
@@ -31,10 +32,6 @@ DECIDE = CLASSIFY | {"segmentation"}
 ARRAYS = (".npz", ".npy")
 _PAIRED = {"segmentation": segmentation, "detection": detection, "super-resolution": super_resolution}
 """Tasks whose truth lies beside the pictures."""
-
-
-Inputs = Mapping[Name, Sequence[int | str | None]]
-"""Shapes of a network's inputs."""
 
 
 class Meter(Protocol):
@@ -64,7 +61,7 @@ def evaluate(
     *,
     optimized: bool = False,
     limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run a network over data and measure it.
 
@@ -74,7 +71,7 @@ def evaluate(
         against: the float original, for agreement, SQNR and cosine similarity.
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
         limit: use only the first so many labelled samples.
-        progress: called with the number of samples done.
+        progress: called with the number of samples done, and how many there are.
 
     Returns:
         samples; unlabelled: pictures left out because nothing says what is on them, if there are any; and, where
@@ -97,12 +94,14 @@ def evaluate(
     run, results, inputs = _opened(model, optimized)
     card = laid_out(card, inputs.values())
     reference = Session(against, optimized=True) if against is not None else None
-    source = source_of(Path(data), card, results[0], limit, reference is None, inputs)
+    every_input = inputs if reference is None else inputs_of_both(inputs, reference.shapes)
+    source = source_of(Path(data), card, results[0], limit, reference is None, every_input)
     tally, meter, measured = Tally(), source.meter, False
+    every = 0 if progress is None else count(data, card, limit, every_input)
     for x, truths in source.batches:
         if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
-        outputs = run(x)
+        outputs = run(given(x, tuple(inputs), os.fspath(data)))
         tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[results[0]], truths)
@@ -112,9 +111,10 @@ def evaluate(
         elif reference is None:
             raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
-            tally.add_reference(outputs, reference.run(x), card.task in DECIDE)
+            expected = reference.run(given(x, reference.inputs, os.fspath(data)))
+            tally.add_reference(outputs, expected, card.task in DECIDE)
         if progress is not None:
-            progress(tally.samples)
+            progress(tally.samples, every)
     left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
     return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
 
@@ -125,21 +125,20 @@ def labelled(task: str, found: Mapping[str, Any]) -> bool:
     return main is not None and main.key in found
 
 
-def count(data: str | os.PathLike[str], card: Card, limit: int | None = None) -> int:
-    """How many samples `evaluate` will measure. Raises EquintError: data that cannot be read."""
+def count(data: str | os.PathLike[str], card: Card, limit: int | None = None, inputs: Shapes | None = None) -> int:
+    """How many samples `evaluate` will measure of a network with these inputs. Raises EquintError as `evaluate`."""
     path = Path(data)
     if card.task not in _PAIRED or not path.is_dir() or missing(card.task, card.data):
-        return total(path, limit)
+        return total(path, limit, inputs)
     found = len(_PAIRED[card.task].labelled(path, card)[0])
     return found if limit is None else min(found, limit)
 
 
-def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Inputs) -> _Source:
+def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> _Source:
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
     plain = feeds(data, card, inputs, limit=limit)
     if card.task == "segmentation" and data.suffix in ARRAYS:
-        pixels = batches(data, card, limit=limit)
-        return _Source(segmentation.from_arrays(pixels, data), segmentation.confusion(output, card))
+        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
@@ -162,7 +161,7 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
 
 def _opened(
     model: Source | Program, optimized: bool
-) -> tuple[Callable[[Feed], Mapping[Name, Array]], tuple[Name, ...], Inputs]:
+) -> tuple[Callable[[Feed], Mapping[Name, Array]], tuple[Name, ...], Shapes]:
     """What gives a network's real outputs for a batch, their names, and the shapes of its inputs."""
     if is_bundle(model):
         from ..npu.bundle import load_bundle

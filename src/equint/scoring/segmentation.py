@@ -15,7 +15,7 @@ from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
-from ..samples.images import BATCH
+from ..samples.images import BATCH, Feed
 
 IGNORE = 255
 Masked = tuple[Array, str]
@@ -45,8 +45,8 @@ def samples(files: list[tuple[Path, Path]], card: Card) -> Iterator[tuple[Array,
 
 
 def from_arrays(
-    batches: Iterable[tuple[Array, Array | None]], where: Path
-) -> Iterator[tuple[Array, list[Masked] | None]]:
+    batches: Iterable[tuple[Feed, Array | None]], where: Path
+) -> Iterator[tuple[Feed, list[Masked] | None]]:
     """Batches of an .npz, whose `y` (N, H, W) holds the masks. Raises EquintError: `y` of another shape."""
     for x, y in batches:
         if y is not None and (y.ndim != 3 or y.dtype.kind not in "iu"):

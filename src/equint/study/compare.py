@@ -15,6 +15,7 @@ from ..ir.model import Array, Name
 from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
 from ..runtime.session import Session, Source, random_inputs
+from ..samples.presented import given
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Comparison:
 
 
 def compare(
-    original: Source, quantized: Source, feeds: Iterable[Array | Mapping[Name, Array]] | None = None
+    original: Source,
+    quantized: Source,
+    feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
+    label: str = "data",
 ) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
@@ -52,6 +56,7 @@ def compare(
 
     Args:
         feeds: batches of input; if left out, random ones within the range that the quantized network takes.
+        label: how messages name them.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
@@ -70,7 +75,7 @@ def compare(
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
     for feed in feeds if feeds is not None else [random_inputs(clean, 2, input_spans(noisy_proto))]:
-        a, b = clean.run(feed), noisy.run(feed)
+        a, b = (session.run(given(feed, session.inputs, label)) for session in (clean, noisy))
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
             if a[t].shape != value.shape:
