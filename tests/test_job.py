@@ -137,15 +137,22 @@ def test_no_images_and_data_contradict_each_other() -> None:
             equint.calibrate(MODEL, data, input=SPAN, images=0)
 
 
+@pytest.mark.parametrize("images", [None, 0])
+@pytest.mark.parametrize("name", ["bias-finetune", "two-step-bias-finetune"])
+def test_where_training_needs_images_nothing_else_is_advised(name: str, images: int | None) -> None:
+    for look in (equint.quantize, lambda *args, **options: equint.mixed(args[0], 1.0, args[1], **options)):
+        with pytest.raises(EquintError, match=f"^recipe {name}: finetune_bias needs images; give data$"):
+            look(MODEL, name, input=SPAN, images=images)
+
+
 @pytest.mark.slow
 def test_bits_are_spent_without_images_where_that_is_asked_for(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
-    code, text, error = run(
-        *("quantize", model_path(), "-o", out, "--recipe", "one-step", "--images", 0, "--max-drop", 100, "--json")
-    )
+    asked = ("--recipe", "one-step", "--images", 0, "--max-drop", 0.5, "--weight-bits", 5)
+    code, text, error = run("quantize", model_path(), "-o", out, *asked, "--json")
     assert (code, error) == (0, "")
     found = json.loads(text)
-    assert (found["recipe"], found["level"], found["mixed"]["met"]) == ("one-step+mixed", 1, True)
+    assert (found["recipe"], found["level"]) == ("one-step+mixed", 1)
 
 
 def test_data_that_nothing_looks_at_are_refused() -> None:

@@ -23,7 +23,7 @@ from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
-from .planning.plan import Data, resolve
+from .planning.plan import Data, check_images, resolve
 from .planning.recipe import ActivationBits, Recipe, looks, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
@@ -161,6 +161,7 @@ class Job:
 
     def run(self) -> Model:
         """The network after all passes."""
+        check_images(self.recipe, self.data)
         return run(self.network, self.passes, self.progress)
 
     def quantized(self) -> Result:

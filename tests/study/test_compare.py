@@ -1,6 +1,7 @@
 """Layer-wise SQNR in the original's units, whatever equalization and absorption did to the tensors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import pytest
 import equint
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
-from equint.ir.model import Array, QSpec
+from equint.ir.model import QSpec
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.passes.absorb_bias import AbsorbBias
@@ -68,7 +69,7 @@ def test_quantize_leaves_the_graph_to_the_exporter() -> None:
     assert Quantize(activation=None)(model).graph is model.graph
 
 
-def with_a_rate(folder: Path) -> tuple[Path, Path, dict[str, Array]]:
+def with_a_rate(folder: Path) -> tuple[Path, Path, dict[str, Any]]:
     """A network with a recurrent state and a rate, the same quantized with the rate a constant, and its samples."""
     body = "r = Cast <to = 1> (rate) g = Mul(x, r) h = Gemm(g, w) "
     body += "s = ReduceMean <keepdims = 0, axes = [0]> (state) y = Add(h, s)"
@@ -111,3 +112,27 @@ def test_an_input_that_only_one_network_has_is_named_where_it_is_missing(tmp_pat
             look()
     with pytest.raises(EquintError, match="data: nothing for input rate"):
         equint.compare(clean, noisy, arrays)
+
+
+def test_inputs_are_made_up_as_the_network_takes_them(tmp_path: Path) -> None:
+    """A state of two layers stays two, and one symbol is one size."""
+    body = "t = Transpose <perm = [1, 0, 2]> (state) f = Reshape(t, to) g = Gemm(f, w) "
+    body += "l = ReduceSum <keepdims = 1> (x, last) y = Add(g, l) r = Add(x, other)"
+    inputs = "float[N,T] x, float[N,T] other, float[2,N,4] state"
+    consts: dict[str, Any] = {"w": normal(8, 5), "to": np.array([-1, 8]), "last": np.array([1])}
+    proto = network(body, inputs=inputs, output="float[N,5] y", **consts)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, ["N", "T"]))
+    onnx.save(proto, tmp_path / "float.onnx")
+    equint.quantize(proto, "lwq").save(tmp_path / "int8.onnx")
+    found = {row.tensor: row.sqnr_db for row in equint.compare(tmp_path / "float.onnx", tmp_path / "int8.onnx").tensors}
+    assert 15 < found["y"] < 60
+
+
+def test_where_nothing_made_up_runs_data_is_asked_for(tmp_path: Path) -> None:
+    body = "r = Reshape(x, to) y = Gemm(r, w)"
+    proto = network(body, inputs="float[N,T] x", output="float[M,9] y", w=normal(9, 9), to=np.array([-1, 9]))
+    onnx.save(proto, tmp_path / "float.onnx")
+    equint.quantize(proto, "lwq", data=normal(8, 9)).save(tmp_path / "int8.onnx")
+    with pytest.raises(EquintError, match="runs on no inputs that were made up; give --data"):
+        equint.compare(tmp_path / "float.onnx", tmp_path / "int8.onnx")
+    assert equint.compare(tmp_path / "float.onnx", tmp_path / "int8.onnx", normal(8, 9)).tensors[-1].sqnr_db > 15

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import EquintError, InvalidRecipe
+from ..errors import EquintError, InvalidRecipe, UnusableData
 from ..hardware.target import Target
 from ..ir.model import Graph, QSpec
 from ..maths.affine import check_bits
 from ..passes import Need, Pass, followed, needs
 from ..samples.images import Samples
 from ..samples.statistics import Statistics
-from .recipe import PASSES, ActivationBits, Recipe, looks
+from .recipe import PASSES, ActivationBits, Recipe, looks, needs_images, without_images
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,21 @@ def resolve(
         except EquintError as error:
             raise InvalidRecipe(f"recipe {chosen.name}: {error}") from error
     return tuple(passes)
+
+
+def check_images(chosen: Recipe, data: Data | None) -> None:
+    """Refuse a recipe that cannot do without images, whatever is asked for, where there are none.
+
+    Example:
+        >>> from .recipe import recipe
+        >>> check_images(recipe("one-step"), None)
+        >>> check_images(recipe("bias-finetune"), None)
+        Traceback (most recent call last):
+        equint.errors.UnusableData: recipe bias-finetune: finetune_bias needs images; give data
+    """
+    needing = needs_images(without_images(chosen))
+    if data is None and needing:
+        raise UnusableData(f"recipe {chosen.name}: {needing[-1]} needs images; give data")
 
 
 def formats(

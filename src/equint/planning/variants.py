@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..hardware.target import Target
 from ..ir.model import Model
 from ..passes import Pass, Stage
-from .plan import Data, resolve
+from .plan import Data, check_images, resolve
 from .recipe import Recipe, looks
 from .run import run
 
@@ -35,6 +35,7 @@ def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[R
     made: list[tuple[tuple[Pass, ...], Model]] = []
 
     def quantize(chosen: Recipe) -> Model:
+        check_images(chosen, data)
         passes = resolve(chosen, on, data=data if looks(chosen) else None)
         at = next(k for k, step in enumerate(passes) if step.stage is Stage.QUANTIZE)
         before = next((model for first, model in made if first == passes[:at]), None)

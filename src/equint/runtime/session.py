@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from onnx import ModelProto, helper
 
 from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Name
+from ..samples.generated import stand_in
 from ..samples.images import Run
-from ..samples.presented import common_front, in_batches
+from ..samples.presented import common_front, in_batches, in_samples, inputs_alone
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -179,21 +181,31 @@ def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:
 
 
 def random_inputs(
-    session: Session, count: int, spans: Mapping[Name, tuple[float, float]] | None = None, seed: int = 0
+    session: Session,
+    count: int,
+    spans: Mapping[Name, tuple[float, float]] | None = None,
+    seed: int = 0,
+    size: int = 64,
 ) -> dict[Name, Array]:
-    """Normal inputs within `spans` (three standard deviations) or standard; free sizes become `count`, or 64 behind.
+    """Normal inputs within `spans` (three standard deviations) or standard; free sizes behind the first become `size`.
 
-    Pixels are 0 to 255, other whole numbers 0 or 1.
+    They are `count` samples where all inputs hold samples along their first axis, else one. Pixels are 0 to 255, other
+    whole numbers 0 or 1.
+
+    Raises:
+        UnusableData: an input says too little of itself.
     """
-    rng = np.random.default_rng(seed)
-    found = {}
-    for name, shape in session.shapes.items():
-        size = [count if d == 0 else n if isinstance(n, int) else 64 for d, n in enumerate(shape)]
-        kind = np.dtype(session.types[name] or "float32")
-        if kind.kind != "f":
-            found[name] = rng.integers(0, 256 if kind == np.uint8 else 2, size).astype(kind)
+    graph = replace(inputs_alone(session.shapes), dtypes={n: t or "float32" for n, t in session.types.items()})
+    like = stand_in(graph, size)
+    if not isinstance(like, Mapping):
+        raise UnusableData(f"{session.label}: its inputs say too little of themselves to make some up; give --data")
+    several, rng, found = in_samples(graph), np.random.default_rng(seed), dict[Name, Array]()
+    for name, value in like.items():
+        sizes = (count, *value.shape[1:]) if several else value.shape
+        if value.dtype.kind != "f":
+            found[name] = rng.integers(0, 256 if value.dtype == np.uint8 else 2, sizes).astype(value.dtype)
             continue
         lo, hi = (spans or {}).get(name, (-3.0, 3.0))
-        draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, size)
-        found[name] = np.clip(draws, lo, hi).astype(kind)
-    return found
+        draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, sizes)
+        found[name] = np.clip(draws, lo, hi).astype(value.dtype)
+    return Run(found) if isinstance(like, Run) else found

@@ -51,6 +51,20 @@ def fixed_batch(graph: Graph) -> int | None:
     return fronts.pop() if len(fronts) == 1 else 1
 
 
+def in_samples(graph: Graph) -> bool:
+    """Whether all inputs hold samples along their first axis, and nothing else depends on how many.
+
+    Example:
+        >>> shapes = {"x": ("N", 9), "state": (2, "N", 4)}
+        >>> in_samples(inputs_alone(shapes)), in_samples(inputs_alone({"x": ("N", 9)}))
+        (False, True)
+    """
+    shapes = [graph.shapes.get(name) or () for name in graph.inputs]
+    behind = {n for shape in shapes for n in shape[1:] if isinstance(n, str)}
+    fronts = {_front(shape) for shape in shapes}
+    return len(fronts) == 1 and fronts != {0} and behind.isdisjoint(shape[0] for shape in shapes)
+
+
 def common_front(shapes: Iterable[Sequence[int | str | None]]) -> int | None:
     """The first size that all shapes share, if it is a number."""
     sizes = {shape[0] if len(shape) else None for shape in shapes}

@@ -15,7 +15,8 @@ from ..ir.model import Array, Name
 from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
 from ..runtime.session import Session, Source, random_inputs
-from ..samples.presented import given
+from ..samples.generated import SIZES, any_size
+from ..samples.presented import given, inputs_alone
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def compare(
     which models written by equint carry in their metadata.
 
     Args:
-        feeds: batches of input; if left out, random ones within the range that the quantized network takes.
+        feeds: batches of input; if left out, random ones within the range that the quantized network takes, of a size
+            that the original runs on.
         label: how messages name them.
 
     Raises:
@@ -74,7 +76,7 @@ def compare(
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
-    for feed in feeds if feeds is not None else [random_inputs(clean, 2, input_spans(noisy_proto))]:
+    for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
         a, b = (session.run(given(feed, session.inputs, label)) for session in (clean, noisy))
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
@@ -88,3 +90,15 @@ def compare(
         TensorNoise(t, makers[t], 10 * float(np.log10(max(s, 1e-300) / n)) if n else float("inf"), p)
         for t, (s, n, p) in sums.items()
     )
+
+
+def _made_up(session: Session, spans: Mapping[Name, tuple[float, float]]) -> Mapping[Name, Array]:
+    """Random inputs of a size that the network runs on."""
+    for size in SIZES if any_size(inputs_alone(session.shapes)) else SIZES[:1]:
+        feed = random_inputs(session, 2, spans, size=size)
+        try:
+            session.run(feed)
+        except UnusableData:
+            continue
+        return feed
+    raise UnusableData(f"{session.label}: runs on no inputs that were made up; give --data")
