@@ -464,6 +464,8 @@ def some_statistics() -> TensorStatistics:
 @pytest.mark.parametrize("images", ["0", "-1", "many"])
 def test_bad_numbers_of_images(run: Run, tmp_path: Path, images: str) -> None:
     for command, out in (("quantize", "o.onnx"), ("calibrate", "s.npz")):
+        if command == "quantize" and images == "0":
+            continue  # no images at all
         code, _, err = run(command, model_path(), "-o", tmp_path / out, "--images", images)
         assert code == 2
         assert "--images" in err
