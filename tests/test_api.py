@@ -361,7 +361,7 @@ def test_calibrate(digits: Array, tmp_path: Path) -> None:
         ({"data": np.zeros(64)}, r"an array of shape \(64,\)"),
         ({"images": 8}, "no images to look at: give data, or a card"),
         ({"images": 8, "input": GRAY}, "no images to look at: give data, or a card"),
-        ({"images": 0, "data": np.zeros((3, 1, 8, 8))}, "contradict each other|give at least one"),
+        ({"images": 0, "data": np.zeros((3, 1, 8, 8))}, "contradict each other|leaves nothing to measure"),
     ],
     ids=str,
 )
