@@ -143,7 +143,7 @@ NAMES = {schema.name for schema in onnx.defs.get_all_schemas()}
 ROOMS_OF_OPERATORS = {"ops", "onnx", "tflite", "integers"}
 NAMED_ELSEWHERE = {
     "passes/fold_batchnorm.py": 15,  # what an affine operator does to a layer's weights, and what it leaves behind
-    "runtime/layer_noise.py": 14,  # a network that computes noise, put together
+    "runtime/layer_noise.py": 13,  # a network that computes noise, put together
     "torch/executor.py": 4,  # quantizers, whose integers are carried as floats
     "graph/inputs.py": 1,
     "npu/faults.py": 1,

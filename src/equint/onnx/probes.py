@@ -107,3 +107,13 @@ def is_clamp_of_integers(node: Node) -> bool:
 def as_float32(name: Name, stem: Name) -> Node:
     """A float tensor of another width as what reductions have kernels for."""
     return Node("Cast", (name,), (f"{stem}_float32",), {"to": TensorProto.FLOAT})
+
+
+def row_power(name: Name, opset: int, stem: Name) -> tuple[list[Node], dict[Name, Array]]:
+    """Σ y² of each row of a tensor, `(N,)`: the last node puts it out."""
+    rows, axes = f"{stem}_rows", f"{stem}_axes"
+    flat = Node("Flatten", (name,), (rows,), {"axis": 1})
+    if opset < 18:
+        return [flat, Node("ReduceSumSquare", (rows,), (stem,), {"axes": [1], "keepdims": 0})], {}
+    power = Node("ReduceSumSquare", (rows, axes), (stem,), {"keepdims": 0})
+    return [flat, power], {axes: np.asarray([1], np.int64)}

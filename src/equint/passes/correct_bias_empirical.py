@@ -53,8 +53,9 @@ class CorrectBiasEmpirical:
         def decide(layer: Layer, errors: Array) -> Array:
             helped[layer.y] = helps(errors) if self.roll_back else np.ones(errors.shape[1], bool)
             bias, x = bias_of(model.graph, layer), model.qparams.get(layer.x)
-            wanted = np.where(helped[layer.y], bias - errors.mean(0), bias)
-            return stored_bias(wanted, x, self.bias_bits, self.bias_grid) - bias
+            change = np.where(helped[layer.y], -errors.mean(0), 0.0)
+            wanted = bias + change
+            return np.asarray(change + (stored_bias(wanted, x, self.bias_bits, self.bias_grid) - wanted))
 
         taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
         biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress)

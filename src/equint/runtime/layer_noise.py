@@ -19,6 +19,7 @@ from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
+from ..onnx.probes import row_power
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps, is_clip
 from ..ops.layers import layers
@@ -241,12 +242,10 @@ class _Probes:
 
     def power(self, name: Name) -> Name:
         """Σ y² of each row: of a batch that is filled up, what does not count is cut off."""
-        rows = self.add("Flatten", name, axis=1)
-        if self.float.opset < 18:
-            return self.add("ReduceSumSquare", rows, axes=[1], keepdims=0)
-        axes = self.fresh()
-        self.consts[axes] = np.asarray([1], np.int64)
-        return self.add("ReduceSumSquare", rows, axes, keepdims=0)
+        nodes, consts = row_power(name, self.float.opset, self.fresh())
+        self.nodes += nodes
+        self.consts |= consts
+        return nodes[-1].outputs[0]
 
     def add(self, op: str, *inputs: Name, **attrs: int | list[int]) -> Name:
         self.nodes.append(Node(op, inputs, (self.fresh(),), attrs))
