@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
@@ -21,7 +21,7 @@ from .canonical import canonical
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
 from .picks import picks_of_parts
-from .writer import to_proto
+from .shapes import described, infer_shapes
 
 OLDEST, NATIVE = 7, 13
 _ALREADY_INTEGER = frozenset(
@@ -43,6 +43,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
             quantized, or weights that are not finite.
 
     Example:
+        >>> from equint.onnx.writer import to_proto
         >>> from equint.ops.layers import tiny_graph
         >>> read(to_proto(tiny_graph())).graph.nodes[0].op
         'Conv'
@@ -80,8 +81,10 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         graph = folded(graph)
         while (taken := branches_taken(graph, _body)) is not graph:
             graph = folded(infer_shapes(taken, shapes))
-        graph = picks_of_parts(infer_shapes(_without_dead(_without_identity(graph)), shapes))
         graph = infer_shapes(_without_dead(_without_identity(graph)), shapes)
+        picked = picks_of_parts(graph)
+        if picked is not graph:
+            graph = infer_shapes(_without_dead(_without_identity(picked)), shapes)
         graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
     return infer_shapes(canonical(_without_dead(graph)), shapes)
 
@@ -216,7 +219,7 @@ def _decode(proto: ModelProto, label: str) -> Graph:
         {n: frozen(a) for n, a in consts.items()},
         tuple(i.name for i in proto.graph.input if i.name not in consts),
         tuple(o.name for o in proto.graph.output),
-        *_described(proto),
+        *described(proto),
         opset,
         {o.domain: o.version for o in proto.opset_import if o.domain not in ("", "ai.onnx")},
         proto.graph.name or "equint",
@@ -297,63 +300,6 @@ def _captured(attributes: Iterable[AttributeProto]) -> Iterable[Name]:
             own = {v.name for v in (*sub.input, *sub.initializer)} | {o for n in sub.node for o in n.output}
             wanted = [i for n in sub.node for i in (*n.input, *_captured(n.attribute))] + [o.name for o in sub.output]
             yield from (name for name in wanted if name and name not in own)
-
-
-def _shape(info: ValueInfoProto) -> Shape | None:
-    if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
-        return None
-    dims = info.type.tensor_type.shape.dim
-    return tuple(max(d.dim_value, 0) or None if d.HasField("dim_value") else d.dim_param or None for d in dims)
-
-
-def _dtype(info: ValueInfoProto) -> str:
-    if not info.type.HasField("tensor_type") or not info.type.tensor_type.elem_type:
-        return ""
-    if info.type.tensor_type.elem_type == TensorProto.BFLOAT16:
-        return "float32"
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
-
-
-def _described(proto: ModelProto) -> tuple[dict[Name, Shape], dict[Name, str]]:
-    infos = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-    shapes = {i.name: shape for i in infos if (shape := _shape(i)) is not None}
-    return shapes, {i.name: dtype for i in infos if (dtype := _dtype(i))}
-
-
-def infer_shapes(graph: Graph, known: Mapping[Name, Shape] | None = None) -> Graph:
-    """Shapes and types of every value that ONNX's shape inference can tell, from those that are `known`.
-
-    Example:
-        >>> from equint.ops.layers import tiny_graph
-        >>> infer_shapes(tiny_graph()).shapes["y"]
-        ('N', 4, 4, 4)
-    """
-    proto = to_proto(graph, weightless=True)
-    foreign = {o for node in graph.nodes if node.domain for o in node.outputs if o in graph.dtypes}
-    types = {o: helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])) for o in foreign}
-    proto.graph.value_info.extend(helper.make_tensor_value_info(o, t, graph.shapes.get(o)) for o, t in types.items())
-    seen = {n: s for n, s in (known or {}).items() if n in graph.producer and n not in (*types, *graph.outputs)}
-    told = ((n, s, graph.dtypes[n]) for n, s in seen.items() if n in graph.dtypes)
-    proto.graph.value_info.extend(
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s) for n, s, t in told
-    )
-    try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UnreadableModel(f"the network's shapes do not fit together ({reason}); export it again") from error
-    shapes, dtypes = _described(proto)
-    for name, shape in (known or {}).items():
-        if name in graph.producer:
-            shapes[name] = _completed(shapes.get(name), shape)
-    return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
-
-
-def _completed(inferred: Shape | None, known: Shape) -> Shape:
-    if inferred is None or len(inferred) != len(known):
-        return known
-    both = zip(inferred, known, strict=True)
-    return tuple(k if isinstance(k, int) and not isinstance(i, int) else i or k for i, k in both)
 
 
 def _without_identity(graph: Graph) -> Graph:
