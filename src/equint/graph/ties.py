@@ -71,34 +71,27 @@ def _readers(graph: Graph, name: Name, join: Node) -> int:
 
 def faint(model: Model) -> Iterator[Event]:
     """A warning for each tensor, joined part or result's channels whose spread is less than one step of their grid."""
-    for name in model.qparams:
-        if name in model.graph.consts:
-            continue
-        yield from _faint(model, name, float(np.max(model.qparams[name].steps)))
-    for node in model.graph.nodes:
-        if grid_of(node).ties and node.outputs[0] in model.qparams:
-            step = float(np.max(model.qparams[node.outputs[0]].steps))
-            for name in node.inputs:
-                if model.qparams.get(name) is not model.qparams[node.outputs[0]] and name not in model.graph.consts:
-                    yield from _faint(model, name, step, node.outputs[0])
+    graph, qparams, results = model.graph, model.qparams, leaving(model.graph)
+    for name in (n for n in qparams if n not in graph.consts):
+        yield from _faint(model, name, name, name in results)
+    for node in (n for n in graph.nodes if grid_of(n).ties and n.outputs[0] in qparams):
+        for name in node.inputs:
+            if qparams.get(name) is not qparams[node.outputs[0]] and name not in graph.consts:
+                yield from _faint(model, name, node.outputs[0], name in results)
 
 
-def _faint(model: Model, name: Name, step: float, inside: Name = "") -> Iterator[Event]:
-    spread = _spread(model, name)
+def _faint(model: Model, name: Name, held: Name, result: bool) -> Iterator[Event]:
+    """A warning for a tensor on the grid of the one that holds it; channel by channel where results are made of it."""
+    spread, step = _spread(model, name), float(np.max(model.qparams[held].steps))
     if spread is None:
         return
     each, whole = spread
-    facts: dict[str, object] = {"step": step, "spread": whole}
-    if inside:
-        facts["in"] = inside
+    few = each[(each > 0) & (each < step)]
+    facts: dict[str, object] = {"step": step, "spread": whole, **({} if held == name else {"in": held})}
     if 0 < whole < step:
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
-    elif name in leaving(model.graph) and np.any((each > 0) & (each < step)):
-        facts |= {
-            "channels": int(np.sum((each > 0) & (each < step))),
-            "of": each.size,
-            "spread": float(each[each > 0].min()),
-        }
+    elif result and few.size:
+        facts |= {"channels": few.size, "of": each.size, "spread": float(few.min())}
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
 
 

@@ -177,6 +177,12 @@ def _finite(value: Any, label: str) -> Array:
 
 
 def part(batch: Feed, start: int, stop: int) -> Feed:
+    """The samples of a batch from `start` to before `stop`; a single run is not cut.
+
+    Example:
+        >>> part({"x": np.arange(4), "y": np.arange(4) + 9}, 1, 3)["y"].tolist()
+        [10, 11]
+    """
     if isinstance(batch, Run):
         return batch
     if isinstance(batch, Mapping):
