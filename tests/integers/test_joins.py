@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import equint
+from equint.errors import EquintError
+from equint.hardware.target import target
 from equint.integers.emit import export_integer
 from equint.integers.engine import Engine
+from equint.integers.lower import lower
 from equint.integers.program import Program
 from equint.npu.bundle import load_bundle, save_bundle
 from handwritten import Array, execute, network, normal
@@ -65,3 +68,20 @@ def test_a_result_that_needs_no_join_stays_as_it_is() -> None:
     program = equint.quantize(proto, "wes", "npu-shift", data=images(32)).program
     assert sorted(program.outputs) == ["q", "scores", "z"]
     assert list(Engine(program).real(images(2))) == list(program.results) == ["y", "z"]
+
+
+def test_what_differs_too_much_and_is_picked_apart_again_is_refused() -> None:
+    """On one grid all scores would be one value; the QDQ file joins in float, a program cannot."""
+    body = (
+        "a = Conv(x, v) b = Conv(x, w) c = Concat <axis = 1> (a, b)"
+        " d = Gather <axis = 1> (c, p) e = Gather <axis = 1> (c, q) y = Sigmoid(d) z = Relu(e)"
+    )
+    picked: dict[str, Any] = {"p": np.array([6, 5, 4]), "q": np.array([3, 2, 1, 0])}
+    weights: dict[str, Any] = {"v": 60 * normal(4, 3, 1, 1), "w": normal(3, 3, 1, 1)}
+    proto = network(body, inputs="float[N,3,4,4] x", output="float[] y, float[] z", **weights, **picked)
+    result = equint.quantize(proto, "cwq", "per-channel", data=normal(16, 3, 4, 4, scale=1.0))
+    x = normal(8, 3, 4, 4, scale=1.0)
+    (found, _), (wanted, _) = execute(result.proto, x), execute(proto, x)
+    assert np.square(found - wanted).mean() < 0.01 * wanted.var()
+    with pytest.raises(EquintError, match="a, b reach too differently far to be joined on one grid"):
+        lower(result.model, target("per-channel"))

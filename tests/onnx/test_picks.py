@@ -12,6 +12,7 @@ from handwritten import execute, network, normal
 
 JOIN = "a = Conv(x, v) b = Conv(x, w) c = Concat <axis = 1> (a, b)"
 SPLIT = "d, e = Split <axis = 1> (c, s)"
+GATHER = "d = Gather <axis = 1> (c, p) e = Gather <axis = 1> (c, q)"
 
 
 def weights() -> dict[str, Any]:
@@ -27,8 +28,13 @@ def weights() -> dict[str, Any]:
         ("d = Slice(c, z, f, o) e = Slice(c, f, t, o)", 0, {"z": [0], "f": [4], "t": [2**31 - 1], "o": [-3]}),
         ("d = Slice(c, z, f, o) e = Slice(c, f, t, o)", 1, {"z": [1], "f": [4], "t": [7], "o": [1]}),
         ("d = Slice(c, z, f, o) e = Slice(c, f, t, o)", 1, {"z": [0], "f": [2], "t": [4], "o": [2]}),
+        (GATHER, 0, {"p": [0, 1, 2, 3], "q": [4, 5, 6]}),
+        (GATHER, 1, {"p": [0, 1, 2, 3], "q": [6, 5, 4]}),
     ],
-    ids=["split", "split elsewhere", "slice", "slice to the end", "slice elsewhere", "slice along another axis"],
+    ids=[
+        *("split", "split elsewhere", "slice", "slice to the end", "slice elsewhere", "slice along another axis"),
+        *("gather", "gather in another order"),
+    ],
 )
 def test_picks_of_whole_parts_need_no_join(picks: str, left: int, consts: dict[str, list[int]]) -> None:
     body = f"{JOIN} {picks} y = Sigmoid(d) r = Relu(e)"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import EquintError, UnsupportedOperator
-from ..graph.placement import keeps_grid, place
+from ..graph.placement import float_joins, keeps_grid, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
 from ..ir.weights import Layer
@@ -72,6 +72,7 @@ def lower(model: Model, target: Target) -> Program:
     joins = joins_of(model.graph, model.apart)
     outputs = model.graph.outputs if joins is None else tuple(n for n in joins.inputs if n not in model.graph.inputs)
     made_of = needed(model.graph, outputs)
+    _refuse_float_joins(model, made_of)
     for node in model.graph.nodes:
         if joins is None or any(o in made_of for o in node.outputs):
             _emit(work, node)
@@ -89,6 +90,16 @@ def lower(model: Model, target: Target) -> Program:
         model.graph.name,
         joins,
     )
+
+
+def _refuse_float_joins(model: Model, made_of: Collection[Name]) -> None:
+    """No program joins what differs too much for one grid where parts are picked of it again: most would be 0."""
+    inside = float_joins(model.graph, model.apart) & model.apart & frozenset(made_of)
+    for node in (n for n in model.graph.nodes if n.outputs[0] in inside):
+        raise UnsupportedOperator(
+            f"{node.label}: {', '.join(node.inputs)} reach too differently far to be joined on one grid, and parts "
+            "of that are picked again; pick them in front of it"
+        )
 
 
 def _known_grids(model: Model) -> dict[Name, QParams]:

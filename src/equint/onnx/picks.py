@@ -12,7 +12,7 @@ from ..ir.model import Array, Graph, Name, Node
 
 
 def picks_of_parts(graph: Graph) -> Graph:
-    """Split and Slice of what a Concat put together, where they cut between its inputs, read those inputs instead.
+    """Split, Slice and Gather of what a Concat joined, where they cut between its inputs, read those inputs instead.
 
     Detection heads are often joined, joined again with those of other levels, and then split: the parts need not share
     a grid. Between the two there may be reshapes that keep the axis, transposes and joins along other axes.
@@ -131,3 +131,7 @@ def _cuts(graph: Graph, node: Node) -> Iterator[tuple[Name, int, int, int]]:
             axis = axes[0] % len(shape)
             first, last, _ = slice(starts[0], ends[0]).indices(int(shape[axis] or 0))
             yield node.outputs[0], axis, first, last
+    elif node.op == "Gather" and node.inputs[1] in graph.consts and graph.consts[node.inputs[1]].ndim == 1:
+        rows, axis = graph.consts[node.inputs[1]].tolist(), int(node.attrs.get("axis", 0)) % len(shape)
+        if rows and min(rows) >= 0 and rows == list(range(rows[0], rows[0] + len(rows))):
+            yield node.outputs[0], axis, rows[0], rows[-1] + 1
