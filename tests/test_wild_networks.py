@@ -3,21 +3,18 @@
 They are found in the folder that EQUINT_WILD names, whose wild.py knows their inputs; without it they are skipped.
 """
 
-import importlib.util
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from wild import given, judge
 
 import equint
 from equint.ir.events import EventKind
 from equint.runtime.session import Session
 from equint.samples.images import Run
 
-Array = NDArray[Any]
 FOLDER = os.environ.get("EQUINT_WILD", "")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FOLDER, reason="EQUINT_WILD names no folder of networks")]
 WAYS = (("cwq", "per-channel", "array"), ("lwq", "per-tensor", "list"), ("wes-published", "npu-shift", "npz"))
@@ -25,27 +22,7 @@ FEW = 4
 """Samples that are shown."""
 
 
-def wild() -> Any:
-    spec = importlib.util.spec_from_file_location("wild_inputs", Path(FOLDER) / "wild.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-WILD = wild() if FOLDER else None
-
-
-def given(feeds: list[dict[str, Array]], kind: str, folder: Path) -> Any:
-    """Samples of batch 1 as a user holds them: single ones, all in one array, or a file by input names."""
-    if kind == "list":
-        return [next(iter(f.values())) if len(f) == 1 else f for f in feeds]
-    joined = {k: np.concatenate([f[k] for f in feeds]) if v.ndim else v for k, v in feeds[0].items()}
-    if kind == "array":
-        return next(iter(joined.values())) if len(joined) == 1 else joined
-    np.savez(folder / "samples.npz", **joined)  # type: ignore[arg-type]
-    return folder / "samples.npz"
+WILD = judge() if FOLDER else None
 
 
 @pytest.mark.filterwarnings("ignore")
