@@ -574,3 +574,25 @@ def test_what_cannot_be_set(run: Run, tmp_path: Path, given: str, part: str) -> 
 def test_unknown_layouts(run: Run, tmp_path: Path, beside: tuple[str, ...]) -> None:
     code, _, err = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--layout", "chwn", *beside)
     assert (code, "choose nchw, nhwc" in err) == (2, True)
+
+
+def test_a_layout_beside_a_range_is_refused(run: Run, tmp_path: Path) -> None:
+    beside = ("--layout", "nhwc", "--input-range", "0", "1")
+    code, _, err = run("quantize", model_path(), "-o", tmp_path / "o.onnx", *beside)
+    assert (code, "leave it out beside --input-range" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quantize", "m.onnx", "--bogus"], "no such option: --bogus; equint quantize --help says more"),
+        (["quantize", "m.onnx", "-o", "q.onnx", "--images", "many"], "'--images': Input should be a valid integer"),
+        (["evaluate"], "missing argument 'model'"),
+        (["quantise"], "no such command 'quantise'"),
+    ],
+)
+def test_misuse_is_one_line(run: Run, arguments: list[str], said: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert err.startswith("equint: ")

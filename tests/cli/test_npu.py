@@ -129,3 +129,12 @@ def test_bad_input_is_one_line(run: Run, bundle: Path, tmp_path: Path, arguments
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert why in err
+
+
+def test_a_bundle_is_measured_without_a_card(run: Run, bundle: Path) -> None:
+    code, out, _ = run("evaluate", bundle, "--mean", "0", "--std", "16", "--data", data_path(), "--limit", "100", "--json")
+    assert code == 0
+    assert json.loads(out)["top1"] > 90
+    code, _, err = run("evaluate", bundle, "--data", data_path(), "--limit", "100")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the network reads channels first; give the array as x.transpose(0, 3, 1, 2), or a card" in err

@@ -477,6 +477,8 @@ REFUSED = {
     "a = Conv (x, w) \n y = Conv (a, a)": "y: Conv has no integer form",
     "a = Conv (x, w) \n g = GlobalMaxPool (a) \n y = PRelu (a, g)": "y: its slope or exponent is computed",
     "a = Conv (x, w) \n g = ReduceMax <keepdims = 0> (a) \n y = Clip (a, g)": "ReduceMax has no integer form",
+    "a = Conv (x, w) \n b = Softmax (a) \n c = Det (b) \n y = Softmax (c)":
+        r"b: Softmax at 2 nodes, Det \(c\) have no integer form",
     "a = Conv (x, w) \n y = Concat <axis = 1> (a, u)": "y: moves the constant u among activations",
 }  # fmt: skip
 

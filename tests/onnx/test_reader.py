@@ -540,11 +540,12 @@ def test_sparse_constants_are_spelled_out(linear: bool) -> None:
     assert np.array_equal(read(proto).graph.consts["w"], w)
 
 
-def test_a_sparse_constant_that_is_damaged_is_refused() -> None:
+@pytest.mark.parametrize("place", [999, -1])
+def test_a_sparse_constant_that_is_damaged_is_refused(place: int) -> None:
     proto = network("y = Conv(x, w)", w=normal(4, 3, 3, 3))
     del proto.graph.initializer[:]
     values = numpy_helper.from_array(np.ones(1, np.float32), "w")
-    places = numpy_helper.from_array(np.array([999], np.int64), "places")
+    places = numpy_helper.from_array(np.array([place], np.int64), "places")
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4, 3, 3, 3]))
     with pytest.raises(EquintError, match="sparse constant w is damaged"):
         read(proto)

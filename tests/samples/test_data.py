@@ -376,6 +376,7 @@ def test_an_npz_by_the_names_of_the_inputs(tmp_path: Path) -> None:
     assert found["id"].tolist() == [0, 1, 2, 3]
     assert [len(x) for x in images(path, Card(), inputs=("image",))] == [4]
     refused(lambda: images(path, Card(), inputs=("image", "mask")), "feeds.npz", "holds id, image but no mask")
+    refused(lambda: count(path, inputs={"photo": ("N", 3)}), "holds image, id but no x or photo; store inputs as x or")
     shapes = {"image": ("N", 3), "id": ("N",)}
     assert [feed["id"].tolist() for feed, _ in feeds(path, Card(), shapes, size=3)] == [[0, 1, 2], [3]]
     assert [count(path, limit, shapes) for limit in (None, 3)] == [4, 3]

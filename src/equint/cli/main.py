@@ -14,6 +14,9 @@ from ..errors import EquintError, InvalidOption
 from . import npu, study
 from . import options as cli
 
+Misused: Any = typer.BadParameter.__mro__[1]
+"""An option or argument that is unknown, missing or of a wrong kind."""
+
 app = typer.Typer(
     help="Turn trained convolutional networks (ONNX) into fixed-point networks, from their weights alone.",
     no_args_is_help=True,
@@ -194,7 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     debug = "--debug" in arguments
     try:
-        app([a for a in arguments if a != "--debug"], prog_name="equint")
+        code = app([a for a in arguments if a != "--debug"], prog_name="equint", standalone_mode=False)
+    except Misused as error:
+        print(_usage(error), file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise
@@ -204,3 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = f"{'not enough memory' if isinstance(error, MemoryError) else kind}; --debug shows where"
         print(f"equint: {said}", file=sys.stderr)
         sys.exit(2)
+    sys.exit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments, in a line, and where to look; help where there were none."""
+    said = error.format_message().rstrip(".")
+    if "\n" in said:
+        return said
+    command = error.ctx.command_path if error.ctx is not None else "equint"
+    return f"equint: {said[:1].lower()}{said[1:]}; {command} --help says more"

@@ -100,7 +100,12 @@ class Described:
         _check_layout(self.layout)
         if sum(g is not None for g in (self.card, self.input_range, self.mean or self.std)) > 1:
             raise InvalidOption("give one of --card, --input-range and --mean with --std")
-        if self.mean is not None or self.std is not None or (self.layout is not None and self.input_range is None):
+        if self.layout is not None and self.input_range is not None:
+            raise InvalidOption(
+                "--layout says how pictures of a card, or of --mean and --std, are laid out; leave it out beside "
+                "--input-range: arrays are taken as the network reads them"
+            )
+        if self.mean is not None or self.std is not None or self.layout is not None:
             return card_of(self.card, None, self.mean, self.std, None, self.layout)
         return self.card if self.card is not None else self.input_range
 
@@ -206,9 +211,9 @@ def kind_of(model: Path, mean: str | None, std: str | None) -> str | None:
     if mean is None and std is None:
         return None
     from ..graph.inputs import CHANNELS, layout_of
-    from ..runtime.session import Session
+    from ..scoring.metrics import input_shapes
 
-    shape = next(iter(Session(model).shapes.values()), ())
+    shape = next(iter(input_shapes(model).values()), ())
     return "gray" if len(shape) == 4 and shape[CHANNELS[layout_of(shape)]] == 1 else "rgb"
 
 

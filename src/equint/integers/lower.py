@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,9 +73,10 @@ def lower(model: Model, target: Target) -> Program:
     outputs = model.graph.outputs if joins is None else tuple(n for n in joins.inputs if n not in model.graph.inputs)
     made_of = needed(model.graph, outputs)
     _refuse_float_joins(model, made_of)
-    for node in model.graph.nodes:
-        if joins is None or any(o in made_of for o in node.outputs):
-            _emit(work, node)
+    kept = [n for n in model.graph.nodes if joins is None or any(o in made_of for o in n.outputs)]
+    _refuse_without_form(work, kept)
+    for node in kept:
+        _emit(work, node)
     made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
     shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
     return Program(
@@ -123,16 +124,35 @@ def _emit(work: Lowering, node: Node) -> None:
     if layer is not None:
         _layer(work, layer)
         return
+    builder = _builder(work, node)
+    if builder is not None:  # others were refused at the start
+        builder(work, node)
+
+
+def _builder(work: Lowering, node: Node) -> Callable[[Lowering, Node], None] | None:
+    """What builds the steps of a node that is no layer; None where it has no integer form."""
     form = op_of(node).steps
     if not isinstance(form, Unknown) and form in _FORMS and work.graph.is_float(node.outputs[0]):
-        _FORMS[form](work, node)
-    elif not node.domain and node.op in MOVES:
-        moves.move(work, node)
-    else:
-        op = f"{node.domain}::{node.op}" if node.domain else node.op
-        raise UnsupportedOperator(
-            f"{node.label}: {op} has no integer form; end the network before it, or replace it by what has one"
-        )
+        return _FORMS[form]
+    return moves.move if not node.domain and node.op in MOVES else None
+
+
+def _refuse_without_form(work: Lowering, nodes: Iterable[Node]) -> None:
+    """Everything without integer form at once: who mends one of them wants to know the next."""
+    graph, lacking = work.graph, dict[str, list[str]]()
+    for node in nodes:
+        merged = is_clamp(graph, node) and node.inputs[0] in work.merged
+        if not merged and as_layer(graph, node) is None and _builder(work, node) is None:
+            lacking.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
+    if not lacking:
+        return
+    (op, at), *others = lacking.items()
+    more = [f"{op} at {len(at)} nodes" if len(at) > 1 else op]
+    more += [f"{op} ({at[0]}{f' and {len(at) - 1} more' if len(at) > 1 else ''})" for op, at in others]
+    have = "have" if len(more) > 1 else "has"
+    raise UnsupportedOperator(
+        f"{at[0]}: {', '.join(more)} {have} no integer form; end the network before it, or replace it by what has one"
+    )
 
 
 def _layer(work: Lowering, layer: Layer) -> None:

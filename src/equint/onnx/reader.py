@@ -258,6 +258,8 @@ def _dense(sparse: onnx.SparseTensorProto, label: str) -> Array:
     values, indices = _array(sparse.values, label), _array(sparse.indices, label)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     try:
+        if indices.size and indices.min() < 0:
+            raise IndexError("indices count from 0")
         if indices.ndim == 2:
             dense[tuple(indices.T)] = values
         else:

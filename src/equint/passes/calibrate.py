@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,10 @@ COST = "extremes follow from moments, which may cost all accuracy: give 64 image
 """What it costs to go without images that a recipe is published with."""
 OUTSIDE = 0.05
 """Images may reach beyond an input's range by this share of its width, as resampled ones do."""
+UNLIKE = 2.5
+"""What the first BatchNorm puts out may spread so many times as far, or as little, as in training, and its means lie
+so many spreads away, before images are in doubt: 0.7 to 1.9, and below 1.6, where they are prepared as in training;
+usually 2 to 300 where they are not (docs/calibration.md)."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
 
@@ -200,7 +204,7 @@ class Calibrate:
         imagined = origin == "generated"
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
-        doubts = [] if imagined else list(_doubts(model, statistics, given))
+        doubts = [] if imagined else [*_doubts(model, statistics, given), *_unlike_training(model, moments)]
         known = replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges})
         return known.noted(event, *doubts)
 
@@ -223,6 +227,29 @@ class Calibrate:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
+
+
+def _unlike_training(model: Model, measured: Mapping[Name, Moments]) -> Iterator[Event]:
+    """A warning for images that the first BatchNorm has not seen the like of in training."""
+    graph = model.graph
+    for name in (o for node in graph.nodes for o in node.outputs):
+        trained, found = model.moments.get(name), measured.get(name)
+        if trained is None or found is None or (trained.origin, found.origin) != ("batchnorm", "calibration"):
+            continue
+        std, spread, mean, seen = np.broadcast_arrays(trained.std, found.std, trained.mean, found.mean)
+        alive = (std > 0) & (spread > 0)
+        if not alive.any():
+            continue
+        ratio = float(np.median(spread[alive] / std[alive]))
+        shift = float(np.median(np.abs(seen - mean)[alive] / std[alive]))
+        if max(ratio, 1 / ratio, shift) > UNLIKE:
+            why = (
+                "images are unlike those of training, as the first BatchNorm behind the input remembers them; check "
+                "how they are prepared (pixels 0 to 255 or 0 to 1, mean and std of the card)"
+            )
+            facts = {"why": why, "spread over trained spread": ratio, "means moved, in spreads": shift}
+            yield Event(EventKind.CALIBRATION_DOUBTFUL, name, facts, "calibrate", warning=True)
+        return
 
 
 def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> Iterator[Event]:

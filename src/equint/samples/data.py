@@ -133,7 +133,9 @@ def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array 
             whole = isinstance(loaded, np.ndarray)
             key = next((k for k in ("x", *(inputs if len(inputs) == 1 else ())) if not whole and k in loaded), "x")
             if not whole and key not in loaded:
-                raise UnusableData(f"{path}: holds {', '.join(loaded)} but no x; store inputs as x and labels as y")
+                names = "x" if len(inputs) != 1 or inputs[0] == "x" else f"x or {inputs[0]}"
+                held = ", ".join(loaded) or "nothing"
+                raise UnusableData(f"{path}: holds {held} but no {names}; store inputs as {names} and labels as y")
             x, y = (loaded, None) if whole else (loaded[key], loaded.get("y", None))
     except FileNotFoundError as error:
         raise UnusableData(f"{path}: no such file") from error

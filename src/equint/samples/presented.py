@@ -14,6 +14,8 @@ _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
 """How pictures are turned to where a network reads their channels."""
 
 
+_OR_CARD = "or a card that says how pictures become its input"
+
 Shapes = Mapping[Name, Sequence[int | str | None]]
 """Shapes of a network's inputs."""
 
@@ -188,6 +190,24 @@ def given(feed: Feed, inputs: Sequence[Name], label: str) -> Mapping[Name, Array
     return Run(kept) if isinstance(feed, Run) else kept
 
 
+def checked(feed: Feed, shapes: Shapes, label: str) -> Mapping[Name, Array]:
+    """What a network with inputs of these shapes reads of a batch, once it fits them.
+
+    Raises:
+        UnusableData: an input that is missing, or of another shape; the message says what to do.
+
+    Example:
+        >>> {n: v.shape for n, v in checked(np.zeros((2, 3, 8, 8)), {"x": ("N", 3, 8, 8)}, "photos.npz").items()}
+        {'x': (2, 3, 8, 8)}
+    """
+    named, graph = given(feed, tuple(shapes), label), inputs_alone(shapes)
+    each = entries(graph)
+    for name, value in named.items():
+        value = _single(np.asarray(value), graph.shapes.get(name))
+        _check(name, value, graph, label, each[name])
+    return named
+
+
 def inputs_of_both(first: Shapes, second: Shapes) -> Shapes:
     """What two networks read that are shown the same: one of them may have fewer inputs, others being constants.
 
@@ -216,7 +236,7 @@ def _check(name: Name, value: Array, graph: Graph, label: str, each: int) -> Non
         raise UnusableData(f"{what}: samples come first; give an array of shape {(1, *value.shape)} or more of them")
     for axes, read in _TURNED.items():
         if value.ndim == 4 and fits(tuple(value.shape[a] for a in axes), wanted):
-            raise UnusableData(f"{what}: the network reads {read}; give the array as x.transpose{axes}")
+            raise UnusableData(f"{what}: the network reads {read}; give the array as x.transpose{axes}, {_OR_CARD}")
     raise UnusableData(f"{what}; prepare the samples as the network reads them")
 
 

@@ -18,7 +18,7 @@ from ..samples.card import Card, laid_out
 from ..samples.data import count as total
 from ..samples.data import feeds
 from ..samples.images import Feed, length
-from ..samples.presented import Shapes, given, inputs_of_both
+from ..samples.presented import Shapes, checked, inputs_of_both
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
@@ -101,7 +101,7 @@ def evaluate(
     for x, truths in source.batches:
         if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
-        outputs = run(given(x, tuple(inputs), os.fspath(data)))
+        outputs = run(checked(x, inputs, os.fspath(data)))
         tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
             tally.add_labels(outputs[results[0]], truths)
@@ -111,7 +111,7 @@ def evaluate(
         elif reference is None:
             raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
         if reference is not None:
-            expected = reference.run(given(x, reference.inputs, os.fspath(data)))
+            expected = reference.run(checked(x, reference.shapes, os.fspath(data)))
             tally.add_reference(outputs, expected, card.task in DECIDE)
         if progress is not None:
             progress(tally.samples, every)
@@ -157,6 +157,17 @@ def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bo
             files, left = super_resolution.labelled(data, card)
             meter = super_resolution.Fidelity(output, card)
             return _Source(super_resolution.samples(files[:limit], card), meter, left)
+
+
+def input_shapes(model: Source | Program) -> Shapes:
+    """Shapes of the inputs of a network, a bundle or a program. Raises EquintError: it cannot be read.
+
+    Example:
+        >>> from equint.demo import model_path
+        >>> input_shapes(model_path())
+        {'input': ['N', 1, 8, 8]}
+    """
+    return _opened(model, False)[2]
 
 
 def _opened(

@@ -26,9 +26,10 @@ class Measure:
         return f"{value:.{self.decimals}f} {self.unit}".rstrip()
 
 
+SQNR = Measure("sqnr_db", "output SQNR", "dB")
 CLOSENESS = (
     Measure("agreement", "agreement with the original"),
-    Measure("sqnr_db", "output SQNR", "dB"),
+    SQNR,
     Measure("cosine", "cosine similarity", "", 4),
 )
 """Measured for any network against its float original."""
@@ -167,11 +168,18 @@ def shown(task: Task | str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
     Example:
         >>> shown("classification", {"samples": 400, "top1": 56.0})
         [('samples', '400'), ('top-1', '56.0 %')]
+        >>> shown("features", {"sqnr_db": 20.0, "outputs": {"boxes": 31.5, "scores": 20.0}})
+        [('output SQNR, worst of 2', '20.0 dB'), ('of boxes', '31.5 dB'), ('of scores', '20.0 dB')]
     """
     task = task_of(task)
     counts = {"samples": "samples", "unlabelled": "pictures left out, without labels"}
     rows = [(title, str(found[key])) for key, title in counts.items() if key in found]
-    return rows + [(m.title, m.shown(found[m.key])) for m in (*task.measures, *CLOSENESS) if m.key in found]
+    outputs = found.get("outputs", {})
+    for m in (m for m in (*task.measures, *CLOSENESS) if m.key in found):
+        several = m is SQNR and len(outputs) > 1
+        rows.append((f"{m.title}, worst of {len(outputs)}" if several else m.title, m.shown(found[m.key])))
+        rows += [(f"of {name}", m.shown(value)) for name, value in outputs.items()] if several else []
+    return rows
 
 
 def chance(before: float, after: float, samples: int, agreement: float | None = None) -> float:

@@ -16,7 +16,7 @@ from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
 from ..runtime.session import Session, Source, random_inputs
 from ..samples.generated import SIZES, any_size
-from ..samples.presented import given, inputs_alone
+from ..samples.presented import checked, inputs_alone
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def compare(
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
     for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
-        a, b = (session.run(given(feed, session.inputs, label)) for session in (clean, noisy))
+        a, b = (session.run(checked(feed, session.shapes, label)) for session in (clean, noisy))
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
             if a[t].shape != value.shape:
