@@ -132,7 +132,8 @@ def test_bad_input_is_one_line(run: Run, bundle: Path, tmp_path: Path, arguments
 
 
 def test_a_bundle_is_measured_without_a_card(run: Run, bundle: Path) -> None:
-    code, out, _ = run("evaluate", bundle, "--mean", "0", "--std", "16", "--data", data_path(), "--limit", "100", "--json")
+    pixels = ("--mean", "0", "--std", "16")
+    code, out, _ = run("evaluate", bundle, *pixels, "--data", data_path(), "--limit", "100", "--json")
     assert code == 0
     assert json.loads(out)["top1"] > 90
     code, _, err = run("evaluate", bundle, "--data", data_path(), "--limit", "100")

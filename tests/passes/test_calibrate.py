@@ -327,7 +327,7 @@ def doubts(x: Array, low: float = -4, high: float = 4) -> list[str]:
 @pytest.mark.parametrize(("gain", "moved", "found"), [(1, 0, 0), (2, 0, 0), (255, 0, 1), (1 / 255, 0, 1), (1, 9, 1)])
 def test_images_unlike_those_of_training_are_named(gain: float, moved: float, found: int) -> None:
     """The BatchNorm was trained on x = N(0, 1) behind a convolution of one weight: mean 0, spread 1."""
-    norm = {"s": [1.0] * 3, "b": [0.0] * 3, "m": [0.0] * 3, "v": [1.0] * 3}
+    norm: dict[str, Any] = {"s": [1.0] * 3, "b": [0.0] * 3, "m": [0.0] * 3, "v": [1.0] * 3}
     body = "c = Conv(x, w) d = BatchNormalization(c, s, b, m, v) y = Relu(d)"
     model = read(network(body, inputs="float[N,3,8,8] x", w=np.eye(3).reshape(3, 3, 1, 1), **norm))
     x = gain * np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32) + moved

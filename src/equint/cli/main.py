@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _usage(error: Any) -> str:
     """What is wrong with the arguments, in a line, and where to look; help where there were none."""
-    said = error.format_message().rstrip(".")
+    said = str(error.format_message()).rstrip(".")
     if "\n" in said:
         return said
     command = error.ctx.command_path if error.ctx is not None else "equint"
