@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..ir.edit import Editor
-from ..ir.fields import aligned, per_channel
+from ..ir.fields import aligned, collapsed, per_channel
 from ..ir.model import Array, Graph, Model, Name, Node, Range, View
 from ..ir.weights import Layer
 from ..ops.attributes import clip_bounds, regrouped
@@ -252,7 +252,7 @@ class _Solver:
         order = np.unique(labels, return_index=True)[1].argsort()  # by first appearance; 0 is pinned
         renumber[order] = np.arange(count)
         labels = renumber[labels]
-        ids = {name: labels[field] for name, field in self.ids.items()}
+        ids = {name: collapsed(labels[field]) for name, field in self.ids.items()}
         floor = np.zeros(count)
         for where, need in self.floors:
             np.maximum.at(floor, labels[where], need)

@@ -59,6 +59,8 @@ class Watched:
     peak: Array  # its magnitude, original units, > 0
     row: Array  # and column: the channels
     column: Array
+    scale: Array  # class of the column's scale
+    unit: Array  # the range that bounds it
     below: Array  # whether it is the lower end of the range that bounds it; False where one end serves both
     share: Array  # 1 / taps: what it has of its column's energy
 

@@ -95,7 +95,8 @@ def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) ->
 def _tensors(reference: Model, quantized: Model, table: Gains, noise: NoiseModel) -> list[GridNoise]:
     guesses = heavy_tailed(reference.graph, reference.moments) | _guessed(reference, noise)
     found = []
-    for tensor in rounded_tensors(reference, table, noise=noise):
+    scales = {name: view.scale for name, view in quantized.views.items()}
+    for tensor in rounded_tensors(reference, table, scales, noise):
         if tensor.name not in quantized.qparams:
             continue
         step, power = _cut(quantized, tensor)
@@ -167,7 +168,8 @@ def _layers(reference: Model, quantized: Model, table: Gains, noise: NoiseModel)
             power = _weights(reference, quantized, layer, own[layer.y])
             weights, reaching = float(np.sum(power)) / signal, float(np.sum(power * rounded.gain))
         if signal > 0 and layer.x in quantized.qparams and layer.x in table.scattered:
-            tensor = rounded_tensor(reference, layer.x, grids.get(layer.x, 0), table, doubtful, noise=noise)
+            finer = _scale(quantized, layer.x).shape
+            tensor = rounded_tensor(reference, layer.x, grids.get(layer.x, 0), table, doubtful, finer, noise)
             activations, clips = (power / signal for power in _input(graph, quantized, layer, tensor))
         found.append(LayerNoise(layer.name, layer.y, weights, activations, clips, reaching))
     return found

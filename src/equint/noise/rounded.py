@@ -108,16 +108,29 @@ def rounded_tensor(
     if m.origin == "propagated" and dense and clip is None:
         lo, hi = (np.clip(m.mean + side * noise.extent * m.std, lo, hi) for side in (-1, 1))
     up, down = _spreads(model, name, before, m, lo, hi, before in doubtful, noise)
-    shape = np.broadcast_shapes(m.mean.shape, m.std.shape, np.shape(lo), np.shape(hi), scattered.shape, finer)
-    part = scattered.size / int(np.prod(shape))  # channels that had one gain together share it
+    ends = (np.shape(field) for field in (lo, hi, active, up, down))
+    shape = np.broadcast_shapes(m.mean.shape, m.std.shape, *ends, finer)
 
     def channels(field: Array) -> Array:
         return np.broadcast_to(np.asarray(field, np.float64), shape).ravel()
 
     values = Distribution(channels(m.mean), channels(m.std), channels(up), channels(down))
     activation = Activation(channels(lo), channels(hi), slope, clip)
-    arriving = channels(scattered * part), channels(steady * part)
+    arriving = (channels(shared(gain, shape)) for gain in (scattered, steady))
     return RoundedTensor(name, grid, shape, values, activation, channels(active), *arriving)
+
+
+def shared(gain: Array, shape: tuple[int, ...]) -> Array:
+    """A gain's total on the entries of a field of this shape: entries that had one together share it.
+
+    Example:
+        >>> shared(np.array([[1.0, 2.0]]), (3, 1)).ravel().tolist()
+        [1.0, 1.0, 1.0]
+    """
+    gain = gain.reshape((1,) * (len(shape) - gain.ndim) + gain.shape)
+    alike = tuple(d for d, n in enumerate(shape) if n == 1)
+    together = gain.sum(alike, keepdims=True)
+    return np.broadcast_to(together * (together.size / int(np.prod(shape))), shape)
 
 
 def _behind_clips(graph: Graph, name: Name, moments: Mapping[Name, Moments]) -> tuple[Name, Array, Array, Node | None]:

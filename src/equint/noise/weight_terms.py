@@ -93,12 +93,13 @@ class WeightTerms:
         watched, rows, columns = self.watched, self.rows, self.columns
         if not watched.peak.size:
             return 0.0
-        unit = rows.unit[watched.row]
-        now = watched.peak * scales[columns.scale[watched.column]] / self._row_scale(scales)[watched.row]
-        limit = np.where(watched.below, ends[-1][unit], ends[0][unit])
-        over = np.maximum(now - limit, 0.0)
-        hit = np.flatnonzero(over)
-        row, column, unit, now, over, limit = (a[hit] for a in (watched.row, watched.column, unit, now, over, limit))
+        now = watched.peak * scales[watched.scale] / self._row_scale(scales)[watched.row]
+        limit = ends[0][watched.unit]
+        if len(ends) > 1:
+            limit = np.where(watched.below, ends[1][watched.unit], limit)
+        hit = np.flatnonzero(now > limit)
+        row, column, unit, now, limit = (a[hit] for a in (watched.row, watched.column, watched.unit, now, limit))
+        over = now - limit
         weight = row_gain[row] * enters[column] * watched.share[hit]
         cost = weight * np.square(over)
         slope = 2 * weight * over
@@ -167,7 +168,8 @@ class WeightTerms:
                 group, out, enter = np.nonzero(now > (limit.reshape(g, o, 1) if block.fine else limit))
                 row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
                 below, share = np.full(row.size, k == 1), np.full(row.size, 1 / block.taps)
-                found.append(Watched(peaks[group, out, enter], row, column, below, share))
+                scale, unit = self.columns.scale[column], self.rows.unit[row]
+                found.append(Watched(peaks[group, out, enter], row, column, scale, unit, below, share))
         self.watched = joined(Watched, found)
 
     def ranges(self, x: Array, scales: Array) -> dict[Name, Range]:

@@ -123,7 +123,8 @@ def _starts(model: Model, channels: Channels) -> list[Array]:
         own = extents[group.classes]
         if np.any(own > 0):
             even[group.classes] = np.clip(own / np.median(own[own > 0]), 1 / 64, 64)
-    return [np.ones(channels.size), cross_layer(model, channels), even]
+    starts = [np.ones(channels.size), cross_layer(model, channels), even]
+    return [s for k, s in enumerate(starts) if not any(np.array_equal(s, t) for t in starts[:k])]
 
 
 def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, Noise, int]:

@@ -24,7 +24,7 @@ from ..onnx.probes import as_float32, flattened, reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds, element_count
-from ..ops.layers import as_layer
+from ..ops.layers import as_layer, layers
 from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Samples, length, part, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
@@ -163,28 +163,41 @@ def _digest(feed: Feed) -> str:
 def channel_axes(graph: Graph) -> dict[Name, int]:
     """The axis that channels lie along, for every float tensor of known rank above 1.
 
-    A layer's output has them where the layer puts them, another tensor where its first input of the same rank
-    has them; else along axis 1.
+    A layer's input and output have them where the layer reads and puts them; another tensor where what it is made of,
+    or what is made of it, has them; where no layer is near, along axis 1.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
         >>> channel_axes(tiny_graph())
         {'x': 1, 'y': 1}
     """
+    ranks = {n: graph.rank(n) for n in (*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o))}
+    every = {n: rank for n, rank in ranks.items() if rank is not None and rank > 1 and graph.is_float(n)}
     axes: dict[Name, int] = {}
-    for name in (*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)):
-        rank = graph.rank(name)
-        if rank is None or rank < 2 or not graph.is_float(name):
-            continue
-        node = graph.producer.get(name)
-        layer = None if node is None else as_layer(graph, node)
-        if layer is not None:
-            axes[name] = layer.y_axis % rank
-            continue
-        readers = [la for la in (as_layer(graph, u) for u in graph.users(name)) if la is not None]
-        before = [i for i in (node.inputs if node else ()) if i in axes and graph.rank(i) == rank]
-        axes[name] = axes[before[0]] if before else readers[0].x_axis % rank if readers else 1
-    return axes
+    for layer in layers(graph):
+        axes |= {n: axis % every[n] for n, axis in ((layer.y, layer.y_axis), (layer.x, layer.x_axis)) if n in every}
+
+    def tell(source: Name, told: Name, order: Sequence[int]) -> None:
+        if source in axes and told in every and told not in axes and every[source] == every[told] == len(order):
+            axes[told] = order[axes[source]]
+
+    steps = [(node, i, o) for node in graph.nodes for o in node.outputs for i in node.inputs if i in every]
+    for forward in (True, False, True):
+        for node, i, o in steps if forward else reversed(steps):
+            if as_layer(graph, node) is None and o in every:
+                there = _order(node, every[i])
+                if forward:
+                    tell(i, o, np.argsort(there).tolist())
+                else:
+                    tell(o, i, there)
+    return {name: axes.get(name, 1) for name in every}
+
+
+def _order(node: Node, rank: int) -> list[int]:
+    """From which axis of a node's input each axis of its output comes."""
+    if node.op == "Transpose" and not node.domain:
+        return [int(axis) for axis in node.attrs.get("perm", range(rank)[::-1])]
+    return list(range(rank))
 
 
 def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
