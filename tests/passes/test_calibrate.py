@@ -14,6 +14,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Array, Moments, QSpec, Range
 from equint.maths.affine import choose_qparams, fake_quantize
 from equint.maths.gaussian import clipped
+from equint.maths.noise import sqnr_db
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate, Rule
 from equint.passes.fold_batchnorm import FoldBatchnorm
@@ -373,3 +374,17 @@ def test_what_nothing_tells_is_measured_on_made_up_samples() -> None:
     assert float(found.ranges["b"].hi.max()) == pytest.approx(b.max(), rel=0.5)
     np.testing.assert_allclose(found.moments["b"].mean.ravel(), b.mean(0), atol=0.35)
     assert not [e for e in Calibrate(images=Samples.of(x.astype(np.float32)))(model).log if e.kind is event.kind]
+
+
+def test_a_quotient_of_which_only_its_operands_ranges_are_known_is_measured() -> None:
+    """LayerNorm in pieces: its n = 32 values cannot reach beyond √(n − 1); their ranges' quotient reaches thousands."""
+    body = """h = Gemm(x, w) m = ReduceMean <axes = [1]> (h) d = Sub(h, m) p = Pow(d, two) v = ReduceMean <axes = [1]> (p)
+              e = Add(v, eps) s = Sqrt(e) q = Div(d, s) y = Gemm(q, u)"""
+    consts: dict[str, Any] = {"w": normal(16, 32), "u": normal(32, 4), "two": np.float32(2), "eps": np.float32(1e-5)}
+    proto = network(body, inputs="float[N,16] x", output="float[] y", **consts)
+    result = equint.quantize(proto, input=(-4, 4))
+    quotient = result.model.ranges["q"]
+    assert 1 < float(np.max(quotient.hi)) <= 1.3 * 31**0.5
+    x = np.random.default_rng(0).uniform(-4, 4, (64, 16)).astype(np.float32)
+    (clean,), (noisy,) = execute(proto, x), execute(result.proto, x)
+    assert sqnr_db(clean, noisy) > 20

@@ -55,13 +55,28 @@ def in_common(std: Array, step: Array) -> Array:
     return np.asarray(np.exp(-4 * np.pi**2 * 0.05 * np.square(std / np.maximum(step, 1e-300))))
 
 
-def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bool = True) -> tuple[Array, Array]:
+def beyond(mean: Array, std: Array, cap: Array) -> tuple[Array, Array]:
+    """E[(z − cap)²₊] and E[(z − cap)₊] by channel, `(C,)`; 0 where the cap is infinite."""
+    bounded = np.isfinite(cap)
+    second, first, _ = exceedance(mean, std, np.where(bounded, cap, 0.0))
+    return np.where(bounded, second, 0.0), np.where(bounded, first, 0.0)
+
+
+def mismatch(
+    mean: Array,
+    std: Array,
+    bound: Array,
+    cap: Array,
+    both: Array | bool = True,
+    behind: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
     """What it costs that a channel is clipped at `bound` where it should be at `cap` (infinite: not at all).
 
     E[d²] of d = min(z, bound) − min(z, cap) in closed form, and its derivative with respect to `bound`, each `(C,)`, z
     having the tails of `maths/tails.py`. A grid that saturates is this with bound = its upper end; a clip's bound that
     all channels share, where each would need its own, is this with cap = what the channel needs. Not `both`: where the
-    channel's own clip is executed too, so that only bound < cap costs anything.
+    channel's own clip is executed too, so that only bound < cap costs anything. `behind` is
+    `beyond(mean, std, cap)`, where many bounds are tried for one cap.
 
     Example:
         >>> power, _ = mismatch(np.zeros(2), np.ones(2), np.array([6.0, 0.0]), np.array([6.0, np.inf]))
@@ -70,7 +85,7 @@ def mismatch(mean: Array, std: Array, bound: Array, cap: Array, both: Array | bo
     """
     bounded = np.isfinite(cap)
     second, first, zeroth = exceedance(mean, std, bound)
-    cap_second, cap_first, _ = (np.where(bounded, e, 0.0) for e in exceedance(mean, std, np.where(bounded, cap, 0.0)))
+    cap_second, cap_first = beyond(mean, std, cap) if behind is None else behind
     gap = np.where(bounded, cap - bound, 0.0)
     early = ~bounded | (bound < cap)
     power = np.where(early, second - cap_second - 2 * gap * cap_first, cap_second - second + 2 * gap * first)

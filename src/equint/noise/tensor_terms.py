@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph.channels import Channels
 from ..ir.model import Array, Name, QSpec, Range
-from ..maths.noise import mismatch, rounding
+from ..maths.noise import beyond, mismatch, rounding
 from .columns import TensorColumns, joined
 from .rounded import RoundedTensor
 
@@ -46,7 +46,10 @@ class TensorTerms:
         self.symmetric = spec is not None and spec.symmetric
         self.signed = np.ones(self.high.size, bool) if self.symmetric else falls
         self.low = self.high if self.symmetric else new(int(falls.sum()))
-        self.below = np.flatnonzero(negative)
+        self.below = b = np.flatnonzero(negative)
+        c = self.columns
+        lows = (-c.slope[b] * c.mean[b], c.slope[b] * c.down[b], -c.floor[b])
+        self.behind = beyond(c.mean, c.up, c.cap), beyond(*lows)
 
     def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
         """Noise of what is rounded and of what is cut off; derivatives are added to `gradient` and `by_class`."""
@@ -62,13 +65,14 @@ class TensorTerms:
             by_grid = 2 * np.bincount(grid, each, count) / (high + low)
             self._add(gradient, by_grid * high, by_grid * low)
         bound = high[grid] * s
-        power, slope = mismatch(columns.mean, columns.up, bound, columns.cap, columns.movable)
+        power, slope = mismatch(columns.mean, columns.up, bound, columns.cap, columns.movable, self.behind[0])
         cost, pull = columns.clipping * power, columns.clipping * slope * bound
         by_class += np.bincount(columns.scale, pull, by_class.size)
         up = np.bincount(grid, pull, count)
         b = self.below  # the same for the lower ends, with all signs turned
         leak, bound = columns.slope[b], low[grid[b]] * s[b]
-        power, slope = mismatch(-leak * columns.mean[b], leak * columns.down[b], bound, -columns.floor[b], False)
+        lows = (-leak * columns.mean[b], leak * columns.down[b])
+        power, slope = mismatch(*lows, bound, -columns.floor[b], False, self.behind[1])
         cost[b] += columns.clipping[b] * power
         pull = columns.clipping[b] * slope * bound
         by_class += np.bincount(columns.scale[b], pull, by_class.size)

@@ -14,7 +14,7 @@ from ..graph.moments import propagate
 from ..graph.placement import place
 from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Moments, Name, Origin, QSpec, Range
+from ..ir.model import Array, Graph, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
@@ -37,6 +37,8 @@ COST = "extremes follow from moments, which may cost all accuracy: give 64 image
 """What it costs to go without images that a recipe is published with."""
 OUTSIDE = 0.05
 """Images may reach beyond an input's range by this share of its width, as resampled ones do."""
+LOOSE = 8.0
+"""A range that follows from others' alone and is so many times too wide costs three bits."""
 UNLIKE = 2.5
 """What the first BatchNorm puts out may spread so many times as far, or as little, as in training, and its means lie
 so many spreads away, before images are in doubt: 0.7 to 1.9, and below 1.6, where they are prepared as in training;
@@ -152,14 +154,23 @@ class Calibrate:
         return images, "" if images is not None else "no images given, and the network runs on none that was made up"
 
     def _completed(self, model: Model) -> Model:
-        """What is to become integer, and of which nothing tells a range, as made-up samples show it."""
-        graph = model.graph
-        told = tensor_ranges(graph, propagate(graph, model.moments), model.ranges, self.n)
-        if self.stand_in == "propagated" or all(t in told for tensors in place(graph).classes for t in tensors):
+        """What is to become integer, and of which nothing tells a range, as made-up samples show it.
+
+        That operands reach so far or so far says little of quotients and products of them: where moments are not known
+        and samples reach LOOSE times less far, these tell.
+        """
+        graph, known = model.graph, propagate(model.graph, model.moments)
+        told = tensor_ranges(graph, known, model.ranges, self.n)
+        sure = told.keys() & (known.keys() | model.ranges.keys())
+        if self.stand_in == "propagated" or all(t in sure for tensors in place(graph).classes for t in tensors):
             return model
         images = _fitting(model, lambda size: made_up(model, size))
-        found = None if images is None else self._measured(model, images, counted=False)
-        missing = {} if found is None else {name: t for name, t in found.tensors.items() if name not in told}
+        found = {} if images is None else self._measured(model, images, counted=False).tensors
+        missing = {
+            name: t
+            for name, t in found.items()
+            if name not in told or (name not in sure and _reach(told[name].lo, told[name].hi) > LOOSE * _reach(t.low, t.high))
+        }
         if not missing:
             return model
         moments = {name: replace(t.moments, origin="generated") for name, t in missing.items()}
@@ -274,6 +285,11 @@ def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> It
     differ = any(h.counts.size > 1 for t in tensors.values() for h in (t.lows, t.highs))
     if statistics.images > 1 and tensors and not differ and any(t.low.min() < t.high.max() for t in inputs.values()):
         yield doubt("", "all images are the same", images=statistics.images)
+
+
+def _reach(low: Array, high: Array) -> float:
+    """The greatest magnitude between these ends."""
+    return float(max(np.max(np.abs(low)), np.max(np.abs(high))))
 
 
 def _within(found: Range, bound: Range | None) -> Range:
