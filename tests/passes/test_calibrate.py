@@ -378,9 +378,10 @@ def test_what_nothing_tells_is_measured_on_made_up_samples() -> None:
 
 def test_a_quotient_of_which_only_its_operands_ranges_are_known_is_measured() -> None:
     """LayerNorm in pieces: its n = 32 values cannot reach beyond √(n − 1); their ranges' quotient reaches thousands."""
-    body = """h = Gemm(x, w) m = ReduceMean <axes = [1]> (h) d = Sub(h, m) p = Pow(d, two) v = ReduceMean <axes = [1]> (p)
-              e = Add(v, eps) s = Sqrt(e) q = Div(d, s) y = Gemm(q, u)"""
-    consts: dict[str, Any] = {"w": normal(16, 32), "u": normal(32, 4), "two": np.float32(2), "eps": np.float32(1e-5)}
+    body = """h = Gemm(x, w) m = ReduceMean <axes = [1]> (h) d = Sub(h, m) p = Pow(d, two)
+              v = ReduceMean <axes = [1]> (p) e = Add(v, eps) s = Sqrt(e) q = Div(d, s) y = Gemm(q, u)"""
+    consts: dict[str, Any] = {"w": normal(16, 32), "u": normal(32, 4)}
+    consts |= {"two": np.float32(2), "eps": np.float32(1e-5)}
     proto = network(body, inputs="float[N,16] x", output="float[] y", **consts)
     result = equint.quantize(proto, input=(-4, 4))
     quotient = result.model.ranges["q"]

@@ -166,11 +166,7 @@ class Calibrate:
             return model
         images = _fitting(model, lambda size: made_up(model, size))
         found = {} if images is None else self._measured(model, images, counted=False).tensors
-        missing = {
-            name: t
-            for name, t in found.items()
-            if name not in told or (name not in sure and _reach(told[name].lo, told[name].hi) > LOOSE * _reach(t.low, t.high))
-        }
+        missing = {name: t for name, t in found.items() if name not in sure and _beyond(told.get(name), t)}
         if not missing:
             return model
         moments = {name: replace(t.moments, origin="generated") for name, t in missing.items()}
@@ -285,6 +281,11 @@ def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> It
     differ = any(h.counts.size > 1 for t in tensors.values() for h in (t.lows, t.highs))
     if statistics.images > 1 and tensors and not differ and any(t.low.min() < t.high.max() for t in inputs.values()):
         yield doubt("", "all images are the same", images=statistics.images)
+
+
+def _beyond(told: Range | None, found: TensorStatistics) -> bool:
+    """Whether nothing tells how far a tensor reaches, or what does is far from what samples show."""
+    return told is None or _reach(told.lo, told.hi) > LOOSE * _reach(found.low, found.high)
 
 
 def _reach(low: Array, high: Array) -> float:
