@@ -66,6 +66,14 @@ class Watched:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What no descent moves: the shift of every row, `(R,)`, and which weights are watched."""
+
+    shift: Array
+    watched: Watched
+
+
+@dataclass(frozen=True)
 class TensorColumns:
     """Channels of all tensors that are rounded, `(N,)` each, in original units.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..graph.channels import Channels
 from ..ir.model import Array, Model, Name, QSpec, Range
+from .columns import Chosen
 from .constants import MEASURED, NoiseModel
 from .rounded import RoundedLayer, RoundedTensor
 from .tensor_terms import TensorTerms
@@ -90,6 +91,15 @@ class Objective:
 
     def watch(self, x: Array) -> None:
         self.weights.watch(x, self.scales(x))
+
+    @property
+    def chosen(self) -> Chosen:
+        """What `choose_shifts` and `watch` chose last."""
+        return Chosen(self.weights.shift.copy(), self.weights.watched)
+
+    def restore(self, chosen: Chosen) -> None:
+        """Go on with what was chosen for other variables."""
+        self.weights.shift, self.weights.watched = chosen.shift.copy(), chosen.watched
 
     def choose_shifts(self, x: Array) -> None:
         self.weights.choose_shifts(x, self.scales(x))

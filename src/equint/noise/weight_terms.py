@@ -202,12 +202,19 @@ def _row_shifts(
     room = np.min([end / np.maximum(p.max(-1), TINY * end) for p, end in zip(peaks, ends, strict=True)], 0)
     fits = np.clip(np.floor(np.log2(room * (1 + 1e-9))), 0, most).astype(np.int64)
     more = np.minimum(fits + 1, most)
-    noises: list[Array] = []
-    for shift in (fits, more):
-        cut = np.zeros(fits.shape)
-        for p, end in zip(peaks, ends, strict=True):
-            over = np.maximum(p - np.ldexp(end, -shift)[..., None].astype(np.float32), 0.0)
-            cut += costs[0] * np.einsum("goi,goi,gi->go", over, over, costs[1])
-        noises.append(rounded * 4.0**-shift + cut)
-    better = noises[1] < noises[0]
-    return float(np.where(better, noises[1], noises[0]).sum()), np.where(better, more, fits)
+    fitting, shifted = rounded * 4.0**-fits, rounded * 4.0**-more
+    tight = np.any(room < 1)  # else nothing is cut off where it fits
+    for p, end in zip(peaks, ends, strict=True):
+        shifted += costs[0] * _cut_off(p, np.ldexp(end, -more), costs[1])
+        if tight:
+            fitting += costs[0] * _cut_off(p, np.ldexp(end, -fits), costs[1])
+    better = shifted < fitting
+    return float(np.where(better, shifted, fitting).sum()), np.where(better, more, fits)
+
+
+def _cut_off(peaks: Array, end: Array, worth: Array) -> Array:
+    """Σ_i worth_i·(peak_oi − end_o)²₊, `(G, O)`."""
+    over = peaks - end[..., None].astype(np.float32)
+    np.maximum(over, 0.0, out=over)
+    np.square(over, out=over)
+    return np.asarray(np.matmul(over, worth[..., None].astype(np.float32))[..., 0], np.float64)

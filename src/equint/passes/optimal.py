@@ -16,6 +16,7 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range
 from ..maths.noise import to_db
+from ..noise.columns import Chosen
 from ..noise.gains import gains
 from ..noise.objective import Formats, Noise, Objective
 from ..noise.rounded import RoundedTensor, rounded_layers, rounded_tensors
@@ -127,6 +128,15 @@ def _starts(model: Model, channels: Channels) -> list[Array]:
     return [s for k, s in enumerate(starts) if not any(np.array_equal(s, t) for t in starts[:k])]
 
 
+@dataclass(frozen=True)
+class _Point:
+    """Variables, what was chosen beside them, and the noise that both predict."""
+
+    noise: float
+    x: Array
+    chosen: Chosen
+
+
 def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, Noise, int]:
     """The best variables found, the noise of the network as it is and of the best, and the steps taken."""
     from scipy.optimize import minimize
@@ -140,40 +150,38 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         total = max(noise.total, 1e-100)
         return float(np.log(total)), gradient / total
 
-    def settled(x: Array) -> tuple[float, Array]:  # its true noise: a descent leaves shifts and watched weights behind
+    def settled(x: Array) -> _Point:  # its true noise: a descent leaves shifts and watched weights behind
         objective.choose_shifts(x)
         objective.watch(x)
-        return objective(x)[0].total, x
+        return _Point(objective(x)[0].total, x, objective.chosen)
 
-    def run(x: Array, count: int) -> Array:
+    def run(start: _Point, count: int) -> _Point:
         nonlocal steps
-        x = x.copy()
-        objective.choose_shifts(x)
+        objective.restore(start.chosen)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
         # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
         with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
-            end = minimize(logarithm, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+            end = minimize(logarithm, start.x.copy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         steps += int(end.nit)
-        return np.asarray(end.x)
+        return settled(np.asarray(end.x))
 
     candidates = [objective.start(s) for s in starts]
     first = objective(objective.start(starts[0]))[0]
     tried = [settled(x) for x in candidates]
     trials = []
-    for _, x in tried:
+    for point in tried:
         for _ in range(TRIALS):
-            value, x = settled(run(x, min(TRIAL_STEPS, iterations)))
-        trials.append((value, x))
-    now = min(trials, key=lambda t: t[0])
-    best = min(*tried, now, key=lambda t: t[0])
+            point = run(point, min(TRIAL_STEPS, iterations))
+        trials.append(point)
+    now = min(trials, key=lambda point: point.noise)
+    best = min(*tried, now, key=lambda point: point.noise)
     for _ in range(iterations // ROUND_STEPS):
-        last, now = now, settled(run(now[1], ROUND_STEPS))
-        best = min(best, now, key=lambda t: t[0])
-        if 0 <= last[0] - now[0] < 1e-3 * last[0]:
+        last, now = now, run(now, ROUND_STEPS)
+        best = min(best, now, key=lambda point: point.noise)
+        if 0 <= last.noise - now.noise < 1e-3 * last.noise:
             break
-    objective.choose_shifts(best[1])
-    objective.watch(best[1])
-    return best[1], first, objective(best[1])[0], steps
+    objective.restore(best.chosen)
+    return best.x, first, objective(best.x)[0], steps
 
 
 def _with_bounds(
