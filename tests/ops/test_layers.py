@@ -122,7 +122,7 @@ def counted(op: str, attributes: str) -> tuple[Array, Array]:
     (y,) = run(proto, np.ones((1, 1, 7, 6), np.float32))
     graph = read(proto).graph
     layer = next(layers(graph))
-    return coverage(layer, tuple(kernel), graph.shapes[layer.x], y.shape), y[0].mean((1, 2))
+    return coverage(layer, tuple(kernel), graph.shapes[layer.x]), y[0].mean((1, 2))
 
 
 @settings(max_examples=60)
@@ -152,9 +152,9 @@ def test_coverage_where_the_size_is_unknown() -> None:
     node = Node("Conv", ("x", "w"), ("y",), {"pads": [1, 1, 1, 1], "strides": [2, 2]})
     graph = Graph((node,), {"w": np.ones((1, 1, 3, 3), np.float32)}, ("x",), ("y",))
     layer = next(layers(graph))
-    assert coverage(layer, (3, 3), None, None).tolist() == [1.0] * 9
+    assert coverage(layer, (3, 3), None).tolist() == [1.0] * 9
     transposed = replace(layer, node=replace(node, op="ConvTranspose"))
-    assert coverage(transposed, (3, 3), None, None).tolist() == [0.25] * 9
+    assert coverage(transposed, (3, 3), None).tolist() == [0.25] * 9
 
 
 @pytest.mark.parametrize(

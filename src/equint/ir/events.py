@@ -73,6 +73,8 @@ class EventKind(Enum):
     OVERRIDE_OF_SHARED_GRID = "override of all tensors on one grid"
 
     KERNELS_ROUNDED = "rounded kernels to keep their sums"
+    WEIGHTS_ROUNDED = "rounded weights by second moments of their inputs"
+    NOT_ROUNDED_BY_INPUTS = "kernels rounded alone, nothing being known of how inputs go together"
     BIASES_CORRECTED = "corrected biases"
     BIAS_NOT_CORRECTED = "bias not corrected"
     BIASES_CORRECTED_FROM_IMAGES = "corrected biases from images"

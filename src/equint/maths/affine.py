@@ -86,6 +86,18 @@ def dequantize(integers: Array, q: QParams) -> Array:
     return ((integers - zero_point).astype(np.float32) * scale).astype(np.float32)
 
 
+def in_steps(x: Array, q: QParams) -> Array:
+    """Real `x` in steps of `q`, zero point included, not rounded: x/scale + zero_point, float64.
+
+    Example:
+        >>> q = QParams(np.float32(0.5), np.int32(3))
+        >>> in_steps(np.array([1.2]), q).tolist()
+        [5.4]
+    """
+    scale, zero_point = along_axis(q.steps, q.axis, x.ndim), along_axis(q.zero_point, q.axis, x.ndim)
+    return np.asarray(x.astype(np.float64) / scale + zero_point)
+
+
 def fake_quantize(x: Array, q: QParams) -> Array:
     """The real values that `x` becomes: dequantize(quantize(x))."""
     return dequantize(quantize(x, q), q)

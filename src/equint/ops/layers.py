@@ -13,6 +13,7 @@ from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Sha
 from ..ir.weights import Layer
 from . import torch_kernels
 from .operator import Backward, BoundFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
+from .windows import OUTSIDE, met
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -76,7 +77,7 @@ def sees_all_taps(layer: Layer) -> bool:
     return layer.node.op != "ConvTranspose"
 
 
-def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_shape: Shape | None) -> Array:
+def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None) -> Array:
     """For each tap, the share of output positions where it meets the input and not padding: `(K,)`.
 
     1 everywhere for an unpadded convolution, and where the spatial size is unknown. For ConvTranspose,
@@ -84,32 +85,24 @@ def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None, y_sha
 
     Example:
         >>> layer = next(layers(tiny_graph()))
-        >>> coverage(layer, (3, 3), ("N", 4, 4, 4), ("N", 4, 4, 4)).round(4)[:3].tolist()
+        >>> coverage(layer, (3, 3), ("N", 4, 4, 4)).round(4)[:3].tolist()
         [0.5625, 0.75, 0.5625]
     """
     if layer.node.op not in ("Conv", "ConvTranspose"):
         return np.ones(1)
-    attrs, n, transposed = layer.node.attrs, len(kernel), layer.node.op == "ConvTranspose"
-    strides, dilations = (attrs.get(key, [1] * n) for key in ("strides", "dilations"))
-    pads, per_dim = attrs.get("pads", [0] * 2 * n), []
-    for d in range(n):
-        x, y = (shape[2 + d] if shape else None for shape in (x_shape, y_shape))
-        if not isinstance(x, int) or not isinstance(y, int) or y == 0:
-            per_dim.append(np.full(kernel[d], 1 / strides[d] if transposed else 1.0))
-            continue
-        before, (inner, outer) = pads[d], (x, y) if transposed else (y, x)
-        if attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-            total = max((inner - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - outer, 0)
-            before = total // 2 if attrs["auto_pad"] == "SAME_UPPER" else total - total // 2
-        hits = np.arange(inner)[:, None] * strides[d] + np.arange(kernel[d])[None, :] * dilations[d] - before
-        per_dim.append(((hits >= 0) & (hits < outer)).sum(0) / y)
+    n, transposed, per_dim = len(kernel), layer.node.op == "ConvTranspose", list[Array]()
+    for d, taps in enumerate(kernel):
+        size = x_shape[2 + d] if x_shape else None
+        table = met(layer.node, d, taps, size) if isinstance(size, int) else np.zeros(0)
+        stride = layer.node.attrs.get("strides", [1] * n)[d] if transposed else 1
+        per_dim.append((table != OUTSIDE).mean(0) if len(table) else np.full(taps, 1 / stride))
     return np.asarray(reduce(np.multiply.outer, per_dim), np.float64).reshape(-1)
 
 
 def layer_coverage(graph: Graph, layer: Layer) -> Array:
     """`coverage` with the shapes that the graph knows."""
     kernel = graph.consts[layer.weight].shape[2:]
-    return coverage(layer, kernel, graph.shapes.get(layer.x), graph.shapes.get(layer.y))
+    return coverage(layer, kernel, graph.shapes.get(layer.x))
 
 
 def tiny_graph() -> Graph:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..errors import EquintError, UnusableData
+from ..errors import UnusableData
 from ..graph.moments import propagate
 from ..graph.placement import place
 from ..graph.ranges import tensor_ranges
@@ -20,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import SIZES, any_size, generated, made_up, picture_shape
+from ..samples.generated import LEAST, generated, made_up, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -29,8 +29,6 @@ Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
 Without = Literal["allowed", "warned", "refused"]
 
-LEAST = 24
-"""Least height and width of what is taken for a picture."""
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
 COST = "extremes follow from moments, which may cost all accuracy: give 64 images (docs/recipes.md)"
@@ -150,7 +148,9 @@ class Calibrate:
             return None, "no images given, and the input is no picture"
         if min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
-        images = _fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+        from ..runtime.first_run import fitting
+
+        images = fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
         return images, "" if images is not None else "no images given, and the network runs on none that was made up"
 
     def _completed(self, model: Model) -> Model:
@@ -164,7 +164,9 @@ class Calibrate:
         sure = told.keys() & (known.keys() | model.ranges.keys())
         if self.stand_in == "propagated" or all(t in sure for tensors in place(graph).classes for t in tensors):
             return model
-        images = _fitting(model, lambda size: made_up(model, size))
+        from ..runtime.first_run import fitting
+
+        images = fitting(model, lambda size: made_up(model, size))
         found = {} if images is None else self._measured(model, images, counted=False).tensors
         missing = {name: t for name, t in found.items() if name not in sure and _beyond(told.get(name), t)}
         if not missing:
@@ -296,21 +298,6 @@ def _reach(low: Array, high: Array) -> float:
 def _within(found: Range, bound: Range | None) -> Range:
     """A range, no further than it can be."""
     return found if bound is None else Range(np.maximum(found.lo, bound.lo), np.minimum(found.hi, bound.hi))
-
-
-def _fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
-    """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
-    from ..runtime.first_run import first_run
-
-    for size in SIZES if any_size(model.graph) else SIZES[:1]:
-        images = make(size)
-        if images is None:
-            return None
-        try:
-            return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
-        except EquintError:  # nothing that the network reads
-            continue
-    return None
 
 
 def _before_activations(graph: Graph, measured: dict[Name, Moments]) -> dict[Name, Moments]:

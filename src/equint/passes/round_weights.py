@@ -1,9 +1,10 @@
-"""Rounding that keeps the sum of every kernel: errors of neighbouring taps cancel."""
+"""Rounding in which errors cancel: over the taps of each kernel, or over all that an output reads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,10 +13,17 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
-from ..maths.affine import BiasGrid, along_axis, dequantize, quantize
+from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
+from ..maths.rounding import second_order
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
+from ..samples.generated import LEAST, generated, picture_shape
+from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
+
+PICTURES = 32
+"""Generated pictures that are shown where there are no images."""
+Method = Literal["kernel", "second-order"]
 
 
 @dataclass(frozen=True)
@@ -31,34 +39,91 @@ class RoundWeights:
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
     stage: ClassVar[Stage] = Stage.ROUNDING
 
+    method: Method = "kernel"
     bias_bits: int = needed(Need.BIAS_BITS, 32)
     bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
+    images: Samples | None = needed(Need.IMAGES, None)
 
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
-        flips, corrected = 0, dict[Name, Correction]()
-        for layer in layers(graph):
-            grid, x = model.qparams.get(layer.weight), model.moments.get(layer.x)
-            weight = graph.consts[layer.weight]
-            shared = len(graph.users(layer.weight)) > 1
-            if grid is None or x is None or shared or layer.unpack(weight).shape[-1] == 1:
-                continue
-            nearest = quantize(weight, grid)
-            integers = kernel_rounding(layer, weight, nearest, grid)
-            rounded = dequantize(integers, grid)
-            error = mean_error_of(graph, layer, rounded - weight, x)
-            editor.set_weight(layer, rounded)
-            bias = (bias_of(graph, layer) - error).astype(np.float32)
-            known = model.qparams.get(layer.x)
-            editor.set_bias(layer, stored_bias(bias, known, self.bias_bits, self.bias_grid))
-            flips += int(np.sum(integers != nearest))
-            corrected[layer.y] = Correction("analytic", np.ones(error.size, bool))
-        facts = {"layers": len(corrected), "weights rounded the other way": flips}
-        done = Event(EventKind.KERNELS_ROUNDED, "", facts, "round_weights")
+        rounded, why = list[_Rounded](), ""
+        if self.method == "second-order":
+            images, why = (self.images, "") if self.images is not None else _pictures(model)
+            rounded = [] if images is None else list(self._by_second_moments(model, images))
+        done = {r.layer.y for r in rounded}
+        rounded += [r for r in _by_kernels(model) if r.layer.y not in done]
+        corrected = dict[Name, Correction]()
+        for r in rounded:
+            editor.set_weight(r.layer, dequantize(r.integers, r.grid))
+            bias = (bias_of(graph, r.layer) - r.error).astype(np.float32)
+            known = model.qparams.get(r.layer.x)
+            editor.set_bias(r.layer, stored_bias(bias, known, self.bias_bits, self.bias_grid))
+            corrected[r.layer.y] = Correction("analytic", np.ones(r.error.size, bool))
+        facts = {"layers": len(corrected), "weights rounded the other way": sum(r.flips for r in rounded)}
+        kind = EventKind.WEIGHTS_ROUNDED if done else EventKind.KERNELS_ROUNDED
+        events = [Event(kind, "", facts, "round_weights")]
+        if why:
+            events.append(Event(EventKind.NOT_ROUNDED_BY_INPUTS, "", {"why": why}, "round_weights"))
         fresh = {y: found for y, found in corrected.items() if y not in model.corrected}
         rounded_graph = editor.done()
         kept = still_corrected(model, rounded_graph)  # what was corrected for other integers no longer is
-        return replace(model, graph=rounded_graph, corrected={**kept, **fresh}).noted(done)
+        return replace(model, graph=rounded_graph, corrected={**kept, **fresh}).noted(*events)
+
+    def _by_second_moments(self, model: Model, images: Samples) -> Iterator[_Rounded]:
+        from ..runtime.second_moments import second_moments
+
+        graph = model.graph
+        for layer, x in second_moments(graph, [la for la in layers(graph) if _alone(model, la)], images):
+            grid, weight = model.qparams[layer.weight], graph.consts[layer.weight]
+            nearest, exact = quantize(weight, grid), layer.unpack(in_steps(weight, grid))
+            found = second_order(x.split(exact), x.covariance, grid.qmin, grid.qmax)
+            integers = layer.pack(x.join(found, exact.shape), weight.shape).astype(np.int32)
+            change = x.split(layer.unpack(dequantize(integers, grid).astype(np.float64) - weight))
+            groups = exact.shape[0]
+            error = np.einsum("bon,bn->bo", change, x.mean).reshape(groups, -1, exact.shape[1]).sum(1).reshape(-1)
+            yield _Rounded(layer, grid, integers, error, int(np.sum(integers != nearest)))
+
+
+def _pictures(model: Model) -> tuple[Samples | None, str]:
+    """Generated pictures that the network runs on, or why there are none."""
+    from ..runtime.first_run import fitting
+
+    shape = picture_shape(model)
+    if shape is None or min(shape[1:]) < LEAST:
+        return None, "no images given, and the input is no picture"
+    images = fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+    if images is None:
+        return None, "no images given, and the network runs on none that was made up"
+    return images.first(PICTURES), ""
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A layer's weight as integers of its grid; what they do to the mean of its outputs, `(O,)`, real units."""
+
+    layer: Layer
+    grid: QParams
+    integers: Array
+    error: Array
+    flips: int
+
+
+def _alone(model: Model, layer: Layer) -> bool:
+    """Whether a layer's weight becomes integers that no other operator reads."""
+    return layer.weight in model.qparams and len(model.graph.users(layer.weight)) == 1
+
+
+def _by_kernels(model: Model) -> Iterator[_Rounded]:
+    graph = model.graph
+    for layer in layers(graph):
+        x, weight = model.moments.get(layer.x), graph.consts[layer.weight]
+        if x is None or not _alone(model, layer) or layer.unpack(weight).shape[-1] == 1:
+            continue
+        grid = model.qparams[layer.weight]
+        nearest = quantize(weight, grid)
+        integers = kernel_rounding(layer, weight, nearest, grid)
+        error = mean_error_of(graph, layer, dequantize(integers, grid) - weight, x)
+        yield _Rounded(layer, grid, integers, error, int(np.sum(integers != nearest)))
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:
@@ -71,9 +136,7 @@ def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) 
         >>> int(kernel_rounding(layer, weight, quantize(weight, grid), grid)[0].sum())  # 9 times 0.4
         4
     """
-    scale, zero = along_axis(grid.steps, grid.axis, weight.ndim), along_axis(grid.zero_point, grid.axis, weight.ndim)
-    exact = weight.astype(np.float64) / scale + zero
-    error = layer.unpack(nearest - exact)
+    error = layer.unpack(nearest - in_steps(weight, grid))
     open_ = np.abs(error) <= 0.5 + 1e-3
     error = np.where(open_, error, 0.0)
     steps = np.rint(error.sum(-1, keepdims=True))

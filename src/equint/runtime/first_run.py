@@ -6,17 +6,18 @@ axis that inputs leave free, with twice its size, tell which sizes are free insi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import EquintError
-from ..ir.model import Array, Dim, Graph, Name, Shape
+from ..ir.model import Array, Dim, Graph, Model, Name, Shape
 from ..onnx.probes import sizes_of
 from ..onnx.writer import to_proto
 from ..ops.attributes import UNCOUNTED, makes_tensors
-from ..samples.images import Feed, FirstRun, Run
+from ..samples.generated import SIZES, any_size
+from ..samples.images import Feed, FirstRun, Run, Samples
 from ..samples.presented import fixed_batch
 from .session import Session, in_rows
 
@@ -150,3 +151,16 @@ def _counted(graph: Graph) -> set[Name]:
         if node.op in UNCOUNTED or not found.isdisjoint(node.reads):
             found.update(node.outputs)
     return found
+
+
+def fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
+    """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
+    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+        images = make(size)
+        if images is None:
+            return None
+        try:
+            return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
+        except EquintError:  # nothing that the network reads
+            continue
+    return None

@@ -1,0 +1,90 @@
+"""What the taps of a layer's weights meet: which input value at which output position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..ir.model import Array, Node
+from ..ir.weights import Layer
+
+OUTSIDE = -1
+"""A tap that meets padding, or what strides leave empty."""
+
+
+def met(node: Node, axis: int, taps: int, size: int) -> Array:
+    """The input position that tap k of a Conv or ConvTranspose meets at output position y, along a spatial axis.
+
+    `(Y, K)` integers, OUTSIDE where it is none. For Conv the position is stride·y + dilation·k − pad, for
+    ConvTranspose (y + pad − dilation·k)/stride where that is whole.
+
+    Args:
+        axis: 0 is the first spatial one. taps, size: K, and the input's size.
+
+    Example:
+        >>> met(Node("Conv", ("x", "w"), ("y",), {"pads": [1, 1]}), 0, 3, 3).tolist()
+        [[-1, 0, 1], [0, 1, 2], [1, 2, -1]]
+        >>> met(Node("ConvTranspose", ("x", "w"), ("y",), {"strides": [2]}), 0, 3, 2).tolist()
+        [[0, -1, -1], [-1, 0, -1], [1, -1, 0], [-1, 1, -1], [-1, -1, 1]]
+    """
+    attrs, transposed = node.attrs, node.op == "ConvTranspose"
+    stride, dilation = ((attrs.get(key) or {axis: 1})[axis] for key in ("strides", "dilations"))
+    extra, asked = (attrs.get("output_padding") or {axis: 0})[axis], attrs.get("output_shape")
+    span, auto, pads = (taps - 1) * dilation + 1, attrs.get("auto_pad", "NOTSET"), attrs.get("pads")
+    before, after = (pads[axis], pads[len(pads) // 2 + axis]) if pads and auto != "VALID" else (0, 0)
+    full = (size - 1) * stride + span + extra
+    if auto in ("SAME_UPPER", "SAME_LOWER") or asked:
+        spatial = asked[-len(attrs["kernel_shape"]) :] if asked and "kernel_shape" in attrs else asked
+        wanted = spatial[axis] if spatial else size * stride
+        total = full - wanted if transposed else max((-(-size // stride) - 1) * stride + span - size, 0)
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        after = total - before
+    outputs = full - before - after if transposed else (size + before + after - span) // stride + 1
+    at = np.arange(outputs)[:, None], np.arange(taps)[None, :] * dilation
+    if transposed:
+        position, rest = np.divmod(at[0] + before - at[1], stride)
+        position = np.where(rest == 0, position, OUTSIDE)
+    else:
+        position = at[0] * stride + at[1] - before
+    return np.where((position >= 0) & (position < size), position, OUTSIDE)
+
+
+def patches(layer: Layer, kernel: Sequence[int], x: Array, count: int, rng: np.random.Generator) -> Array:
+    """What a layer's products read at `count` output positions of every sample, drawn at random: `(rows, G, n)`.
+
+    n = I/G·K inputs and taps in the order of `Layer.unpack`, so that the layer's output at a row is
+    Σ_n W_gon·patch_gn. All positions where there are no more than `count`; padding reads zero.
+
+    Args:
+        kernel: spatial sizes of the weight, `()` of a matrix product.
+        x: the layer's input, `(N, C, *spatial)` of a convolution.
+
+    Example:
+        >>> from .layers import layers, tiny_graph
+        >>> x = np.arange(16.0).reshape(1, 1, 4, 4) * np.ones((1, 4, 1, 1))
+        >>> found = patches(next(layers(tiny_graph())), (3, 3), x, 99, np.random.default_rng(0))
+        >>> found.shape, found[0, 0].tolist()  # the corner's neighbours
+        ((16, 4, 9), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 4.0, 5.0])
+    """
+    if layer.node.op not in ("Conv", "ConvTranspose"):
+        rows = np.moveaxis(x, layer.x_axis, -1).reshape(-1, x.shape[layer.x_axis])
+        positions = len(rows) // max(len(x), 1) if x.ndim > 1 else len(rows)
+        rows = rows if positions <= count else rows[_drawn(len(rows), count * len(x), rng)]
+        return rows[:, None, :]
+    n, c, *sizes = x.shape
+    tables = [met(layer.node, d, k, size) for d, (k, size) in enumerate(zip(kernel, sizes, strict=True))]
+    spots = np.unravel_index(_drawn(int(np.prod([len(t) for t in tables])), count, rng), [len(t) for t in tables])
+    index, inside = np.zeros((len(spots[0]), 1), np.int64), np.ones((len(spots[0]), 1), bool)
+    for table, size, spot in zip(tables, sizes, spots, strict=True):
+        at = table[spot]
+        index = (index[:, :, None] * size + np.maximum(at, 0)[:, None, :]).reshape(len(at), -1)
+        inside = (inside[:, :, None] & (at != OUTSIDE)[:, None, :]).reshape(len(at), -1)
+    flat = x.reshape(n, c, -1)
+    found = flat[:, :, index] * inside  # (N, C, rows, K)
+    return np.asarray(found.transpose(0, 2, 1, 3).reshape(n * len(index), layer.groups, -1))
+
+
+def _drawn(total: int, count: int, rng: np.random.Generator) -> Array:
+    """`count` of `total` positions, none twice, in order; all where there are no more."""
+    return np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
