@@ -95,6 +95,11 @@ CASES = {
     "correct_bias of shifted weights": Case(CorrectBias(), (*DESCRIBED, WeightShift(), Quantize(SHIFT))),
     "quantize": Case(Quantize(), DESCRIBED),
     "round_weights": Case(RoundWeights(), (*DESCRIBED, Quantize())),
+    "round_weights by inputs": Case(RoundWeights("second-order"), (*DESCRIBED, Quantize()), shown=True),
+    "round shifted weights by inputs": Case(
+        RoundWeights("second-order"), (*DESCRIBED, WeightShift(), Quantize(SHIFT)), shown=True
+    ),
+    "round weights by generated pictures": Case(RoundWeights("second-order"), (*DESCRIBED, Quantize())),
     "correct_bias": Case(CorrectBias(), (*DESCRIBED, Quantize())),
     "calibrate": Case(Calibrate(), shown=True),
     "correct_bias_empirical": Case(CorrectBiasEmpirical(), (*DESCRIBED, Quantize()), shown=True),

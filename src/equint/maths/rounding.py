@@ -10,6 +10,8 @@ DAMPING = 0.01
 """Share of the mean second moment that is added to all: what few samples say of correlation is uncertain."""
 SWEEPS = 2
 """Coordinate descents behind successive rounding: more change next to nothing."""
+RIDGES = (0.01, 0.1, 1.0, np.inf)
+"""How firmly weights may be held where they are fitted to other inputs; the last leaves them as they are."""
 BLOCK = 64
 """Columns that are rounded before what they do to all others is worked out."""
 
@@ -57,6 +59,38 @@ def second_order(
 def output_error(error: Array, moments: Array) -> Array:
     """e·H·eᵀ of every row: `(…, O)` of `(…, O, n)` and `(…, n, n)`."""
     return np.asarray(np.einsum("...on,...on->...o", error @ moments, error))
+
+
+def regressed(weights: Array, covariance: Array, cross: Array, ridge: float) -> Array:
+    """Weights that make of inputs x̂ what `weights` make of x, as far as that goes: w·(C + λI)(H + λI)⁻¹.
+
+    Ridge regression towards the weights themselves: where inputs are as they were, and where little is known of them,
+    nothing changes.
+
+    Args:
+        weights: `(…, O, n)`.
+        covariance: H = Cov[x̂, x̂]; cross: C = Cov[x, x̂], `(…, n, n)`.
+        ridge: λ as a share of the mean of H's diagonal; infinite leaves the weights as they are.
+
+    Example:
+        >>> regressed(np.array([[1.0, 2.0]]), np.diag([1.0, 4.0]), np.diag([2.0, 4.0]), 0.0).tolist()
+        [[2.0, 2.0]]
+    """
+    if np.isinf(ridge):
+        return weights
+    n, mean = covariance.shape[-1], np.einsum("...kk->...", covariance)[..., None, None] / covariance.shape[-1]
+    added = np.where(mean > 0, ridge * mean, 1.0) * np.eye(n)
+    solved = np.linalg.solve(covariance + added, np.swapaxes(weights @ (cross + added), -1, -2))
+    return np.asarray(np.swapaxes(solved, -1, -2))
+
+
+def fit_error(fitted: Array, weights: Array, covariance: Array, cross: Array) -> float:
+    """E‖v·x̂ − w·x‖² of weights v for x̂ in place of w for x, but for E‖w·x‖², which all v share; over all rows.
+
+    Args:
+        fitted: v, `(…, O, n)`; the rest as for `regressed`.
+    """
+    return float(np.sum(fitted * (fitted @ covariance)) - 2 * np.sum(fitted * (weights @ cross)))
 
 
 def _successive(weights: Array, h: Array, lo: int, hi: int) -> Array:

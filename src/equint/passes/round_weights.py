@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from itertools import permutations, product
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
-from ..maths.rounding import second_order
+from ..maths.rounding import RIDGES, fit_error, regressed, second_order
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
 from ..samples.generated import LEAST, generated, picture_shape
@@ -23,6 +24,9 @@ from . import Keeps, Need, Stage, needed
 
 PICTURES = 32
 """Generated pictures that are shown where there are no images."""
+if TYPE_CHECKING:
+    from ..runtime.second_moments import SecondMoments
+
 Method = Literal["kernel", "second-order"]
 
 
@@ -43,13 +47,14 @@ class RoundWeights:
     bias_bits: int = needed(Need.BIAS_BITS, 32)
     bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     images: Samples | None = needed(Need.IMAGES, None)
+    progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
         rounded, why = list[_Rounded](), ""
         if self.method == "second-order":
             images, why = (self.images, "") if self.images is not None else _pictures(model)
-            rounded = [] if images is None else list(self._by_second_moments(model, images))
+            rounded = [] if images is None else self._by_second_moments(model, images)
         done = {r.layer.y for r in rounded}
         rounded += [r for r in _by_kernels(model) if r.layer.y not in done]
         corrected = dict[Name, Correction]()
@@ -69,19 +74,36 @@ class RoundWeights:
         kept = still_corrected(model, rounded_graph)  # what was corrected for other integers no longer is
         return replace(model, graph=rounded_graph, corrected={**kept, **fresh}).noted(*events)
 
-    def _by_second_moments(self, model: Model, images: Samples) -> Iterator[_Rounded]:
-        from ..runtime.second_moments import second_moments
+    def _by_second_moments(self, model: Model, images: Samples) -> list[_Rounded]:
+        from ..runtime.second_moments import SecondMoments, round_in_order
 
-        graph = model.graph
-        for layer, x in second_moments(graph, [la for la in layers(graph) if _alone(model, la)], images):
+        graph, done = model.graph, list[_Rounded]()
+
+        def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
             grid, weight = model.qparams[layer.weight], graph.consts[layer.weight]
-            nearest, exact = quantize(weight, grid), layer.unpack(in_steps(weight, grid))
-            found = second_order(x.split(exact), x.covariance, grid.qmin, grid.qmax)
-            integers = layer.pack(x.join(found, exact.shape), weight.shape).astype(np.int32)
-            change = x.split(layer.unpack(dequantize(integers, grid).astype(np.float64) - weight))
-            groups = exact.shape[0]
-            error = np.einsum("bon,bn->bo", change, x.mean).reshape(groups, -1, exact.shape[1]).sum(1).reshape(-1)
-            yield _Rounded(layer, grid, integers, error, int(np.sum(integers != nearest)))
+            x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
+            rows = x.split(view)
+            wanted = regressed(rows, x.covariance, x.cross, _ridge(rows, folds))
+            exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
+            found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax)
+            integers = layer.pack(x.join(found, view.shape), weight.shape).astype(np.int32)
+            rounded = x.split(layer.unpack(dequantize(integers, grid).astype(np.float64)))
+            error = x.summed(np.einsum("bon,bn->bo", rounded, x.seen) - np.einsum("bon,bn->bo", rows, x.mean), view)
+            bias, known = bias_of(graph, layer), model.qparams.get(layer.x)
+            stored = stored_bias((bias - error).astype(np.float32), known, self.bias_bits, self.bias_grid)
+            done.append(_Rounded(layer, grid, integers, error, int(np.sum(integers != quantize(weight, grid)))))
+            return integers, stored - bias
+
+        round_in_order(model, [la for la in layers(graph) if _alone(model, la)], images, decide, self.progress)
+        return done
+
+
+def _ridge(rows: Array, folds: Sequence[SecondMoments]) -> float:
+    """What serves best for moments that the weights were not fitted to: each fold is tried on the others."""
+    errors = dict.fromkeys(RIDGES, 0.0)
+    for ridge, (a, b) in product(RIDGES, permutations(folds, 2)):
+        errors[ridge] += fit_error(regressed(rows, a.covariance, a.cross, ridge), rows, b.covariance, b.cross)
+    return min(errors, key=lambda ridge: errors[ridge]) if len(folds) > 1 else np.inf
 
 
 def _pictures(model: Model) -> tuple[Samples | None, str]:

@@ -1,45 +1,50 @@
-"""Second moments of what layers read, streamed: what rounding must know of how inputs go together."""
+"""Second moments of what layers read, in the float network and in the quantized one, in one sweep through both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ..ir.model import Array, Graph, Name
+from ..files import Shelf
+from ..ir.model import Array, Graph, Model, Name
 from ..ir.weights import Layer
 from ..onnx.writer import to_proto
+from ..ops.layers import layers
 from ..ops.windows import patches
-from ..samples.images import Samples, split
+from ..samples.images import Samples, length, split
 from .collect import whole
 from .session import Session
+from .sweep import BATCH, FOLDS, Sweep
 
-BATCH = 4
-"""Samples that go through the network at once."""
-POSITIONS = 256
-"""Output positions of each sample that are looked at, drawn at random: neighbours tell little that is new."""
+FEWEST, POSITIONS = 16, 128
+"""Output positions of each sample that are looked at, drawn at random: as many as inputs and taps, within these."""
 WIDEST = 1024
 """Inputs whose products with one another are kept; of a layer with more, blocks of channels are taken to be apart."""
-VALUES = 16_000_000
-"""Numbers that all second moments together may be at a time: of larger networks, parts follow one another."""
 
 
 @dataclass(frozen=True)
 class SecondMoments:
-    """What a layer's products read, in B blocks of n inputs and taps: groups, and parts of a group with many inputs.
+    """What a layer's products read: x in the float network, x̂ in the quantized one; B blocks of n inputs and taps.
 
-    `mean` is `(B, n)`, `covariance` `(B, n, n)`, in real units; inputs in different blocks are taken to be independent.
+    Blocks are groups, and parts of a group with many inputs, which are taken to be independent.
+
+    Attributes:
+        mean, seen: E[x] and E[x̂], `(B, n)`, real units.
+        covariance: Cov[x̂, x̂], `(B, n, n)`. cross: Cov[x, x̂].
     """
 
     mean: Array
+    seen: Array
     covariance: Array
+    cross: Array
 
-    def split(self, rows: Array) -> Array:
+    def split(self, weight: Array) -> Array:
         """A weight `(G, O, I, K)` as `(B, O, n)`."""
-        g, o, _, _ = rows.shape
+        g, o, _, _ = weight.shape
         blocks, n = self.mean.shape
-        return rows.reshape(g, o, blocks // g, n).swapaxes(1, 2).reshape(blocks, o, n)
+        return weight.reshape(g, o, blocks // g, n).swapaxes(1, 2).reshape(blocks, o, n)
 
     def join(self, rows: Array, shape: tuple[int, ...]) -> Array:
         """The inverse of `split`: `(B, O, n)` as `(G, O, I, K)` of that shape."""
@@ -47,31 +52,75 @@ class SecondMoments:
         blocks, _, n = rows.shape
         return rows.reshape(g, blocks // g, o, n).swapaxes(1, 2).reshape(shape)
 
+    def summed(self, values: Array, weight: Array) -> Array:
+        """What blocks `(B, O)` add to each of a layer's outputs: `(O,)`; its weight is `(G, O, I, K)`."""
+        return np.asarray(values.reshape(len(weight), -1, weight.shape[1]).sum(1).reshape(-1))
 
-def second_moments(
-    graph: Graph, layers: Sequence[Layer], images: Samples, seed: int = 0
-) -> Iterator[tuple[Layer, SecondMoments]]:
-    """What each layer's products read while images flow through the network, layer by layer.
+    @classmethod
+    def mean_of(cls, folds: Sequence[SecondMoments]) -> SecondMoments:
+        """Those of several folds of as many samples each."""
+        return cls(*(np.mean([getattr(fold, f.name) for fold in folds], 0) for f in fields(cls)))
 
-    No more is kept at once than VALUES numbers; sums are of float64.
 
-    Example:
-        >>> from ..ops.layers import layers, tiny_graph
-        >>> graph = tiny_graph()
-        >>> [(_, found)] = second_moments(graph, list(layers(graph)), Samples.of(np.ones((1, 4, 4, 4), np.float32)))
-        >>> found.covariance.shape, found.mean[0].tolist()  # the share of positions where a tap meets no padding
-        ((4, 9, 9), [0.5625, 0.75, 0.5625, 0.75, 1.0, 0.75, 0.5625, 0.75, 0.5625])
+Decide = Callable[[Layer, Sequence[SecondMoments]], tuple[Array, Array]]
+
+
+def round_in_order(
+    model: Model,
+    chosen: Sequence[Layer],
+    images: Samples,
+    decide: Decide,
+    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+) -> None:
+    """Show `decide` what each layer reads, in topological order, all before it being rounded as it said.
+
+    Args:
+        model: the network, weights and all else float, with the grids that it will have.
+        chosen: which of its layers.
+        decide: gets a layer and the moments of each fold of images; returns integers for its weight, and what shall be
+            added to its bias, `(O,)`.
+        progress: called with layers done and their number.
     """
-    waiting, values = list[Layer](), 0
-    for layer in layers:
-        blocks, n = _blocks(graph, layer)
-        if waiting and values + blocks * n * n > VALUES:
-            yield from _measured(graph, waiting, images, seed)
-            waiting, values = [], 0
-        waiting.append(layer)
-        values += blocks * n * n
-    if waiting:
-        yield from _measured(graph, waiting, images, seed)
+    every = [la for la in layers(model.graph) if la.weight in model.qparams]
+    wanted = {la.y for la in chosen}
+    drawn, sizes = _float_inputs(model.graph, [la for la in every if la.y in wanted], images, seed)
+    numbers = {y: number for number, y in enumerate(drawn)}
+    sweep = Sweep(model, images, every, sizes)
+    for number, layer in enumerate(every):
+        if layer.y not in drawn:
+            continue
+        if progress is not None:
+            progress(number, len(every))
+        folds = [_Sums(*_blocks(model.graph, layer)) for _ in range(FOLDS)]
+        for k, x in enumerate(sweep.inputs(number)):
+            folds[k % FOLDS].add(drawn[layer.y][k], _patches(model.graph, layer, x, numbers[layer.y], k, seed))
+        integers, change = decide(layer, [f.moments() for f in folds if f.rows])
+        sweep.round(number, integers)
+        sweep.correct(number, change)
+
+
+def _patches(graph: Graph, layer: Layer, x: Array, number: int, batch: int, seed: int) -> Array:
+    rng = np.random.default_rng((seed, number, batch))
+    count = min(max(_blocks(graph, layer)[1], FEWEST), POSITIONS)
+    return patches(layer, graph.consts[layer.weight].shape[2:], x, count, rng)
+
+
+def _float_inputs(
+    graph: Graph, chosen: Sequence[Layer], images: Samples, seed: int
+) -> tuple[dict[Name, Shelf], list[int]]:
+    """Patches of each layer's input, batch by batch, on disk; samples in each batch."""
+    read = tuple(dict.fromkeys(layer.x for layer in chosen if layer.x not in graph.inputs))
+    session = Session(to_proto(replace(graph, outputs=read or graph.outputs)), optimized=True, lean=True, together=True)
+    numbers = {layer.y: number for number, layer in enumerate(chosen)}
+    drawn, sizes = {layer.y: Shelf() for layer in chosen}, list[int]()
+    for k, feed in enumerate(split(images, whole(session, BATCH), fill=True)):
+        given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
+        found = {**given, **session.run(feed)}
+        sizes.append(length(feed))
+        for layer in chosen:
+            drawn[layer.y].append(_patches(graph, layer, found[layer.x], numbers[layer.y], k, seed))
+    return drawn, sizes
 
 
 def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
@@ -82,34 +131,23 @@ def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
 
 
 class _Sums:
+    """Sums over patches of both networks, of float64."""
+
     def __init__(self, blocks: int, n: int) -> None:
         self.shape, self.rows = (blocks, n), 0
-        self.total, self.products = np.zeros((blocks, n)), np.zeros((blocks, n, n))
+        self.total = np.zeros((2, blocks, n))
+        self.products = np.zeros((2, blocks, n, n))
 
-    def add(self, found: Array) -> None:
-        rows = found.reshape(len(found), *self.shape).transpose(1, 0, 2).astype(np.float64)
-        self.rows += rows.shape[1]
-        self.total += rows.sum(1)
-        self.products += rows.swapaxes(1, 2) @ rows
+    def add(self, x: Array, seen: Array) -> None:
+        both = [np.ascontiguousarray(a.reshape(len(a), *self.shape).transpose(1, 0, 2), np.float64) for a in (x, seen)]
+        self.rows += len(x)
+        for k, rows in enumerate(both):
+            self.total[k] += rows.sum(1)
+            self.products[k] += rows.swapaxes(1, 2) @ both[1]
 
     def moments(self) -> SecondMoments:
-        mean = self.total / max(self.rows, 1)
-        return SecondMoments(mean, self.products / max(self.rows, 1) - mean[:, :, None] * mean[:, None, :])
-
-
-def _measured(
-    graph: Graph, layers: Sequence[Layer], images: Samples, seed: int
-) -> Iterator[tuple[Layer, SecondMoments]]:
-    read = list(dict.fromkeys(layer.x for layer in layers if layer.x not in graph.inputs))
-    session = None
-    if read:
-        session = Session(to_proto(replace(graph, outputs=tuple(read))), optimized=True, lean=True, together=True)
-    sums = [_Sums(*_blocks(graph, layer)) for layer in layers]
-    rng = np.random.default_rng(seed)
-    for feed in split(images, BATCH if session is None else whole(session, BATCH)):
-        given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
-        found: Mapping[Name, Array] = {**given, **(session.run(feed) if session is not None else {})}
-        for layer, running in zip(layers, sums, strict=True):
-            kernel = graph.consts[layer.weight].shape[2:]
-            running.add(patches(layer, kernel, found[layer.x], POSITIONS, rng))
-    yield from ((layer, running.moments()) for layer, running in zip(layers, sums, strict=True))
+        mean, seen = self.total / self.rows
+        cross, covariance = (
+            p / self.rows - m[:, :, None] * seen[:, None, :] for p, m in zip(self.products, (mean, seen), strict=True)
+        )
+        return SecondMoments(mean, seen, covariance, cross)

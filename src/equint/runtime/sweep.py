@@ -50,7 +50,7 @@ def mean_errors(
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
     wanted, sizes = _float_means(model, teacher, images, every)
-    sweep = _Sweep(model, images, every, sizes)
+    sweep = Sweep(model, images, every, sizes)
     for number, layer in enumerate(every):
         if progress is not None:
             progress(number, len(every))
@@ -115,14 +115,19 @@ def _fold_sizes(count: int) -> Array:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a layer stands in the exported graph: its node, what it puts out before any quantizer, its bias."""
+    """Where a layer stands in the exported graph: its node, what it puts out before any quantizer, its constants.
+
+    `weight` is that of integers.
+    """
 
     node: Node
+    x: Name
     raw: Name
+    weight: Name
     bias: Name
 
 
-class _Sweep:
+class Sweep:
     """The exported graph with biases that can be changed, and the integers stored so far."""
 
     def __init__(self, model: Model, images: Samples, every: list[Layer], sizes: list[int]) -> None:
@@ -142,31 +147,45 @@ class _Sweep:
     def bias(self, number: int) -> Array:
         return self.graph.consts[self.places[number].bias].reshape(-1)
 
+    def round(self, number: int, integers: Array) -> None:
+        """Give a layer other integers on the grid of its weight."""
+        name = self.places[number].weight
+        self.graph = self.graph.with_consts({name: integers.astype(self.graph.consts[name].dtype)})
+
     def means(self, number: int) -> Array:
         """Mean of a layer's output per fold and channel, all layers before it being as they shall be."""
-        layer, place = self.every[number], self.places[number]
-        needed, feeds = self._above(place.raw)
-        fresh = {i for n in needed for i in n.inputs if i in self.cuts and i not in self.stored}
+        raw, out, total, seen = self.places[number].raw, self.graph.fresh("mean"), np.zeros((FOLDS, 1)), 0
+        nodes = _mean(self.known, self.every[number], raw, out)
+        for found, count in zip(self._shown(number, raw, nodes, out), self.sizes, strict=True):
+            total = total + _by_fold(found, seen, count)
+            seen += count
+        return total / _fold_sizes(seen)
+
+    def inputs(self, number: int) -> Iterator[Array]:
+        """What a layer reads, batch by batch, all layers before it being as they shall be."""
+        x = self.places[number].x
+        return self._shown(number, x, (), x)
+
+    def _shown(self, number: int, name: Name, nodes: Sequence[Node], out: Name) -> Iterator[Array]:
+        """What `nodes` make of a value that a layer reads or makes; what layers behind need of it is stored."""
+        needed, feeds = self._above(name)
+        if not needed and not nodes:
+            yield from (feed[out] for feed in self._feeds(feeds))
+            return
+        fresh = {i for i in (out, *(i for n in needed for i in n.inputs)) if i in self.cuts and i not in self.stored}
         later = self._read_later(number, fresh | self.stored.keys())
         self.stored = {n: s for n, s in self.stored.items() if n in later or n in feeds}
         keep = sorted(fresh & later)
-        out = self.graph.fresh("mean")
-        part = replace(
-            self.graph.with_nodes((*needed, *_mean(self.known, layer, place.raw, out))),
-            inputs=tuple(feeds),
-            outputs=(out, *keep),
-        )
+        outputs = tuple(dict.fromkeys((out, *keep)))
+        part = replace(self.graph.with_nodes((*needed, *nodes)), inputs=tuple(feeds), outputs=outputs)
         session = Session(to_proto(part), lean=True, together=True)
-        made = {name: Shelf() for name in keep}
-        total, seen = np.zeros((FOLDS, 1)), 0
-        for feed, count in zip(self._feeds(feeds), self.sizes, strict=True):
+        made = {n: Shelf() for n in keep}
+        for feed in self._feeds(feeds):
             found = session.run(feed)
-            total = total + _by_fold(found[out], seen, count)
-            seen += count
-            for name, store in made.items():
-                store.append(found[name])
+            for n, store in made.items():
+                store.append(found[n])
+            yield found[out]
         self.stored = {n: s for n, s in {**self.stored, **made}.items() if n in later}
-        return total / _fold_sizes(seen)
 
     def _above(self, name: Name) -> tuple[list[Node], list[Name]]:
         """The nodes that make a value from what is stored or fed, and what they read of that."""
@@ -225,7 +244,9 @@ def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
         value = _value(graph, stored) if stored else layer.shaped_bias(np.zeros(count))
         consts[bias] = np.asarray(value, np.float32)
         nodes[position[raw]] = replace(node, inputs=(*node.inputs[:2], bias))
-        places.append(_Place(nodes[position[raw]], raw, bias))
+        x, weight = (node.inputs[layer.node.inputs.index(n)] for n in (layer.x, layer.weight))
+        weight = weight if weight in graph.consts else graph.producer[weight].inputs[0]
+        places.append(_Place(nodes[position[raw]], x, raw, weight, bias))
     return graph.with_nodes(nodes, consts), places
 
 
