@@ -65,7 +65,7 @@ def test_each_layer_is_shown_what_both_networks_give_it(monkeypatch: pytest.Monk
         integers = quantize(graph.consts[layer.weight], grid) // 2 * 2  # a bad choice, to be seen further down
         rounded = graph.with_consts({layer.weight: dequantize(integers, grid)})
         now["model"] = replace(now["model"], graph=rounded)
-        return integers, np.zeros(layer.channels(graph.consts[layer.weight])[1])
+        return integers, np.zeros(len(integers))
 
     def read_as(layer: Layer) -> str:
         return "x_dequantized" if layer.x == "x" else layer.x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -51,51 +51,62 @@ class RoundWeights:
 
     def __call__(self, model: Model) -> Model:
         graph, editor = model.graph, Editor(model.graph)
-        rounded, why = list[_Rounded](), ""
+        by_inputs, why = dict[Name, _Rounded](), ""
         if self.method == "second-order":
             images, why = (self.images, "") if self.images is not None else _pictures(model)
-            rounded = [] if images is None else self._by_second_moments(model, images)
-        done = {r.layer.y for r in rounded}
-        rounded += [r for r in _by_kernels(model) if r.layer.y not in done]
-        corrected = dict[Name, Correction]()
-        for r in rounded:
+            by_inputs = {} if images is None else self._by_second_moments(model, images)
+        rounded = {**self._by_kernels(model, by_inputs.keys()), **by_inputs}
+        for r in rounded.values():
             editor.set_weight(r.layer, dequantize(r.integers, r.grid))
-            bias = (bias_of(graph, r.layer) - r.error).astype(np.float32)
-            known = model.qparams.get(r.layer.x)
-            editor.set_bias(r.layer, stored_bias(bias, known, self.bias_bits, self.bias_grid))
-            corrected[r.layer.y] = Correction("analytic", np.ones(r.error.size, bool))
-        facts = {"layers": len(corrected), "weights rounded the other way": sum(r.flips for r in rounded)}
-        kind = EventKind.WEIGHTS_ROUNDED if done else EventKind.KERNELS_ROUNDED
-        events = [Event(kind, "", facts, "round_weights")]
+            editor.set_bias(r.layer, r.bias)
+        flips = sum(int(np.sum(r.integers != quantize(graph.consts[r.layer.weight], r.grid))) for r in rounded.values())
+        facts = {"layers": len(rounded), "weights rounded the other way": flips}
+        events = [
+            Event(EventKind.WEIGHTS_ROUNDED if by_inputs else EventKind.KERNELS_ROUNDED, "", facts, "round_weights")
+        ]
         if why:
             events.append(Event(EventKind.NOT_ROUNDED_BY_INPUTS, "", {"why": why}, "round_weights"))
+        corrected = {y: Correction("analytic", np.ones(r.bias.size, bool)) for y, r in rounded.items()}
         fresh = {y: found for y, found in corrected.items() if y not in model.corrected}
         rounded_graph = editor.done()
         kept = still_corrected(model, rounded_graph)  # what was corrected for other integers no longer is
         return replace(model, graph=rounded_graph, corrected={**kept, **fresh}).noted(*events)
 
-    def _by_second_moments(self, model: Model, images: Samples) -> list[_Rounded]:
+    def _stored(self, model: Model, layer: Layer, error: Array) -> Array:
+        """A layer's bias, less the mean error that its weight makes."""
+        bias = (bias_of(model.graph, layer) - error).astype(np.float32)
+        return stored_bias(bias, model.qparams.get(layer.x), self.bias_bits, self.bias_grid)
+
+    def _by_kernels(self, model: Model, but: Container[Name]) -> dict[Name, _Rounded]:
+        graph, done = model.graph, dict[Name, _Rounded]()
+        for layer in (la for la in _alone(model) if la.y not in but):
+            x, weight, grid = model.moments.get(layer.x), graph.consts[layer.weight], model.qparams[layer.weight]
+            if x is not None and layer.unpack(weight).shape[-1] > 1:
+                integers = kernel_rounding(layer, weight, quantize(weight, grid), grid)
+                error = mean_error_of(graph, layer, dequantize(integers, grid) - weight, x)
+                done[layer.y] = _Rounded(layer, grid, integers, self._stored(model, layer, error))
+        return done
+
+    def _by_second_moments(self, model: Model, images: Samples) -> dict[Name, _Rounded]:
         from ..runtime.second_moments import SecondMoments, round_in_order
 
-        graph, done = model.graph, list[_Rounded]()
+        chosen = {layer.y: layer for layer in _alone(model)}
+        integers = dict[Name, Array]()
 
         def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
-            grid, weight = model.qparams[layer.weight], graph.consts[layer.weight]
+            grid, weight = model.qparams[layer.weight], model.graph.consts[layer.weight]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
             wanted = regressed(rows, x.covariance, x.cross, _ridge(rows, folds))
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax)
-            integers = layer.pack(x.join(found, view.shape), weight.shape).astype(np.int32)
-            rounded = x.split(layer.unpack(dequantize(integers, grid).astype(np.float64)))
+            integers[layer.y] = layer.pack(x.join(found, view.shape), weight.shape).astype(np.int32)
+            rounded = x.split(layer.unpack(dequantize(integers[layer.y], grid)).astype(np.float64))
             error = x.summed(np.einsum("bon,bn->bo", rounded, x.seen) - np.einsum("bon,bn->bo", rows, x.mean), view)
-            bias, known = bias_of(graph, layer), model.qparams.get(layer.x)
-            stored = stored_bias((bias - error).astype(np.float32), known, self.bias_bits, self.bias_grid)
-            done.append(_Rounded(layer, grid, integers, error, int(np.sum(integers != quantize(weight, grid)))))
-            return integers, stored - bias
+            return integers[layer.y], self._stored(model, layer, error)
 
-        round_in_order(model, [la for la in layers(graph) if _alone(model, la)], images, decide, self.progress)
-        return done
+        biases = round_in_order(model, list(chosen.values()), images, decide, self.progress)
+        return {y: _Rounded(chosen[y], model.qparams[chosen[y].weight], integers[y], b) for y, b in biases.items()}
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments]) -> float:
@@ -121,31 +132,18 @@ def _pictures(model: Model) -> tuple[Samples | None, str]:
 
 @dataclass(frozen=True)
 class _Rounded:
-    """A layer's weight as integers of its grid; what they do to the mean of its outputs, `(O,)`, real units."""
+    """A layer's weight as integers of its grid, and the bias `(O,)` that goes with them."""
 
     layer: Layer
     grid: QParams
     integers: Array
-    error: Array
-    flips: int
+    bias: Array
 
 
-def _alone(model: Model, layer: Layer) -> bool:
-    """Whether a layer's weight becomes integers that no other operator reads."""
-    return layer.weight in model.qparams and len(model.graph.users(layer.weight)) == 1
-
-
-def _by_kernels(model: Model) -> Iterator[_Rounded]:
-    graph = model.graph
-    for layer in layers(graph):
-        x, weight = model.moments.get(layer.x), graph.consts[layer.weight]
-        if x is None or not _alone(model, layer) or layer.unpack(weight).shape[-1] == 1:
-            continue
-        grid = model.qparams[layer.weight]
-        nearest = quantize(weight, grid)
-        integers = kernel_rounding(layer, weight, nearest, grid)
-        error = mean_error_of(graph, layer, dequantize(integers, grid) - weight, x)
-        yield _Rounded(layer, grid, integers, error, int(np.sum(integers != nearest)))
+def _alone(model: Model) -> Iterator[Layer]:
+    """Layers whose weight becomes integers that no other operator reads."""
+    users = model.graph.users
+    return (la for la in layers(model.graph) if la.weight in model.qparams and len(users(la.weight)) == 1)
 
 
 def kernel_rounding(layer: Layer, weight: Array, nearest: Array, grid: QParams) -> Array:

@@ -72,15 +72,18 @@ def round_in_order(
     decide: Decide,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
-) -> None:
+) -> dict[Name, Array]:
     """Show `decide` what each layer reads, in topological order, all before it being rounded as it said.
 
     Args:
         model: the network, weights and all else float, with the grids that it will have.
         chosen: which of its layers.
-        decide: gets a layer and the moments of each fold of images; returns integers for its weight, and what shall be
-            added to its bias, `(O,)`.
+        decide: gets a layer and the moments of each fold of images; returns integers for its weight, and its bias,
+            `(O,)`.
         progress: called with layers done and their number.
+
+    Returns:
+        The biases as they are exported, `(O,)` by layer output.
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
     wanted = {la.y for la in chosen}
@@ -95,9 +98,10 @@ def round_in_order(
         folds = [_Sums(*_blocks(model.graph, layer)) for _ in range(FOLDS)]
         for k, x in enumerate(sweep.inputs(number)):
             folds[k % FOLDS].add(drawn[layer.y][k], _patches(model.graph, layer, x, numbers[layer.y], k, seed))
-        integers, change = decide(layer, [f.moments() for f in folds if f.rows])
+        integers, bias = decide(layer, [f.moments() for f in folds if f.rows])
         sweep.round(number, integers)
-        sweep.correct(number, change)
+        sweep.correct(number, bias - sweep.bias(number))
+    return {layer.y: sweep.bias(number) for number, layer in enumerate(every) if layer.y in drawn}
 
 
 def _patches(graph: Graph, layer: Layer, x: Array, number: int, batch: int, seed: int) -> Array:
