@@ -7,7 +7,9 @@ import numpy as np
 from ..ir.model import Array
 
 DAMPING = 0.01
-"""Share of the mean second moment that is added to all: what few samples say of correlation is uncertain."""
+"""Share of the mean second moment that is added to all, at least."""
+MOST = 0.99
+"""Shrinkage beyond which nothing is left of what was measured."""
 SWEEPS = 2
 """Coordinate descents behind successive rounding: more change next to nothing."""
 RIDGES = (0.01, 0.1, 1.0, np.inf)
@@ -17,7 +19,7 @@ BLOCK = 64
 
 
 def second_order(
-    weights: Array, moments: Array, lo: int, hi: int, damping: float = DAMPING, sweeps: int = SWEEPS
+    weights: Array, moments: Array, lo: int, hi: int, damping: Array | float = DAMPING, sweeps: int = SWEEPS
 ) -> Array:
     """Integers q for weights w whose output error Σ (q − w)·H·(q − w)ᵀ is small, row by row.
 
@@ -33,7 +35,7 @@ def second_order(
         weights: `(…, O, n)` in steps of their grid, zero point included.
         moments: `(…, n, n)` second moments of what they are multiplied with, about the mean where a bias takes that.
         lo, hi: ends of the grid.
-        damping: added to H's diagonal, times its mean.
+        damping: added to H's diagonal, times its mean; one, or `(…,)`.
 
     Returns:
         Whole numbers in [lo, hi], `(…, O, n)`.
@@ -45,7 +47,7 @@ def second_order(
     """
     n = moments.shape[-1]
     diagonal = np.einsum("...kk->...k", moments)
-    added = damping * diagonal.mean(-1, keepdims=True)
+    added = np.asarray(damping)[..., None] * diagonal.mean(-1, keepdims=True)
     added = np.where(added > 0, added, 1.0)
     h = moments + added[..., None] * np.eye(n)
     nearest = np.clip(np.rint(weights), lo, hi)
@@ -54,6 +56,26 @@ def second_order(
     found = _successive(weights, h, lo, hi)
     better = output_error(found - weights, h) < output_error(nearest - weights, h)
     return _descended(weights, np.where(better[..., None], found, nearest), h, lo, hi, sweeps)
+
+
+def uncertainty(moments: Array, rows: int) -> Array:
+    """Damping that makes up for what a few rows say wrongly of how inputs go together: `(…,)`, DAMPING at least.
+
+    The shrinkage ρ towards equal, uncorrelated inputs of Chen et al. 2010 ("OAS", eq. 23), as ρ/(1 − ρ):
+    ρ = ((1 − 2/n)·tr H² + tr² H)/((N + 1 − 2/n)·(tr H² − tr² H/n)), 1 at most.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> rows = [rng.normal(size=(count, 8)) @ np.diag([4, 3, 2, 1, 1, 1, 1, 1]) for count in (4, 4000)]
+        >>> [float(uncertainty(x.T @ x / len(x), len(x)).round(2)) for x in rows]
+        [5.33, 0.01]
+    """
+    n, trace = moments.shape[-1], np.einsum("...kk->...", moments)
+    square = np.einsum("...jk,...jk->...", moments, moments)
+    apart = (rows + 1 - 2 / n) * (square - np.square(trace) / n)
+    share = ((1 - 2 / n) * square + np.square(trace)) / np.maximum(apart, 1e-300)
+    share = np.clip(share, 0.0, MOST)
+    return np.asarray(np.maximum(share / (1 - share), DAMPING))
 
 
 def output_error(error: Array, moments: Array) -> Array:

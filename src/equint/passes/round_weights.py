@@ -15,7 +15,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
-from ..maths.rounding import RIDGES, fit_error, regressed, second_order
+from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
 from ..samples.generated import LEAST, generated, picture_shape
@@ -99,7 +99,8 @@ class RoundWeights:
             rows = x.split(view)
             wanted = regressed(rows, x.covariance, x.cross, _ridge(rows, folds))
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
-            found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax)
+            damping = uncertainty(x.covariance, x.rows)
+            found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax, damping)
             integers[layer.y] = layer.pack(x.join(found, view.shape), weight.shape).astype(np.int32)
             rounded = x.split(layer.unpack(dequantize(integers[layer.y], grid)).astype(np.float64))
             error = x.summed(np.einsum("bon,bn->bo", rounded, x.seen) - np.einsum("bon,bn->bo", rows, x.mean), view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class SecondMoments:
 
     Attributes:
         mean, seen: E[x] and E[x̂], `(B, n)`, real units.
+        rows: how many patches of each block they are of.
         covariance: Cov[x̂, x̂], `(B, n, n)`. cross: Cov[x, x̂].
     """
 
@@ -39,6 +40,7 @@ class SecondMoments:
     seen: Array
     covariance: Array
     cross: Array
+    rows: int
 
     def split(self, weight: Array) -> Array:
         """A weight `(G, O, I, K)` as `(B, O, n)`."""
@@ -59,7 +61,10 @@ class SecondMoments:
     @classmethod
     def mean_of(cls, folds: Sequence[SecondMoments]) -> SecondMoments:
         """Those of several folds of as many samples each."""
-        return cls(*(np.mean([getattr(fold, f.name) for fold in folds], 0) for f in fields(cls)))
+        mean, seen, covariance, cross = (
+            np.mean([getattr(fold, name) for fold in folds], 0) for name in ("mean", "seen", "covariance", "cross")
+        )
+        return cls(mean, seen, covariance, cross, sum(fold.rows for fold in folds))
 
 
 Decide = Callable[[Layer, Sequence[SecondMoments]], tuple[Array, Array]]
@@ -89,19 +94,22 @@ def round_in_order(
     wanted = {la.y for la in chosen}
     drawn, sizes = _float_inputs(model.graph, [la for la in every if la.y in wanted], images, seed)
     numbers = {y: number for number, y in enumerate(drawn)}
-    sweep = Sweep(model, images, every, sizes)
+    sweep, decided = Sweep(model, images, every, sizes), list[int]()
     for number, layer in enumerate(every):
         if layer.y not in drawn:
             continue
         if progress is not None:
             progress(number, len(every))
-        folds = [_Sums(*_blocks(model.graph, layer)) for _ in range(FOLDS)]
+        sums = [_Sums(*_blocks(model.graph, layer)) for _ in range(FOLDS)]
         for k, x in enumerate(sweep.inputs(number)):
-            folds[k % FOLDS].add(drawn[layer.y][k], _patches(model.graph, layer, x, numbers[layer.y], k, seed))
-        integers, bias = decide(layer, [f.moments() for f in folds if f.rows])
-        sweep.round(number, integers)
-        sweep.correct(number, bias - sweep.bias(number))
-    return {layer.y: sweep.bias(number) for number, layer in enumerate(every) if layer.y in drawn}
+            sums[k % FOLDS].add(drawn[layer.y][k], _patches(model.graph, layer, x, numbers[layer.y], k, seed))
+        folds = [s.moments() for s in sums if s.rows]
+        if folds:
+            integers, bias = decide(layer, folds)
+            sweep.round(number, integers)
+            sweep.correct(number, bias - sweep.bias(number))
+            decided.append(number)
+    return {every[number].y: sweep.bias(number) for number in decided}
 
 
 def _patches(graph: Graph, layer: Layer, x: Array, number: int, batch: int, seed: int) -> Array:
@@ -154,4 +162,4 @@ class _Sums:
         cross, covariance = (
             p / self.rows - m[:, :, None] * seen[:, None, :] for p, m in zip(self.products, (mean, seen), strict=True)
         )
-        return SecondMoments(mean, seen, covariance, cross)
+        return SecondMoments(mean, seen, covariance, cross, self.rows)
