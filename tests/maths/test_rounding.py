@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equint.ir.model import Array
-from equint.maths.rounding import output_error, second_order
+from equint.maths.rounding import fit_error, output_error, regressed, second_order, uncertainty
 
 
 def problem(seed: int, rows: int = 6, n: int = 6) -> tuple[Array, Array]:
@@ -87,3 +87,58 @@ def test_others_make_up_for_what_saturates() -> None:
     moments = np.full((3, 3), 0.95) + 0.05 * np.eye(3)
     found = second_order(np.array([[5.0, 0.0, 0.0]]), moments, -2, 3)
     assert found.sum() == 5
+
+
+def noisy(seed: int = 0) -> tuple[Array, Array, Array]:
+    """Inputs, the same as a quantized network sees them, and weights."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(3000, 5)) @ rng.normal(size=(5, 5))
+    return (
+        x,
+        x @ (np.eye(5) + 0.1 * rng.normal(size=(5, 5))) + 0.3 * rng.normal(size=(3000, 5)),
+        rng.normal(size=(4, 5)),
+    )
+
+
+def test_weights_are_fitted_by_least_squares() -> None:
+    x, seen, weights = noisy()
+    wanted = np.linalg.lstsq(seen, x @ weights.T, rcond=None)[0].T
+    found = regressed(weights, seen.T @ seen / 3000, x.T @ seen / 3000, 0.0)
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.1, 1.0])
+def test_the_ridge_holds_weights_where_they_were(ridge: float) -> None:
+    x, seen, weights = noisy()
+    h, cross = seen.T @ seen / 3000, x.T @ seen / 3000
+    held = np.sqrt(ridge * np.trace(h) / 5 * 3000) * np.eye(5)  # rows that ask for the weights themselves
+    wanted = np.linalg.lstsq(np.vstack([seen, held]), np.vstack([x, held]) @ weights.T, rcond=None)[0].T
+    np.testing.assert_allclose(regressed(weights, h, cross, ridge), wanted, atol=1e-9)
+    assert regressed(weights, h, cross, np.inf) is weights
+
+
+def test_nothing_is_fitted_to_inputs_that_do_not_move() -> None:
+    weights = np.ones((2, 3))
+    assert np.array_equal(regressed(weights, np.zeros((3, 3)), np.zeros((3, 3)), 0.1), weights)
+
+
+def test_the_error_of_a_fit_is_that_of_its_outputs() -> None:
+    x, seen, weights = noisy()
+    other = weights + 0.1
+    h, cross = seen.T @ seen / 3000, x.T @ seen / 3000
+    wanted = np.square(seen @ other.T - x @ weights.T).sum(1).mean() - np.square(x @ weights.T).sum(1).mean()
+    np.testing.assert_allclose(fit_error(other, weights, h, cross), wanted)
+
+
+def test_shrinkage_is_nearer_to_the_truth_than_what_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.diag(np.linspace(0.5, 1.5, 30))
+    for rows in (10, 30, 100):
+        measured, shrunk = 0.0, 0.0
+        for _ in range(50):
+            drawn = rng.normal(size=(rows, 30)) @ np.sqrt(truth)
+            h = drawn.T @ drawn / rows
+            damping = float(uncertainty(h, rows))
+            mixed = (h + damping * np.trace(h) / 30 * np.eye(30)) / (1 + damping)
+            measured, shrunk = measured + np.square(h - truth).sum(), shrunk + np.square(mixed - truth).sum()
+        assert shrunk < 0.3 * measured

@@ -57,6 +57,11 @@ def test_data_that_no_pass_looks_at_are_refused() -> None:
         resolve(chosen, target("per-tensor"), data=Data())
 
 
+@pytest.mark.parametrize(("options", "looking"), [({}, False), ({"method": "second-order"}, True)])
+def test_rounding_looks_at_data_where_it_goes_by_inputs(options: dict[str, str], looking: bool) -> None:
+    assert looks(parse({"passes": [{"pass": "quantize"}, {"pass": "round_weights", **options}]}, "mine")) is looking
+
+
 QUANTIZE, CORRECT, ROUND = ({"pass": name} for name in ("quantize", "correct_bias", "round_weights"))
 
 

@@ -22,22 +22,31 @@ from ..samples.generated import LEAST, generated, picture_shape
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
-PICTURES = 32
-"""Generated pictures that are shown where there are no images."""
 if TYPE_CHECKING:
     from ..runtime.second_moments import SecondMoments
 
 Method = Literal["kernel", "second-order"]
 
+PICTURES = 32
+"""Generated pictures that are shown where there are no images."""
+
 
 @dataclass(frozen=True)
 class RoundWeights:
-    """Round some weights the other way, so that |Σ_k ΔW_oik| ≤ Δw/2 in every kernel.
+    """Round some weights the other way, so that errors cancel in what comes of them.
 
-    A kernel's taps see neighbouring pixels, which are alike: the error Σ_k ΔW_oik·x_k is nearly x·Σ_k ΔW_oik. As
-    many taps as the rounded sum of errors has steps move by one step, those first that were nearest to it (Guo et
-    al. 2022, SQuant, kernel-wise). The weights become values of their grid; what the change does to the mean of
-    an output goes into its bias. Layers with one tap per kernel, and weights that saturate, are left alone.
+    - `kernel`: so that |Σ_k ΔW_oik| ≤ Δw/2 in every kernel. Its taps see neighbouring pixels, which are alike: the
+      error Σ_k ΔW_oik·x_k is nearly x·Σ_k ΔW_oik. As many taps as the rounded sum of errors has steps move by one step,
+      those first that were nearest to it (Guo et al. 2022, SQuant, kernel-wise). Layers with one tap per kernel, and
+      weights that saturate, are left alone.
+    - `second-order`: so that Δw·H·Δwᵀ is small, H being the second moments of all that an output reads in the quantized
+      network, whose layers are rounded in order. Before that a layer's weights are fitted to what it reads there in
+      place of what it reads in the float network, as firmly as holds on images that they were not fitted to
+      (`equint.maths.rounding`). Without images generated pictures are shown, whose means are not trusted: moments are
+      about zero, and weights are held firmly. Where the input is no picture it is done by kernels.
+
+    The weights become values of their grid; what the change does to the mean of an output goes into its bias. Weights
+    that several operators read are left alone.
     """
 
     keeps: ClassVar[Keeps] = Keeps.TOPOLOGY
@@ -95,9 +104,12 @@ class RoundWeights:
 
         def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
             grid, weight = model.qparams[layer.weight], model.graph.consts[layer.weight]
+            folds = folds if self.images is not None else [fold.about_zero() for fold in folds]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            wanted = regressed(rows, x.covariance, x.cross, _ridge(rows, folds))
+            wanted = regressed(
+                rows, x.covariance, x.cross, _ridge(rows, folds, RIDGES if self.images is not None else RIDGES[-2:])
+            )
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             damping = uncertainty(x.covariance, x.rows)
             found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax, damping)
@@ -110,21 +122,21 @@ class RoundWeights:
         return {y: _Rounded(chosen[y], model.qparams[chosen[y].weight], integers[y], b) for y, b in biases.items()}
 
 
-def _ridge(rows: Array, folds: Sequence[SecondMoments]) -> float:
+def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float]) -> float:
     """What serves best for moments that the weights were not fitted to: each fold is tried on the others."""
-    errors = dict.fromkeys(RIDGES, 0.0)
-    for ridge, (a, b) in product(RIDGES, permutations(folds, 2)):
+    errors = dict.fromkeys(ridges, 0.0)
+    for ridge, (a, b) in product(ridges, permutations(folds, 2)):
         errors[ridge] += fit_error(regressed(rows, a.covariance, a.cross, ridge), rows, b.covariance, b.cross)
     return min(errors, key=lambda ridge: errors[ridge]) if len(folds) > 1 else np.inf
 
 
 def _pictures(model: Model) -> tuple[Samples | None, str]:
     """Generated pictures that the network runs on, or why there are none."""
-    from ..runtime.first_run import fitting
-
     shape = picture_shape(model)
     if shape is None or min(shape[1:]) < LEAST:
         return None, "no images given, and the input is no picture"
+    from ..runtime.first_run import fitting
+
     images = fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
     if images is None:
         return None, "no images given, and the network runs on none that was made up"

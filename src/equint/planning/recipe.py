@@ -121,8 +121,10 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
 
 
 def looks(chosen: Recipe) -> bool:
-    """Whether a pass of the recipe looks at data."""
-    return any(LOOKS & set(needs(PASSES[name]).values()) for name, _ in chosen.passes)
+    """Whether a pass of the recipe looks at data: rounding by kernels alone does not."""
+    blind = ("round_weights", "kernel")
+    passes = (name for name, options in chosen.passes if (name, options.get("method", "kernel")) != blind)
+    return any(LOOKS & set(needs(PASSES[name]).values()) for name in passes)
 
 
 def needs_images(chosen: Recipe) -> tuple[str, ...]:

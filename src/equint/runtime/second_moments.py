@@ -58,6 +58,11 @@ class SecondMoments:
         """What blocks `(B, O)` add to each of a layer's outputs: `(O,)`; its weight is `(G, O, I, K)`."""
         return np.asarray(values.reshape(len(weight), -1, weight.shape[1]).sum(1).reshape(-1))
 
+    def about_zero(self) -> SecondMoments:
+        """The same, covariances with what the means add to them: E[x̂·x̂ᵀ] and E[x·x̂ᵀ]."""
+        covariance, cross = (m[:, :, None] * self.seen[:, None, :] for m in (self.seen, self.mean))
+        return replace(self, covariance=self.covariance + covariance, cross=self.cross + cross)
+
     @classmethod
     def mean_of(cls, folds: Sequence[SecondMoments]) -> SecondMoments:
         """Those of several folds of as many samples each."""
