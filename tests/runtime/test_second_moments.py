@@ -1,9 +1,11 @@
 """What layers read, against whole networks run anew."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from equint.graph.inputs import infer_input
 from equint.ir.model import Array, Model
@@ -40,7 +42,7 @@ def quantized() -> Model:
     return model
 
 
-def rows(proto: object, name: str) -> Array:
+def rows(proto: ModelProto, name: str) -> Array:
     values = Session(proto, taps=[name]).run(X)[name]
     return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]).astype(np.float64)
 
@@ -50,7 +52,7 @@ def test_each_layer_is_shown_what_both_networks_give_it(monkeypatch: pytest.Monk
     model, found = quantized(), dict[str, SecondMoments]()
     now = {"model": model}
 
-    def decide(layer: Layer, folds: list[SecondMoments]) -> tuple[Array, Array]:
+    def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
         graph, grid = now["model"].graph, model.qparams[layer.weight]
         x, seen = rows(to_proto(model.graph), layer.x), rows(export(now["model"]), read_as(layer))
         half = np.arange(len(x)) // 36 // 8 % 2  # every other batch of eight
@@ -78,7 +80,7 @@ def test_of_many_inputs_only_blocks_of_channels_are_kept(monkeypatch: pytest.Mon
     monkeypatch.setattr(second_moments, "WIDEST", 5)
     model, shapes = quantized(), dict[str, tuple[int, ...]]()
 
-    def decide(layer: Layer, folds: list[SecondMoments]) -> tuple[Array, Array]:
+    def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
         weight = layer.unpack(model.graph.consts[layer.weight])
         split = folds[0].split(weight)
         shapes[layer.y] = split.shape
