@@ -274,3 +274,11 @@ def test_pads_that_an_average_counts_become_a_pad_where_sizes_are_rounded_up() -
         network("y = AveragePool <kernel_shape = [2, 2], strides = [3, 3], count_include_pad = 1, ceil_mode = 1> (x)")
     )
     assert "count_include_pad" not in bare.graph.nodes[0].attrs
+
+
+def test_a_concat_has_no_empty_operands() -> None:
+    body = "a = Conv(x, w) y = Concat <axis = 1> (a, none, a)"
+    consts: dict[str, Any] = {"w": normal(4, 3, 3, 3), "none": np.zeros((1, 0, 6, 6), np.float32)}
+    model = check(network(body, inputs="float[1,3,8,8] x", **consts), normal(1, 3, 8, 8))
+    (concat,) = (node for node in model.graph.nodes if node.op == "Concat")
+    assert concat.inputs == ("a", "a")

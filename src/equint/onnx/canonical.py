@@ -12,7 +12,7 @@ from ..ops.attributes import pad_widths
 
 
 def canonical(graph: Graph) -> Graph:
-    """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions.
+    """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions; full operands.
 
     Example:
         >>> gemm = Node("Gemm", ("x", "w", "b"), ("y",), {"alpha": 2.0, "beta": 0.5})
@@ -21,7 +21,7 @@ def canonical(graph: Graph) -> Graph:
         >>> [float(graph.consts[i].flat[0]) for i in graph.nodes[0].inputs[1:]]
         [2.0, 0.5]
     """
-    graph = _rewritten(_rewritten(_scalar_bounds(graph), _gemm), _computed_bias)
+    graph = _rewritten(_rewritten(_rewritten(_scalar_bounds(graph), _full_operands), _gemm), _computed_bias)
     return _merged_pads(_biased_matmul(_rewritten(graph, _counted_pads)))
 
 
@@ -44,6 +44,14 @@ def _scalar_bounds(graph: Graph) -> Graph:
     vectors = {i: graph.consts[i] for i in bounds if i in graph.consts and graph.consts[i].shape == (1,)}
     only_clips = {i: a.reshape(()) for i, a in vectors.items() if all(u.op == "Clip" for u in graph.users(i))}
     return graph.with_consts(only_clips)
+
+
+def _full_operands(graph: Graph, node: Node) -> Edit | None:
+    """A Concat without the constants that hold nothing."""
+    kept = tuple(i for i in node.inputs if i not in graph.consts or graph.consts[i].size)
+    if node.op != "Concat" or not kept or len(kept) == len(node.inputs):
+        return None
+    return [replace(node, inputs=kept)], {}
 
 
 def _gemm(graph: Graph, node: Node) -> Edit | None:

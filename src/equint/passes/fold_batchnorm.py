@@ -136,8 +136,11 @@ def _fold_behind(graph: Graph, moments: dict[Name, Moments], folded: dict[str, i
 
 
 def _fold_through_moves(graph: Graph, folded: dict[str, int]) -> Graph:
-    """BatchNorm behind a layer whose output was only moved: each of the layer's channels goes to one of its own."""
-    editor = Editor(graph)
+    """BatchNorm behind a layer whose output was only moved: each of the layer's channels goes to one of its own.
+
+    Tensors on the way hold other values than before, so they get other names: who compares by name compares the same.
+    """
+    editor, renamed = Editor(graph), dict[Name, Name]()
     for node in graph.nodes:
         layer = as_layer(graph, node)
         rank = None if layer is None else graph.rank(layer.y)
@@ -147,7 +150,7 @@ def _fold_through_moves(graph: Graph, folded: dict[str, int]) -> Graph:
         found = _moved_to(graph, layer.y, aligned(np.arange(count), layer.y_axis, rank))
         if found is None:
             continue
-        last, norm, ids = found
+        moves, norm, ids = found
         affine = batchnorm_affine(graph, norm)
         if affine is None or ids.ndim < 2 or not all(np.all(np.isfinite(v)) for v in affine):
             continue
@@ -156,25 +159,34 @@ def _fold_through_moves(graph: Graph, folded: dict[str, int]) -> Graph:
             continue
         _scale_output(graph, editor, layer, own[0], own[1])
         editor.swap(norm, [])
-        editor.rename_output(last, norm.outputs[0])
+        for made, read in zip((node, *moves), moves, strict=False):
+            old = made.outputs[0]
+            renamed[old] = graph.fresh(f"{old}_normalized")
+            editor.rename_output(made, renamed[old])
+            editor.rename_input(read, old, renamed[old])
+        editor.rename_output(moves[-1], norm.outputs[0])
         folded["behind a layer"] += 1
-    return editor.done()
+    done = editor.done()
+    shapes = {new: graph.shapes[old] for old, new in renamed.items() if old in graph.shapes}
+    dtypes = {new: graph.dtypes[old] for old, new in renamed.items() if old in graph.dtypes}
+    return replace(done, shapes={**done.shapes, **shapes}, dtypes={**done.dtypes, **dtypes})
 
 
-def _moved_to(graph: Graph, name: Name, ids: Array) -> tuple[Node, Node, Array] | None:
-    """The last of the moves that alone read one another, the BatchNorm behind them, and where channels have gone."""
-    last: Node | None = None
+def _moved_to(graph: Graph, name: Name, ids: Array) -> tuple[list[Node], Node, Array] | None:
+    """The moves that alone read one another, the BatchNorm behind them, and where channels have gone."""
+    moves = list[Node]()
     while len(users := graph.users(name)) == 1 and name not in graph.outputs:
         (user,) = users
         if user.op == "BatchNormalization" and not user.domain:
-            return None if last is None else (last, user, ids)
+            return (moves, user, ids) if moves else None
         facet = op_of(user).fields
         if user.domain or user.op not in MOVES or isinstance(facet, Unknown) or len(user.outputs) != 1:
             return None
         moved = facet(graph, user, ids, -1)
         if moved is None or np.any(moved[0] < 0):
             return None
-        last, name, ids = user, user.outputs[0], moved[0]
+        moves.append(user)
+        name, ids = user.outputs[0], moved[0]
     return None
 
 

@@ -58,11 +58,11 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
         model = _known(model, data.shapes, data.settled) if data.shapes else _guessed(model)
         check_statistics(model, data, "the statistics")
-        return model, Data(statistics=data, teacher=model.graph)
+        return model, Data(statistics=data, teacher=folded(model).graph)
     shown = presented(Samples.of(data), model.graph)
     model, seen = _shaped(model, next(iter(shown)))
     shown = Samples(shown.__iter__, shown.label, seen.batch, seen)
-    return model, Data(images=shown if limit is None else shown.first(limit), teacher=model.graph)
+    return model, Data(images=shown if limit is None else shown.first(limit), teacher=folded(model).graph)
 
 
 def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:

@@ -49,6 +49,8 @@ def mean_errors(
         The biases, `(O,)` by layer output, of every layer that was decided about.
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
+    if not any(layer.y in teacher.producer for layer in every):
+        return {}
     wanted, sizes = _float_means(model, teacher, images, every)
     sweep = Sweep(model, images, every, sizes)
     for number, layer in enumerate(every):
