@@ -121,9 +121,8 @@ class Job:
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
-        if seen is not None:  # the input is measured: that its range had to be guessed is no warning any more
-            log = tuple(replace(e, warning=False) if e.kind is EventKind.INPUT_ASSUMED else e for e in network.log)
-            network = replace(network, log=log)
+        if seen is not None:  # the input is measured: its range need not be guessed
+            network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, perf_counter() - start)
 

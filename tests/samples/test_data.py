@@ -368,6 +368,11 @@ def test_layouts_are_those_of_the_input(tmp_path: Path) -> None:
     refused(lambda: read_card(card(tmp_path, '[input]\nlayout = "nwhc"')), "layout = 'nwhc'", "nchw, nhwc")
 
 
+def test_a_misspelt_table_of_a_card_is_refused(tmp_path: Path) -> None:
+    refused(lambda: read_card(card(tmp_path, "[inputs]\nsize = [8, 8]")), "unknown table or key inputs", "mean input?")
+    assert read_card(card(tmp_path, 'date = "2026"\n[training]\nepochs = 3')).size is None
+
+
 def test_an_npz_by_the_names_of_the_inputs(tmp_path: Path) -> None:
     path = tmp_path / "feeds.npz"
     np.savez(path, image=np.ones((4, 3)), id=np.arange(4))

@@ -31,7 +31,8 @@ def _why_float(model: Model, node: Node) -> str:
     if node.op in RECURRENT:
         return "it has no integer form"
     if layer is None:
-        return "its weights are computed"
+        constant = any(i in model.graph.consts and model.graph.consts[i].size > 1 for i in node.inputs[:2])
+        return "its constant is not read as weights" if constant else "its weights are computed"
     if layer.x not in model.qparams:
         return "its input stays float"
     return "" if layer.weight in model.qparams else "its weights stay float"

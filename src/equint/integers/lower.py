@@ -62,7 +62,11 @@ def lower(model: Model, target: Target) -> Program:
     work = Lowering(model, target, place(model.graph).merged, _known_grids(model))
     for name in model.graph.inputs:
         if not model.graph.is_float(name):
-            raise UnsupportedOperator(f"input {name}: holds no activations; make it a constant, or leave it out")
+            dtype = model.graph.dtypes.get(name, "integers")
+            raise UnsupportedOperator(
+                f"input {name}: holds {dtype}, and programs read activations on a grid of their own; cut what converts "
+                "them off the network, or make the input a constant with --set"
+            )
         work.grid(name, f"input {name}")
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:

@@ -60,7 +60,7 @@ class EventKind(Enum):
     NOTHING_TO_QUANTIZE = "found no weights to quantize"
     OPERATOR_FLOAT = "{op} stays float"
     WORK_FLOAT = "{op} computes in float"
-    BODY_FLOAT = "{layers} convolutions or matrix products inside {op} stay float"
+    BODY_FLOAT = "all inside {op} stays float; convolutions and matrix products there: {layers}"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
     SPREAD_BELOW_STEP = "a step of the grid is larger than the spread of its values"

@@ -363,7 +363,7 @@ class _Running:
         if not all(np.isfinite(values).all() for values in found):
             bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
             name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
-            raise UnusableData(f"tensor {name} takes values that are not finite; check the network and its input")
+            raise UnusableData(f"tensor {name} takes values that are not finite, or whose squares are not; check the network and the samples")
 
     def _count_extremes(self) -> None:
         if self.pending:

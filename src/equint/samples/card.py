@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,10 @@ def named_files(path: Path) -> dict[str, Path]:
     return {key: path.parent / value for key, value in named.items() if isinstance(value, str)}
 
 
+TABLES = frozenset({"task", "input", "data", "decode", "labels", "model"})
+"""What a card holds at its top; others are the user's own, but for those that look like misspelt ones."""
+
+
 def read_card(path: str | os.PathLike[str]) -> Card:
     """Read a card.
 
@@ -115,6 +120,10 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     """
     path = Path(path)
     table = read_toml(path, "card")
+    for name in table.keys() - TABLES:
+        meant = get_close_matches(name, TABLES, 1, 0.8)
+        if meant:
+            raise UnknownName(f"{path}: unknown table or key {name}; did you mean {meant[0]}?")
     given = _section(path, table, "input", {"kind", "mean", "std", "size", "range", "layout"})
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
