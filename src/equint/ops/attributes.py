@@ -114,3 +114,15 @@ def makes_tensors(node: Node) -> bool:
 def is_cast(node: Node) -> bool:
     """Whether an operator gives its input's values in another type."""
     return node.op == "Cast" and not node.domain
+
+
+def axis_order(node: Node, rank: int) -> list[int]:
+    """From which axis of its first input each axis of a node's output comes, where both have as many.
+
+    Example:
+        >>> axis_order(Node("Transpose", ("x",), ("y",), {"perm": [0, 2, 3, 1]}), 4)
+        [0, 2, 3, 1]
+    """
+    if node.op == "Transpose" and not node.domain:
+        return [int(axis) for axis in node.attrs.get("perm", range(rank)[::-1])]
+    return list(range(rank))

@@ -23,7 +23,7 @@ from ..ir.model import Array, Graph, Name, Node, Range
 from ..onnx.probes import as_float32, flattened, reductions, shape_row
 from ..onnx.writer import to_proto
 from ..ops.activations import clamps
-from ..ops.attributes import clip_bounds, element_count
+from ..ops.attributes import axis_order, clip_bounds, element_count
 from ..ops.layers import as_layer, layers
 from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Samples, length, part, split
@@ -185,19 +185,12 @@ def channel_axes(graph: Graph) -> dict[Name, int]:
     for forward in (True, False, True):
         for node, i, o in steps if forward else reversed(steps):
             if as_layer(graph, node) is None and o in every:
-                there = _order(node, every[i])
+                there = axis_order(node, every[i])
                 if forward:
                     tell(i, o, np.argsort(there).tolist())
                 else:
                     tell(o, i, there)
     return {name: axes.get(name, 1) for name in every}
-
-
-def _order(node: Node, rank: int) -> list[int]:
-    """From which axis of a node's input each axis of its output comes."""
-    if node.op == "Transpose" and not node.domain:
-        return [int(axis) for axis in node.attrs.get("perm", range(rank)[::-1])]
-    return list(range(rank))
 
 
 def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
@@ -363,7 +356,9 @@ class _Running:
         if not all(np.isfinite(values).all() for values in found):
             bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
             name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
-            raise UnusableData(f"tensor {name} takes values that are not finite, or whose squares are not; check the network and the samples")
+            raise UnusableData(
+                f"tensor {name} takes values that are not finite, or whose squares are not; check network and samples"
+            )
 
     def _count_extremes(self) -> None:
         if self.pending:
