@@ -1,17 +1,18 @@
 """Many forms of the same operator become one, exactly; what only looks alike is left."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from equint.ir.model import Model
-from equint.onnx.reader import read
+from equint.onnx.reader import read, with_shapes
 from equint.onnx.writer import to_proto
-from handwritten import Array, assert_same, network, normal
+from handwritten import Array, assert_same, execute, network, normal
 
 
 def check(proto: ModelProto, *xs: Array) -> Model:
@@ -282,3 +283,50 @@ def test_a_concat_has_no_empty_operands() -> None:
     model = check(network(body, inputs="float[1,3,8,8] x", **consts), normal(1, 3, 8, 8))
     (concat,) = (node for node in model.graph.nodes if node.op == "Concat")
     assert concat.inputs == ("a", "a")
+
+
+# Shapes that inference gets wrong, or cannot find in parts of a network
+
+
+@pytest.mark.parametrize("auto", ["NOTSET", "SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("strides", "asked"), [([1, 1], [7, 5]), ([2, 1], [4, 9]), ([2, 3], [17, 21])])
+def test_an_output_smaller_than_its_input_has_the_rank_of_a_picture(
+    auto: str, strides: list[int], asked: list[int]
+) -> None:
+    """ONNX takes it for one of two dimensions."""
+    how = f'<auto_pad = "{auto}", strides = {strides}, output_shape = {asked}>'
+    proto = network(f"y = ConvTranspose {how} (x, w)", output="float[] y", w=normal(3, 4, 3, 4))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    graph = check(proto, normal(2, 3, 8, 8, scale=1)).graph
+    assert graph.shapes["y"] == ("N", 4, *asked)
+
+
+def test_an_output_larger_than_what_windows_reach_stays_as_it_is() -> None:
+    how = "<strides = [2, 2], output_shape = [18, 18]>"
+    proto = network(f"y = ConvTranspose {how} (x, w)", inputs="float[N,3,8,8] x", w=normal(3, 4, 3, 3))
+    assert "output_shape" in read(proto).graph.nodes[0].attrs
+
+
+def test_a_scan_runs_where_nothing_tells_the_shapes_of_its_inputs() -> None:
+    """Elsewhere than in the whole network: h ← h + x_t, each put out, from a start whose sizes are computed."""
+    loose = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("h", "t", "sum", "each")]
+    steps = [helper.make_node("Add", ["h", "t"], ["sum"]), helper.make_node("Identity", ["sum"], ["each"])]
+    scan = helper.make_node(
+        "Scan", ["start", "x"], ["y", "z"], body=helper.make_graph(steps, "b", loose[:2], loose[2:])
+    )
+    scan.attribute.append(helper.make_attribute("num_scan_inputs", 1))
+    proto = network(
+        "n = Shape(x) s = Slice(n, one, three) start = Expand(zero, s)", inputs="float[T,N,4] x", zero=[[0.0]]
+    )
+    proto.graph.initializer.extend(numpy_helper.from_array(np.array([k]), n) for k, n in ((1, "one"), (3, "three")))
+    proto.graph.node.append(scan)
+    del proto.graph.output[:]
+    proto.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "yz")
+    shapes = {"start": ("N", 4), "y": ("N", 4), "z": ("T", "N", 4)}
+    graph = with_shapes(read(proto), shapes).graph
+    part = replace(graph, shapes={}, inputs=("start", "x")).with_nodes(n for n in graph.nodes if n.op == "Scan")
+    x = normal(5, 2, 4, scale=1)
+    last, each = execute(to_proto(part), np.zeros((2, 4), np.float32), x)
+    np.testing.assert_allclose(last, x.sum(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(each, np.cumsum(x, 0), rtol=1e-5, atol=1e-6)

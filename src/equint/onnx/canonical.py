@@ -120,6 +120,69 @@ def _counted_pads(graph: Graph, node: Node) -> Edit | None:
     return [Node("Pad", (node.inputs[0], widths), (padded,)), pool], {widths: value}
 
 
+def padded_outputs(graph: Graph) -> Graph:
+    """ConvTransposes of known input sizes that ask for an output shape, with the pads that give it; else the graph.
+
+    Where an output is smaller than its input, ONNX's shape inference, which onnxruntime trusts when it loads a network,
+    takes it for one of two dimensions.
+
+    Example:
+        >>> attrs = {"output_shape": [5], "strides": [2]}
+        >>> node = Node("ConvTranspose", ("x", "w"), ("y",), attrs)
+        >>> graph = Graph((node,), {"w": np.ones((2, 2, 3), np.float32)}, ("x",), ("y",), {"x": ("N", 2, 6)})
+        >>> padded_outputs(graph).nodes[0].attrs["pads"]
+        [4, 4]
+    """
+    nodes = [_padded_output(graph, node) or node for node in graph.nodes]
+    return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
+
+
+def _padded_output(graph: Graph, node: Node) -> Node | None:
+    asked, weight = node.attrs.get("output_shape"), graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op != "ConvTranspose" or node.domain or not asked or weight is None:
+        return None
+    n = weight.ndim - 2
+    sizes = [s for s in graph.shapes.get(node.inputs[0], ())[2:] if isinstance(s, int)]
+    if len(sizes) != n:
+        return None
+    ones = np.ones(n, np.int64)
+    strides, dilations = (np.asarray(node.attrs.get(key) or ones) for key in ("strides", "dilations"))
+    extra = np.asarray(node.attrs.get("output_padding") or 0 * ones)
+    reach = strides * (np.asarray(sizes) - 1) + extra + (np.asarray(weight.shape[2:]) - 1) * dilations + 1
+    total = reach - np.asarray(asked[-n:])
+    if (total < 0).any():
+        return None
+    less, more = total // 2, total - total // 2
+    pads = (less, more) if node.attrs.get("auto_pad") == "SAME_UPPER" else (more, less)
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("output_shape", "auto_pad")}
+    return replace(node, attrs={**attrs, "pads": [int(p) for p in np.concatenate(pads)]})
+
+
+def ranked_scans(graph: Graph) -> Graph:
+    """Scans whose bodies say the ranks of what they read and put out, where the graph knows them.
+
+    onnxruntime runs no Scan without. In a network as it is written, inference finds them from the shapes of its
+    inputs; in a part of it, or where sizes are computed, it cannot.
+    """
+    nodes = [_ranked_scan(graph, node) if node.op == "Scan" and not node.domain else node for node in graph.nodes]
+    return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
+
+
+def _ranked_scan(graph: Graph, node: Node) -> Node:
+    body, states = node.attrs["body"], len(node.inputs) - int(node.attrs["num_scan_inputs"])
+    ranked = type(body)()
+    ranked.CopyFrom(body)
+    for infos, names in ((ranked.input, node.inputs), (ranked.output, node.outputs)):
+        for k, (info, name) in enumerate(zip(infos, names, strict=False)):
+            rank = graph.rank(name) if name else None
+            if rank is None or info.type.tensor_type.HasField("shape"):
+                continue
+            info.type.tensor_type.shape.SetInParent()
+            for _ in range(rank if k < states else rank - 1):
+                info.type.tensor_type.shape.dim.add()
+    return node if ranked == body else replace(node, attrs={**node.attrs, "body": ranked})
+
+
 def _biased_matmul(graph: Graph) -> Graph:
     """MatMul by a constant followed by a constant Add becomes one operator (a Gemm on rank 2)."""
     adds = {node.outputs[0]: add for node, add in _matmul_adds(graph)}

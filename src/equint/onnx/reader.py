@@ -17,7 +17,7 @@ from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
 from .branches import branches_taken
-from .canonical import canonical
+from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
 from .picks import picks_of_parts
@@ -76,8 +76,10 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         ['Relu']
     """
     shapes = shapes or {}
-    graph = infer_shapes(graph, shapes)
+    told, graph = graph.shapes, infer_shapes(graph, shapes)
     if fold:
+        while (padded := padded_outputs(graph)) is not graph:  # what was inferred behind them may be wrong
+            graph = infer_shapes(replace(padded, shapes=told), shapes)
         graph = folded(graph)
         while (taken := branches_taken(graph, _body)) is not graph:
             graph = folded(infer_shapes(taken, shapes))
@@ -86,7 +88,7 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         if picked is not graph:
             graph = infer_shapes(_without_dead(_without_identity(picked)), shapes)
         graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
-    return infer_shapes(canonical(_without_dead(graph)), shapes)
+    return ranked_scans(infer_shapes(canonical(_without_dead(graph)), shapes))
 
 
 def with_shapes(model: Model, shapes: Mapping[Name, Shape], fold: bool = True) -> Model:
