@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from equint.ir.model import Graph, Shape
+from equint.ir.model import Graph, Model, Shape
 from equint.onnx.reader import read
-from equint.runtime.first_run import first_run
-from equint.samples.images import Run
+from equint.runtime.first_run import first_run, fitting, rows_of_a_sample
+from equint.samples.images import Run, Samples
 from handwritten import network, normal
 
 X = normal(1, 3, 8, 8, scale=1)
@@ -84,3 +84,25 @@ def test_states_and_scalars() -> None:
     found = first_run(hidden(proto), shown)
     assert (found.batch, found.shapes["y"][0], found.shapes["y"][2]) == (1, wanted[0], wanted[2])
     assert not isinstance(found.shapes["y"][1], int)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 5, 7, 16])
+def test_what_a_batch_is_made_of(frames: int) -> None:
+    """Of 7 nobody would think; made-up samples are put together to as many rows as make one."""
+    graph = hidden(network("y = Reshape(x, s)", inputs="float[NT,3] x", output="float[] y", s=[-1, frames, 3]))
+    found = rows_of_a_sample(graph, np.ones((1, 3), np.float32))
+    assert found == (None if frames == 7 else frames)
+    rows = normal(40, 3)
+    made = fitting(Model(graph), lambda size: Samples.of(rows))
+    if found is None:
+        assert made is None
+        return
+    runs = [run["x"] for run in made or () if isinstance(run, Run)]
+    assert [len(run) for run in runs] == [frames] * (40 // frames)
+    np.testing.assert_array_equal(np.concatenate(runs), rows[: 40 // frames * frames])
+
+
+def test_a_batch_that_is_none_has_no_such_rows() -> None:
+    for inputs in ("float[2,3] x", "float[N,3] x, float[2,N] s"):
+        graph = hidden(network("y = Reshape(x, k)", inputs=inputs, output="float[] y", k=[-1, 4, 3]))
+        assert rows_of_a_sample(graph, {n: np.ones((1, 3), np.float32) for n in graph.inputs}) is None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from ..errors import EquintError, InvalidOption, UnusableData
 from ..ir.model import Model, Name, Shape
@@ -12,8 +15,8 @@ from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
 from ..samples.generated import SIZES, any_size, open_shapes, stand_in
-from ..samples.images import Feed, FirstRun, Samples
-from ..samples.presented import presented
+from ..samples.images import Feed, FirstRun, Run, Samples
+from ..samples.presented import as_runs, fixed_batch, presented
 from ..samples.statistics import Statistics, fingerprint, is_statistics
 from .plan import Data
 
@@ -59,10 +62,38 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         model = _known(model, data.shapes, data.settled) if data.shapes else _guessed(model)
         check_statistics(model, data, "the statistics")
         return model, Data(statistics=data, teacher=folded(model).graph)
-    shown = presented(Samples.of(data), model.graph)
-    model, seen = _shaped(model, next(iter(shown)))
-    shown = Samples(shown.__iter__, shown.label, seen.batch, seen)
+    listed = not isinstance(data, (Samples, Mapping)) and not hasattr(data, "shape")
+    model, shown = _first_shown(model, Samples.of(data), listed)
     return model, Data(images=shown if limit is None else shown.first(limit), teacher=folded(model).graph)
+
+
+def _first_shown(model: Model, images: Samples, listed: bool) -> tuple[Model, Samples]:
+    """The network as its first sample shows it, and the samples as it takes them.
+
+    Args:
+        listed: whether each batch may be meant as one sample: where the network runs on that, and not on its rows.
+    """
+    from ..runtime.first_run import rows_of_a_sample
+
+    def shaped(shown: Samples) -> tuple[Model, Samples]:
+        known, seen = _shaped(model, next(iter(shown)))
+        return known, Samples(shown.__iter__, shown.label, seen.batch, seen)
+
+    shown = presented(images, model.graph)
+    feed = next(iter(shown))
+    try:
+        return shaped(shown)
+    except UnusableData:
+        if isinstance(feed, Run) or fixed_batch(model.graph) is not None:
+            raise
+        if listed:
+            with suppress(UnusableData):
+                return shaped(as_runs(presented(images, model.graph, gathered=False), model.graph))
+        rows = rows_of_a_sample(model.graph, feed)
+        if rows is not None:
+            with suppress(UnusableData):  # fewer rows than that
+                return shaped(as_runs(shown, model.graph, rows))
+        raise
 
 
 def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:
@@ -83,10 +114,16 @@ def _guessed(model: Model) -> Model:
     """The network with the shapes that it has on a made-up sample, where inference leaves some open."""
     if not open_shapes(model.graph):
         return model
+    from ..runtime.first_run import rows_of_a_sample
+
     for size in SIZES if any_size(model.graph) else SIZES[:1]:
         feed = stand_in(model.graph, size)
         try:
             return model if feed is None else _shaped(model, feed)[0]
         except EquintError:  # what was made up is nothing that it reads
             continue
-    return model
+    feed = stand_in(model.graph)
+    rows = None if feed is None else rows_of_a_sample(model.graph, feed)
+    if feed is None or rows is None:
+        return model
+    return _shaped(model, Run({n: np.repeat(v, rows, 0) for n, v in dict(feed).items()}))[0]

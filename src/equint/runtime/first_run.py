@@ -16,12 +16,15 @@ from ..ir.model import Array, Dim, Graph, Model, Name, Shape
 from ..onnx.probes import sizes_of
 from ..onnx.writer import to_proto
 from ..ops.attributes import UNCOUNTED, makes_tensors
-from ..samples.generated import SIZES, any_size
+from ..samples.generated import SIZES, USUAL, any_size
 from ..samples.images import Feed, FirstRun, Run, Samples
-from ..samples.presented import fixed_batch
+from ..samples.presented import as_runs, entries, fixed_batch
 from .session import Session, in_rows
 
 Sizes = Mapping[Name, tuple[int, ...]]
+
+ROWS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Rows that are tried in turn where a network's batch is free, and yet it does not run on one."""
 
 
 def first_run(graph: Graph, feed: Feed) -> FirstRun:
@@ -153,6 +156,32 @@ def _counted(graph: Graph) -> set[Name]:
     return found
 
 
+def rows_of_a_sample(graph: Graph, feed: Feed) -> int | None:
+    """How many rows a network wants that folds something else into its batch, as frames of a clip; None: none of ROWS.
+
+    Example:
+        >>> from ..ir.model import Node
+        >>> node = Node("Reshape", ("x", "shape"), ("y",))
+        >>> graph = Graph((node,), {"shape": np.array([-1, 4, 3])}, ("x",), ("y",), {"x": ("NT", 3)})
+        >>> rows_of_a_sample(graph, np.zeros((1, 3), np.float32))
+        4
+    """
+    if isinstance(feed, Run) or fixed_batch(graph) is not None or set(entries(graph).values()) != {1}:
+        return None
+    named = dict(feed) if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
+    try:
+        session = Session(to_proto(graph), lean=True)
+    except EquintError:
+        return None
+    for rows in ROWS:
+        try:
+            session.run(Run({n: v[np.arange(rows) % len(v)] for n, v in named.items()}))
+        except EquintError:
+            continue
+        return rows
+    return None
+
+
 def fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
     """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
     for size in SIZES if any_size(model.graph) else SIZES[:1]:
@@ -163,4 +192,6 @@ def fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | No
             return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
         except EquintError:  # nothing that the network reads
             continue
-    return None
+    images = make(USUAL)
+    rows = None if images is None else rows_of_a_sample(model.graph, next(iter(images)))
+    return None if images is None or rows is None else as_runs(images, model.graph, rows)

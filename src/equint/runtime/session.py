@@ -101,7 +101,12 @@ class Session:
         if count == 1 or self.together:
             return self._ran(feeds)
         if self.together is None:
-            first = self._ran({n: v[:1] for n, v in feeds.items()})
+            try:
+                first = self._ran({n: v[:1] for n, v in feeds.items()})
+            except UnusableData:  # what it calls batch may be more than samples
+                found = self._ran(feeds)
+                self.together = True
+                return found
             try:
                 found = self._ran(feeds)
             except UnusableData:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..ir.model import Array, Graph, Name, Shape
-from .images import BATCH, Feed, Run, Samples, joined, length
+from .images import BATCH, Feed, Run, Samples, joined, length, split
 
 _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
 """How pictures are turned to where a network reads their channels."""
@@ -107,10 +107,12 @@ def _front(shape: Shape | None) -> int | None:
     return shape[0] if isinstance(shape[0], int) else None
 
 
-def presented(images: Samples, graph: Graph) -> Samples:
+def presented(images: Samples, graph: Graph, gathered: bool = True) -> Samples:
     """The samples, checked against the network's inputs, in batches that it can be shown.
 
-    Single samples that come one by one are put together, so that an array and a list of its rows are the same stream.
+    Args:
+        gathered: put single samples that come one by one together, so that an array and a list of its rows are the same
+            stream.
 
     Raises:
         EquintError: while reading: inputs that are missing, have another shape, or hold different numbers of samples.
@@ -136,7 +138,28 @@ def presented(images: Samples, graph: Graph) -> Samples:
             for k in range(count):
                 yield Run({n: v[k * each[n] : (k + 1) * each[n]] if each[n] else v for n, v in named.items()})
 
-    return Samples(lambda: _gathered(checked()), images.label, fixed_batch(graph))
+    return Samples(lambda: _gathered(checked()) if gathered else checked(), images.label, fixed_batch(graph))
+
+
+def as_runs(images: Samples, graph: Graph, rows: int | None = None) -> Samples:
+    """Each batch as one sample that is never cut, for networks that fold something else into what they call batch.
+
+    Args:
+        rows: how many rows of the stream make a sample; None: the batches as they come.
+
+    Example:
+        >>> graph = inputs_alone({"x": ("NT", 3)})
+        >>> [run["x"].shape for run in as_runs(Samples.of(np.zeros((10, 3))), graph, 4)]
+        [(4, 3), (4, 3)]
+    """
+
+    def runs() -> Iterator[Feed]:
+        whole = images if rows is None else split(Samples(images.__iter__, images.label, rows), rows)
+        for feed in whole:
+            if rows is None or length(feed) == rows:
+                yield Run(feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed})
+
+    return Samples(runs, images.label)
 
 
 def _gathered(feeds: Iterator[Feed]) -> Iterator[Feed]:
