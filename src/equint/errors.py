@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class EquintError(Exception):
     """Something the user gave cannot be used; the message names it and says what to do.
@@ -48,3 +50,22 @@ class OutputRefused(EquintError):
 
 class MissingLibrary(EquintError):
     """An optional library that is not installed."""
+
+
+_WHERE = re.compile(r"\S*/\S+\.(?:h|hpp|cc|cpp):\d+ (?:[^()]*\([^()]*\)(?: const)?(?: \[[^\]]*\])?)?\s*")
+_CHECK = re.compile(r"[^.:'\"]*? was false\. (?=\S)")
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:Non-zero status code returned while running )?")
+
+
+def reason(error: BaseException, most: int = 300) -> str:
+    """What a library says of a failure, in one line, without its codes and the places in its source.
+
+    Example:
+        >>> where = "/build/onnxruntime/core/tensor/reshape.h:84 onnxruntime::Reshape::Reshape(const Shape&, bool)"
+        >>> said = f"Status Message: {where} input_size == size was false. It cannot be reshaped. Input shape:{{1,8}}"
+        >>> reason(ValueError(f"[ONNXRuntimeError] : 1 : FAIL : {said}"))
+        'Status Message: It cannot be reshaped. Input shape:{1,8}'
+    """
+    text = " ".join(str(error).split())
+    text = _CHECK.sub("", _WHERE.sub(" ", _CODE.sub("", text)))
+    return " ".join(text.split())[:most]

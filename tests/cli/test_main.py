@@ -570,6 +570,12 @@ def test_what_cannot_be_set(run: Run, tmp_path: Path, given: str, part: str) -> 
     assert err.count("\n") == 1
 
 
+def test_an_input_cannot_be_set_twice(run: Run, tmp_path: Path) -> None:
+    twice = ("--set", "rate=8000", "--set", "rate=16000")
+    code, _, err = run("quantize", two_rates(tmp_path / "net.onnx"), "-o", tmp_path / "o.onnx", *twice)
+    assert (code, "--set rate=16000: rate is set already" in err) == (2, True)
+
+
 @pytest.mark.parametrize("beside", [("--mean", "0", "--std", "1"), ("--input-range", "0", "1"), ()])
 def test_unknown_layouts(run: Run, tmp_path: Path, beside: tuple[str, ...]) -> None:
     code, _, err = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--layout", "chwn", *beside)

@@ -88,6 +88,18 @@ def test_an_array_without_numbers_cannot_be_set() -> None:
         with_constants(read(proto), {"h": np.zeros((2, 0, 8), np.float32)})
 
 
+def test_numbers_fill_the_size_that_is_free() -> None:
+    """Those of one sample, whatever its length is."""
+    proto = network(
+        "e = Gather(t, ids) y = Mul(x, e)", inputs="float[N,L] x, int64[N,L] ids", t=[1.0, 10.0, 100.0, 1000.0]
+    )
+    graph = with_constants(read(proto), {"ids": [3, 1, 2]}).graph
+    x = np.ones((1, 3), np.float32)
+    np.testing.assert_array_equal(execute(to_proto(graph), x)[0], [[1000, 10, 100]])
+    with pytest.raises(InvalidOption, match=r"3 numbers do not make one sample of shape \(N, 2\)"):
+        with_constants(read(network("y = Add(x, k)", inputs="float[N,2] x, float[N,2] k")), {"k": [1, 2, 3]})
+
+
 def test_convolutions_inside_are_quantized_once_the_branch_is_known_and_named_before() -> None:
     proto, x = branching(), normal(8, 3, 8, 8, scale=1)
     tail = [helper.make_node("Conv", ["y", "u"], ["z"])]

@@ -132,6 +132,22 @@ def test_input_that_does_not_fit(path: Path, x: object) -> None:
     one_line(error, str(path), "does not run on this input")
 
 
+def test_what_fails_is_told_without_places_in_the_source() -> None:
+    proto = network("y = Reshape(x, s)", output="float[] y", s=[-1, 7])
+    with pytest.raises(EquintError) as error:
+        Session(proto).run(X)
+    one_line(error, "Reshape", "cannot be reshaped", "{-1,7}")
+    assert not any(part in str(error.value) for part in ("onnxruntime_src", ".h:", "::", "ONNXRuntimeError"))
+
+
+def test_rows_that_belong_together_are_not_cut() -> None:
+    """A batch of two frames to a clip, and so of as many as one likes, but none of one."""
+    session = Session(network("y = Reshape(x, s)", inputs="float[NT,3] x", output="float[] y", s=[-1, 2, 3]))
+    for rows in (4, 2):
+        x = np.arange(3.0 * rows).reshape(rows, 3)
+        np.testing.assert_array_equal(session.run(x)["y"], x.reshape(-1, 2, 3))
+
+
 def test_unknown_input() -> None:
     with pytest.raises(EquintError):
         Session(PROTO).run({"z": X})

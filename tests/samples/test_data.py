@@ -201,6 +201,7 @@ def test_features_are_left_as_they_are(tmp_path: Path) -> None:
         ({"x": pixels(2, 6, 8, 4)}, "(6, 8, 4)"),
         ({"x": pixels(2, 3, 6, 8)}, "(3, 6, 8)"),
         ({"x": np.asarray([{"a": 1}], dtype=object)}, "data.npz"),
+        ({}, "holds no arrays; store inputs as x"),
     ],
 )
 def test_bad_arrays(tmp_path: Path, arrays: dict[str, NDArray[np.generic]], part: str) -> None:

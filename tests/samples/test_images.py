@@ -214,6 +214,7 @@ def at(index: tuple[int, ...], value: float, dtype: type = np.float32) -> Array:
         (["one", "two"], "no array of numbers"),
         ([[[1.0, 2.0], [3.0]]], "no array of numbers"),
         ([[object(), object()]], "no array of numbers"),
+        ([X, None], "it holds None"),
         ([X.astype(np.complex64)], "no array of numbers"),
         ([(X, X, X[0])], "no array of numbers"),
     ],

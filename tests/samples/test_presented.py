@@ -62,6 +62,7 @@ def test_lists_of_feeds_are_cut_alike() -> None:
         ({"x": ("N", 3, "H", "W")}, np.ones((4, 8, 9, 3)), ("channels first", "(N, 3, H, W)")),
         ({"x": ("N", 3, 8, 8)}, np.ones((3, 8, 8)), ("samples come first", "(1, 3, 8, 8)")),
         ({"x": ("N", 3, 8, 8)}, np.ones((4, 3, 8, 7)), ("(4, 3, 8, 7)", "prepare the samples")),
+        ({"x": ("N", 3, 8, 8)}, np.ones((20, 3, 8, 7)), ("(20, 3, 8, 7)",)),
         ({"x": ("N", 3), "z": ("N", 2)}, np.ones((4, 3)), ("2 inputs", "by name (x, z)")),
         ({"x": ("N", 3), "z": ("N", 2)}, {"x": np.ones((4, 3))}, ("nothing for input z",)),
         ({"x": ("N", 3), "z": ("N", 2)}, {"x": np.ones((4, 3)), "z": np.ones((3, 2))}, ("x 4, z 3",)),

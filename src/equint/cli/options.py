@@ -158,6 +158,8 @@ def constants(given: list[str] | None) -> dict[str, Any] | None:
             raise InvalidOption(f"--set {text}: give NAME=VALUE, a number or several with commas") from error
         if not equals or not name:
             raise InvalidOption(f"--set {text}: give NAME=VALUE, such as sr=16000")
+        if name in found:
+            raise InvalidOption(f"--set {text}: {name} is set already; give each input one value")
         found[name] = numbers[0] if len(numbers) == 1 else numbers
     return found or None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, reason
 from ..graph.placement import float_joins
 from ..ir.model import Array, Graph, Name, Node
 from ..onnx.writer import to_proto
@@ -65,8 +65,7 @@ def joiner(part: Graph) -> Callable[[Mapping[Name, Array]], dict[Name, Array]]:
         try:
             values = session.run(made, {n: np.asarray(real[n], np.float32) for n in names})
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UnusableData(f"{part.name}: does not run on this input ({reason})") from error
+            raise UnusableData(f"{part.name}: does not run on this input ({reason(error)})") from error
         found = {**real, **dict(zip(made, values, strict=True))}
         return {o: found[o] for o in part.outputs}
 

@@ -141,14 +141,31 @@ def _as_input(graph: Graph, name: Name, value: Any) -> Array:
         if not np.allclose(cast.astype(np.float64), array.astype(np.float64)):
             raise ValueError(f"it takes {dtype}")
         if wanted is not None and cast.ndim != len(wanted):
-            sizes = [n if isinstance(n, int) else 1 for n in wanted]
-            cast = np.broadcast_to(cast, sizes) if cast.size == 1 else cast.reshape(sizes)
+            cast = _filling(cast, wanted)
     except (TypeError, ValueError) as error:
         raise InvalidOption(f"set {name} = {value!r}: the input cannot take it ({error})") from error
     fixed = wanted or ()
     if any(isinstance(n, int) and n != have for n, have in zip(fixed, cast.shape, strict=True) if wanted is not None):
         raise InvalidOption(f"set {name}: shape {cast.shape}, and the input takes {tuple(fixed)}")
     return np.ascontiguousarray(cast).reshape(cast.shape)
+
+
+def _filling(values: Array, wanted: Shape) -> Array:
+    """Numbers in an input's shape: for one sample, the last size that is free being as many as there are.
+
+    Example:
+        >>> _filling(np.arange(3), ("N", "L")).shape, _filling(np.array(1), ("N", 2)).shape
+        ((1, 3), (1, 2))
+    """
+    free = max((axis for axis, n in enumerate(wanted) if axis and not isinstance(n, int)), default=0)
+    sizes = [n if isinstance(n, int) else 1 for n in wanted]
+    if values.size == 1:
+        return np.broadcast_to(values, sizes)
+    try:
+        return values.reshape([-1 if free and axis == free else n for axis, n in enumerate(sizes)])
+    except ValueError as error:
+        asked = ", ".join(str(n or "?") for n in wanted)
+        raise ValueError(f"{values.size} numbers do not make one sample of shape ({asked})") from error
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:

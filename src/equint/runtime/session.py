@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, helper
 
-from ..errors import UnreadableModel, UnusableData
+from ..errors import UnreadableModel, UnusableData, reason
 from ..ir.model import Array, Name
 from ..samples.generated import stand_in
 from ..samples.images import Run
@@ -70,8 +70,7 @@ class Session:
         try:
             self._session = ort.InferenceSession(handle, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:300]
-            raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason})") from error
+            raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason(error)})") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
         self.shapes: Mapping[Name, Sequence[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.types = {i.name: _DTYPES.get(i.type, "") for i in self._session.get_inputs()}
@@ -126,9 +125,8 @@ class Session:
         except Exception as error:
             fed = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
             asked = ", ".join(f"{n} {tuple(s)}" for n, s in self.shapes.items())
-            reason = " ".join(str(error).split())[:300]
             raise UnusableData(
-                f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason})"
+                f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason(error)})"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +82,9 @@ def images(
     if named is not None and (len(inputs) > 1 or card.kind == "features"):
         only = next(iter(named.values())) if len(named) == 1 else None
         return Samples.of(named if only is None else only, os.fspath(source))
-    _total(Path(source), inputs)
-    return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source))
+    total = _total(Path(source), inputs)
+    total = total if limit is None else min(total, limit)
+    return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source), total=total)
 
 
 def _several(source: str | os.PathLike[str], inputs: Shapes) -> Samples | None:
@@ -106,9 +107,13 @@ def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
     if lost is None:
         return found
     if len(inputs) > 1:
-        held_names = ", ".join(sorted(held)) or "nothing"
-        raise UnusableData(f"{path}: holds {held_names} but no {lost}; store an array for each of {', '.join(inputs)}")
+        raise UnusableData(f"{path}: {_lacks(sorted(held), lost)}; store an array for each of {', '.join(inputs)}")
     return None
+
+
+def _lacks(held: Iterable[Name], lost: str) -> str:
+    names = ", ".join(held)
+    return f"holds {names} but no {lost}" if names else "holds no arrays"
 
 
 def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Shapes | None = None) -> int:
@@ -134,8 +139,7 @@ def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array 
             key = next((k for k in ("x", *(inputs if len(inputs) == 1 else ())) if not whole and k in loaded), "x")
             if not whole and key not in loaded:
                 names = "x" if len(inputs) != 1 or inputs[0] == "x" else f"x or {inputs[0]}"
-                held = ", ".join(loaded) or "nothing"
-                raise UnusableData(f"{path}: holds {held} but no {names}; store inputs as {names} and labels as y")
+                raise UnusableData(f"{path}: {_lacks(loaded, names)}; store inputs as {names} and labels as y")
             x, y = (loaded, None) if whole else (loaded[key], loaded.get("y", None))
     except FileNotFoundError as error:
         raise UnusableData(f"{path}: no such file") from error

@@ -47,6 +47,7 @@ class Samples:
         label: how messages name it.
         batch: how many samples the network takes at once; None: any number.
         seen: what the first showed of the network.
+        total: how many samples there are, where they were given as one array.
 
     Raises:
         EquintError: while reading: no batch at all, values that are not finite.
@@ -65,8 +66,9 @@ class Samples:
         label: str = "calibration data",
         batch: int | None = None,
         seen: FirstRun | None = None,
+        total: int | None = None,
     ) -> None:
-        self._batches, self.label, self.batch, self.seen = batches, label, batch, seen
+        self._batches, self.label, self.batch, self.seen, self.total = batches, label, batch, seen, total
 
     def __repr__(self) -> str:
         return f"Samples({self.label!r})"
@@ -109,7 +111,7 @@ class Samples:
         if isinstance(source, np.ndarray):
             if source.ndim < 2:
                 raise UnusableData(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
-            return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label)
+            return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label, total=len(source))
         if isinstance(source, Mapping):
             whole = _checked(source, label)
             return cls(lambda: [whole], label)
@@ -166,6 +168,8 @@ def _labelled(batch: Any) -> bool:
 def _finite(value: Any, label: str) -> Array:
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.kind == "O" and any(entry is None for entry in array.flat):
+            raise TypeError("it holds None")
         if array.dtype.kind not in "iub" or array.dtype == np.uint8:
             with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
                 array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)

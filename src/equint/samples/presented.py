@@ -130,7 +130,7 @@ def presented(images: Samples, graph: Graph, gathered: bool = True) -> Samples:
         for feed in images:
             named = _named(feed, graph, images.label)
             for name, value in named.items():
-                _check(name, value, graph, images.label, each[name])
+                _check(name, value, graph, images.label, each[name], images.total)
             count = _count(named, each, images.label)
             if rows:
                 yield named if isinstance(feed, Mapping) else feed
@@ -249,12 +249,17 @@ def _single(value: Array, wanted: Shape | None) -> Array:
     return value.reshape((1,) * len(wanted or ())) if lone else value
 
 
-def _check(name: Name, value: Array, graph: Graph, label: str, each: int) -> None:
-    """Refuse what contradicts the network's input, with what to do; nothing is ever turned or reshaped."""
+def _check(name: Name, value: Array, graph: Graph, label: str, each: int, total: int | None = None) -> None:
+    """Refuse what contradicts the network's input, with what to do; nothing is ever turned or reshaped.
+
+    Args:
+        total: samples in the array that the value is a part of.
+    """
     wanted = graph.shapes.get(name)
     if wanted is None or fits(value.shape, wanted):
         return
-    what = f"{label}: shape {value.shape} for input {name}, which takes ({', '.join(str(n or '?') for n in wanted)})"
+    whole = value.shape if total is None else (total, *value.shape[1:])
+    what = f"{label}: shape {whole} for input {name}, which takes ({', '.join(str(n or '?') for n in wanted)})"
     if value.ndim == len(wanted) - 1 and fits((each, *value.shape), wanted):
         raise UnusableData(f"{what}: samples come first; give an array of shape {(1, *value.shape)} or more of them")
     for axes, read in _TURNED.items():
