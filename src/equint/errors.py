@@ -67,5 +67,5 @@ def reason(error: BaseException, most: int = 300) -> str:
         'Status Message: It cannot be reshaped. Input shape:{1,8}'
     """
     text = " ".join(str(error).split())
-    text = _CHECK.sub("", _WHERE.sub(" ", _CODE.sub("", text)))
+    text = _CHECK.sub(" ", _WHERE.sub(" ", _CODE.sub("", text)))
     return " ".join(text.split())[:most]

@@ -213,8 +213,11 @@ def given(feed: Feed, inputs: Sequence[Name], label: str) -> Mapping[Name, Array
     return Run(kept) if isinstance(feed, Run) else kept
 
 
-def checked(feed: Feed, shapes: Shapes, label: str) -> Mapping[Name, Array]:
+def checked(feed: Feed, shapes: Shapes, label: str, total: int | None = None) -> Mapping[Name, Array]:
     """What a network with inputs of these shapes reads of a batch, once it fits them.
+
+    Args:
+        total: samples in the array that the batch is a part of.
 
     Raises:
         UnusableData: an input that is missing, or of another shape; the message says what to do.
@@ -227,7 +230,7 @@ def checked(feed: Feed, shapes: Shapes, label: str) -> Mapping[Name, Array]:
     each = entries(graph)
     for name, value in named.items():
         value = _single(np.asarray(value), graph.shapes.get(name))
-        _check(name, value, graph, label, each[name])
+        _check(name, value, graph, label, each[name], total)
     return named
 
 

@@ -14,6 +14,7 @@ from ..files import jsonable
 from ..ir.model import Array, Name
 from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
+from ..runtime.first_run import ROWS
 from ..runtime.session import Session, Source, random_inputs
 from ..samples.generated import SIZES, any_size
 from ..samples.presented import checked, inputs_alone
@@ -76,8 +77,9 @@ def compare(
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
+    total = getattr(feeds, "total", None)
     for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
-        a, b = (session.run(checked(feed, session.shapes, label)) for session in (clean, noisy))
+        a, b = (session.run(checked(feed, session.shapes, label, total)) for session in (clean, noisy))
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
             if a[t].shape != value.shape:
@@ -93,9 +95,10 @@ def compare(
 
 
 def _made_up(session: Session, spans: Mapping[Name, tuple[float, float]]) -> Mapping[Name, Array]:
-    """Random inputs of a size that the network runs on."""
-    for size in SIZES if any_size(inputs_alone(session.shapes)) else SIZES[:1]:
-        feed = random_inputs(session, 2, spans, size=size)
+    """Random inputs of a size, and of as many rows, as the network runs on."""
+    usual = [(2, size) for size in (SIZES if any_size(inputs_alone(session.shapes)) else SIZES[:1])]
+    for rows, size in (*usual, *((rows, SIZES[0]) for rows in ROWS)):
+        feed = random_inputs(session, rows, spans, size=size)
         try:
             session.run(feed)
         except UnusableData:
