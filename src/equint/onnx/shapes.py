@@ -37,10 +37,18 @@ def infer_shapes(graph: Graph, known: Mapping[Name, Shape] | None = None) -> Gra
         reason = str(error).strip().splitlines()[0][:200]
         raise UnreadableModel(f"the network's shapes do not fit together ({reason}); export it again") from error
     shapes, dtypes = described(proto)
+    for node in graph.nodes:
+        if node.op == "ConvTranspose" and not node.domain and _contradicts(shapes, node.inputs[0], node.outputs[0]):
+            del shapes[node.outputs[0]]  # inference takes outputs smaller than inputs for rows
     for name, shape in (known or {}).items():
         if name in graph.producer:
             shapes[name] = _completed(shapes.get(name), shape)
     return replace(graph, shapes=shapes, dtypes={**graph.dtypes, **dtypes})
+
+
+def _contradicts(shapes: Mapping[Name, Shape], x: Name, y: Name) -> bool:
+    """Whether two tensors that have as many axes are known to have not."""
+    return x in shapes and y in shapes and len(shapes[x]) != len(shapes[y])
 
 
 def _completed(inferred: Shape | None, known: Shape) -> Shape:

@@ -21,13 +21,13 @@ from ..graph.ranges import tensor_ranges
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..onnx.probes import as_float32, flattened, reductions, shape_row
-from ..onnx.writer import to_proto
 from ..ops.activations import clamps
 from ..ops.attributes import axis_order, clip_bounds, element_count
 from ..ops.layers import as_layer, layers
 from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Samples, length, part, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
+from .apart import Measuring
 from .session import Session
 
 SAVE_EVERY = 10.0
@@ -96,8 +96,7 @@ def collect(
     taps, nodes, consts = _taps(graph)
     if not taps:
         raise UnusableData("nothing to measure: the shape of no tensor is known")
-    proto = to_proto(_tapped(graph, taps, nodes, consts, histograms))
-    session = Session(proto, optimized=True, lean=True, together=True)
+    session = Measuring(_tapped(graph, taps, nodes, consts, histograms), {o for node in nodes for o in node.outputs})
     running = _Running(graph, taps, histograms)
     skip, seen, saved, shown = 0 if before is None else before.images, 0, monotonic(), ""
 
@@ -295,7 +294,7 @@ def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
     return max(1, min(most, RAW_VALUES // max(values, 1)))
 
 
-def whole(session: Session, most: int) -> int:
+def whole(session: Session | Measuring, most: int) -> int:
     """As many of a network's fixed batches as there may be images at once, and one at least."""
     sizes = {shape[0] for shape in session.shapes.values() if shape and isinstance(shape[0], int)}
     fixed = max((int(size) for size in sizes), default=1)
