@@ -75,5 +75,9 @@ def test_without_clips_one_is_made_up() -> None:
 
 
 def test_frames_that_make_no_clip_are_refused() -> None:
-    with pytest.raises(equint.EquintError, match="does not run on this input"):
-        looked_at(read(clips()), np.ones((3, 3, 8, 8), np.float32), None, None)
+    """As those of the array that was given; a list is of entries."""
+    frames = np.ones((3, 3, 8, 8), np.float32)
+    with pytest.raises(equint.EquintError, match=r"the first of 3 samples: model: does not run on this input"):
+        looked_at(read(clips()), frames, None, None)
+    with pytest.raises(equint.EquintError, match=r"^model: does not run on this input"):
+        looked_at(read(clips()), [frames], None, None)

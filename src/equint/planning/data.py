@@ -83,17 +83,18 @@ def _first_shown(model: Model, images: Samples, listed: bool) -> tuple[Model, Sa
     feed = next(iter(shown))
     try:
         return shaped(shown)
-    except UnusableData:
-        if isinstance(feed, Run) or fixed_batch(model.graph) is not None:
+    except UnusableData as error:
+        if not isinstance(feed, Run) and fixed_batch(model.graph) is None:
+            if listed:
+                with suppress(UnusableData):
+                    return shaped(as_runs(presented(images, model.graph, gathered=False), model.graph))
+            rows = rows_of_a_sample(model.graph, feed)
+            if rows is not None:
+                with suppress(UnusableData):  # fewer rows than that
+                    return shaped(as_runs(shown, model.graph, rows))
+        if images.total is None:
             raise
-        if listed:
-            with suppress(UnusableData):
-                return shaped(as_runs(presented(images, model.graph, gathered=False), model.graph))
-        rows = rows_of_a_sample(model.graph, feed)
-        if rows is not None:
-            with suppress(UnusableData):  # fewer rows than that
-                return shaped(as_runs(shown, model.graph, rows))
-        raise
+        raise UnusableData(f"{images.label}: the first of {images.total} samples: {error}") from error
 
 
 def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:
