@@ -9,8 +9,13 @@ import numpy as np
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Range
 from ..maths.ranges import better_apart, extent, lost
-from ..ops.moves import JOINS, MOVES
+from ..ops.moves import JOINS, MOVES, PICKS
 from .placement import grid_of, leaving
+
+CONSTANT = 1e-3
+"""Channels whose spread is less than this share of a step are as good as constant, and no grid loses anything there."""
+SHARE = 0.25
+"""Share of a tensor's channels below one step that is named where no results are made of it."""
 
 
 def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
@@ -78,19 +83,38 @@ def faint(model: Model) -> Iterator[Event]:
         for name in node.inputs:
             if qparams.get(name) is not qparams[node.outputs[0]] and name not in graph.consts:
                 yield from _faint(model, name, node.outputs[0], name in results)
+    for node in (n for n in graph.nodes if not n.domain and n.op in PICKS):
+        held = _held(model, node.inputs[0])
+        if held is not None:
+            for name in (o for o in node.outputs if o and o not in qparams):
+                yield from _faint(model, name, held, name in results)
+
+
+def _held(model: Model, name: Name) -> Name | None:
+    """The tensor with a grid that a tensor is moved from; None where something computes on the way."""
+    while name not in model.qparams:
+        maker = model.graph.producer.get(name)
+        if maker is None or maker.domain or maker.op not in MOVES:
+            return None
+        name = maker.inputs[0]
+    return None if name in model.graph.consts else name
 
 
 def _faint(model: Model, name: Name, held: Name, result: bool) -> Iterator[Event]:
-    """A warning for a tensor on the grid of the one that holds it; channel by channel where results are made of it."""
+    """A warning for a tensor on the grid of the one that holds it.
+
+    Of results every single channel counts; elsewhere some may be as good as constant, and a clear share is named.
+    """
     spread, step = _spread(model, name), float(np.max(model.qparams[held].steps))
     if spread is None:
         return
     each, whole = spread
-    few = each[(each > 0) & (each < step)]
+    alive = each[each > CONSTANT * step]
+    few = alive[alive < step]
     facts: dict[str, object] = {"step": step, "spread": whole, **({} if held == name else {"in": held})}
-    if 0 < whole < step:
+    if CONSTANT * step < whole < step:
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
-    elif result and few.size:
+    elif few.size and (result or few.size >= SHARE * alive.size):
         facts |= {"channels": few.size, "of": each.size, "spread": float(few.min())}
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
 
