@@ -106,12 +106,44 @@ def test_channels_that_one_grid_does_not_resolve_are_named() -> None:
     assert found.facts["channels"] == int(np.sum(np.ptp(y, (0, 2, 3)) < step)) == 3
 
 
+PARTS = "a = Conv(x, w) r = Relu(a) b, c = Split <axis = 1> (r, s)"
+
+
+def named(proto: Any) -> tuple[list[Any], Any]:
+    """The warnings of steps that resolve nothing, and the grid of r."""
+    result = equint.quantize(proto, "lwq", "per-channel", data=images(32))
+    events = [e for e in result.warnings if e.kind is EventKind.SPREAD_BELOW_STEP]
+    return events, result.model.qparams["r"]
+
+
 def test_a_part_that_its_grid_does_not_resolve_is_named() -> None:
     w = np.concatenate([200 * normal(2, 3, 1, 1), 0.1 * normal(2, 3, 1, 1)])
-    body = "a = Conv(x, w) b, c = Split <axis = 1> (a, s) d = Conv(b, v) e = Conv(c, v) y = Add(d, e)"
-    proto = network(body, w=w, s=[2, 2], v=normal(3, 2, 1, 1))
-    result = equint.quantize(proto, "lwq", "per-channel", data=images(32))
-    assert [e.at for e in result.warnings if e.kind is EventKind.SPREAD_BELOW_STEP] == ["c"]
+    proto = network(f"{PARTS} d = Conv(b, v) e = Conv(c, v) y = Add(d, e)", w=w, s=[2, 2], v=normal(3, 2, 1, 1))
+    assert [e.at for e in named(proto)[0]] == ["c"]
+
+
+MOVED = "a = Conv(x, w) r = Relu(a) t = Transpose <perm = [0, 2, 3, 1]> (r) b, c = Split <axis = 3> (t, s)"
+
+
+@pytest.mark.parametrize("how", [PARTS, MOVED])
+@pytest.mark.parametrize(("weak", "names"), [(0.1, ["c"]), (0.4, ["c"]), (8.0, []), (200.0, []), (0.0, [])])
+def test_a_part_that_floats_read_is_named_too(how: str, weak: float, names: list[str]) -> None:
+    """Neither part is an integer tensor itself; its values lie on the grid of the layer all the same."""
+    w = np.concatenate([200 * np.abs(normal(4, 3, 1, 1)), weak * normal(2, 3, 1, 1, seed=2)])
+    proto = network(f"{how} y = Cos(c) z = Cos(b)", output="float[] y, float[] z", w=w, s=[4, 2])
+    events, grid = named(proto)
+    assert [e.at for e in events] == names
+    values = np.maximum(np.einsum("oi,nihw->nohw", w[4:, :, 0, 0], images(32)), 0)
+    lost = [np.unique(np.round(channel / grid.scale)).size <= 2 for channel in values.swapaxes(0, 1)]
+    assert all(lost) == bool(names) or not weak
+
+
+@pytest.mark.parametrize(("weak", "count", "names"), [(0.1, 6, ["r"]), (0.1, 3, []), (1e-5, 6, []), (40.0, 6, [])])
+def test_a_clear_share_of_a_layer_s_channels_is_named(weak: float, count: int, names: list[str]) -> None:
+    """Six of ten channels below a step; not three of ten, and none that are as good as constant."""
+    w = np.concatenate([200 * normal(10 - count, 3, 1, 1), weak * normal(count, 3, 1, 1, seed=2)])
+    proto = network("a = Conv(x, w) r = Relu(a) y = Conv(r, v)", w=w, v=normal(3, 10, 1, 1))
+    assert [e.at for e in named(proto)[0] if e.at != "y"] == names
 
 
 def test_the_exported_join_is_float() -> None:

@@ -9,13 +9,12 @@ import numpy as np
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Range
 from ..maths.ranges import better_apart, extent, lost
+from ..ops.layers import layers
 from ..ops.moves import JOINS, MOVES, PICKS
-from .placement import grid_of, leaving
+from .placement import grid_of, leaving, stored_as
 
-CONSTANT = 1e-3
-"""Channels whose spread is less than this share of a step are as good as constant, and no grid loses anything there."""
-SHARE = 0.25
-"""Share of a tensor's channels below one step that is named where no results are made of it."""
+CONSTANT = 0.01
+"""Channels whose spread is less than this share of a step are as good as constant: no grid loses anything there."""
 
 
 def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
@@ -75,19 +74,30 @@ def _readers(graph: Graph, name: Name, join: Node) -> int:
 
 
 def faint(model: Model) -> Iterator[Event]:
-    """A warning for each tensor, joined part or result's channels whose spread is less than one step of their grid."""
+    """A warning for each tensor, part, or channels of results and layers, whose spread is less than a step.
+
+    Of results every channel counts; of layers within a network half of those that are not constant anyway.
+    """
     graph, qparams, results = model.graph, model.qparams, leaving(model.graph)
+    stored = {stored_as(graph, layer.y) for layer in layers(graph)}
     for name in (n for n in qparams if n not in graph.consts):
-        yield from _faint(model, name, name, name in results)
+        yield from _faint(model, name, name, 0.0 if name in results else 0.5 if name in stored else None)
     for node in (n for n in graph.nodes if grid_of(n).ties and n.outputs[0] in qparams):
         for name in node.inputs:
             if qparams.get(name) is not qparams[node.outputs[0]] and name not in graph.consts:
-                yield from _faint(model, name, node.outputs[0], name in results)
+                yield from _faint(model, name, node.outputs[0], 0.0 if name in results else None)
     for node in (n for n in graph.nodes if not n.domain and n.op in PICKS):
         held = _held(model, node.inputs[0])
         if held is not None:
-            for name in (o for o in node.outputs if o and o not in qparams):
-                yield from _faint(model, name, held, name in results)
+            for name in (o for o in node.outputs if o):
+                yield from _faint_part(model, name, held)
+
+
+def _faint_part(model: Model, name: Name, held: Name) -> Iterator[Event]:
+    """A warning for a picked part, half of its channels are enough where it reaches less far than the whole."""
+    spread, grid = _spread(model, name), model.qparams[held]
+    if spread is not None and name not in model.qparams:
+        yield from _faint(model, name, held, 0.5 if lost(spread[1], grid.hi - grid.lo) else None)
 
 
 def _held(model: Model, name: Name) -> Name | None:
@@ -100,10 +110,10 @@ def _held(model: Model, name: Name) -> Name | None:
     return None if name in model.graph.consts else name
 
 
-def _faint(model: Model, name: Name, held: Name, result: bool) -> Iterator[Event]:
-    """A warning for a tensor on the grid of the one that holds it.
+def _faint(model: Model, name: Name, held: Name, share: float | None) -> Iterator[Event]:
+    """A warning for a tensor on the grid of the one that holds it; for single channels where more than `share` are so.
 
-    Of results every single channel counts; elsewhere some may be as good as constant, and a clear share is named.
+    Channels that are as good as constant do not count.
     """
     spread, step = _spread(model, name), float(np.max(model.qparams[held].steps))
     if spread is None:
@@ -114,7 +124,7 @@ def _faint(model: Model, name: Name, held: Name, result: bool) -> Iterator[Event
     facts: dict[str, object] = {"step": step, "spread": whole, **({} if held == name else {"in": held})}
     if CONSTANT * step < whole < step:
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
-    elif few.size and (result or few.size >= SHARE * alive.size):
+    elif share is not None and few.size > share * alive.size:
         facts |= {"channels": few.size, "of": each.size, "spread": float(few.min())}
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
 

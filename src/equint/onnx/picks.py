@@ -28,7 +28,7 @@ def picks_of_parts(graph: Graph) -> Graph:
     nodes, consts, changed = list[Node](), dict[Name, Array](), False
     for node in graph.nodes:
         work = _Work(graph, node.outputs[0] if node.outputs else "")
-        picked = [(output, work.pick(node.inputs[0], *cut)) for output, *cut in _cuts(graph, node)]
+        picked = [(output, work.pick(node.inputs[0], *cut)) for output, *cut in cuts(graph, node)]
         found = [Node("Identity", (name,), (output,)) for output, name in picked if name is not None]
         if not found or len(found) < len(picked):
             nodes.append(node)
@@ -113,7 +113,7 @@ def _width(graph: Graph, name: Name, axis: int) -> int | None:
     return width if isinstance(width, int) and width > 0 else None
 
 
-def _cuts(graph: Graph, node: Node) -> Iterator[tuple[Name, int, int, int]]:
+def cuts(graph: Graph, node: Node) -> Iterator[tuple[Name, int, int, int]]:
     """(output, axis, first, behind the last) of a pick of known cuts along one axis; nothing of other operators."""
     shape = graph.shapes.get(node.inputs[0]) if node.inputs else None
     if node.domain or shape is None:

@@ -20,6 +20,7 @@ from .branches import branches_taken
 from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
+from .heads import heads_apart
 from .picks import picks_of_parts
 from .shapes import described, infer_shapes
 
@@ -88,7 +89,9 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         if picked is not graph:
             graph = infer_shapes(_without_dead(_without_identity(picked)), shapes)
         graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
-    return ranked_scans(infer_shapes(canonical(_without_dead(graph)), shapes))
+    graph = infer_shapes(canonical(_without_dead(graph)), shapes)
+    cut = heads_apart(graph)
+    return ranked_scans(graph if cut is graph else infer_shapes(cut, shapes))
 
 
 def with_shapes(model: Model, shapes: Mapping[Name, Shape], fold: bool = True) -> Model:
