@@ -76,7 +76,7 @@ def _readers(graph: Graph, name: Name, join: Node) -> int:
 def faint(model: Model) -> Iterator[Event]:
     """A warning for each tensor, part, or channels of results and layers, whose spread is less than a step.
 
-    Of results every channel counts; of layers within a network half of those that are not constant anyway.
+    Of results every channel counts; of layers within a network more than half.
     """
     graph, qparams, results = model.graph, model.qparams, leaving(model.graph)
     stored = {stored_as(graph, layer.y) for layer in layers(graph)}
@@ -119,12 +119,11 @@ def _faint(model: Model, name: Name, held: Name, share: float | None) -> Iterato
     if spread is None:
         return
     each, whole = spread
-    alive = each[each > CONSTANT * step]
-    few = alive[alive < step]
+    few = each[(each > CONSTANT * step) & (each < step)]
     facts: dict[str, object] = {"step": step, "spread": whole, **({} if held == name else {"in": held})}
     if CONSTANT * step < whole < step:
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
-    elif share is not None and few.size > share * alive.size:
+    elif share is not None and few.size > share * each.size:
         facts |= {"channels": few.size, "of": each.size, "spread": float(few.min())}
         yield Event(EventKind.SPREAD_BELOW_STEP, name, facts, "quantize", warning=True)
 

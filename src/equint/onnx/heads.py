@@ -10,7 +10,7 @@ import numpy as np
 
 from ..ir.edit import Editor
 from ..ir.fields import aligned
-from ..ir.model import Array, Graph, Name, Node
+from ..ir.model import Array, Graph, Name, Node, Shape
 from ..ir.weights import Layer
 from ..maths.ranges import lost
 from ..ops.layers import bias_of, layers
@@ -151,7 +151,7 @@ class _Work:
 
     def add(self, part: _Part) -> bool:
         """Make a part; whether it holds the same values in the same places."""
-        rows, shapes, consts = part.channels, dict[Name, tuple[object, ...]](), dict[Name, Array]()
+        rows, shapes, consts = part.channels, dict[Name, Shape](), dict[Name, Array]()
         straight = not part.chain and not part.single
         key = tuple(rows.tolist())
         if key not in self.outputs:
@@ -213,9 +213,9 @@ class _Work:
         return name
 
 
-def _targets(graph: Graph, part: _Part) -> list[tuple[tuple[object, ...], Array | None]] | None:
+def _targets(graph: Graph, part: _Part) -> list[tuple[Shape, Array | None]] | None:
     """Shape and, of a Reshape, sizes of each move of a part; None where the cut axis gets lost on the way."""
-    found, axis = list[tuple[tuple[object, ...], Array | None]](), part.axis
+    found, axis = list[tuple[Shape, Array | None]](), part.axis
     for node, (before, _) in zip(reversed(part.chain), reversed(list(pairwise(part.fields[:-1]))), strict=True):
         after = graph.shapes[node.outputs[0]]
         full, sizes = after[axis], None
