@@ -39,6 +39,11 @@ SIZES: dict[str, Any] = {
         "front": [0, 1, 2, 3],
         "back": [4, 5, 6],
         "turned": [6, 5, 4],
+        "first": [0],
+        "second": [2],
+        "third": [3],
+        "two": [2],
+        "size": [7],
     }.items()
 }
 HEADS = {
@@ -63,10 +68,18 @@ def head(how: str, far: float = 300.0, anchors: int = 1) -> Any:
     w = w.T if how.startswith(("matrix", "transposed conv")) else w
     consts: dict[str, Any] = {"f": normal(8, 3, 3, 3), "w": w.reshape(*w.shape, *shape), "b": b, **SIZES}
     outputs = "float[] boxes, float[] scores" + (", float[] object" if "object" in HEADS.get(how, how) else "")
-    return network(f"{BODY} {HEADS.get(how, how)}", output=outputs, **consts)
+    inputs = "float[N,3,H,W] x" if "Shape" in HEADS.get(how, how) else "float[N,3,8,8] x"
+    return network(f"{BODY} {HEADS.get(how, how)}", inputs=inputs, output=outputs, **consts)
 
 
 HEADS["one entry alone"] = f"{ONE} u = Transpose <perm = [0, 2, 3, 1]> (c) t = Reshape(u, rows) {ENTRIES}"
+
+
+COMPUTED = """
+    h = Shape(c) i0 = Gather(h, first) i2 = Gather(h, second) i3 = Gather(h, third)
+    k = Concat <axis = 0> (i0, two, size, i2, i3) q = Reshape(c, k) t = Transpose <perm = [0, 1, 3, 4, 2]> (q)
+"""
+HEADS["by anchors, sizes computed"] = f"{ONE} {COMPUTED} {SLICES}"
 
 
 def anchors_of(how: str) -> int:
@@ -93,6 +106,22 @@ def test_each_part_has_a_layer_and_results_stay(how: str) -> None:
     assert_same(proto, to_proto(graph), tolerance=1e-6)
 
 
+def test_levels_joined_before_they_are_cut() -> None:
+    """Two heads, their positions behind one another, and only then boxes, one entry and scores."""
+    levels = """
+        c = Conv(r, w, b) u = Transpose <perm = [0, 2, 3, 1]> (c) l = Reshape(u, rows) m = MaxPool <kernel_shape = [2, 2],
+        strides = [2, 2]> (r) d = Conv(m, w, b) v = Transpose <perm = [0, 2, 3, 1]> (d) k = Reshape(v, rows)
+        t = Concat <axis = 1> (l, k)
+    """
+    proto = head(f"{levels} {ENTRIES}")
+    graph = read(proto).graph
+    assert sorted(widths(graph)) == [1, 1, 2, 2, 4, 4]
+    assert_same(proto, to_proto(graph), tolerance=1e-6)
+    x = normal(8, 3, 8, 8, seed=9, scale=1)
+    quantized = equint.quantize(proto, target="npu-shift", data=normal(32, 3, 8, 8, scale=1))
+    assert min(sqnr(a, b) for a, b in zip(execute(proto, x), execute(quantized.proto, x), strict=True)) > 20
+
+
 @pytest.mark.parametrize("target", ["per-channel", "per-tensor", "npu-shift"])
 @pytest.mark.parametrize("how", HEADS)
 def test_scores_live_beside_boxes(how: str, target: str) -> None:
@@ -114,6 +143,7 @@ def test_programs_make_the_same_parts(how: str) -> None:
 
 
 WHOLE = {
+    "channels counted": f"{ONE} {SPLIT} h = Shape(c) object = Cast <to = 1> (h)",
     "read whole too": f"{ONE} {SPLIT} object = Relu(c)",
     "a result itself": f"object = Conv(r, w, b) {SPLIT.replace('(c,', '(object,')}",
     "parts that overlap": f"{ONE} boxes = Slice(c, zero, five, one) raw = Slice(c, four, seven, one)"

@@ -27,7 +27,7 @@ def heads_apart(graph: Graph) -> Graph:
     """Layers split where their channels are cut apart, if some part would be rounded much coarser on the grid of all.
 
     Detection heads often make boxes (hundreds) and scores (a few units) with one convolution and cut them apart behind
-    it, at once or behind reshapes and transposes. Values stay as they are: a part is a layer of some of the output
+    it, at once or behind reshapes, transposes and joins with those of other levels. Values stay as they are: a part is a layer of some of the output
     channels. How far channels reach is told by their weights and biases, as for joins three bits lost are too many.
 
     Example:
@@ -38,14 +38,53 @@ def heads_apart(graph: Graph) -> Graph:
         >>> [(n.op, n.outputs, found.consts[n.inputs[1]].item()) for n in found.nodes]
         [('Conv', ('boxes',), 640.0), ('Conv', ('scores',), 1.0)]
     """
+    graph = _cut_layers(graph)
+    for name in [n.outputs[0] for n in graph.nodes if n.op == "Concat" and not n.domain]:
+        join = graph.producer.get(name)
+        trial = None if join is None else _picked_in_front(graph, join)
+        cut = trial if trial is None else _cut_layers(trial)
+        graph = graph if cut is None or cut is trial else cut
+    return graph
+
+
+def _cut_layers(graph: Graph) -> Graph:
+    """Layers cut apart; the graph itself where none is."""
     editor, made = Editor(graph), set[Name]()
     for layer in layers(graph):
         parts = _parts(graph, layer)
         if parts and _differ(graph, layer, [p.channels for p in parts]):
             work = _Work(graph, editor, layer, made)
             if all(work.add(part) for part in parts):
-                work.put(parts)
+                work.put()
     return editor.done() if made else graph
+
+
+def _picked_in_front(graph: Graph, join: Node) -> Graph | None:
+    """The graph with all that picks parts of a Concat, along another axis, picking them of its inputs."""
+    shape, editor, shapes = graph.shapes.get(join.outputs[0]), Editor(graph), dict(graph.shapes)
+    picks = graph.users(join.outputs[0])
+    if not picks or shape is None or join.outputs[0] in graph.outputs or any(i in graph.consts for i in join.inputs):
+        return None
+    along = int(join.attrs["axis"]) % len(shape)
+    for pick in picks:
+        known = [*cuts(graph, pick), *(cut[:4] for cut in _single(graph, pick))]
+        if not known or known[0][1] == along:
+            return None
+        nodes, joined = list[Node](), [list[Name]() for _ in pick.outputs]
+        for number, name in enumerate(join.inputs):
+            made = tuple(graph.fresh(f"{o}_of_{number}") for o in pick.outputs)
+            nodes.append(replace(pick, inputs=(name, *pick.inputs[1:]), outputs=made, name=""))
+            for k, (o, like) in enumerate(zip(made, pick.outputs, strict=True)):
+                joined[k].append(o)
+                if (after := graph.shapes.get(like)) is not None and (before := graph.shapes.get(name)) is not None:
+                    shift = int(len(after) < len(shape) and known[0][1] < along)
+                    shapes[o] = tuple(before[along] if d == along - shift else n for d, n in enumerate(after))
+        shift = int(bool(_single(graph, pick)) and known[0][1] < along)
+        ends = zip(joined, pick.outputs, strict=True)
+        nodes += [Node("Concat", tuple(parts), (o,), {"axis": along - shift}) for parts, o in ends]
+        editor.swap(pick, nodes)
+    editor.swap(join, ())
+    return replace(editor.done(), shapes=shapes)
 
 
 @dataclass(frozen=True)
@@ -93,6 +132,8 @@ def _cut(graph: Graph, name: Name, chain: tuple[Node, ...], fields: tuple[Array,
     if name in graph.outputs:
         yield None
     for user in graph.users(name):
+        if not chain and _reads_other_sizes(graph, user, fields[0]):
+            continue
         known = [(*cut, False) for cut in cuts(graph, user)] or _single(graph, user)
         whole = fields[-1]
         for output, axis, first, last, single in known:
@@ -108,6 +149,18 @@ def _cut(graph: Graph, name: Name, chain: tuple[Node, ...], fields: tuple[Array,
             yield None
         else:
             yield from _cut(graph, user.outputs[0], (*chain, user), (*fields, moved[0]))
+
+
+def _reads_other_sizes(graph: Graph, node: Node, channels: Array) -> bool:
+    """Whether a node reads sizes of a layer's output, but not how many channels there are."""
+    if node.domain or node.op != "Shape" or node.attrs or node.outputs[0] in graph.outputs:
+        return False
+    rank, axis = channels.ndim, int(np.argmax(channels.shape))
+    for user in graph.users(node.outputs[0]):
+        index = graph.constant(user.inputs[1]) if user.op == "Gather" and not user.domain else None
+        if index is None or axis in (index.reshape(-1) % rank):
+            return False
+    return True
 
 
 _CHAIN = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
@@ -146,54 +199,87 @@ class _Work:
     made: set[Name]  # names of tensors made so far, in place of all layers
 
     def __post_init__(self) -> None:
-        self.nodes = list[Node]()
+        self.parts = list[Node]()  # layers
+        self.behind: dict[tuple[Name, ...], list[Node]] = {}  # what stands in place of each move and pick
         self.outputs: dict[tuple[int, ...], Name] = {}  # the layer of each set of channels
 
     def add(self, part: _Part) -> bool:
         """Make a part; whether it holds the same values in the same places."""
-        rows, shapes, consts = part.channels, dict[Name, Shape](), dict[Name, Array]()
-        straight = not part.chain and not part.single
-        key = tuple(rows.tolist())
-        if key not in self.outputs:
-            y = part.output if straight else self._fresh(f"{self.layer.y}_{len(self.outputs)}")
-            self.outputs[key] = y
-            self.nodes.append(self._layer(rows, y))
         targets = _targets(self.graph, part)
         if targets is None:
             return False
+        rows, whole = part.channels, self.graph.shapes[self.layer.y]
+        key, along = tuple(rows.tolist()), self.layer.y_axis % len(whole)
+        if key not in self.outputs:
+            straight = not part.chain and not part.single
+            y = part.output if straight else self._fresh(f"{self.layer.y}_{len(self.outputs)}")
+            self.parts.append(self._layer(rows, y))
+            self.outputs[key] = y
         name = self.outputs[key]
-        whole = self.graph.shapes[self.layer.y]
-        shapes[name] = tuple(len(rows) if d == self.layer.y_axis % len(whole) else n for d, n in enumerate(whole))
-        field = aligned(rows, self.layer.y_axis % len(whole), len(whole))
-        for node, (shape, sizes) in zip(part.chain, targets, strict=True):
-            inputs = (name, *node.inputs[1:])
-            if sizes is not None:
-                inputs = (name, self.editor.add_const(f"{node.outputs[0]}_sizes", sizes))
-                consts[inputs[1]] = sizes
+        shapes: dict[Name, Shape] = {name: tuple(len(rows) if d == along else n for d, n in enumerate(whole))}
+        field = aligned(rows, along, len(whole))
+        for node, (shape, axis) in zip(part.chain, targets, strict=True):
+            put, inputs = self.behind.setdefault(node.outputs, []), (name, *node.inputs[1:])
+            if node.op == "Reshape":
+                sizes = self._sizes(node, axis, part.width, put)
+                if sizes is None:
+                    return False
+                inputs = (name, sizes)
             last = node is part.chain[-1] and not part.single
             name = part.output if last else self._fresh(f"{node.outputs[0]}_{len(self.outputs)}")
             node = replace(node, inputs=inputs, outputs=(name,), name="")
-            self.nodes.append(node)
+            put.append(node)
             shapes[name] = shape
-            known = replace(self.graph, shapes={**self.graph.shapes, **shapes}, consts={**self.graph.consts, **consts})
             facet = op_of(node).fields
+            known = replace(self.graph, shapes={**self.graph.shapes, **shapes})
             moved = None if isinstance(facet, Unknown) else facet(known, node, field, -1)
             if moved is None:
                 return False
             field = moved[0]
+        put = self.behind.setdefault(part.pick.outputs, [])
         if part.single:
             index = self.editor.add_const(f"{part.output}_index", np.array(0, np.int64))
-            self.nodes.append(replace(part.pick, inputs=(name, index), outputs=(part.output,)))
+            put.append(replace(part.pick, inputs=(name, index), outputs=(part.output,)))
         elif name != part.output:
-            self.nodes.append(Node("Identity", (name,), (part.output,)))
+            put.append(Node("Identity", (name,), (part.output,)))
         return field.shape == part.fields[-1].shape and np.array_equal(field, part.fields[-1])
 
-    def put(self, parts: Sequence[_Part]) -> None:
+    def put(self) -> None:
         """Let what was made stand in place of the layer, the moves and the picks."""
-        for node in dict.fromkeys(n.outputs for p in parts for n in (*p.chain, p.pick)):
-            self.editor.swap(self.graph.producer[next(o for o in node if o)], ())
-        self.editor.swap(self.layer.node, self.nodes)
-        self.made.update(o for node in self.nodes for o in node.outputs)
+        for user in self.graph.users(self.layer.y):
+            if user.op == "Shape":
+                self.editor.rename_input(user, self.layer.y, self.parts[0].outputs[0])
+        self.editor.swap(self.layer.node, self.parts)
+        for outputs, nodes in self.behind.items():
+            self.editor.swap(self.graph.producer[next(o for o in outputs if o)], nodes)
+        self.made.update(self._names())
+
+    def _sizes(self, node: Node, axis: int, width: int, put: list[Node]) -> Name | None:
+        """The sizes of a Reshape with another one along an axis; None where it is not known which that is."""
+        sizes, stem = self.graph.constant(node.inputs[1]), f"{node.outputs[0]}_sizes"
+        if sizes is not None:
+            if sizes.size <= axis or sizes[axis] <= 0:
+                return node.inputs[1]
+            return self.editor.add_const(stem, np.where(np.arange(sizes.size) == axis, width, sizes).astype(np.int64))
+        maker = self.graph.producer.get(node.inputs[1])
+        if maker is None or maker.op != "Concat" or any(self._length(i) != 1 for i in maker.inputs):
+            return None
+        entry = self.graph.constant(maker.inputs[axis])
+        if entry is None:
+            return None
+        if int(entry.reshape(-1)[0]) <= 0:
+            return node.inputs[1]
+        other = self.editor.add_const(stem, np.array([width], np.int64))
+        name = self._fresh(f"{stem}_{len(self.outputs)}")
+        put.append(replace(maker, inputs=_with(maker.inputs, axis, other), outputs=(name,), name=""))
+        return name
+
+    def _length(self, name: Name) -> int | None:
+        shape = self.graph.consts[name].shape if name in self.graph.consts else self.graph.shapes.get(name)
+        return shape[0] if shape is not None and len(shape) == 1 and isinstance(shape[0], int) else None
+
+    def _names(self) -> set[Name]:
+        return {o for nodes in (self.parts, *self.behind.values()) for node in nodes for o in node.outputs}
 
     def _layer(self, rows: Array, y: Name) -> Node:
         """The layer with some of its output channels."""
@@ -208,23 +294,22 @@ class _Work:
 
     def _fresh(self, stem: Name) -> Name:
         name = self.graph.fresh(stem)
-        while name in self.made or any(name in n.outputs for n in self.nodes):
+        while name in self.made or name in self._names():
             name += "_"
         return name
 
 
-def _targets(graph: Graph, part: _Part) -> list[tuple[Shape, Array | None]] | None:
-    """Shape and, of a Reshape, sizes of each move of a part; None where the cut axis gets lost on the way."""
-    found, axis = list[tuple[Shape, Array | None]](), part.axis
+def _with(names: tuple[Name, ...], position: int, name: Name) -> tuple[Name, ...]:
+    return (*names[:position], name, *names[position + 1 :])
+
+
+def _targets(graph: Graph, part: _Part) -> list[tuple[Shape, int]] | None:
+    """Shape and cut axis behind each move of a part; None where the cut axis gets lost on the way."""
+    found, axis = list[tuple[Shape, int]](), part.axis
     for node, (before, _) in zip(reversed(part.chain), reversed(list(pairwise(part.fields[:-1]))), strict=True):
         after = graph.shapes[node.outputs[0]]
-        full, sizes = after[axis], None
-        if node.op == "Reshape":
-            sizes = graph.constant(node.inputs[1])
-            if sizes is None or sizes.size != len(after):
-                return None
-            sizes = np.where((np.arange(sizes.size) == axis) & (sizes > 0), part.width, sizes).astype(np.int64)
-        found.insert(0, (tuple(part.width if d == axis else n for d, n in enumerate(after)), sizes))
+        full = after[axis]
+        found.insert(0, (tuple(part.width if d == axis else n for d, n in enumerate(after)), axis))
         if node.op == "Transpose":
             axis = list(node.attrs.get("perm", range(len(after))[::-1]))[axis]
             continue
