@@ -109,8 +109,9 @@ def test_each_part_has_a_layer_and_results_stay(how: str) -> None:
 def test_levels_joined_before_they_are_cut() -> None:
     """Two heads, their positions behind one another, and only then boxes, one entry and scores."""
     levels = """
-        c = Conv(r, w, b) u = Transpose <perm = [0, 2, 3, 1]> (c) l = Reshape(u, rows) m = MaxPool <kernel_shape = [2, 2],
-        strides = [2, 2]> (r) d = Conv(m, w, b) v = Transpose <perm = [0, 2, 3, 1]> (d) k = Reshape(v, rows)
+        c = Conv(r, w, b) u = Transpose <perm = [0, 2, 3, 1]> (c) l = Reshape(u, rows)
+        m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r) d = Conv(m, w, b)
+        v = Transpose <perm = [0, 2, 3, 1]> (d) k = Reshape(v, rows)
         t = Concat <axis = 1> (l, k)
     """
     proto = head(f"{levels} {ENTRIES}")

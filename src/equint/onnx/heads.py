@@ -27,8 +27,9 @@ def heads_apart(graph: Graph) -> Graph:
     """Layers split where their channels are cut apart, if some part would be rounded much coarser on the grid of all.
 
     Detection heads often make boxes (hundreds) and scores (a few units) with one convolution and cut them apart behind
-    it, at once or behind reshapes, transposes and joins with those of other levels. Values stay as they are: a part is a layer of some of the output
-    channels. How far channels reach is told by their weights and biases, as for joins three bits lost are too many.
+    it, at once or behind reshapes, transposes and joins with those of other levels. Values stay as they are: a part is
+    a layer of some of the output channels. How far channels reach is told by their weights and biases; as for joins,
+    three bits lost are too many.
 
     Example:
         >>> conv, cut = Node("Conv", ("x", "w"), ("y",)), Node("Split", ("y", "s"), ("boxes", "scores"), {"axis": 1})
