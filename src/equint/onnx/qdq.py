@@ -87,6 +87,35 @@ def input_spans(proto: ModelProto) -> dict[Name, tuple[float, float]]:
     return spans
 
 
+def held_ranges(proto: ModelProto) -> dict[Name, tuple[float, float]]:
+    """How far the grids of a quantized model's activations reach, and half a step further: beyond that they saturate.
+
+    Example:
+        >>> from ..ops.layers import tiny_graph
+        >>> grid = QParams(np.float32(0.5), np.int32(0), signed=False)
+        >>> held_ranges(export(Model(tiny_graph(), qparams={"y": grid})))
+        {'y': (-0.25, 127.75)}
+    """
+    consts = {t.name: t for t in proto.graph.initializer}
+    makers = {o: node for node in proto.graph.node for o in node.output}
+    ranges = dict[Name, tuple[float, float]]()
+    for node in proto.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] in consts or not {*node.input[1:3]} <= consts.keys():
+            continue
+        scale, zero = (numpy_helper.to_array(consts[i]) for i in node.input[1:3])
+        low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
+        behind = makers[node.input[0]]
+        while behind.op_type in ("Max", "Min") and behind.input[1] in consts:
+            bound = numpy_helper.to_array(consts[behind.input[1]])
+            low, high = (max(low, int(bound.min())), high) if behind.op_type == "Max" else (low, int(bound.max()))
+            behind = makers[behind.input[0]]
+        if scale.size == 1:
+            ranges[node.output[0]] = tuple(
+                (q + half - int(zero)) * float(scale) for q, half in ((low, -0.5), (high, 0.5))
+            )
+    return ranges
+
+
 def _packed_views(views: Mapping[Name, View]) -> str:
     """JSON with every distinct array once: tensors of a group share theirs."""
     index: dict[bytes, int] = {}
