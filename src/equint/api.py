@@ -13,7 +13,7 @@ from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import TARGETS, Target
 from .ir.model import Array, Model, Name
-from .job import Job, Named, Options, Result, check
+from .job import Effort, Job, Named, Options, Result, check
 from .planning.data import NO_SAMPLES, folded
 from .planning.recipe import ActivationBits, Recipe, built_in
 from .planning.recipe import recipe as built_in_recipe
@@ -45,6 +45,7 @@ def quantize(
     example_inputs: Any = None,
     set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
+    effort: Effort = "full",
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
 
@@ -63,6 +64,8 @@ def quantize(
         example_inputs: a tensor, or a tuple of them, that a torch module runs on.
         set: inputs that become constants, such as a sampling rate, and their values.
         progress: called before each pass, and within long ones.
+        effort: "full" measures a recipe's candidates, if it has any, on samples or generated ones beside the float
+            network and keeps the best; "fast" runs the recipe alone and measures nothing.
 
     Raises:
         EquintError: anything about the network, recipe, target, data or bit widths that cannot be used.
@@ -74,7 +77,7 @@ def quantize(
     """
     shown = Options(input=input, data=data, images=images, example_inputs=example_inputs)
     looks = Options(**shown, set=set, progress=progress)
-    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
+    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, effort=effort, **looks)
     return Job.of(source, recipe, target, **options).quantized()
 
 

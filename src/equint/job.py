@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from time import perf_counter
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
 from .frontends.sources import from_torch, load, present
@@ -24,7 +24,7 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
 from .planning.plan import Data, check_images, resolve
-from .planning.recipe import ActivationBits, Recipe, looks, without_images
+from .planning.recipe import ActivationBits, Recipe, looks, variants, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .onnx.writer import ModelProto
 
 Named = str | os.PathLike[str]
+Effort = Literal["full", "fast"]
+"""Whether a recipe's candidates are tried and measured, or the recipe is run alone."""
 NO_LAYERS = "the network has no convolution or matrix product with constant weights"
 
 
@@ -51,6 +53,7 @@ class Options(TypedDict, total=False):
     example_inputs: Any
     set: Mapping[Name, Any] | None
     progress: Progress | None
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Job:
     activation_bits: ActivationBits = None
     data: Data | None = None
     progress: Progress | None = field(compare=False, default=None)
+    effort: Effort = "full"
     seconds: float = field(compare=False, default=0.0)
 
     @classmethod
@@ -89,6 +93,7 @@ class Job:
         example_inputs: Any = None,
         set: Mapping[Name, Any] | None = None,
         progress: Progress | None = None,
+        effort: Effort = "full",
     ) -> Self:
         """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
 
@@ -102,6 +107,8 @@ class Job:
             ('wes-optimal', None)
         """
         check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, set=set, progress=progress)
+        if effort not in get_args(Effort):
+            raise InvalidOption(f"effort = {effort!r}: choose {', '.join(get_args(Effort))}")
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)
@@ -124,7 +131,7 @@ class Job:
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         bits = (weight_bits, activation_bits)
-        return cls(original, network, chosen, on, *bits, seen, progress, perf_counter() - start)
+        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 
     @property
     def samples(self) -> Samples | None:
@@ -163,6 +170,20 @@ class Job:
         check_images(self.recipe, self.data)
         return run(self.network, self.passes, self.progress)
 
+    def searched(self) -> Model:
+        """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
+        if self.effort == "fast" or not self.recipe.candidates:
+            return self.run()
+        from .planning.search import search
+
+        check_images(self.recipe, self.data)
+
+        def plans(images: Samples | None) -> Mapping[str, Sequence[Pass]]:
+            part = self if self.data is None else replace(self, data=replace(self.data, images=images))
+            return {chosen.name: part._part(chosen) for chosen in variants(self.recipe)}
+
+        return search(self.network, plans, self.samples, self.progress)
+
     def quantized(self) -> Result:
         """The network, quantized.
 
@@ -170,7 +191,7 @@ class Job:
             EquintError: nothing in it can be.
         """
         start = perf_counter()
-        model = self.run()
+        model = self.searched()
         if not model.qparams:
             raise UnsupportedOperator(f"nothing to quantize: {NO_LAYERS}")
         return Result(self, model, self.seconds + perf_counter() - start)

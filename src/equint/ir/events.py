@@ -83,6 +83,10 @@ class EventKind(Enum):
     NO_BIASES_TO_FINE_TUNE = "no biases to fine-tune"
     FINE_TUNING_UNDONE = "rolled fine-tuned biases back"
 
+    CANDIDATE_MEASURED = "measured candidate {candidate}"
+    CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
+    NOTHING_MEASURED = "measured no candidates"
+
     DROP_WITHIN_BOUND = "kept the drop within its bound"
     DROP_BEYOND_BOUND = "missed the bound on the drop; this is the best found"
 

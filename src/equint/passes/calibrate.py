@@ -150,7 +150,7 @@ class Calibrate:
             return None, "no images given, and the input is too small for a picture"
         from ..runtime.first_run import fitting
 
-        images = fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+        images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))
         return images, "" if images is not None else "no images given, and the network runs on none that was made up"
 
     def _completed(self, model: Model) -> Model:
@@ -166,7 +166,7 @@ class Calibrate:
             return model
         from ..runtime.first_run import fitting
 
-        images = fitting(model, lambda size: made_up(model, size))
+        images = fitting(model.graph, lambda size: made_up(model, size))
         found = {} if images is None else self._measured(model, images, counted=False).tensors
         missing = {name: t for name, t in found.items() if name not in sure and _beyond(told.get(name), t)}
         if not missing:

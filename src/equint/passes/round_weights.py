@@ -137,7 +137,7 @@ def _pictures(model: Model) -> tuple[Samples | None, str]:
         return None, "no images given, and the input is no picture"
     from ..runtime.first_run import fitting
 
-    images = fitting(model, lambda size: generated(model, picture_shape(model, size) or shape))
+    images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))
     if images is None:
         return None, "no images given, and the network runs on none that was made up"
     return images.first(PICTURES), ""

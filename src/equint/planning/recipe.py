@@ -47,8 +47,23 @@ PASSES: Mapping[str, Any] = {
 }
 """The passes a recipe can name."""
 
+Steps = tuple[tuple[str, Mapping[str, Any]], ...]
+"""Names of passes and their options, in order."""
 ActivationBits = int | Literal["float"] | None
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a recipe is measured against: the recipe itself, some of its passes replaced.
+
+    Attributes:
+        without: names of passes that are left out; passes: (name, options) in the place of the first of them.
+    """
+
+    name: str
+    without: tuple[str, ...]
+    passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Recipe:
         bias_grid: "own" gives each bias of 16 bits a scale by its own extremes; "accumulator" puts all at s_in·s_w.
         passes: (name, options) in order.
         overrides: layers and tensors with another format; where several name the same, the last one counts.
+        candidates: what else is tried; which one is kept is measured (docs/recipes.md).
     """
 
     name: str
@@ -75,6 +91,7 @@ class Recipe:
     passes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     overrides: tuple[Override, ...] = ()
     bias_grid: BiasGrid = "accumulator"
+    candidates: tuple[Candidate, ...] = ()
 
 
 _SCALED = ("optimal", "lwq", "cwq", "cwq-bc", "dfq", "dfq-published", "one-step", "two-step")
@@ -152,6 +169,23 @@ def without_images(chosen: Recipe) -> Recipe:
     return replace(chosen, passes=tuple((name, asked(options)) for name, options in chosen.passes))
 
 
+def variants(chosen: Recipe) -> tuple[Recipe, ...]:
+    """The recipe alone, and with each of its candidates' changes: what is measured to choose among them.
+
+    Example:
+        >>> [v.name for v in variants(recipe("optimal"))]
+        ['optimal', 'unscaled', 'cross-layer']
+    """
+    alone = replace(chosen, candidates=())
+    return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in chosen.candidates))
+
+
+def _changed(passes: Steps, candidate: Candidate) -> Steps:
+    at = next(k for k, (name, _) in enumerate(passes) if name in candidate.without)
+    front, rest = ([step for step in part if step[0] not in candidate.without] for part in (passes[:at], passes[at:]))
+    return (*front, *candidate.passes, *rest)
+
+
 def to_toml(chosen: Recipe) -> str:
     """A recipe as the text of a TOML file, which `recipe` reads back."""
     lines = [f"{key} = {_toml(getattr(chosen, key))}" for key in ("name", "level", "description", "target")]
@@ -165,6 +199,11 @@ def to_toml(chosen: Recipe) -> str:
             lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
     for name, options in chosen.passes:
         lines += ["", "[[passes]]", f"pass = {_toml(name)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+    for candidate in chosen.candidates:
+        lines += ["", "[[candidates]]", f"name = {_toml(candidate.name)}", f"without = {_toml(candidate.without)}"]
+        for name, options in candidate.passes:
+            lines += ["", "[[candidates.passes]]", f"pass = {_toml(name)}"]
+            lines += [f"{k} = {_toml(v)}" for k, v in options.items()]
     for override in chosen.overrides:
         said = {f.name: getattr(override, f.name) for f in fields(Override)}
         lines += ["", "[[overrides]]", *(f"{k} = {_toml(v)}" for k, v in said.items() if v not in (None, (), False))]
@@ -191,16 +230,7 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     entries = table.get("passes", [])
     if not isinstance(entries, list) or not entries:
         raise InvalidRecipe(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
-    passes = []
-    for entry in entries:
-        entry = dict(_table(label, entry, "[[passes]]"))
-        name = entry.pop("pass", None)
-        if not isinstance(name, str) or name not in PASSES:
-            raise InvalidRecipe(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
-        options = {f.name for f in fields(PASSES[name])} - needs(PASSES[name]).keys()
-        _refuse_unknown(label, f"pass {name}", entry, options)
-        _check_types(label, f"pass {name}", entry, PASSES[name])
-        passes.append((name, entry))
+    passes = _passes(label, entries, "[[passes]]")
     _check_order(label, [name for name, _ in passes])
     level = table.get("level", 1)
     if type(level) is not int or level not in (1, 2, 3, 4):
@@ -213,8 +243,43 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     for key in ("name", "description", "target"):
         if not isinstance(table.get(key, ""), str):
             raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")
+    known_by = {"passes": passes, "candidates": _candidates(label, table.get("candidates", []), passes)}
     plain = {"name": Path(label).stem, **table, "target": target(table.get("target", TARGETS[0].name)).name}
-    return Recipe(**{**plain, "passes": tuple(passes), "overrides": _overrides(label, table.get("overrides", []))})
+    return Recipe(**{**plain, **known_by, "overrides": _overrides(label, table.get("overrides", []))})
+
+
+def _passes(label: str, entries: Any, where: str) -> Steps:
+    passes = list[tuple[str, Mapping[str, Any]]]()
+    for entry in entries:
+        entry = dict(_table(label, entry, where))
+        name = entry.pop("pass", None)
+        if not isinstance(name, str) or name not in PASSES:
+            raise InvalidRecipe(f"{label}: unknown pass {name!r}; choose {', '.join(PASSES)}")
+        options = {f.name for f in fields(PASSES[name])} - needs(PASSES[name]).keys()
+        _refuse_unknown(label, f"pass {name}", entry, options)
+        _check_types(label, f"pass {name}", entry, PASSES[name])
+        passes.append((name, entry))
+    return tuple(passes)
+
+
+def _candidates(label: str, entries: Any, passes: Steps) -> tuple[Candidate, ...]:
+    if not isinstance(entries, list):
+        raise InvalidRecipe(f"{label}: candidates are tables; write [[candidates]]")
+    found, own = list[Candidate](), [name for name, _ in passes]
+    for entry in entries:
+        entry = dict(_table(label, entry, "[[candidates]]"))
+        _refuse_unknown(label, "[[candidates]]", entry, frozenset(("name", "without", "passes")))
+        name, without, put = entry.get("name"), entry.get("without"), entry.get("passes", [])
+        if not isinstance(name, str) or not name or name in (c.name for c in found):
+            raise InvalidRecipe(f"{label}: name = {name!r} in [[candidates]]; give each a name of its own")
+        if not isinstance(without, list) or not without or not all(w in own for w in without):
+            raise InvalidRecipe(f"{label}: without = {without!r} in [[candidates]]; name passes: {', '.join(own)}")
+        if not isinstance(put, list):
+            raise InvalidRecipe(f"{label}: passes of candidate {name} are tables; write [[candidates.passes]]")
+        candidate = Candidate(name, tuple(without), _passes(label, put, "[[candidates.passes]]"))
+        _check_order(label, [p for p, _ in _changed(passes, candidate)])
+        found.append(candidate)
+    return tuple(found)
 
 
 def _overrides(label: str, entries: Any) -> tuple[Override, ...]:

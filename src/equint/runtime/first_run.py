@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import EquintError
-from ..ir.model import Array, Dim, Graph, Model, Name, Shape
+from ..ir.model import Array, Dim, Graph, Name, Shape
 from ..onnx.probes import sizes_of
 from ..onnx.writer import to_proto
 from ..ops.attributes import UNCOUNTED, makes_tensors
@@ -71,6 +71,31 @@ def first_run(graph: Graph, feed: Feed) -> FirstRun:
     if single:  # whatever the input says, it holds one sample
         shapes |= {name: (1, *shape[1:]) for name in graph.inputs if (shape := graph.shapes.get(name))}
     return FirstRun(shapes, batch, settled)
+
+
+def fitting(graph: Graph, make: Callable[[int], Samples | None]) -> Samples | None:
+    """Made-up samples of a size that a network runs on, as many at once as it takes; None where there are none.
+
+    Args:
+        make: makes them, for a height and width where these are free.
+
+    Example:
+        >>> from ..ops.layers import tiny_graph
+        >>> found = fitting(tiny_graph(), lambda size: Samples.of(np.ones((2, 4, 4, 4), np.float32)))
+        >>> len(next(iter(found)))
+        2
+    """
+    for size in SIZES if any_size(graph) else SIZES[:1]:
+        images = make(size)
+        if images is None:
+            return None
+        try:
+            return Samples(images.__iter__, images.label, first_run(graph, next(iter(images))).batch)
+        except EquintError:  # nothing that the network reads
+            continue
+    images = make(USUAL)
+    rows = None if images is None else rows_of_a_sample(graph, next(iter(images)))
+    return None if images is None or rows is None else as_runs(images, graph, rows)
 
 
 def _other(value: Array) -> Array:
@@ -180,18 +205,3 @@ def rows_of_a_sample(graph: Graph, feed: Feed) -> int | None:
             continue
         return rows
     return None
-
-
-def fitting(model: Model, make: Callable[[int], Samples | None]) -> Samples | None:
-    """Made-up samples of a size that the network runs on, as many at once as it takes; None where there are none."""
-    for size in SIZES if any_size(model.graph) else SIZES[:1]:
-        images = make(size)
-        if images is None:
-            return None
-        try:
-            return Samples(images.__iter__, images.label, first_run(model.graph, next(iter(images))).batch)
-        except EquintError:  # nothing that the network reads
-            continue
-    images = make(USUAL)
-    rows = None if images is None else rows_of_a_sample(model.graph, next(iter(images)))
-    return None if images is None or rows is None else as_runs(images, model.graph, rows)

@@ -176,7 +176,7 @@ class Judge:
         self._origins: dict[Name, Array] | None = None
         self._clean = defaultdict[Place, _Sums](_Sums)
         self._lost = {name: defaultdict[Place, _Sums](_Sums) for name in candidates}
-        self.images = 0
+        self.candidates, self.images = tuple(candidates), 0
 
     def show(self, feed: Feed, among: Collection[str] | None = None) -> None:
         """Run a batch through the float network and the candidates, or those `among` them that are still of interest.
@@ -245,6 +245,10 @@ class Judge:
         noise = np.array([self._lost[name][place].powers for place in spread]).T
         signal = np.array([self._clean[place].powers for place in spread]).T[: len(noise)]
         return signal[own], noise[own]
+
+    def shown(self, name: str) -> int:
+        """How many samples a candidate was shown."""
+        return max((len(sums.powers) for sums in self._lost[name].values()), default=0)
 
     def sqnr_db(self, name: str, own: slice = slice(None)) -> float:
         """What a candidate is ranked by, on its `own` samples."""

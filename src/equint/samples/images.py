@@ -98,6 +98,29 @@ class Samples:
 
         return Samples(cut, self.label, self.batch, self.seen)
 
+    def every(self, step: int, start: int = 0) -> Samples:
+        """Every `step`th sample, from number `start` on: what is left over are the others' streams.
+
+        Example:
+            >>> images = Samples.of(np.arange(10).reshape(5, 2))
+            >>> [batch[:, 0].tolist() for batch in images.every(2, 1)]
+            [[2.0, 6.0]]
+        """
+
+        def picked() -> Iterator[Feed]:
+            number = 0
+            for batch in self:
+                rows = range((start - number) % step, length(batch), step)
+                number += length(batch)
+                if isinstance(batch, Run):
+                    yield from (batch for _ in rows)
+                elif isinstance(batch, Mapping):
+                    yield {name: value[rows.start :: step] for name, value in batch.items()}
+                else:
+                    yield batch[rows.start :: step]
+
+        return Samples(picked, self.label, self.batch, self.seen)
+
     @classmethod
     def of(cls, source: Any, label: str = "calibration data", size: int = BATCH) -> Samples:
         """From an array (N, …), a mapping from input to array, or an iterable of batches of either; else EquintError.

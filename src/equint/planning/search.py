@@ -1,0 +1,158 @@
+"""A recipe and its candidates, measured beside one another: which one is kept, the measurement decides.
+
+Samples that were given are halved: candidates are made of one half and measured on the other, so that ranges which are
+too narrow for what was not seen show. The best is then made of all. Without, made-up samples serve. By successive
+halving (Jamieson and Talwalkar 2016) all candidates are measured on a few samples, those that are left on more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..graph.moments import propagate
+from ..ir.events import Event, EventKind
+from ..ir.model import Model, Name
+from ..onnx.qdq import export
+from ..passes import LOOKS, Pass, Stage, needs
+from ..runtime.first_run import fitting
+from ..runtime.judge import BATCH, Judge
+from ..samples.generated import made_up
+from ..samples.images import Samples, split
+from .data import folded
+from .run import Progress, run
+
+FIRST = 4
+"""Samples on which all candidates are measured."""
+SHOWN, MADE_UP = 32, 16
+"""Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
+LEFT = 2
+"""Candidates that are left after the first samples, beside the recipe itself."""
+SURE, SURE_OF_MADE_UP = 0.5, 0.95
+"""Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
+WORTH_DB = 1.0
+"""On made-up samples, which rank only roughly, only if it gains so much."""
+
+Plan = Sequence[Pass]
+Plans = Callable[[Samples | None], Mapping[str, Plan]]
+
+
+def search(network: Model, plans: Plans, images: Samples | None, progress: Progress | None = None) -> Model:
+    """What the best of several plans makes of a network, measured beside the float network.
+
+    Passes that plans begin with alike run once. What looks at samples behind the grids takes long and changes little in
+    the order of candidates: only the best gets it.
+
+    Args:
+        network: float, with what is known of its input.
+        plans: passes by the name of a candidate, for the samples that they may look at; the first is the recipe itself.
+        images: what to make and measure candidates on; None: what is generated. Where there are fewer than two, or
+            nothing can be made up, the first plan is kept.
+
+    Raises:
+        EquintError: as `run`.
+    """
+    finished = plans(images)
+    own, *others = finished
+    if images is None:
+        seen, shown = None, fitting(network.graph, lambda size: made_up(network, size))
+    else:
+        several = len(list(islice(split(images, 1), 2))) > 1
+        seen, shown = images.every(2).first(SHOWN), images.every(2, 1) if several else None
+    if shown is None:
+        why = {
+            "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
+        }
+        return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
+    early = finished if images is None else {name: _unfinished(plan) for name, plan in plans(seen).items()}
+    making = _Making(network, list(early.values()), progress)
+    models = {name: making(plan) for name, plan in early.items()}
+    if not models[own].qparams:
+        return models[own]
+    judge = Judge(network.graph, {name: export(model) for name, model in models.items()}, _expected(network))
+    left = list(models)
+    for feed in split(shown.first(MADE_UP if images is None else SHOWN), BATCH):
+        judge.show(feed, left)
+        if len(left) == len(models) and judge.images >= FIRST:
+            left = [own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT]]
+    found = Search(own, judge, tuple(left), made_up=images is None)
+    model = models[found.kept] if images is None else run(network, finished[found.kept], progress)
+    return model.noted(*found.events())
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was measured.
+
+    Attributes:
+        own: the recipe itself, by name; left: those that were shown all samples.
+        made_up: whether samples were.
+    """
+
+    own: str
+    judge: Judge
+    left: tuple[str, ...]
+    made_up: bool
+
+    @cached_property
+    def kept(self) -> str:
+        """The candidate that loses least, if it is surely enough better than the recipe itself."""
+        best = max(self.left, key=self.judge.sqnr_db)
+        gained, sure = self.judge.gain(self.own, best)
+        if self.made_up and (gained < WORTH_DB or sure < SURE_OF_MADE_UP or self.judge.blind()):
+            return self.own
+        return best if sure > SURE else self.own
+
+    def events(self) -> Iterator[Event]:
+        """What was measured of each candidate, and which was kept."""
+        for name in self.judge.candidates:
+            facts: dict[str, Any] = {"SQNR": self.judge.sqnr_db(name), "samples": self.judge.shown(name)}
+            if name != self.own:
+                gained, sure = self.judge.gain(self.own, name)
+                facts |= {"gain": gained, "chance": sure}
+            if name not in self.left:
+                facts["why"] = "left out after the first samples"
+            yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
+        about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates)}
+        about["on"] = "made-up samples" if self.made_up else "samples that it was not made of"
+        if self.judge.blind():
+            about["doubtful"] = "; ".join(self.judge.blind())
+        yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
+
+
+def _unfinished(steps: Sequence[Pass]) -> tuple[Pass, ...]:
+    """A plan without what looks at samples behind the grids, which takes long and changes little."""
+    late = (Stage.ROUNDING, Stage.CORRECTION)
+    return tuple(step for step in steps if step.stage not in late or not LOOKS & set(needs(step).values()))
+
+
+def _expected(network: Model) -> dict[Name, float]:
+    """Mean square of every tensor, as far as BatchNorms tell."""
+    known = folded(network)
+    if not any(m.origin == "batchnorm" for m in known.moments.values()):
+        return {}
+    moments = propagate(known.graph, known.moments)
+    return {name: float(np.mean(np.square(m.mean) + np.square(m.std))) for name, m in moments.items()}
+
+
+class _Making:
+    """Runs plans; what several of them begin with is run once."""
+
+    def __init__(self, network: Model, plans: Sequence[Sequence[Pass]], progress: Progress | None) -> None:
+        self.progress, self.plans = progress, [list(plan) for plan in plans]
+        self.made: list[tuple[list[Pass], Model]] = [([], network)]
+
+    def __call__(self, plan: Sequence[Pass]) -> Model:
+        steps = list(plan)
+        done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
+        for k in range(len(done), len(steps)):
+            model = run(model, steps[k : k + 1], self.progress)
+            ahead = steps[: k + 1]
+            if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
+                self.made.append((ahead, model))
+        return model
