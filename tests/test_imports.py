@@ -135,7 +135,8 @@ def test_importing_the_library_is_light() -> None:
 
 @pytest.mark.slow
 def test_quantizing_needs_no_runtime() -> None:
-    code = "import equint; from equint.demo import model_path; equint.quantize(model_path(), input=(0, 1), effort='fast').proto"
+    code = "import equint; from equint.demo import model_path; "
+    code += "equint.quantize(model_path(), input=(0, 1), effort='fast').proto"
     assert not {"onnxruntime", "PIL", "typer", "rich", "matplotlib", "torch"} & loaded(code)
 
 

@@ -219,6 +219,25 @@ def check_from_torch(_: Path) -> None:
     np.testing.assert_allclose(found, layer(x).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+@check("judge")
+def check_judge(here: Path) -> None:
+    """Candidates in whatever form are the same; against SQNR and agreement as `evaluate` measures them."""
+    images, _ = digits(32)
+    results = {name: equint.quantize(MODEL, name, input=SPAN) for name in ("lwq", "cwq-bc")}
+    results["cwq-bc"].save(here / "saved.onnx")
+    candidates = {"plain": results["lwq"].model, "corrected": here / "saved.onnx"}
+    found = equint.judge(MODEL, candidates, input=SPAN, data=images)
+    short(found)
+    assert (found.best, found.images) == ("corrected", 32)
+    for name, result in (("plain", results["lwq"]), ("corrected", results["cwq-bc"])):
+        figures = equint.evaluate(result, data_path(), GRAY, MODEL, limit=32).figures
+        row = next(r for r in found.losses[name] if r.role == "output")
+        assert row.sqnr_db == pytest.approx(figures["sqnr_db"], abs=0.01)
+        assert row.agreement == pytest.approx(figures["agreement"])
+        assert found.sqnr_db[name] == pytest.approx(figures["sqnr_db"], abs=0.01)
+    assert "corrected" in equint.judge(MODEL, candidates, input=SPAN).sqnr_db  # made-up pictures
+
+
 @check("golden")
 def check_golden(here: Path) -> None:
     found = equint.golden(MODEL, here / "golden", "wes", input=GRAY, images=3)

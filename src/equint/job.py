@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Named = str | os.PathLike[str]
 Effort = Literal["full", "fast"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Whether a recipe's candidates are tried and measured, or the recipe is run alone."""
 NO_LAYERS = "the network has no convolution or matrix product with constant weights"
 
@@ -64,6 +65,7 @@ class Job:
         original: the network as it was read; network: the same, with what is known of its input.
         weight_bits, activation_bits: where they differ from the recipe's.
         data: what recipes may look at beside the weights, if anything.
+        effort: "fast" runs the recipe alone, "full" measures its candidates and keeps the best.
         seconds: time spent in reading.
     """
 
@@ -107,8 +109,8 @@ class Job:
             ('wes-optimal', None)
         """
         check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, set=set, progress=progress)
-        if effort not in get_args(Effort):
-            raise InvalidOption(f"effort = {effort!r}: choose {', '.join(get_args(Effort))}")
+        if effort not in EFFORTS:
+            raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         start = perf_counter()
         chosen, on = choose(recipe, target)

@@ -12,12 +12,14 @@ from .files import jsonable
 from .hardware.target import Target
 from .ir.model import Array, Model, Name
 from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
+from .planning.data import NO_SAMPLES
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
 from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
 
 if TYPE_CHECKING:
+    from .runtime.judge import Judgement
     from .scoring.tasks import Verdict
     from .study.compare import Comparison
     from .study.diagnose import Diagnosis, Quantizer
@@ -173,13 +175,64 @@ def mixed(
     return search(*_subject(job), max_drop, labels=labels, progress=job.progress)
 
 
+def judge(
+    source: Any,
+    candidates: Mapping[str, Any],
+    *,
+    input: Input = None,
+    data: Any = None,
+    images: int | None = None,
+    set: Mapping[Name, Any] | None = None,
+) -> Judgement:
+    """How quantized networks compare with their float original and with each other, measured on the same samples.
+
+    The float network runs once for all. Of each output, of each part that it joins, of what stands in front of the
+    function that bounds it, and of some tensors inside: SQNR, agreement of the best class, the share of values beyond
+    the grid, and whether it is dead. Memory does not grow with what tensors hold.
+
+    Args:
+        source: the float network, as for `quantize`.
+        candidates: by names of your own: results, quantized models, ONNX models or paths; of any tool, as long as the
+            outputs are the original's.
+        input, data, images, set: as for `quantize`; without data samples are made up, which rank candidates roughly.
+
+    Raises:
+        EquintError: as `quantize`; networks of other outputs, saved statistics, or no samples that can be made up.
+
+    Example:
+        >>> from equint import quantize
+        >>> from equint.demo import data_path, model_path
+        >>> card = Card("gray", (0.0,), (16.0,))
+        >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("cwq", "cwq-bc")}
+        >>> found = judge(model_path(), candidates, input=card, data=data_path(), images=32)
+        >>> found.best, found.chances["cwq"] > 0.9, found.blind
+        ('cwq-bc', True, ())
+    """
+    from .onnx.reader import load_proto
+    from .planning.search import expected_power, made_up_samples
+    from .runtime.judge import judge as measure
+
+    if not candidates:
+        raise InvalidOption("candidates = {}: give at least one network by a name of its own")
+    job = Job.of(source, input=input, data=data, images=images, set=set)
+    if job.data is not None and job.samples is None:
+        raise UnusableData("saved statistics show no samples to judge on; give samples")
+    shown = job.samples or made_up_samples(job.network)
+    if shown is None:
+        raise UnusableData(NO_SAMPLES)
+    given = {name: runnable(f"candidates[{name!r}]", network) for name, network in candidates.items()}
+    protos = {name: load_proto(p) if isinstance(p, (str, os.PathLike)) else p for name, p in given.items()}
+    return measure(job.network.graph, protos, shown, expected_power(job.network))
+
+
 def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:
     """What variants are tried of, and on which images: the user's, or generated ones."""
     from .study.diagnose import shown
 
     if job.data is not None and job.samples is None:
         raise UnusableData("saved statistics show no images to try anything on; give images")
-    return job.original, job.spelled, job.target, job.quantizer(), job.samples or shown(job.network)
+    alone = replace(job.spelled, candidates=())  # what is tried are changes of the recipe itself
+    return job.original, alone, job.target, job.quantizer(), job.samples or shown(job.network)
 
 
 def _check_labels(labels: Any) -> None:

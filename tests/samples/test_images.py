@@ -80,6 +80,16 @@ SOURCES: dict[str, Callable[[], Any]] = {
 }
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 4))
+def test_every_sample_belongs_to_one_stream(sizes: list[int], step: int) -> None:
+    numbers = np.arange(float(sum(sizes)))[:, None]
+    ends = np.cumsum([0, *sizes])
+    images = Samples(lambda: [numbers[a:b] for a, b in pairwise(ends)])
+    for start in range(min(step, len(numbers))):
+        found = np.concatenate(list(images.every(step, start)))
+        assert found[:, 0].tolist() == list(range(start, len(numbers), step))
+
+
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_can_be_read_twice(kind: str) -> None:
     images = Samples.of(SOURCES[kind]())

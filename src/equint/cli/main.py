@@ -46,6 +46,7 @@ def quantize(
     report: Annotated[
         Path | None, Option("--report", help="Also write a page about the result: one HTML file.")
     ] = None,
+    effort: cli.EffortName = "full",
     as_json: cli.AsJson = False,
 ) -> None:
     """Quantize a float network, without data or with a few unlabelled images."""
@@ -60,7 +61,7 @@ def quantize(
         if max_drop is not None:
             spent = equint.mixed(model, max_drop, labels=cli.labels_of(shown), **options)
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
-        result = equint.quantize(model, **options)
+        result = equint.quantize(model, **options, effort=cli.effort_of(effort))
         result.save(output)
         if report is not None:
             cli.write_page(report, equint.report(result, name=model.stem))

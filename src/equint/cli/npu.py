@@ -29,6 +29,7 @@ def export(
     formats: cli.Formats,
     described: cli.Described,
     shown: cli.Shown,
+    effort: cli.EffortName = "full",
     as_json: cli.AsJson = False,
 ) -> None:
     """Quantize a network for an NPU and write it in integers alone. [default target: npu-shift]"""
@@ -50,6 +51,8 @@ def export(
         for kept_file in bundle_files(model) if is_bundle(model) else (model,):
             cli.check_output(file, formats, described, shown, model=kept_file)
     options = {**formats.options(), **described.options(), **shown.options()}
+    if not is_bundle(model):
+        options["effort"] = cli.effort_of(effort)
     with cli.progress_bar(not as_json) as step:
         found = equint.export(model, output, format=format, sparse=kept[sparse], **options, progress=step)
     if as_json:

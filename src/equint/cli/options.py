@@ -16,6 +16,7 @@ from typer import Argument, Option
 from ..errors import InvalidOption, OutputRefused, UnreadableModel
 
 if TYPE_CHECKING:
+    from ..job import Effort
     from ..planning.run import Progress
     from ..samples.card import Card
 
@@ -29,6 +30,10 @@ TargetName = Annotated[
     Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
 ]
 RecipeName = Annotated[str | None, Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")]
+EffortName = Annotated[
+    str,
+    Option("--effort", help="full measures the recipe's candidates and keeps the best; fast runs the recipe alone."),
+]
 WeightBits = Annotated[int | None, Option("--weight-bits", help="2 to 16. [default: 8]")]
 ActivationBits = Annotated[
     str | None, Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
@@ -120,6 +125,15 @@ class Shown:
     def options(self) -> dict[str, Any]:
         """For the library."""
         return dict(vars(self))
+
+
+def effort_of(text: str) -> Effort:
+    """What --effort says."""
+    from ..job import EFFORTS
+
+    if text not in EFFORTS:
+        raise InvalidOption(f"--effort {text}: choose {' or '.join(EFFORTS)}")
+    return EFFORTS[EFFORTS.index(text)]
 
 
 Command = Callable[..., None]

@@ -33,7 +33,7 @@ SHOWN, MADE_UP = 32, 16
 """Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
 LEFT = 2
 """Candidates that are left after the first samples, beside the recipe itself."""
-SURE, SURE_OF_MADE_UP = 0.5, 0.95
+SURE, SURE_OF_MADE_UP = 0.75, 0.95
 """Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
 WORTH_DB = 1.0
 """On made-up samples, which rank only roughly, only if it gains so much."""
@@ -60,7 +60,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     finished = plans(images)
     own, *others = finished
     if images is None:
-        seen, shown = None, fitting(network.graph, lambda size: made_up(network, size))
+        seen, shown = None, made_up_samples(network)
     else:
         several = len(list(islice(split(images, 1), 2))) > 1
         seen, shown = images.every(2).first(SHOWN), images.every(2, 1) if several else None
@@ -74,7 +74,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
-    judge = Judge(network.graph, {name: export(model) for name, model in models.items()}, _expected(network))
+    judge = Judge(network.graph, {name: export(model) for name, model in models.items()}, expected_power(network))
     left = list(models)
     for feed in split(shown.first(MADE_UP if images is None else SHOWN), BATCH):
         judge.show(feed, left)
@@ -131,8 +131,13 @@ def _unfinished(steps: Sequence[Pass]) -> tuple[Pass, ...]:
     return tuple(step for step in steps if step.stage not in late or not LOOKS & set(needs(step).values()))
 
 
-def _expected(network: Model) -> dict[Name, float]:
-    """Mean square of every tensor, as far as BatchNorms tell."""
+def made_up_samples(network: Model) -> Samples | None:
+    """Samples to measure a network on where none are given; None where it runs on none that can be made up."""
+    return fitting(network.graph, lambda size: made_up(network, size))
+
+
+def expected_power(network: Model) -> dict[Name, float]:
+    """Mean square of every tensor, real units squared, as far as a network's BatchNorms tell."""
     known = folded(network)
     if not any(m.origin == "batchnorm" for m in known.moments.values()):
         return {}

@@ -324,7 +324,8 @@ def _places(graph: Graph, candidates: Collection[ModelProto]) -> Iterator[Place]
         yield from (Place(output, "output", output, part, number, reach) for number, part in enumerate(named))
         if squashed is not None and all(squashed[0] in own for own in made):
             yield Place(squashed[0], "before", output)
-    rounded = [held_ranges(proto).keys() - {*graph.outputs} for proto in candidates]
+    before = {squashed[0] for output in graph.outputs if (squashed := bounded(graph, output)) is not None}
+    rounded = [held_ranges(proto).keys() - {*graph.outputs} - before for proto in candidates]
     inside = [o for node in graph.nodes for o in node.outputs if all(o in own for own in rounded)]
     deep = dict.fromkeys(inside[int(share * len(inside))] for share in DEPTHS) if inside else {}
     yield from (Place(name, "inside") for name in deep)

@@ -1,0 +1,126 @@
+"""Which candidate is kept, against figures that onnxruntime gives on samples that nobody was shown."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import equint
+from equint.demo import model_path
+from equint.ir.events import Event, EventKind
+from equint.job import Result
+from equint.planning.recipe import Candidate, Recipe, recipe
+from equint.samples.images import Samples
+from handwritten import Array, execute, network, normal
+
+BODY = "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu(a) c = Conv(r, v) q = Relu(c) y = Conv(q, u)"
+PROTO = network(BODY, w=normal(6, 3, 3, 3), v=normal(6, 6, 3, 3), u=normal(4, 6, 1, 1))
+NARROW, WIDE = ({"rule": "n-sigma", "n": 0.5}, {})
+"""Options of `calibrate`: what cuts off most of what is there, and what does not."""
+
+
+def images(count: int, seed: int) -> Array:
+    return normal(count, 3, 8, 8, seed=seed, scale=0.3)
+
+
+def one_of(own: dict[str, Any], other: dict[str, Any]) -> Recipe:
+    """A recipe that calibrates one way, with a candidate that does so another way."""
+    passes = (("fold_batchnorm", {}), ("calibrate", own), ("activation_ranges", {}), ("quantize", {}))
+    return Recipe("own", passes=passes, candidates=(Candidate("other", ("calibrate",), (("calibrate", other),)),))
+
+
+def events(result: Result, kind: EventKind) -> list[Event]:
+    return [e for e in result.model.log if e.kind is kind]
+
+
+def kept(result: Result) -> Any:
+    (event,) = events(result, EventKind.CANDIDATE_KEPT)
+    return event.facts["candidate"]
+
+
+def decibels(result: Result, x: Array) -> float:
+    (clean,), (noisy,) = execute(PROTO, x), execute(result.proto, x)
+    return float(10 * np.log10(np.sum(clean**2) / np.sum((noisy - clean) ** 2)))
+
+
+@pytest.mark.parametrize(("own", "other", "best"), [(NARROW, WIDE, "other"), (WIDE, NARROW, "own")])
+def test_what_is_better_on_fresh_samples_is_kept(own: dict[str, Any], other: dict[str, Any], best: str) -> None:
+    x, fresh, span = images(24, seed=5), images(64, seed=9), (-1.5, 1.5)
+    found = equint.quantize(PROTO, one_of(own, other), input=span, data=x)
+    alone = [equint.quantize(PROTO, one_of(way, {}), effort="fast", input=span, data=x) for way in (NARROW, WIDE)]
+    assert kept(found) == best
+    assert decibels(alone[0], fresh) + 10 < decibels(alone[1], fresh)
+    assert decibels(found, fresh) == decibels(alone[1], fresh)  # made of all samples, as it would be alone
+    measured = {e.facts["candidate"]: e.facts["SQNR"] for e in events(found, EventKind.CANDIDATE_MEASURED)}
+    assert max(measured, key=lambda name: measured[name]) == best
+    half = equint.quantize(PROTO, one_of(WIDE, {}), effort="fast", input=span, data=x[::2])
+    assert measured[best] == pytest.approx(decibels(half, x[1::2]), abs=1e-3)
+
+
+def test_ranges_too_narrow_for_what_was_not_seen_show() -> None:
+    """Every other sample is ten times as large: only who measures on what was left out sees that min-max cuts them."""
+    x = images(24, seed=3)
+    x[1::2] *= 10
+    chosen = replace(one_of({}, {}), candidates=(Candidate("by the input", ("calibrate",)),))
+    assert kept(equint.quantize(PROTO, chosen, input=(-15.0, 15.0), data=x)) == "by the input"
+    assert kept(equint.quantize(PROTO, chosen, input=(-15.0, 15.0), data=images(24, seed=3))) == "own"
+
+
+def test_effort_and_single_samples() -> None:
+    chosen = one_of(NARROW, WIDE)
+    fast = equint.quantize(PROTO, chosen, input=(-1.5, 1.5), data=images(8, seed=5), effort="fast")
+    assert not any(e.source == "search" for e in fast.model.log)
+    single = equint.quantize(PROTO, chosen, input=(-1.5, 1.5), data=images(1, seed=5))
+    (event,) = events(single, EventKind.NOTHING_MEASURED)
+    assert event.facts["why"] == "one sample alone tells nothing"
+    with pytest.raises(equint.InvalidOption, match="effort = 'slow': choose full or fast"):
+        equint.quantize(PROTO, chosen, effort="slow")  # type: ignore[arg-type]
+
+
+def test_what_candidates_begin_with_alike_runs_once() -> None:
+    read = list[int]()
+
+    def batches() -> Iterator[Array]:
+        read.append(1)
+        yield images(8, seed=5)
+
+    late = (("quantize", {}), ("correct_bias", {}))
+    passes = (("fold_batchnorm", {}), ("calibrate", {}), ("activation_ranges", {}), *late)
+    several = tuple(Candidate(str(k), ("activation_ranges",), (("activation_ranges", {"n": k}),)) for k in (4.0, 5.0))
+    counts = []
+    for candidates in ((), several):
+        read.clear()
+        equint.quantize(PROTO, Recipe("own", passes=passes, candidates=candidates), data=Samples(batches))
+        counts.append(len(read))
+    alone, searched = counts
+    assert searched <= alone + 4  # calibrated once more, on half; counted, judged on the other half
+
+
+def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
+    found = equint.quantize(model_path(), input=(0, 1))
+    rows = {e.facts["candidate"]: e.facts for e in events(found, EventKind.CANDIDATE_MEASURED)}
+    assert set(rows) == {"optimal", "unscaled", "cross-layer"}
+    assert rows["unscaled"]["gain"] < -5
+    best = max(rows, key=lambda name: rows[name]["SQNR"])
+    plain = rows[best].get("gain", 0) >= 1 and rows[best].get("chance", 0) >= 0.95
+    assert kept(found) == (best if plain else "optimal")
+    assert f"kept {kept(found)} of 3 candidates measured on made-up samples" in found.summary()
+
+
+def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
+    from equint.planning.recipe import parse, source, to_toml, tomllib
+
+    chosen = recipe("optimal")
+    assert [c.name for c in chosen.candidates] == ["unscaled", "cross-layer"]
+    assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
+    for text, why in (
+        ('without = ["optimal"]', "name = None"),
+        ('name = "a"\nwithout = ["two_step"]', "name passes: fold_batchnorm"),
+        ('name = "unscaled"\nwithout = ["optimal"]', "a name of its own"),
+        ('name = "a"\nwithout = ["quantize"]', "no pass quantizes"),
+        ('name = "a"\nwithout = ["optimal"]\nextra = 1', "unknown key 'extra'"),
+    ):
+        with pytest.raises(equint.InvalidRecipe, match=why):
+            parse(tomllib.loads(f"{source('optimal')}\n[[candidates]]\n{text}\n"), "mine")
