@@ -1,6 +1,7 @@
 """Range rules against sorted values, brute force over grids, and numbers worked by hand."""
 
 from collections.abc import Callable
+from itertools import combinations, pairwise
 
 import hypothesis.strategies as st
 import numpy as np
@@ -157,3 +158,17 @@ def test_mse_of_a_normal_variable() -> None:
     step = float(choose_qparams(lo, hi, spec).scale)
     assert step == pytest.approx(best.x, rel=0.03)
     assert error(step) <= 1.005 * best.fun
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 9])
+def test_last_doubling_against_all_halves(count: int) -> None:
+    """Every sample in a bin of its own, whose centre it is."""
+    values = np.sort(np.random.default_rng(count).exponential(size=count)).round(2)
+    edges = np.unique(np.concatenate([values - 1e-6, values + 1e-6]))
+    counts = np.array([np.isclose((a + b) / 2, values, atol=1e-7).sum() for a, b in pairwise(edges)])
+    expected = values[-1] - np.mean([max(half) for half in combinations(values, count // 2)])
+    assert ranges.last_doubling(edges, counts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_sample_tells_of_no_growth() -> None:
+    assert ranges.last_doubling(np.array([0.0, 1.0]), np.array([1])) == 0

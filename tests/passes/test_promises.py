@@ -23,6 +23,7 @@ from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.equalize import Equalize
 from equint.passes.finetune_bias import FinetuneBias
 from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.passes.headroom import Headroom
 from equint.passes.one_step import OneStep
 from equint.passes.optimal import Optimal
 from equint.passes.prune import Prune
@@ -49,6 +50,11 @@ class Case:
     options: Options = field(default_factory=lambda: Options())
     tolerance: float = EXACT  # or else the power of the difference, relative to that of the output
     shown: bool = False  # whether the pass looks at images
+
+
+def grown(model: Model) -> Model:
+    """As if every range had been measured on samples that differ."""
+    return replace(model, growth=dict.fromkeys(model.ranges, (0.1, 0.2)))
 
 
 def far_clips(model: Model) -> Model:
@@ -80,6 +86,7 @@ CASES = {
     "two_step without shared clips": Case(TwoStep(shared_clips=False), DESCRIBED),
     "two_step behind shared clips": Case(TwoStep(), (FoldBatchnorm(), far_clips, ActivationRanges()), CLIPPED),
     "two_step as printed": Case(TwoStep(as_printed=True), (*FREED, ActivationRanges())),
+    "headroom": Case(Headroom(), (*DESCRIBED, grown)),
     "optimal": Case(Optimal(), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02),
     "optimal with shifts": Case(
         Optimal(SHIFT, shift_bits=4), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02

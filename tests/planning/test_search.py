@@ -113,7 +113,7 @@ def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
     from equint.planning.recipe import parse, source, to_toml, tomllib
 
     chosen = recipe("optimal")
-    assert [c.name for c in chosen.candidates] == ["unscaled", "cross-layer"]
+    assert [c.name for c in chosen.candidates] == ["headroom", "unscaled", "cross-layer", "unscaled, headroom"]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
     for text, why in (
         ('without = ["optimal"]', "name = None"),

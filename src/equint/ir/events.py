@@ -29,6 +29,9 @@ class EventKind(Enum):
     RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
+    HEADROOM = "widened ranges for what more samples would show"
+    NO_HEADROOM = "widened no range"
+
     FACET_UNKNOWN = "{facet} of {op} is not known"
     BATCHNORM_FOLDED = "folded BatchNormalization"
     BATCHNORM_LEFT = "left BatchNormalization as it is"

@@ -229,7 +229,8 @@ class Model:
     integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
     weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected;
-    `apart` outputs of joins whose inputs keep grids of their own.
+    `apart` outputs of joins whose inputs keep grids of their own. `growth` holds by how much the lower and the upper
+    end of a measured range grow with twice as many samples, as a share of them.
     """
 
     graph: Graph
@@ -240,6 +241,7 @@ class Model:
     shifts: Mapping[Name, Array] = field(default_factory=dict)
     corrected: Mapping[Name, Correction] = field(default_factory=dict)
     apart: frozenset[Name] = frozenset()
+    growth: Mapping[Name, tuple[float, float]] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
 
     def __repr__(self) -> str:

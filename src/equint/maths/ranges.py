@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import gammaln
 
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
@@ -76,6 +77,32 @@ def mse(edges: Array, counts: Array, spec: QSpec) -> tuple[float, float]:
             elif not upper and low < 0:
                 low = searched(low, high, False, low, reach)
     return float(low), float(high)
+
+
+def last_doubling(edges: Array, counts: Array) -> float:
+    """What the last doubling of samples added to their maximum: max − E[max of a random half of them].
+
+    Of n samples x_1 ≤ … ≤ x_n the maximum of a random h = ⌊n/2⌋ is x_i with probability C(i−1, h−1)/C(n, h) (David and
+    Nagaraja 2003, Order Statistics, chapter 3: a U-statistic, whatever the distribution). Where maxima have exponential
+    tails, of scale β, it estimates β·ln 2, and so does the next doubling.
+
+    Args:
+        edges: `(n + 1,)` ascending, real units; counts: `(n,)` samples in each bin, which counts as its centre.
+
+    Example:
+        >>> last_doubling(np.array([0.5, 1.5, 2.5]), np.array([1, 1]))
+        0.5
+    """
+    count = int(counts.sum())
+    if count < 2:
+        return 0.0
+    centres, half = (edges[1:] + edges[:-1]) / 2, count // 2
+    below = np.cumsum(counts).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        chosen = np.where(below >= half, gammaln(below + 1) - gammaln(np.maximum(below - half, 0) + 1), -np.inf)
+    within = np.exp(chosen - chosen[-1])  # that all of the half lie in this bin or below
+    expected = float(np.diff(within, prepend=0.0) @ centres)
+    return max(float(centres[counts > 0][-1]) - expected, 0.0)
 
 
 def extent(lo: float, hi: float) -> float:

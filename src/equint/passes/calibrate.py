@@ -215,6 +215,8 @@ class Calibrate:
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         doubts = [] if imagined else [*_doubts(model, statistics, given), *_unlike_training(model, moments)]
         known = replace(model, moments=propagate(graph, moments), ranges={**model.ranges, **ranges})
+        if not imagined:
+            known = replace(known, growth={name: _growth(t) for name, t in table.items()})
         return known.noted(event, *doubts)
 
     def _range(self, name: Name, t: TensorStatistics) -> Range:
@@ -259,6 +261,14 @@ def _unlike_training(model: Model, measured: Mapping[Name, Moments]) -> Iterator
             facts = {"why": why, "spread over trained spread": ratio, "means moved, in spreads": shift}
             yield Event(EventKind.CALIBRATION_DOUBTFUL, name, facts, "calibrate", warning=True)
         return
+
+
+def _growth(t: TensorStatistics) -> tuple[float, float]:
+    """By how much the ends of a tensor's range grow with twice as many samples, as a share of them."""
+    low, high = abs(float(t.low.min())), abs(float(t.high.max()))
+    downwards = rules.last_doubling(-t.lows.edges[::-1], t.lows.counts[::-1])
+    upwards = rules.last_doubling(t.highs.edges, t.highs.counts)
+    return (downwards / low if low else 0.0), (upwards / high if high else 0.0)
 
 
 def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> Iterator[Event]:

@@ -28,6 +28,7 @@ from ..passes.correct_bias_empirical import CorrectBiasEmpirical
 from ..passes.equalize import Equalize
 from ..passes.finetune_bias import FinetuneBias
 from ..passes.fold_batchnorm import FoldBatchnorm
+from ..passes.headroom import Headroom
 from ..passes.one_step import OneStep
 from ..passes.optimal import Optimal
 from ..passes.prune import Prune
@@ -41,7 +42,19 @@ from .run import pass_name
 PASSES: Mapping[str, Any] = {
     pass_name(kind): kind
     for kind in (
-        *(FoldBatchnorm, Relu6, Calibrate, Equalize, OneStep, TwoStep, AbsorbBias, ActivationRanges, Optimal, Prune),
+        *(
+            FoldBatchnorm,
+            Relu6,
+            Calibrate,
+            Equalize,
+            OneStep,
+            TwoStep,
+            AbsorbBias,
+            ActivationRanges,
+            Optimal,
+            Headroom,
+            Prune,
+        ),
         *(WeightShift, ClipWeights, Quantize, RoundWeights, CorrectBias, CorrectBiasEmpirical, FinetuneBias),
     )
 }
@@ -174,7 +187,7 @@ def variants(chosen: Recipe) -> tuple[Recipe, ...]:
 
     Example:
         >>> [v.name for v in variants(recipe("optimal"))]
-        ['optimal', 'unscaled', 'cross-layer']
+        ['optimal', 'headroom', 'unscaled', 'cross-layer', 'unscaled, headroom']
     """
     alone = replace(chosen, candidates=())
     return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in chosen.candidates))

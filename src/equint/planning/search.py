@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from ..samples.generated import made_up
 from ..samples.images import Samples, split
 from .data import folded
 from .run import Progress, run
+
+if TYPE_CHECKING:
+    from ..onnx.writer import ModelProto
 
 FIRST = 4
 """Samples on which all candidates are measured."""
@@ -58,7 +61,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         EquintError: as `run`.
     """
     finished = plans(images)
-    own, *others = finished
+    own = next(iter(finished))
     if images is None:
         seen, shown = None, made_up_samples(network)
     else:
@@ -74,12 +77,16 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
-    judge = Judge(network.graph, {name: export(model) for name, model in models.items()}, expected_power(network))
-    left = list(models)
+    protos: dict[str, ModelProto] = {}
+    for name, model in models.items():
+        proto = export(model)
+        if proto not in protos.values():  # what changes nothing is no candidate
+            protos[name] = proto
+    judge, left = Judge(network.graph, protos, expected_power(network)), list(protos)
     for feed in split(shown.first(MADE_UP if images is None else SHOWN), BATCH):
         judge.show(feed, left)
-        if len(left) == len(models) and judge.images >= FIRST:
-            left = [own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT]]
+        if len(left) == len(protos) and judge.images >= FIRST:
+            left = [own, *sorted(left[1:], key=judge.sqnr_db, reverse=True)[:LEFT]]
     found = Search(own, judge, tuple(left), made_up=images is None)
     model = models[found.kept] if images is None else run(network, finished[found.kept], progress)
     return model.noted(*found.events())
