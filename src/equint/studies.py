@@ -220,8 +220,13 @@ def judge(
     shown = job.samples or made_up_samples(job.network)
     if shown is None:
         raise UnusableData(NO_SAMPLES)
-    given = {name: runnable(f"candidates[{name!r}]", network) for name, network in candidates.items()}
+    given = {name: runnable("quantized", network) for name, network in candidates.items()}
     protos = {name: load_proto(p) if isinstance(p, (str, os.PathLike)) else p for name, p in given.items()}
+    program = next((name for name, p in protos.items() if not hasattr(p, "graph")), None)
+    if program is not None:
+        raise InvalidOption(
+            f"candidate {program} is a program; give the result that it was made of, or its integer ONNX"
+        )
     return measure(job.network.graph, protos, shown, expected_power(job.network))
 
 

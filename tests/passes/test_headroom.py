@@ -41,11 +41,3 @@ def test_without_measurement_nothing_moves() -> None:
     found = Headroom()(model)
     assert found.ranges is model.ranges
     assert [e.kind for e in found.log] == [EventKind.NO_HEADROOM]
-
-
-def test_exponential_tails_grow_by_the_logarithm_of_two() -> None:
-    """Maxima of many exponentials of scale β are Gumbel's: each doubling of samples adds β·ln 2 to the largest."""
-    scale, added = 0.3, list[float]()
-    for peaks in np.random.default_rng(0).exponential(scale, size=(12, 32, 512)).max(2):
-        added.append(calibrated(peaks.tolist()).growth["y"][0] * peaks.max())
-    assert np.mean(added) == pytest.approx(scale * np.log(2), rel=0.25)
