@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from equint.ir.model import Array
 from equint.maths.paired import chance, gain_db, relative_noise
-from handwritten import Array
 
 
 def column(*values: float) -> Array:

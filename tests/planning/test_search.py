@@ -1,5 +1,6 @@
 """Which candidate is kept, against figures that onnxruntime gives on samples that nobody was shown."""
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,14 @@ import equint
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.job import Result
-from equint.planning.recipe import Candidate, Recipe, recipe
+from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml
 from equint.samples.images import Samples
 from handwritten import Array, execute, network, normal
 
 BODY = "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu(a) c = Conv(r, v) q = Relu(c) y = Conv(q, u)"
 PROTO = network(BODY, w=normal(6, 3, 3, 3), v=normal(6, 6, 3, 3), u=normal(4, 6, 1, 1))
-NARROW, WIDE = ({"rule": "n-sigma", "n": 0.5}, {})
+NARROW: dict[str, Any] = {"rule": "n-sigma", "n": 0.5}
+WIDE: dict[str, Any] = {}
 """Options of `calibrate`: what cuts off most of what is there, and what does not."""
 
 
@@ -27,7 +29,7 @@ def images(count: int, seed: int) -> Array:
 
 def one_of(own: dict[str, Any], other: dict[str, Any]) -> Recipe:
     """A recipe that calibrates one way, with a candidate that does so another way."""
-    passes = (("fold_batchnorm", {}), ("calibrate", own), ("activation_ranges", {}), ("quantize", {}))
+    passes: Steps = (("fold_batchnorm", {}), ("calibrate", own), ("activation_ranges", {}), ("quantize", {}))
     return Recipe("own", passes=passes, candidates=(Candidate("other", ("calibrate",), (("calibrate", other),)),))
 
 
@@ -55,7 +57,9 @@ def test_what_is_better_on_fresh_samples_is_kept(own: dict[str, Any], other: dic
     assert decibels(found, fresh) == decibels(alone[1], fresh)  # made of all samples, as it would be alone
     measured = {e.facts["candidate"]: e.facts["SQNR"] for e in events(found, EventKind.CANDIDATE_MEASURED)}
     assert max(measured, key=lambda name: measured[name]) == best
-    half = equint.quantize(PROTO, one_of(WIDE, {}), effort="fast", input=span, data=x[::2])
+    wide = one_of(WIDE, {})
+    steps: Steps = (*wide.passes[:2], ("headroom", {"doublings": 1.0}), *wide.passes[2:])
+    half = equint.quantize(PROTO, replace(wide, passes=steps), effort="fast", input=span, data=x[::2])
     assert measured[best] == pytest.approx(decibels(half, x[1::2]), abs=1e-3)
 
 
@@ -86,8 +90,8 @@ def test_what_candidates_begin_with_alike_runs_once() -> None:
         read.append(1)
         yield images(8, seed=5)
 
-    late = (("quantize", {}), ("correct_bias", {}))
-    passes = (("fold_batchnorm", {}), ("calibrate", {}), ("activation_ranges", {}), *late)
+    late: Steps = (("quantize", {}), ("correct_bias", {}))
+    passes: Steps = (("fold_batchnorm", {}), ("calibrate", {}), ("activation_ranges", {}), *late)
     several = tuple(Candidate(str(k), ("activation_ranges",), (("activation_ranges", {"n": k}),)) for k in (4.0, 5.0))
     counts = []
     for candidates in ((), several):
@@ -110,8 +114,6 @@ def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
 
 
 def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
-    from equint.planning.recipe import parse, source, to_toml, tomllib
-
     chosen = recipe("optimal")
     assert [c.name for c in chosen.candidates] == ["headroom", "unscaled", "cross-layer", "unscaled, headroom"]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen

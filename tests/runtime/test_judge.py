@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,11 @@ HEAD = """
 f = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu(f) b = Conv(r, v) s = Conv(r, u) t = Sigmoid(s)
 y = Concat <axis = 1> (b, t)
 """
-WEIGHTS = {"w": normal(8, 3, 3, 3), "v": 300 * normal(4, 8, 1, 1, seed=2), "u": normal(2, 8, 1, 1, seed=3)}
+WEIGHTS: dict[str, Any] = {
+    "w": normal(8, 3, 3, 3),
+    "v": 300 * normal(4, 8, 1, 1, seed=2),
+    "u": normal(2, 8, 1, 1, seed=3),
+}
 
 
 def quantized(model: Model, name: str) -> Model:
@@ -60,7 +65,12 @@ def test_each_part_of_an_output_has_its_own_figures() -> None:
 
 def test_tensors_inside_are_compared_in_the_units_of_the_original() -> None:
     body = "a = Conv(x, w) r = Relu(a) c = Conv(r, v) q = Relu(c) d = Conv(q, u) p = Relu(d) y = Conv(p, z)"
-    consts = {"w": normal(4, 3, 3, 3), "v": normal(6, 4, 1, 1), "u": normal(6, 6, 1, 1), "z": normal(2, 6, 1, 1)}
+    consts: dict[str, Any] = {
+        "w": normal(4, 3, 3, 3),
+        "v": normal(6, 4, 1, 1),
+        "u": normal(6, 6, 1, 1),
+        "z": normal(2, 6, 1, 1),
+    }
     proto = network(body, **consts)
     model, x = describe_range(read(proto), -1, 1), normal(6, 3, 8, 8, scale=0.3)
     scaled = quantized(model, "dfq")
@@ -93,13 +103,15 @@ def test_saturated_share_is_that_of_values_beyond_the_grid() -> None:
     step = float(candidate.qparams["y"].scale)
     row = next(r for r in judged(model, {"cwq": candidate}, x).losses["cwq"] if r.role == "output")
     assert row.saturated == pytest.approx(np.mean((x < low - step / 2) | (x > high + step / 2)), abs=1e-6)
+    assert row.saturated is not None
     assert row.saturated > 0.01
 
 
 def test_a_detector_that_sees_nothing_is_judged_in_front_of_its_sigmoid() -> None:
     """Scores of 1e-5 rank nothing: what stands before them does, and the judgement says so."""
     body = "a = Conv(x, w) r = Relu(a) s = Conv(r, v, bias) y = Sigmoid(s)"
-    consts, x = {"w": normal(8, 3, 3, 3), "v": normal(2, 8, 1, 1)}, normal(8, 3, 8, 8, scale=0.3)
+    consts: dict[str, Any] = {"w": normal(8, 3, 3, 3), "v": normal(2, 8, 1, 1)}
+    x = normal(8, 3, 8, 8, scale=0.3)
     model, seeing = (describe_range(read(network(body, **consts, bias=np.full(2, b))), -1, 1) for b in (-12.0, 0.0))
     found = judged(model, {"good": quantized(model, "cwq"), "bad": quantized(model, "lwq")}, x)
     before = {name: next(r for r in rows if r.role == "before") for name, rows in found.losses.items()}

@@ -110,9 +110,8 @@ def held_ranges(proto: ModelProto) -> dict[Name, tuple[float, float]]:
             low, high = (max(low, int(bound.min())), high) if behind.op_type == "Max" else (low, int(bound.max()))
             behind = makers[behind.input[0]]
         if scale.size == 1:
-            ranges[node.output[0]] = tuple(
-                (q + half - int(zero)) * float(scale) for q, half in ((low, -0.5), (high, 0.5))
-            )
+            step, centre = float(scale), int(zero)
+            ranges[node.output[0]] = (low - 0.5 - centre) * step, (high + 0.5 - centre) * step
     return ranges
 
 

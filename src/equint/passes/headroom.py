@@ -58,7 +58,7 @@ class Headroom:
     def _widened(self, graph: Graph, name: Name, known: Range, low: float, high: float) -> Range:
         lo, hi = known.lo * (1 + self.doublings * low), known.hi * (1 + self.doublings * high)
         node = graph.producer.get(name)
-        if node is not None and is_clamp(graph, node):
-            least, most = clip_bounds(graph, node)
+        least, most = clip_bounds(graph, node) if node is not None and is_clamp(graph, node) else (None, None)
+        if least is not None and most is not None:
             lo, hi = np.maximum(lo, np.minimum(least, known.lo)), np.minimum(hi, np.maximum(most, known.hi))
         return Range(np.asarray(lo), np.asarray(hi))

@@ -20,6 +20,8 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name
 from ..onnx.qdq import export
 from ..passes import LOOKS, Pass, Stage, needs
+from ..passes.calibrate import Calibrate
+from ..passes.headroom import Headroom
 from ..runtime.first_run import fitting
 from ..runtime.judge import BATCH, Judge
 from ..samples.generated import made_up
@@ -30,7 +32,7 @@ from .run import Progress, run
 if TYPE_CHECKING:
     from ..onnx.writer import ModelProto
 
-FIRST = 4
+FIRST = 8
 """Samples on which all candidates are measured."""
 SHOWN, MADE_UP = 32, 16
 """Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
@@ -72,7 +74,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
             "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
         }
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
-    early = finished if images is None else {name: _unfinished(plan) for name, plan in plans(seen).items()}
+    early = finished if images is None else {name: _of_half(plan) for name, plan in plans(seen).items()}
     making = _Making(network, list(early.values()), progress)
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
@@ -132,10 +134,16 @@ class Search:
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
 
 
-def _unfinished(steps: Sequence[Pass]) -> tuple[Pass, ...]:
-    """A plan without what looks at samples behind the grids, which takes long and changes little."""
-    late = (Stage.ROUNDING, Stage.CORRECTION)
-    return tuple(step for step in steps if step.stage not in late or not LOOKS & set(needs(step).values()))
+def _of_half(plan: Plan) -> Plan:
+    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add.
+
+    What looks at samples behind the grids is left out: it takes long and changes little in the order of candidates.
+    """
+    late, steps = (Stage.ROUNDING, Stage.CORRECTION), list[Pass]()
+    for step in plan:
+        if step.stage not in late or not LOOKS & set(needs(step).values()):
+            steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
+    return steps
 
 
 def made_up_samples(network: Model) -> Samples | None:
