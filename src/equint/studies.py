@@ -205,7 +205,7 @@ def judge(
         >>> card = Card("gray", (0.0,), (16.0,))
         >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("cwq", "cwq-bc")}
         >>> found = judge(model_path(), candidates, input=card, data=data_path(), images=32)
-        >>> found.best, found.chances["cwq"] > 0.9, found.blind
+        >>> found.best, found.chances["cwq"] > 0.8, found.blind
         ('cwq-bc', True, ())
     """
     from .onnx.reader import load_proto
