@@ -104,7 +104,7 @@ class Samples:
         Example:
             >>> images = Samples.of(np.arange(10).reshape(5, 2))
             >>> [batch[:, 0].tolist() for batch in images.every(2, 1)]
-            [[2.0, 6.0]]
+            [[2, 6]]
         """
 
         def picked() -> Iterator[Feed]:
