@@ -74,8 +74,11 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
             "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
         }
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
-    early = finished if images is None else {name: _of_half(plan) for name, plan in plans(seen).items()}
-    making = _Making(network, list(early.values()), progress)
+    if images is None:
+        early = {name: _without_late_looks(plan) for name, plan in finished.items()}
+    else:
+        early = {name: _of_half(plan) for name, plan in plans(seen).items()}
+    making = _Making(network, [*early.values(), *finished.values()], progress)
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
@@ -90,7 +93,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         if len(left) == len(protos) and judge.images >= FIRST:
             left = [own, *sorted(left[1:], key=judge.sqnr_db, reverse=True)[:LEFT]]
     found = Search(own, judge, tuple(left), made_up=images is None)
-    model = models[found.kept] if images is None else run(network, finished[found.kept], progress)
+    model = making(finished[found.kept])
     return model.noted(*found.events())
 
 
@@ -135,15 +138,17 @@ class Search:
 
 
 def _of_half(plan: Plan) -> Plan:
-    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add.
-
-    What looks at samples behind the grids is left out: it takes long and changes little in the order of candidates.
-    """
-    late, steps = (Stage.ROUNDING, Stage.CORRECTION), list[Pass]()
-    for step in plan:
-        if step.stage not in late or not LOOKS & set(needs(step).values()):
-            steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
+    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
+    steps = list[Pass]()
+    for step in _without_late_looks(plan):
+        steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
+
+
+def _without_late_looks(plan: Plan) -> Plan:
+    """A plan less what looks at samples behind the grids: it takes long and changes little in candidates' order."""
+    late = (Stage.ROUNDING, Stage.CORRECTION)
+    return [step for step in plan if step.stage not in late or not LOOKS & set(needs(step).values())]
 
 
 def made_up_samples(network: Model) -> Samples | None:
