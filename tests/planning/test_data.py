@@ -27,7 +27,7 @@ def clips() -> ModelProto:
         f = Reshape(e, rows) y = Gemm(f, u)
     """
     numbers = {"nought": [0], "one": [1], "three": [3], "four": [4]}
-    weights = {"w": normal(4, 3, 3, 3), "v": normal(5, 4, 1), "u": normal(5, 2)}
+    weights: dict[str, Any] = {"w": normal(4, 3, 3, 3), "v": normal(5, 4, 1), "u": normal(5, 2)}
     sizes: dict[str, Any] = {"clip": [-1, FRAMES, 4, 36], "rows": [-1, 5], **numbers}
     return network(body, inputs="float[NT,3,8,8] x", output="float[] y", **weights, **sizes)
 
@@ -45,8 +45,8 @@ def test_a_clip_is_one_sample(data: Any) -> None:
     assert seen is not None
     runs = list(seen.images or ())
     assert all(isinstance(run, Run) for run in runs)
-    assert [run["x"].shape for run in runs] == [(FRAMES, 3, 8, 8)] * len(CLIPS)  # type: ignore[index]
-    np.testing.assert_array_equal(np.concatenate([run["x"] for run in runs]), np.concatenate(CLIPS))  # type: ignore[index]
+    assert [run["x"].shape for run in runs] == [(FRAMES, 3, 8, 8)] * len(CLIPS)
+    np.testing.assert_array_equal(np.concatenate([run["x"] for run in runs]), np.concatenate(CLIPS))
     shapes = {name: model.graph.shapes[name] for name in SIZES}
     assert {name: shape[1:] for name, shape in shapes.items()} == SIZES
     assert not any(isinstance(shape[0], int) for shape in shapes.values())
@@ -55,7 +55,7 @@ def test_a_clip_is_one_sample(data: Any) -> None:
 def test_entries_are_whole_though_less_would_do() -> None:
     _, seen = looked_at(read(clips()), [np.concatenate(CLIPS[:2])] * 3, None, None)
     assert seen is not None
-    assert [run["x"].shape[0] for run in seen.images or ()] == [8] * 3  # type: ignore[index]
+    assert [run["x"].shape[0] for run in seen.images or ()] == [8] * 3
 
 
 @pytest.mark.parametrize("data", [CLIPS, np.concatenate(CLIPS)], ids=["list", "array"])

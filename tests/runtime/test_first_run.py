@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from equint.ir.model import Graph, Model, Shape
+from equint.ir.model import Graph, Shape
 from equint.onnx.reader import read
 from equint.runtime.first_run import first_run, fitting, rows_of_a_sample
 from equint.samples.images import Run, Samples
@@ -93,7 +93,7 @@ def test_what_a_batch_is_made_of(frames: int) -> None:
     found = rows_of_a_sample(graph, np.ones((1, 3), np.float32))
     assert found == (None if frames == 7 else frames)
     rows = normal(40, 3)
-    made = fitting(Model(graph), lambda size: Samples.of(rows))
+    made = fitting(graph, lambda size: Samples.of(rows))
     if found is None:
         assert made is None
         return
