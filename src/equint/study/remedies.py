@@ -68,8 +68,9 @@ def min_max(chosen: Recipe) -> Recipe | None:
 
 
 def _recipes(chosen: Recipe, on: Target) -> list[Recipe]:
-    """Other recipes with the same bits and overrides."""
+    """Other recipes with the same bits and overrides, each alone: what is measured is what is written."""
     kept: dict[str, Any] = {key: getattr(chosen, key) for key in ("bias_bits", "bias_grid", "target", "overrides")}
+    kept["candidates"] = ()
     weight, activation = ({k: v for k, v in t.items() if k == "bits"} for t in (chosen.weight, chosen.activation))
     others = [recipe(name) for name in RECIPES[on.weight.granularity] if name != chosen.name]
     return [
