@@ -41,7 +41,7 @@ LEFT = 2
 SURE, SURE_OF_MADE_UP = 0.75, 0.95
 """Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
 WORTH_DB = 1.0
-"""On made-up samples, which rank only roughly, only if it gains so much."""
+"""And only if it gains so much: what rounds and corrects by samples comes later, and makes up for as much."""
 
 Plan = Sequence[Pass]
 Plans = Callable[[Samples | None], Mapping[str, Plan]]
@@ -116,7 +116,7 @@ class Search:
         """The candidate that loses least, if it is surely enough better than the recipe itself."""
         best = max(self.left, key=self.judge.sqnr_db)
         gained, sure = self.judge.gain(self.own, best)
-        if self.made_up and (gained < WORTH_DB or sure < SURE_OF_MADE_UP or self.judge.blind()):
+        if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.judge.blind())):
             return self.own
         return best if sure > SURE else self.own
 
