@@ -423,7 +423,7 @@ BAD_LOOKS: dict[str, tuple[tuple[object, ...], str]] = {
     "absent": (("calibrate", "-o", "s.npz", "--data", "none.npz"), "none.npz: no such file"),
     "no array": (("calibrate", "-o", "s.npz", "--data", model_path()), "digits.onnx: not a readable"),
     "unprepared": (("calibrate", "-o", "s.npz", "--data", data_path()), "the network reads channels first"),
-    "folder without a card": (("calibrate", "-o", "s.npz", "--data", "."), "give a card, or --mean and --std"),
+    "folder without a card": (("calibrate", "-o", "s.npz", "--data", "."), "needs a card"),
     "another suffix": (("calibrate", "-o", "s.npy", "--data", data_path()), "statistics are .npz files"),
     "no such folder": (("calibrate", "-o", "none/s.npz", "--data", data_path(), "--mean", 0), "no such folder"),
     "merging nothing": (("calibrate", "-o", "s.npz", "--merge", "none.npz"), "none.npz: no such file"),
