@@ -54,7 +54,7 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
             data = Statistics.load(data)
         elif card is None and os.path.isdir(data):
             raise UnusableData(
-                f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared, or --mean and --std"
+                f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared, or --mean, --std"
             )
         else:
             data = images(data, card or Card(), inputs=model.graph.inputs)
