@@ -53,9 +53,8 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         if is_statistics(data):
             data = Statistics.load(data)
         elif card is None and os.path.isdir(data):
-            raise UnusableData(
-                f"{os.fspath(data)}: a folder of pictures needs a card that says how they are prepared, or --mean, --std"
-            )
+            what = "a folder of pictures needs a card that says how they are prepared, or --mean and --std"
+            raise UnusableData(f"{os.fspath(data)}: {what}")
         else:
             data = images(data, card or Card(), inputs=model.graph.inputs)
     if isinstance(data, Statistics):
