@@ -58,6 +58,7 @@ def test_lists_of_feeds_are_cut_alike() -> None:
     ("inputs", "data", "parts"),
     [
         ({"x": ("N", 3, 8, 9)}, np.ones((4, 8, 9, 3)), ("channels first", "x.transpose(0, 3, 1, 2)")),
+        ({"x": ("N", 5, 9)}, np.ones((4, 9, 5)), ("the last two axes the other way", "x.transpose(0, 2, 1)")),
         ({"x": ("N", 8, 9, 3)}, np.ones((4, 3, 8, 9)), ("channels last", "x.transpose(0, 2, 3, 1)")),
         ({"x": ("N", 3, "H", "W")}, np.ones((4, 8, 9, 3)), ("channels first", "(N, 3, H, W)")),
         ({"x": ("N", 3, 8, 8)}, np.ones((3, 8, 8)), ("samples come first", "(1, 3, 8, 8)")),

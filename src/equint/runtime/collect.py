@@ -18,13 +18,13 @@ import numpy as np
 from ..errors import UnusableData
 from ..graph.placement import place, valued
 from ..graph.ranges import tensor_ranges
+from ..graph.results import moves
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..onnx.probes import as_float32, flattened, reductions, shape_row
 from ..ops.activations import clamps
 from ..ops.attributes import axis_order, clip_bounds, element_count
 from ..ops.layers import as_layer, layers
-from ..ops.moves import JOINS, MOVES
 from ..samples.images import Feed, Samples, length, part, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from .apart import Measuring
@@ -196,17 +196,13 @@ def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
     """What is measured, and the operators and constants that do it."""
     merged, axes, probes = place(graph).merged, channel_axes(graph), _Probes(graph)
     wanted = [n for n in valued(graph) if n in axes and n not in merged]
-    moved = {n for n in wanted if (node := graph.producer.get(n)) is not None and _moves(node)}
+    moved = {n for n in wanted if moves(graph.producer.get(n))}
     for name in wanted:
         if name not in moved:
             probes.measure(name, axes[name])
     for name in _untold(graph, probes.found):
         probes.measure(name, axes.get(name))
     return probes.found, probes.nodes, probes.consts
-
-
-def _moves(node: Node) -> bool:
-    return not node.domain and (node.op in MOVES or node.op in JOINS)
 
 
 def _untold(graph: Graph, taps: Sequence[_Tap]) -> list[Name]:

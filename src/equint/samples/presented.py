@@ -10,8 +10,8 @@ from ..errors import UnusableData
 from ..ir.model import Array, Graph, Name, Shape
 from .images import BATCH, Feed, Run, Samples, joined, length, split
 
-_TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last"}
-"""How pictures are turned to where a network reads their channels."""
+_TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last", (0, 2, 1): "the last two axes the other way"}
+"""How pictures and series are turned to where a network reads their channels."""
 
 
 _OR_CARD = "or a card that says how pictures become its input"
@@ -266,7 +266,7 @@ def _check(name: Name, value: Array, graph: Graph, label: str, each: int, total:
     if value.ndim == len(wanted) - 1 and fits((each, *value.shape), wanted):
         raise UnusableData(f"{what}: samples come first; give an array of shape {(1, *value.shape)} or more of them")
     for axes, read in _TURNED.items():
-        if value.ndim == 4 and fits(tuple(value.shape[a] for a in axes), wanted):
+        if value.ndim == len(axes) and fits(tuple(value.shape[a] for a in axes), wanted):
             raise UnusableData(f"{what}: the network reads {read}; give the array as x.transpose{axes}, {_OR_CARD}")
     raise UnusableData(f"{what}; prepare the samples as the network reads them")
 
