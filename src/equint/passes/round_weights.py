@@ -45,8 +45,9 @@ class RoundWeights:
     - `second-order`: so that Δw·H·Δwᵀ is small, H being the second moments of all that an output reads in the quantized
       network, whose layers are rounded in order. Before that a layer's weights are fitted to what it reads there in
       place of what it reads in the float network, as firmly as holds on images that they were not fitted to
-      (`equint.maths.rounding`). Without images generated pictures are shown, whose means are not trusted: moments are
-      about zero, and weights are held firmly. Where the input is no picture it is done by kernels.
+      (`equint.maths.rounding`). Without images generated pictures are shown, whose means are half trusted: moments are
+      about zero, weights are held firmly, and a bias takes the mean of two errors, theirs and that which the moments
+      tell. Where the input is no picture it is done by kernels.
 
     The weights become values of their grid; what the change does to the mean of an output goes into its bias. Weights
     that several operators read are left alone.
@@ -111,7 +112,7 @@ class RoundWeights:
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
             wanted = regressed(
-                rows, x.covariance, x.cross, _ridge(rows, folds, RIDGES if self.images is not None else RIDGES[-2:])
+                rows, x.covariance, x.cross, _ridge(rows, folds, RIDGES if self.images is not None else RIDGES[1:])
             )
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             damping = uncertainty(x.covariance, x.rows)
@@ -119,6 +120,9 @@ class RoundWeights:
             integers[layer.y] = layer.pack(x.join(found, view.shape), weight.shape).astype(np.int32)
             rounded = x.split(layer.unpack(dequantize(integers[layer.y], grid)).astype(np.float64))
             error = x.summed(np.einsum("bon,bn->bo", rounded, x.seen) - np.einsum("bon,bn->bo", rows, x.mean), view)
+            if self.images is None and layer.x in model.moments:
+                change = dequantize(integers[layer.y], grid) - weight
+                error = (error + mean_error_of(model.graph, layer, change, model.moments[layer.x])) / 2
             return integers[layer.y], self._stored(model, layer, error)
 
         biases = round_in_order(model, list(chosen.values()), images, decide, self.progress)
