@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from equint.graph.moments import heavy_tailed, propagate
+from equint.graph.moments import told as told_by_batchnorm
 from equint.graph.ranges import tensor_ranges
 from equint.ir.model import Array, Graph, Model, Moments, Node, Origin, Range
 from equint.onnx.reader import read
@@ -305,3 +306,14 @@ def test_what_batchnorm_knows_has_no_heavy_tails() -> None:
 def test_tensors_without_moments_have_no_tails_to_doubt() -> None:
     graph, known, _ = described("a = Softsign(x) y = GlobalAveragePool(a)", {}, n=1)
     assert heavy_tailed(graph, propagate(graph, known)) == set()
+
+
+def test_what_batchnorms_tell_ends_at_layers_without_one_and_at_products_of_activations() -> None:
+    body = """a = Conv(x, w) n = BatchNormalization(a, s, b, m, v) r = Relu(n) p = MaxPool<kernel_shape = [2, 2]>(r)
+        g = Sigmoid(p) q = Mul(p, g) o = Tanh(p) e = Mul(q, o) f = Relu(e) h = Conv(q, u) z = Add(h, f) y = Conv(z, u)"""
+    proto = network(body, w=normal(4, 3, 3, 3), u=normal(4, 4, 1, 1), s=np.ones(4), b=np.zeros(4),
+                    m=np.zeros(4), v=np.ones(4))  # fmt: skip
+    model = FoldBatchnorm()(read(proto))
+    sure = told_by_batchnorm(model.graph, model.moments)
+    assert {"x", "n", "r", "p", "g", "q", "o"} <= sure  # q is a function of one value: its moments follow
+    assert not {"e", "f", "h", "z", "y"} & sure

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import equint
@@ -16,9 +17,10 @@ from equint.maths.affine import choose_qparams, fake_quantize
 from equint.maths.gaussian import clipped
 from equint.maths.noise import sqnr_db
 from equint.onnx.reader import read
-from equint.passes.calibrate import Calibrate, Rule
+from equint.passes.calibrate import MARGIN, Calibrate, Rule
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.runtime.collect import collect
+from equint.samples.generated import generated
 from equint.samples.images import Samples
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from handwritten import execute, network, normal
@@ -254,6 +256,32 @@ def test_without_images_batchnorm_is_left_alone() -> None:
     assert after == model.noted(after.log[-1])
     assert after.log[-1].kind is EventKind.NOT_CALIBRATED
     assert "no images given" in after.log[-1].facts["why"]
+
+
+PARTLY = network(
+    "a = Conv(x, w) n = BatchNormalization(a, s, b, m, v) h = Conv(n, u) g = Relu(h) y = Conv(g, t)",
+    inputs="float[N,3,32,32] x", w=normal(4, 3, 3, 3), u=normal(5, 4, 3, 3), t=normal(2, 5, 1, 1),
+    s=[2.0, 1.0, 3.0, 0.5], b=[1.0, -2.0, 0.0, 4.0], m=np.zeros(4), v=np.ones(4))  # fmt: skip
+
+
+def test_pictures_tell_what_batchnorms_do_not() -> None:
+    model = FoldBatchnorm()(describe_range(read(PARTLY), 0, 255))
+    after = Calibrate()(model)
+    assert after.log[-1].kind is EventKind.CALIBRATED_ON_PICTURES and after.log[-1].warning
+    assert "BatchNorms tell nothing of these" in after.log[-1].facts["why"]
+    np.testing.assert_allclose(after.moments["n"].mean.ravel(), [1, -2, 0, 4])
+    np.testing.assert_allclose(after.moments["n"].std.ravel(), [2, 1, 3, 0.5], rtol=1e-4)
+    assert "n" not in after.ranges and after.moments["g"].origin == "generated"
+    PARTLY.graph.output.append(onnx.helper.make_tensor_value_info("g", onnx.TensorProto.FLOAT, None))
+    shown = [x for x in generated(model, (3, 32, 32)) if isinstance(x, np.ndarray)]
+    reached = max(execute(PARTLY, x)[1].max() for x in shown)
+    assert float(after.ranges["g"].hi.max()) == pytest.approx(MARGIN * reached, rel=1e-4)
+
+
+def test_pictures_of_an_input_of_which_nothing_is_known_tell_less_than_batchnorms() -> None:
+    model = infer_input(FoldBatchnorm()(read(PARTLY)))
+    assumed = replace(model, moments={**model.moments, "x": replace(model.moments["x"], origin="assumed")})
+    assert Calibrate()(assumed).log[-1].kind is EventKind.NOT_CALIBRATED
 
 
 def test_a_rule_that_needs_images_says_so_where_there_are_none() -> None:

@@ -63,6 +63,27 @@ def _operand(graph: Graph, name: Name, table: Mapping[Name, Moments]) -> Pair | 
     return None if constant is None else (constant.astype(np.float64), np.zeros(1))
 
 
+def told(graph: Graph, known: Mapping[Name, Moments]) -> frozenset[Name]:
+    """Tensors whose moments BatchNorms tell: their outputs, and what follows of these and of inputs without a layer.
+
+    Behind a layer without BatchNorm, and in a product of two activations, moments are a guess that takes inputs as
+    independent; so is all that follows of it, up to the next BatchNorm.
+
+    Example:
+        >>> from ..ops.layers import tiny_graph
+        >>> graph, trained = tiny_graph(), Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "batchnorm")
+        >>> sorted(told(graph, {"y": trained})), sorted(told(graph, {}))
+        (['x', 'y'], ['x'])
+    """
+    found = {*graph.inputs, *(n for n, m in known.items() if m.origin == "batchnorm")}
+    for node in graph.nodes:
+        operator, activations = op_of(node), [i for i in node.reads if i not in graph.consts and graph.is_float(i)]
+        guessed = operator.multiplies and len(activations) > 1 and self_gated(graph, node) is None
+        if not (guessed or isinstance(operator.moments, Unknown) or as_layer(graph, node)):
+            found.update(o for o in node.outputs if o and all(i in found for i in activations))
+    return frozenset(found)
+
+
 def heavy_tailed(graph: Graph, moments: Mapping[Name, Moments]) -> frozenset[Name]:
     """Tensors that may reach far beyond what their moments say.
 

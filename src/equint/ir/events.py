@@ -23,7 +23,7 @@ class EventKind(Enum):
     INPUT_ASSUMED = f"input range nothing tells; assumed standard normal; {_ADVICE}"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"
-    CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures, there being no BatchNorm"
+    CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures"
     NOT_CALIBRATED = "not calibrated"
     IMAGES_LEFT_OUT = "left out the images that the recipe is published with"
     RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import UnusableData
-from ..graph.moments import propagate
+from ..graph.moments import propagate, told
 from ..graph.placement import place
 from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
@@ -60,13 +60,14 @@ class Calibrate:
     Without images no rule but the first can be followed, and a warning says so.
 
     What stands between a layer and its ReLU or clip is never stored: its moments are those of the Gaussian that the
-    activation turns into what was measured (docs/calibration.md). Without images, a network that knows its BatchNorms
-    is left to them; another is shown generated pictures if its input looks like pictures. Tensors are taken to reach
+    activation turns into what was measured (docs/calibration.md). Without images, a network whose BatchNorms tell of
+    all that layers read is left to them; another is shown generated pictures if its input looks like pictures, for
+    what they do not tell (`graph/moments.told`). Tensors are taken to reach
     MARGIN times further than on these, and the network's results as far as their moments say.
 
     Attributes:
         percent: 0 is what the rule usually takes.
-        stand_in: where there are neither images nor BatchNorms: `generated` pictures, what is `propagated` from the
+        stand_in: where neither images nor BatchNorms tell: `generated` pictures, what is `propagated` from the
             input, or by the input's shape (`auto`).
         without_images: whether a recipe that is published with images goes without: `refused` unless asked for, which
             makes it `warned`.
@@ -139,7 +140,8 @@ class Calibrate:
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
-        if any(m.origin == "batchnorm" for m in model.moments.values()):
+        origins = {m.origin for m in model.moments.values()}
+        if "batchnorm" in origins and ("assumed" in origins or not _untold(model)):
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"
@@ -179,13 +181,18 @@ class Calibrate:
         return replace(model, moments=known, ranges={**model.ranges, **ranges}).noted(event)
 
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
-        seen, graph = replace(self, rule="min-max")._applied(model, statistics, "generated"), model.graph
-        told = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
-        sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in told if n in model.ranges}, 0.0)
+        """What pictures show of tensors that BatchNorms tell nothing of: these know better."""
+        graph = model.graph
+        if any(m.origin == "batchnorm" for m in model.moments.values()):
+            trained = told(graph, model.moments)
+            statistics = replace(statistics, tensors={n: t for n, t in statistics.tensors.items() if n not in trained})
+        seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
+        inputs = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
+        sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in inputs if n in model.ranges}, 0.0)
         further = {
             n: _within(Range(MARGIN * r.lo, MARGIN * r.hi), sure.get(n))
             for n, r in seen.ranges.items()
-            if n not in graph.inputs and leads_to_layer(graph, n)
+            if n in statistics.tensors and n not in graph.inputs and leads_to_layer(graph, n)
         }
         return replace(seen, ranges={**model.ranges, **further})
 
@@ -211,6 +218,9 @@ class Calibrate:
         if few:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
         imagined = origin == "generated"
+        if imagined:
+            trained = any(m.origin == "batchnorm" for m in model.moments.values())
+            facts["why"] = "BatchNorms tell nothing of these" if trained else "there is no BatchNorm"
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         doubts = [] if imagined else [*_doubts(model, statistics, given), *_unlike_training(model, moments)]
@@ -238,6 +248,12 @@ class Calibrate:
                 lo, hi = rules.mse(h.edges, h.counts, self.activation or QSpec(8, signed=False, symmetric=False))
             low, high = np.maximum(low, lo), np.minimum(high, hi)
         return Range(t.field(low), t.field(np.maximum(low, high)))
+
+
+def _untold(model: Model) -> bool:
+    """Whether BatchNorms leave open how far something reaches that is to become integer and that layers read."""
+    sure, graph = told(model.graph, model.moments), model.graph
+    return any(n not in sure and leads_to_layer(graph, n) for names in place(graph).classes for n in names)
 
 
 def _unlike_training(model: Model, measured: Mapping[Name, Moments]) -> Iterator[Event]:

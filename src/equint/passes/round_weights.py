@@ -18,7 +18,7 @@ from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
 from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
-from ..samples.generated import generated, picture_shape
+from ..samples.generated import LEAST, generated, picture_shape
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
@@ -29,9 +29,6 @@ Method = Literal["kernel", "second-order"]
 
 PICTURES = 32
 """Generated pictures that are shown where there are no images."""
-SMALLEST = 64
-"""Least height and width of an input whose values generated pictures tell how they go together: what is smaller are
-thumbnails, on which they cost up to 3 dB (docs/calibration.md)."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +137,8 @@ def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float])
 def _pictures(model: Model) -> tuple[Samples | None, str]:
     """Generated pictures that the network runs on, or why there are none."""
     shape = picture_shape(model)
-    if shape is None or min(shape[1:]) < SMALLEST:
-        return None, f"no images given, and the input is no picture of {SMALLEST} pixels or more"
+    if shape is None or min(shape[1:]) < LEAST:
+        return None, f"no images given, and the input is no picture of {LEAST} pixels or more"
     from ..runtime.first_run import fitting
 
     images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))
