@@ -310,7 +310,8 @@ def test_tensors_without_moments_have_no_tails_to_doubt() -> None:
 
 def test_what_batchnorms_tell_ends_at_layers_without_one_and_at_products_of_activations() -> None:
     body = """a = Conv(x, w) n = BatchNormalization(a, s, b, m, v) r = Relu(n) p = MaxPool<kernel_shape = [2, 2]>(r)
-        g = Sigmoid(p) q = Mul(p, g) o = Tanh(p) e = Mul(q, o) f = Relu(e) h = Conv(q, u) z = Add(h, f) y = Conv(z, u)"""
+        g = Sigmoid(p) q = Mul(p, g) o = Tanh(p) e = Mul(q, o) f = Relu(e)
+        h = Conv(q, u) z = Add(h, f) y = Conv(z, u)"""
     proto = network(body, w=normal(4, 3, 3, 3), u=normal(4, 4, 1, 1), s=np.ones(4), b=np.zeros(4),
                     m=np.zeros(4), v=np.ones(4))  # fmt: skip
     model = FoldBatchnorm()(read(proto))
