@@ -46,6 +46,7 @@ def quantize(
     set: Mapping[Name, Any] | None = None,
     progress: Progress | None = None,
     effort: Effort = "full",
+    fused_activations: bool | None = None,
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
 
@@ -66,6 +67,8 @@ def quantize(
         progress: called before each pass, and within long ones.
         effort: "full" measures a recipe's candidates, if it has any, on samples or generated ones beside the float
             network and keeps the best; "fast" runs the recipe alone and measures nothing.
+        fused_activations: whether the hardware applies an activation (LeakyRelu, HardSwish, …) to a layer's sums, so
+            that nothing is rounded between them; the target says it if left out.
 
     Raises:
         EquintError: anything about the network, recipe, target, data or bit widths that cannot be used.
@@ -77,7 +80,8 @@ def quantize(
     """
     shown = Options(input=input, data=data, images=images, example_inputs=example_inputs)
     looks = Options(**shown, set=set, progress=progress)
-    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, effort=effort, **looks)
+    formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
+    options = Options(effort=effort, **formats, **looks)
     return Job.of(source, recipe, target, **options).quantized()
 
 

@@ -15,7 +15,7 @@ from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
 from .frontends.sources import from_torch, load, present
 from .graph.overrides import Override
 from .graph.placement import place
-from .hardware.target import TARGETS, Target
+from .hardware.target import ACTIVATIONS, TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
 from .ir.model import Model, Name
@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     set: Mapping[Name, Any] | None
     progress: Progress | None
     effort: Effort
+    fused_activations: bool | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Job:
         set: Mapping[Name, Any] | None = None,
         progress: Progress | None = None,
         effort: Effort = "full",
+        fused_activations: bool | None = None,
     ) -> Self:
         """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
 
@@ -112,8 +114,12 @@ class Job:
         if effort not in EFFORTS:
             raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
         check(activation_bits=None if activation_bits == "float" else activation_bits)
+        if not isinstance(fused_activations, bool | None):
+            raise InvalidOption(f"fused_activations = {fused_activations!r}: give True or False")
         start = perf_counter()
         chosen, on = choose(recipe, target)
+        if fused_activations is not None:
+            on = replace(on, fused_activations=ACTIVATIONS if fused_activations else ())
         if images == 0:
             if data is not None:
                 raise InvalidOption("images = 0 and data contradict each other; leave one of them out")
@@ -130,6 +136,7 @@ class Job:
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
+        network = replace(network, graph=replace(network.graph, fused=frozenset(on.fused_activations)))
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         bits = (weight_bits, activation_bits)
@@ -211,8 +218,8 @@ class Job:
         steps = self._part(unscaled(self.recipe))
         at = next(k for k, step in enumerate(steps) if isinstance(step, ActivationRanges))
         seen = run(self.network, steps[:at])
-        merged = place(seen.graph).merged
-        known = {n: m for n, m in self.rewritten().moments.items() if n in merged and m.origin == "batchnorm"}
+        clamped = place(seen.graph).clamped
+        known = {n: m for n, m in self.rewritten().moments.items() if n in clamped and m.origin == "batchnorm"}
         return run(replace(seen, moments={**seen.moments, **known}), steps[at:])
 
     def plain(self) -> tuple[Model, Model]:

@@ -88,11 +88,17 @@ def rounded(product: int, right: int, rounding: str) -> int:
 
 
 def requantized(program: Program, step: Step, how: Requantize, acc: Array) -> Array:
-    """q = clamp(round(acc · mantissa / 2^right) + zero_point, low, high), number by number, in Python's integers."""
-    fields = (how.mantissa, how.exponent, how.shift, how.low, how.high)
-    every = np.broadcast_arrays(acc, *(along(step, f, acc.ndim) for f in fields))
+    """q = clamp(round(acc · mantissa / 2^right) + zero_point, low, high), number by number, in Python's integers.
+
+    Where there are other factors for negative accumulators, those count for them.
+    """
+    below = (how.mantissa, how.exponent) if how.mantissa_below is None else (how.mantissa_below, how.exponent_below)
+    fields = (how.mantissa, how.exponent, *below, how.shift, how.low, how.high)
+    every = np.broadcast_arrays(acc, *(along(step, np.asarray(f), acc.ndim) for f in fields))
     out = []
-    for a, m, e, s, low, high in zip(*(e.ravel().tolist() for e in every), strict=True):
+    for a, m, e, m_below, e_below, s, low, high in zip(*(e.ravel().tolist() for e in every), strict=True):
+        if a < 0:
+            m, e = m_below, e_below
         right = program.mantissa_bits - e + s
         assert 1 <= right <= 62, step.name
         assert abs(a) < 1 << 31, step.name
@@ -269,9 +275,13 @@ def algorithm_2(program: Program, step: Step, q_in: Array) -> Array:
     z_in, z_out = int(program.grids[step.inputs[0]].zero_point), how.zero_point
     q_w, q_b = step.arrays["weight"], step.arrays["bias"]
     c_out, c_in, h_w, w_w = q_w.shape
-    z_w, mantissa, exponent, shift, low, high = (
-        np.broadcast_to(a, (c_out,)).tolist()
-        for a in (step.arrays["weight_zero_point"], how.mantissa, how.exponent, how.shift, how.low, how.high)
+    below = (how.mantissa, how.exponent) if how.mantissa_below is None else (how.mantissa_below, how.exponent_below)
+    z_w, mantissa, exponent, m_below, e_below, shift, low, high = (
+        np.broadcast_to(np.asarray(a), (c_out,)).tolist()
+        for a in (
+            *(step.arrays["weight_zero_point"], how.mantissa, how.exponent, *below),
+            *(how.shift, how.low, how.high),
+        )
     )
     (stride_y, stride_x), (dilation_y, dilation_x) = attrs["strides"], attrs["dilations"]
     top, left, bottom, right = attrs["pads"]
@@ -289,7 +299,8 @@ def algorithm_2(program: Program, step: Step, q_in: Array) -> Array:
                 for k in range(c_in):
                     acc += (int(q_in[b, group * c_in + k, iy, ix]) - z_in) * (int(q_w[z, k, j, i]) - z_w[z])
         acc += int(q_b[z])
-        out = rounded(acc * mantissa[z], program.mantissa_bits - exponent[z] + shift[z], program.rounding)
+        m, e = (m_below[z], e_below[z]) if acc < 0 else (mantissa[z], exponent[z])  # as LeakyRelu and PRelu ask for
+        out = rounded(acc * m, program.mantissa_bits - e + shift[z], program.rounding)
         q_out[b, z, y, x] = min(max(out + z_out, low[z]), high[z])
     return q_out
 
@@ -372,7 +383,12 @@ class Maker:
             low = self.rng.integers(grid.qmin, int(grid.zero_point), channels, endpoint=True)
             high = self.rng.integers(int(grid.zero_point), grid.qmax, channels, endpoint=True)
         small = [np.asarray(a, np.int32) for a in (exponent, shifts, low, high)]
-        return Requantize(np.asarray(mantissa, np.int64), small[0], small[1], int(grid.zero_point), small[2], small[3])
+        made = Requantize(np.asarray(mantissa, np.int64), small[0], small[1], int(grid.zero_point), small[2], small[3])
+        if self.integer(0, 3) < 3:
+            return made
+        each = (channels,) if channels and self.integer(0, 1) else ()
+        slopes = self.rng.integers(-(1 << most) // 2, 1 << most, each) * self.rng.integers(0, 2, each, endpoint=True)
+        return replace(made, mantissa_below=np.asarray(slopes, np.int64) // 2, exponent_below=small[0].max())
 
     def add(self, op: str, inputs: tuple[str, ...], shape: tuple[Any, ...], grid: QParams, **given: Any) -> str:
         out = self.tensor(op.lower(), shape, grid)

@@ -408,7 +408,7 @@ def test_what_no_engine_could_run_is_refused(saved: tuple[Path, Path]) -> None:
     [
         (lambda m: m["steps"][1].update(op=3), "steps[1].op: 3 is not of type 'string'"),
         (lambda m: m["steps"][1]["requantize"].pop("low"), "steps[1].requantize: 'low' is a required property"),
-        (lambda m: m["grids"]["x"].update(bits=40), "grids.x.bits: 40 is greater than the maximum of 8"),
+        (lambda m: m["grids"]["x"].update(bits=40), "grids.x.bits: 40 is greater than the maximum of 16"),
         (lambda m: m["grids"]["x"].update(bits=8.0), "grids.x.bits: 8.0 is not of type 'integer'"),
         (lambda m: m["grids"]["x"].update(bits=True), "grids.x.bits: True is not of type 'integer'"),
         (

@@ -38,6 +38,14 @@ WeightBits = Annotated[int | None, Option("--weight-bits", help="2 to 16. [defau
 ActivationBits = Annotated[
     str | None, Option("--activation-bits", help="2 to 16, or float for weights only. [default: 8]")
 ]
+FusedActivations = Annotated[
+    bool | None,
+    Option(
+        "--fused-activations/--no-fused-activations",
+        help="The hardware applies activations to a layer's sums: nothing is rounded between. [default: as the target]",
+        show_default=False,
+    ),
+]
 InputRange = Annotated[
     tuple[float, float] | None,
     Option("--input-range", metavar="LO HI", help="Lowest and highest value of the network's input."),
@@ -75,6 +83,7 @@ class Formats:
     target: TargetName = None
     weight_bits: WeightBits = None
     activation_bits: ActivationBits = None
+    fused_activations: FusedActivations = None
 
     def options(self) -> dict[str, Any]:
         """For the library."""

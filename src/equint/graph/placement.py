@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..ir.model import Graph, Name, Node
-from ..ops.activations import is_clamp
+from ..ops.activations import is_clamp, negative_slope
+from ..ops.curves import curve_of
 from ..ops.layers import as_layer, layers_inside
 from ..ops.moves import JOINS, MOVES, PICKS
-from ..ops.operator import Grid, Unknown
+from ..ops.operator import Form, Grid, Unknown
 from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What becomes integer."""
+    """What becomes integer.
 
-    classes: tuple[tuple[Name, ...], ...]  # tensors that share a grid, each tuple in topological order
-    merged: frozenset[Name]  # tensors that never exist as integers: what stands between a layer and its activation
-    operands: tuple[Name, ...]  # constants added or multiplied, which become integers too
+    Attributes:
+        classes: tensors that share a grid, each tuple in topological order.
+        merged: tensors that never exist as integers: what stands between a layer and its activation.
+        operands: constants added or multiplied, which become integers too.
+        fused: of merged tensors that a layer makes, what hardware applies to its sums, as in `applied`.
+    """
+
+    classes: tuple[tuple[Name, ...], ...]
+    merged: frozenset[Name]
+    operands: tuple[Name, ...]
+    fused: Mapping[Name, tuple[Node, ...]] = field(default_factory=dict)
+
+    @property
+    def clamped(self) -> frozenset[Name]:
+        """Merged tensors of which a quantizer's saturation makes what stands behind."""
+        gates = (o for nodes in self.fused.values() for node in nodes[:-1] for o in node.outputs)
+        return self.merged - {*self.fused, *gates}
 
 
 def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     """Decide it for a graph; joins whose outputs are `apart` (`graph/ties.py`) tie no grids."""
+    fused = {
+        node.outputs[0]: nodes for node in graph.nodes if node.outputs and (nodes := applied(graph, node.outputs[0]))
+    }
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     passed_over = merged | float_joins(graph, apart)
     wanted = [n for n in _activations(graph) if n not in passed_over and _works(graph, n, merged)]
@@ -48,7 +66,7 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
         classes.setdefault(root(n), []).append(n)
     constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in {*parent, *merged})
     operands = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
-    return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)))
+    return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)), fused)
 
 
 def grid_of(node: Node) -> Grid:
@@ -64,7 +82,9 @@ def keeps_grid(node: Node) -> bool:
 
 
 def fused(graph: Graph, name: Name) -> tuple[Node, ...]:
-    """The activations behind a layer's output that its quantizer replaces, first to last.
+    """The operators behind a layer's output that act before it is rounded, first to last.
+
+    Those are clamps, which its quantizer replaces, and what hardware applies to its sums (`applied`).
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -78,6 +98,54 @@ def fused(graph: Graph, name: Name) -> tuple[Node, ...]:
         nodes.append(graph.users(name)[0])
         name = nodes[-1].outputs[0]
     return tuple(nodes)
+
+
+def applied(graph: Graph, name: Name) -> tuple[Node, ...]:
+    """What hardware applies to the sums of which a tensor is made, before they are rounded; empty where it does not.
+
+    That is one of the graph's `fused` activations which alone reads the tensor, or its product with it, as in Swish
+    written in pieces; but only where the result is rounded too: what stays float is rounded once as it is.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> conv, leaky = tiny_graph().nodes[0], Node("LeakyRelu", ("y",), ("r",))
+        >>> graph = Graph((conv, leaky), tiny_graph().consts, ("x",), ("r",), fused=frozenset({"LeakyRelu"}))
+        >>> [node.op for node in applied(graph, "y")]
+        ['LeakyRelu']
+    """
+    made, users = graph.producer.get(name), graph.users(name)
+    if not graph.fused or made is None or name in graph.outputs or not users or not _sums(graph, made):
+        return ()
+    nodes, first = users, users[0]
+    curve = curve_of(graph, first)
+    if first.domain or first.op not in graph.fused or first.inputs[0] != name:
+        return ()
+    if curve is None and (negative_slope(graph, first) is None or len(users) > 1):
+        return ()
+    if len(users) > 1:
+        gate, product = first.outputs[0], users[1]
+        alone = len(users) == 2 and graph.users(gate) == (product,) and gate not in graph.outputs
+        if not alone or product.domain or product.op != "Mul" or {*product.inputs} != {name, gate}:
+            return ()
+    return nodes if _is_worker(graph, nodes[-1]) or _read_as_integers(graph, nodes[-1].outputs[0]) else ()
+
+
+def _sums(graph: Graph, node: Node) -> bool:
+    """Whether a node makes sums in integers, and requantizes them."""
+    return op_of(node).steps in _SUMS and _is_worker(graph, node)
+
+
+_SUMS = (Form.LAYER, Form.SUM, Form.PRODUCT, Form.AVERAGE_POOL, Form.GLOBAL_AVERAGE)
+
+
+def _read_as_integers(graph: Graph, name: Name) -> bool:
+    """Whether something computes on a tensor's integers, or on what they are moved to."""
+    for user in (u for u in graph.users(name) if name in u.inputs):
+        if _is_worker(graph, user):
+            return True
+        if keeps_grid(user) and any(_read_as_integers(graph, o) for o in user.outputs if o):
+            return True
+    return False
 
 
 def stored_as(graph: Graph, name: Name) -> Name:
@@ -164,18 +232,25 @@ def _is_worker(graph: Graph, node: Node) -> bool:
 
 
 def _merges(graph: Graph, node: Node) -> bool:
-    """Whether the node's output is read by one activation alone, which the quantizer then replaces."""
+    """Whether the node's output is read by one activation alone which the quantizer replaces, or hardware applies."""
     out = node.outputs[0] if node.outputs else ""
     users = graph.users(out)
+    if applied(graph, out) or (node.inputs and node in applied(graph, node.inputs[0])[:-1]):
+        return True
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
     before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
     return _is_worker(graph, node) or (before is not None and _merges(graph, before))
 
 
+def _acts(graph: Graph, node: Node) -> bool:
+    """Whether the node is an activation that may act before a layer's sums are rounded."""
+    return is_clamp(graph, node) or (not node.domain and node.op in graph.fused)
+
+
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
     node = graph.producer.get(name)
-    if node is not None and (_is_worker(graph, node) or (is_clamp(graph, node) and node.inputs[0] in merged)):
+    if node is not None and (_is_worker(graph, node) or (_acts(graph, node) and node.inputs[0] in merged)):
         return True
     # what a subgraph reads is integer where it is a move of integers: onnxruntime (1.32) would pass the grid on into it
     # and abort (QDQPropagationTransformer)

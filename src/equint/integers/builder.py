@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import EquintError, UnsupportedOperator
 from ..graph import clamps
+from ..graph.placement import Placement
 from ..hardware.target import Target
 from ..ir.fields import per_channel
-from ..ir.model import Array, Graph, Model, Name, Node, QParams, Shape
-from ..maths.affine import fake_quantize
+from ..ir.model import Array, Graph, Model, Name, Node, QParams, QSpec, Shape
+from ..maths.affine import choose_qparams, fake_quantize
 from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, compound, provable_compound, requantize
+from ..ops.activations import negative_slope
 from .program import Requantize, Step
 
 COEFFICIENT = (1 << 15) - 1
@@ -28,12 +30,14 @@ SUM = 1 << 24
 class Lowering:
     """What has been lowered so far, and what every operator needs for it.
 
-    `merged` tensors never exist as integers; `shapes` are of tensors that only the program has.
+    Attributes:
+        placement: its merged tensors never exist as integers, but for those of which a table makes what stands behind.
+        shapes: of tensors that only the program has.
     """
 
     model: Model
     target: Target
-    merged: frozenset[Name]
+    placement: Placement
     grids: dict[Name, QParams]
     steps: list[Step] = field(default_factory=list)
     consts: dict[Name, Array] = field(default_factory=dict)
@@ -44,8 +48,31 @@ class Lowering:
         """The float graph that is lowered."""
         return self.model.graph
 
+    @property
+    def merged(self) -> frozenset[Name]:
+        """Tensors behind which an activation acts before they are rounded."""
+        return self.placement.merged
+
+    def slope(self, name: Name) -> Array | None:
+        """By what accumulators below 0 are multiplied that make a tensor; None where they are as others."""
+        nodes = self.placement.fused.get(name, ())
+        return negative_slope(self.graph, nodes[0]) if nodes else None
+
+    def looked_up(self, name: Name) -> bool:
+        """Whether a layer's output is an index into the table of its activation."""
+        return name in self.placement.fused and self.slope(name) is None
+
+    def index_grid(self, name: Name, label: str) -> QParams:
+        """The grid of such an index: as wide as the target's tables."""
+        if name not in self.model.ranges:
+            raise UnsupportedOperator(f"{label}: nothing tells the range of {name}; give data or an input range")
+        known, spec = self.model.ranges[name], QSpec(self.target.table_bits, signed=False, symmetric=False)
+        return choose_qparams(np.min(known.lo), np.max(known.hi), spec)
+
     def grid(self, name: Name, label: str) -> QParams:
         """The grid of an activation; an error where it has none."""
+        if self.looked_up(name):
+            return self.index_grid(name, label)
         q = self.grids.get(name)
         if q is None:
             if self.model.qparams.keys() <= self.graph.consts.keys():
@@ -67,6 +94,9 @@ class Lowering:
     def result(self, node: Node, output: Name = "", given: QParams | None = None) -> tuple[Name, QParams, list[Node]]:
         """The tensor that a node makes as integers, its grid (or the given one), and the activations merged into it."""
         output = output or node.outputs[0]
+        if self.looked_up(output):
+            self.grids[output] = self.index_grid(output, node.label)
+            return output, self.grids[output], []
         name = clamps.end(self.graph, self.merged, output)
         merged = clamps.chain(self.graph, self.merged, self.graph.producer[name]) if name != output else []
         if name not in self.grids and given is not None:
@@ -148,8 +178,30 @@ class Lowering:
             raise UnsupportedOperator(f"{node.label}: {error}; its ranges or those of its input are unusual") from error
         mantissa, exponent = (np.array(a, np.int64).reshape(np.shape(factor)) for a in zip(*pairs, strict=True))
         made = Requantize(mantissa, exponent.astype(np.int32), shift.astype(np.int32), zero, low, high)
+        made = self.bent(node, made, factor, reach, axis)
         self.check(node, made, int(np.max(reach)))
         return made
+
+    def bent(self, node: Node, made: Requantize, factor: Array, reach: Array, axis: int) -> Requantize:
+        """With other factors for accumulators below 0, where the activation behind the node has another slope there."""
+        slope = self.slope(node.outputs[0])
+        if slope is None:
+            return made
+        (slopes,), _ = self.channels(self.placement.fused[node.outputs[0]][0], slope.astype(np.float64), axes=(axis,))
+        factors, reaches = np.broadcast_arrays(np.abs(slopes) * factor, reach)
+        shifts = np.broadcast_to(made.shift, factors.shape) if factors.ndim else made.shift
+        unmoved = factors * reaches * 2.0 ** -np.min(made.shift) < 0.5  # all that is below 0 becomes 0
+        span = int(made.low.min()) - made.zero_point, int(made.high.max()) - made.zero_point
+        pairs = []
+        for k in np.ndindex(factors.shape):
+            each = (float(factors[k]), np.asarray(shifts[k] if factors.ndim else shifts), span, int(reaches[k]))
+            try:
+                pairs.append((0, 0) if unmoved[k] else _compound(self.target, *each))
+            except EquintError as error:
+                raise UnsupportedOperator(f"{node.label}: {error}; its slope below 0 is unusual") from error
+        mantissa, exponent = (np.array(a, np.int64).reshape(factors.shape) for a in zip(*pairs, strict=True))
+        signs = np.where(slopes < 0, -1, 1)
+        return replace(made, mantissa_below=mantissa * signs, exponent_below=exponent.astype(np.int32))
 
     def clamp(self, node: Node, q: QParams, activations: list[Node], axes: Sequence[int]) -> tuple[Array, Array, int]:
         """The integers between which activations keep a grid: `()` or `(C,)`, and along which of the axes."""
@@ -158,16 +210,18 @@ class Lowering:
 
     def check(self, node: Node, how: Requantize, reach: int) -> None:
         """Refuse what 64 bits do not compute."""
-        right = how.right(self.target.mantissa_bits)
-        if right.max() > MOST_SHIFT:
-            raise UnsupportedOperator(
-                f"{node.label}: its product is shifted right by {right.max()} places, and {MOST_SHIFT} are the most; "
-                "its scales, or shifts, are too far apart"
-            )
-        try:
-            requantize(np.asarray(reach), how.mantissa, right, self.target.rounding)
-        except EquintError as error:
-            raise UnsupportedOperator(f"{node.label}: {error}; use fewer bits for weights") from error
+        for side in how.sides:
+            right = side.right(self.target.mantissa_bits)
+            if right.max() > MOST_SHIFT or right.min() < 1:
+                worst = right.max() if right.max() > MOST_SHIFT else right.min()
+                raise UnsupportedOperator(
+                    f"{node.label}: its product is shifted right by {worst} places, 1 to {MOST_SHIFT} are possible; "
+                    "its scales, or shifts, are too far apart"
+                )
+            try:
+                requantize(np.asarray(reach), side.mantissa, right, self.target.rounding)
+            except EquintError as error:
+                raise UnsupportedOperator(f"{node.label}: {error}; use fewer bits for weights") from error
 
     def weighted(
         self,
@@ -197,6 +251,7 @@ class Lowering:
         arrays = {"coefficients": coefficients.astype(np.int32), "bias": bias}
         mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - power, np.int32)
         how = Requantize(mantissa, exponent, np.zeros((), np.int32), int(last[0].zero_point), low, high)
+        how = self.bent(node, how, np.ldexp(1.0, -power), np.ldexp(total, power) + sum(far) + 1, axis)
         self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
 
     def rescaled(self, node: Node, name: Name, last: tuple[QParams, list[Node]], output: Name = "") -> Name:

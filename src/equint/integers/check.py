@@ -77,21 +77,29 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
 
 
 def _requantize_faults(program: Program, step: Step, how: Requantize, grid: QParams) -> Iterator[str]:
-    arrays = {key: np.asarray(value) for key, value in vars(how).items() if key != "zero_point"}
+    if (how.mantissa_below is None) != (how.exponent_below is None):
+        yield "of its factor below 0 either mantissa or exponent is missing"
+        return
+    given = ((key, value) for key, value in vars(how).items() if key != "zero_point" and value is not None)
+    arrays = {key: np.asarray(value) for key, value in given}
     most = (outputs_of(step),) if "weight" in step.arrays else max((a.shape for a in arrays.values()), key=len)
     for key, array in arrays.items():
         if array.shape not in ((), most) or array.ndim > 1 or not array.size:
             yield f"{key} of shape {array.shape}: {'×'.join(map(str, most)) or 'no'} channels"
     if np.min(how.mantissa) < 1 or np.max(how.mantissa) >= 1 << program.mantissa_bits:
         yield f"its mantissa is not within 1 and {program.mantissa_bits} bits"
+    if how.mantissa_below is not None and np.max(np.abs(how.mantissa_below.astype(np.int64))) >> program.mantissa_bits:
+        yield f"its mantissa below 0 is not within {program.mantissa_bits} bits"
     half = 1 << (program.exponent_bits - 1)
-    if np.min(how.exponent) < -half or np.max(how.exponent) >= half:
+    exponents = [side.exponent for side in how.sides]
+    if min(map(np.min, exponents)) < -half or max(map(np.max, exponents)) >= half:
         yield f"its exponent does not fit into {program.exponent_bits} bits"
     if np.min(how.shift) < 0 or np.max(how.shift) >= 1 << program.shift_bits:
         yield f"its shift does not fit into {program.shift_bits} bits"
-    right = how.right(program.mantissa_bits)
-    if right.min() < 1 or right.max() > MOST_SHIFT:
-        yield f"its product is shifted right by {right.min()} to {right.max()} places; 1 to {MOST_SHIFT} are possible"
+    rights = [side.right(program.mantissa_bits) for side in how.sides]
+    least, most_right = min(map(np.min, rights)), max(map(np.max, rights))
+    if least < 1 or most_right > MOST_SHIFT:
+        yield f"its product is shifted right by {least} to {most_right} places; 1 to {MOST_SHIFT} are possible"
     ends = (how.zero_point, int(np.min(how.low)), int(np.max(how.high)))
     if any(not grid.qmin <= v <= grid.qmax for v in ends):
         yield f"zero point {ends[0]} or clamp {ends[1]}…{ends[2]} lies outside its grid, {grid.qmin} to {grid.qmax}"

@@ -6,6 +6,7 @@ Sums are made by ConvInteger and MatMulInteger, requantization is a multiplicati
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto, checker, helper
@@ -13,6 +14,7 @@ from onnx import ModelProto, checker, helper
 from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name
 from ..maths.affine import storage
+from ..maths.fixedpoint import reduced
 from .emit_moves import Move
 from .maker import Maker
 from .program import Program, Requantize, Step
@@ -65,11 +67,15 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
     how = step.requantize
     if how is None:
         raise UnsupportedOperator(f"{step.name}: {step.op} has no requantization; lower the network again")
-    mantissa, right = _reduced(how, program.mantissa_bits)
-    limit = _whole(bound(step, program.grids, program.shapes)) * mantissa
+    reach, terms = _whole(bound(step, program.grids, program.shapes)), list[Name]()
+    for side, ends in zip(how.sides, ("Max", "Min"), strict=False):  # of two sides one is 0
+        mantissa, right = _reduced(side, program.mantissa_bits)
+        part = acc if len(how.sides) == 1 else maker.add(ends, acc, np.int64(0))
+        product, limit = maker.add("Mul", part, program.along(step, mantissa.astype(np.int64))), reach * abs(mantissa)
+        shaped = partial(program.along, step)
+        terms.append(maker.rounded_shift(product, right, limit, program.rounding, shaped, step.name))
     zero, low, high = (np.asarray(a, np.int64) for a in (how.zero_point, how.low, how.high))
-    product = maker.add("Mul", acc, program.along(step, mantissa.astype(np.int64)))
-    q = maker.rounded_shift(product, right, limit, program.rounding, lambda a: program.along(step, a), step.name)
+    q = maker.total(terms)
     q = maker.add("Max", maker.add("Add", q, zero), program.along(step, low))
     q = maker.add("Min", q, program.along(step, high))
     maker.cast(q, program.storage(step.outputs[0]), step.outputs[0])
@@ -77,9 +83,8 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
 
 def _reduced(how: Requantize, mantissa_bits: int) -> tuple[Array, Array]:
     """(mantissa, right) as Python's integers, for the same factor with as few bits as it needs."""
-    mantissa, right = np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(mantissa_bits))
-    zeros = np.minimum(np.log2((mantissa & -mantissa).astype(np.float64)).astype(np.int64), right - 1)
-    return _whole(mantissa >> zeros), _whole(right - zeros)
+    mantissa, right = reduced(*np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(mantissa_bits)), least=1)
+    return _whole(mantissa), _whole(right)
 
 
 def _whole(values: Array) -> Array:

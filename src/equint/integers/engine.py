@@ -189,11 +189,19 @@ def _checked(program: Program, name: Name, value: Array) -> Array:
 
 
 def nudges(how: Requantize, program: Program, most: int) -> Array | None:
-    """`nudge_of` for all channels of a requantization: `()` or `(C,)`, or None where one has none."""
-    fields = (how.mantissa, how.right(program.mantissa_bits), how.low - how.zero_point, how.high - how.zero_point)
+    """`nudge_of` for all channels of one side of a requantization: `()` or `(C,)`, or None where one has none.
+
+    Both signs of a mantissa make the same products, of accumulators of either sign.
+    """
+    fields = (
+        np.abs(how.mantissa.astype(np.int64)),
+        how.right(program.mantissa_bits),
+        how.low - how.zero_point,
+        how.high - how.zero_point,
+    )
     table = np.stack(np.broadcast_arrays(*(np.asarray(f, np.int64) for f in fields)), -1)
     rows, where = np.unique(table.reshape(-1, len(fields)), axis=0, return_inverse=True)
-    found = [nudge_of(m, right, first, last, most, program.rounding) for m, right, first, last in rows.tolist()]
+    found = [nudge_of(m, *rest, most, program.rounding) if m else 0.0 for m, *rest in rows.tolist()]
     if None in found:
         return None
     return np.array(found, np.float32)[where].reshape(table.shape[:-1])
@@ -229,7 +237,11 @@ class Compiler:
         if name and name not in self.held:
             self.held.add(name)
             zero = np.array(self.program.zero_point(name), self.program.storage(name))
-            self.maker.add("QuantizeLinear", self.centred(name), np.float32(1), zero, to=name)
+            if zero.itemsize > 1:  # quantizers of this opset take bytes alone
+                whole = self.maker.add("Add", self.centred(name), zero.astype(np.float32))
+                self.maker.cast(whole, zero.dtype, to=name)
+            else:
+                self.maker.add("QuantizeLinear", self.centred(name), np.float32(1), zero, to=name)
         return name
 
     def centred(self, name: Name) -> Name:
@@ -240,7 +252,11 @@ class Compiler:
                 self.floats[name] = self.maker.add("Sub", np.float32(top), below)
             else:
                 zero = np.array(self.program.zero_point(name), self.program.storage(name))
-                self.floats[name] = self.maker.add("DequantizeLinear", name, np.float32(1), zero)
+                if zero.itemsize > 1:
+                    whole = self.maker.cast(name, np.float32)
+                    self.floats[name] = self.maker.add("Sub", whole, zero.astype(np.float32))
+                else:
+                    self.floats[name] = self.maker.add("DequantizeLinear", name, np.float32(1), zero)
         return self.floats[name]
 
     def named(self, name: Name) -> Name:
@@ -281,12 +297,16 @@ class Compiler:
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")
         acc = work.floats(self, step)
-        nudge = nudges(how, self.program, top)
-        if nudge is None:
+        found = [nudges(side, self.program, top) for side in how.sides]
+        known = [nudge for nudge in found if nudge is not None]
+        if len(known) < len(found):
             requantized(self.maker, self.program, step, self.maker.cast(acc, np.int64))
             self.held.update(step.outputs)
             return self.proven(step, "mixed", f"sums up to {top} are exact, their rounding is not proven")
-        self.requantize(step, how, acc, nudge)
+        if len(known) > 1:
+            self.bent(step, how, acc, known)
+        else:
+            self.requantize(step, how, acc, known[0])
         return self.proven(step, "float", f"sums up to {top} are exact, rounding is proven at every threshold")
 
     def requantize(self, step: Step, how: Requantize, acc: Name, nudge: Array) -> None:
@@ -308,6 +328,17 @@ class Compiler:
             self.flipped[step.outputs[0]] = below, high.item()
         else:
             self.settle(step, acc, low, high)
+
+    def bent(self, step: Step, how: Requantize, acc: Name, nudges: Sequence[Array]) -> None:
+        """The same with another factor, and nudge, for accumulators below 0."""
+        add, program, sides = self.maker.add, self.program, list[Name]()
+        for side, nudge in zip(how.sides, nudges, strict=True):
+            factor = (side.mantissa * 2.0 ** -side.right(program.mantissa_bits)).astype(np.float32)
+            product = add("Mul", acc, program.along(step, factor))
+            sides.append(add("Add", product, program.along(step, nudge)) if np.any(nudge) else product)
+        chosen = add("Where", add("Less", acc, np.float32(0)), sides[1], sides[0])
+        low, high = ((b - how.zero_point).astype(np.float32) for b in (how.low, how.high))
+        self.settle(step, add("Add", chosen, np.float32(MAGIC)), low, high)
 
     def flippable(self, step: Step, top: float) -> bool:
         """Whether everything that reads the step's output can read top − (q − z) as well."""

@@ -19,7 +19,7 @@ from ..maths.fixedpoint import check_format
 from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.arithmetic import constant_bounds
 from ..ops.attributes import clip_bounds, reduced_axes
-from ..ops.curves import curve_of
+from ..ops.curves import curve_of, self_gated
 from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
 from ..ops.table import op_of
@@ -59,7 +59,7 @@ def lower(model: Model, target: Target) -> Program:
     """
     if any(o in model.graph.consts for o in model.graph.outputs):
         raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
-    work = Lowering(model, target, place(model.graph).merged, _known_grids(model))
+    work = Lowering(model, target, place(model.graph), _known_grids(model))
     for name in model.graph.inputs:
         if not model.graph.is_float(name):
             dtype = model.graph.dtypes.get(name, "integers")
@@ -124,6 +124,9 @@ def _known_grids(model: Model) -> dict[Name, QParams]:
 def _emit(work: Lowering, node: Node) -> None:
     if is_clamp(work.graph, node) and node.inputs[0] in work.merged:
         return  # its layer does it
+    if any(node in nodes for nodes in work.placement.fused.values()):
+        _applied(work, node)
+        return
     layer = as_layer(work.graph, node)
     if layer is not None:
         _layer(work, layer)
@@ -131,6 +134,16 @@ def _emit(work: Lowering, node: Node) -> None:
     builder = _builder(work, node)
     if builder is not None:  # others were refused at the start
         builder(work, node)
+
+
+def _applied(work: Lowering, node: Node) -> None:
+    """What is applied to a layer's sums: by a factor of its own for those below 0, else by a table behind them."""
+    name, nodes = next(found for found in work.placement.fused.items() if node in found[1])
+    if work.looked_up(name) and node is nodes[-1]:
+        gated = self_gated(work.graph, node) if len(nodes) > 1 else None
+        curve = curve_of(work.graph, node) if gated is None else gated[0]
+        if curve is not None:  # which placement asked for
+            _table(work, node, curve, given=name)
 
 
 def _builder(work: Lowering, node: Node) -> Callable[[Lowering, Node], None] | None:
@@ -280,9 +293,9 @@ def _clamp(work: Lowering, node: Node) -> None:
     _table(work, node, lambda v: np.minimum(np.maximum(v, lo), hi), axis)
 
 
-def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis: int = 1) -> None:
+def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis: int = 1, given: Name = "") -> None:
     """Every value of the input's grid through a function of real values, and onto the output's grid."""
-    (given, *_), _ = work.tensors(node)
+    given = given or work.tensors(node)[0][0]
     x = work.grid(given, node.label)
     name, q, activations = work.result(node)
     low, high, _ = work.clamp(node, q, activations, (axis,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ class Requantize:
 
     `mantissa`, `exponent` and `shift` (the layer's scale compound M·2^s and 2^-S of Oh et al. 2020, Algorithm 2), `low`
     and `high` are `()` or `(C,)` along the step's channel axis; `low` and `high` are integers of the output's grid.
+
+    An activation of two straight parts that acts on the accumulator (LeakyRelu, PRelu) has other factors for acc < 0:
+    `mantissa_below`, which may be 0 or negative as a PRelu's slopes may, and `exponent_below`.
     """
 
     mantissa: Array
@@ -28,6 +31,16 @@ class Requantize:
     zero_point: int
     low: Array
     high: Array
+    mantissa_below: Array | None = None
+    exponent_below: Array | None = None
+
+    @property
+    def sides(self) -> tuple[Requantize, ...]:
+        """Itself, and what takes its place for acc < 0 if there is something."""
+        if self.mantissa_below is None or self.exponent_below is None:
+            return (self,)
+        above = replace(self, mantissa_below=None, exponent_below=None)
+        return above, replace(above, mantissa=self.mantissa_below, exponent=self.exponent_below)
 
     def right(self, mantissa_bits: int) -> Array:
         """Places by which the product is shifted: `()` or `(C,)`."""

@@ -54,6 +54,9 @@ class Graph:
     Two operators are wider here than in ONNX, and `onnx/writer.py` lowers them again: Clip takes
     bounds of any broadcastable shape, and MatMul takes an optional bias as third input.
 
+    Attributes:
+        fused: activations that hardware applies to a layer's sums before these are rounded, by operator.
+
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
         >>> graph = Graph((relu,), {}, ("x",), ("y",), {"x": ("N", 3), "y": ("N", 3)})
@@ -70,6 +73,7 @@ class Graph:
     opset: int = 17
     domains: Mapping[str, int] = field(default_factory=dict)
     name: str = "equint"
+    fused: frozenset[str] = frozenset()
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

@@ -60,7 +60,8 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
     """acc·mantissa / 2^right as integers, rounded once: exact in 64 bits.
 
     Args:
-        acc: integers of any shape. mantissa, right: integers that broadcast against it; right in 1…62.
+        acc: integers of any shape. mantissa, right: integers that broadcast against it; right in 1…62, mantissa of any
+            sign.
 
     Raises:
         EquintError: the product would not fit into 64 bits.
@@ -70,9 +71,9 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
         >>> [requantize(acc, 1, 1, r).tolist() for r in ("half_up", "half_even", "truncate")]
         [[-1, 0, 1, 2], [-2, 0, 0, 2], [-2, -1, 0, 1]]
     """
-    mantissa, right = _reduced(np.asarray(mantissa, np.int64), np.asarray(right, np.int64))
+    mantissa, right = reduced(np.asarray(mantissa, np.int64), np.asarray(right, np.int64))
     acc = np.asarray(acc, np.int64)
-    most = float(np.max(np.abs(acc), initial=0)) * float(np.max(mantissa, initial=0))
+    most = float(np.max(np.abs(acc), initial=0)) * float(np.max(np.abs(mantissa), initial=0))
     if most + 2.0 ** float(np.max(right, initial=1)) >= 2.0**63 or np.any(right > MOST_SHIFT):
         raise InvalidOption("an accumulator times its mantissa does not fit into 64 bits")
     product = acc * mantissa
@@ -84,9 +85,15 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
     return np.asarray((product + half) >> right)
 
 
-def _reduced(mantissa: Array, right: Array) -> tuple[Array, Array]:
-    """The same factor with the mantissa's trailing zeros taken out: smaller products."""
-    zeros = np.minimum(np.log2((mantissa & -mantissa).astype(np.float64)).astype(np.int64), right)
+def reduced(mantissa: Array, right: Array, least: int = 0) -> tuple[Array, Array]:
+    """The same factors with trailing zeros of the mantissas taken out, right no further down than `least`.
+
+    Example:
+        >>> [a.tolist() for a in reduced(np.array([12, -8, 0]), np.array([5, 2, 3]))]
+        [[3, -2, 0], [3, 0, 3]]
+    """
+    lowest = np.where(mantissa == 0, 1, mantissa & -mantissa)
+    zeros = np.minimum(np.log2(lowest.astype(np.float64)).astype(np.int64), right - least)
     return mantissa >> zeros, right - zeros
 
 
@@ -117,6 +124,10 @@ def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Round
         [2, 6, 10]
     """
     one, found = 1 << right, []
+    if (max(abs(first), abs(last)) + 1) * one < 1 << 62:
+        steps = np.arange(first + 1, last + 1, dtype=np.int64)
+        least = steps * one - (0 if rounding == "truncate" else one >> 1) + (rounding == "half_even") * (steps % 2)
+        return np.asarray(-(-least // mantissa))
     for step in range(first + 1, last + 1):
         least = step * one if rounding == "truncate" else step * one - (one >> 1)
         least += rounding == "half_even" and step % 2 == 1  # the tie goes to the even step below

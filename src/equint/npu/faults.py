@@ -15,6 +15,7 @@ from ..integers.mistakes import WAYS, Variant
 from ..integers.program import Program, Requantize, Step, along
 from ..integers.steps import Sums, kind_of
 from ..ir.model import Array, Name, QParams
+from ..maths.fixedpoint import Rounding
 from ..maths.fixedpoint import requantize as rounded
 
 Trace = Callable[[Program, Mapping[Name, Array]], Mapping[Name, Array]]
@@ -151,8 +152,7 @@ def accumulator(program: Program, step: Step, values: Mapping[Name, Array], vari
 
 def _requantized(program: Program, step: Step, how: Requantize, acc: Array, variant: Variant = AS_IS) -> Array:
     shifted = how if variant.shift else replace(how, shift=np.zeros((), np.int32))
-    factors = (how.mantissa, shifted.right(program.mantissa_bits))
-    mantissa, right = (along(a, step.axis, acc.ndim) for a in factors)
+    mantissa, right = _factors(program, step, shifted, acc)
     q = _rounded(acc, mantissa, right, variant.rounding or program.rounding)
     q = q + (how.zero_point if variant.output_zero else 0)
     grid = program.grids[step.outputs[0]]
@@ -170,8 +170,18 @@ def _requantized(program: Program, step: Step, how: Requantize, acc: Array, vari
 def _rounded(acc: Array, mantissa: Array, right: Array, rounding: str) -> Array:
     if rounding in WAYS:
         return rounded(acc, mantissa, right, WAYS[rounding])
-    magnitude = rounded(np.abs(acc), mantissa, right, "half_up" if rounding == "half_away" else "truncate")
-    return np.asarray(np.sign(acc) * magnitude)
+    way: Rounding = "half_up" if rounding == "half_away" else "truncate"
+    magnitude = rounded(np.abs(acc), np.abs(mantissa), right, way)
+    return np.asarray(np.sign(acc) * np.sign(mantissa) * magnitude)
+
+
+def _factors(program: Program, step: Step, how: Requantize, acc: Array) -> tuple[Array, Array]:
+    """Mantissa and places for each accumulator, by its sign where that matters; int64, they broadcast against it."""
+    sides = [(side.mantissa, side.right(program.mantissa_bits)) for side in how.sides]
+    (mantissa, right), *below = ([along(a.astype(np.int64), step.axis, acc.ndim) for a in side] for side in sides)
+    for other, places in below:
+        mantissa, right = np.where(acc < 0, other, mantissa), np.where(acc < 0, places, right)
+    return mantissa, right
 
 
 def ties(program: Program, step: Step, values: Mapping[Name, Array]) -> Array | None:
@@ -186,9 +196,7 @@ def ties(program: Program, step: Step, values: Mapping[Name, Array]) -> Array | 
     if how is None:
         return None
     acc = accumulator(program, step, values)
-    mantissa, right = (
-        along(a, step.axis, acc.ndim).astype(np.uint64) for a in (how.mantissa, how.right(program.mantissa_bits))
-    )
+    mantissa, right = (a.astype(np.uint64) for a in _factors(program, step, how, acc))
     one = np.uint64(1)  # only the lowest bits count, which unsigned products keep however large they are
     product = acc.astype(np.uint64) * mantissa
     return np.asarray((right > 0) & ((product & ((one << right) - one)) == (one << right) >> one))

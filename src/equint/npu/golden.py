@@ -185,7 +185,11 @@ def fingerprint(program: Program) -> str:
         return value
 
     for step in program.steps:
-        how = None if step.requantize is None else {k: plain(v) for k, v in vars(step.requantize).items()}
+        how = (
+            None
+            if step.requantize is None
+            else {k: plain(v) for k, v in vars(step.requantize).items() if v is not None}
+        )
         parts = [step.op, step.inputs, step.outputs, plain(step.attrs), plain(step.arrays), how]
         digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     grids = {name: [*(np.asarray(a).tolist() for a in (g.scale, g.zero_point)), g.qmin, g.qmax, str(storage(g))]

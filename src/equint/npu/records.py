@@ -26,6 +26,8 @@ DTYPES = (
 """Types that a bundle may hold."""
 _REQUANTIZE = {"mantissa": ("uint32",), "exponent": ("int8",), "low": SMALL, "high": SMALL}
 """Types in which the arrays of a requantization are stored, where one of them holds it; others keep theirs."""
+_BELOW = {"mantissa_below": ("uint32",), "exponent_below": ("int8",)}
+"""The same of those that only some have."""
 _FORMAT = ("rounding", "mantissa_bits", "exponent_bits", "shift_bits")
 Record = dict[str, Any]
 
@@ -91,7 +93,9 @@ class _Writer:
 
     def requantize(self, r: Requantize, at: str, name: str) -> Record:
         records: Record = {
-            key: self.array(getattr(r, key), f"{at}.{key}", name, types) for key, types in _REQUANTIZE.items()
+            key: self.array(getattr(r, key), f"{at}.{key}", name, types)
+            for key, types in {**_REQUANTIZE, **_BELOW}.items()
+            if getattr(r, key) is not None
         }
         shift = np.asarray(r.shift)
         least, most = int(shift.min(initial=0)), int(shift.max(initial=0))
@@ -232,7 +236,7 @@ class _Reader:
             zero = arrays.get("weight_zero_point", np.zeros((), np.int32))
             arrays[role] = self.array(record["arrays"][role], f"{at}: {role}", step, zero)
         how = record["requantize"]
-        keys = ("mantissa", "exponent", "shift", "low", "high")
+        keys = ("mantissa", "exponent", "shift", "low", "high", *(key for key in _BELOW if key in (how or ())))
         requantize = how and Requantize(
             zero_point=how["zero_point"], **{key: self.array(how[key], f"{at}: {key}") for key in keys}
         )

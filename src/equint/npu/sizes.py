@@ -1,7 +1,8 @@
 """Bytes of parameters under layer-wise and channel-wise quantization and with shifts, as Oh et al. (2020) count them.
 
 Their Table 1: a scale compound of 32 + 6 bits and a zero point of 8, per layer (LWQ, as DFQ) or per output channel
-(CWQ), or per layer with 4 bits of shift per output channel (WES). Weights take 8 bits, biases 32.
+(CWQ), or per layer with 4 bits of shift per output channel (WES). Weights take 8 bits, biases 32. Scale compounds for
+sums below 0, where a LeakyRelu or PRelu acts on them, are counted beside that.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ _PRINTED = (
 
 @dataclass(frozen=True)
 class _Layer:
-    """`zero_point` broadcasts against the weight; exponent and shift are () or (O,)."""
+    """`zero_point` broadcasts against the weight; exponents and shift are () or (O,), `below` those of sums below 0."""
 
     name: str
     weight: Array
@@ -142,6 +143,7 @@ class _Layer:
     bits: int
     exponent: Array | int = 0
     shift: Array | int = 0
+    below: Array | None = None
 
 
 def network_sizes(network: Model | Program) -> dict[str, Any]:
@@ -192,6 +194,8 @@ def _parameter_bytes(layer: _Layer, scheme: str) -> int:
     count = layer.channels if scheme == "cwq" else 1
     total = 4 * count + _packed(layer.exponent, count, EXPONENT_BITS)
     total += _packed(layer.zero_point, count, ZERO_POINT_BITS)
+    if layer.below is not None:
+        total += 4 * layer.below.size + _packed(layer.below, layer.below.size, EXPONENT_BITS)
     return total + (_packed(layer.shift, layer.channels, SHIFT_BITS) if scheme == "wes" else 0)
 
 
@@ -207,7 +211,8 @@ def _of_program(program: Program) -> list[_Layer]:
             continue
         weight, how = step.arrays["weight"], step.requantize
         zero = stored_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
-        found.append(_Layer(step.name, weight, zero, step.arrays["bias"].size, bits, how.exponent, how.shift))
+        factors = how.exponent, how.shift, how.exponent_below
+        found.append(_Layer(step.name, weight, zero, step.arrays["bias"].size, bits, *factors))
     return found
 
 

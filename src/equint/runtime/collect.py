@@ -194,8 +194,8 @@ def channel_axes(graph: Graph) -> dict[Name, int]:
 
 def _taps(graph: Graph) -> tuple[list[_Tap], list[Node], dict[Name, Array]]:
     """What is measured, and the operators and constants that do it."""
-    merged, axes, probes = place(graph).merged, channel_axes(graph), _Probes(graph)
-    wanted = [n for n in valued(graph) if n in axes and n not in merged]
+    clamped, axes, probes = place(graph).clamped, channel_axes(graph), _Probes(graph)
+    wanted = [n for n in valued(graph) if n in axes and n not in clamped]
     moved = {n for n in wanted if moves(graph.producer.get(n))}
     for name in wanted:
         if name not in moved:

@@ -179,11 +179,12 @@ class _Probes:
 
     def activated(self, name: Name, value: Name) -> Name:
         """What the activations behind a layer's output make of another value in its place."""
+        values = {name: value}
         for node in fused(self.float, name):
-            inputs = (value, *node.inputs[1:])
-            self.nodes.append(replace(node, name="", inputs=inputs, outputs=(self.fresh(),)))
-            value = self.nodes[-1].outputs[0]
-        return value
+            inputs = tuple(values.get(i, i) for i in node.inputs)
+            name, values[node.outputs[0]] = node.outputs[0], self.fresh()
+            self.nodes.append(replace(node, name="", inputs=inputs, outputs=(values[name],)))
+        return values[name]
 
     def rounded(self, name: Name, value: Name) -> Name:
         """Another value in a tensor's place, on the tensor's grid, all in float units."""
