@@ -20,6 +20,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Array, Model
 from equint.job import Job
 from equint.maths.noise import sqnr_db
+from equint.noise.prediction import predict
 from equint.planning.recipe import built_in, recipe
 from handwritten import execute, network, normal
 
@@ -270,3 +271,42 @@ def test_what_a_sample_shows_does_not_tie_the_network_to_its_size() -> None:
     larger = normal(3, 3, 14, 11, scale=1, seed=4)
     for found, wanted in zip(execute(result.proto, larger), execute(proto, larger), strict=True):
         assert sqnr_db(wanted, found) > 20
+
+
+LEAKY = network("a = Conv(x, w) h = LeakyRelu(a) y = Conv(h, v)", w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3))
+
+
+@pytest.mark.parametrize(("target", "asked"), [("per-tensor", None), ("npu-shift", None), ("npu-shift", False)])
+def test_activations_are_fused_where_the_target_or_the_user_says_so(target: str, asked: bool | None) -> None:
+    found = equint.quantize(LEAKY, "lwq", target, input=SPAN, fused_activations=asked)
+    fused = target == "npu-shift" and asked is None
+    assert found.hardware.fused_activations == fused
+    assert ("a" in found.model.qparams) != fused
+    other = equint.quantize(LEAKY, "lwq", target, input=SPAN, fused_activations=not fused)
+    assert ("a" in other.model.qparams) == fused
+
+
+def test_fused_activations_are_asked_for_by_true_or_false() -> None:
+    with pytest.raises(EquintError, match="fused_activations = 'all': give True or False"):
+        equint.quantize(LEAKY, input=SPAN, fused_activations="all")  # type: ignore[arg-type]
+
+
+def test_layers_are_priced_behind_what_is_fused() -> None:
+    """Nothing that is not rounded has noise of its own."""
+    found = {f: {t.tensor for t in predict(*_pair(f)).tensors} for f in (False, True)}
+    assert found[False] - found[True] == {"a"}
+
+
+def _pair(fused: bool) -> tuple[Model, Model]:
+    return Job.of(LEAKY, "lwq", "per-tensor", input=SPAN, fused_activations=fused).plain()
+
+
+def test_measured_statistics_serve_both() -> None:
+    """What is measured does not hang on the hardware: the layer's own output is measured too."""
+    x = normal(8, 3, 8, 8, seed=3, scale=1)
+    statistics = equint.calibrate(LEAKY, x)
+    assert "a" in statistics.tensors
+    for fused in (False, True):
+        once = equint.quantize(LEAKY, "lwq", data=statistics, fused_activations=fused)
+        again = equint.quantize(LEAKY, "lwq", data=x, fused_activations=fused)
+        assert once.model.qparams["h"].scale == again.model.qparams["h"].scale

@@ -15,7 +15,7 @@ from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
 from .frontends.sources import from_torch, load, present
 from .graph.overrides import Override
 from .graph.placement import place
-from .hardware.target import ACTIVATIONS, TARGETS, Target
+from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
 from .ir.model import Model, Name
@@ -119,7 +119,7 @@ class Job:
         start = perf_counter()
         chosen, on = choose(recipe, target)
         if fused_activations is not None:
-            on = replace(on, fused_activations=ACTIVATIONS if fused_activations else ())
+            on = replace(on, fused_activations=fused_activations)
         if images == 0:
             if data is not None:
                 raise InvalidOption("images = 0 and data contradict each other; leave one of them out")
@@ -136,7 +136,7 @@ class Job:
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
-        network = replace(network, graph=replace(network.graph, fused=frozenset(on.fused_activations)))
+        network = replace(network, graph=replace(network.graph, fuses=on.fused_activations))
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         bits = (weight_bits, activation_bits)
@@ -183,6 +183,7 @@ class Job:
         """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
         if self.effort == "fast" or not self.recipe.candidates:
             return self.run()
+        from .planning.fusing import priced
         from .planning.search import search
 
         check_images(self.recipe, self.data)
@@ -191,7 +192,7 @@ class Job:
             part = self if self.data is None else replace(self, data=replace(self.data, images=images))
             return {chosen.name: part._part(chosen) for chosen in variants(self.recipe)}
 
-        return search(self.network, plans, self.samples, self.progress)
+        return priced(self.network, search(self.network, plans, self.samples, self.progress), self.samples)
 
     def quantized(self) -> Result:
         """The network, quantized.

@@ -78,6 +78,7 @@ def sqnr(
     data: Any = None,
     images: int | None = None,
     set: Mapping[Name, Any] | None = None,
+    fused_activations: bool | None = None,
     progress: Progress | None = None,
 ) -> LayerSqnr:
     """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
@@ -87,8 +88,8 @@ def sqnr(
     weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
 
     Args:
-        target, input, data, images, set: as for `quantize`; `Statistics` tell moments and ranges, and nothing is
-            measured.
+        target, input, data, images, set, fused_activations: as for `quantize`; `Statistics` tell moments and ranges,
+            and nothing is measured.
 
     Raises:
         EquintError: as `quantize`.
@@ -101,7 +102,8 @@ def sqnr(
     """
     from .study.sqnr import sqnr as analyse
 
-    job = Job.of(source, None, target, input=input, data=data, images=images, set=set, progress=progress)
+    looks = Options(input=input, data=data, images=images, set=set, progress=progress)
+    job = Job.of(source, None, target, fused_activations=fused_activations, **looks)
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
         raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")

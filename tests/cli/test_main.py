@@ -22,6 +22,7 @@ from equint.ir.model import Array
 from equint.planning.recipe import built_in
 from equint.runtime.session import Session
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics
+from handwritten import network, normal
 
 
 def conv_model(path: Path, weight: Array, op: str = "Conv") -> Path:
@@ -602,3 +603,16 @@ def test_misuse_is_one_line(run: Run, arguments: list[str], said: str) -> None:
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
     assert err.startswith("equint: ")
+
+
+def test_hardware_that_fuses_activations(run: Run, tmp_path: Path) -> None:
+    """Every command that quantizes takes the option, and nothing is rounded in front of the activation."""
+    body, model, out = "a = Conv(x, w) h = LeakyRelu(a) y = Conv(h, v)", tmp_path / "leaky.onnx", tmp_path / "out.onnx"
+    onnx.save(network(body, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3)), model)
+    told = ("--target", "per-tensor", "--input-range", "0", "1")
+    for option, count in (("--fused-activations", 3), ("--no-fused-activations", 4)):
+        assert run("quantize", model, "-o", out, option, *told)[0] == 0
+        kinds = [node.op_type for node in onnx.load(out).graph.node]
+        assert kinds.count("QuantizeLinear") == count
+        for command in ("explain", "sqnr"):
+            assert run(command, model, option, *told, "--json")[0] == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import equint
-from equint.hardware.target import ACTIVATIONS, target
+from equint.hardware.target import target
 from equint.integers.emit import export_integer
 from equint.integers.engine import Engine
 from equint.integers.lower import lower
@@ -71,7 +71,7 @@ def fused(body: str, way: str = "tensor", last: str = LAST) -> Model:
     if "ConvTranspose" in body:
         read |= {"k": normal(2, 4, 3, 3, seed=5), "u": normal(3, 4, 3, 3)}
     model = described(equint.load(network(text, **read)), None)
-    model = replace(model, graph=replace(model.graph, fused=frozenset(ACTIVATIONS)))
+    model = replace(model, graph=replace(model.graph, fuses=True))
     weight = replace(NPU.weight, granularity=way)
     return Quantize(weight, NPU.activation)(ActivationRanges()(FoldBatchnorm()(model)))
 
@@ -150,9 +150,7 @@ def test_hand_worked_slopes() -> None:
     grid = {n: QParams(np.array(s, np.float32), np.array(z, np.int32), signed=False) for n, s, z in
             (("x", 0.5, 20), ("w", 0.25, 0), ("y", 0.5, 10))}  # fmt: skip
     model = replace(equint.load(proto), qparams=grid)
-    program = lower(
-        replace(model, graph=replace(model.graph, fused=frozenset({"PRelu"}))), replace(NPU, mantissa="nearest")
-    )
+    program = lower(replace(model, graph=replace(model.graph, fuses=True)), replace(NPU, mantissa="nearest"))
     (step,) = program.steps
     how = step.requantize
     assert how is not None

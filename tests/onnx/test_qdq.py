@@ -284,6 +284,34 @@ def test_leaky_relu_keeps_its_negative_side() -> None:
     assert near(signal, noisy)
 
 
+@pytest.mark.parametrize(
+    "activation", ["LeakyRelu <alpha = 0.1> (a)", "PRelu (a, p)", "HardSwish (a)", "Mul (a, g)", "Clip (b, , p)"]
+)
+def test_nothing_is_rounded_in_front_of_what_hardware_fuses(activation: str) -> None:
+    """The float network with rounded input and weights, as onnxruntime computes it, rounded once behind."""
+    gate = {"Mul": "g = Sigmoid(a)", "Clip": "b = LeakyRelu <alpha = 0.5> (a)"}.get(activation.split()[0], "")
+    head = f"a = Conv(x, w) \n {gate} \n h = {activation} \n "
+    consts = {"w": W, "p": np.float32(0.4) if "Clip" in activation else normal(6, 1, 1, seed=3, scale=0.5)}
+    consts = {k: v for k, v in consts.items() if f" {k})" in head}
+    proto = network(head + "y = Conv(h, v)", v=V, **consts)
+    made = equint.quantize(proto, "cwq", input=(-4, 4), fused_activations=True).proto
+    kinds = operators(made.graph.node)
+    assert kinds.count("QuantizeLinear") == 3  # of x, h and y
+    assert kinds.count("Mul") + kinds.count("LeakyRelu") + kinds.count("PRelu") + kinds.count("HardSwish") == 1
+    x = np.clip(normal(2, 3, 8, 8, scale=1), -4, 4)
+    tapped = ModelProto.FromString(made.SerializeToString())
+    for name in ("x_dequantized", "w_dequantized", "h"):
+        tapped.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    _, rounded_x, rounded_w, found = execute(tapped, x)
+    wanted = execute(network(head, output="float[N,A,B,C] h", **{**consts, "w": rounded_w}), rounded_x)[0]
+    table = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
+    scale, zero = table["h_scale"], table["h_zero_point"].astype(int)
+    q = np.clip(np.rint(wanted / scale) + zero, 0, 255)
+    apart = np.abs((q - zero) * scale - found) / scale
+    assert apart.max() < 1.01
+    assert np.mean(apart > 0.5) < 0.01  # ties that another order of summing turns
+
+
 def test_intermediate_outputs_keep_their_names() -> None:
     proto = network(
         "a = Conv(x, w) h = Relu(a) y = Conv(h, v)",

@@ -67,6 +67,7 @@ def explain(
 def sqnr(
     model: cli.ModelFile,
     target: cli.TargetName = None,
+    fused_activations: cli.FusedActivations = None,
     *,
     described: cli.Described,
     shown: cli.Shown,
@@ -84,7 +85,8 @@ def sqnr(
         page.check_plot(plot)
         cli.check_output(plot, described, shown, model=model)
     with cli.progress_bar(not as_json) as step:
-        found = equint.sqnr(model, target, **described.options(), **shown.options(), progress=step).facts()
+        options = {**described.options(), **shown.options(), "fused_activations": fused_activations}
+        found = equint.sqnr(model, target, **options, progress=step).facts()
     if plot is not None:
         page.plot(found, plot, model.stem)
     if as_json:

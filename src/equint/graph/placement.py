@@ -103,29 +103,29 @@ def fused(graph: Graph, name: Name) -> tuple[Node, ...]:
 def applied(graph: Graph, name: Name) -> tuple[Node, ...]:
     """What hardware applies to the sums of which a tensor is made, before they are rounded; empty where it does not.
 
-    That is one of the graph's `fused` activations which alone reads the tensor, or its product with it, as in Swish
-    written in pieces; but only where the result is rounded too: what stays float is rounded once as it is.
+    That is an activation which alone reads the tensor, or its product with it, as in Swish written in pieces; but only
+    where the result is rounded too: what stays float is rounded once as it is.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
         >>> conv, leaky = tiny_graph().nodes[0], Node("LeakyRelu", ("y",), ("r",))
-        >>> graph = Graph((conv, leaky), tiny_graph().consts, ("x",), ("r",), fused=frozenset({"LeakyRelu"}))
+        >>> graph = Graph((conv, leaky), tiny_graph().consts, ("x",), ("r",), fuses=True)
         >>> [node.op for node in applied(graph, "y")]
         ['LeakyRelu']
     """
     made, users = graph.producer.get(name), graph.users(name)
-    if not graph.fused or made is None or name in graph.outputs or not users or not _sums(graph, made):
+    if not graph.fuses or made is None or name in graph.outputs or not users or not _sums(graph, made):
         return ()
     nodes, first = users, users[0]
     curve = curve_of(graph, first)
-    if first.domain or first.op not in graph.fused or first.inputs[0] != name:
+    if not grid_of(first).applied or first.inputs[0] != name:
         return ()
     if curve is None and (negative_slope(graph, first) is None or len(users) > 1):
         return ()
     if len(users) > 1:
         gate, product = first.outputs[0], users[1]
         alone = len(users) == 2 and graph.users(gate) == (product,) and gate not in graph.outputs
-        if not alone or product.domain or product.op != "Mul" or {*product.inputs} != {name, gate}:
+        if not alone or not op_of(product).multiplies or {*product.inputs} != {name, gate}:
             return ()
     return nodes if _is_worker(graph, nodes[-1]) or _read_as_integers(graph, nodes[-1].outputs[0]) else ()
 
@@ -245,7 +245,7 @@ def _merges(graph: Graph, node: Node) -> bool:
 
 def _acts(graph: Graph, node: Node) -> bool:
     """Whether the node is an activation that may act before a layer's sums are rounded."""
-    return is_clamp(graph, node) or (not node.domain and node.op in graph.fused)
+    return is_clamp(graph, node) or (graph.fuses and grid_of(node).applied)
 
 
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:

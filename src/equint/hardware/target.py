@@ -8,15 +8,6 @@ from ..errors import UnknownName
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Mantissa, Rounding
 
-ACTIVATIONS = (
-    *("LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Elu"),
-    *("Gelu", "Swish", "Mish", "Softplus"),
-)
-"""Activations, by operator, that hardware may apply to a layer's sums before these are rounded; clamps it always does.
-
-A product x · f(x), such as Swish written in pieces, goes by f.
-"""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -29,9 +20,10 @@ class Target:
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
         mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
         rounding: what they do with the bits that they drop.
-        fused_activations: what it applies to a layer's sums before they are rounded, some of `ACTIVATIONS`.
+        fused_activations: whether it applies activations (LeakyRelu, HardSwish, …) to a layer's sums before these are
+            rounded.
         table_bits: to so many bits its integer operators round what they look up in the table of such an activation,
-            where that has no straight parts.
+            where that has not two straight parts.
         mantissa: `nearest` to the scale compound, as published; or `provable`, within 2^-18 of it, with which float32
             kernels compute the same integers (`maths/fixedpoint.provable_compound`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
@@ -48,7 +40,7 @@ class Target:
     exponent_bits: int = 6
     rounding: Rounding = "half_up"
     mantissa: Mantissa = "provable"
-    fused_activations: tuple[str, ...] = ()
+    fused_activations: bool = False
     table_bits: int = 10
     recipe: str = "optimal"
 
@@ -75,7 +67,7 @@ TARGETS = (
         "per-tensor weights with a 4-bit shift per output channel, integers only: NPUs with a weight equalizing shift",
         QSpec(8, signed=False, symmetric=False, granularity="shift"),
         shift_bits=4,
-        fused_activations=ACTIVATIONS,
+        fused_activations=True,
         recipe="wes-optimal",
     ),
 )

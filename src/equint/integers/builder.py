@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ class Lowering:
     def merged(self) -> frozenset[Name]:
         """Tensors behind which an activation acts before they are rounded."""
         return self.placement.merged
+
+    @cached_property
+    def applied(self) -> Mapping[Name, Name]:
+        """By what every operator that is applied to a layer's sums puts out, the tensor that these make."""
+        return {o: name for name, nodes in self.placement.fused.items() for node in nodes for o in node.outputs}
 
     def slope(self, name: Name) -> Array | None:
         """By what accumulators below 0 are multiplied that make a tensor; None where they are as others."""

@@ -124,8 +124,8 @@ def _known_grids(model: Model) -> dict[Name, QParams]:
 def _emit(work: Lowering, node: Node) -> None:
     if is_clamp(work.graph, node) and node.inputs[0] in work.merged:
         return  # its layer does it
-    if any(node in nodes for nodes in work.placement.fused.values()):
-        _applied(work, node)
+    if node.outputs and node.outputs[0] in work.applied:
+        _applied(work, node, work.applied[node.outputs[0]])
         return
     layer = as_layer(work.graph, node)
     if layer is not None:
@@ -136,10 +136,10 @@ def _emit(work: Lowering, node: Node) -> None:
         builder(work, node)
 
 
-def _applied(work: Lowering, node: Node) -> None:
-    """What is applied to a layer's sums: by a factor of its own for those below 0, else by a table behind them."""
-    name, nodes = next(found for found in work.placement.fused.items() if node in found[1])
-    if work.looked_up(name) and node is nodes[-1]:
+def _applied(work: Lowering, node: Node, name: Name) -> None:
+    """What is applied to the sums that make a tensor: a factor of its own for those below 0, or a table behind them."""
+    nodes = work.placement.fused[name]
+    if work.looked_up(name) and node.outputs == nodes[-1].outputs:
         gated = self_gated(work.graph, node) if len(nodes) > 1 else None
         curve = curve_of(work.graph, node) if gated is None else gated[0]
         if curve is not None:  # which placement asked for

@@ -67,6 +67,7 @@ class EventKind(Enum):
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"
     SPREAD_BELOW_STEP = "a step of the grid is larger than the spread of its values"
+    ROUNDED_IN_FRONT = "rounding in front of {tensors} activations costs {cost} dB; --fused-activations leaves it out"
     JOINED_APART = "inputs of a join keep grids of their own"
     ONE_GRID = "one grid for all channels"
     SCALE_BOUNDED = "raised the weight scale to its lower bound"

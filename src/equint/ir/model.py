@@ -55,7 +55,7 @@ class Graph:
     bounds of any broadcastable shape, and MatMul takes an optional bias as third input.
 
     Attributes:
-        fused: activations that hardware applies to a layer's sums before these are rounded, by operator.
+        fuses: whether it is for hardware that applies activations to a layer's sums before these are rounded.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -73,7 +73,7 @@ class Graph:
     opset: int = 17
     domains: Mapping[str, int] = field(default_factory=dict)
     name: str = "equint"
-    fused: frozenset[str] = frozenset()
+    fuses: bool = False
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

@@ -92,7 +92,7 @@ def _computed_slope(graph: Graph, node: Node, field: Array) -> str:
 _torch_clip: Torch = lambda x, low=None, high=None: x if low is None and high is None else torch.clamp(x, low, high)
 _torch_leaky: Torch = lambda x, *, alpha=0.01: functional.leaky_relu(x, alpha)
 _torch_prelu: Torch = lambda x, slope: torch.where(x >= 0, x, slope * x)
-_PASSES, _FUSED, _INTEGER = Scales(Rule.PASSES), Grid(fused=True), Grid(integer=True)
+_PASSES, _FUSED, _INTEGER = Scales(Rule.PASSES), Grid(fused=True), Grid(integer=True, applied=True)
 _SLOPES = Scales(Rule.PASSES, _computed_slope)
 
 ACTIVATIONS = by_name(  # moments, bound, gain, scales, grid, steps, torch

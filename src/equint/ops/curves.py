@@ -40,6 +40,8 @@ def _gelu(graph: Graph, node: Node) -> Function:
     return lambda x: x * ndtr(x)
 
 
+ACTIVATIONS = ("Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Mish", "Gelu", "Elu", "Softplus")
+"""Those that stand behind layers, and that some hardware applies to their sums."""
 _STEPS = Unknown("it steps: no slope tells what noise becomes")
 _BENDS = Unknown("it bends values: a channel scale in front is another function")
 
@@ -112,7 +114,8 @@ def _curve(
 
     scales = Scales(Rule.PASSES) if homogeneous else _BENDS
     back = _STEPS if stepped else gain
-    return Operator(name, moments, bound, back, scales, Grid(), Form.TABLE, torch, curve=given)
+    grid = Grid(applied=name in ACTIVATIONS)
+    return Operator(name, moments, bound, back, scales, grid, Form.TABLE, torch, curve=given)
 
 
 CURVES = by_name(

@@ -62,6 +62,7 @@ class Grid:
     ties: bool = False  # all its inputs share that grid
     constants: bool = False  # constants that it reads become integers too
     fused: bool = False  # a quantizer's saturation does it, where its bounds are constant
+    applied: bool = False  # some hardware does it to the sums of a layer, before these are rounded
 
 
 class Form(Enum):
