@@ -103,7 +103,7 @@ def sqnr(
     from .study.sqnr import sqnr as analyse
 
     looks = Options(input=input, data=data, images=images, set=set, progress=progress)
-    job = Job.of(source, None, target, fused_activations=fused_activations, **looks)
+    job = Job.of(source, None, target, **Options(fused_activations=fused_activations, **looks))
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
         raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")

@@ -291,7 +291,10 @@ def test_nothing_is_rounded_in_front_of_what_hardware_fuses(activation: str) -> 
     """The float network with rounded input and weights, as onnxruntime computes it, rounded once behind."""
     gate = {"Mul": "g = Sigmoid(a)", "Clip": "b = LeakyRelu <alpha = 0.5> (a)"}.get(activation.split()[0], "")
     head = f"a = Conv(x, w) \n {gate} \n h = {activation} \n "
-    consts = {"w": W, "p": np.float32(0.4) if "Clip" in activation else normal(6, 1, 1, seed=3, scale=0.5)}
+    consts: dict[str, Any] = {
+        "w": W,
+        "p": np.float32(0.4) if "Clip" in activation else normal(6, 1, 1, seed=3, scale=0.5),
+    }
     consts = {k: v for k, v in consts.items() if f" {k})" in head}
     proto = network(head + "y = Conv(h, v)", v=V, **consts)
     made = equint.quantize(proto, "cwq", input=(-4, 4), fused_activations=True).proto

@@ -10,7 +10,7 @@ from equint.ir.events import Event, EventKind
 from equint.job import Result
 from handwritten import Array, execute, network, normal
 
-PARTS = {"w": normal(8, 3, 3, 3), "v": normal(8, 8, 3, 3), "u": normal(4, 8, 1, 1)}
+PARTS: dict[str, Any] = {"w": normal(8, 3, 3, 3), "v": normal(8, 8, 3, 3), "u": normal(4, 8, 1, 1)}
 BODY = (
     "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = {0} (a) c = Conv <pads = [1, 1, 1, 1]> (r, v) q = {0} (c) y = Conv(q, u)"
 )

@@ -83,7 +83,8 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
 
 def _reduced(how: Requantize, mantissa_bits: int) -> tuple[Array, Array]:
     """(mantissa, right) as Python's integers, for the same factor with as few bits as it needs."""
-    mantissa, right = reduced(*np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(mantissa_bits)), least=1)
+    mantissa, right = np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(mantissa_bits))
+    mantissa, right = reduced(mantissa, right, least=1)
     return _whole(mantissa), _whole(right)
 
 

@@ -126,8 +126,8 @@ def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Round
     one, found = 1 << right, []
     if (max(abs(first), abs(last)) + 1) * one < 1 << 62:
         steps = np.arange(first + 1, last + 1, dtype=np.int64)
-        least = steps * one - (0 if rounding == "truncate" else one >> 1) + (rounding == "half_even") * (steps % 2)
-        return np.asarray(-(-least // mantissa))
+        reached = steps * one - (0 if rounding == "truncate" else one >> 1) + (rounding == "half_even") * (steps % 2)
+        return np.asarray(-(-reached // mantissa))
     for step in range(first + 1, last + 1):
         least = step * one if rounding == "truncate" else step * one - (one >> 1)
         least += rounding == "half_even" and step % 2 == 1  # the tie goes to the even step below

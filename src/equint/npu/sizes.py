@@ -211,7 +211,8 @@ def _of_program(program: Program) -> list[_Layer]:
             continue
         weight, how = step.arrays["weight"], step.requantize
         zero = stored_zero_point(step, step.arrays["weight_zero_point"], weight.shape)
-        factors = how.exponent, how.shift, how.exponent_below
+        below = None if how.mantissa_below is None else np.resize(how.sides[1].exponent, how.mantissa_below.size)
+        factors = how.exponent, how.shift, below
         found.append(_Layer(step.name, weight, zero, step.arrays["bias"].size, bits, *factors))
     return found
 

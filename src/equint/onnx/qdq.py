@@ -140,8 +140,8 @@ def _at_opset(model: Model) -> Model:
     nodes = [replace(n, inputs=biased[n.outputs[0]].inputs) if n.outputs[0] in biased else n for n in graph.nodes]
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
-    known = {"shapes": model.graph.shapes, "dtypes": model.graph.dtypes, "fuses": model.graph.fuses}
-    return replace(model, graph=replace(graph, **known))
+    known = model.graph
+    return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes, fuses=known.fuses))
 
 
 class _Exporter:
