@@ -24,7 +24,7 @@ from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
 from .planning.data import looked_at
 from .planning.plan import Data, check_images, resolve
-from .planning.recipe import ActivationBits, Recipe, looks, variants, without_images
+from .planning.recipe import ActivationBits, Recipe, looks, quick, variants, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
 from .planning.summary import log_facts, network_facts, text
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Named = str | os.PathLike[str]
 Effort = Literal["full", "fast"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
-"""Whether a recipe's candidates are tried and measured, or the recipe is run alone."""
+"""Whether a recipe's candidates are tried and measured, or the recipe is run alone, in its quick form."""
 NO_LAYERS = "the network has no convolution or matrix product with constant weights"
 
 
@@ -66,7 +66,7 @@ class Job:
         original: the network as it was read; network: the same, with what is known of its input.
         weight_bits, activation_bits: where they differ from the recipe's.
         data: what recipes may look at beside the weights, if anything.
-        effort: "fast" runs the recipe alone, "full" measures its candidates and keeps the best.
+        effort: "fast" runs the recipe alone and rounds by kernels, "full" measures its candidates and keeps the best.
         seconds: time spent in reading.
     """
 
@@ -166,7 +166,9 @@ class Job:
 
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
-        """The recipe, ready to run."""
+        """The recipe, ready to run: in its quick form where that is asked for."""
+        if self.effort == "fast" and looks(self.recipe):
+            return self._part(quick(self.recipe))
         return resolve(self.recipe, self.target, self.weight_bits, self.activation_bits, self.data)
 
     def _part(self, chosen: Recipe) -> tuple[Pass, ...]:

@@ -58,7 +58,6 @@ def test_gradient_agrees_with_differences(weight: QSpec) -> None:
     noise = objective(weight)
     rng = np.random.default_rng(0)
     x = noise.start(np.ones(noise.classes)) + rng.normal(0, 0.2, noise.size)
-    noise.watch(x)
     _, gradient = noise(x)
     for _ in range(5):
         d, step = rng.normal(size=x.size), 1e-6
@@ -75,7 +74,6 @@ def test_no_start_predicts_less_noise(weight: QSpec) -> None:
     channels = solve(model, priced=clips_of(model))
     for scales in (np.ones(channels.size), cross_layer(model, channels)):
         x = noise.start(scales)
-        noise.watch(x)
         assert facts["predicted SQNR"] >= to_db(noise(x)[0].total) + 1
 
 

@@ -88,26 +88,37 @@ def unclipped(mean: Array, std: Array, lo: Array | float, hi: Array | float) -> 
         mu, log, miss = np.where(better, other_mu, mu), np.where(better, other_log, log), np.where(better, other, miss)
     below = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, target))
     centre = (below + np.where(np.isfinite(high), high, below)) / 2
-    at = (mu - centre) / np.exp(log)
+    at, log, open_ = np.array((mu - centre) / np.exp(log)), np.array(log), np.abs(miss).max(0) >= 1e-9
+    for _ in range(40):
+        if not open_.any():
+            break
+        before = at.copy(), log.copy()
+        found = _newton(at[open_], log[open_], miss[:, open_], *(a[open_] for a in (centre, low, high, target)))
+        at[open_], log[open_], miss[:, open_] = found
+        open_ = (np.abs(miss).max(0) >= 1e-9) & ((at != before[0]) | (log != before[1]))  # what is stuck stays so
+    mu = centre + at * np.exp(log)
+    return np.where(flat, mean, unit * mu), np.where(flat, std, unit * np.exp(log))
+
+
+def _newton(
+    at: Array, log: Array, miss: Array, centre: Array, low: Array, high: Array, target: Array
+) -> tuple[Array, Array, Array]:
+    """One step of `unclipped`, shortened until it helps; where nothing does it stays."""
 
     def missed(at: Array, log: Array) -> Array:
         return _miss(centre + at * np.exp(log), log, low, high, target)
 
-    for _ in range(40):
-        if np.abs(miss).max(initial=0.0) < 1e-9:
-            break
-        by_at, by_log = ((missed(at + e, log + f) - miss) / 1e-6 for e, f in ((1e-6, 0), (0, 1e-6)))
-        det = by_at[0] * by_log[1] - by_at[1] * by_log[0]
-        det = np.where(np.abs(det) < 1e-12, 1e-12, det)
-        step_at = np.clip((miss[0] * by_log[1] - miss[1] * by_log[0]) / det, -1, 1)
-        step_log = np.clip((by_at[0] * miss[1] - by_at[1] * miss[0]) / det, -0.5, 0.5)
-        for part in (1.0, 0.5, 0.1):
-            new_at, new_log = at - part * step_at, np.clip(log - part * step_log, -1.0, 20.0)
-            new = missed(new_at, new_log)
-            better = np.abs(new).max(0) < np.abs(miss).max(0)
-            at, log, miss = np.where(better, new_at, at), np.where(better, new_log, log), np.where(better, new, miss)
-    mu = centre + at * np.exp(log)
-    return np.where(flat, mean, unit * mu), np.where(flat, std, unit * np.exp(log))
+    by_at, by_log = ((missed(at + e, log + f) - miss) / 1e-6 for e, f in ((1e-6, 0), (0, 1e-6)))
+    det = by_at[0] * by_log[1] - by_at[1] * by_log[0]
+    det = np.where(np.abs(det) < 1e-12, 1e-12, det)
+    step_at = np.clip((miss[0] * by_log[1] - miss[1] * by_log[0]) / det, -1, 1)
+    step_log = np.clip((by_at[0] * miss[1] - by_at[1] * miss[0]) / det, -0.5, 0.5)
+    for part in (1.0, 0.5, 0.1):
+        new_at, new_log = at - part * step_at, np.clip(log - part * step_log, -1.0, 20.0)
+        new = missed(new_at, new_log)
+        better = np.abs(new).max(0) < np.abs(miss).max(0)
+        at, log, miss = np.where(better, new_at, at), np.where(better, new_log, log), np.where(better, new, miss)
+    return at, log, miss
 
 
 def _unrectified(mean: Array) -> tuple[Array, Array]:

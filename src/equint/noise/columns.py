@@ -30,6 +30,7 @@ class Columns:
     """Input channels of all layers, `(I,)` each."""
 
     energy: Array  # Σ over taps of the variance that the channel feeds into the layer, original units squared
+    share: Array  # 1 / taps: what one weight has of it
     scale: Array  # class of the channel's scale
     group: Array  # the layer's group that reads it, counted through all layers
 
@@ -53,24 +54,13 @@ class WeightBlock:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Near:
     """Weights that may leave their range: the largest over the taps of a pair of channels, `(W,)` each."""
 
     peak: Array  # its magnitude, original units, > 0
     row: Array  # and column: the channels
     column: Array
-    scale: Array  # class of the column's scale
-    unit: Array  # the range that bounds it
     below: Array  # whether it is the lower end of the range that bounds it; False where one end serves both
-    share: Array  # 1 / taps: what it has of its column's energy
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What no descent moves: the shift of every row, `(R,)`, and which weights are watched."""
-
-    shift: Array
-    watched: Watched
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class NoiseModel:
             "Guesses", and docs/moments.md.
 
         range_factors: times wider or narrower that a weight's range may become when its shifts are chosen anew.
-        watched: share of their range from which weights are watched for leaving it; the others are looked at later.
+        near: share of their range from which weights are watched for leaving it, until anything has moved so far that
+            others may.
     """
 
     likeness: float = 0.65
@@ -39,7 +40,7 @@ class NoiseModel:
     extent: float = 6.0
     results: float = 2.5
     range_factors: tuple[float, ...] = tuple(2.0 ** (k / 8) for k in (0, *range(1, 8), *range(-8, 0)))
-    watched: float = 1 / 3
+    near: float = 0.7
 
 
 MEASURED = NoiseModel()

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..graph.channels import Channels
 from ..ir.model import Array, Model, Name, QSpec, Range
-from .columns import Chosen
 from .constants import MEASURED, NoiseModel
 from .rounded import RoundedLayer, RoundedTensor
 from .tensor_terms import TensorTerms
@@ -49,9 +48,8 @@ class Objective:
         clipped      Σ_oi g_o·s_o²·e_i/t_i²/K · (|W_oi|·t_i/s_o − range)²₊
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
-    What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`), and which weights are
-    near enough to the end of their range to be looked at (`watch`), are no smooth functions: chosen between descents.
-    `tensors` are those whose grids are variables; the ends of grids may replace the bounds of `movable` clips.
+    What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`) are no smooth functions:
+    chosen between descents. `tensors` are those whose grids are variables; the ends of grids may replace the bounds of `movable` clips.
     """
 
     def __init__(
@@ -89,17 +87,14 @@ class Objective:
         self.tensors.widest(x, scales)
         return x
 
-    def watch(self, x: Array) -> None:
-        self.weights.watch(x, self.scales(x))
-
     @property
-    def chosen(self) -> Chosen:
-        """What `choose_shifts` and `watch` chose last."""
-        return Chosen(self.weights.shift.copy(), self.weights.watched)
+    def chosen(self) -> Array:
+        """The shifts that `choose_shifts` chose last, `(R,)` of all rows of weights."""
+        return self.weights.shift.copy()
 
-    def restore(self, chosen: Chosen) -> None:
-        """Go on with what was chosen for other variables."""
-        self.weights.shift, self.weights.watched = chosen.shift.copy(), chosen.watched
+    def restore(self, chosen: Array) -> None:
+        """Go on with shifts that were chosen for other variables."""
+        self.weights.shift = chosen.copy()
 
     def choose_shifts(self, x: Array) -> None:
         self.weights.choose_shifts(x, self.scales(x))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..graph.channels import Channels
 from ..ir.model import Array, Graph, Name, QSpec, Range
 from ..maths.noise import rounding
-from .columns import Columns, Rows, Watched, WeightBlock, joined
+from .columns import Columns, Near, Rows, WeightBlock, joined
 from .constants import NoiseModel
 from .rounded import RoundedLayer
 
@@ -17,12 +18,16 @@ TINY = 1e-12
 """The least share of a layer's largest weight that a range reaches: its logarithm is a variable."""
 
 
+SURELY = 0.999
+"""Weights this share of their range off are within it, whatever float32 rounds."""
+
+
 class WeightTerms:
     """The noise of all layers' weights. Variables are logarithms of the ends of their ranges, in rescaled units.
 
     Attributes:
         ends: numbers of the variables, `(units,)` each: one where the format is symmetric, else upper and lower.
-        shift: `(R,)` shift of every row, chosen last; watched: what `noise` looks at to see what leaves the ranges.
+        shift: `(R,)` shift of every row, chosen last.
     """
 
     def __init__(
@@ -57,7 +62,8 @@ class WeightTerms:
                     most=np.full(g * o, (1 << shift_bits) - 1 if shifted else 0),
                 )
             )
-            columns.append(Columns(rounded.energy.ravel(), channels.of_input(graph, layer), np.repeat(groups, i)))
+            share, scale = np.full(g * i, 1 / taps), channels.of_input(graph, layer)
+            columns.append(Columns(rounded.energy.ravel(), share, scale, np.repeat(groups, i)))
             above, below = np.maximum(w.max(-1), 0), np.maximum(-w.min(-1), 0)
             peaks = (np.maximum(above, below),) if spec.symmetric else (above, below)
             parts = slice(row, row + g * o), slice(column, column + g * i), slice(unit, unit + units)
@@ -67,7 +73,7 @@ class WeightTerms:
         self.groups, self.units = group, unit
         self.ends = [new(unit)] if spec.symmetric else [new(unit), new(unit)]
         self.shift = np.zeros(row, np.int64)
-        self.watched = joined(Watched, [])
+        self._seen: _Seen | None = None
 
     def noise(self, x: Array, scales: Array, gradient: Array, by_class: Array) -> tuple[float, float]:
         """Noise of what is rounded and of what is cut off; derivatives are added to `gradient` and `by_class`."""
@@ -90,34 +96,46 @@ class WeightTerms:
     def _clipped(
         self, ends: list[Array], scales: Array, row_gain: Array, enters: Array, gradient: Array, by_class: Array
     ) -> float:
-        watched, rows, columns = self.watched, self.rows, self.columns
-        if not watched.peak.size:
-            return 0.0
-        now = watched.peak * scales[watched.scale] / self._row_scale(scales)[watched.row]
-        limit = ends[0][watched.unit]
-        if len(ends) > 1:
-            limit = np.where(watched.below, ends[1][watched.unit], limit)
+        rows, columns, near = self.rows, self.columns, self._near(ends, scales)
+        row_scale, limits = self._row_scale(scales), [end[rows.unit] for end in ends]
+        now = near.peak * scales[columns.scale[near.column]] / row_scale[near.row]
+        limit = np.where(near.below, limits[-1][near.row], limits[0][near.row])
         hit = np.flatnonzero(now > limit)
-        row, column, unit, now, limit = (a[hit] for a in (watched.row, watched.column, watched.unit, now, limit))
+        row, column, below, now, limit = (a[hit] for a in (near.row, near.column, near.below, now, limit))
         over = now - limit
-        weight = row_gain[row] * enters[column] * watched.share[hit]
+        weight = row_gain[row] * enters[column] * columns.share[column]
         cost = weight * np.square(over)
         slope = 2 * weight * over
         by_class += np.bincount(columns.scale[column], slope * now - 2 * cost, by_class.size)
         by_class += np.bincount(rows.scale[row], (2 * cost - slope * now) * rows.coarse[row], by_class.size)
-        below = watched.below[hit]
         for variables, mine in zip(self.ends, (~below, below), strict=False):
-            gradient[variables] -= np.bincount(unit[mine], (slope * limit)[mine], self.units)
+            gradient[variables] -= np.bincount(rows.unit[row[mine]], (slope * limit)[mine], self.units)
         return float(cost.sum())
 
+    def _near(self, ends: list[Array], scales: Array) -> Near:
+        """Weights that may lie outside their ranges: looked for anew where others than the last ones could."""
+        enters, row_scale = scales[self.columns.scale], self._row_scale(scales)
+        limits = np.stack([end[self.rows.unit] * row_scale for end in ends])
+        if self._seen is None or self._seen.nearer(enters, limits) * self.constants.near > SURELY:
+            found = list[Near]()
+            for k, block in ((k, block) for k in range(len(ends)) for block in self.blocks):
+                peaks = block.peaks[k]
+                g, o, i = peaks.shape
+                takes = enters[block.columns].reshape(g, 1, i).astype(np.float32)
+                limit = (limits[k, block.rows] * self.constants.near).reshape(g, o, 1).astype(np.float32)
+                group, out, enter = np.nonzero(peaks * takes > limit)
+                row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
+                found.append(Near(peaks[group, out, enter], row, column, np.full(row.size, k == 1)))
+            self._seen = _Seen(joined(Near, found), enters, limits)
+        return self._seen.near
+
     def widest(self, x: Array, scales: Array) -> None:
-        """Set ranges in `x` that hold all weights, and choose shifts and watched weights for them."""
+        """Set ranges in `x` that hold all weights, and choose shifts for them."""
         self.shift[:] = 0
         self._hold_all(x, scales)
         if self.rows.most.any():
             self.choose_shifts(x, scales)
             self._hold_all(x, scales)
-        self.watch(x, scales)
 
     def _hold_all(self, x: Array, scales: Array) -> None:
         row_scale = self._row_scale(scales)
@@ -156,22 +174,6 @@ class WeightTerms:
         shifted = [b for b in self.blocks if self.rows.most[b.rows].any()]
         return {b.layer.y: self.shift[b.rows].astype(np.int32) for b in shifted}
 
-    def watch(self, x: Array, scales: Array) -> None:
-        """Choose anew which weights are watched for leaving their ranges."""
-        row_scale, found = self._row_scale(scales), list[Watched]()
-        for k, variables in enumerate(self.ends):
-            for block in self.blocks:
-                peaks = block.peaks[k]
-                g, o, i = peaks.shape
-                limit = np.exp(x[variables[block.units]]) * self.constants.watched
-                now = self._rescaled(block, k, scales, row_scale)
-                group, out, enter = np.nonzero(now > (limit.reshape(g, o, 1) if block.fine else limit))
-                row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
-                below, share = np.full(row.size, k == 1), np.full(row.size, 1 / block.taps)
-                scale, unit = self.columns.scale[column], self.rows.unit[row]
-                found.append(Watched(peaks[group, out, enter], row, column, scale, unit, below, share))
-        self.watched = joined(Watched, found)
-
     def ranges(self, x: Array, scales: Array) -> dict[Name, Range]:
         """Ranges after rescaling, by the layer's output: scalars, or `(O,)` per channel."""
         found = {}
@@ -193,6 +195,23 @@ class WeightTerms:
         enters = scales[self.columns.scale[block.columns]].reshape(g, 1, i)
         leaves = row_scale[block.rows].reshape(g, o, 1)
         return np.asarray(block.peaks[k] * (enters.astype(np.float32) / leaves.astype(np.float32)))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Weights near the ends of their ranges, and what scales and ends were when they were looked for.
+
+    Attributes:
+        enters: `(I,)` scales of columns. limits: `(ends, R)` ends of the rows' ranges, in units of weights times those.
+    """
+
+    near: Near
+    enters: Array
+    limits: Array
+
+    def nearer(self, enters: Array, limits: Array) -> float:
+        """How many times nearer to the end of its range any weight may have come, at most."""
+        return float(np.max(enters / self.enters, initial=0.0) * np.max(self.limits / limits, initial=0.0))
 
 
 def _row_shifts(

@@ -63,6 +63,8 @@ PASSES: Mapping[str, Any] = {
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 """Names of passes and their options, in order."""
 ActivationBits = int | Literal["float"] | None
+SLOW_ROUNDING = ("round_weights", "second-order")
+"""The pass and its method that quick forms of recipes do without."""
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 
 
@@ -180,6 +182,21 @@ def without_images(chosen: Recipe) -> Recipe:
         return {**options, "without_images": "warned"} if options.get("without_images") == "refused" else options
 
     return replace(chosen, passes=tuple((name, asked(options)) for name, options in chosen.passes))
+
+
+def quick(chosen: Recipe) -> Recipe:
+    """The recipe without what takes long: rounding by kernels in place of second-order rounding, no candidates.
+
+    Example:
+        >>> dict(quick(recipe("optimal")).passes)["round_weights"]
+        {'method': 'kernel'}
+    """
+
+    def hurried(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**options, "method": "kernel"} if (name, options.get("method")) == SLOW_ROUNDING else options
+
+    passes = tuple((name, hurried(name, options)) for name, options in chosen.passes)
+    return replace(chosen, passes=passes, candidates=())
 
 
 def variants(chosen: Recipe) -> tuple[Recipe, ...]:

@@ -61,6 +61,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails is raised
         options.enable_mem_pattern = not lean
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn another's time
         label = "model" if isinstance(source, ModelProto) else os.fspath(source)
         if taps:
             source = _tapped(source, taps)
