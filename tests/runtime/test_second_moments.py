@@ -21,6 +21,7 @@ from equint.passes.quantize import Quantize
 from equint.runtime import second_moments
 from equint.runtime.second_moments import SecondMoments, round_in_order
 from equint.runtime.session import Session
+from equint.runtime.sweep import BATCH
 from equint.samples.images import Samples
 from handwritten import network, normal
 
@@ -55,7 +56,7 @@ def test_each_layer_is_shown_what_both_networks_give_it(monkeypatch: pytest.Monk
     def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
         graph, grid = now["model"].graph, model.qparams[layer.weight]
         x, seen = rows(to_proto(model.graph), layer.x), rows(export(now["model"]), read_as(layer))
-        half = np.arange(len(x)) // 36 // 8 % 2  # every other batch of eight
+        half = np.arange(len(x)) // 36 // BATCH % 2  # every other batch
         for k, fold in enumerate(folds):
             a, b = x[half == k], seen[half == k]
             np.testing.assert_allclose(fold.mean[0], a.mean(0), atol=1e-5)

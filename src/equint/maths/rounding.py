@@ -14,7 +14,7 @@ SWEEPS = 2
 """Coordinate descents behind successive rounding: more change next to nothing."""
 RIDGES = (0.01, 0.1, 1.0, np.inf)
 """How firmly weights may be held where they are fitted to other inputs; the last leaves them as they are."""
-BLOCK = 64
+BLOCK = 32
 """Columns that are rounded before what they do to all others is worked out."""
 
 
@@ -50,12 +50,16 @@ def second_order(
     added = np.asarray(damping)[..., None] * diagonal.mean(-1, keepdims=True)
     added = np.where(added > 0, added, 1.0)
     h = moments + added[..., None] * np.eye(n)
-    nearest = np.clip(np.rint(weights), lo, hi)
     if n == 1:
-        return np.asarray(nearest)
-    found = _successive(weights, h, lo, hi)
-    better = output_error(found - weights, h) < output_error(nearest - weights, h)
-    return _descended(weights, np.where(better[..., None], found, nearest), h, lo, hi, sweeps)
+        return np.asarray(np.clip(np.rint(weights), lo, hi))
+    w = _columns(weights, np.float32)
+    found, nearest = _successive(w, h, lo, hi), np.clip(np.rint(w), lo, hi)
+    h = h.astype(np.float32)
+    slopes = [h @ (q - w) for q in (found, nearest)]
+    errors = [np.sum(slope * (q - w), -2, keepdims=True) for slope, q in zip(slopes, (found, nearest), strict=True)]
+    better = errors[0] < errors[1]
+    q, slope = np.where(better, found, nearest), np.where(better, *slopes)
+    return _columns(_descended(q, slope, h, lo, hi, sweeps), np.float64)
 
 
 def uncertainty(moments: Array, rows: int) -> Array:
@@ -102,8 +106,20 @@ def regressed(weights: Array, covariance: Array, cross: Array, ridge: float) -> 
         return weights
     n, mean = covariance.shape[-1], np.einsum("...kk->...", covariance)[..., None, None] / covariance.shape[-1]
     added = np.where(mean > 0, ridge * mean, 1.0) * np.eye(n)
-    solved = np.linalg.solve(covariance + added, np.swapaxes(weights @ (cross + added), -1, -2))
+    solved = _solved(covariance + added, np.swapaxes(weights @ (cross + added), -1, -2))
     return np.asarray(np.swapaxes(solved, -1, -2))
+
+
+def _solved(matrix: Array, values: Array) -> Array:
+    """A⁻¹b, A `(…, n, n)` positive definite, b `(…, n, O)`."""
+    if matrix.shape[-1] < BLOCK:
+        return np.asarray(np.linalg.solve(matrix, values))
+    from scipy.linalg import cho_factor, cho_solve
+
+    found = np.empty_like(values)
+    for at in np.ndindex(matrix.shape[:-2]):
+        found[at] = cho_solve(cho_factor(matrix[at], check_finite=False), values[at], check_finite=False)
+    return found
 
 
 def fit_error(fitted: Array, weights: Array, covariance: Array, cross: Array) -> float:
@@ -115,37 +131,47 @@ def fit_error(fitted: Array, weights: Array, covariance: Array, cross: Array) ->
     return float(np.sum(fitted * (fitted @ covariance)) - 2 * np.sum(fitted * (weights @ cross)))
 
 
-def _successive(weights: Array, h: Array, lo: int, hi: int) -> Array:
+def _columns(weights: Array, dtype: type) -> Array:
+    """`(…, O, n)` as `(…, n, O)`, or the other way round: what is done weight by weight then lies side by side."""
+    return np.ascontiguousarray(np.swapaxes(weights, -1, -2), dtype)
+
+
+def _successive(w: Array, h: Array, lo: int, hi: int) -> Array:
     n = h.shape[-1]
     r = np.linalg.cholesky(h[..., ::-1, ::-1])[..., ::-1, ::-1]  # of the reversed matrix: upper triangular
-    r = r / np.einsum("...kk->...k", r)[..., None, :]
-    q, error = np.empty_like(weights), np.zeros_like(weights)
+    r = (r / np.einsum("...kk->...k", r)[..., None, :]).astype(np.float32)
+    q, error = np.empty_like(w), np.zeros_like(w)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
-        wanted = weights[..., start:stop] - error[..., :start] @ r[..., :start, start:stop]
+        wanted = w[..., start:stop, :] - np.swapaxes(r[..., :start, start:stop], -1, -2) @ error[..., :start, :]
         for k in range(start, stop):
-            q[..., k] = np.clip(np.rint(wanted[..., k - start]), lo, hi)
-            error[..., k] = q[..., k] - weights[..., k]
-            wanted[..., k - start + 1 :] -= error[..., k, None] * r[..., None, k, k + 1 : stop]
+            q[..., k, :] = np.minimum(np.maximum(np.rint(wanted[..., k - start, :]), lo), hi)
+            error[..., k, :] = q[..., k, :] - w[..., k, :]
+            wanted[..., k - start + 1 :, :] -= r[..., k, k + 1 : stop, None] * error[..., k, None, :]
     return q
 
 
-def _descended(weights: Array, q: Array, h: Array, lo: int, hi: int, sweeps: int) -> Array:
-    n, diagonal = h.shape[-1], np.einsum("...kk->...k", h)[..., None, :]
+def _descended(q: Array, slope: Array, h: Array, lo: int, hi: int, sweeps: int) -> Array:
+    n, diagonal = h.shape[-1], np.einsum("...kk->...k", h)
+    outer = tuple(range(q.ndim - 2))
     for _ in range(sweeps):
-        slope, moved = (q - weights) @ h, False
+        moved = False
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
-            move, near = np.zeros((*q.shape[:-1], stop - start)), slope[..., start:stop].copy()
+            move, near = np.zeros_like(q[..., start:stop, :]), slope[..., start:stop, :].copy()
             for k in range(start, stop):
-                step = np.rint(-near[..., k - start] / diagonal[..., k])
-                step = np.clip(q[..., k] + step, lo, hi) - q[..., k]
-                if step.any():
-                    move[..., k - start] = step
-                    near += step[..., None] * h[..., None, k, start:stop]
-            if move.any():
-                q[..., start:stop] += move
-                slope += move @ h[..., start:stop, :]
+                at = q[..., k, :]
+                step = np.rint(-near[..., k - start, :] / diagonal[..., k, None])
+                step = np.minimum(np.maximum(at + step, lo), hi) - at
+                rows = np.flatnonzero(step.any(outer))
+                if rows.size:
+                    move[..., k - start, :] = step
+                    change = h[..., k, k + 1 : stop, None] * step[..., None, rows]
+                    near[..., k - start + 1 :, rows] += change
+            rows = np.flatnonzero(move.any((*outer, -2)))
+            if rows.size:
+                q[..., start:stop, :] += move
+                slope[..., rows] += h[..., start:stop] @ move[..., rows]
                 moved = True
         if not moved:
             break

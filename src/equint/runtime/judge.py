@@ -169,8 +169,8 @@ class Judge:
         self._graph, self._expected = original, expected or {}
         self._places = tuple(_places(original, candidates.values()))
         taps = list(dict.fromkeys(place.tensor for place in self._places))
-        self._float = Session(to_proto(original), taps=taps)
-        self._each = {name: Session(proto, taps=taps) for name, proto in candidates.items()}
+        self._float = Session(to_proto(original), taps=taps, lean=True)
+        self._each = {name: Session(proto, taps=taps, lean=True) for name, proto in candidates.items()}
         self._views = {name: views_of(proto) for name, proto in candidates.items()}
         self._ends = {name: held_ranges(proto) for name, proto in candidates.items()}
         self._origins: dict[Name, Array] | None = None

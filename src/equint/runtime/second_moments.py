@@ -148,7 +148,7 @@ def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
 
 
 class _Sums:
-    """Sums over patches of both networks, of float64."""
+    """Sums over patches of both networks, float64 of float32 batches."""
 
     def __init__(self, blocks: int, n: int) -> None:
         self.shape, self.rows = (blocks, n), 0
@@ -156,10 +156,10 @@ class _Sums:
         self.products = np.zeros((2, blocks, n, n))
 
     def add(self, x: Array, seen: Array) -> None:
-        both = [np.ascontiguousarray(a.reshape(len(a), *self.shape).transpose(1, 0, 2), np.float64) for a in (x, seen)]
+        both = [np.ascontiguousarray(a.reshape(len(a), *self.shape).transpose(1, 0, 2), np.float32) for a in (x, seen)]
         self.rows += len(x)
         for k, rows in enumerate(both):
-            self.total[k] += rows.sum(1)
+            self.total[k] += rows.sum(1, dtype=np.float64)
             self.products[k] += rows.swapaxes(1, 2) @ both[1]
 
     def moments(self) -> SecondMoments:

@@ -31,7 +31,7 @@ class Session:
         source: an ONNX model or its path.
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
-        lean: take memory operator by operator, and not one block for all.
+        lean: take memory operator by operator and give it back, and not one block for all that is kept.
         together: whether several samples may run at once where shapes leave that open; None: found out by the first.
 
     Raises:
@@ -60,8 +60,10 @@ class Session:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails is raised
-        options.enable_mem_pattern = not lean
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn another's time
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # threads that wait burn another's time
         label = "model" if isinstance(source, ModelProto) else os.fspath(source)
         if taps:
             source = _tapped(source, taps)

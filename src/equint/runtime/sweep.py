@@ -23,7 +23,7 @@ from ..samples.images import Feed, Samples, length, split
 from .collect import whole
 from .session import Session
 
-BATCH = 8
+BATCH = 4
 FOLDS = 2
 """Every other image belongs to the other fold."""
 

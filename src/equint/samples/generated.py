@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
+from ..files import Shelf
 from ..graph.inputs import CHANNELS, layout_of
 from ..ir.model import Array, Graph, Model, Name
 from ..maths.pictures import MEAN, STD, pictures
@@ -46,12 +48,25 @@ def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
 
     def batches() -> Iterator[Array]:
         for seed in range(PICTURES // BATCH):
-            pixels = pictures(BATCH, height, width, channels, seed)
+            pixels = _drawn(height, width, channels, seed)
             pixels = pixels.transpose(0, 2, 3, 1) if last else pixels
             made = np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
             yield np.rint(made) if whole else made
 
     return Samples(batches, "generated pictures", fixed_batch(model.graph))
+
+
+def _drawn(height: int, width: int, channels: int, number: int) -> Array:
+    """A batch of pictures; those drawn before are read again, as many networks may be shown them."""
+    shelf = _kept(height, width, channels)
+    while len(shelf) <= number:
+        shelf.append(pictures(BATCH, height, width, channels, len(shelf)))
+    return shelf[number]
+
+
+@lru_cache(maxsize=1)
+def _kept(height: int, width: int, channels: int) -> Shelf:
+    return Shelf()
 
 
 def made_up(model: Model, size: int = USUAL) -> Samples | None:
