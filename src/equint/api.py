@@ -66,7 +66,8 @@ def quantize(
         set: inputs that become constants, such as a sampling rate, and their values.
         progress: called before each pass, and within long ones.
         effort: "full" measures a recipe's candidates, if it has any, on samples or generated ones beside the float
-            network and keeps the best; "fast" runs the recipe alone and measures nothing.
+            network and keeps the best; "fast" runs the recipe alone, measures nothing, and rounds by kernels
+            where the recipe rounds by second moments.
         fused_activations: whether the hardware applies an activation (LeakyRelu, HardSwish, …) to a layer's sums, so
             that nothing is rounded between them; the target says it if left out.
 

@@ -72,6 +72,22 @@ def test_ranges_too_narrow_for_what_was_not_seen_show() -> None:
     assert kept(equint.quantize(PROTO, chosen, input=(-15.0, 15.0), data=images(24, seed=3))) == "own"
 
 
+def test_fast_rounds_by_kernels() -> None:
+    """Second moments of inputs are spared; a recipe that looks at data for them alone does not refuse any."""
+    chosen = one_of(NARROW, WIDE)
+    by_inputs, by_kernels = (
+        replace(chosen, passes=(*chosen.passes, ("round_weights", {"method": method})))
+        for method in ("second-order", "kernel")
+    )
+    data = images(8, seed=5)
+    fast = equint.quantize(PROTO, by_inputs, input=(-1.5, 1.5), data=data, effort="fast")
+    wanted = equint.quantize(PROTO, replace(by_kernels, candidates=()), input=(-1.5, 1.5), data=data)
+    assert events(fast, EventKind.KERNELS_ROUNDED)
+    assert fast.proto == wanted.proto
+    alone = replace(by_inputs, passes=tuple(step for step in by_inputs.passes if step[0] != "calibrate"), candidates=())
+    assert events(equint.quantize(PROTO, alone, input=(-1.5, 1.5), data=data, effort="fast"), EventKind.KERNELS_ROUNDED)
+
+
 def test_effort_and_single_samples() -> None:
     chosen = one_of(NARROW, WIDE)
     fast = equint.quantize(PROTO, chosen, input=(-1.5, 1.5), data=images(8, seed=5), effort="fast")

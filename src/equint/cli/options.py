@@ -32,7 +32,10 @@ TargetName = Annotated[
 RecipeName = Annotated[str | None, Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")]
 EffortName = Annotated[
     str,
-    Option("--effort", help="full measures the recipe's candidates and keeps the best; fast runs the recipe alone."),
+    Option(
+        "--effort",
+        help="full measures the recipe's candidates, keeps the best; fast runs it alone and rounds by kernels.",
+    ),
 ]
 WeightBits = Annotated[int | None, Option("--weight-bits", help="2 to 16. [default: 8]")]
 ActivationBits = Annotated[

@@ -49,7 +49,8 @@ class Objective:
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
     What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`) are no smooth functions:
-    chosen between descents. `tensors` are those whose grids are variables; the ends of grids may replace the bounds of `movable` clips.
+    chosen between descents. `tensors` are those whose grids are variables; the ends of grids may replace the bounds of
+    `movable` clips.
     """
 
     def __init__(
