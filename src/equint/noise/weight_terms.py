@@ -108,7 +108,7 @@ class WeightTerms:
         slope = 2 * weight * over
         by_class += np.bincount(columns.scale[column], slope * now - 2 * cost, by_class.size)
         by_class += np.bincount(rows.scale[row], (2 * cost - slope * now) * rows.coarse[row], by_class.size)
-        for variables, mine in zip(self.ends, (~below, below), strict=False):
+        for variables, mine in zip(self.ends, (np.logical_not(below), below), strict=False):
             gradient[variables] -= np.bincount(rows.unit[row[mine]], (slope * limit)[mine], self.units)
         return float(cost.sum())
 
