@@ -28,8 +28,8 @@ TRIALS, TRIAL_STEPS = 3, 10
 """Rounds from every start before the best goes on alone, and their steps."""
 ROUND_STEPS = 50
 """Steps of a round: between two choices of shifts, and of weights that may leave their ranges."""
-WORTH = 0.02
-"""A round that takes a smaller share of the noise away, 0.09 dB, is the last."""
+WORTH = 1e-3
+"""A round that takes a smaller share of the noise away is the last."""
 LIMIT = 20.0
 """Log-scales stay within ±20: beyond, float32 weights would lose digits."""
 

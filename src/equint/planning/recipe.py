@@ -65,6 +65,8 @@ Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 ActivationBits = int | Literal["float"] | None
 SLOW_ROUNDING = ("round_weights", "second-order")
 """The pass and its method that quick forms of recipes do without."""
+QUICK_STEPS = 100
+"""Steps of `optimal` in quick forms of recipes that name no number."""
 _SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
 
 
@@ -185,7 +187,8 @@ def without_images(chosen: Recipe) -> Recipe:
 
 
 def quick(chosen: Recipe) -> Recipe:
-    """The recipe without what takes long: rounding by kernels in place of second-order rounding, no candidates.
+    """The recipe without what takes long: rounding by kernels in place of second-order rounding, half the search for
+    scales, no candidates.
 
     Example:
         >>> dict(quick(recipe("optimal")).passes)["round_weights"]
@@ -193,6 +196,8 @@ def quick(chosen: Recipe) -> Recipe:
     """
 
     def hurried(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "optimal":
+            return {"iterations": QUICK_STEPS, **options}
         return {**options, "method": "kernel"} if (name, options.get("method")) == SLOW_ROUNDING else options
 
     passes = tuple((name, hurried(name, options)) for name, options in chosen.passes)
