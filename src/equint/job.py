@@ -139,6 +139,7 @@ class Job:
         network = replace(network, graph=replace(network.graph, fuses=on.fused_activations))
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
+        network = replace(network, graph=replace(network.graph, integers_only=on.integers_only))
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 

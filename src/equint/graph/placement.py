@@ -249,6 +249,8 @@ def _acts(graph: Graph, node: Node) -> bool:
 
 
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
+    if graph.integers_only:
+        return True
     node = graph.producer.get(name)
     if node is not None and (_is_worker(graph, node) or (_acts(graph, node) and node.inputs[0] in merged)):
         return True

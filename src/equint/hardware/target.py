@@ -17,6 +17,7 @@ class Target:
         weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
         bias_bits: width of integer biases.
         channel_clip: whether an activation may be clamped to a bound per channel.
+        integers_only: whether it runs nothing in float, so that every activation gets a grid.
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
         mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
         rounding: what they do with the bits that they drop.
@@ -35,6 +36,7 @@ class Target:
     activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     channel_clip: bool = False
+    integers_only: bool = False
     shift_bits: int = 0
     mantissa_bits: int = 32
     exponent_bits: int = 6
@@ -66,6 +68,7 @@ TARGETS = (
         "npu-shift",
         "per-tensor weights with a 4-bit shift per output channel, integers only: NPUs with a weight equalizing shift",
         QSpec(8, signed=False, symmetric=False, granularity="shift"),
+        integers_only=True,
         shift_bits=4,
         fused_activations=True,
         recipe="wes-optimal",

@@ -171,14 +171,14 @@ def layer_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array
 
 def weighted_sum_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
     """Σ_k |coefficients[k]|·max|x_k| + |bias|: `(1,)` or `(C,)`."""
-    farthest = np.array([_farthest(span) for span in spans])
-    terms = np.abs(step.arrays["coefficients"].astype(np.int64)) * farthest[:, None]
+    most = np.array([farthest(span) for span in spans])
+    terms = np.abs(step.arrays["coefficients"].astype(np.int64)) * most[:, None]
     return np.asarray(terms.sum(0) + np.abs(step.arrays["bias"].astype(np.int64)))
 
 
 def product_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
     """max|x_a|·max|x_b|: `()`."""
-    return np.asarray(prod(map(_farthest, spans)))
+    return np.asarray(prod(map(farthest, spans)))
 
 
 def average_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
@@ -188,14 +188,15 @@ def average_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -
     times, count = step.arrays.get("reciprocals", np.ones((), np.int64)), np.asarray(prod(kernel))
     if len(sizes) == len(kernel) and "reciprocals" in step.arrays:
         count = Window(attrs["strides"], [1] * len(kernel), attrs["pads"], []).counts(kernel, sizes)
-    return np.asarray(int(np.max(count * np.abs(times.astype(np.int64)), initial=1)) * _farthest(spans[0]))
+    return np.asarray(int(np.max(count * np.abs(times.astype(np.int64)), initial=1)) * farthest(spans[0]))
 
 
 def global_pool_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
     """The number of positions times max|x|: `()`; 65,536 for a size that is not known."""
     sizes = (None,) if shape is None else shape[2:]
-    return np.asarray(_farthest(spans[0]) * prod(n if isinstance(n, int) else 1 << 16 for n in sizes))
+    return np.asarray(farthest(spans[0]) * prod(n if isinstance(n, int) else 1 << 16 for n in sizes))
 
 
-def _farthest(span: Span) -> int:
+def farthest(span: Span) -> int:
+    """The largest magnitude of a span."""
     return max(-span[0], span[1])

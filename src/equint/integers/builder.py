@@ -247,15 +247,15 @@ class Lowering:
         digits = self.target.mantissa_bits
         most = min((1 << (self.target.exponent_bits - 1)) + 1, MOST_SHIFT + 1 - digits)
         largest = max(float(np.max(np.abs(f))) for f in parts)
-        power = min(most, _power(COEFFICIENT, largest), _power(SUM - sum(far) - 1, total))
-        if power < max(2 - (1 << (self.target.exponent_bits - 1)), 2 - digits):
+        places = min(most, power(COEFFICIENT, largest), power(SUM - sum(far) - 1, total))
+        if places < max(2 - (1 << (self.target.exponent_bits - 1)), 2 - digits):
             raise UnsupportedOperator(
                 f"{node.label}: its inputs or constants are too large for its result; check its ranges"
             )
-        coefficients = np.rint(np.ldexp(np.stack(np.broadcast_arrays(*map(np.atleast_1d, parts))), power))
-        bias = np.rint(np.ldexp(offset, power)).astype(np.int32)
+        coefficients = np.rint(np.ldexp(np.stack(np.broadcast_arrays(*map(np.atleast_1d, parts))), places))
+        bias = np.rint(np.ldexp(offset, places)).astype(np.int32)
         arrays = {"coefficients": coefficients.astype(np.int32), "bias": bias}
-        mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - power, np.int32)
+        mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - places, np.int32)
         how = Requantize(mantissa, exponent, np.zeros((), np.int32), int(last[0].zero_point), low, high)
         how = self.bent(node, how, np.ldexp(1.0, -power), np.ldexp(total, power) + sum(far) + 1, axis)
         self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
@@ -301,6 +301,6 @@ def _compound(target: Target, factor: float, shift: Array, span: tuple[int, int]
     return mantissa << (bits - FLOAT32_DIGITS), exponent
 
 
-def _power(limit: float, value: float) -> int:
+def power(limit: float, value: float) -> int:
     """The largest F with value·2^F ≤ limit."""
     return math.frexp(limit / value)[1] - 1 if value else MOST_SHIFT

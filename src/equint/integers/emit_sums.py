@@ -106,7 +106,8 @@ def gemm(maker: Maker, program: Program, step: Step) -> Name:
     return _biased(maker, program, step, acc)
 
 
-def _centred(maker: Maker, program: Program, name: Name) -> Name:
+def centred(maker: Maker, program: Program, name: Name) -> Name:
+    """q − z in 64 bits."""
     wide = maker.cast(name, np.int64)
     zero = program.zero_point(name)
     return maker.add("Sub", wide, np.int64(zero)) if zero else wide
@@ -116,13 +117,13 @@ def weighted_sum(maker: Maker, program: Program, step: Step) -> Name:
     """Products with coefficients, added in 64 bits."""
     coefficients, bias = (step.arrays[k].astype(np.int64) for k in ("coefficients", "bias"))
     pairs = zip(step.inputs, coefficients, strict=True)
-    acc = maker.total([maker.add("Mul", _centred(maker, program, x), program.along(step, c)) for x, c in pairs])
+    acc = maker.total([maker.add("Mul", centred(maker, program, x), program.along(step, c)) for x, c in pairs])
     return maker.add("Add", acc, program.along(step, bias)) if np.any(bias) else acc
 
 
 def product(maker: Maker, program: Program, step: Step) -> Name:
     """A product in 64 bits."""
-    a, b = (_centred(maker, program, name) for name in step.inputs)
+    a, b = (centred(maker, program, name) for name in step.inputs)
     return maker.add("Mul", a, b)
 
 
@@ -139,4 +140,4 @@ def average_pool(maker: Maker, program: Program, step: Step) -> Name:
 def global_pool(maker: Maker, program: Program, step: Step) -> Name:
     """A sum in 64 bits."""
     axes = np.arange(2, program.rank(step), dtype=np.int64)
-    return maker.add("ReduceSum", _centred(maker, program, step.inputs[0]), axes, keepdims=1)
+    return maker.add("ReduceSum", centred(maker, program, step.inputs[0]), axes, keepdims=1)

@@ -293,6 +293,8 @@ class Compiler:
         how = step.requantize
         if how is None:  # which is refused there
             return self.whole(step, "")
+        if work.floats is None:
+            return self.whole(step, "no float kernel computes it")
         top = int(bound(step, self.program.grids, self.program.shapes).max(initial=0))
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")

@@ -104,6 +104,18 @@ def global_pool(compiler: Compiler, step: Step) -> Name:
     return compiler.maker.add("ReduceSum", x, axes, keepdims=1)
 
 
+def matmul(compiler: Compiler, step: Step) -> Name:
+    """A MatMul of two activations."""
+    a, b = (compiler.centred(name) for name in step.inputs)
+    return compiler.maker.add("MatMul", a, b)
+
+
+def reduce_sum(compiler: Compiler, step: Step) -> Name:
+    """A ReduceSum."""
+    axes = np.array(step.attrs["axes"], np.int64)
+    return compiler.maker.add("ReduceSum", compiler.centred(step.inputs[0]), axes, keepdims=int(step.attrs["keepdims"]))
+
+
 def clip(compiler: Compiler, step: Step) -> Proof:
     """Max and Min of floats."""
     (x,), (y,), program, add = step.inputs, step.outputs, compiler.program, compiler.maker.add

@@ -24,14 +24,13 @@ from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
 from ..ops.table import op_of
 from . import lower_moves as moves
+from . import lower_reductions as wholes
 from .builder import Lowering, same
 from .geometry import static, window
 from .joins import joins_of, needed
+from .lower_reductions import ACCUMULATOR, requantized
 from .program import Program, Step
 from .steps import LAYERS, MOVES, bound
-
-ACCUMULATOR = 1 << 31
-"""What the accumulator of a layer stays below."""
 
 
 def lower(model: Model, target: Target) -> Program:
@@ -149,6 +148,8 @@ def _applied(work: Lowering, node: Node, name: Name) -> None:
 def _builder(work: Lowering, node: Node) -> Callable[[Lowering, Node], None] | None:
     """What builds the steps of a node that is no layer; None where it has no integer form."""
     form = op_of(node).steps
+    if form is Form.LAYER and node.op == "MatMul":  # of activations: others are layers
+        return wholes.product
     if not isinstance(form, Unknown) and form in _FORMS and work.graph.is_float(node.outputs[0]):
         return _FORMS[form]
     return moves.move if not node.domain and node.op in MOVES else None
@@ -251,18 +252,25 @@ def _product(work: Lowering, node: Node) -> None:
         constant = work.constant(constants[0]).astype(np.float64)
         if node.op == "Div":
             if node.inputs[0] in constants:
-                raise UnsupportedOperator(
-                    f"{node.label}: a constant divided by an activation has no integer form; replace it"
-                )
+                _divided(work, node, constant)
+                return
             constant = 1 / constant
         factor = constant * (float(work.grid(tensors[0], node.label).scale) / float(q.scale))
         work.weighted(node, tensors, name, (q, activations), [factor], np.zeros(()))
         return
     if node.op == "Div":
-        raise UnsupportedOperator(f"{node.label}: a quotient of activations has no integer form; replace it")
+        wholes.quotient(work, node)
+        return
     grids = [work.grid(i, node.label) for i in tensors]
     factor = np.asarray(float(grids[0].scale) * float(grids[1].scale) / float(q.scale))
-    _requantized(work, node, Step("Mul", node.label, tuple(tensors), (name,), {"axis": 1}), factor, (q, activations))
+    requantized(work, node, Step("Mul", node.label, tuple(tensors), (name,), {"axis": 1}), factor, (q, activations))
+
+
+def _divided(work: Lowering, node: Node, constant: Array) -> None:
+    """A constant, or one for each channel, divided by an activation."""
+    (values,), axis = work.channels(node, constant)
+    column = values.reshape(-1, 1) if values.ndim else values
+    _table(work, node, lambda x: column / x, axis)
 
 
 def _function(work: Lowering, node: Node) -> None:
@@ -279,6 +287,9 @@ def _function(work: Lowering, node: Node) -> None:
 
 
 def _clamp(work: Lowering, node: Node) -> None:
+    if not clamps(node) and constant_bounds(work.graph, node)[0] is None:
+        wholes.compared(work, node)
+        return
     lo, hi = clip_bounds(work.graph, node) if clamps(node) else constant_bounds(work.graph, node)
     if lo is None or hi is None:
         raise UnsupportedOperator(f"{node.label}: its bounds are computed; make them constants")
@@ -301,6 +312,7 @@ def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis:
     low, high, _ = work.clamp(node, q, activations, (axis,))
     with np.errstate(all="ignore"):  # what is not finite ends at an end of the grid
         real = function(dequantize(np.arange(x.qmin, x.qmax + 1), x)).astype(np.float32)
+    real = np.where(np.isnan(real), np.float32(0), real)
     ends = [b.reshape(-1, 1) if b.ndim else b for b in (low, high)]
     table = np.minimum(np.maximum(quantize(real, q), ends[0]), ends[1]).astype(storage(q))
     work.add("Table", node, [given], name, q, attrs={"axis": axis}, arrays={"table": table})
@@ -328,26 +340,15 @@ def _averaged(work: Lowering, node: Node, count: int, step: Step) -> None:
     x = work.grid(node.inputs[0], node.label)
     name, q, activations = work.result(node, given=x)
     factor = np.asarray(float(x.scale) / (float(q.scale) * count))
-    _requantized(work, node, replace(step, outputs=(name,)), factor, (q, activations))
-
-
-def _requantized(work: Lowering, node: Node, step: Step, factor: Array, last: tuple[QParams, list[Node]]) -> None:
-    reach = bound(step, work.grids, work.graph.shapes)
-    if reach.max() >= ACCUMULATOR:
-        raise UnsupportedOperator(f"{node.label}: its window is too large for a 32-bit accumulator")
-    how = work.requantize(node, factor, np.zeros((), np.int32), reach, last)
-    work.steps.append(replace(step, requantize=how))
-    work.grids[step.outputs[0]] = last[0]
+    requantized(work, node, replace(step, outputs=(name,)), factor, (q, activations))
 
 
 def _mean(work: Lowering, node: Node) -> None:
-    """A spatial ReduceMean, as a global pool and, without keepdims, a Squeeze."""
-    shape = work.graph.shapes.get(node.inputs[0])
-    axes = reduced_axes(work.graph, node, len(shape)) if shape else None
-    if shape is None or axes is None or sorted(axes) != list(range(2, len(shape))):
-        raise UnsupportedOperator(
-            f"{node.label}: only a ReduceMean over all spatial axes has an integer form; replace it"
-        )
+    """A spatial ReduceMean, as a global pool and, without keepdims, a Squeeze; one over other axes as their sum."""
+    shape, axes = work.graph.shapes.get(node.inputs[0]), wholes.axes_of(work, node)
+    if shape is None or axes != list(range(2, len(shape))):
+        wholes.reduction(work, node)
+        return
     if node.attrs.get("keepdims", 1):
         _global_pool(work, node)
         return
@@ -369,6 +370,7 @@ _FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.GLOBAL_AVERAGE: _global_pool,
     Form.MEAN: _mean,
     **moves.FORMS,
+    **wholes.FORMS,
 }
 """How each form is built; layers are built from their weights."""
 

@@ -28,7 +28,7 @@ def move(work: Lowering, node: Node) -> None:
             work.grid(node.inputs[0], node.label)
         work.steps.append(Step(node.op, node.label, tuple(inputs), node.outputs, node.attrs))
         return
-    _moved(work, node, node.op, inputs, node.attrs)
+    moved(work, node, node.op, inputs, node.attrs)
 
 
 def _shape_constant(work: Lowering, node: Node, name: Name) -> Name:
@@ -39,7 +39,7 @@ def _shape_constant(work: Lowering, node: Node, name: Name) -> Name:
     return name
 
 
-def _moved(
+def moved(
     work: Lowering,
     node: Node,
     op: str,
@@ -47,6 +47,7 @@ def _moved(
     attrs: Mapping[str, Any],
     arrays: Mapping[str, Array] | None = None,
 ) -> None:
+    """A step that keeps its input's grid; behind it, each output on its own where it has one."""
     x = work.grid(inputs[0], node.label)
     last = {o: work.result(node, o, x) for o in node.outputs if o}
     raw = {o: name if same(q, x) and not merged else work.fresh(f"{o}_moved") for o, (name, q, merged) in last.items()}
@@ -65,11 +66,11 @@ def _concat(work: Lowering, node: Node) -> None:
     grids = [work.grid(i, node.label) for i in node.inputs]
     q = work.result(node, node.outputs[0], grids[0])[1]
     q = grids[0] if all(same(g, grids[0]) for g in grids) else q
-    _moved(work, node, "Concat", [work.rescaled(node, i, (q, [])) for i in node.inputs], node.attrs)
+    moved(work, node, "Concat", [work.rescaled(node, i, (q, [])) for i in node.inputs], node.attrs)
 
 
 def _identity(work: Lowering, node: Node) -> None:
-    _moved(work, replace(node, outputs=node.outputs[:1]), "Identity", node.inputs[:1], {})
+    moved(work, replace(node, outputs=node.outputs[:1]), "Identity", node.inputs[:1], {})
 
 
 def _max_pool(work: Lowering, node: Node) -> None:
@@ -79,7 +80,7 @@ def _max_pool(work: Lowering, node: Node) -> None:
     found = window(node, kernel, work.graph.shapes.get(node.inputs[0]), whole=False)
     attrs: dict[str, Any] = {"kernel_shape": list(kernel), "strides": found.strides, "pads": found.pads}
     attrs |= {"dilations": found.dilations, "ceil_mode": int(node.attrs.get("ceil_mode", 0))}
-    _moved(work, replace(node, outputs=node.outputs[:1]), "MaxPool", node.inputs, attrs)
+    moved(work, replace(node, outputs=node.outputs[:1]), "MaxPool", node.inputs, attrs)
 
 
 def _split(work: Lowering, node: Node) -> None:
@@ -92,7 +93,7 @@ def _split(work: Lowering, node: Node) -> None:
         inputs = [inputs[0], work.integers(f"{node.outputs[0]}_sizes", [int(p) for p in parts if p is not None])]
     elif inputs[1] in work.graph.consts:
         _shape_constant(work, node, inputs[1])
-    _moved(work, node, "Split", inputs, {"axis": axis})
+    moved(work, node, "Split", inputs, {"axis": axis})
 
 
 def _pad(work: Lowering, node: Node) -> None:
@@ -107,7 +108,7 @@ def _pad(work: Lowering, node: Node) -> None:
     mode = node.attrs.get("mode", "constant")
     attrs |= {} if mode == "constant" else {"mode": mode}
     pads = np.array([w[0] for w in widths] + [w[1] for w in widths], np.int64)
-    _moved(work, node, "Pad", node.inputs[:1], attrs, {"pads": pads})
+    moved(work, node, "Pad", node.inputs[:1], attrs, {"pads": pads})
 
 
 def _resize(work: Lowering, node: Node) -> None:
@@ -134,7 +135,7 @@ def _resize(work: Lowering, node: Node) -> None:
     while not inputs[-1]:
         inputs.pop()
     keys = ("mode", "coordinate_transformation_mode", "nearest_mode")
-    _moved(work, node, "Resize", inputs, {"mode": mode, **{k: attrs[k] for k in keys if k in attrs}})
+    moved(work, node, "Resize", inputs, {"mode": mode, **{k: attrs[k] for k in keys if k in attrs}})
 
 
 def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
@@ -150,7 +151,7 @@ def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
     if given is not None and given.size:
         scales = [float(s) for s in given.reshape(-1)[-2:]]
     rows, columns = (interpolation.matrix(o, i, s, how, bits) for o, i, s in zip(outs, ins, scales, strict=True))
-    _moved(work, node, "Interpolate", [x], {"bits": bits}, {"rows": rows, "columns": columns})
+    moved(work, node, "Interpolate", [x], {"bits": bits}, {"rows": rows, "columns": columns})
 
 
 FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {

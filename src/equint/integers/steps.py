@@ -7,7 +7,7 @@ all else keeps the grid. Arrays of shape `(C,)` run along the channel axis, attr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,14 @@ import numpy as np
 
 from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name, QParams, Shape
+from ..maths.integer_functions import ROOTS
 from . import accumulators as exact
 from . import emit_moves as moves
+from . import emit_reductions as wide
 from . import emit_sums as integer
 from . import kernels as floats
 from . import mistakes
+from . import reductions as whole
 from .accumulators import Span, groups_of, outputs_of
 from .emit_moves import Move, as_named
 from .mistakes import Rewritten, Variant
@@ -58,14 +61,15 @@ class Sums:
             weight's zero point is subtracted).
         bound: the largest magnitude of its partial sums in any order, with the bias: `()` or `(C,)`; for the ends of x
             of each input and the shape of the first.
-        integer, floats: the accumulator in ONNX's integer operators; in float kernels, exact where it is below 2^24.
+        integer, floats: the accumulator in ONNX's integer operators; in float kernels, exact where it is below 2^24,
+            None where no float kernel computes it.
         reads_flipped: whether these are exact too if they read top − x instead of x, both within 0…top.
     """
 
     exact: Callable[[Step, Sequence[Array], int, bool], Array]
     bound: Callable[[Step, Sequence[Span], Shape | None], Array]
     integer: Callable[[Maker, Program, Step], Name]
-    floats: Callable[[Compiler, Step], Name]
+    floats: Callable[[Compiler, Step], Name] | None = None
     reads_flipped: Callable[[Step, float], bool] = lambda step, top: False
 
 
@@ -108,6 +112,12 @@ def _sums(meaning: str, work: Sums, attrs: Mapping[str, Field], arrays: Mapping[
     return StepKind(meaning, work, {**attrs, "axis": _WHOLE}, arrays, frozenset(open_to))
 
 
+def _relative(meaning: str, work: Sums, attrs: Mapping[str, Field], arrays: Mapping[str, Field]) -> StepKind:
+    """Of differences: the input's zero point says nothing."""
+    kind = _sums(meaning, work, attrs, arrays)
+    return replace(kind, mistakes=kind.mistakes - {"input_zero"})
+
+
 def _move(form: Callable[[Move], None], meaning: str = "as in ONNX; constant inputs are `Program.consts`") -> StepKind:
     return StepKind(meaning, Moves(form), {}, {}, frozenset())
 
@@ -126,6 +136,14 @@ def _for_each(step: Step, values: object, times: int = 1) -> bool:
 def _splits(step: Step, weight: Array) -> bool:
     plain = step.op == "Gemm"
     return (weight.ndim == 2 if plain else weight.ndim > 2) and weight.size > 0 and len(weight) % groups_of(step) == 0
+
+
+def _are_axes(values: object) -> bool:
+    return isinstance(values, list | tuple) and _are_whole(values, 0) and len({*values}) == len(values)
+
+
+def _are_roots(table: Array) -> bool:
+    return bool(np.all(table >= 1 << 14) and np.all(table <= 1 << 15))
 
 
 def _has_entries(program: Program, step: Step, table: Array) -> bool:
@@ -163,6 +181,16 @@ _SHARES = Field(
     "rows of integers ≥ 0 that sum to 2^bits",
     lambda program, step, a: a.ndim == 2 and bool(np.all(a >= 0) and np.all(a.sum(1) == 1 << step.attrs["bits"])),
 )
+
+_AXES = Field("whole numbers from 0 on, none twice", lambda program, step, v: _are_axes(v))
+_FLAG = Field("0 or 1", lambda program, step, v: _are_whole([v], 0) and v <= 1)
+_FROM_0 = Field("a whole number from 0 on", lambda program, step, v: _are_whole([v], 0))
+_DISTANCES = Field(
+    "an entry above 0 at 0, and one from 0 on for each distance on the input's grid",
+    lambda program, step, a: a.ndim == 1 and _has_entries(program, step, a) and bool(np.all(a >= 0)) and a[0] > 0,
+    ("int32",),
+)
+_ROOTS = Field("192 entries from 2^14 to 2^15", lambda program, step, a: a.shape == (ROOTS,) and _are_roots(a), SMALL)
 
 STEPS: Mapping[str, StepKind] = {
     "Conv": _sums(
@@ -212,6 +240,38 @@ STEPS: Mapping[str, StepKind] = {
         {},
         {},
     ),
+    "MatMul": _sums(
+        "acc = Σ_k a_ik·b_kj, batched and broadcast as in ONNX",
+        Sums(whole.matmul, whole.matmul_bound, wide.matmul, floats.matmul),
+        {},
+        {},
+    ),
+    "ReduceSum": _sums(
+        "acc = Σ x over some axes",
+        Sums(whole.reduce_sum, whole.reduce_sum_bound, wide.reduce_sum, floats.reduce_sum),
+        {"axes": _AXES, "keepdims": _FLAG},
+        {},
+    ),
+    "Div": _sums(
+        "acc = ⌊2^20·x_a/x_b⌋, 2^21·x_a where x_b is 0, broadcast as in ONNX",
+        Sums(whole.quotient, whole.quotient_bound, wide.quotient),
+        {},
+        {},
+    ),
+    "Softmax": _relative(
+        "acc = ⌊2^20·e/Σ e⌋ along axis `over`, e = exponentials[max x − x]",
+        Sums(whole.softmax, whole.softmax_bound, wide.softmax),
+        {"over": _WHOLE},
+        {"exponentials": _DISTANCES},
+    ),
+    "Normalize": _sums(
+        "acc = gains·round(2^10·d/√w) + bias, d = N·x − S, w = max(1, N·Σ x² − S² + extra), 1/√w as `reciprocal_roots` "
+        "says, over `axes`, or over each of `groups` of channels and all positions; S = Σ x where `centred`, else 0",
+        Sums(whole.normalize, whole.normalize_bound, wide.normalize),
+        {"axes": _AXES, "groups": _FROM_0, "count": _POSITIVE, "centred": _FLAG, "extra": _FROM_0},
+        {"gains": _per_channel("int32"), "bias": _per_channel("int32"), "roots": _ROOTS},
+        "bias",
+    ),
     "Interpolate": StepKind(
         "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",
         Values(moves.interpolate, floats.interpolate),
@@ -245,6 +305,8 @@ STEPS: Mapping[str, StepKind] = {
     ),
     "MaxPool": StepKind("as in ONNX", Moves(as_named), {}, {}, frozenset({"padding"}), mistakes.pools_zeros),
     "GlobalMaxPool": _move(moves.global_max_pool),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _move(wide.over_axes, "as in ONNX; `axes` are constants")),
+    **dict.fromkeys(("Max", "Min"), _move(as_named, "as in ONNX, among integers of one grid")),
     "Resize": _move(moves.resize, "as in ONNX, nearest values alone"),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _move(moves.blocks)),
     **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split"), _move(as_named)),

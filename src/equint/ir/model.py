@@ -56,6 +56,7 @@ class Graph:
 
     Attributes:
         fuses: whether it is for hardware that applies activations to a layer's sums before these are rounded.
+        integers_only: whether it is for hardware without floats, so that no activation stays float.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -74,6 +75,7 @@ class Graph:
     domains: Mapping[str, int] = field(default_factory=dict)
     name: str = "equint"
     fuses: bool = False
+    integers_only: bool = False
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

@@ -116,6 +116,11 @@ def is_cast(node: Node) -> bool:
     return node.op == "Cast" and not node.domain
 
 
+def is_softmax(node: Node) -> bool:
+    """Whether an operator gives shares of a whole."""
+    return node.op == "Softmax" and not node.domain
+
+
 def axis_order(node: Node, rank: int) -> list[int]:
     """From which axis of its first input each axis of a node's output comes, where both have as many.
 

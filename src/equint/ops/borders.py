@@ -36,7 +36,7 @@ def _norm(name: str, over: str) -> Operator:
     moments = Unknown(f"its statistics are taken {over}, and nothing is known of those yet")
     bound, gain = Unknown("not told without its statistics"), Unknown("noise changes its statistics too")
     scales = Unknown("it mixes channels of different scales")
-    return Operator(name, moments, bound, gain, scales, _FLOAT, _NO_FORM, _NO_TORCH)
+    return Operator(name, moments, bound, gain, scales, _FLOAT, Form.NORMALIZE, _NO_TORCH)
 
 
 def _shape(name: str, torch_form: Callable[..., Any] | Unknown, steps: Form | Unknown = _NO_FORM) -> Operator:
@@ -60,7 +60,7 @@ BORDERS = by_name(
         Unknown("each output depends on all inputs"),
         Unknown("it bends values: a channel scale in front is another function"),
         _FLOAT,
-        _NO_FORM,
+        Form.SOFTMAX,
         lambda x, *, axis=-1: x.softmax(axis),
     ),
     _opaque(

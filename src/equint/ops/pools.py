@@ -152,8 +152,6 @@ def _spatial(x: Any) -> list[int]:
     return list(range(2, x.ndim))
 
 
-_NO_REDUCTION = Unknown("no integer form; a global pool over the same positions has one")
-
 POOLS = by_name(
     _pool("AveragePool", _average, _of_average, _INTEGER, Form.AVERAGE_POOL, torch_kernels.average_pool),
     _pool(
@@ -167,10 +165,16 @@ POOLS = by_name(
 REDUCTIONS = by_name(
     _pool("ReduceMean", _average, _of_average, _FLOAT, Form.MEAN, torch_kernels.reducer("mean")),
     _pool(
-        "ReduceSum", _total, _of_sum, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("sum"), factor=lambda count: count
+        "ReduceSum",
+        _total,
+        _of_sum,
+        _FLOAT,
+        Form.SUM_OVER_AXES,
+        torch_kernels.reducer("sum"),
+        factor=lambda count: count,
     ),
-    _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amax")),
-    _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, _NO_REDUCTION, torch_kernels.reducer("amin")),
+    _pool("ReduceMax", gaussian.maximum, _of_extreme, _FLOAT, Form.EXTREME, torch_kernels.reducer("amax")),
+    _pool("ReduceMin", _lowest, _of_extreme, _FLOAT, Form.EXTREME, torch_kernels.reducer("amin")),
 )
 """The same over axes that the node names."""
 

@@ -19,7 +19,7 @@ from ..ir.model import Graph, Model, Name, QParams, QSpec
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, bounded, check_bias_grid, check_bits, choose_qparams, summed_bits
 from ..maths.ranges import extent, lost
-from ..ops.attributes import pad_value
+from ..ops.attributes import is_softmax, pad_value
 from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed, require
 
@@ -151,6 +151,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         lo, hi = _with_constants(model, tensors, lo, hi)
+        lo, hi = (0.0, 1 - 2.0**-own.bits) if _holds_shares(model.graph, tensors) else (lo, hi)
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
     events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
@@ -159,6 +160,13 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         shared = _joined(model, name, qparams)
         qparams[name] = choose_qparams(value.min(), value.max(), spec) if shared is None else shared
     return qparams
+
+
+def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
+    """Whether tensors hold what a Softmax gives and nothing else: on NPUs shares are whole numbers of 2^-bits."""
+    makers = [graph.producer.get(t) for t in tensors]
+    made = [node for node in makers if node is None or not grid_of(node).keeps]
+    return graph.integers_only and bool(made) and all(node is not None and is_softmax(node) for node in made)
 
 
 def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: float) -> tuple[float, float]:
