@@ -22,7 +22,7 @@ from .ir.model import Model, Name
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
-from .planning.data import looked_at
+from .planning.data import looked_at, sized
 from .planning.plan import Data, check_images, resolve
 from .planning.recipe import ActivationBits, Recipe, looks, quick, variants, without_images
 from .planning.recipe import recipe as built_in_recipe
@@ -299,12 +299,14 @@ class Result:
     def program(self) -> Program:
         """The quantized network in integers alone, as an NPU executes it.
 
+        Where its inputs' size is free, it is that of the first sample it was calibrated on.
+
         Raises:
             EquintError: something in it has no integer form, or does not fit the target: it names the layer.
         """
         from .integers.lower import lower
 
-        return lower(self.model, self.hardware)
+        return lower(sized(self.model, self.job.samples), self.hardware)
 
     def save(self, path: Named) -> None:
         """Write the QDQ model; above 2 GB its constants go to a file beside it.

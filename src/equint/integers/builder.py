@@ -16,7 +16,7 @@ from ..graph.placement import Placement
 from ..hardware.target import Target
 from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, QSpec, Shape
-from ..maths.affine import choose_qparams, fake_quantize
+from ..maths.affine import choose_qparams, fake_quantize, quantize, storage
 from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, compound, provable_compound, requantize
 from ..ops.activations import negative_slope
 from .program import Requantize, Step
@@ -119,6 +119,21 @@ class Lowering:
         value = self.graph.consts[name]
         q = self.model.qparams.get(name)
         return np.asarray(value, np.float32) if q is None else fake_quantize(value, self.narrow(q, name))
+
+    def operand(self, name: Name, value: Array, spec: QSpec) -> Name:
+        """A constant tensor as integers, on its own grid where it has one."""
+        q = self.model.qparams.get(name)
+        q = choose_qparams(value.min(), value.max(), spec) if q is None else self.narrow(q, name)
+        made = self.fresh(f"{name}_quantized")
+        self.consts[made] = quantize(value, q).astype(storage(q))
+        self.grids[made], self.shapes[made] = q, value.shape
+        return made
+
+    def differs_by_position(self, node: Node, value: Array) -> bool:
+        """Whether a constant is no one number for each channel."""
+        rank = self.graph.rank(node.outputs[0]) or value.ndim
+        wide = [d - value.ndim for d, n in enumerate(value.shape) if n > 1]
+        return len(wide) > 1 or (bool(wide) and wide[0] not in (-1, 1 - rank))
 
     def channels(self, node: Node, *values: Array, axes: Sequence[int] = (1, -1)) -> tuple[list[Array], int]:
         """Broadcast constants as `()` or `(C,)`, and the axis along which they all run."""

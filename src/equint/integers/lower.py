@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def lower(model: Model, target: Target) -> Program:
     _refuse_without_form(work, kept)
     for node in kept:
         _emit(work, node)
-    made = {*model.graph.inputs, *(o for step in work.steps for o in step.outputs)}
+    made = {*model.graph.inputs, *work.consts, *(o for step in work.steps for o in step.outputs)}
     shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
     return Program(
         tuple(work.steps),
@@ -237,9 +237,10 @@ def _sum(work: Lowering, node: Node) -> None:
     name, q, activations = work.result(node)
     offset, tensors, factors = np.zeros(()), [], []
     for i, sign in zip(node.inputs, signs, strict=True):
-        if i in work.graph.consts:
+        if i in work.graph.consts and not work.differs_by_position(node, work.graph.consts[i]):
             offset = offset + sign * work.constant(i).astype(np.float64)
         else:
+            i = work.operand(i, work.graph.consts[i], work.target.activation) if i in work.graph.consts else i
             tensors.append(i)
             factors.append(np.asarray(sign * float(work.grid(i, node.label).scale) / float(q.scale)))
     work.weighted(node, tensors, name, (q, activations), factors, offset / float(q.scale))
@@ -255,12 +256,23 @@ def _product(work: Lowering, node: Node) -> None:
                 _divided(work, node, constant)
                 return
             constant = 1 / constant
+        if work.differs_by_position(node, constant):
+            scaled = work.operand(
+                constants[0] if node.op == "Mul" else f"{constants[0]}_reciprocal", constant, work.target.activation
+            )
+            _multiplied(work, node, [tensors[0], scaled], (name, q, activations))
+            return
         factor = constant * (float(work.grid(tensors[0], node.label).scale) / float(q.scale))
         work.weighted(node, tensors, name, (q, activations), [factor], np.zeros(()))
         return
     if node.op == "Div":
         wholes.quotient(work, node)
         return
+    _multiplied(work, node, tensors, (name, q, activations))
+
+
+def _multiplied(work: Lowering, node: Node, tensors: Sequence[Name], last: tuple[Name, QParams, list[Node]]) -> None:
+    name, q, activations = last
     grids = [work.grid(i, node.label) for i in tensors]
     factor = np.asarray(float(grids[0].scale) * float(grids[1].scale) / float(q.scale))
     requantized(work, node, Step("Mul", node.label, tuple(tensors), (name,), {"axis": 1}), factor, (q, activations))

@@ -46,7 +46,8 @@ def requantized(work: Lowering, node: Node, step: Step, factor: Array, last: Las
 
 def product(work: Lowering, node: Node) -> None:
     """A MatMul of two activations."""
-    a, b = node.inputs[:2]
+    consts = work.graph.consts
+    a, b = (work.operand(i, consts[i], work.target.activation) if i in consts else i for i in node.inputs[:2])
     name, q, activations = work.result(node)
     scales = [float(work.grid(i, node.label).scale) for i in (a, b)]
     step = Step("MatMul", node.label, (a, b), (name,), {"axis": -1})

@@ -86,7 +86,8 @@ class Program:
 
     Attributes:
         grids: of every integer activation; shape tensors have none.
-        shapes: as far as known. consts: inputs of steps that move integers: int64, or scales of a Resize.
+        shapes: as far as known. consts: what steps read and no step makes: integers on a grid, int64 of shapes,
+            or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).

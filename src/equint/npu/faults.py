@@ -143,7 +143,8 @@ def accumulator(program: Program, step: Step, values: Mapping[Name, Array], vari
     if not isinstance(work, Sums):
         raise UnusableData(f"layer {step.name}: no accumulator of {step.op} is known; leave this layer out of the dump")
     zeros = [program.zero_point(i) for i in step.inputs]
-    inputs = [values[i].astype(np.int64) - z * variant.input_zero for i, z in zip(step.inputs, zeros, strict=True)]
+    known = {**program.consts, **values}
+    inputs = [known[i].astype(np.int64) - z * variant.input_zero for i, z in zip(step.inputs, zeros, strict=True)]
     acc = work.exact(step, inputs, 0 if variant.padding else -zeros[0], variant.weight_zero)
     if variant.bias and "bias" in step.arrays:
         acc = acc + along(step.arrays["bias"].astype(np.int64), step.axis, acc.ndim)

@@ -42,7 +42,7 @@ def reductions(graph: Graph, name: Name, rank: int, axis: int, stem: Name, with_
 
     def reduced(op: str, x: Name, kind: str) -> Node:
         y = f"{stem}_{kind}"
-        if axis == 1 and op in _POOLS:
+        if axis == 1 and op in _POOLS and rank <= MOST_POOLED:
             return Node(_POOLS[op], (x,), (y,))
         if graph.opset < 18:
             return Node(op, (x,), (y,), {"axes": axes, "keepdims": 0})
@@ -57,6 +57,8 @@ def reductions(graph: Graph, name: Name, rank: int, axis: int, stem: Name, with_
     return Probe(low, f"{stem}_high", f"{stem}_mean", f"{stem}_square", tuple(nodes), consts)
 
 
+MOST_POOLED = 5
+"""Up to how many axes onnxruntime's (1.32) global pools take."""
 _POOLS = {"ReduceMax": "GlobalMaxPool", "ReduceMean": "GlobalAveragePool"}
 
 

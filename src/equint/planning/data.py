@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,18 @@ def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:
 
     found = first_run(model.graph, feed)
     return _known(model, found.shapes, found.settled), found
+
+
+def sized(model: Model, images: Samples | None) -> Model:
+    """The network for inputs as large as the first sample, where it leaves their size free; the batch stays free."""
+    if images is None or not any_size(model.graph):
+        return model
+    feed = next(iter(images))
+    named = dict(feed) if isinstance(feed, Mapping) else {model.graph.inputs[0]: feed}
+    shapes = {n: s for n in model.graph.inputs if (s := model.graph.shapes.get(n))}
+    fixed = {n: (s[0], *np.shape(named[n])[1:]) for n, s in shapes.items()}
+    graph = replace(model.graph, shapes={**model.graph.shapes, **fixed})
+    return _shaped(replace(model, graph=graph), feed)[0]
 
 
 def _known(model: Model, shapes: Mapping[Name, Shape], fold: bool) -> Model:
