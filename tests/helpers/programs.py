@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+import literal_sums
 from equint.integers.program import Program, Requantize, Step
 from equint.integers.steps import MOVES
 from equint.ir.model import QParams
@@ -213,6 +214,11 @@ ACCUMULATORS: dict[str, Callable[[Step, list[Array]], Array]] = {
     "Mul": product,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
+    "MatMul": literal_sums.matmul,
+    "ReduceSum": literal_sums.reduce_sum,
+    "Div": literal_sums.quotient,
+    "Softmax": literal_sums.softmax,
+    "Normalize": literal_sums.normalize,
 }
 
 

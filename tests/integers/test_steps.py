@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import examples as wholes
 from boards import Mistake, arrays, requantized, rounding, zeros_around
 from equint.errors import EquintError
 from equint.integers.check import check
@@ -61,6 +63,15 @@ EXAMPLES: Mapping[str, Example] = {
     "Mul": Maker.mul,
     "AveragePool": Maker.pool,
     "GlobalAveragePool": Maker.pool,
+    "MatMul": wholes.matmul,
+    "ReduceSum": wholes.reduce_sum,
+    "Div": wholes.quotient,
+    "Softmax": wholes.softmax,
+    "Normalize": wholes.normalize,
+    "ReduceMax": partial(wholes.extreme, "ReduceMax"),
+    "ReduceMin": partial(wholes.extreme, "ReduceMin"),
+    "Max": partial(wholes.compared, "Max"),
+    "Min": partial(wholes.compared, "Min"),
     "Interpolate": Maker.interpolate,
     "Table": Maker.table,
     "Clip": Maker.clip,
@@ -129,7 +140,8 @@ def test_all_that_compute_a_step_agree(op: str, tmp_path: Path) -> None:
             assert_same(integers, wanted[name], name)
         for step in program.steps:
             if isinstance(kind_of(step).work, Sums):
-                inputs = [wanted[i].astype(np.int64) - program.zero_point(i) for i in step.inputs]
+                known = {**program.consts, **wanted}
+                inputs = [known[i].astype(np.int64) - program.zero_point(i) for i in step.inputs]
                 acc = ACCUMULATORS[step.op](step, inputs)
                 np.testing.assert_array_equal(accumulator(program, step, wanted), acc)
                 most = bound(step, program.grids, program.shapes)
