@@ -423,9 +423,7 @@ HOLES = by_name(
             Squeeze-all Cast ConstantOfShape
         """,
         ("steps", "no integer form"): """
-            MatMul-left MatMul-activations Clip-channel Gelu-by_Erf Mish-by_Softplus Add-full Mul-full
-            Div-of_constant Div-activations Max-activations Max-three Min-activations Equal AveragePool-ceil
-            ReduceMean-channels ArgMax Squeeze-all Resize-sizes
+            MeanVarianceNormalization Equal AveragePool-ceil ArgMax Resize-sizes
         """,
         ("torch", "does not run in torch"): """
             ArgMax

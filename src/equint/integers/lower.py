@@ -175,8 +175,6 @@ def _refuse_without_form(work: Lowering, nodes: Iterable[Node]) -> None:
 
 def _layer(work: Lowering, layer: Layer) -> None:
     node = layer.node
-    if layer.weight_first:
-        raise UnsupportedOperator(f"{layer.name}: MatMul with the constant first has no integer form; transpose both")
     x = work.grid(layer.x, layer.name)
     q = work.model.qparams.get(layer.weight)
     if q is None:
@@ -194,7 +192,8 @@ def _layer(work: Lowering, layer: Layer) -> None:
     }
     attrs = {"axis": -1} if op == "Gemm" else _geometry(work, layer, weight.shape[2:])
     name, grid, activations = work.result(node)
-    step = Step(op, layer.name, (layer.x,), (name,), attrs, arrays)
+    read, made = (layer.x, name) if not layer.weight_first else _turned_over(work, node, layer.x, name)
+    step = Step(op, layer.name, (read,), (made,), attrs, arrays)
     reach = bound(step, work.grids, work.graph.shapes)
     if reach.max() >= ACCUMULATOR:
         raise UnsupportedOperator(
@@ -209,6 +208,28 @@ def _layer(work: Lowering, layer: Layer) -> None:
         reach = bound(step, work.grids, work.graph.shapes)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
     work.steps.append(replace(step, requantize=how))
+    if made != name:
+        work.grids[made] = grid
+        work.add("Transpose", node, [made], name, grid, attrs={"perm": _last_two_swapped(work, node, layer.x)})
+
+
+def _turned_over(work: Lowering, node: Node, x: Name, name: Name) -> tuple[Name, Name]:
+    """The input of a product whose constant stands first, and its result, with their last axes swapped."""
+    turned, made = work.fresh(f"{x}_turned"), work.fresh(f"{name}_turned")
+    perm = _last_two_swapped(work, node, x)
+    work.add("Transpose", node, [x], turned, work.grid(x, node.label), attrs={"perm": perm})
+    for new, old in ((turned, x), (made, node.outputs[0])):
+        shape = work.graph.shapes.get(old)
+        if shape is not None:
+            work.shapes[new] = tuple(shape[d] for d in perm)
+    return turned, made
+
+
+def _last_two_swapped(work: Lowering, node: Node, x: Name) -> list[int]:
+    rank = work.graph.rank(x)
+    if rank is None:
+        raise UnsupportedOperator(f"{node.label}: its rank is not known; export the network with shapes")
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def _shift(work: Lowering, layer: Layer, q: QParams) -> Array:

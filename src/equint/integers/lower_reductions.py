@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UnsupportedOperator
 from ..graph import clamps
-from ..ir.model import Array, Node, QParams
+from ..ir.model import Array, Dim, Name, Node, QParams, Shape
 from ..maths.fixedpoint import MOST_SHIFT
 from ..maths.integer_functions import exponentials, root_table
 from ..ops.attributes import reduced_axes
@@ -96,7 +96,10 @@ def axes_of(work: Lowering, node: Node) -> list[int]:
 def count_of(work: Lowering, node: Node, axes: Sequence[int]) -> int:
     """How many values there are along some axes of a node's input."""
     shape = work.graph.shapes.get(node.inputs[0]) or ()
-    sizes = [shape[a] for a in axes]
+    return _count(node, [shape[a] for a in axes])
+
+
+def _count(node: Node, sizes: Sequence[Dim]) -> int:
     known = [n for n in sizes if isinstance(n, int)]
     if len(known) < len(sizes):
         raise UnsupportedOperator(
@@ -153,13 +156,36 @@ def normalization(work: Lowering, node: Node) -> None:
     norm = None if shape is None else norm_of(work.graph, node, shape)
     if norm is None or shape is None:
         raise UnsupportedOperator(f"{node.label}: its scale, bias or axes are computed; make them constants")
-    _normalized(work, node, norm, shape)
+    if len(norm.axes) > 1 and any(work.differs_by_position(node, a) for a in (norm.gain, norm.bias)):
+        _flattened(work, node, norm, shape)
+    else:
+        _normalized(work, node, norm, shape)
 
 
-def _normalized(work: Lowering, node: Node, norm: Norm, shape: Sequence[object]) -> None:
-    x = work.grid(node.inputs[0], node.label)
+def _flattened(work: Lowering, node: Node, norm: Norm, shape: Shape) -> None:
+    """Gains that differ by position, as gains of the channels that the last axes are together."""
+    (x, *_), (out, *_), front = node.inputs, node.outputs, norm.axes[0]
+    q = work.grid(x, node.label)
+    name, last, _ = work.result(node)
+    count = count_of(work, node, norm.axes)
+    flat, made = work.fresh(f"{x}_flat"), work.fresh(f"{out}_flat")
+    work.add("Reshape", node, (x, work.integers(f"{flat}_shape", [0] * front + [-1])), flat, q)
+    work.shapes |= dict.fromkeys((flat, made), (*shape[:front], count))
+    gain, bias = (np.broadcast_to(a, [n if isinstance(n, int) else 1 for n in shape]) for a in (norm.gain, norm.bias))
+    each = (a.reshape(-1, count)[0] for a in (gain, bias))
+    inner = replace(norm, axes=(front,), **dict(zip(("gain", "bias"), each, strict=True)))
+    _normalized(work, node, inner, (*shape[:front], count), flat, made)
+    sizes = [int(n) for n in shape[front:] if isinstance(n, int)]
+    work.add("Reshape", node, (made, work.integers(f"{made}_shape", [0] * front + sizes)), name, last)
+
+
+def _normalized(work: Lowering, node: Node, norm: Norm, shape: Shape, given: Name = "", made: Name = "") -> None:
+    source = given or node.inputs[0]
+    x = work.grid(source, node.label)
     name, q, activations = work.result(node)
-    count = count_of(work, node, norm.axes if not norm.groups else range(1, len(shape))) // max(norm.groups, 1)
+    name = made or name
+    count = _count(node, [shape[a] for a in (norm.axes if not norm.groups else range(1, len(shape)))])
+    count //= max(norm.groups, 1)
     if count > MOST_COUNT:
         raise UnsupportedOperator(f"{node.label}: statistics over {count} values do not fit into 64 bits; cut it up")
     extra = round(min(count**2 * norm.epsilon / float(x.scale) ** 2, MOST_EXTRA))
@@ -176,7 +202,7 @@ def _normalized(work: Lowering, node: Node, norm: Norm, shape: Sequence[object])
         "roots": root_table().astype(np.uint16),
     }
     attrs = {"axes": list(norm.axes), "groups": norm.groups, "count": count, "centred": int(norm.centred)}
-    step = Step("Normalize", node.label, node.inputs[:1], (name,), {**attrs, "extra": extra, "axis": axis}, arrays)
+    step = Step("Normalize", node.label, (source,), (name,), {**attrs, "extra": extra, "axis": axis}, arrays)
     low, high, _ = work.clamp(node, q, activations, (axis,))
     zero = np.zeros((), np.int32)
     mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - places, np.int32)
