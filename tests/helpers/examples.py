@@ -78,3 +78,17 @@ def normalize(maker: Maker, x: str) -> str:
     attrs = {"axes": axes, "groups": groups, "count": count, "centred": maker.integer(0, 1)}
     attrs |= {"extra": maker.pick(0, 7, 10**6), "axis": axis}
     return maker.add("Normalize", (x,), shape, grid, attrs=attrs, arrays=arrays, requantize=how)
+
+
+def chosen(maker: Maker, x: str) -> str:
+    """Where what stands beside it has a value that occurs, or where a mask of the last axis is 1."""
+    other = maker.clip(x)
+    if maker.integer(0, 1):
+        return maker.add("Where", (other, x, other), maker.shapes[x], maker.grids[x], attrs={"value": value_of(maker)})
+    mask = maker.const([k % 2 for k in range(maker.size(x)[-1])])
+    return maker.add("Where", (mask, x, other), maker.shapes[x], maker.grids[x], attrs={"value": 1})
+
+
+def value_of(maker: Maker) -> int:
+    """The lowest value that the last Clip gives."""
+    return int(np.max(maker.steps[-1].arrays["low"]))

@@ -240,6 +240,8 @@ def interpolated(program: Program, step: Step, q: Array) -> Array:
 def moved(program: Program, step: Step, inputs: list[Array]) -> list[Array]:
     """The ONNX operator of the name in onnxruntime, on integers held as floats, which all operators take."""
     names = list(step.inputs)
+    if step.op == "Where":
+        return [np.where(np.asarray(inputs[0]).astype(np.int64) == step.attrs["value"], inputs[1], inputs[2])]
     attrs = {k: v for k, v in step.attrs.items() if k not in ("axis",) or step.op in ("Concat", "Flatten", *AXIS)}
     consts = {n: np.asarray(i) for n, i in zip(names, inputs, strict=True) if n in program.consts}
     if step.op == "Pad":

@@ -72,6 +72,7 @@ EXAMPLES: Mapping[str, Example] = {
     "ReduceMin": partial(wholes.extreme, "ReduceMin"),
     "Max": partial(wholes.compared, "Max"),
     "Min": partial(wholes.compared, "Min"),
+    "Where": wholes.chosen,
     "Interpolate": Maker.interpolate,
     "Table": Maker.table,
     "Clip": Maker.clip,

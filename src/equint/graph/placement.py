@@ -173,7 +173,7 @@ def leaving(graph: Graph, picks: bool = False) -> frozenset[Name]:
 
 def float_joins(graph: Graph, apart: Collection[Name]) -> frozenset[Name]:
     """What joins that are `apart` and end in outputs or picks put out, and what is moved of it: all stay float."""
-    leaves, found = leaving(graph, picks=True), set[Name]()
+    leaves, found = leaving(graph, picks=not graph.integers_only), set[Name]()
     for node in graph.nodes:
         behind = (_only_moves(node, leaves) or _picks(node)) and node.inputs[0] in found
         if behind or (node.outputs[0] in leaves and node.outputs[0] in apart):

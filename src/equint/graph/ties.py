@@ -29,7 +29,7 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
         >>> sorted(joins_apart(Graph((join,), {}, ("boxes", "scores"), ("y",)), reach))
         ['y']
     """
-    leaves, found = leaving(graph, picks=True), set[Name]()
+    leaves, found = leaving(graph, picks=not graph.integers_only), set[Name]()
     for node in graph.nodes:
         if not grid_of(node).ties:
             continue

@@ -124,6 +124,10 @@ class Lowering:
         """A constant tensor as integers, on its own grid where it has one."""
         q = self.model.qparams.get(name)
         q = choose_qparams(value.min(), value.max(), spec) if q is None else self.narrow(q, name)
+        return self.stored(name, value, q)
+
+    def stored(self, name: Name, value: Array, q: QParams) -> Name:
+        """A constant as integers of a grid."""
         made = self.fresh(f"{name}_quantized")
         self.consts[made] = quantize(value, q).astype(storage(q))
         self.grids[made], self.shapes[made] = q, value.shape
@@ -159,7 +163,7 @@ class Lowering:
             stem += "_"
         return stem
 
-    def integers(self, stem: Name, values: Sequence[int]) -> Name:
+    def integers(self, stem: Name, values: Sequence[int] | Array) -> Name:
         """A new constant."""
         name = self.fresh(stem)
         self.consts[name] = np.asarray(values, np.int64)

@@ -41,6 +41,17 @@ def pad(move: Move) -> None:
     move.maker.add("Pad", move.inputs[0], step.arrays["pads"].astype(np.int64), fill, to=move.outputs[0], **attrs)
 
 
+def choose(move: Move) -> None:
+    """A Where whose condition is that the first input's integers are `value`."""
+    step, (x, a, b), (y,) = move.step, move.inputs, move.outputs
+    grid = step.inputs[0] in move.program.grids
+    kind = move.kind if grid else np.dtype(np.int64)
+    value = step.attrs["value"] - (move.program.zero_point(step.inputs[0]) if grid and kind.kind == "f" else 0)
+    if grid and kind.kind != "f":
+        x, kind = move.maker.cast(x, np.int32), np.dtype(np.int32)
+    move.maker.add("Where", move.maker.add("Equal", x, np.asarray(value, kind)), a, b, to=y)
+
+
 def global_max_pool(move: Move) -> None:
     """A ReduceMax, which takes integers."""
     axes = np.arange(2, move.program.rank(move.step), dtype=np.int64)

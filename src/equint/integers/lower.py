@@ -148,6 +148,8 @@ def _applied(work: Lowering, node: Node, name: Name) -> None:
 def _builder(work: Lowering, node: Node) -> Callable[[Lowering, Node], None] | None:
     """What builds the steps of a node that is no layer; None where it has no integer form."""
     form = op_of(node).steps
+    if moves.only_chooses(work, node):
+        return lambda work, node: None
     if form is Form.LAYER and node.op == "MatMul":  # of activations: others are layers
         return wholes.product
     if not isinstance(form, Unknown) and form in _FORMS and work.graph.is_float(node.outputs[0]):

@@ -12,6 +12,7 @@ from ..errors import UnsupportedOperator
 from ..graph import clamps
 from ..ir.model import Array, Name, Node
 from ..maths import interpolation
+from ..maths.affine import dequantize
 from ..ops.attributes import pad_widths
 from ..ops.operator import Form
 from .builder import Lowering, same
@@ -154,6 +155,44 @@ def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
     moved(work, node, "Interpolate", [x], {"bits": bits}, {"rows": rows, "columns": columns})
 
 
+def _choose(work: Lowering, node: Node) -> None:
+    """A Where, by a constant mask or where an activation is a constant."""
+    condition, *parts = node.inputs
+    mask, equal = work.graph.constant(condition), work.graph.producer.get(condition)
+    out, shape = node.outputs[0], work.graph.shapes.get(node.outputs[0]) or ()
+    q = work.grid(out, node.label)
+    if mask is not None:
+        x, value = work.integers(condition, mask.astype(np.int64)), 1
+    else:
+        x, compared = ("", None) if equal is None else _compared(work, equal)
+        if compared is None:
+            raise UnsupportedOperator(f"{node.label}: its condition is computed otherwise than by Equal to one number")
+        grid = work.grid(x, node.label)
+        value = int(clamps.on_grid(compared, grid))
+        if dequantize(np.asarray(value), grid) != compared.astype(np.float32):  # what no integer stands for
+            work.rescaled(node, parts[1], (q, []), out)
+            return
+    consts = work.graph.consts
+    sides = [work.stored(i, consts[i], q) if i in consts else work.rescaled(node, i, (q, [])) for i in parts]
+    work.add("Where", node, (x, *sides), out, q, attrs={"value": value})
+    work.shapes[out] = shape
+
+
+def _compared(work: Lowering, equal: Node) -> tuple[Name, Array | None]:
+    """The activation and the number that an Equal compares; no number where it is another comparison."""
+    constants = [i for i in equal.inputs if i in work.graph.consts and work.graph.consts[i].size == 1]
+    tensors = [i for i in equal.inputs if i not in work.graph.consts]
+    if equal.op != "Equal" or equal.domain or len(constants) != 1 or len(tensors) != 1:
+        return "", None
+    return tensors[0], work.graph.consts[constants[0]].reshape(()).astype(np.float64)
+
+
+def only_chooses(work: Lowering, node: Node) -> bool:
+    """Whether a comparison is read by nothing but what chooses by it, which takes it in."""
+    users = work.graph.users(node.outputs[0])
+    return node.op == "Equal" and not node.domain and bool(users) and all(u.op == "Where" for u in users)
+
+
 FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.MOVE: move,
     Form.CONCAT: _concat,
@@ -162,5 +201,6 @@ FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.SPLIT: _split,
     Form.PAD: _pad,
     Form.RESIZE: _resize,
+    Form.CHOOSE: _choose,
 }
 """How moves of activations are built."""

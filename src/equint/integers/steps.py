@@ -307,6 +307,13 @@ STEPS: Mapping[str, StepKind] = {
     "GlobalMaxPool": _move(moves.global_max_pool),
     **dict.fromkeys(("ReduceMax", "ReduceMin"), _move(wide.over_axes, "as in ONNX; `axes` are constants")),
     **dict.fromkeys(("Max", "Min"), _move(as_named, "as in ONNX, among integers of one grid")),
+    "Where": StepKind(
+        "q = q_a where q_x is `value`, else q_b; a and b on one grid",
+        Moves(moves.choose),
+        {"value": _WHOLE},
+        {},
+        frozenset(),
+    ),
     "Resize": _move(moves.resize, "as in ONNX, nearest values alone"),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _move(moves.blocks)),
     **dict.fromkeys(("Concat", "Reshape", "Flatten", "Transpose", "Slice", "Split"), _move(as_named)),

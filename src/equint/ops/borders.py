@@ -46,10 +46,12 @@ def _shape(name: str, torch_form: Callable[..., Any] | Unknown, steps: Form | Un
     return Operator(name, why, why, why, scales, _FLOAT, steps, torch_form)
 
 
-def _opaque(name: str, why: str, torch_form: Callable[..., Any] | Unknown = _NO_TORCH) -> Operator:
+def _opaque(
+    name: str, why: str, torch_form: Callable[..., Any] | Unknown = _NO_TORCH, steps: Form | Unknown = _NO_FORM
+) -> Operator:
     """An activation of which only this is known."""
     reason = Unknown(why)
-    return Operator(name, reason, reason, reason, reason, _FLOAT, _NO_FORM, torch_form)
+    return Operator(name, reason, reason, reason, reason, _FLOAT, steps, torch_form)
 
 
 BORDERS = by_name(
@@ -75,7 +77,7 @@ BORDERS = by_name(
     _norm("LpNormalization", "along one axis"),
     _norm("MeanVarianceNormalization", "over axes that it names"),
     _opaque("Cast", "what the other type keeps of values is not followed", torch_moves.cast),
-    _opaque("Where", "which values it chooses depends on others", lambda c, a, b: torch.where(c, a, b)),
+    _opaque("Where", "which values it chooses depends on others", lambda c, a, b: torch.where(c, a, b), Form.CHOOSE),
     _shape("Shape", torch_moves.shape_of, Form.MOVE),
     _shape("Size", _NO_TORCH),
     _shape("Equal", lambda a, b: a == b),

@@ -86,6 +86,7 @@ class Form(Enum):
     IDENTITY = "nothing"
     SPLIT = "integers moved, sizes spelled out"
     PAD = "integers put around"
+    CHOOSE = "one of two, where another value is a number"
     RESIZE = "nearest integers, or weighted means of them"
 
 
