@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ..ir.model import Graph, Name, Node
-from ..ops.activations import is_clamp, negative_slope
+from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.curves import curve_of
 from ..ops.layers import as_layer, layers_inside
 from ..ops.moves import JOINS, MOVES, PICKS
 from ..ops.operator import Form, Grid, Unknown
+from ..ops.pointwise import inner_values, is_pointwise, operands
 from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
 
@@ -24,12 +25,14 @@ class Placement:
         merged: tensors that never exist as integers: what stands between a layer and its activation.
         operands: constants added or multiplied, which become integers too.
         fused: of merged tensors that a layer makes, what hardware applies to its sums, as in `applied`.
+        inner: tensors inside functions of one value in several operators, by tensor: that value.
     """
 
     classes: tuple[tuple[Name, ...], ...]
     merged: frozenset[Name]
     operands: tuple[Name, ...]
     fused: Mapping[Name, tuple[Node, ...]] = field(default_factory=dict)
+    inner: Mapping[Name, Name] = field(default_factory=dict)
 
     @property
     def clamped(self) -> frozenset[Name]:
@@ -44,7 +47,10 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
         node.outputs[0]: nodes for node in graph.nodes if node.outputs and (nodes := applied(graph, node.outputs[0]))
     }
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
-    passed_over = merged | float_joins(graph, apart)
+    alone = [node for nodes in fused.values() for node in nodes]
+    inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
+    inner = inner if graph.integers_only else {}
+    passed_over = merged | float_joins(graph, apart) | inner.keys()
     wanted = [n for n in _activations(graph) if n not in passed_over and _works(graph, n, merged)]
     parent = {n: n for n in wanted}
 
@@ -65,8 +71,8 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     for n in wanted:
         classes.setdefault(root(n), []).append(n)
     constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in {*parent, *merged})
-    operands = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
-    return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(operands)), fused)
+    numbers = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
+    return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(numbers)), fused, inner)
 
 
 def grid_of(node: Node) -> Grid:
@@ -239,6 +245,8 @@ def _merges(graph: Graph, node: Node) -> bool:
         return True
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
+    if graph.integers_only and is_pointwise(graph, node) and len(operands(graph, node)) == 1 and not clamps(node):
+        return False  # both are one table
     before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
     return _is_worker(graph, node) or (before is not None and _merges(graph, before))
 

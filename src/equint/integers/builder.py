@@ -32,7 +32,8 @@ class Lowering:
     """What has been lowered so far, and what every operator needs for it.
 
     Attributes:
-        placement: its merged tensors never exist as integers, but for those of which a table makes what stands behind.
+        placement: its merged tensors never exist as integers, but for those of which a table makes what stands behind,
+            nor do its inner ones, each within a function of one value.
         shapes: of tensors that only the program has.
     """
 

@@ -22,6 +22,7 @@ from ..ops.attributes import clip_bounds, reduced_axes
 from ..ops.curves import curve_of, self_gated
 from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
+from ..ops.pointwise import operands, value_of
 from ..ops.table import op_of
 from . import lower_moves as moves
 from . import lower_reductions as wholes
@@ -126,6 +127,11 @@ def _emit(work: Lowering, node: Node) -> None:
     if node.outputs and node.outputs[0] in work.applied:
         _applied(work, node, work.applied[node.outputs[0]])
         return
+    if node.outputs[0] in work.placement.inner:
+        return  # the function does it that it is part of
+    if any(i in work.placement.inner for i in node.inputs):
+        _pointwise(work, node)
+        return
     layer = as_layer(work.graph, node)
     if layer is not None:
         _layer(work, layer)
@@ -162,7 +168,8 @@ def _refuse_without_form(work: Lowering, nodes: Iterable[Node]) -> None:
     graph, lacking = work.graph, dict[str, list[str]]()
     for node in nodes:
         merged = is_clamp(graph, node) and node.inputs[0] in work.merged
-        if not merged and as_layer(graph, node) is None and _builder(work, node) is None:
+        inner = any(i in work.inner for i in (*node.inputs, *node.outputs))
+        if not merged and not inner and as_layer(graph, node) is None and _builder(work, node) is None:
             lacking.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     if not lacking:
         return
@@ -319,6 +326,19 @@ def _function(work: Lowering, node: Node) -> None:
     (slopes,), axis = work.channels(node, slope.astype(np.float32))
     column = slopes.reshape(-1, 1) if slopes.ndim else slopes
     _table(work, node, lambda x: np.where(x >= 0, x, column * x), axis)
+
+
+def _pointwise(work: Lowering, node: Node) -> None:
+    """The end of a function of one value in several operators: one table."""
+    (root,) = {work.inner.get(i, i) for i in operands(work.graph, node)}
+
+    def made(name: Name, x: Array) -> Array:
+        return x if name == root else value_at(work.graph.producer[name], x)
+
+    def value_at(of: Node, x: Array) -> Array:
+        return value_of(work.graph, of, {i: made(i, x) for i in operands(work.graph, of)})
+
+    _table(work, node, lambda x: value_at(node, x), given=root)
 
 
 def _clamp(work: Lowering, node: Node) -> None:
