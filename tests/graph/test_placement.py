@@ -4,11 +4,12 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 
-from equint.graph.placement import borders, place
+from equint.graph.placement import borders, float_joins, place
 from equint.ir.model import Graph
 from equint.onnx.reader import read
 from handwritten import network, normal
@@ -131,6 +132,36 @@ def test_float_islands() -> None:
     wanted = {n for c in place(graph).classes for n in c}
     assert {"x", "a", "b", "c"} <= wanted
     assert "d" not in wanted
+
+
+def alone(body: str, **consts: Any) -> Graph:
+    """A graph for hardware that runs integers only."""
+    return replace(graph_of(body, **consts), integers_only=True)
+
+
+def test_where_only_integers_run_every_activation_has_a_grid() -> None:
+    graph = alone(
+        "a = Conv(x, w) r = Relu(a) s = Softmax(r) t = Transpose <perm = [0, 1, 3, 2]> (s) y = MatMul(s, t)", w=W
+    )
+    assert sorted(place(graph).classes) == [("r",), ("s", "t"), ("x",), ("y",)]
+    assert sorted(place(replace(graph, integers_only=False)).classes) == [("r",), ("x",)]
+
+
+def test_where_only_integers_run_a_function_of_one_value_has_one_grid_at_its_end() -> None:
+    numbers = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+    body = "a = Conv(x, w) b = Add(a, three) c = Clip(b, zero, six) d = Mul(a, c) y = Div(d, six)"
+    graph = alone(body, w=W, **numbers)
+    placement = place(graph)
+    assert placement.inner == dict.fromkeys("bcd", "a")
+    assert sorted(placement.classes) == [("a",), ("x",), ("y",)]
+    assert placement.merged == frozenset()
+
+
+def test_where_only_integers_run_parts_that_are_picked_again_share_a_grid() -> None:
+    body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) y = Slice(c, s, e, k)"
+    consts = {"s": [0], "e": [3], "k": [1], "w": W, "v": normal(4, 3, 3, 3, seed=2)}
+    assert float_joins(graph_of(body, **consts), {"c"}) == {"c"}
+    assert float_joins(alone(body, **consts), {"c"}) == frozenset()
 
 
 def test_integers_in_the_graph_are_left() -> None:

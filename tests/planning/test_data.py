@@ -8,6 +8,7 @@ import pytest
 from onnx import ModelProto
 
 import equint
+from equint.integers.engine import Engine
 from equint.onnx.reader import read
 from equint.planning.data import looked_at
 from equint.samples.images import Run
@@ -81,3 +82,21 @@ def test_frames_that_make_no_clip_are_refused() -> None:
         looked_at(read(clips()), frames, None, None)
     with pytest.raises(equint.EquintError, match=r"^model: does not run on this input"):
         looked_at(read(clips()), [frames], None, None)
+
+
+def test_programs_are_for_the_size_of_the_first_sample() -> None:
+    body = (
+        "a = Conv <pads = [1, 1, 1, 1]> (x, w) g = GlobalAveragePool (a) s = Shape (a) r = Expand (g, s) y = Mul (a, r)"
+    )
+    proto = network(body, inputs="float[N,3,H,W] x", output="float[N,4,H,W] y", w=normal(4, 3, 3, 3))
+    samples = normal(8, 3, 6, 10, scale=1.0)
+    result = equint.quantize(proto, "lwq", "npu-shift", data=samples, effort="fast")
+    assert result.model.graph.shapes["x"] == ("N", 3, "H", "W")
+    program = result.program
+    assert program.shapes["x"] == ("N", 3, 6, 10)
+    assert "Shape" not in {step.op for step in program.steps}
+    (wanted,) = execute(result.proto, samples)
+    steps = np.abs(Engine(program, threads=1).real(samples)["y"] - wanted) / float(program.grids["y"].scale)
+    assert steps.max() < 2.01
+    with pytest.raises(equint.EquintError, match="known height and width"):
+        _ = equint.quantize(proto, "lwq", "npu-shift", input=(-1, 1)).program
