@@ -61,13 +61,12 @@ def moved(
 
 
 def _concat(work: Lowering, node: Node) -> None:
-    for i in node.inputs:
-        if i in work.graph.consts:
-            _shape_constant(work, node, i)
-    grids = [work.grid(i, node.label) for i in node.inputs]
+    consts = work.graph.consts
+    grids = [work.grid(i, node.label) for i in node.inputs if i not in consts]
     q = work.result(node, node.outputs[0], grids[0])[1]
     q = grids[0] if all(same(g, grids[0]) for g in grids) else q
-    moved(work, node, "Concat", [work.rescaled(node, i, (q, [])) for i in node.inputs], node.attrs)
+    joined = [work.stored(i, consts[i], q) if i in consts else work.rescaled(node, i, (q, [])) for i in node.inputs]
+    moved(work, node, "Concat", joined, node.attrs)
 
 
 def _identity(work: Lowering, node: Node) -> None:

@@ -155,7 +155,10 @@ def normalization(work: Lowering, node: Node) -> None:
         raise UnsupportedOperator(f"{node.label}: its mean and deviation have no integer form; leave these outputs out")
     norm = None if shape is None else norm_of(work.graph, node, shape)
     if norm is None or shape is None:
-        raise UnsupportedOperator(f"{node.label}: its scale, bias or axes are computed; make them constants")
+        raise UnsupportedOperator(
+            f"{node.label}: {node.op} of this kind has no integer form, or its scale, bias or sizes are not constants; "
+            "make them so"
+        )
     if len(norm.axes) > 1 and any(work.differs_by_position(node, a) for a in (norm.gain, norm.bias)):
         _flattened(work, node, norm, shape)
     else:
