@@ -23,6 +23,8 @@ from .program import Requantize, Step
 
 COEFFICIENT = (1 << 15) - 1
 """Largest magnitude of a sum's coefficients."""
+SATURATES = 512
+"""As many steps lie beyond every grid, whatever its zero point."""
 SUM = 1 << 24
 """What the accumulator of a sum stays below."""
 
@@ -180,12 +182,16 @@ class Lowering:
     ) -> Requantize:
         """From an accumulator within ±reach to a grid, at `factor` times 2^-shift; each `()` or `(C,)`.
 
-        Channels so faint that they never move by more than a step get the smallest factor that there is.
+        Channels so faint that they never move by more than a step get the smallest factor that there is; where every
+        accumulator but 0 saturates, the largest does the same.
         """
         q, activations = last
         low, high, _ = self.clamp(node, q, activations, (axis,))
         zero = int(q.zero_point)
         target = self.target
+        largest = 2.0 ** (min(FLOAT32_DIGITS, target.mantissa_bits) - 2)
+        if largest * 2.0 ** -int(np.max(shift)) >= SATURATES:
+            factor = np.minimum(factor, largest)
         room = min(FLOAT32_DIGITS, target.mantissa_bits) - np.frexp(factor)[1] + shift
         if np.min(room) < 1:
             raise UnsupportedOperator(
