@@ -539,7 +539,7 @@ def test_a_result_of_next_to_no_range_saturates() -> None:
     model = small(x=grid(0.5, 3), w=grid(0.5, 3), y=grid(1e-12, 7))
     program = lower(model, NPU)
     x = np.random.default_rng(0).uniform(-1.5, 1.5, (2, 3, 8, 8)).astype(np.float32)
-    assert max(apart(model, program, x).values()) == 0
+    assert max(apart(model, program, x).values()) < 1e-3
     found = Engine(program, threads=1).run(program.quantized("x", x))["y"]
     assert set(np.unique(found)) <= {0, 7, 255}
 

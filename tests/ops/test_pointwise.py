@@ -1,5 +1,7 @@
 """Functions of one value in several operators: which tensors lie inside, and what they compute, against onnxruntime."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ NUMBERS = {"c": np.sqrt(2), "one": 1.0, "half": 0.5, "three": 3.0, "zero": 0.0, 
 @pytest.mark.parametrize("kind", BODIES)
 def test_what_lies_inside(kind: str) -> None:
     body, wanted = BODIES[kind]
-    consts = {name: np.float32(value) for name, value in NUMBERS.items()}
+    consts: dict[str, Any] = {name: np.float32(value) for name, value in NUMBERS.items()}
     proto = network(body, inputs="float[5] x", output="float[5] y", opset=14, **consts)
     graph = equint.load(proto).graph
     inner = inner_values(graph, NOTHING)
@@ -46,7 +48,7 @@ def test_what_lies_inside(kind: str) -> None:
 
 
 def test_a_node_that_is_kept_ends_a_function() -> None:
-    consts = {name: np.float32(value) for name, value in NUMBERS.items()}
+    consts: dict[str, Any] = {name: np.float32(value) for name, value in NUMBERS.items()}
     body = "a = Add (x, three) r = Relu (a) y = Sqrt (r)"
     graph = equint.load(network(body, inputs="float[5] x", output="float[5] y", **consts)).graph
     assert inner_values(graph, NOTHING) == {"a": "x", "r": "x"}

@@ -199,7 +199,7 @@ def _normalized(work: Lowering, node: Node, norm: Norm, shape: Shape, given: Nam
     digits = work.target.mantissa_bits
     places = min(power(COEFFICIENT, largest), power(ACCUMULATOR - most - 2, total)) + FRACTION_BITS
     places = min(places, (1 << work.target.exponent_bits - 1) + 1, MOST_SHIFT + 1 - digits)
-    arrays = {
+    arrays: dict[str, Array] = {
         "gains": np.rint(np.ldexp(gain, places - FRACTION_BITS)).astype(np.int32),
         "bias": np.rint(np.ldexp(bias, places)).astype(np.int32),
         "roots": root_table().astype(np.uint16),

@@ -21,7 +21,7 @@ def exponentials(scale: float, entries: int, bits: int) -> Array:
         >>> exponentials(0.5, 4, 8).tolist()
         [256, 155, 94, 57]
     """
-    return np.rint(2.0**bits * np.exp(-scale * np.arange(entries))).astype(np.int64)
+    return np.asarray(np.rint(2.0**bits * np.exp(-scale * np.arange(entries))), np.int64)
 
 
 def root_table() -> Array:

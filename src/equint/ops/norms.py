@@ -40,7 +40,7 @@ def norm_of(graph: Graph, node: Node, shape: Shape) -> Norm | None:
     """
     known = None if node.domain else NORMS.get(node.op)
     arrays = [graph.constant(i) for i in node.inputs[1:] if i]
-    return None if known is None or any(a is None for a in arrays) else known(node, shape, *arrays)  # type: ignore[arg-type]
+    return None if known is None or any(a is None for a in arrays) else known(node, shape, *arrays)
 
 
 def _last(node: Node, shape: Shape, gain: Array, bias: Array | None = None) -> Norm:
