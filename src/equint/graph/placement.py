@@ -51,7 +51,8 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
     inner = inner if graph.integers_only else {}
     passed_over = merged | float_joins(graph, apart) | inner.keys()
-    wanted = [n for n in _activations(graph) if n not in passed_over and _works(graph, n, merged)]
+    everywhere = _everywhere(graph) if graph.integers_only else frozenset()
+    wanted = [n for n in _activations(graph) if n not in passed_over and (n in everywhere or _works(graph, n, merged))]
     parent = {n: n for n in wanted}
 
     def root(n: Name) -> Name:
@@ -256,9 +257,13 @@ def _acts(graph: Graph, node: Node) -> bool:
     return is_clamp(graph, node) or (graph.fuses and grid_of(node).applied)
 
 
+def _everywhere(graph: Graph) -> frozenset[Name]:
+    """All activations but those that are only moved, and so have the grid of what they are moved from."""
+    moved = (o for node in graph.nodes if keeps_grid(node) for o in node.outputs)
+    return frozenset(_activations(graph)).difference(moved)
+
+
 def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
-    if graph.integers_only:
-        return True
     node = graph.producer.get(name)
     if node is not None and (_is_worker(graph, node) or (_acts(graph, node) and node.inputs[0] in merged)):
         return True

@@ -168,7 +168,7 @@ def _refuse_without_form(work: Lowering, nodes: Iterable[Node]) -> None:
     graph, lacking = work.graph, dict[str, list[str]]()
     for node in nodes:
         merged = is_clamp(graph, node) and node.inputs[0] in work.merged
-        inner = any(i in work.inner for i in (*node.inputs, *node.outputs))
+        inner = any(i in work.placement.inner for i in (*node.inputs, *node.outputs))
         if not merged and not inner and as_layer(graph, node) is None and _builder(work, node) is None:
             lacking.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     if not lacking:
@@ -330,7 +330,7 @@ def _function(work: Lowering, node: Node) -> None:
 
 def _pointwise(work: Lowering, node: Node) -> None:
     """The end of a function of one value in several operators: one table."""
-    (root,) = {work.inner.get(i, i) for i in operands(work.graph, node)}
+    (root,) = {work.placement.inner.get(i, i) for i in operands(work.graph, node)}
 
     def made(name: Name, x: Array) -> Array:
         return x if name == root else value_at(work.graph.producer[name], x)
