@@ -583,3 +583,11 @@ def test_real_networks(card: Path) -> None:
     assert program.results == result.model.graph.outputs
     assert sum(s.op in LAYERS for s in program.steps) == sum(1 for _ in layers(result.model.graph))
     assert {*program.outputs} <= {*program.grids}
+
+
+def test_a_target_that_leaves_operators_float_says_which_does_not() -> None:
+    proto = network("a = Conv (x, w) y = Softmax (a)", w=W)
+    x = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    result = equint.quantize(proto, "lwq", "per-tensor", data=x)
+    with pytest.raises(EquintError, match="y stays float on target per-tensor; quantize for one of integers only"):
+        _ = result.program

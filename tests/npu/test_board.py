@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import equint
 from boards import (
     ADDED,
     FIRST,
@@ -34,6 +35,7 @@ from equint.errors import EquintError
 from equint.integers.program import Program, Step
 from equint.npu.board import Comparison, Verdict, compare_board
 from equint.npu.golden import write_golden
+from handwritten import network, normal
 from programs import ACCUMULATORS, feeds_for, literal, programs, run_step
 
 ZERO = np.zeros((), np.int32)
@@ -436,3 +438,33 @@ def test_random_boards(
     assert verdict.number == at + 1
     assert any(how.replace("truncate", "truncates") in c.text for c in verdict.causes)
     assert all(v.status in ("agrees", "inherits") for v in found.steps[len(program.inputs) + at + 1 :])
+
+
+ATTENTION = """
+    a = Conv (x, w) n = InstanceNormalization (a, gain, shift)
+    t = Transpose <perm = [0, 1, 3, 2]> (n) m = MatMul (n, t) p = Add (m, places) s = Softmax (p) y = MatMul (s, n)
+"""
+
+
+@pytest.mark.parametrize(
+    ("op", "mistake", "cause"),
+    [
+        ("Normalize", arrays(bias=np.zeros(4, np.int32)), "bias missing"),
+        ("Softmax", rounding("truncate"), "truncates"),
+        ("MatMul", requantized(zero_point=0), "zero point of the output not added"),
+        ("Sum", rounding("truncate"), "truncates"),
+    ],
+)
+def test_mistakes_in_attention_are_named(op: str, mistake: Mistake, cause: str, tmp_path: Path) -> None:
+    """A constant that differs by position is read by steps, and lies in no dump."""
+    consts = {"w": normal(4, 3, 1, 1, scale=1.0), "gain": normal(4, scale=1.0), "shift": normal(4, scale=1.0, seed=2)}
+    consts |= {"places": normal(4, 6, 6, scale=1.0)}
+    body = network(ATTENTION, inputs="float[N,3,6,5] x", output="float[N,4,6,5] y", **consts)  # type: ignore[arg-type]
+    samples = normal(8, 3, 6, 5, scale=1.0)
+    program = equint.program(body, "lwq", data=samples, effort="fast")
+    feeds = {"x": program.quantized("x", samples[:2])}
+    k = next(k for k, step in enumerate(program.steps) if step.op == op)
+    values = board(program, feeds, {k: mistake})
+    found = compare_board(program, feeds, dumped(program, values, tmp_path / "dump"))
+    assert first(found).layer == program.steps[k].label
+    assert cause in texts(first(found))

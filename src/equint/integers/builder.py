@@ -89,6 +89,10 @@ class Lowering:
                     f"{label}: activations are float; integer programs need them in 8 bits or fewer"
                 )
             where = label if name in label else f"{label}: {name}"
+            if name in self.model.ranges and not self.graph.integers_only:
+                raise UnsupportedOperator(
+                    f"{where} stays float on target {self.target.name}; quantize for one of integers only, as npu-shift"
+                )
             raise UnsupportedOperator(f"{where} stays float: nothing tells its range; give data or an input range")
         return self.narrow(q, label)
 
