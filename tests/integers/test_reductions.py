@@ -92,7 +92,8 @@ def test_quotients_are_rounded_once() -> None:
     x, f = (program.real(n, found[n]).astype(np.float64) for n in ("x", "f"))
     grid = program.grids["y"]
     real = x / f / float(grid.scale) + int(grid.zero_point)
-    assert np.abs(found["y"] - real).max() < 0.51
+    inside = (found["y"] > grid.qmin) & (found["y"] < grid.qmax)
+    assert np.abs(found["y"] - real)[inside].max() < 0.51
 
 
 def test_a_divisor_that_rounds_to_zero_is_half_a_step() -> None:
