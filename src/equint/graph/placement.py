@@ -48,8 +48,9 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     }
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     alone = [node for nodes in fused.values() for node in nodes]
-    inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
-    inner = inner if graph.integers_only else {}
+    inner = dict[Name, Name]()
+    if graph.integers_only:
+        inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
     passed_over = merged | float_joins(graph, apart) | inner.keys()
     everywhere = _everywhere(graph) if graph.integers_only else frozenset()
     wanted = [n for n in _activations(graph) if n not in passed_over and (n in everywhere or _works(graph, n, merged))]

@@ -33,6 +33,8 @@ def is_pointwise(graph: Graph, node: Node) -> bool:
     """
     if node.domain or len(node.outputs) != 1 or not graph.is_float(node.outputs[0]):
         return False
+    if len({graph.rank(n) for n in (*operands(graph, node), *node.outputs)} - {None}) > 1:
+        return False  # a number of more dimensions gives its result as many
     if node.op in _COMBINED:
         return all(i not in graph.consts or graph.consts[i].size == 1 for i in node.inputs)
     if clamps(node):
