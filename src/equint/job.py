@@ -19,6 +19,7 @@ from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
 from .ir.model import Model, Name
+from .ops.work import is_recurrent
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
@@ -139,7 +140,8 @@ class Job:
         network = replace(network, graph=replace(network.graph, fuses=on.fused_activations))
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
-        network = replace(network, graph=replace(network.graph, integers_only=on.integers_only))
+        only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
+        network = replace(network, graph=replace(network.graph, integers_only=only))
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 

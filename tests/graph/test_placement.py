@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from equint.graph.placement import borders, float_joins, place
 from equint.ir.model import Graph
+from equint.job import Job
 from equint.onnx.reader import read
 from handwritten import network, normal
 from nets import networks
@@ -196,3 +197,12 @@ def test_classes_of_random_networks(proto: onnx.ModelProto) -> None:
         if node.op == "Concat" and node.outputs[0] in wanted:
             (home,) = [c for c in placement.classes if node.outputs[0] in c]
             assert set(node.inputs) <= set(home)
+
+
+def test_a_network_with_recurrent_operators_is_placed_as_for_other_targets() -> None:
+    body = "h = LSTM <hidden_size = 4> (x, w, r) s = Squeeze (h, one) y = MatMul (s, v)"
+    consts = {"w": normal(1, 16, 3), "r": normal(1, 16, 4), "v": normal(4, 2), "one": [1]}
+    proto = network(body, inputs="float[5,N,3] x", output="float[5,N,2] y", **consts)
+    grids = [Job.of(proto, "lwq", target).network.graph.integers_only for target in ("npu-shift", "per-channel")]
+    assert grids == [False, False]
+    assert Job.of(network("y = Conv(x, w)", w=W), "lwq", "npu-shift").network.graph.integers_only

@@ -12,6 +12,17 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators that compute step by step, with weights for their input and for their state."""
 
 
+def is_recurrent(graph: Graph) -> bool:
+    """Whether something in a network computes step by step, as one operator or in a loop, which has no integer form.
+
+    Example:
+        >>> from .layers import tiny_graph
+        >>> is_recurrent(tiny_graph())
+        False
+    """
+    return any(not node.domain and node.op in (*RECURRENT, "Loop", "Scan") for node in graph.nodes)
+
+
 def multiplications(graph: Graph, node: Node) -> int:
     """Multiply-accumulates of a node for one sample; 0 of operators that make no sums of products.
 
