@@ -201,7 +201,7 @@ def test_classes_of_random_networks(proto: onnx.ModelProto) -> None:
 
 def test_a_network_with_recurrent_operators_is_placed_as_for_other_targets() -> None:
     body = "h = LSTM <hidden_size = 4> (x, w, r) s = Squeeze (h, one) y = MatMul (s, v)"
-    consts = {"w": normal(1, 16, 3), "r": normal(1, 16, 4), "v": normal(4, 2), "one": [1]}
+    consts: dict[str, Any] = {"w": normal(1, 16, 3), "r": normal(1, 16, 4), "v": normal(4, 2), "one": [1]}
     proto = network(body, inputs="float[5,N,3] x", output="float[5,N,2] y", **consts)
     grids = [Job.of(proto, "lwq", target).network.graph.integers_only for target in ("npu-shift", "per-channel")]
     assert grids == [False, False]
