@@ -287,7 +287,7 @@ class Lowering:
         arrays = {"coefficients": coefficients.astype(np.int32), "bias": bias}
         mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - places, np.int32)
         how = Requantize(mantissa, exponent, np.zeros((), np.int32), int(last[0].zero_point), low, high)
-        how = self.bent(node, how, np.ldexp(1.0, -power), np.ldexp(total, power) + sum(far) + 1, axis)
+        how = self.bent(node, how, np.ldexp(1.0, -places), np.ldexp(total, places) + sum(far) + 1, axis)
         self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
 
     def rescaled(self, node: Node, name: Name, last: tuple[QParams, list[Node]], output: Name = "") -> Name:

@@ -18,7 +18,7 @@ from ..maths.affine import dequantize, quantize, quantize_bias, storage
 from ..maths.fixedpoint import check_format
 from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.arithmetic import constant_bounds
-from ..ops.attributes import clip_bounds, reduced_axes
+from ..ops.attributes import clip_bounds
 from ..ops.curves import curve_of, self_gated
 from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown

@@ -101,7 +101,8 @@ def power_law(rng: Random, height: int, width: int, channels: int, slope: float 
 def clouds(rng: Random, height: int, width: int) -> Array:
     """`(height, width)` 1/f noise, drawn out in some direction."""
     stretch = 2 ** rng.uniform(0, 3)
-    along, across = _turned(*(f.ravel() for f in _frequencies(height, width)), rng.uniform(0, np.pi))
+    rows, columns = _frequencies(height, width)
+    along, across = _turned(rows.ravel(), columns.ravel(), rng.uniform(0, np.pi))
     frequency = np.maximum(np.hypot(along * stretch, across * stretch**-0.3), 1 / max(height, width))
     return _filtered(rng, height, width, frequency ** -rng.uniform(0.6, 1.6))
 
