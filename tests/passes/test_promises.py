@@ -24,6 +24,7 @@ from equint.passes.equalize import Equalize
 from equint.passes.finetune_bias import FinetuneBias
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.headroom import Headroom
+from equint.passes.layers_only import LayersOnly
 from equint.passes.one_step import OneStep
 from equint.passes.optimal import Optimal
 from equint.passes.prune import Prune
@@ -87,6 +88,7 @@ CASES = {
     "two_step behind shared clips": Case(TwoStep(), (FoldBatchnorm(), far_clips, ActivationRanges()), CLIPPED),
     "two_step as printed": Case(TwoStep(as_printed=True), (*FREED, ActivationRanges())),
     "headroom": Case(Headroom(), (*DESCRIBED, grown)),
+    "layers_only": Case(LayersOnly(), DESCRIBED),
     "optimal": Case(Optimal(), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02),
     "optimal with shifts": Case(
         Optimal(SHIFT, shift_bits=4), (*FREED, ActivationRanges()), Options(calibrated=True), tolerance=0.02

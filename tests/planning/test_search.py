@@ -121,17 +121,19 @@ def test_what_candidates_begin_with_alike_runs_once() -> None:
 def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
     found = equint.quantize(model_path(), input=(0, 1))
     rows = {e.facts["candidate"]: e.facts for e in events(found, EventKind.CANDIDATE_MEASURED)}
-    assert set(rows) == {"optimal", "unscaled", "cross-layer"}
+    assert set(rows) == {"optimal", "unscaled", "cross-layer", "layers only"}
     assert rows["unscaled"]["gain"] < -5
     best = max(rows, key=lambda name: rows[name]["SQNR"])
     plain = rows[best].get("gain", 0) >= 1 and rows[best].get("chance", 0) >= 0.95
     assert kept(found) == (best if plain else "optimal")
-    assert f"kept {kept(found)} of 3 candidates measured on made-up samples" in found.summary()
+    assert f"kept {kept(found)} of 4 candidates measured on made-up samples" in found.summary()
 
 
 def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
     chosen = recipe("optimal")
-    assert [c.name for c in chosen.candidates] == ["headroom", "unscaled", "cross-layer", "unscaled, headroom"]
+    assert [c.name for c in chosen.candidates] == [
+        *("headroom", "unscaled", "cross-layer", "unscaled, headroom", "layers only"),
+    ]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
     for text, why in (
         ('without = ["optimal"]', "name = None"),

@@ -17,6 +17,7 @@ class Target:
         weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
         bias_bits: width of integer biases.
         channel_clip: whether an activation may be clamped to a bound per channel.
+        float_between: whether recipes may leave what stands between layers in float, where that is better.
         integers_only: whether it runs nothing in float, so that every activation gets a grid.
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
         mantissa_bits, exponent_bits: of the scale compound M·2^s that its integer operators multiply by.
@@ -36,6 +37,7 @@ class Target:
     activation: QSpec = field(default_factory=lambda: QSpec(8, signed=False, symmetric=False))
     bias_bits: int = 32
     channel_clip: bool = False
+    float_between: bool = False
     integers_only: bool = False
     shift_bits: int = 0
     mantissa_bits: int = 32
@@ -52,6 +54,7 @@ TARGETS = (
         "per-channel",
         "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
         QSpec(8, signed=True, symmetric=True, granularity="channel"),
+        float_between=True,
     ),
     Target(
         "per-tensor",

@@ -23,6 +23,7 @@ class EventKind(Enum):
     INPUT_ASSUMED = f"input range nothing tells; assumed standard normal; {_ADVICE}"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"
+    LAYERS_ONLY = "left what stands between layers in float"
     CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures"
     NOT_CALIBRATED = "not calibrated"
     IMAGES_LEFT_OUT = "left out the images that the recipe is published with"

@@ -57,6 +57,7 @@ class Graph:
     Attributes:
         fuses: whether it is for hardware that applies activations to a layer's sums before these are rounded.
         integers_only: whether it is for hardware without floats, so that no activation stays float.
+        layers_only: whether nothing but layers is to run on integers, all between them in float.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -76,6 +77,7 @@ class Graph:
     name: str = "equint"
     fuses: bool = False
     integers_only: bool = False
+    layers_only: bool = False
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

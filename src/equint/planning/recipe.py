@@ -29,6 +29,7 @@ from ..passes.equalize import Equalize
 from ..passes.finetune_bias import FinetuneBias
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..passes.headroom import Headroom
+from ..passes.layers_only import LayersOnly
 from ..passes.one_step import OneStep
 from ..passes.optimal import Optimal
 from ..passes.prune import Prune
@@ -53,6 +54,7 @@ PASSES: Mapping[str, Any] = {
             ActivationRanges,
             Optimal,
             Headroom,
+            LayersOnly,
             Prune,
         ),
         *(WeightShift, ClipWeights, Quantize, RoundWeights, CorrectBias, CorrectBiasEmpirical, FinetuneBias),
@@ -209,7 +211,7 @@ def variants(chosen: Recipe) -> tuple[Recipe, ...]:
 
     Example:
         >>> [v.name for v in variants(recipe("optimal"))]
-        ['optimal', 'headroom', 'unscaled', 'cross-layer', 'unscaled, headroom']
+        ['optimal', 'headroom', 'unscaled', 'cross-layer', 'unscaled, headroom', 'layers only']
     """
     alone = replace(chosen, candidates=())
     return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in chosen.candidates))
