@@ -236,7 +236,8 @@ def valued(graph: Graph) -> tuple[Name, ...]:
 
 
 def _is_worker(graph: Graph, node: Node) -> bool:
-    return as_layer(graph, node) is not None or (grid_of(node).integer and not graph.layers_only)
+    grid = grid_of(node)
+    return as_layer(graph, node) is not None or (grid.integer and (grid.layer or not graph.layers_only))
 
 
 def _merges(graph: Graph, node: Node) -> bool:

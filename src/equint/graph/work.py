@@ -31,6 +31,8 @@ def _why_float(model: Model, node: Node) -> str:
     if node.op in RECURRENT:
         return "it has no integer form"
     if layer is None:
+        if node.op == "MatMul" and not node.domain and all(i in model.qparams for i in node.inputs):
+            return ""  # of two activations
         constant = any(i in model.graph.consts and model.graph.consts[i].size > 1 for i in node.inputs[:2])
         return "its constant is not read as weights" if constant else "its weights are computed"
     if layer.x not in model.qparams:

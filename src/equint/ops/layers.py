@@ -199,7 +199,7 @@ LAYERS = by_name(
     _layer("Conv", torch_kernels.conv),
     _layer("ConvTranspose", torch_kernels.conv_transpose, integer=True),
     _layer("Gemm", torch_kernels.gemm),
-    _layer("MatMul", lambda a, b, c=None: a @ b if c is None else a @ b + c),
+    _layer("MatMul", lambda a, b, c=None: a @ b if c is None else a @ b + c, integer=True),
 )
 """Operators with weights; `as_layer` says whether a node's are constant."""
 

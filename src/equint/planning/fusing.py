@@ -22,7 +22,7 @@ def fusible(model: Model) -> frozenset[Name]:
     """The rounded tensors that are none on hardware which applies every activation to a layer's sums.
 
     Example:
-        >>> from equint.ir.model import Node, QParams
+        >>> from equint.ir.model import Graph, Node, QParams
         >>> from equint.ops.layers import tiny_graph
         >>> conv, leaky = tiny_graph().nodes[0], Node("LeakyRelu", ("y",), ("r",))
         >>> graph = Graph((conv, leaky), tiny_graph().consts, ("x",), ("r",))
