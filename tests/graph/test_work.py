@@ -1,5 +1,9 @@
 """What multiplies in float is said, with its share of the work."""
 
+import tempfile
+
+import onnx
+import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 import equint
@@ -26,14 +30,31 @@ def test_counts_by_hand() -> None:
 
 def test_a_product_of_activations_is_named_with_its_share() -> None:
     body = """
+        a = Conv(x, w) b = Conv(x, v) p = Reshape(a, s) q = Reshape(b, s) y = Gemm <transB = 1> (p, q)
+    """
+    proto = network(body, inputs="float[1,3,8,8] x", output="float[4,4] y", w=normal(4, 3, 1, 1),
+                    v=normal(4, 3, 1, 1, seed=2), s=[4, 64])  # fmt: skip
+    (event,) = (e for e in equint.quantize(proto, input=(-1, 1)).warnings if e.kind is EventKind.WORK_FLOAT)
+    layers, product = 2 * 4 * 64 * 3, 4 * 4 * 64
+    assert event.facts["op"] == "Gemm"
+    assert event.facts["share of multiply-accumulates"] == pytest.approx(product / (layers + product), abs=1e-4)
+
+
+def test_a_matmul_of_activations_is_integer_work() -> None:
+    body = """
         a = Conv(x, w) b = Conv(x, v) p = Reshape(a, s) q = Reshape(b, s) t = Transpose <perm = [0, 2, 1]> (q)
         y = MatMul(p, t)
     """
     proto = network(body, output="float[N,4,4] y", w=normal(4, 3, 1, 1), v=normal(4, 3, 1, 1, seed=2), s=[0, 4, 64])
-    (event,) = (e for e in equint.quantize(proto, input=(-1, 1)).warnings if e.kind is EventKind.WORK_FLOAT)
-    layers, product = 2 * 4 * 64 * 3, 4 * 4 * 64
-    assert event.facts["op"] == "MatMul"
-    assert event.facts["share of multiply-accumulates"] == pytest.approx(product / (layers + product), abs=1e-4)
+    result = equint.quantize(proto, input=(-1, 1))
+    assert not [e for e in result.warnings if e.kind is EventKind.WORK_FLOAT]
+    options = onnxruntime.SessionOptions()
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/optimized.onnx"
+        onnxruntime.InferenceSession(result.proto.SerializeToString(), options, ["CPUExecutionProvider"])
+        kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert "QLinearMatMul" in kinds
+    assert "MatMul" not in kinds
 
 
 def test_an_integer_network_says_nothing() -> None:

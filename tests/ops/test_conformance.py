@@ -413,7 +413,7 @@ HOLES = by_name(
             Pad-value Pad-channels Pad-reflect Pad-edge Expand SpaceToDepth Resize-linear Resize-aligned
         """,
         ("grid", "said to stay float, but runs in integers"): """
-            MatMul-activations Softmax Sigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mul-gate Gather Where-mask
+            Softmax Sigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mul-gate Gather Where-mask
         """,
         ("grid", "stays float"): """
             LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LpNormalization
