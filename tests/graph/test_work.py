@@ -35,7 +35,7 @@ def test_a_product_of_activations_is_named_with_its_share() -> None:
     proto = network(body, inputs="float[1,3,8,8] x", output="float[4,4] y", w=normal(4, 3, 1, 1),
                     v=normal(4, 3, 1, 1, seed=2), s=[4, 64])  # fmt: skip
     (event,) = (e for e in equint.quantize(proto, input=(-1, 1)).warnings if e.kind is EventKind.WORK_FLOAT)
-    layers, product = 2 * 4 * 64 * 3, 4 * 4 * 64
+    layers, product = 2 * 4 * 64 * 3, 4 * 64  # rows are taken for samples
     assert event.facts["op"] == "Gemm"
     assert event.facts["share of multiply-accumulates"] == pytest.approx(product / (layers + product), abs=1e-4)
 
