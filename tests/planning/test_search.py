@@ -63,6 +63,19 @@ def test_what_is_better_on_fresh_samples_is_kept(own: dict[str, Any], other: dic
     assert measured[best] == pytest.approx(decibels(half, x[1::2]), abs=1e-3)
 
 
+@pytest.mark.parametrize("bits", [2, 8])
+def test_a_result_that_loses_much_is_a_warning(bits: int) -> None:
+    x, fresh = images(24, seed=5), images(64, seed=9)
+    found = equint.quantize(PROTO, "optimal", input=(-1.5, 1.5), data=x, weight_bits=bits)
+    warned = events(found, EventKind.MEASURED_LOW)
+    assert len(warned) == (decibels(found, fresh) < 15)
+    for event in warned:
+        assert event.warning
+        assert float(event.facts["SQNR"]) == pytest.approx(decibels(found, fresh), abs=3)
+        assert "equint diagnose" in event.facts["why"]
+        assert "loses much: signal over noise is" in found.summary()
+
+
 def test_ranges_too_narrow_for_what_was_not_seen_show() -> None:
     """Every other sample is ten times as large: only who measures on what was left out sees that min-max cuts them."""
     x = images(24, seed=3)

@@ -89,6 +89,7 @@ class EventKind(Enum):
     FINE_TUNING_UNDONE = "rolled fine-tuned biases back"
 
     CANDIDATE_MEASURED = "measured candidate {candidate}"
+    MEASURED_LOW = "loses much: signal over noise is {SQNR} dB on {on}"
     CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
     NOTHING_MEASURED = "measured no candidates"
 

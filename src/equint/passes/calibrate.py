@@ -20,7 +20,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import LEAST, generated, made_up, picture_shape
+from ..samples.generated import LEAST, generated, made_up, misleading, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -140,8 +140,8 @@ class Calibrate:
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
-        origins = {m.origin for m in model.moments.values()}
-        if "batchnorm" in origins and ("assumed" in origins or not _untold(model)):
+        trained = any(m.origin == "batchnorm" for m in model.moments.values())
+        if misleading(model) or (trained and not _untold(model)):
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"

@@ -18,7 +18,7 @@ from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
 from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
-from ..samples.generated import LEAST, generated, picture_shape
+from ..samples.generated import LEAST, generated, misleading, picture_shape
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 
@@ -141,6 +141,8 @@ def _pictures(model: Model) -> tuple[Samples | None, str]:
     shape = picture_shape(model)
     if shape is None or min(shape[1:]) < LEAST:
         return None, f"no images given, and the input is no picture of {LEAST} pixels or more"
+    if misleading(model):
+        return None, "no images given, and nothing tells how far the input reaches"
     from ..runtime.first_run import fitting
 
     images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))

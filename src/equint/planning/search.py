@@ -43,6 +43,9 @@ SURE, SURE_OF_MADE_UP = 0.75, 0.95
 WORTH_DB = 1.0
 """And only if it gains so much: what rounds and corrects by samples comes later, and makes up for as much."""
 
+LOW_DB = 15.0
+"""Signal over noise below which a result is worth a warning: classifiers say something else there."""
+
 Plan = Sequence[Pass]
 Plans = Callable[[Samples | None], Mapping[str, Plan]]
 
@@ -135,6 +138,10 @@ class Search:
         if self.judge.blind():
             about["doubtful"] = "; ".join(self.judge.blind())
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
+        if (reached := self.judge.sqnr_db(self.kept)) < LOW_DB:
+            todo = "give samples (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
+            low = {"SQNR": f"{reached:.1f}", "on": about["on"], "why": f"below {LOW_DB:.0f} results change; {todo}"}
+            yield Event(EventKind.MEASURED_LOW, "", low, "search", warning=True)
 
 
 def _of_half(plan: Plan) -> Plan:

@@ -39,6 +39,20 @@ def picture_shape(model: Model, size: int = USUAL) -> tuple[int, int, int] | Non
     return int(channels), height, width
 
 
+def misleading(model: Model) -> bool:
+    """Whether pictures tell less than BatchNorms do: how the input reaches is assumed, and these saw real ones.
+
+    Example:
+        >>> from ..ir.model import Moments
+        >>> origins = {"x": "assumed", "a": "batchnorm"}
+        >>> known = {name: Moments(np.zeros(()), np.ones(()), origin) for name, origin in origins.items()}
+        >>> misleading(Model(Graph((), {}, ("x",), ()), known))
+        True
+    """
+    origins = {m.origin for m in model.moments.values()}
+    return {"assumed", "batchnorm"} <= origins
+
+
 def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
     """Pictures as the network's input wants them, by its mean, spread and range."""
     (name,), (channels, height, width) = model.graph.inputs, shape
