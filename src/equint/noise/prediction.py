@@ -81,13 +81,14 @@ class Prediction:
         return self.weights + self.activations + self.clips
 
 
-def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED) -> Prediction:
+def predict(reference: Model, quantized: Model, noise: NoiseModel = MEASURED, table: Gains | None = None) -> Prediction:
     """The noise that the grids of `quantized` are expected to make, in units of `reference`.
 
     `reference` is the float network with its BatchNorms folded, and moments and ranges of every tensor; `quantized` the
-    same with grids, its channels maybe rescaled and its clips moved.
+    same with grids, its channels maybe rescaled and its clips moved. `table` are gains that are known better than
+    moments tell them.
     """
-    table = gains(reference.graph, reference.moments, noise)
+    table = gains(reference.graph, reference.moments, noise) if table is None else table
     by_layer, by_tensor = _layers(reference, quantized, table, noise), _tensors(reference, quantized, table, noise)
     return Prediction(tuple(by_layer), tuple(by_tensor))
 

@@ -76,6 +76,7 @@ class Optimal:
             "steps": steps,
             "predicted SQNR before": to_db(before.total),
             "predicted SQNR": to_db(after.total),
+            "predicted gain": to_db(after.total) - to_db(before.total),
             "of weights": to_db(after.weights + after.clipped_weights),
             "of activations": to_db(after.activations),
             "of clips": to_db(after.clipped_activations),

@@ -13,6 +13,14 @@ from ..ir.events import Event, EventKind, described
 from ..ir.model import Model
 from ..ops.layers import layers
 
+RANKING = {
+    EventKind.OPTIMIZED: (
+        *("predicted SQNR before", "predicted SQNR"),
+        *("of weights", "of activations", "of clips"),
+    )
+}
+"""Facts that rank what one network can become, and are no forecast: not for people, who would take them for one."""
+
 
 def network_facts(model: Model) -> dict[str, Any]:
     """Layers, formats and sizes of a quantized network, ready for JSON."""
@@ -63,7 +71,8 @@ def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
             places = [e.at for e in found if e.at]
             line += f" ({len(found)} times: {', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
         else:
-            line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k != "why"})
+            hidden = ("why", *RANKING.get(found[0].kind, ()))
+            line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k not in hidden})
         lines.append((any(e.warning for e in found), line))
     return lines
 

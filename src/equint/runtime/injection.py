@@ -1,0 +1,233 @@
+"""Gains as they are measured: noise is put into one tensor of the float network after the other, and seen to arrive.
+
+Each run has noise in one tensor, on one sample. Single measurements scatter (the few outputs of a network are few draws
+of its noise), while what predictions are wrong by changes slowly with depth: the ratios of measured to predicted
+noise are smoothed along the network, and correct the predicted gains of all tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from ..ir.model import Array, Graph, Name, Node
+from ..maths.smoothing import smoothed
+from ..noise.gains import Gains
+from ..noise.rounded import shared
+from ..onnx.writer import to_proto
+from ..samples.images import Run, Samples, split
+from .collect import channel_axes
+from .session import Session
+
+SITES = 20
+"""Tensors into which noise of either kind is put, spread over the depth of the network."""
+SHOWN = 2
+"""Samples on which each is measured: what tensors beside it show counts too."""
+SIGNALS = 8
+"""Samples that tell the power of the outputs, which differs more from one to the next than noise does."""
+LEVEL = 1e-4
+"""Noise over signal in the tensor: little enough for the network to be linear, and far above float32's rounding."""
+WIDTH = 3.0
+"""Measured tensors to either side that a correction is smoothed over, as a standard deviation."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Noise of one kind.
+
+    Attributes:
+        kind: "scattered" or "steady".
+        names: tensors that it may be put into.
+        error: what is added to one of them: by its name, its values, the axis of its channels, and what draws.
+    """
+
+    kind: str
+    names: Sequence[Name]
+    error: Callable[[Name, Array, int, np.random.Generator], Array]
+
+
+class Injector:
+    """A float network that noise can be added to.
+
+    Args:
+        graph: float. names: tensors that take noise. places: where noise is looked at; the outputs, if left out.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> graph = tiny_graph()
+        >>> noisy = Injector(graph, ["x"])
+        >>> feed = {"x": np.ones((1, 4, 4, 4), np.float32)}
+        >>> float(noisy.moved(feed, {"x": 0.5 * feed["x"]})["y"].max())  # the layer sums nine weights of 1
+        4.5
+    """
+
+    def __init__(self, graph: Graph, names: Sequence[Name], places: Sequence[Name] = ()) -> None:
+        self.places = tuple(dict.fromkeys(places or graph.outputs))
+        made = [name for name in dict.fromkeys(names) if name in graph.producer]
+        clean = {name: graph.fresh(f"clean_{k}") for k, name in enumerate(made)}
+        self._errors = {name: graph.fresh(f"error_{k}") for k, name in enumerate(made)}
+        nodes = list[Node]()
+        for node in graph.nodes:
+            nodes.append(replace(node, outputs=tuple(clean.get(o, o) for o in node.outputs)))
+            nodes += [Node("Add", (clean[o], self._errors[o]), (o,)) for o in node.outputs if o in clean]
+        types = {error: graph.dtypes.get(name, "float32") for name, error in self._errors.items()}
+        shapes = {name: shape for name, shape in graph.shapes.items() if name in (*graph.inputs, *graph.outputs)}
+        noisy = replace(
+            graph,
+            nodes=tuple(nodes),
+            inputs=(*graph.inputs, *self._errors.values()),
+            outputs=self.places,
+            shapes=shapes,
+            dtypes={**graph.dtypes, **types},
+        )
+        self._none = {error: np.zeros(1, np.dtype(types[error])) for error in self._errors.values()}
+        self._noisy = Session(to_proto(noisy), optimized=True, lean=True)
+        read = tuple(dict.fromkeys((*self.places, *made)))
+        self._clean = Session(to_proto(replace(graph, outputs=read)), optimized=True, lean=True)
+        self._last: tuple[Mapping[Name, Array], dict[Name, Array]] | None = None
+
+    def values(self, feed: Mapping[Name, Array]) -> dict[Name, Array]:
+        """What the float network's tensors that take noise, and its outputs, are on one sample."""
+        if self._last is None or self._last[0] is not feed:
+            self._last = feed, {**feed, **self._clean.run(Run(feed))}
+        return self._last[1]
+
+    def moved(self, feed: Mapping[Name, Array], errors: Mapping[Name, Array]) -> dict[Name, Array]:
+        """By how much the outputs change where `errors` are added to tensors by name; float64."""
+        given, added = dict(feed), dict(self._none)
+        for name, error in errors.items():
+            if name in self._errors:
+                added[self._errors[name]] = error.astype(self._none[self._errors[name]].dtype)
+            else:
+                given[name] = (given[name] + error).astype(given[name].dtype)
+        clean, found = self.values(feed), self._noisy.run(Run({**given, **added}))
+        return {name: found[name].astype(np.float64) - clean[name] for name in self.places}
+
+    def powers(self, samples: Sequence[Mapping[Name, Array]]) -> dict[Name, float]:
+        """Mean over samples of Σ y² of each output."""
+        rows = [[_power(self.values(feed)[name]) for name in self.places] for feed in samples]
+        return dict(zip(self.places, np.mean(rows, 0).tolist(), strict=True))
+
+
+def measured_gains(
+    graph: Graph,
+    tables: Sequence[Gains],
+    samples: Samples,
+    sources: Sequence[Source],
+    places: Sequence[Name] = (),
+) -> Gains:
+    """Predicted gains, corrected by what noise that is put into some of the tensors does at the outputs.
+
+    Noise over signal is meaned over the places, as candidates are judged. Runs the network at most 2·`SITES`·`SHOWN`
+    times on one sample, and `SIGNALS` times for the signal.
+
+    Args:
+        graph: the float network that gains are of.
+        tables: predictions; of either kind, the one counts that is wrong by the most even factor.
+        samples: what the network is shown.
+        sources: noise of each kind.
+        places: tensors where noise is looked at; the network's outputs, if left out.
+
+    Raises:
+        EquintError: samples that the network does not take.
+    """
+    order = {name: k for k, name in enumerate((*graph.inputs, *(o for node in graph.nodes for o in node.outputs)))}
+    axes, rng = channel_axes(graph), np.random.default_rng(0)
+    known = [{n for n in axes if n in order and all(n in getattr(t, s.kind) for t in tables)} for s in sources]
+    chosen = [
+        spread(sorted(known[k].intersection(source.names), key=order.__getitem__), SITES)
+        for k, source in enumerate(sources)
+    ]
+    noisy = Injector(graph, [name for names in chosen for name in names], places)
+    feeds = list(single(samples, graph, SIGNALS))
+    signal, found = noisy.powers(feeds), tables[0]._asdict()
+    for source, names in zip(sources, chosen, strict=True):
+        ratios = [dict[Name, float]() for _ in tables]
+        for name in names:
+            arrived, expected = 0.0, np.zeros(len(tables))
+            for feed in feeds[:SHOWN]:
+                error = source.error(name, noisy.values(feed)[name], axes[name], rng)
+                moved = noisy.moved(feed, {name: error})
+                arrived += float(np.mean([_power(moved[p]) / max(signal[p], 1e-300) for p in noisy.places]))
+                expected += [arriving(getattr(table, source.kind)[name], error, axes[name]) for table in tables]
+            if np.isfinite(arrived) and arrived > 0 and np.all(expected > 0):
+                for own, e in zip(ratios, expected, strict=True):
+                    own[name] = arrived / float(e)
+        best = min(range(len(tables)), key=lambda k: np.std(np.log(list(ratios[k].values()) or [1.0])))
+        found[source.kind] = corrected(getattr(tables[best], source.kind), ratios[best], order)
+    return Gains(**found)
+
+
+def corrected(
+    table: Mapping[Name, Array], ratios: Mapping[Name, float], order: Mapping[Name, int]
+) -> dict[Name, Array]:
+    """Gains of all tensors, times the measured ratios near them in the network's order; as they are without any."""
+    if not ratios:
+        return dict(table)
+    places = np.array([order[name] for name in ratios], np.float64)
+    at = np.array([order[name] for name in table], np.float64)
+    factors = smoothed(at, places, np.array(list(ratios.values())), WIDTH)
+    return {name: gain * factor for (name, gain), factor in zip(table.items(), factors, strict=True)}
+
+
+def arriving(gain: Array, error: Array, axis: int) -> float:
+    """Noise over signal that a tensor's error makes at the outputs, by the power that each of its channels has.
+
+    Example:
+        >>> gain, error = np.array([[0.5, 0.0]]), np.array([[1.0, 9.0], [3.0, 9.0]])
+        >>> arriving(gain, error, 1)
+        2.5
+    """
+    others = tuple(d for d in range(error.ndim) if d != axis)
+    power = np.square(error, dtype=np.float64).mean(others, keepdims=True)
+    return float(np.sum(shared(gain, power.shape) * power))
+
+
+def single(samples: Samples, graph: Graph, count: int) -> Iterator[Run]:
+    """The first samples, as many at once as the network has to take, each the inputs of one run."""
+    for feed in islice(split(samples, 1, fill=True), count):
+        yield Run(feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed})
+
+
+def spread(names: Sequence[Name], count: int) -> list[Name]:
+    """So many names, evenly spread over all; all where there are fewer.
+
+    Example:
+        >>> spread("abcdefg", 3)
+        ['a', 'd', 'g']
+    """
+    if len(names) <= count:
+        return list(names)
+    return [names[k] for k in np.linspace(0, len(names) - 1, count).round().astype(int)]
+
+
+def scattered(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:
+    """Normal noise, independent from position to position, `LEVEL` of the tensor's power.
+
+    It is as wide in each channel as the channel's values are, and leaves zeros alone, as rounding does.
+    """
+    others = tuple(d for d in range(value.ndim) if d != axis)
+    return _levelled(rng.standard_normal(value.shape) * value.std(others, keepdims=True) * (value != 0), value)
+
+
+def steady(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:
+    """Noise in a channel that is what another channel does, its sign drawn: `LEVEL` of the tensor's power.
+
+    So it is spread as signals are, and independent of the channel's own.
+    """
+    others = tuple(d for d in range(value.ndim) if d != axis)
+    width = value.std(others, keepdims=True)
+    alike = (value - value.mean(others, keepdims=True)) / np.maximum(width, 1e-12 * max(float(width.max()), 1e-30))
+    signs = rng.choice([-1.0, 1.0], width.shape)
+    return _levelled(np.take(alike, rng.permutation(value.shape[axis]), axis) * width * signs, value)
+
+
+def _levelled(error: Array, value: Array) -> Array:
+    return error * np.sqrt(LEVEL * _power(value) / max(_power(error), 1e-300))
+
+
+def _power(value: Array) -> float:
+    return float(np.sum(np.square(value, dtype=np.float64)))
