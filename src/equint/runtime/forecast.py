@@ -21,7 +21,7 @@ from ..noise.rounded import rounded_layers
 from ..onnx.writer import to_proto
 from ..samples.images import Run, Samples
 from .collect import channel_axes
-from .injection import SIGNALS, Injector, Source, arriving, measured_gains, single, steady
+from .injection import SHOWN, Injector, Source, arriving, measured_gains, single, steady
 from .session import Session
 
 LAST = 16
@@ -64,13 +64,13 @@ def forecast(reference: Model, quantized: Model, samples: Samples, judged: Seque
     rounded = [t.tensor for t in plain.tensors]
     weighted = [r.layer.y for r in rounded_layers(reference, table) if r.layer.weight in quantized.qparams]
 
-    def rounding(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:
-        return errors(value, quantized.qparams[name])[0]
+    def error(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:
+        return fake_quantize(value, quantized.qparams[name]) - value
 
-    sources = Source("scattered", rounded, rounding), Source("steady", weighted, steady)
+    sources = Source("scattered", rounded, error, own=True), Source("steady", weighted, steady)
     tables = table, evenly(graph, reference.moments)
     measured = measured_gains(graph, tables, samples, sources, places)
-    shown = list(single(samples, graph, SIGNALS))
+    shown = list(single(samples, graph, SHOWN))
     parts = predict(reference, quantized, table=measured).weights, *_grids(graph, quantized, plain, measured, shown)
     total = float(sum(parts))
     if before:
@@ -92,7 +92,7 @@ def _grids(
             if name in axes:
                 rounded, cut = errors(values[name], quantized.qparams[name])
                 rounding += arriving(measured.scattered[name], rounded, axes[name]) / len(shown)
-                clips += arriving(measured.steady[name], cut, axes[name]) / len(shown)
+                clips += arriving(measured.scattered[name], cut, axes[name]) / len(shown)
     return rounding, clips
 
 

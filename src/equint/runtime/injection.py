@@ -22,10 +22,10 @@ from ..samples.images import Run, Samples, split
 from .collect import channel_axes
 from .session import Session
 
-SITES = 20
+SITES = 24
 """Tensors into which noise of either kind is put, spread over the depth of the network."""
-SHOWN = 2
-"""Samples on which each is measured: what tensors beside it show counts too."""
+SHOWN = 4
+"""Samples that they take turns with: each tensor is measured on one, and what its neighbours show counts too."""
 SIGNALS = 8
 """Samples that tell the power of the outputs, which differs more from one to the next than noise does."""
 LEVEL = 1e-4
@@ -42,11 +42,14 @@ class Source:
         kind: "scattered" or "steady".
         names: tensors that it may be put into.
         error: what is added to one of them: by its name, its values, the axis of its channels, and what draws.
+        own: whether it is the very noise that is asked for, so that what was measured of a tensor counts as it is, and
+            is smoothed for the others alone.
     """
 
     kind: str
     names: Sequence[Name]
     error: Callable[[Name, Array, int, np.random.Generator], Array]
+    own: bool = False
 
 
 class Injector:
@@ -121,8 +124,8 @@ def measured_gains(
 ) -> Gains:
     """Predicted gains, corrected by what noise that is put into some of the tensors does at the outputs.
 
-    Noise over signal is meaned over the places, as candidates are judged. Runs the network at most 2·`SITES`·`SHOWN`
-    times on one sample, and `SIGNALS` times for the signal.
+    Noise over signal is meaned over the places, as candidates are judged. Runs the network at most `SITES` times for
+    each source, on one sample, and `SIGNALS` times for the signal.
 
     Args:
         graph: the float network that gains are of.
@@ -143,34 +146,48 @@ def measured_gains(
     ]
     noisy = Injector(graph, [name for names in chosen for name in names], places)
     feeds = list(single(samples, graph, SIGNALS))
-    signal, found = noisy.powers(feeds), tables[0]._asdict()
-    for source, names in zip(sources, chosen, strict=True):
-        ratios = [dict[Name, float]() for _ in tables]
-        for name in names:
-            arrived, expected = 0.0, np.zeros(len(tables))
-            for feed in feeds[:SHOWN]:
+    signal, rows = noisy.powers(feeds), [dict[Name, tuple[float, Array]]() for _ in sources]
+    turns = min(len(feeds), SHOWN)
+    for turn, feed in enumerate(feeds[:turns]):
+        for source, names, own in zip(sources, chosen, rows, strict=True):
+            for name in names[turn::turns]:
                 error = source.error(name, noisy.values(feed)[name], axes[name], rng)
                 moved = noisy.moved(feed, {name: error})
-                arrived += float(np.mean([_power(moved[p]) / max(signal[p], 1e-300) for p in noisy.places]))
-                expected += [arriving(getattr(table, source.kind)[name], error, axes[name]) for table in tables]
-            if np.isfinite(arrived) and arrived > 0 and np.all(expected > 0):
-                for own, e in zip(ratios, expected, strict=True):
-                    own[name] = arrived / float(e)
-        best = min(range(len(tables)), key=lambda k: np.std(np.log(list(ratios[k].values()) or [1.0])))
-        found[source.kind] = corrected(getattr(tables[best], source.kind), ratios[best], order)
+                arrived = float(np.mean([_power(moved[p]) / max(signal[p], 1e-300) for p in noisy.places]))
+                expected = [arriving(getattr(table, source.kind)[name], error, axes[name]) for table in tables]
+                if np.isfinite(arrived) and arrived > 0 and min(expected) > 0:
+                    own[name] = arrived, np.array(expected)
+    found = tables[0]._asdict()
+    for source, own in zip(sources, rows, strict=True):
+        logs = [np.log(expected / arrived) for arrived, expected in own.values()]
+        best = int(np.argmin(np.std(logs, 0))) if logs else 0
+        measured = {name: (arrived, float(expected[best])) for name, (arrived, expected) in own.items()}
+        found[source.kind] = corrected(getattr(tables[best], source.kind), measured, order, source.own)
     return Gains(**found)
 
 
 def corrected(
-    table: Mapping[Name, Array], ratios: Mapping[Name, float], order: Mapping[Name, int]
+    table: Mapping[Name, Array],
+    measured: Mapping[Name, tuple[float, float]],
+    order: Mapping[Name, int],
+    own: bool = False,
 ) -> dict[Name, Array]:
-    """Gains of all tensors, times the measured ratios near them in the network's order; as they are without any."""
-    if not ratios:
+    """Gains, times by how much more noise arrived than was expected of tensors near them in the network's order.
+
+    Args:
+        measured: noise that arrived, and that was expected, by tensor.
+        own: whether what was measured counts for its own tensor as it is, and for the others by its share of the noise.
+    """
+    if not measured:
         return dict(table)
-    places = np.array([order[name] for name in ratios], np.float64)
-    at = np.array([order[name] for name in table], np.float64)
-    factors = smoothed(at, places, np.array(list(ratios.values())), WIDTH)
-    return {name: gain * factor for (name, gain), factor in zip(table.items(), factors, strict=True)}
+    names = sorted(measured, key=order.__getitem__)
+    places, at = (np.array([order[name] for name in known], np.float64) for known in (names, table))
+    arrived, expected = np.array([measured[name] for name in names]).T
+    smooth = smoothed(at, places, arrived / expected, WIDTH, expected if own else 1.0)
+    factors = dict(zip(table, smooth.tolist(), strict=True))
+    if own:
+        factors |= dict(zip(names, (arrived / expected).tolist(), strict=True))
+    return {name: gain * factors[name] for name, gain in table.items()}
 
 
 def arriving(gain: Array, error: Array, axis: int) -> float:
