@@ -58,7 +58,7 @@ def test_moved_outputs_are_those_of_the_network_behind() -> None:
     tail = to_proto(rest_of(graph, "r"))
     (before,), (after,) = execute(tail, value), execute(tail, value + error)
     np.testing.assert_allclose(noisy.moved(feed, {"r": error})["y"], after - before, atol=1e-5)
-    (clean,), (other,) = execute(DEEP, x), execute(DEEP, x + 0.5)
+    (clean,), (other,) = execute(DEEP, x), execute(DEEP, x + np.float32(0.5))
     np.testing.assert_allclose(noisy.moved(feed, {"x": np.full_like(x, 0.5)})["y"], other - clean, atol=1e-5)
     assert not noisy.moved(feed, {})["y"].any()
 

@@ -68,7 +68,7 @@ def forecast(reference: Model, quantized: Model, samples: Samples, judged: Seque
         return fake_quantize(value, quantized.qparams[name]) - value
 
     sources = Source("scattered", rounded, error, own=True), Source("steady", weighted, steady)
-    tables = table, evenly(graph, reference.moments)
+    tables = table, evenly(graph, {name: m for name, m in reference.moments.items() if name in table.scattered})
     measured = measured_gains(graph, tables, samples, sources, places)
     shown = list(single(samples, graph, SHOWN))
     parts = predict(reference, quantized, table=measured).weights, *_grids(graph, quantized, plain, measured, shown)

@@ -243,7 +243,7 @@ def steady(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Arr
 
 
 def _levelled(error: Array, value: Array) -> Array:
-    return error * np.sqrt(LEVEL * _power(value) / max(_power(error), 1e-300))
+    return np.asarray(error * np.sqrt(LEVEL * _power(value) / max(_power(error), 1e-300)))
 
 
 def _power(value: Array) -> float:
