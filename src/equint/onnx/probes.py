@@ -80,6 +80,11 @@ def shape_row(name: Name, rank: int, stem: Name) -> tuple[list[Node], dict[Name,
     return nodes, {row: np.asarray([1, rank], np.int64)}
 
 
+def added(name: Name, error: Name, out: Name) -> Node:
+    """A tensor with an error, as `out`."""
+    return Node("Add", (name, error), (out,))
+
+
 def sizes_of(name: Name, out: Name) -> Node:
     """A tensor's sizes as `out`."""
     return Node("Shape", (name,), (out,))

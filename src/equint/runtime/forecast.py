@@ -57,6 +57,8 @@ def forecast(reference: Model, quantized: Model, samples: Samples, judged: Seque
     """
     graph, table = reference.graph, gains(reference.graph, reference.moments)
     reference, quantized = replace(reference, views={}), replace(quantized, views={})
+    feeds = list(single(samples, graph, LAST))
+    samples = Samples(lambda: feeds, samples.label)
     ends = {name: bounded(graph, name) for name in dict.fromkeys(judged or graph.outputs)}
     before = {name: found[0] for name, found in ends.items() if found is not None and found[0] in graph.producer}
     places = [before.get(name, name) for name in ends]
@@ -70,11 +72,13 @@ def forecast(reference: Model, quantized: Model, samples: Samples, judged: Seque
     sources = Source("scattered", rounded, error, own=True), Source("steady", weighted, steady)
     tables = table, evenly(graph, {name: m for name, m in reference.moments.items() if name in table.scattered})
     measured = measured_gains(graph, tables, samples, sources, places)
-    shown = list(single(samples, graph, SHOWN))
-    parts = predict(reference, quantized, table=measured).weights, *_grids(graph, quantized, plain, measured, shown)
+    parts = (
+        predict(reference, quantized, table=measured).weights,
+        *_grids(graph, quantized, plain, measured, feeds[:SHOWN]),
+    )
     total = float(sum(parts))
     if before:
-        total = _bounded(graph, before, total, list(ends), list(single(samples, graph, LAST)))
+        total = _bounded(graph, before, total, list(ends), feeds)
     return Forecast(*parts, total)
 
 

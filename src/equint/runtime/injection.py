@@ -17,6 +17,7 @@ from ..ir.model import Array, Graph, Name, Node
 from ..maths.smoothing import smoothed
 from ..noise.gains import Gains
 from ..noise.rounded import shared
+from ..onnx.probes import added
 from ..onnx.writer import to_proto
 from ..samples.images import Run, Samples, split
 from .collect import channel_axes
@@ -75,7 +76,7 @@ class Injector:
         nodes = list[Node]()
         for node in graph.nodes:
             nodes.append(replace(node, outputs=tuple(clean.get(o, o) for o in node.outputs)))
-            nodes += [Node("Add", (clean[o], self._errors[o]), (o,)) for o in node.outputs if o in clean]
+            nodes += [added(clean[o], self._errors[o], o) for o in node.outputs if o in clean]
         types = {error: graph.dtypes.get(name, "float32") for name, error in self._errors.items()}
         shapes = {name: shape for name, shape in graph.shapes.items() if name in (*graph.inputs, *graph.outputs)}
         noisy = replace(
