@@ -1,10 +1,10 @@
 """The SQNR that a network's outputs are forecast to have, against what is measured, as Markdown tables.
 
-    EQUINT_REAL=folder EQUINT_WILD=folder python benchmarks/forecast.py [--targets …] [--networks …] [--without]
+    EQUINT_REAL=folder EQUINT_WILD=folder python benchmarks/forecast.py [part of a name …] [--targets …] [--without]
 
 Each network is quantized with 32 calibration samples, or --without any, by `optimal` as its search measures it: what
 rounds and corrects by samples comes later. The forecast is made of these samples, or of made-up ones, and compared with
-what the judge measures on 16 of them. `ranked` is what `optimal` minimises, which is no forecast.
+what the judge measures on 16 of them. The time is the forecast's, of that which quantization took. `ranked` is what `optimal` minimises, which is no forecast.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from equint.job import Job
 from equint.maths.noise import to_db
 from equint.onnx.qdq import export
 from equint.passes import Stage
-from equint.planning.foretold import WITHIN_DB, judged
 from equint.planning.recipe import Recipe, recipe
 from equint.planning.run import run
 from equint.planning.search import made_up_samples
 from equint.runtime.forecast import forecast
 from equint.runtime.judge import BATCH, Judge
 from equint.samples.images import split
+from equint.study.totals import WITHIN_DB, judged
 
 SAMPLES, SHOWN = 32, 16
 
@@ -46,16 +46,16 @@ def early() -> Recipe:
 
 
 def jobs(target: str, without: bool, names: list[str]) -> Iterator[tuple[str, Job]]:
-    """Every network of both folders, or those named."""
+    """Every network of both folders, or those whose names have one of these parts."""
     if os.environ.get("EQUINT_REAL"):
         for network in networks():
-            if not names or network.name in names:
+            if not names or any(part in network.name for part in names):
                 images = None if without else SAMPLES
                 yield network.name, Job.of(network.model, early(), target, input=network.card, images=images)
     if os.environ.get("EQUINT_WILD"):
         wild: Any = wild_judge()
         for name in wild.NETWORKS:
-            if not names or name in names:
+            if not names or any(part in name for part in names):
                 data = None if without else given(wild.feeds(name, "calib")[:SAMPLES], "list", Path())
                 yield name, Job.of(wild.path(name), early(), target, data=data)
 
@@ -86,7 +86,7 @@ def row(job: Job) -> tuple[str, float | None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="*", default=["per-channel", "per-tensor"])
-    parser.add_argument("--networks", nargs="*", default=[])
+    parser.add_argument("networks", nargs="*", help="parts of their names; all, if left out")
     parser.add_argument("--without", action="store_true", help="without samples")
     options = parser.parse_args()
     for target in options.targets:

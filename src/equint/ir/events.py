@@ -92,8 +92,6 @@ class EventKind(Enum):
     MEASURED_LOW = "loses much: signal over noise is {SQNR} dB on {on}"
     CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
     NOTHING_MEASURED = "measured no candidates"
-    MEASURED_AS_FORECAST = "measured what was kept, and it is as forecast"
-    MEASURED_UNLIKE_FORECAST = "measured what was kept; the forecast was wrong for this network and is left out"
 
     DROP_WITHIN_BOUND = "kept the drop within its bound"
     DROP_BEYOND_BOUND = "missed the bound on the drop; this is the best found"

@@ -65,6 +65,15 @@ def distances(found: Mapping[str, Any]) -> Shown:
     return title, ("layer", *_right(PARTS[:2])), _by_layer(found, _left, PARTS[:2])
 
 
+def totals(found: Mapping[str, Any]) -> Shown:
+    """SQNR of the network's outputs: measured, and the forecast where it holds; else by how much it is off."""
+    title = f"SQNR of the network's outputs, measured on {found['images']} images, and forecast with measured gains, dB"
+    rows = [
+        (name, _db(method["total"]["measured"]), _forecast(method["total"])) for name, method in found["methods"].items()
+    ]
+    return title, ("equalization", ">measured", "forecast"), rows
+
+
 def agreements(found: Mapping[str, Any]) -> Shown:
     """How well SQNRs predicted from known errors and measured ones agree: correlation, root mean square difference."""
     kinds = ("weights", "rounding", "activations", "both")
@@ -90,7 +99,8 @@ def tables(found: Mapping[str, Any]) -> list[Shown]:
     """Everything, what matters most last: on a terminal it stays in sight."""
     seen = bool(found["images"])
     first, last = ([layers(found, "measured")], [agreements(found), published_agreements(found)]) if seen else ([], [])
-    return [*first, layers(found, "predicted"), published(found), distances(found), *last, overview(found)]
+    end = [totals(found)] if seen else []
+    return [*first, layers(found, "predicted"), published(found), distances(found), *last, overview(found), *end]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
@@ -226,6 +236,15 @@ def _value(row: Mapping[str, Any], side: str, part: str) -> float | None:
 def _left(row: Mapping[str, Any], part: str) -> float | None:
     ends = row["equalization"].get(part)
     return None if ends is None or ends["reached"] is None else float(ends["bound"] - ends["reached"])
+
+
+def _forecast(total: Mapping[str, Any]) -> str:
+    off = total["off_by"]
+    if total["forecast"] is not None:
+        return _db(total["forecast"])
+    if off is None:
+        return "does not hold here"
+    return f"does not hold here: {abs(off):.1f} dB too {'high' if off > 0 else 'low'}"
 
 
 def _right(names: Iterable[str]) -> tuple[str, ...]:

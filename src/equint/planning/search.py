@@ -27,7 +27,6 @@ from ..runtime.judge import BATCH, Judge
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
 from .data import folded
-from .foretold import foretold
 from .run import Progress, run
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
-    floats = {name: _before_grids(plan) for name, plan in early.items()}
-    making = _Making(network, [*early.values(), *floats.values(), *finished.values()], progress)
+    making = _Making(network, [*early.values(), *finished.values()], progress)
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
@@ -99,8 +97,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
             left = [own, *sorted(left[1:], key=judge.sqnr_db, reverse=True)[:LEFT]]
     found = Search(own, judge, tuple(left), made_up=images is None)
     model = making(finished[found.kept])
-    told = foretold(making(floats[found.kept]), models[found.kept], seen or shown, judge, found.kept)
-    return model.noted(*found.events(), told)
+    return model.noted(*found.events())
 
 
 @dataclass(frozen=True)
@@ -159,11 +156,6 @@ def _without_late_looks(plan: Plan) -> Plan:
     """A plan less what looks at samples behind the grids: it takes long and changes little in candidates' order."""
     late = (Stage.ROUNDING, Stage.CORRECTION)
     return [step for step in plan if step.stage not in late or not LOOKS & set(needs(step).values())]
-
-
-def _before_grids(plan: Plan) -> Plan:
-    """What a plan does to the float network."""
-    return [step for step in plan if step.stage is Stage.BEFORE]
 
 
 def made_up_samples(network: Model) -> Samples | None:

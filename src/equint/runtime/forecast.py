@@ -21,7 +21,7 @@ from ..noise.rounded import rounded_layers
 from ..onnx.writer import to_proto
 from ..samples.images import Run, Samples
 from .collect import channel_axes
-from .injection import SHOWN, Injector, Source, arriving, measured_gains, single, steady
+from .injection import SHOWN, SITES, Injector, Source, arriving, measured_gains, single, steady
 from .session import Session
 
 LAST = 16
@@ -44,13 +44,16 @@ class Forecast:
     total: float
 
 
-def forecast(reference: Model, quantized: Model, samples: Samples, judged: Sequence[Name] = ()) -> Forecast:
+def forecast(
+    reference: Model, quantized: Model, samples: Samples, judged: Sequence[Name] = (), sites: int = SITES
+) -> Forecast:
     """What the grids of `quantized` do to the network's outputs, told by the float network `reference` on samples.
 
     Args:
         reference: the float network as it is before grids are chosen, in the units of `quantized`: rescaled like it,
             with moments.
         judged: tensors whose noise over signal counts, all alike; the outputs, if left out.
+        sites: tensors into which noise of each kind is put, at most: as many runs of one sample, twice.
 
     Raises:
         EquintError: samples that the network does not take.
@@ -71,7 +74,7 @@ def forecast(reference: Model, quantized: Model, samples: Samples, judged: Seque
 
     sources = Source("scattered", rounded, error, own=True), Source("steady", weighted, steady)
     tables = table, evenly(graph, {name: m for name, m in reference.moments.items() if name in table.scattered})
-    measured = measured_gains(graph, tables, samples, sources, places)
+    measured = measured_gains(graph, tables, samples, sources, places, sites)
     parts = (
         predict(reference, quantized, table=measured).weights,
         *_grids(graph, quantized, plain, measured, feeds[:SHOWN]),

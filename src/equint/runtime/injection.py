@@ -25,6 +25,10 @@ from .session import Session
 
 SITES = 24
 """Tensors into which noise of either kind is put, spread over the depth of the network."""
+VALUES = 1 << 25
+"""Values of all these tensors together, on one sample, at most: numpy draws and sums them, slower than layers run."""
+LEAST = 4
+"""Tensors that are measured however many values they have."""
 SHOWN = 4
 """Samples that they take turns with: each tensor is measured on one, and what its neighbours show counts too."""
 SIGNALS = 8
@@ -122,10 +126,11 @@ def measured_gains(
     samples: Samples,
     sources: Sequence[Source],
     places: Sequence[Name] = (),
+    sites: int = SITES,
 ) -> Gains:
     """Predicted gains, corrected by what noise that is put into some of the tensors does at the outputs.
 
-    Noise over signal is meaned over the places, as candidates are judged. Runs the network at most `SITES` times for
+    Noise over signal is meaned over the places, as candidates are judged. Runs the network at most `sites` times for
     each source, on one sample, and `SIGNALS` times for the signal.
 
     Args:
@@ -134,6 +139,7 @@ def measured_gains(
         samples: what the network is shown.
         sources: noise of each kind.
         places: tensors where noise is looked at; the network's outputs, if left out.
+        sites: tensors into which noise of each kind is put, at most.
 
     Raises:
         EquintError: samples that the network does not take.
@@ -142,11 +148,13 @@ def measured_gains(
     axes, rng = channel_axes(graph), np.random.default_rng(0)
     known = [{n for n in axes if n in order and all(n in getattr(t, s.kind) for t in tables)} for s in sources]
     chosen = [
-        spread(sorted(known[k].intersection(source.names), key=order.__getitem__), SITES)
+        spread(sorted(known[k].intersection(source.names), key=order.__getitem__), sites)
         for k, source in enumerate(sources)
     ]
     noisy = Injector(graph, [name for names in chosen for name in names], places)
     feeds = list(single(samples, graph, SIGNALS))
+    sizes = {name: value.size for name, value in noisy.values(feeds[0]).items()}
+    chosen = [affordable(names, sizes) for names in chosen]
     signal, rows = noisy.powers(feeds), [dict[Name, tuple[float, Array]]() for _ in sources]
     turns = min(len(feeds), SHOWN)
     for turn, feed in enumerate(feeds[:turns]):
@@ -220,6 +228,17 @@ def spread(names: Sequence[Name], count: int) -> list[Name]:
     if len(names) <= count:
         return list(names)
     return [names[k] for k in np.linspace(0, len(names) - 1, count).round().astype(int)]
+
+
+def affordable(names: Sequence[Name], sizes: Mapping[Name, int], values: int = VALUES) -> list[Name]:
+    """As many names, evenly spread, as have so many values together at the mean of all sizes, and `LEAST` at least.
+
+    Example:
+        >>> affordable("abcdefgh", dict.fromkeys("abcdefgh", 100), values=500)
+        ['a', 'c', 'e', 'f', 'h']
+    """
+    total = sum(sizes[name] for name in names)
+    return spread(names, max(LEAST, len(names) * values // max(total, 1)))
 
 
 def scattered(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:

@@ -28,6 +28,7 @@ from ..passes.two_step import TwoStep
 from ..planning.run import Progress
 from ..runtime.layer_noise import LayerPower, Measured, measure
 from ..samples.images import Samples
+from .totals import totals
 from .weights import by_channel
 
 METHODS = ("none", "one-step", "two-step", "optimal")
@@ -48,7 +49,8 @@ class LayerSqnr(Facts):
         images: how many were measured on, 0 without.
         methods: for each of `METHODS` what `layer_rows` says (layers), and what `agreement` says of each kind of noise
             predicted from known errors (agreement) and of each of `PUBLISHED` (published_agreement); both are empty
-            where nothing was measured.
+            where nothing was measured. total: SQNR of the network's outputs as `equint.study.totals.Total` has it;
+            None where nothing was measured.
     """
 
     target: str
@@ -72,6 +74,7 @@ def sqnr(
 
     Each layer reads what the float network puts out, and only its weights, its input tensor or both are quantized.
     All methods use the same formats, without bias correction; `optimal` chooses ranges too, and may cut off a little.
+    At the network's outputs everything is quantized.
 
     Args:
         reference: the float network, BatchNorms folded, with moments and ranges.
@@ -83,11 +86,13 @@ def sqnr(
     grids = Quantize(weight=on.weight, activation=on.activation, bias_bits=on.bias_bits)
     optimal = Optimal(on.weight, on.activation, shift_bits=on.shift_bits)
     steps: tuple[Pass | None, ...] = (None, OneStep(), TwoStep(), optimal)
-    seen, table = 0, dict[str, Any]()
+    seen, table, models = 0, dict[str, Any](), dict[str, tuple[Model, Model]]()
     for number, (name, step) in enumerate(zip(METHODS, steps, strict=True)):
         if progress is not None:
             progress(name, number, len(METHODS))
-        quantized, measured = grids(reference if step is None else step(reference)), None
+        before = reference if step is None else step(reference)
+        quantized, measured = grids(before), None
+        models[name] = before, quantized
         if images is not None:
             measured = measure(reference, quantized, images, progress=_within(progress, name, number))
             seen = measured.images
@@ -96,6 +101,11 @@ def sqnr(
         theirs = {kind: agreement(published_pairs(rows, kind)) for kind in PUBLISHED} if images is not None else {}
         table[name] = {"layers": rows, "agreement": {kind: found for kind, found in kinds.items() if found}}
         table[name]["published_agreement"] = {kind: found for kind, found in theirs.items() if found}
+        table[name]["total"] = None
+    if images is not None and seen:
+        done = _within(progress, "outputs", len(METHODS) - 1)
+        for name, total in totals(reference.graph, models, images, done).items():
+            table[name]["total"] = total.facts()
     return LayerSqnr(on.name, seen, table, tuple(warnings))
 
 
