@@ -4,7 +4,8 @@
 
 Each network is quantized with 32 calibration samples, or --without any, by `optimal` as its search measures it: what
 rounds and corrects by samples comes later. The forecast is made of these samples, or of made-up ones, and compared with
-what the judge measures on 16 of them. The time is the forecast's, of that which quantization took. `ranked` is what `optimal` minimises, which is no forecast.
+what the judge measures on 16 of them. `ranked` is what `optimal` minimises, which is no forecast. The time is that of
+the forecast, and of quantization.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from equint.pages.layer_sqnr import (
     published,
     published_agreements,
     tables,
+    totals,
 )
 from equint.samples.card import Card
 
@@ -49,11 +50,13 @@ MEASURED: dict[str, Any] = {
             "layers": [row(n, w, w + 1, 6.0) for n, w in (("a", 30.0), ("b", 20.0), ("c", 10.0))],
             "agreement": AGREED,
             "published_agreement": {"y2": {"layers": 3, "correlation": 0.5, "rms": 2.04, "mean": 0.1}},
+            "total": {"measured": 17.04, "forecast": 18.5, "off_by": 1.46},
         },
         "optimal": {
             "layers": [row(n, w, w + 2, -0.01) for n, w in (("a", 35.0), ("b", 25.0), ("c", 15.0))],
             "agreement": {},
             "published_agreement": {},
+            "total": {"measured": 21.0, "forecast": None, "off_by": -5.27},
         },
     },
     "warnings": ["guessed the input"],
@@ -95,9 +98,24 @@ def test_what_the_published_equations_say() -> None:
     assert published_agreements(MEASURED)[2] == [("none", *"–" * 5, "0.500, 2.0 dB"), ("optimal", *"–" * 6)]
 
 
+def test_a_forecast_stands_beside_what_was_measured_only_where_it_holds() -> None:
+    title, columns, rows = totals(MEASURED)
+    assert "outputs, measured on 16 images" in title
+    assert rows == [("none", "17.0", "18.5"), ("optimal", "21.0", "does not hold here: 5.3 dB too low")]
+    assert len(columns) == len(rows[0])
+    over = {"measured": 2.0, "forecast": None, "off_by": 3.14}
+    unknown = {"measured": None, "forecast": None, "off_by": None}
+    found = {"images": 16, "methods": {"none": {"total": over}, "optimal": {"total": unknown}}}
+    assert [row[1:] for row in totals(found)[2]] == [
+        ("2.0", "does not hold here: 3.1 dB too high"),
+        ("–", "does not hold here"),
+    ]
+    assert tables(MEASURED)[-1] == totals(MEASURED)
+
+
 def test_what_was_not_measured_is_said_and_not_shown() -> None:
     assert [t for t, _, _ in tables(PREDICTED) if "measured" in t] == []
-    assert len(tables(MEASURED)) == 7
+    assert len(tables(MEASURED)) == 8
     assert "nothing was measured" in notes(PREDICTED)[0]
     assert notes(MEASURED)[1:] == ["! guessed the input"]
 

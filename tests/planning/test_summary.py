@@ -1,8 +1,10 @@
 """Sizes counted by hand, and events told once with their number."""
 
 import numpy as np
+import pytest
 
 import equint
+from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.planning.summary import grouped, sizes
 from handwritten import network, normal
@@ -43,3 +45,13 @@ def test_facts_say_what_the_summary_says() -> None:
     assert facts["layers"] == 1
     assert f"recipe {facts['recipe']} (level 1) for target per-channel" in result.summary()
     assert len(facts["warnings"]) == len(result.warnings)
+
+
+def test_the_summary_shows_no_prediction_that_was_not_measured() -> None:
+    """What ranks scales is in the facts, and people read what it gains, not a total."""
+    found = equint.quantize(model_path(), input=(0, 1), effort="fast")
+    (did,) = (e for e in found.facts()["events"] if "predicted SQNR" in e["facts"])
+    gained = did["facts"]["predicted SQNR"] - did["facts"]["predicted SQNR before"]
+    assert did["facts"]["predicted gain"] == pytest.approx(gained)
+    assert "predicted SQNR" not in found.summary()
+    assert "predicted gain=" in found.summary()

@@ -9,9 +9,11 @@ from equint.noise.gains import Gains, gains
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.runtime.injection import (
+    LEAST,
     LEVEL,
     Injector,
     Source,
+    affordable,
     arriving,
     corrected,
     measured_gains,
@@ -147,3 +149,12 @@ def test_samples_come_one_by_one_and_names_from_the_whole_depth() -> None:
     found = list(single(Samples.of(pictures(3)), graph, 2))
     assert [f["x"].shape for f in found] == [(1, *SHAPE)] * 2
     assert spread(range(10), 4) == [0, 3, 6, 9]  # type: ignore[arg-type,comparison-overlap]
+
+
+def test_large_tensors_are_measured_in_fewer_places() -> None:
+    """Ten tensors of 6 values: 30 values pay for five, spread over all; none is too large for the least."""
+    names = [f"t{k}" for k in range(10)]
+    assert affordable(names, dict.fromkeys(names, 6), 30) == ["t0", "t2", "t4", "t7", "t9"]
+    assert affordable(names, dict.fromkeys(names, 6), 60) == names
+    assert len(affordable(names, dict.fromkeys(names, 10**9), 30)) == LEAST
+    assert affordable(names[:2], dict.fromkeys(names, 10**9), 30) == names[:2]

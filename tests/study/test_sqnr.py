@@ -232,6 +232,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     code, out, err = run(capsys, *options, "--images", 8, "--json")
     found = json.loads(out)
     assert (code, err, found["images"], found["target"]) == (0, "", 8, "per-tensor")
+    assert set(found["methods"]["optimal"]["total"]) == {"measured", "forecast", "off_by"}
     code, out, err = run(capsys, *options, "--images", 8)
     assert (code, err) == (0, "")
     for words in (
@@ -239,6 +240,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
         "from known errors against",
         "equations 5 to 9 against",
         "left to gain",
+        "at the network's outputs, measured on 8 images and forecast",
         "two-step",
         "images not seen",
     ):

@@ -67,11 +67,15 @@ def distances(found: Mapping[str, Any]) -> Shown:
 
 def totals(found: Mapping[str, Any]) -> Shown:
     """SQNR of the network's outputs: measured, and the forecast where it holds; else by how much it is off."""
-    title = f"SQNR of the network's outputs, measured on {found['images']} images, and forecast with measured gains, dB"
-    rows = [
-        (name, _db(method["total"]["measured"]), _forecast(method["total"])) for name, method in found["methods"].items()
-    ]
-    return title, ("equalization", ">measured", "forecast"), rows
+    both = {name: method["total"] for name, method in found["methods"].items()}
+    title = (
+        f"at the network's outputs, measured on {found['images']} images and forecast with measured gains, SQNR in dB"
+    )
+    return (
+        title,
+        ("equalization", ">measured", "forecast"),
+        [(name, _db(total["measured"]), _forecast(total)) for name, total in both.items()],
+    )
 
 
 def agreements(found: Mapping[str, Any]) -> Shown:

@@ -21,7 +21,7 @@ from ..noise.rounded import rounded_layers
 from ..onnx.writer import to_proto
 from ..samples.images import Run, Samples
 from .collect import channel_axes
-from .injection import SHOWN, SITES, Injector, Source, arriving, measured_gains, single, steady
+from .injection import SHOWN, SITES, VALUES, Injector, Source, arriving, measured_gains, single, steady
 from .session import Session
 
 LAST = 16
@@ -88,18 +88,23 @@ def forecast(
 def _grids(
     graph: Graph, quantized: Model, plain: Prediction, measured: Gains, shown: Sequence[Mapping[Name, Array]]
 ) -> tuple[float, float]:
-    """Noise over signal of what all grids round and cut off of the float network's values."""
+    """Noise over signal of what all grids round and cut off of the float network's values; fewer samples if many."""
     axes, names = channel_axes(graph), [t.tensor for t in plain.tensors]
     read = tuple(name for name in names if name not in graph.inputs)
     session = Session(to_proto(replace(graph, outputs=read or graph.outputs)), optimized=True, lean=True)
-    rounding = clips = 0.0
+    found, seen = list[tuple[float, float]](), 0
     for feed in shown:
-        values = {**feed, **session.run(Run(feed))}
+        values, rounding, clips = {**feed, **session.run(Run(feed))}, 0.0, 0.0
         for name in names:
             if name in axes:
                 rounded, cut = errors(values[name], quantized.qparams[name])
-                rounding += arriving(measured.scattered[name], rounded, axes[name]) / len(shown)
-                clips += arriving(measured.scattered[name], cut, axes[name]) / len(shown)
+                rounding += arriving(measured.scattered[name], rounded, axes[name])
+                clips += arriving(measured.scattered[name], cut, axes[name])
+                seen += rounded.size
+        found.append((rounding, clips))
+        if seen >= VALUES:
+            break
+    rounding, clips = np.mean(found, 0).tolist()
     return rounding, clips
 
 

@@ -26,7 +26,7 @@ from .session import Session
 SITES = 24
 """Tensors into which noise of either kind is put, spread over the depth of the network."""
 VALUES = 1 << 25
-"""Values of all these tensors together, on one sample, at most: numpy draws and sums them, slower than layers run."""
+"""About how many values all these tensors have together at most: numpy draws and sums them, slower than layers run."""
 LEAST = 4
 """Tensors that are measured however many values they have."""
 SHOWN = 4
