@@ -100,7 +100,7 @@ def test_what_the_published_equations_say() -> None:
 
 def test_a_forecast_stands_beside_what_was_measured_only_where_it_holds() -> None:
     title, columns, rows = totals(MEASURED)
-    assert "outputs, measured on 16 images" in title
+    assert "at the outputs, biases corrected, on 16 images" in title
     assert rows == [("none", "17.0", "18.5"), ("optimal", "21.0", "does not hold here: 5.3 dB too low")]
     assert len(columns) == len(rows[0])
     over = {"measured": 2.0, "forecast": None, "off_by": 3.14}

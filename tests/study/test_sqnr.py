@@ -240,7 +240,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
         "from known errors against",
         "equations 5 to 9 against",
         "left to gain",
-        "at the network's outputs, measured on 8 images and forecast",
+        "SQNR at the outputs, biases corrected, on 8 images",
         "two-step",
         "images not seen",
     ):

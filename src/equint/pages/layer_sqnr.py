@@ -68,9 +68,8 @@ def distances(found: Mapping[str, Any]) -> Shown:
 def totals(found: Mapping[str, Any]) -> Shown:
     """SQNR of the network's outputs: measured, and the forecast where it holds; else by how much it is off."""
     both = {name: method["total"] for name, method in found["methods"].items()}
-    title = (
-        f"at the network's outputs, measured on {found['images']} images and forecast with measured gains, SQNR in dB"
-    )
+    images = f"biases corrected, on {found['images']} images"
+    title = f"SQNR at the outputs, {images}, and its forecast by measured gains, dB"
     return (
         title,
         ("equalization", ">measured", "forecast"),

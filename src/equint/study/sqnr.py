@@ -21,6 +21,7 @@ from ..noise.prediction import LayerNoise, predict
 from ..noise.published import published
 from ..ops.layers import layers
 from ..passes import Pass
+from ..passes.correct_bias import CorrectBias
 from ..passes.one_step import OneStep
 from ..passes.optimal import Optimal
 from ..passes.quantize import Quantize
@@ -74,7 +75,7 @@ def sqnr(
 
     Each layer reads what the float network puts out, and only its weights, its input tensor or both are quantized.
     All methods use the same formats, without bias correction; `optimal` chooses ranges too, and may cut off a little.
-    At the network's outputs everything is quantized.
+    At the network's outputs everything is quantized, and biases are corrected from moments, as predictions take them.
 
     Args:
         reference: the float network, BatchNorms folded, with moments and ranges.
@@ -92,7 +93,7 @@ def sqnr(
             progress(name, number, len(METHODS))
         before = reference if step is None else step(reference)
         quantized, measured = grids(before), None
-        models[name] = before, quantized
+        models[name] = before, CorrectBias(on.bias_bits)(quantized)
         if images is not None:
             measured = measure(reference, quantized, images, progress=_within(progress, name, number))
             seen = measured.images

@@ -10,10 +10,12 @@ from ..ir.model import Graph, Model, Name
 from ..maths.noise import to_db
 from ..onnx.qdq import export
 from ..runtime.forecast import forecast
-from ..runtime.injection import LEAST, SITES
+from ..runtime.injection import SITES
 from ..runtime.judge import BATCH, Judge
 from ..samples.images import Samples, split
 
+COPIES = 4
+"""Times that measuring its layers (`runtime.layer_noise`) runs a network on each image, at least."""
 WITHIN_DB = 3.0
 """A forecast that is further from what was measured does not hold, and is not shown."""
 
@@ -40,8 +42,7 @@ def totals(
 ) -> dict[str, Total]:
     """What quantized networks lose at the outputs, measured on all images beside the float network, and foretold.
 
-    A forecast puts noise of both kinds into so many tensors that it runs the network on about as many samples as were
-    measured on, and not at all on more than a fixed number.
+    For a forecast the network runs with noise of both kinds at most as often as for measuring all layers on the images.
 
     Args:
         original: the float network.
@@ -67,7 +68,7 @@ def totals(
         seat.show(feed)
         if progress is not None:
             progress(seat.images)
-    sites, found = min(SITES, max(LEAST, seat.images // 2)), dict[str, Total]()
+    sites, found = min(SITES, COPIES * seat.images // 2), dict[str, Total]()
     for name, (before, quantized) in models.items():
         told = forecast(before, quantized, images, judged(seat, before.graph), sites)
         found[name] = compared(seat.sqnr_db(name), to_db(told.total))
