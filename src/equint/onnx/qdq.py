@@ -141,8 +141,8 @@ def _at_opset(model: Model) -> Model:
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
     known = model.graph
-    asked = {"fuses": known.fuses, "integers_only": known.integers_only, "layers_only": known.layers_only}
-    return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes, **asked))
+    graph = replace(graph, fuses=known.fuses, integers_only=known.integers_only, layers_only=known.layers_only)
+    return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes))
 
 
 class _Exporter:
