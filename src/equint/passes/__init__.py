@@ -46,6 +46,7 @@ class Need(Enum):
     OVERRIDES = "exceptions from the formats"
     IMAGES = "what to show the network"
     STATISTICS = "what was measured on images before"
+    COLLECT = "how images are measured, where some were before"
     TEACHER = "the float network as it was read"
     PROGRESS = "called with what is done and how much there is"
 

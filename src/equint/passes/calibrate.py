@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -28,6 +28,20 @@ from . import Keeps, Need, Stage, needed, require
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
 Without = Literal["allowed", "warned", "refused"]
+
+
+class Collect(Protocol):
+    """Measures what the tensors of a network do on images; `histograms`: their values are counted too."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        images: Samples,
+        *,
+        histograms: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Statistics: ...
+
 
 MARGIN = 1.3
 """Tensors are taken to reach so much further than on generated pictures: measured, docs/moments.md."""
@@ -73,6 +87,7 @@ class Calibrate:
             makes it `warned`.
         first: look at the first so many images, where there are more.
         statistics: what was measured before, in place of images.
+        collect: measures, in place of `runtime.collect.collect`.
 
     Raises:
         EquintError: no images where they may not be left out, statistics of another network, or without the
@@ -96,6 +111,7 @@ class Calibrate:
     first: float = math.inf
     images: Samples | None = needed(Need.IMAGES, None)
     statistics: Statistics | None = needed(Need.STATISTICS, None)
+    collect: Collect | None = needed(Need.COLLECT, None)
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
@@ -130,7 +146,7 @@ class Calibrate:
 
         progress = self.progress
         tell = None if progress is None else lambda done: progress(done, 0)
-        return collect(model.graph, images, histograms=counted, progress=tell)
+        return (self.collect or collect)(model.graph, images, histograms=counted, progress=tell)
 
     def _without(self, why: str) -> Event:
         """That no images were shown; a warning where the rule cannot be followed without."""

@@ -8,8 +8,8 @@ halving (Jamieson and Talwalkar 2016) all candidates are measured on a few sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,17 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
-from ..ir.model import Model, Name
+from ..ir.model import Graph, Model, Name
 from ..onnx.qdq import export
-from ..passes import LOOKS, Pass, Stage, needs
+from ..passes import LOOKS, Need, Pass, Stage, needs
 from ..passes.calibrate import Calibrate
 from ..passes.headroom import Headroom
+from ..runtime.collect import collect
 from ..runtime.first_run import fitting
 from ..runtime.judge import BATCH, Judge
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
+from ..samples.statistics import Statistics, fingerprint, merged
 from .data import folded
 from .run import Progress, run
 
@@ -68,10 +70,11 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     finished = plans(images)
     own = next(iter(finished))
     if images is None:
-        seen, shown = None, made_up_samples(network)
+        seen, shown, parts = None, made_up_samples(network), {}
     else:
         several = len(list(islice(split(images, 1), 2))) > 1
         seen, shown = images.every(2).first(SHOWN), images.every(2, 1) if several else None
+        parts = {images: (seen, images.where(lambda number: number % 2 == 1 or number >= 2 * SHOWN))}
     if shown is None:
         why = {
             "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
@@ -81,7 +84,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
-    making = _Making(network, [*early.values(), *finished.values()], progress)
+    making = _Making(network, [*early.values(), *finished.values()], _Collector(parts), progress)
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
@@ -172,18 +175,53 @@ def expected_power(network: Model) -> dict[Name, float]:
     return {name: float(np.mean(np.square(m.mean) + np.square(m.std))) for name, m in moments.items()}
 
 
+class _Collector:
+    """Measures samples in parts; what was measured of a network before is added, and not measured again.
+
+    Args:
+        parts: of samples; others are one part.
+    """
+
+    def __init__(self, parts: Mapping[Samples, Sequence[Samples]]) -> None:
+        self.parts, self.known = parts, dict[tuple[Samples, str, bool], Statistics]()
+
+    def __call__(
+        self,
+        graph: Graph,
+        images: Samples,
+        *,
+        histograms: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Statistics:
+        network, found = fingerprint(graph), list[Statistics]()
+        for part in self.parts.get(images, (images,)):
+            key = part, network, histograms
+            if key not in self.known:
+                before = sum(statistics.images for statistics in found)
+                tell = None if progress is None else partial(_further, progress, before)
+                self.known[key] = collect(graph, part, histograms=histograms, progress=tell)
+            found.append(self.known[key])
+        return merged(found)
+
+
+def _further(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
 class _Making:
     """Runs plans; what several of them begin with is run once."""
 
-    def __init__(self, network: Model, plans: Sequence[Sequence[Pass]], progress: Progress | None) -> None:
-        self.progress, self.plans = progress, [list(plan) for plan in plans]
+    def __init__(self, network: Model, plans: Sequence[Plan], collect: _Collector, progress: Progress | None) -> None:
+        self.collect, self.progress, self.plans = collect, progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 
     def __call__(self, plan: Sequence[Pass]) -> Model:
         steps = list(plan)
         done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
         for k in range(len(done), len(steps)):
-            model = run(model, steps[k : k + 1], self.progress)
+            step = steps[k]
+            given = {key: self.collect for key, need in needs(step).items() if need is Need.COLLECT}
+            model = run(model, [replace(step, **given) if given else step], self.progress)
             ahead = steps[: k + 1]
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))

@@ -106,18 +106,28 @@ class Samples:
             >>> [batch[:, 0].tolist() for batch in images.every(2, 1)]
             [[2, 6]]
         """
+        return self.where(lambda number: number % step == start)
+
+    def where(self, wanted: Callable[[int], bool]) -> Samples:
+        """The samples whose numbers, counted from 0, are wanted.
+
+        Example:
+            >>> images = Samples.of(np.arange(10).reshape(5, 2))
+            >>> [batch[:, 0].tolist() for batch in images.where(lambda number: number != 1)]
+            [[0, 4, 6, 8]]
+        """
 
         def picked() -> Iterator[Feed]:
             number = 0
             for batch in self:
-                rows = range((start - number) % step, length(batch), step)
+                rows = [row for row in range(length(batch)) if wanted(number + row)]
                 number += length(batch)
                 if isinstance(batch, Run):
                     yield from (batch for _ in rows)
                 elif isinstance(batch, Mapping):
-                    yield {name: value[rows.start :: step] for name, value in batch.items()}
+                    yield {name: value[rows] for name, value in batch.items()}
                 else:
-                    yield batch[rows.start :: step]
+                    yield batch[rows]
 
         return Samples(picked, self.label, self.batch, self.seen)
 
