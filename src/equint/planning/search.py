@@ -88,18 +88,9 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
-    protos: dict[str, ModelProto] = {}
-    for name, model in models.items():
-        proto = export(model)
-        if proto not in protos.values():  # what changes nothing is no candidate
-            protos[name] = proto
-    judge, left = Judge(network.graph, protos, expected_power(network)), list(protos)
-    for feed in split(shown.first(MADE_UP if images is None else SHOWN), BATCH):
-        judge.show(feed, left)
-        if len(left) == len(protos) and judge.images >= FIRST:
-            left = [own, *sorted(left[1:], key=judge.sqnr_db, reverse=True)[:LEFT]]
-    found = Search(own, judge, tuple(left), made_up=images is None)
-    model = making(finished[found.kept])
+    found = _measured(network, models, shown, made_up=images is None)
+    del models  # what follows needs the memory
+    model = making.last(finished[found.kept])
     return model.noted(*found.events())
 
 
@@ -145,6 +136,24 @@ class Search:
             todo = "give samples (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
             low = {"SQNR": f"{reached:.1f}", "on": about["on"], "why": f"below {LOW_DB:.0f} results change; {todo}"}
             yield Event(EventKind.MEASURED_LOW, "", low, "search", warning=True)
+
+
+def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_up: bool) -> Search:
+    """Candidates beside the float network, the first of them the recipe itself, by successive halving."""
+    protos: dict[str, ModelProto] = {}
+    for name, model in models.items():
+        proto = export(model)
+        if proto not in protos.values():  # what changes nothing is no candidate
+            protos[name] = proto
+    own, *others = protos
+    judge, left = Judge(network.graph, protos, expected_power(network)), tuple(protos)
+    for feed in split(shown.first(MADE_UP if made_up else SHOWN), BATCH):
+        judge.show(feed)
+        if len(left) == len(protos) and judge.images >= FIRST:
+            left = (own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT])
+            judge.leave(protos.keys() - left)
+    judge.leave(protos)
+    return Search(own, judge, left, made_up)
 
 
 def _of_half(plan: Plan) -> Plan:
@@ -226,3 +235,8 @@ class _Making:
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))
         return model
+
+    def last(self, plan: Plan) -> Model:
+        """What a plan makes, where no other will follow: what was made for others is dropped."""
+        self.plans, self.made = [], [found for found in self.made if list(plan[: len(found[0])]) == found[0]]
+        return self(plan)

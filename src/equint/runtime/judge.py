@@ -178,8 +178,8 @@ class Judge:
         self._lost = {name: defaultdict[Place, _Sums](_Sums) for name in candidates}
         self.candidates, self.images = tuple(candidates), 0
 
-    def show(self, feed: Feed, among: Collection[str] | None = None) -> None:
-        """Run a batch through the float network and the candidates, or those `among` them that are still of interest.
+    def show(self, feed: Feed) -> None:
+        """Run a batch through the float network and the candidates.
 
         Raises:
             EquintError: samples that the network does not take, or tensors of other shapes than its own.
@@ -189,11 +189,15 @@ class Judge:
             self._find_parts(feed, count)
         for place in self._places:
             self._clean[place].add(self._rows(clean[place.tensor], place, count))
-        for name in self._each if among is None else among:
-            found = self._each[name].run(feed)
+        for name, session in self._each.items():
+            found = session.run(feed)
             for place in self._places:
                 self._compare(name, place, clean[place.tensor], found[place.tensor], count)
         self.images += count
+
+    def leave(self, names: Collection[str]) -> None:
+        """Show these candidates nothing more, which gives their memory back; what was seen of them is kept."""
+        self._each = {name: session for name, session in self._each.items() if name not in names}
 
     def _compare(self, name: str, place: Place, clean: Array, value: Array, count: int) -> None:
         if value.shape != clean.shape:
@@ -285,10 +289,10 @@ class Judge:
         """What was seen so far."""
         if not self.images:
             raise UnusableData("nothing was shown; give at least one sample")
-        sqnr = {name: self.sqnr_db(name) for name in self._each}
+        sqnr = {name: self.sqnr_db(name) for name in self.candidates}
         best = max(sqnr, key=lambda name: sqnr[name])
-        chances = {name: self.gain(name, best)[1] for name in self._each if name != best}
-        losses = {name: tuple(self._losses(name)) for name in self._each}
+        chances = {name: self.gain(name, best)[1] for name in self.candidates if name != best}
+        losses = {name: tuple(self._losses(name)) for name in self.candidates}
         return Judgement(self.images, data, losses, sqnr, best, chances, self.blind())
 
     def _losses(self, name: str) -> Iterator[Loss]:
