@@ -14,7 +14,7 @@ from ..graph.gaps import gaps
 from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Name, QSpec, Range
+from ..ir.model import Array, Graph, Model, Name, QSpec, Range, View
 from ..maths.noise import to_db
 from ..noise.gains import gains
 from ..noise.objective import Formats, Noise, Objective
@@ -40,7 +40,8 @@ class Optimal:
 
     The noise is that of `noise/objective.py`. All logarithms of scales and ranges move together (L-BFGS with exact
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
-    returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
+    returned predicts no more noise than any of them. Where it ran before for other samples, the scales that were found
+    then are the only start. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
     part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
     """
@@ -52,6 +53,7 @@ class Optimal:
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     iterations: int = 200
     shift_bits: int = needed(Need.SHIFT_BITS, 0)
+    views: Mapping[Name, View] | None = needed(Need.VIEWS, None)
 
     def __post_init__(self) -> None:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
@@ -68,7 +70,10 @@ class Optimal:
         tensors = [t for t in rounded_tensors(model, table, channels.ids) if t.grid not in fixed]
         formats = Formats(self.weight, self.activation, self.shift_bits)
         objective = Objective(model, channels, tensors, rounded, formats, clips)
-        x, before, after, steps = _least(objective, _starts(model, channels), self.iterations)
+        first = objective.start(np.ones(channels.size))
+        before = objective(first)[0]
+        found = None if self.views is None else [_scales(model, channels, self.views)]
+        x, after, steps = _least(objective, found or _starts(model, channels), self.iterations, 0 if found else TRIALS)
         scales = objective.scales(x)
         facts = {
             "scales": int(objective.free.size),
@@ -130,6 +135,16 @@ def _starts(model: Model, channels: Channels) -> list[Array]:
     return [s for k, s in enumerate(starts) if not any(np.array_equal(s, t) for t in starts[:k])]
 
 
+def _scales(model: Model, channels: Channels, views: Mapping[Name, View]) -> Array:
+    """The scales that make the views of a network's tensors what they are elsewhere."""
+    scales, none = np.ones(channels.size), View(np.ones(()), np.zeros(()))
+    for name in channels.ids.keys() & views.keys():
+        scale = views[name].scale / model.views.get(name, none).scale
+        ids, scale = np.broadcast_arrays(channels.ids[name], scale)
+        scales[ids] = scale
+    return scales
+
+
 @dataclass(frozen=True)
 class _Point:
     """Variables, the shifts chosen beside them, and the noise that both predict."""
@@ -139,8 +154,8 @@ class _Point:
     shifts: Array
 
 
-def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, Noise, int]:
-    """The best variables found, the noise of the network as it is and of the best, and the steps taken."""
+def _least(objective: Objective, starts: list[Array], iterations: int, rounds: int) -> tuple[Array, Noise, int]:
+    """The best variables found, the noise of the best, and the steps taken."""
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
 
@@ -170,11 +185,10 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         return settled(within(end.x))
 
     candidates = [objective.start(s) for s in starts]
-    first = objective(objective.start(starts[0]))[0]
     tried = [settled(x) for x in candidates]
     trials = []
     for point in tried:
-        for _ in range(TRIALS):
+        for _ in range(rounds):
             point = run(point, min(TRIAL_STEPS, iterations))
         trials.append(point)
     now = min(trials, key=lambda point: point.noise)
@@ -185,7 +199,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         if 0 <= last.noise - now.noise < WORTH * last.noise:
             break
     objective.restore(best.shifts)
-    return best.x, first, objective(best.x)[0], steps
+    return best.x, objective(best.x)[0], steps
 
 
 def _with_bounds(

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Name
+from ..ir.model import Graph, Model, Name, View
 from ..onnx.qdq import export
 from ..passes import LOOKS, Need, Pass, Stage, needs
 from ..passes.calibrate import Calibrate
@@ -89,8 +89,9 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     if not models[own].qparams:
         return models[own]
     found = _measured(network, models, shown, made_up=images is None)
+    views = models[found.kept].views
     del models  # what follows needs the memory
-    model = making.last(finished[found.kept])
+    model = making.last(finished[found.kept], views)
     return model.noted(*found.events())
 
 
@@ -221,7 +222,8 @@ class _Making:
     """Runs plans; what several of them begin with is run once."""
 
     def __init__(self, network: Model, plans: Sequence[Plan], collect: _Collector, progress: Progress | None) -> None:
-        self.collect, self.progress, self.plans = collect, progress, [list(plan) for plan in plans]
+        self.given: dict[Need, Any] = {Need.COLLECT: collect}
+        self.progress, self.plans = progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 
     def __call__(self, plan: Sequence[Pass]) -> Model:
@@ -229,14 +231,15 @@ class _Making:
         done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
         for k in range(len(done), len(steps)):
             step = steps[k]
-            given = {key: self.collect for key, need in needs(step).items() if need is Need.COLLECT}
+            given = {key: self.given[need] for key, need in needs(step).items() if need in self.given}
             model = run(model, [replace(step, **given) if given else step], self.progress)
             ahead = steps[: k + 1]
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))
         return model
 
-    def last(self, plan: Plan) -> Model:
-        """What a plan makes, where no other will follow: what was made for others is dropped."""
+    def last(self, plan: Plan, views: Mapping[Name, View]) -> Model:
+        """What a plan makes that goes on from the `views` of a first model; what was made for others is dropped."""
         self.plans, self.made = [], [found for found in self.made if list(plan[: len(found[0])]) == found[0]]
+        self.given[Need.VIEWS] = views
         return self(plan)
