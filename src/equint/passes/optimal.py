@@ -40,10 +40,12 @@ class Optimal:
 
     The noise is that of `noise/objective.py`. All logarithms of scales and ranges move together (L-BFGS with exact
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
-    returned predicts no more noise than any of them. Where it ran before for other samples, the scales that were found
-    then are the only start. Deterministic. Where hardware has one bound for all channels of a
+    returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
     part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
+
+    Attributes:
+        views: how the network was rewritten for other samples: the scales that were found then are the only start.
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
@@ -193,8 +195,8 @@ def _least(objective: Objective, starts: list[Array], iterations: int, rounds: i
         trials.append(point)
     now = min(trials, key=lambda point: point.noise)
     best = min(*tried, now, key=lambda point: point.noise)
-    for _ in range(iterations // ROUND_STEPS):
-        last, now = now, run(now, ROUND_STEPS)
+    for _ in range(max(iterations // ROUND_STEPS, 1)):
+        last, now = now, run(now, min(ROUND_STEPS, iterations))
         best = min(best, now, key=lambda point: point.noise)
         if 0 <= last.noise - now.noise < WORTH * last.noise:
             break
