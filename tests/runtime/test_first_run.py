@@ -1,5 +1,7 @@
 """What one sample shows of a network: the sizes that numpy would give its tensors, and whether samples go together."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import ModelProto
@@ -20,6 +22,24 @@ def hidden(proto: ModelProto) -> Graph:
     return Graph(
         graph.nodes, graph.consts, graph.inputs, graph.outputs, {n: graph.shapes[n] for n in graph.inputs}, graph.dtypes
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel tells no peaks")
+def test_no_tensor_waits_for_its_size_to_be_told() -> None:
+    """24 tensors of 4 MiB a sample, of which two are needed at a time."""
+
+    def megabytes(kind: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(kind))
+
+    steps = " ".join(f"t{k + 1} = Conv(t{k}, w)" for k in range(24))
+    body, takes = f"t0 = Relu(x) {steps} y = Relu(t24)", "float[N,4,512,512] x"
+    graph = read(network(body, inputs=takes, w=normal(4, 4, 1, 1))).graph
+    x = np.zeros((1, 4, 512, 512), np.float32)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = megabytes("VmRSS")
+    assert first_run(graph, x).shapes["t9"] == ("N", 4, 512, 512)
+    assert megabytes("VmHWM") - before < 24 * 4
 
 
 def test_all_sizes_are_those_of_the_run() -> None:

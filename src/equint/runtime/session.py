@@ -31,7 +31,8 @@ class Session:
         source: an ONNX model or its path.
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
-        lean: take memory operator by operator and give it back, and not one block for all that is kept.
+        lean: take memory operator by operator and give it back, and not one block for all that is kept; run operators
+            in their order, and those that tell sizes at once, so that no tensor waits for them.
         together: whether several samples may run at once where shapes leave that open; None: found out by the first.
 
     Raises:
@@ -61,6 +62,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails is raised
         options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
+        orders = ort.ExecutionOrder
+        options.execution_order = orders.PRIORITY_BASED if lean else orders.DEFAULT
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # threads that wait burn another's time
