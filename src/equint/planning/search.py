@@ -8,7 +8,7 @@ halving (Jamieson and Talwalkar 2016) all candidates are measured on a few sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -230,13 +230,19 @@ class _Making:
         steps = list(plan)
         done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
         for k in range(len(done), len(steps)):
-            step = steps[k]
-            given = {key: self.given[need] for key, need in needs(step).items() if need in self.given}
-            model = run(model, [replace(step, **given) if given else step], self.progress)
+            model = run(model, [self._informed(steps[k])], self.progress)
             ahead = steps[: k + 1]
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))
         return model
+
+    def _informed(self, step: Pass) -> Pass:
+        """The pass with what the search knows and it needs; plans are compared without."""
+        if not is_dataclass(step):
+            return step
+        given = {key: self.given[need] for key, need in needs(step).items() if need in self.given}
+        informed: Pass = replace(step, **given)
+        return informed
 
     def last(self, plan: Plan, views: Mapping[Name, View]) -> Model:
         """What a plan makes that goes on from the `views` of a first model; what was made for others is dropped."""
