@@ -44,3 +44,11 @@ def test_all_resamples_of_five() -> None:
 def test_equal_candidates_and_single_samples_tell_nothing() -> None:
     assert chance(column(1.0, 2.0), column(0.1, 0.1), column(0.1, 0.1)) == 0.5
     assert chance(column(1.0), column(0.1), column(0.01)) == 0.5
+
+
+def test_where_there_is_no_signal_two_that_make_noise_are_equal_and_one_that_makes_none_is_better() -> None:
+    silent, noise = np.zeros((4, 1)), np.ones((4, 1))
+    assert float(gain_db(silent, noise, noise)) == 0
+    assert float(gain_db(silent, noise, np.zeros((4, 1)))) == np.inf
+    assert float(gain_db(silent, np.zeros((4, 1)), noise)) == -np.inf
+    assert chance(silent, noise, noise) == 0.5

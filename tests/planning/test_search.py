@@ -66,6 +66,18 @@ def test_what_is_better_on_fresh_samples_is_kept(own: dict[str, Any], other: dic
     assert measured[best] == pytest.approx(decibels(half, x[1::2]), abs=1e-3)
 
 
+def test_made_up_samples_of_an_input_of_which_nothing_is_known_change_no_choice() -> None:
+    chosen = replace(
+        one_of(NARROW, WIDE), passes=(("fold_batchnorm", {}), ("activation_ranges", {"n": 0.1}), ("quantize", {}))
+    )
+    chosen = replace(chosen, candidates=(Candidate("wide", ("activation_ranges",), (("activation_ranges", {}),)),))
+    told, untold = (equint.quantize(PROTO, chosen, input=span) for span in ((-4.0, 4.0), None))
+    assert kept(told) == "wide"
+    assert kept(untold) == "own"
+    (event,) = events(untold, EventKind.CANDIDATE_KEPT)
+    assert "nothing tells how far x reaches" in event.facts["doubtful"]
+
+
 @pytest.mark.parametrize("bits", [2, 8])
 def test_a_result_that_loses_much_is_a_warning(bits: int) -> None:
     x, fresh = images(24, seed=5), images(64, seed=9)

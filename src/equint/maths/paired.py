@@ -31,13 +31,15 @@ def relative_noise(signal: Array, noise: Array) -> Array:
 def gain_db(signal: Array, before: Array, after: Array) -> Array:
     """How much less noise there is `after` than `before`, in dB: 10·log10 of the ratio of their `relative_noise`.
 
+    Two that are both exact, or both nothing but noise, are equal.
+
     Example:
         >>> gain_db(np.ones((2, 1)), np.full((2, 1), 0.1), np.full((2, 1), 0.01)).round(3).tolist()
         10.0
     """
-    floor = 1e-30  # two that are both exact are equal
-    least = [np.maximum(relative_noise(signal, noise), floor) for noise in (before, after)]
-    return np.asarray(10 * np.log10(least[0] / least[1]))
+    first, last = (np.maximum(relative_noise(signal, noise), 1e-30) for noise in (before, after))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(10 * np.log10(np.where(first == last, 1.0, first / last)))
 
 
 def chance(signal: Array, before: Array, after: Array, draws: int = DRAWS) -> float:

@@ -101,20 +101,26 @@ class Search:
 
     Attributes:
         own: the recipe itself, by name; left: those that were shown all samples.
-        made_up: whether samples were.
+        made_up: whether samples were; assumed: then, the inputs of which nothing tells how far they reach.
     """
 
     own: str
     judge: Judge
     left: tuple[str, ...]
     made_up: bool
+    assumed: tuple[Name, ...] = ()
+
+    @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the samples tell little."""
+        return (*(f"nothing tells how far {name} reaches" for name in self.assumed), *self.judge.blind())
 
     @cached_property
     def kept(self) -> str:
         """The candidate that loses least, if it is surely enough better than the recipe itself."""
         best = max(self.left, key=self.judge.sqnr_db)
         gained, sure = self.judge.gain(self.own, best)
-        if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.judge.blind())):
+        if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.doubts)):
             return self.own
         return best if sure > SURE else self.own
 
@@ -130,8 +136,8 @@ class Search:
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
         about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates)}
         about["on"] = "made-up samples" if self.made_up else "samples that it was not made of"
-        if self.judge.blind():
-            about["doubtful"] = "; ".join(self.judge.blind())
+        if self.doubts:
+            about["doubtful"] = "; ".join(self.doubts)
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
         if (reached := self.judge.sqnr_db(self.kept)) < LOW_DB:
             todo = "give samples (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
@@ -154,7 +160,8 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
             left = (own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT])
             judge.leave(protos.keys() - left)
     judge.leave(protos)
-    return Search(own, judge, left, made_up)
+    assumed = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "assumed"]
+    return Search(own, judge, left, made_up, tuple(assumed) if made_up else ())
 
 
 def _of_half(plan: Plan) -> Plan:
