@@ -276,6 +276,7 @@ def golden(
     raw: bool = False,
     weight_bits: int | None = None,
     activation_bits: ActivationBits = None,
+    fused_activations: bool | None = None,
     input: Input = None,
     data: Named | None = None,
     images: int = 1,
@@ -290,7 +291,7 @@ def golden(
         raw: also .bin files: the same values and nothing else.
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
         images: how many of them; rounded up to whole batches where the network takes a fixed number at once.
-        weight_bits, activation_bits, input, set: as for `quantize`.
+        weight_bits, activation_bits, fused_activations, input, set: as for `quantize`.
 
     Raises:
         EquintError: as `program`; also a folder that holds anything else.
@@ -309,7 +310,8 @@ def golden(
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     looks = Options(input=card, set=set, progress=progress)
-    options = Options(weight_bits=weight_bits, activation_bits=activation_bits, **looks)
+    formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
+    options = Options(**formats, **looks)
     read, result = _opened(source, recipe, target, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
