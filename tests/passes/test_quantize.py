@@ -8,11 +8,13 @@ import pytest
 from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
+import equint
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
 from equint.graph.overrides import Override
 from equint.ir.events import EventKind
 from equint.ir.model import Array, Model, QSpec
+from equint.maths.noise import sqnr_db
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
@@ -245,3 +247,17 @@ def test_a_padded_value_lies_on_the_grid_unless_others_would_die_of_it(value: fl
     grid = Quantize()(ranged(body, n=[0, 0, 1, 1, 0, 0, 1, 1], **consts)).qparams["p"]
     assert (grid.lo - float(grid.scale) <= value <= grid.hi + float(grid.scale)) == held
     assert float(grid.scale) < 0.02
+
+
+@pytest.mark.parametrize("target", ["per-channel", "per-tensor", "npu-shift"])
+def test_a_mask_in_front_of_a_softmax_takes_no_bits_from_the_scores(target: str) -> None:
+    """Masked scores lie at -10,000: a grid that held them would have steps of 39, and all shares would be equal."""
+    body = """q = MatMul(x, a) k = MatMul(x, b) t = Transpose <perm = [0, 2, 1]> (k) s = MatMul(q, t) m = Add(s, mask)
+        p = Softmax <axis = -1> (m) v = MatMul(x, c) y = MatMul(p, v)"""
+    mask = np.where(np.tril(np.ones((6, 6))) > 0, 0, -1e4).astype(np.float32)
+    weights = {name: normal(8, 8, seed=k) for k, name in enumerate("abc")}
+    proto = network(body, inputs="float[N,6,8] x", output="float[N,6,8] y", mask=mask, **weights)
+    x = normal(32, 6, 8, seed=9, scale=1.0)
+    found = equint.quantize(proto, "optimal", target, data=x, effort="fast")
+    (wanted,), (given,) = execute(proto, x), execute(found.proto, x)
+    assert sqnr_db(wanted, given) > 25

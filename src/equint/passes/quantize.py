@@ -23,6 +23,9 @@ from ..ops.attributes import is_softmax, pad_value
 from ..ops.layers import bias_of, layers
 from . import Keeps, Need, Stage, needed, require
 
+NO_SHARE = 64.0
+"""What lies so far below the greatest score gets no share of a Softmax, e^-64, however far down a mask puts it."""
+
 
 @dataclass(frozen=True)
 class Quantize:
@@ -152,6 +155,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         lo, hi = _with_constants(model, tensors, lo, hi)
         lo, hi = (0.0, 1 - 2.0**-own.bits) if _holds_shares(model.graph, tensors) else (lo, hi)
+        lo = max(lo, hi - NO_SHARE) if _only_weighed(model.graph, tensors) else lo
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
     events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
@@ -167,6 +171,12 @@ def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
     makers = [graph.producer.get(t) for t in tensors]
     made = [node for node in makers if node is None or not grid_of(node).keeps]
     return graph.integers_only and bool(made) and all(node is not None and is_softmax(node) for node in made)
+
+
+def _only_weighed(graph: Graph, tensors: tuple[Name, ...]) -> bool:
+    """Whether tensors are read by Softmax alone."""
+    users = [user for t in tensors for user in graph.users(t) if not set(user.outputs) & set(tensors)]
+    return bool(users) and not set(tensors) & set(graph.outputs) and all(is_softmax(user) for user in users)
 
 
 def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: float) -> tuple[float, float]:

@@ -140,7 +140,8 @@ class Search:
             about["doubtful"] = "; ".join(self.doubts)
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
         if (reached := self.judge.sqnr_db(self.kept)) < LOW_DB:
-            todo = "give samples (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
+            give = "the input's range (--input-range, or a card) or samples" if self.assumed else "samples"
+            todo = f"give {give} (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
             low = {"SQNR": f"{reached:.1f}", "on": about["on"], "why": f"below {LOW_DB:.0f} results change; {todo}"}
             yield Event(EventKind.MEASURED_LOW, "", low, "search", warning=True)
 
