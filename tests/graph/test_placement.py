@@ -160,6 +160,23 @@ def test_where_only_integers_run_a_function_of_one_value_has_one_grid_at_its_end
     assert placement.merged == frozenset()
 
 
+def test_a_function_of_one_value_stays_one_table_on_hardware_that_fuses() -> None:
+    """x·σ(1.7·x): the Sigmoid does not belong to the sums of 1.7·x, which are part of the function themselves."""
+    graph = replace(
+        alone("a = Conv(x, w) b = Mul(a, c) s = Sigmoid(b) y = Mul(a, s)", w=W, c=np.float32(1.7)), fuses=True
+    )
+    placement = place(graph)
+    assert placement.inner == dict.fromkeys("bs", "a")
+    assert not placement.fused
+    assert sorted(placement.classes) == [("a",), ("x",), ("y",)]
+
+
+def test_where_only_integers_run_what_has_an_integer_form_does_not_stay_float() -> None:
+    graph = alone("a = Conv(x, w) s = Softmax(a) b = Sigmoid(s) y = acme.Blur(b)", w=W)
+    assert set(borders(replace(graph, integers_only=False))) == {"Softmax", "Sigmoid", "acme::Blur"}
+    assert set(borders(graph)) == {"acme::Blur"}
+
+
 def test_where_only_integers_run_parts_that_are_picked_again_share_a_grid() -> None:
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) d = Slice(c, s, e, k) y = Conv(d, u)"
     consts = {"s": [0], "e": [3], "k": [1], "w": W, "v": normal(4, 3, 3, 3, seed=2), "u": normal(4, 3, 1, 1)}

@@ -140,7 +140,7 @@ def applied(graph: Graph, name: Name) -> tuple[Node, ...]:
 
 def _sums(graph: Graph, node: Node) -> bool:
     """Whether a node makes sums in integers, and requantizes them."""
-    return op_of(node).steps in _SUMS and _is_worker(graph, node)
+    return op_of(node).steps in _SUMS and _is_worker(graph, node) and not _of_one_value(graph, node)
 
 
 _SUMS = (Form.LAYER, Form.SUM, Form.PRODUCT, Form.AVERAGE_POOL, Form.GLOBAL_AVERAGE)
@@ -205,6 +205,7 @@ def borders(graph: Graph) -> Mapping[str, list[Name]]:
     for node in graph.nodes:
         grid = grid_of(node)
         known = _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
+        known |= graph.integers_only and not isinstance(op_of(node).steps, Unknown)
         if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found
@@ -240,6 +241,11 @@ def _is_worker(graph: Graph, node: Node) -> bool:
     return as_layer(graph, node) is not None or (grid.integer and (grid.layer or not graph.layers_only))
 
 
+def _of_one_value(graph: Graph, node: Node) -> bool:
+    """Whether a node is part of a function of one value, which is one table where only integers run."""
+    return graph.integers_only and is_pointwise(graph, node) and len(operands(graph, node)) == 1
+
+
 def _merges(graph: Graph, node: Node) -> bool:
     """Whether the node's output is read by one activation alone which the quantizer replaces, or hardware applies."""
     out = node.outputs[0] if node.outputs else ""
@@ -248,7 +254,7 @@ def _merges(graph: Graph, node: Node) -> bool:
         return True
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
-    if graph.integers_only and is_pointwise(graph, node) and len(operands(graph, node)) == 1 and not clamps(node):
+    if _of_one_value(graph, node) and not clamps(node):
         return False  # both are one table
     before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
     return _is_worker(graph, node) or (before is not None and _merges(graph, before))
