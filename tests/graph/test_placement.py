@@ -172,7 +172,7 @@ def test_a_function_of_one_value_stays_one_table_on_hardware_that_fuses() -> Non
 
 
 def test_where_only_integers_run_what_has_an_integer_form_does_not_stay_float() -> None:
-    graph = alone("a = Conv(x, w) s = Softmax(a) b = Sigmoid(s) y = acme.Blur(b)", w=W)
+    graph = alone("a = Conv(x, w) s = Softmax(a) b = Sigmoid(s) y = acme.Blur (b)", w=W)
     assert set(borders(replace(graph, integers_only=False))) == {"Softmax", "Sigmoid", "acme::Blur"}
     assert set(borders(graph)) == {"acme::Blur"}
 
