@@ -8,6 +8,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Model, Node
 from ..ops.layers import as_layer
 from ..ops.work import RECURRENT, multiplications
+from .placement import grid_of
 
 
 def float_work(model: Model) -> Iterator[Event]:
@@ -31,8 +32,8 @@ def _why_float(model: Model, node: Node) -> str:
     if node.op in RECURRENT:
         return "it has no integer form"
     if layer is None:
-        if node.op == "MatMul" and not node.domain and all(i in model.qparams for i in node.inputs):
-            return ""  # of two activations
+        if grid_of(node).integer and all(i in model.qparams for i in node.inputs):
+            return ""  # a product of two activations
         constant = any(i in model.graph.consts and model.graph.consts[i].size > 1 for i in node.inputs[:2])
         return "its constant is not read as weights" if constant else "its weights are computed"
     if layer.x not in model.qparams:
