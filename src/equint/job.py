@@ -137,11 +137,10 @@ class Job:
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
-        network = replace(network, graph=replace(network.graph, fuses=on.fused_activations))
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        network = replace(network, graph=replace(network.graph, integers_only=only))
+        network = replace(network, graph=replace(network.graph, fuses=on.fused_activations, integers_only=only))
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 

@@ -255,7 +255,7 @@ def test_a_mask_in_front_of_a_softmax_takes_no_bits_from_the_scores(target: str)
     body = """q = MatMul(x, a) k = MatMul(x, b) t = Transpose <perm = [0, 2, 1]> (k) s = MatMul(q, t) m = Add(s, mask)
         p = Softmax <axis = -1> (m) v = MatMul(x, c) y = MatMul(p, v)"""
     mask = np.where(np.tril(np.ones((6, 6))) > 0, 0, -1e4).astype(np.float32)
-    weights = {name: normal(8, 8, seed=k) for k, name in enumerate("abc")}
+    weights: dict[str, Any] = {name: normal(8, 8, seed=k) for k, name in enumerate("abc")}
     proto = network(body, inputs="float[N,6,8] x", output="float[N,6,8] y", mask=mask, **weights)
     x = normal(32, 6, 8, seed=9, scale=1.0)
     found = equint.quantize(proto, "optimal", target, data=x, effort="fast")

@@ -12,10 +12,7 @@ import equint
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.job import Result
-from equint.onnx.reader import read as read_onnx
 from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml
-from equint.planning.search import _Collector
-from equint.runtime.collect import collect
 from equint.samples.images import Samples
 from handwritten import Array, execute, network, normal
 
@@ -144,33 +141,6 @@ def test_what_candidates_begin_with_alike_runs_once() -> None:
         counts.append(len(read))
     alone, searched = counts
     assert searched <= alone + 4  # calibrated once more, on half; counted, judged on the other half
-
-
-@pytest.mark.parametrize("histograms", [False, True])
-def test_what_was_measured_of_a_part_is_not_measured_again(histograms: bool) -> None:
-    """Sums of both parts are those of all samples at once, and each part is read once."""
-    read, x, graph = list[int](), images(21, seed=5), read_onnx(PROTO).graph
-
-    def part(name: int) -> Samples:
-        def batches() -> Iterator[Array]:
-            read.append(name)
-            yield x[name::2]
-
-        return Samples(batches)
-
-    every, half, told = Samples.of(x), part(0), list[int]()
-    measure = _Collector({every: (half, part(1))})
-    first, both = (measure(graph, s, histograms=histograms, progress=told.append) for s in (half, every))
-    assert (read, first.images, both.images, told[-1]) == ([0, 1], 11, 21, 21)
-    whole = collect(graph, Samples.of(x), histograms=histograms)
-    assert both.tensors.keys() == whole.tensors.keys()
-    for name, found in both.tensors.items():
-        wanted = whole.tensors[name]
-        np.testing.assert_array_equal((found.low, found.high), (wanted.low, wanted.high))
-        np.testing.assert_allclose((found.total, found.square), (wanted.total, wanted.square), 1e-5)
-        for kind in ("lows", "highs", *(["values"] if histograms else [])):
-            np.testing.assert_array_equal(getattr(found, kind).counts, getattr(wanted, kind).counts)
-    assert (both.tensors["y"].values is None) is not histograms
 
 
 def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:

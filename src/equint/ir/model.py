@@ -256,6 +256,11 @@ class Model:
         inputs, outputs = (", ".join(names) for names in (self.graph.inputs, self.graph.outputs))
         return f"Model({inputs} → {outputs}, nodes={len(self.graph.nodes)}, grids={len(self.qparams)})"
 
+    @property
+    def trained(self) -> bool:
+        """Whether a BatchNorm tells moments of something."""
+        return any(m.origin == "batchnorm" for m in self.moments.values())
+
     def noted(self, *events: Event) -> Model:
         """The same model with events added to its log."""
         return replace(self, log=(*self.log, *events))

@@ -156,8 +156,7 @@ class Calibrate:
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, or why none are shown."""
-        trained = any(m.origin == "batchnorm" for m in model.moments.values())
-        if misleading(model) or (trained and not _untold(model)):
+        if misleading(model) or (model.trained and not _untold(model)):
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"
@@ -199,9 +198,9 @@ class Calibrate:
     def _imagined(self, model: Model, statistics: Statistics) -> Model:
         """What pictures show of tensors that BatchNorms tell nothing of: these know better."""
         graph = model.graph
-        if any(m.origin == "batchnorm" for m in model.moments.values()):
-            trained = told(graph, model.moments)
-            statistics = replace(statistics, tensors={n: t for n, t in statistics.tensors.items() if n not in trained})
+        if model.trained:
+            known = told(graph, model.moments)
+            statistics = replace(statistics, tensors={n: t for n, t in statistics.tensors.items() if n not in known})
         seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
         inputs = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
         sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in inputs if n in model.ranges}, 0.0)
@@ -235,8 +234,7 @@ class Calibrate:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
         imagined = origin == "generated"
         if imagined:
-            trained = any(m.origin == "batchnorm" for m in model.moments.values())
-            facts["why"] = "BatchNorms tell nothing of these" if trained else "there is no BatchNorm"
+            facts["why"] = "BatchNorms tell nothing of these" if model.trained else "there is no BatchNorm"
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         doubts = [] if imagined else [*_doubts(model, statistics, given), *_unlike_training(model, moments)]

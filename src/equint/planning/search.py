@@ -7,9 +7,9 @@ halving (Jamieson and Talwalkar 2016) all candidates are measured on a few sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +17,17 @@ import numpy as np
 
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Name, View
+from ..ir.model import Model, Name
 from ..onnx.qdq import export
-from ..passes import LOOKS, Need, Pass, Stage, needs
+from ..passes import LOOKS, Pass, Stage, needs
 from ..passes.calibrate import Calibrate
 from ..passes.headroom import Headroom
-from ..runtime.collect import collect
 from ..runtime.first_run import fitting
 from ..runtime.judge import BATCH, Judge
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
-from ..samples.statistics import Statistics, fingerprint, merged
 from .data import folded
+from .making import Collector, Making, Plan
 from .run import Progress, run
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ WORTH_DB = 1.0
 LOW_DB = 15.0
 """Signal over noise below which a result is worth a warning: classifiers say something else there."""
 
-Plan = Sequence[Pass]
 Plans = Callable[[Samples | None], Mapping[str, Plan]]
 
 
@@ -84,7 +82,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
-    making = _Making(network, [*early.values(), *finished.values()], _Collector(parts), progress)
+    making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
     models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
@@ -187,73 +185,7 @@ def made_up_samples(network: Model) -> Samples | None:
 def expected_power(network: Model) -> dict[Name, float]:
     """Mean square of every tensor, real units squared, as far as a network's BatchNorms tell."""
     known = folded(network)
-    if not any(m.origin == "batchnorm" for m in known.moments.values()):
+    if not known.trained:
         return {}
     moments = propagate(known.graph, known.moments)
     return {name: float(np.mean(np.square(m.mean) + np.square(m.std))) for name, m in moments.items()}
-
-
-class _Collector:
-    """Measures samples in parts; what was measured of a network before is added, and not measured again.
-
-    Args:
-        parts: of samples; others are one part.
-    """
-
-    def __init__(self, parts: Mapping[Samples, Sequence[Samples]]) -> None:
-        self.parts, self.known = parts, dict[tuple[Samples, str, bool], Statistics]()
-
-    def __call__(
-        self,
-        graph: Graph,
-        images: Samples,
-        *,
-        histograms: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> Statistics:
-        network, found = fingerprint(graph), list[Statistics]()
-        for part in self.parts.get(images, (images,)):
-            key = part, network, histograms
-            if key not in self.known:
-                before = sum(statistics.images for statistics in found)
-                tell = None if progress is None else partial(_further, progress, before)
-                self.known[key] = collect(graph, part, histograms=histograms, progress=tell)
-            found.append(self.known[key])
-        return merged(found)
-
-
-def _further(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
-
-
-class _Making:
-    """Runs plans; what several of them begin with is run once."""
-
-    def __init__(self, network: Model, plans: Sequence[Plan], collect: _Collector, progress: Progress | None) -> None:
-        self.given: dict[Need, Any] = {Need.COLLECT: collect}
-        self.progress, self.plans = progress, [list(plan) for plan in plans]
-        self.made: list[tuple[list[Pass], Model]] = [([], network)]
-
-    def __call__(self, plan: Sequence[Pass]) -> Model:
-        steps = list(plan)
-        done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
-        for k in range(len(done), len(steps)):
-            model = run(model, [self._informed(steps[k])], self.progress)
-            ahead = steps[: k + 1]
-            if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
-                self.made.append((ahead, model))
-        return model
-
-    def _informed(self, step: Pass) -> Pass:
-        """The pass with what the search knows and it needs; plans are compared without."""
-        if not is_dataclass(step):
-            return step
-        given = {key: self.given[need] for key, need in needs(step).items() if need in self.given}
-        informed: Pass = replace(step, **given)
-        return informed
-
-    def last(self, plan: Plan, views: Mapping[Name, View]) -> Model:
-        """What a plan makes that goes on from the `views` of a first model; what was made for others is dropped."""
-        self.plans, self.made = [], [found for found in self.made if list(plan[: len(found[0])]) == found[0]]
-        self.given[Need.VIEWS] = views
-        return self(plan)
