@@ -148,23 +148,32 @@ def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
 
 
 class _Sums:
-    """Sums over patches of both networks, float64 of float32 batches."""
+    """Sums over patches of both networks, float64 of float32 batches.
+
+    They are about the means of the first batch (Chan, Golub and LeVeque 1983, shifted data): in products of values that
+    lie far from zero and close together, float32 would leave nothing of how they vary.
+    """
 
     def __init__(self, blocks: int, n: int) -> None:
         self.shape, self.rows = (blocks, n), 0
+        self.about = np.zeros((2, blocks, n), np.float32)
         self.total = np.zeros((2, blocks, n))
         self.products = np.zeros((2, blocks, n, n))
 
     def add(self, x: Array, seen: Array) -> None:
         both = [np.ascontiguousarray(a.reshape(len(a), *self.shape).transpose(1, 0, 2), np.float32) for a in (x, seen)]
+        if not self.rows:
+            self.about = np.stack([rows.mean(1, dtype=np.float64) for rows in both]).astype(np.float32)
+        both = [rows - about[:, None, :] for rows, about in zip(both, self.about, strict=True)]
         self.rows += len(x)
         for k, rows in enumerate(both):
             self.total[k] += rows.sum(1, dtype=np.float64)
             self.products[k] += rows.swapaxes(1, 2) @ both[1]
 
     def moments(self) -> SecondMoments:
-        mean, seen = self.total / self.rows
+        moved = self.total / self.rows
         cross, covariance = (
-            p / self.rows - m[:, :, None] * seen[:, None, :] for p, m in zip(self.products, (mean, seen), strict=True)
+            p / self.rows - m[:, :, None] * moved[1][:, None, :] for p, m in zip(self.products, moved, strict=True)
         )
+        mean, seen = moved + self.about
         return SecondMoments(mean, seen, covariance, cross, self.rows)
