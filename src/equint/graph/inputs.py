@@ -15,6 +15,7 @@ from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
 from ..ops.attributes import is_cast
 from ..ops.layers import as_layer, bias_of, layer_coverage
+from .preparation import remembered
 
 LARGEST = 1e12
 """No network's input is larger than this."""
@@ -26,6 +27,8 @@ FEATURE_REACH = 8.0
 
 CHANNELS = {"nchw": 1, "nhwc": 3}
 """The axis of channels in each layout."""
+LEAST = 24
+"""Least height and width of what is taken for a picture."""
 
 
 def layout_of(shape: Sequence[int | str | None]) -> str:
@@ -36,6 +39,20 @@ def layout_of(shape: Sequence[int | str | None]) -> str:
         ('nhwc', 'nchw', 'nchw')
     """
     return "nhwc" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"
+
+
+def is_picture(shape: Shape | None) -> bool:
+    """Whether an input is read as pictures: one channel or three, and high and wide enough.
+
+    Example:
+        >>> is_picture(("N", 3, "H", "W")), is_picture(("N", 1, 49, 10)), is_picture(("N", 64, 100))
+        (True, False, False)
+    """
+    if shape is None or len(shape) != 4:
+        return False
+    axis = CHANNELS[layout_of(shape)]
+    sizes = [n for d, n in enumerate(shape) if d not in (0, axis)]
+    return shape[axis] in (1, 3) and all(not isinstance(n, int) or n >= LEAST for n in sizes)
 
 
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
@@ -58,11 +75,12 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
     return _described(model, low, high, centre, spread, "range given")
 
 
-def infer_input(model: Model, n: float = REACH) -> Model:
+def infer_input(model: Model, n: float = REACH, pictures: bool = True) -> Model:
     """Estimate every input's mean and spread (it reaches n) from the BatchNorms behind the layers that read it.
 
     The running mean of output o is b_o + m·Σ W_o, its running variance v·((1 − ρ)·Σ W_o² + ρ·(Σ W_o)²): least squares
     over the channels give m, v and ρ, the correlation of neighbours. Without BatchNorm: standard normal, and a warning.
+    What may be `pictures` is taken to be prepared in one of the usual ways where the first layers tell which.
     """
     for name in model.graph.inputs:
         if name in model.ranges or model.graph.rank(name) is None:
@@ -73,12 +91,15 @@ def infer_input(model: Model, n: float = REACH) -> Model:
             continue
         if not model.graph.is_float(name):
             continue
-        found = _from_batchnorm(model.graph, name)
+        seen = pictures and is_picture(model.graph.shapes.get(name))
+        usual, how = (remembered(model.graph, name) if seen else None) or (None, "the first BatchNorm")
+        found = (usual.mean, usual.std) if usual else _from_batchnorm(model.graph, name)
         mean, std = found or (0.0, 1.0)
+        lo, hi = (usual.lo, usual.hi) if usual else (mean - n * std, mean + n * std)
         shape = (1,) * len(model.graph.shapes[name])
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
-        span = Range(np.full(shape, mean - n * std), np.full(shape, mean + n * std))
-        facts = {"lo": float(span.lo.item()), "hi": float(span.hi.item())}
+        span = Range(np.full(shape, lo), np.full(shape, hi))
+        facts = {"lo": lo, "hi": hi} | ({"how": how} if found else {})
         kind = EventKind.INPUT_INFERRED if found else EventKind.INPUT_ASSUMED
         model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span})
         model = model.noted(Event(kind, name, facts, "inputs", warning=found is None))

@@ -19,7 +19,7 @@ class EventKind(Enum):
     RAN = "ran {pass}"
 
     INPUT_KNOWN = "input range known ({how})"
-    INPUT_INFERRED = f"input range inferred from the first BatchNorm; {_ADVICE}"
+    INPUT_INFERRED = f"input range inferred from {{how}}; {_ADVICE}"
     INPUT_ASSUMED = f"input range nothing tells; assumed standard normal; {_ADVICE}"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"

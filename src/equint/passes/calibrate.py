@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from ..errors import UnusableData
+from ..graph.inputs import LEAST
 from ..graph.moments import propagate, told
 from ..graph.placement import place
 from ..graph.ranges import tensor_ranges
@@ -20,7 +21,7 @@ from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import LEAST, generated, made_up, misleading, picture_shape
+from ..samples.generated import generated, made_up, misleading, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require

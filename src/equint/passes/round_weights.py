@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from ..graph.inputs import LEAST
 from ..graph.weight_grids import stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
@@ -18,7 +19,7 @@ from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
 from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
-from ..samples.generated import LEAST, generated, misleading, picture_shape
+from ..samples.generated import generated, misleading, picture_shape
 from ..samples.images import Samples
 from . import Keeps, Need, Stage, needed
 

@@ -189,7 +189,7 @@ def described(model: Model, given: Input) -> Model:
         return inputs.describe_range(model, *given.range)
     if given.kind != "features":
         return inputs.describe_pixels(model, given.mean or (0.0,), given.std or (1.0,), given.layout)
-    return inputs.infer_input(model, inputs.FEATURE_REACH)
+    return inputs.infer_input(model, inputs.FEATURE_REACH, pictures=False)
 
 
 def _section(path: Path, table: Mapping[str, Any], name: str, known: set[str] | None = None) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from .presented import entries, fixed_batch
 PICTURES = 128
 FEW, NOISY = 16, 64
 """Pictures, and samples of noise, that are made up where only some tensors are to be measured."""
-LEAST = 24
-"""Least height and width of what is taken for a picture."""
 USUAL = 128
 """Height and width of pictures whose size is free, and other free sizes."""
 SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
