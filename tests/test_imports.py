@@ -146,7 +146,6 @@ NAMED_ELSEWHERE = {
     "passes/fold_batchnorm.py": 15,  # what an affine operator does to a layer's weights, and what it leaves behind
     "runtime/layer_noise.py": 13,  # a network that computes noise, put together
     "torch/executor.py": 4,  # quantizers, whose integers are carried as floats
-    "graph/inputs.py": 1,
     "npu/faults.py": 1,
     "passes/quantize.py": 1,
     "passes/relu6.py": 1,

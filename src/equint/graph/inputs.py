@@ -13,9 +13,9 @@ from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range, Shape
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
-from ..ops.attributes import is_cast
+from ..ops.attributes import is_batchnorm, is_cast
 from ..ops.layers import as_layer, bias_of, layer_coverage
-from .preparation import remembered
+from .preparation import first_layers, remembered
 
 LARGEST = 1e12
 """No network's input is larger than this."""
@@ -27,8 +27,10 @@ FEATURE_REACH = 8.0
 
 CHANNELS = {"nchw": 1, "nhwc": 3}
 """The axis of channels in each layout."""
-LEAST = 24
-"""Least height and width of what is taken for a picture."""
+LEAST, SHORT = 24, 64
+"""Least height and width of what is taken for a picture, and length of what is for a waveform."""
+LOUD = 0.2
+"""Mean spread of waveforms that reach from -1 to 1."""
 
 
 def layout_of(shape: Sequence[int | str | None]) -> str:
@@ -39,6 +41,10 @@ def layout_of(shape: Sequence[int | str | None]) -> str:
         ('nhwc', 'nchw', 'nchw')
     """
     return "nhwc" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"
+
+
+STATE = 0.5
+"""Spread of recurrent states, which what bounds them lets reach 1 or few more."""
 
 
 def is_picture(shape: Shape | None) -> bool:
@@ -55,6 +61,24 @@ def is_picture(shape: Shape | None) -> bool:
     return shape[axis] in (1, 3) and all(not isinstance(n, int) or n >= LEAST for n in sizes)
 
 
+def is_signal(graph: Graph, name: Name) -> bool:
+    """Whether an input is read as a waveform: one row of values, along which convolutions slide.
+
+    Example:
+        >>> from ..ir.model import Node
+        >>> conv, weight = Node("Conv", ("x", "w"), ("y",)), {"w": np.zeros((4, 1, 9), np.float32)}
+        >>> is_signal(Graph((conv,), weight, ("x",), ("y",), {"x": ("N", 1, 400)}), "x")
+        True
+    """
+    shape = graph.shapes.get(name) or ()
+    sizes = [n for n in shape[1:] if n != 1]
+    if not graph.is_float(name) or len(shape) not in (2, 3) or len(sizes) != 1:
+        return False
+    long = not isinstance(sizes[0], int) or sizes[0] >= SHORT
+    taps = (layer.unpack(graph.consts[layer.weight]).shape[-1] for layer in first_layers(graph, name))
+    return long and any(count > 1 for count in taps)
+
+
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
     """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel; layout: nchw, nhwc, or what it says."""
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
@@ -65,13 +89,19 @@ def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], l
 
 
 def describe_range(model: Model, lo: float, hi: float) -> Model:
-    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range."""
+    """The input lies in [lo, hi]; its mean and spread are those of photographs scaled to that range.
+
+    What is no picture lies about the middle, waveforms a little closer than features, which reach `REACH` spreads.
+    """
     if not abs(lo) + abs(hi) < LARGEST:
         raise InvalidOption(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
     if lo >= hi:
         raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
     centre, spread = low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255
+    (name, *_), graph = (*_described_inputs(model), ""), model.graph
+    if len(graph.shapes.get(name) or (0,) * 4) != 4:
+        centre, spread = (low + high) / 2, (high - low) / 2 * (LOUD if is_signal(graph, name) else 1 / REACH)
     return _described(model, low, high, centre, spread, "range given")
 
 
@@ -94,16 +124,39 @@ def infer_input(model: Model, n: float = REACH, pictures: bool = True) -> Model:
         seen = pictures and is_picture(model.graph.shapes.get(name))
         usual, how = (remembered(model.graph, name) if seen else None) or (None, "the first BatchNorm")
         found = (usual.mean, usual.std) if usual else _from_batchnorm(model.graph, name)
-        mean, std = found or (0.0, 1.0)
-        lo, hi = (usual.lo, usual.hi) if usual else (mean - n * std, mean + n * std)
+        assumed, std, reach = _assumed(model.graph, name, n)
+        mean, std, reach = (*found, n * found[1]) if found else (0.0, std, reach)
+        lo, hi = (usual.lo, usual.hi) if usual else (mean - reach, mean + reach)
         shape = (1,) * len(model.graph.shapes[name])
         moments = Moments(np.full(shape, mean), np.full(shape, std), "inferred" if found else "assumed")
         span = Range(np.full(shape, lo), np.full(shape, hi))
-        facts = {"lo": lo, "hi": hi} | ({"how": how} if found else {})
+        facts = {"lo": lo, "hi": hi, "how": how if found else assumed}
         kind = EventKind.INPUT_INFERRED if found else EventKind.INPUT_ASSUMED
         model = replace(model, moments={**model.moments, name: moments}, ranges={**model.ranges, name: span})
         model = model.noted(Event(kind, name, facts, "inputs", warning=found is None))
     return model
+
+
+def _assumed(graph: Graph, name: Name, n: float) -> tuple[str, float, float]:
+    """What an input is taken for of which nothing tells, its spread, and how far it reaches: about zero."""
+    if is_signal(graph, name):
+        return "a waveform", LOUD, 1.0
+    if _is_state(graph, name):
+        return "a state", STATE, n * STATE
+    return "standard normal", 1.0, n
+
+
+def _is_state(graph: Graph, name: Name) -> bool:
+    """Whether an input can be what an output was a step before: not the first, and it looks like that output."""
+    shape = graph.shapes.get(name) or ()
+
+    def alike(found: Shape) -> bool:
+        sizes = list(zip(found, shape, strict=True)) if len(found) == len(shape) else []
+        clash = any(a != b and isinstance(a, int) and isinstance(b, int) for a, b in sizes)
+        return not clash and any(a == b is not None for a, b in sizes)
+
+    made = [graph.shapes.get(o) or () for o in graph.outputs if graph.is_float(o)]
+    return name != graph.inputs[0] and any(map(alike, made))
 
 
 def _is_pixels(graph: Graph, name: Name) -> bool:
@@ -113,7 +166,7 @@ def _is_pixels(graph: Graph, name: Name) -> bool:
 def _described(
     model: Model, lo: Array, hi: Array, mean: Array, std: Array, how: str, layout: str | None = None
 ) -> Model:
-    names = [n for n in model.graph.inputs if model.graph.is_float(n) or _is_pixels(model.graph, n)]
+    names = _described_inputs(model)
     if len(names) != 1:
         raise InvalidOption(
             f"the network has {len(names)} float inputs; a card or range describes exactly one: leave it out"
@@ -124,6 +177,10 @@ def _described(
     if lo.size > 1 and isinstance(channels, int) and lo.size != channels:
         raise InvalidOption(f"{lo.size} means and stds for input {name} of {channels} channels; give one for each")
     return _known(model, name, (lo, hi, mean, std), how, layout)
+
+
+def _described_inputs(model: Model) -> list[Name]:
+    return [n for n in model.graph.inputs if model.graph.is_float(n) or _is_pixels(model.graph, n)]
 
 
 def _channel_axis(shape: Shape | None, layout: str | None) -> int:
@@ -150,7 +207,7 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
     for node in graph.users(name):
         layer = as_layer(graph, node)
         after = graph.users(layer.y) if layer else ()
-        if layer is None or len(after) != 1 or after[0].op != "BatchNormalization":
+        if layer is None or len(after) != 1 or not is_batchnorm(after[0]):
             continue
         running_mean, running_var = (graph.constant(i) for i in after[0].inputs[3:5])
         if running_mean is None or running_var is None:

@@ -10,6 +10,7 @@ import numpy as np
 from ..ir.model import Array, Graph, Moments, Name
 from ..ir.weights import Layer
 from ..maths.pictures import MEAN, STD
+from ..ops.attributes import is_batchnorm
 from ..ops.layers import as_layer, bias_of
 from ..ops.operator import Unknown
 from ..ops.table import op_of
@@ -78,7 +79,7 @@ def _from_statistics(graph: Graph, name: Name) -> Preparation | None:
 
     Distance: |Δ mean|/σ + |log2 σ'/σ|, medians over the channels.
     """
-    at = next((k for k, node in enumerate(graph.nodes) if node.op == "BatchNormalization" and not node.domain), None)
+    at = next((k for k, node in enumerate(graph.nodes) if is_batchnorm(node)), None)
     if at is None:
         return None
     node, ahead = graph.nodes[at], replace(graph, nodes=graph.nodes[:at])
@@ -108,7 +109,7 @@ def _from_biases(graph: Graph, name: Name) -> Preparation | None:
 
     That tells pixels from 0 on; what has no mean leaves no trace.
     """
-    for layer in _first(graph, name):
+    for layer in first_layers(graph, name):
         weight, bias = layer.unpack(graph.consts[layer.weight]).astype(np.float64), bias_of(graph, layer)
         total, power = weight.sum((-1, -2)).reshape(-1), np.square(weight).sum((-1, -2)).reshape(-1)
         if total.size < LEAST_CHANNELS or bias.size != total.size or not np.ptp(bias) or not np.ptp(total):
@@ -126,7 +127,7 @@ def _fits(each: Preparation, mean: float, total: Array, power: Array) -> bool:
     return each.mean / NEAR < mean < each.mean * NEAR and 1 / 4 < spread < 4
 
 
-def _first(graph: Graph, name: Name) -> Iterator[Layer]:
+def first_layers(graph: Graph, name: Name) -> Iterator[Layer]:
     """Layers that read an input as it is, or moved."""
     same = {name}
     for node in graph.nodes:

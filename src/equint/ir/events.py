@@ -20,11 +20,11 @@ class EventKind(Enum):
 
     INPUT_KNOWN = "input range known ({how})"
     INPUT_INFERRED = f"input range inferred from {{how}}; {_ADVICE}"
-    INPUT_ASSUMED = f"input range nothing tells; assumed standard normal; {_ADVICE}"
+    INPUT_ASSUMED = f"input range nothing tells; assumed {{how}}; {_ADVICE}"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"
     LAYERS_ONLY = "left what stands between layers in float"
-    CALIBRATED_ON_PICTURES = "measured moments and ranges on generated pictures"
+    CALIBRATED_ON_PICTURES = "measured moments and ranges on {what}"
     NOT_CALIBRATED = "not calibrated"
     IMAGES_LEFT_OUT = "left out the images that the recipe is published with"
     RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"

@@ -111,6 +111,11 @@ def makes_tensors(node: Node) -> bool:
     return node.op not in _NO_TENSORS and node.domain != "ai.onnx.ml"
 
 
+def is_batchnorm(node: Node) -> bool:
+    """Whether the node is a BatchNormalization, which knows what its input does."""
+    return node.op == "BatchNormalization" and not node.domain
+
+
 def is_cast(node: Node) -> bool:
     """Whether an operator gives its input's values in another type."""
     return node.op == "Cast" and not node.domain

@@ -135,10 +135,10 @@ class Calibrate:
             )
         if self.without_images == "warned":
             model = model.noted(Event(EventKind.IMAGES_LEFT_OUT, "", {"why": COST}, "calibrate", warning=True))
-        pictures, why = self._stand_in(model)
-        if pictures is None:
+        samples, why = self._stand_in(model)
+        if samples is None:
             return self._completed(model.noted(self._without(why)))
-        imagined = self._imagined(model, self._measured(model, pictures, counted=False))
+        imagined = self._imagined(model, self._measured(model, samples, counted=False), samples.label)
         return imagined if self.rule == "min-max" else imagined.noted(self._without("no images given"))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
@@ -156,19 +156,20 @@ class Calibrate:
         return Event(EventKind.NOT_CALIBRATED, "", {"why": why}, "calibrate", warning=unmet)
 
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
-        """Generated pictures, or why none are shown."""
+        """Generated pictures, waveforms or features, or why none are shown."""
         if misleading(model) or (model.trained and not _untold(model)):
             return None, "no images given; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
             return None, "no images given; means and spreads are propagated from the input"
         shape = picture_shape(model)
-        if shape is None:
-            return None, "no images given, and the input is no picture"
-        if min(shape[1:]) < LEAST and self.stand_in == "auto":
+        if shape is not None and min(shape[1:]) < LEAST and self.stand_in == "auto":
             return None, "no images given, and the input is too small for a picture"
         from ..runtime.first_run import fitting
 
-        images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))
+        def made(size: int) -> Samples | None:
+            return made_up(model, size) if shape is None else generated(model, picture_shape(model, size) or shape)
+
+        images = fitting(model.graph, made)
         return images, "" if images is not None else "no images given, and the network runs on none that was made up"
 
     def _completed(self, model: Model) -> Model:
@@ -196,13 +197,13 @@ class Calibrate:
         known = propagate(graph, {**model.moments, **moments})
         return replace(model, moments=known, ranges={**model.ranges, **ranges}).noted(event)
 
-    def _imagined(self, model: Model, statistics: Statistics) -> Model:
-        """What pictures show of tensors that BatchNorms tell nothing of: these know better."""
+    def _imagined(self, model: Model, statistics: Statistics, what: str) -> Model:
+        """What made-up samples show of tensors that BatchNorms tell nothing of: these know better."""
         graph = model.graph
         if model.trained:
             known = told(graph, model.moments)
             statistics = replace(statistics, tensors={n: t for n, t in statistics.tensors.items() if n not in known})
-        seen = replace(self, rule="min-max")._applied(model, statistics, "generated")
+        seen = replace(self, rule="min-max")._applied(model, statistics, "generated", what)
         inputs = [*graph.inputs, *(n.outputs[0] for n in graph.nodes if is_cast(n) and n.inputs[0] in graph.inputs)]
         sure = tensor_ranges(graph, {}, {n: model.ranges[n] for n in inputs if n in model.ranges}, 0.0)
         further = {
@@ -212,7 +213,7 @@ class Calibrate:
         }
         return replace(seen, ranges={**model.ranges, **further})
 
-    def _applied(self, model: Model, statistics: Statistics, origin: Origin = "calibration") -> Model:
+    def _applied(self, model: Model, statistics: Statistics, origin: Origin = "calibration", what: str = "") -> Model:
         graph = model.graph
         table = {name: t for name, t in statistics.tensors.items() if name in graph.producer or name in graph.inputs}
         for name, t in table.items():
@@ -222,7 +223,7 @@ class Calibrate:
         measured = {name: replace(t.moments, origin=origin) for name, t in table.items()}
         given = [n for n in graph.inputs if n in model.moments and model.moments[n].origin == "given"]
         if origin == "generated":  # pictures were made to fit what is known of the input
-            given = list(graph.inputs)
+            given = [n for n in graph.inputs if n in model.moments and n in model.ranges]
         kept = {n: model.moments[n] for n in given if origin == "generated"}
         moments = {**model.moments, **measured, **kept}
         ranges = {name: self._range(name, t) for name, t in table.items()}
@@ -236,6 +237,7 @@ class Calibrate:
         imagined = origin == "generated"
         if imagined:
             facts["why"] = "BatchNorms tell nothing of these" if model.trained else "there is no BatchNorm"
+            facts["what"] = what
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)
         doubts = [] if imagined else [*_doubts(model, statistics, given), *_unlike_training(model, moments)]

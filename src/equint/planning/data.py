@@ -15,7 +15,7 @@ from ..ir.model import Model, Name, Shape
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
-from ..samples.generated import SIZES, any_size, open_shapes, stand_in
+from ..samples.generated import any_size, open_shapes, stand_in, tried_sizes
 from ..samples.images import Feed, FirstRun, Run, Samples
 from ..samples.presented import as_runs, fixed_batch, presented
 from ..samples.statistics import Statistics, fingerprint, is_statistics
@@ -131,7 +131,7 @@ def _guessed(model: Model) -> Model:
         return model
     from ..runtime.first_run import rows_of_a_sample
 
-    for size in SIZES if any_size(model.graph) else SIZES[:1]:
+    for size in tried_sizes(model.graph):
         feed = stand_in(model.graph, size)
         try:
             return model if feed is None else _shaped(model, feed)[0]

@@ -16,10 +16,13 @@ from ..ir.model import Array, Dim, Graph, Name, Shape
 from ..onnx.probes import sizes_of
 from ..onnx.writer import to_proto
 from ..ops.attributes import UNCOUNTED, makes_tensors
-from ..samples.generated import SIZES, USUAL, any_size
+from ..samples.generated import LENGTHS, USUAL, tried_sizes
 from ..samples.images import Feed, FirstRun, Run, Samples
 from ..samples.presented import as_runs, entries, fixed_batch
 from .session import Session, in_rows
+
+EXACT = 64
+"""The longest window is found to such a part of it."""
 
 Sizes = Mapping[Name, tuple[int, ...]]
 
@@ -85,17 +88,36 @@ def fitting(graph: Graph, make: Callable[[int], Samples | None]) -> Samples | No
         >>> len(next(iter(found)))
         2
     """
-    for size in SIZES if any_size(graph) else SIZES[:1]:
+
+    def ran(size: int) -> Samples | None:
         images = make(size)
-        if images is None:
-            return None
         try:
-            return Samples(images.__iter__, images.label, first_run(graph, next(iter(images))).batch)
+            return images and Samples(images.__iter__, images.label, first_run(graph, next(iter(images))).batch)
         except EquintError:  # nothing that the network reads
-            continue
+            return None
+
+    too_long = 0
+    for size in (sizes := tried_sizes(graph)):
+        found = ran(size)
+        if found is not None:
+            return _longest(ran, size, too_long, found) if sizes == LENGTHS and too_long else found
+        too_long = size
     images = make(USUAL)
     rows = None if images is None else rows_of_a_sample(graph, next(iter(images)))
     return None if images is None or rows is None else as_runs(images, graph, rows)
+
+
+def _longest(ran: Callable[[int], Samples | None], size: int, too_long: int, found: Samples) -> Samples:
+    """The longest waveforms that a network runs on which takes no longer ones: those fill its window.
+
+    Args:
+        size: what it takes, `found` with that; too_long: what it does not take.
+    """
+    while too_long - size > size // EXACT:
+        between = (size + too_long) // 2
+        longer = ran(between)
+        size, too_long, found = (size, between, found) if longer is None else (between, too_long, longer)
+    return found
 
 
 def _other(value: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Generated pictures, for networks that read pictures and have none to be shown."""
+"""Generated pictures, waveforms and features, for networks that have nothing else to be shown."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from functools import lru_cache
 import numpy as np
 
 from ..files import Shelf
-from ..graph.inputs import CHANNELS, layout_of
+from ..graph.inputs import CHANNELS, is_picture, is_signal, layout_of
 from ..ir.model import Array, Graph, Model, Name
 from ..maths.pictures import MEAN, STD, pictures
+from ..maths.signals import features, waveforms
 from .images import BATCH, Feed, Run, Samples
 from .presented import entries, fixed_batch
 
 PICTURES = 128
-FEW, NOISY = 16, 64
-"""Pictures, and samples of noise, that are made up where only some tensors are to be measured."""
+FEW, OTHERS = 16, 64
+"""Pictures, and other samples, that are made up where only some tensors are to be measured."""
 USUAL = 128
 """Height and width of pictures whose size is free, and other free sizes."""
 SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
 """Sizes that are tried in turn: not every network runs on the first."""
+LEVELS = (0.5, 1.0, 2.0)
+"""How many times as far as its range lets expect features of a sample spread: nothing tells how full it is."""
+LENGTHS = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
+"""The same for waveforms."""
 
 
 def picture_shape(model: Model, size: int = USUAL) -> tuple[int, int, int] | None:
@@ -53,18 +58,21 @@ def misleading(model: Model) -> bool:
 def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
     """Pictures as the network's input wants them, by its mean, spread and range."""
     (name,), (channels, height, width) = model.graph.inputs, shape
-    m, r = model.moments[name], model.ranges[name]
-    last = layout_of(model.graph.shapes[name]) == "nhwc"
-    whole = not model.graph.is_float(name)
 
     def batches() -> Iterator[Array]:
         for seed in range(PICTURES // BATCH):
-            pixels = _drawn(height, width, channels, seed)
-            pixels = pixels.transpose(0, 2, 3, 1) if last else pixels
-            made = np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
-            yield np.rint(made) if whole else made
+            yield _prepared(model, name, _drawn(height, width, channels, seed))
 
     return Samples(batches, "generated pictures", fixed_batch(model.graph))
+
+
+def _prepared(model: Model, name: Name, pixels: Array) -> Array:
+    """Pixels `(N, C, H, W)`, 0 to 255, as an input takes them."""
+    m, r = model.moments[name], model.ranges[name]
+    last = layout_of(model.graph.shapes[name]) == "nhwc"
+    pixels = pixels.transpose(0, 2, 3, 1) if last else pixels
+    made = np.clip((pixels - MEAN) / STD * m.std + m.mean, r.lo, r.hi).astype(np.float32)
+    return made if model.graph.is_float(name) else np.rint(made)
 
 
 def _drawn(height: int, width: int, channels: int, number: int) -> Array:
@@ -81,7 +89,7 @@ def _kept(height: int, width: int, channels: int) -> Shelf:
 
 
 def made_up(model: Model, size: int = USUAL) -> Samples | None:
-    """Pictures where the network reads such; else samples drawn from what is known of its inputs, if sizes tell enough.
+    """Pictures where the network reads such; else samples of every input, if sizes tell enough of them.
 
     Example:
         >>> from ..ir.model import Moments, Range
@@ -98,19 +106,28 @@ def made_up(model: Model, size: int = USUAL) -> Samples | None:
     if first is None:
         return None
 
-    def drawn(name: Name, like: Array, rng: np.random.Generator) -> Array:
-        known, span = model.moments.get(name), model.ranges.get(name)
-        if known is None or span is None or like.dtype.kind != "f":
-            return like
-        return np.clip(rng.normal(known.mean, known.std, like.shape), span.lo, span.hi).astype(like.dtype)
-
     def batches() -> Iterator[Feed]:
-        for seed in range(NOISY):
-            rng = np.random.default_rng(seed)
-            made = {name: drawn(name, like, rng) for name, like in dict(first).items()}
+        for seed in range(OTHERS):
+            made = {name: _imagined(model, name, like, seed) for name, like in dict(first).items()}
             yield Run(made) if isinstance(first, Run) else made if len(made) > 1 else next(iter(made.values()))
 
-    return Samples(batches, "made-up samples", 1)
+    return Samples(batches, "generated samples", 1)
+
+
+def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
+    """One sample of an input: a picture, a waveform, or features, as far as it reaches; whole numbers as they are."""
+    m, span, graph = model.moments.get(name), model.ranges.get(name), model.graph
+    if m is None or span is None or like.dtype.kind != "f":
+        return like
+    if is_picture(graph.shapes.get(name)):
+        channels, *sizes = np.roll(like.shape[1:], 1) if layout_of(graph.shapes[name]) == "nhwc" else like.shape[1:]
+        return _prepared(model, name, pictures(len(like), *sizes, channels, seed)).astype(like.dtype)
+    if is_signal(graph, name):
+        heard = waveforms(1, like.size, seed).reshape(like.shape)
+        return np.asarray((span.lo + span.hi) / 2 + (span.hi - span.lo) / 2 * heard, like.dtype)
+    rngs = [np.random.default_rng((seed, k)) for k in range(len(like))]
+    drawn = np.stack([rng.choice(LEVELS) * features(rng, like.shape[1:]) for rng in rngs])
+    return np.clip(m.mean + m.std * drawn, span.lo, span.hi).astype(like.dtype)
 
 
 def open_shapes(graph: Graph) -> bool:
@@ -123,6 +140,13 @@ def open_shapes(graph: Graph) -> bool:
         if fixed and any(not isinstance(n, int) for n in shape[1:]):
             return True
     return False
+
+
+def tried_sizes(graph: Graph) -> tuple[int, ...]:
+    """Values of free sizes, in the order in which they are tried; where none is free, any one."""
+    if not any_size(graph):
+        return SIZES[:1]
+    return LENGTHS if any(is_signal(graph, name) for name in graph.inputs) else SIZES
 
 
 def any_size(graph: Graph) -> bool:
