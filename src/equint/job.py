@@ -138,7 +138,8 @@ class Job:
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
         if seen is not None:  # the input is measured: its range need not be guessed
-            network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
+            guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED
+            network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
         network = replace(network, graph=replace(network.graph, fuses=on.fused_activations, integers_only=only))
         bits = (weight_bits, activation_bits)
@@ -185,10 +186,13 @@ class Job:
 
     def searched(self) -> Model:
         """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
-        if self.effort == "fast" or not self.recipe.candidates:
-            return self.run()
         from .planning.fusing import priced
-        from .planning.search import search
+        from .planning.search import measured, search
+
+        if self.effort == "fast":
+            return measured(self.network, self.run(), self.samples)
+        if not self.recipe.candidates:
+            return self.run()
 
         check_images(self.recipe, self.data)
 

@@ -184,6 +184,27 @@ def test_every_consumer_is_a_taker() -> None:
     assert len(group.consumers) == 2
 
 
+@pytest.mark.parametrize("product", ["Mul(g, x)", "Mul(x, g)"])
+@pytest.mark.parametrize(
+    "act", ["r = Relu(e)", "r = Clip(e, zero, six)", "p = Add(e, three) c = Relu(p) r = Mul(c, four)"]
+)
+def test_what_is_gated_passes_its_scale_wherever_it_stands(product: str, act: str) -> None:
+    """The gate's scale is free as far as it goes, but stops at the product, whichever of the two is named first."""
+    body = f"""a = Conv(input, w0) x = Relu(a) m = GlobalAveragePool(x) e = Conv(m, w1) {act} g = Relu(r)
+               h = {product} y = Conv(h, w2)"""
+    consts: dict[str, Any] = {
+        "w0": normal(4, 3, 3, 3),
+        "w1": normal(4, 4, 1, 1, seed=1),
+        "w2": normal(5, 4, 1, 1, seed=2),
+    }
+    consts |= {"zero": np.float32(0), "six": np.float32(6), "three": np.float32(3), "four": normal(1, 4, 1, 1, seed=3)}
+    model = read(network(body, inputs="float[N,3,8,8] input", **consts))
+    channels = assert_function_kept(model, normal(2, 3, 8, 8, seed=4))
+    assert set(classes(channels, "g")) == {0}
+    assert classes(channels, "h") == classes(channels, "x")
+    assert len(set(classes(channels, "x")) - {0}) == 4
+
+
 def test_squeeze_and_excite_pins_the_gate_alone() -> None:
     net = Net()
     x = net.conv(net.input, 4)

@@ -71,8 +71,11 @@ def test_made_up_samples_of_an_input_of_which_nothing_is_known_change_no_choice(
     told, untold = (equint.quantize(PROTO, chosen, input=span) for span in ((-4.0, 4.0), None))
     assert kept(told) == "wide"
     assert kept(untold) == "own"
-    (event,) = events(untold, EventKind.CANDIDATE_KEPT)
-    assert "nothing tells how far x reaches" in event.facts["doubtful"]
+    (event,) = events(untold, EventKind.MEASURED_DOUBTFULLY)
+    assert event.warning
+    assert event.text == "made-up samples tell little of what it loses"
+    assert "nothing tells how far x reaches" in event.facts["why"]
+    assert not events(told, EventKind.MEASURED_DOUBTFULLY)
 
 
 @pytest.mark.parametrize("bits", [2, 8])

@@ -179,12 +179,19 @@ class _Solver:
         return walk(node, acts)
 
     def gating(self, node: Node, acts: list[Name]) -> None:
-        """The first input passes; of a product, where the order is free, the one with most channels."""
-        free, *gates = sorted(acts, key=lambda i: -self.ids[i].size) if op_of(node).multiplies else acts
+        """The first input passes; of a product, where the order is free, what is gated: most channels, most positions.
+
+        A gate has one value a channel where squeeze-and-excite makes it, whatever stands first.
+        """
+        free, *gates = sorted(acts, key=self.extent, reverse=True) if op_of(node).multiplies else acts
         for gate in gates:
             self.pin(gate, f"gate of {node.label}")
         rank = self.graph.rank(node.outputs[0]) or self.ids[free].ndim
         self.ids[node.outputs[0]] = _lift(self.ids[free], rank)
+
+    def extent(self, name: Name) -> tuple[int, int]:
+        """How many scales a tensor may have, and along how many axes it is more than one value."""
+        return self.ids[name].size, sum(n != 1 for n in self.graph.shapes.get(name) or ())
 
     def stacking(self, node: Node, acts: list[Name]) -> None:
         out = stacked(self.graph, node, [self.ids[i] for i in acts]) if len(acts) == len(node.inputs) else None

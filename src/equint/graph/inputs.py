@@ -79,6 +79,13 @@ def is_signal(graph: Graph, name: Name) -> bool:
     return long and any(count > 1 for count in taps)
 
 
+def is_counted_with(graph: Graph, name: Name) -> bool:
+    """Whether an input holds whole numbers, but no pixels, that become floats."""
+    if graph.is_float(name) or _is_pixels(graph, name):
+        return False
+    return any(is_cast(node) and graph.is_float(node.outputs[0]) for node in graph.users(name))
+
+
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
     """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel; layout: nchw, nhwc, or what it says."""
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
@@ -119,6 +126,8 @@ def infer_input(model: Model, n: float = REACH, pictures: bool = True) -> Model:
             whole = (np.zeros(1), np.full(1, 255.0), np.full(1, PIXEL_MEAN), np.full(1, PIXEL_STD))
             model = _known(model, name, whole, "whole numbers 0 to 255")
             continue
+        if is_counted_with(model.graph, name):
+            model = model.noted(Event(EventKind.NUMBER_ASSUMED, name, {}, "inputs", warning=True))
         if not model.graph.is_float(name):
             continue
         seen = pictures and is_picture(model.graph.shapes.get(name))

@@ -63,9 +63,13 @@ def lower(model: Model, target: Target) -> Program:
     for name in model.graph.inputs:
         if not model.graph.is_float(name):
             dtype = model.graph.dtypes.get(name, "integers")
+            pixels = (
+                "export the network without what converts them, with a float input: its grid can be the pixels' own"
+            )
+            number = "cut what converts them off the network, or make the input a constant with --set"
             raise UnsupportedOperator(
-                f"input {name}: holds {dtype}, and programs read activations on a grid of their own; cut what converts "
-                "them off the network, or make the input a constant with --set"
+                f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
+                f"{pixels if dtype == 'uint8' else number}"
             )
         work.grid(name, f"input {name}")
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)

@@ -21,6 +21,7 @@ class EventKind(Enum):
     INPUT_KNOWN = "input range known ({how})"
     INPUT_INFERRED = f"input range inferred from {{how}}; {_ADVICE}"
     INPUT_ASSUMED = f"input range nothing tells; assumed {{how}}; {_ADVICE}"
+    NUMBER_ASSUMED = "nothing tells what whole numbers the network is given; taken for 1: give --set, or samples"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"
     LAYERS_ONLY = "left what stands between layers in float"
@@ -89,6 +90,7 @@ class EventKind(Enum):
     FINE_TUNING_UNDONE = "rolled fine-tuned biases back"
 
     CANDIDATE_MEASURED = "measured candidate {candidate}"
+    MEASURED_DOUBTFULLY = "{on} tell little of what it loses"
     MEASURED_LOW = "loses much: signal over noise is {SQNR} dB on {on}"
     CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
     NOTHING_MEASURED = "measured no candidates"

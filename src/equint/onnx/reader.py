@@ -21,6 +21,7 @@ from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
 from .fusions import taken_apart
 from .heads import heads_apart
+from .masks import masks_bounded
 from .picks import picks_of_parts
 from .shapes import described, infer_shapes
 
@@ -57,7 +58,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = settled(taken_apart(_decode(proto, label)))
+    graph = masks_bounded(settled(taken_apart(_decode(proto, label))))
     _check_inputs(graph, label)
     _check_weights(graph, label)
     return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))

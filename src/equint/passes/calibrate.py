@@ -56,6 +56,8 @@ UNLIKE = 2.5
 """What the first BatchNorm puts out may spread so many times as far, or as little, as in training, and its means lie
 so many spreads away, before images are in doubt: 0.7 to 1.9, and below 1.6, where they are prepared as in training;
 usually 2 to 300 where they are not (docs/calibration.md)."""
+FAINT = 1e-12
+"""No sensor's values are all so close to 0."""
 FEW = 16
 """Fewer images than these are worth a warning: none at all serve better (docs/calibration.md)."""
 
@@ -316,6 +318,8 @@ def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> It
         low, high = float(t.low.min()), float(t.high.max())
         if low == high:
             yield doubt(name, "all values of all images are the same", value=low)
+        elif max(abs(low), abs(high)) < FAINT:
+            yield doubt(name, "no value is further from 0 than that; check how images are scaled", low=low, high=high)
         if name in given and name in model.ranges:
             least, most = float(np.min(model.ranges[name].lo)), float(np.max(model.ranges[name].hi))
             slack = OUTSIDE * (most - least)

@@ -132,16 +132,38 @@ class Search:
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
-        about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates)}
-        about["on"] = "made-up samples" if self.made_up else "samples that it was not made of"
-        if self.doubts:
-            about["doubtful"] = "; ".join(self.doubts)
+        reached, on = (
+            self.judge.sqnr_db(self.kept),
+            "made-up samples" if self.made_up else "samples that it was not made of",
+        )
+        about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, "SQNR": reached}
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
+        yield from self.warnings(on)
+
+    def warnings(self, on: str) -> Iterator[Event]:
+        """Why what was measured is little to rely on, or low."""
+        if self.doubts:
+            told = {"why": "; ".join(self.doubts), "on": on}
+            yield Event(EventKind.MEASURED_DOUBTFULLY, "", told, "search", warning=self.made_up)
         if (reached := self.judge.sqnr_db(self.kept)) < LOW_DB:
             give = "the input's range (--input-range, or a card) or samples" if self.assumed else "samples"
             todo = f"give {give} (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
-            low = {"SQNR": f"{reached:.1f}", "on": about["on"], "why": f"below {LOW_DB:.0f} results change; {todo}"}
+            low = {"SQNR": f"{reached:.1f}", "on": on, "why": f"below {LOW_DB:.0f} results change; {todo}"}
             yield Event(EventKind.MEASURED_LOW, "", low, "search", warning=True)
+
+
+def measured(network: Model, model: Model, images: Samples | None) -> Model:
+    """The model with a warning where it loses much on a few samples, or on made-up ones.
+
+    Args:
+        network: the float network, with what is known of its input; model: what was made of it.
+    """
+    shown = made_up_samples(network) if images is None else images
+    if shown is None or not model.qparams:
+        return model
+    found = _measured(network, {"": model}, shown.first(FIRST), images is None)
+    on = "made-up samples" if images is None else "samples"
+    return model.noted(*found.warnings(on))
 
 
 def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_up: bool) -> Search:
@@ -152,7 +174,7 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
         if proto not in protos.values():  # what changes nothing is no candidate
             protos[name] = proto
     own, *others = protos
-    judge, left = Judge(network.graph, protos, expected_power(network)), tuple(protos)
+    judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), BATCH):
         judge.show(feed)
         if len(left) == len(protos) and judge.images >= FIRST:

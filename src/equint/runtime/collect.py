@@ -351,9 +351,8 @@ class _Running:
         if not all(np.isfinite(values).all() for values in found):
             bad = ~np.logical_and.reduce([np.isfinite(values).all(0) for values in found])
             name = self.taps[int(np.searchsorted(self.starts, np.flatnonzero(bad)[0], "right")) - 1].name
-            raise UnusableData(
-                f"tensor {name} takes values that are not finite, or whose squares are not; check network and samples"
-            )
+            why = "takes values that are not finite, or whose squares are not; check network and samples"
+            raise UnusableData(f"tensor {name} {why}, and give -10000 where the least of all numbers masks")
 
     def _count_extremes(self) -> None:
         if self.pending:

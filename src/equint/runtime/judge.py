@@ -123,6 +123,14 @@ class _Sums:
     low: float = np.inf
     high: float = -np.inf
 
+    @property
+    def peak(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def root_mean_square(self) -> float:
+        return float(np.sqrt(sum(self.powers) / max(self.values, 1)))
+
     def add(self, rows: Array, clean: Array | None = None) -> None:
         """`(N, K)` values of as many samples. Of whole numbers, each that differs counts as all of it."""
         whole = rows.dtype.kind in "iub"
@@ -144,6 +152,7 @@ class Judge:
         candidates: quantized ones by name, whose outputs are the original's; those that equint exports are compared
             inside too, their tensors brought back to the original's units.
         expected: mean square that the float network's tensors should have, real units squared, where that is known.
+        made_up: whether samples are: an output that hardly answers them, spot by spot, shows nothing.
 
     Raises:
         EquintError: candidates that onnxruntime refuses, or that lack one of the network's outputs.
@@ -160,13 +169,17 @@ class Judge:
     """
 
     def __init__(
-        self, original: Graph, candidates: Mapping[str, ModelProto], expected: Mapping[Name, float] | None = None
+        self,
+        original: Graph,
+        candidates: Mapping[str, ModelProto],
+        expected: Mapping[Name, float] | None = None,
+        made_up: bool = False,
     ) -> None:
         for name, proto in candidates.items():
             lacking = set(original.outputs) - {output.name for output in proto.graph.output}
             if lacking:
                 raise UnusableData(f"candidate {name} has no output {min(lacking)}; judge it beside its own original")
-        self._graph, self._expected = original, expected or {}
+        self._graph, self._expected, self._made_up = original, expected or {}, made_up
         self._places = tuple(_places(original, candidates.values()))
         taps = list(dict.fromkeys(place.tensor for place in self._places))
         self._float = Session(to_proto(original), taps=taps, lean=True)
@@ -266,19 +279,19 @@ class Judge:
         return float(gain_db(*powers)), chance(*powers)
 
     def _silent(self, output: Place) -> bool:
-        """Whether an output that could reach its bound never gets near."""
-        return self._clean[output].high < FAINT * output.reach and -self._clean[output].low < FAINT * output.reach
+        """Whether an output that could reach its bound never gets near; of made-up samples, but for a few spots."""
+        seen = self._clean[output]
+        return (seen.root_mean_square if self._made_up else seen.peak) < FAINT * output.reach
 
     def blind(self) -> tuple[str, ...]:
         """Why the samples tell little, in words."""
         found = list[str]()
         for place in self._places:
-            seen = self._clean[place]
-            peak, expected = max(abs(seen.low), abs(seen.high)), self._expected.get(place.tensor)
+            seen, expected = self._clean[place], self._expected.get(place.tensor)
             if seen.low == seen.high:
                 found.append(f"{place} is constant")
             elif place.role == "output" and np.isfinite(place.reach) and self._silent(place):
-                found.append(f"{place} reaches {peak:.2g} of {place.reach:.2g}")
+                found.append(f"{place} reaches {seen.root_mean_square:.2g} of {place.reach:.2g} in the mean")
             elif expected is not None and not place.part and expected > 0:
                 weaker = to_db(sum(seen.powers) / seen.values / expected)
                 if weaker > WEAK_DB:

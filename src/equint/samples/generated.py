@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..files import Shelf
-from ..graph.inputs import CHANNELS, is_picture, is_signal, layout_of
+from ..graph.inputs import CHANNELS, is_counted_with, is_picture, is_signal, layout_of
 from ..ir.model import Array, Graph, Model, Name
 from ..maths.pictures import MEAN, STD, pictures
 from ..maths.signals import features, waveforms
@@ -115,9 +115,11 @@ def made_up(model: Model, size: int = USUAL) -> Samples | None:
 
 
 def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
-    """One sample of an input: a picture, a waveform, or features, as far as it reaches; whole numbers as they are."""
+    """One sample of an input: a picture, a waveform, or features, as far as it reaches; 1 where numbers are counted."""
     m, span, graph = model.moments.get(name), model.ranges.get(name), model.graph
-    if m is None or span is None or like.dtype.kind != "f":
+    if like.dtype.kind != "f" and is_counted_with(graph, name):
+        return np.ones_like(like)
+    if m is None or span is None:
         return like
     if is_picture(graph.shapes.get(name)):
         channels, *sizes = np.roll(like.shape[1:], 1) if layout_of(graph.shapes[name]) == "nhwc" else like.shape[1:]
@@ -127,7 +129,8 @@ def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
         return np.asarray((span.lo + span.hi) / 2 + (span.hi - span.lo) / 2 * heard, like.dtype)
     rngs = [np.random.default_rng((seed, k)) for k in range(len(like))]
     drawn = np.stack([rng.choice(LEVELS) * features(rng, like.shape[1:]) for rng in rngs])
-    return np.clip(m.mean + m.std * drawn, span.lo, span.hi).astype(like.dtype)
+    made = np.clip(m.mean + m.std * drawn, span.lo, span.hi)
+    return (made if graph.is_float(name) else np.rint(made)).astype(like.dtype)
 
 
 def open_shapes(graph: Graph) -> bool:

@@ -209,7 +209,9 @@ def _finite(value: Any, label: str) -> Array:
     except (TypeError, ValueError) as error:
         raise UnusableData(f"{label}: a batch that is no array of numbers ({error})") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise UnusableData(f"{label}: holds values that are not finite; remove those samples")
+        masked = np.isfinite(np.where(np.isneginf(array), 0, array)).all()
+        todo = "where -inf masks, give -10000, which hides as much" if masked else "remove those samples"
+        raise UnusableData(f"{label}: holds values that are not finite; {todo}")
     return array
 
 
