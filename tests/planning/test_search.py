@@ -116,10 +116,20 @@ def test_fast_rounds_by_kernels() -> None:
     assert events(equint.quantize(PROTO, alone, input=(-1.5, 1.5), data=data, effort="fast"), EventKind.KERNELS_ROUNDED)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_fast_result_that_loses_much_is_a_warning_too(shown: bool) -> None:
+    data = images(8, seed=5) if shown else None
+    for bits, low in ((8, False), (2, True)):
+        result = equint.quantize(PROTO, input=(-1.5, 1.5), data=data, effort="fast", activation_bits=bits)
+        found = [e for e in result.warnings if e.kind is EventKind.MEASURED_LOW]
+        assert bool(found) is low
+        assert all(e.facts["on"] == ("samples" if shown else "made-up samples") for e in found)
+
+
 def test_effort_and_single_samples() -> None:
     chosen = one_of(NARROW, WIDE)
     fast = equint.quantize(PROTO, chosen, input=(-1.5, 1.5), data=images(8, seed=5), effort="fast")
-    assert not any(e.source == "search" for e in fast.model.log)
+    assert not any(e.kind is EventKind.CANDIDATE_KEPT for e in fast.model.log)
     single = equint.quantize(PROTO, chosen, input=(-1.5, 1.5), data=images(1, seed=5))
     (event,) = events(single, EventKind.NOTHING_MEASURED)
     assert event.facts["why"] == "one sample alone tells nothing"

@@ -47,7 +47,7 @@ FITS, CLEARLY = 1.2, 0.7
 (0.1 to 0.8 where it is the right one, of nine networks), and by how much any other must fit worse."""
 ALIKE = -0.8
 """Correlation of biases with sums of weights at which a folded BatchNorm is what makes them: they take the input's mean
-out. −0.87 and −0.98 where it did; −0.4 to 0.8 where the input's mean is 0."""
+out (−0.73, −0.87 and −0.98 in networks that read pixels from 0 to 1). The mean so found must be that of pixels, too."""
 NEAR = 1.5
 """How many times a mean so found may be off."""
 SHARED = 0.85
