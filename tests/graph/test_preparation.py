@@ -19,8 +19,7 @@ BEHIND = {"at once": "a = Conv(x, w, c)", "behind": POOLED}
 
 
 def shown(by: Preparation) -> Floats:
-    x: Floats = by.lo + (by.hi - by.lo) / 255 * pictures(24, 32, 32)
-    return x.astype(np.float32)
+    return np.asarray(by.lo + (by.hi - by.lo) / 255 * pictures(24, 32, 32), np.float32)
 
 
 def weights(seed: int) -> Floats:

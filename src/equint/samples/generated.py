@@ -122,15 +122,16 @@ def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
     if m is None or span is None:
         return like
     if is_picture(graph.shapes.get(name)):
-        channels, *sizes = np.roll(like.shape[1:], 1) if layout_of(graph.shapes[name]) == "nhwc" else like.shape[1:]
-        return _prepared(model, name, pictures(len(like), *sizes, channels, seed)).astype(like.dtype)
+        last = layout_of(graph.shapes[name]) == "nhwc"
+        channels, height, width = (like.shape[axis] for axis in ((3, 1, 2) if last else (1, 2, 3)))
+        return _prepared(model, name, pictures(len(like), height, width, channels, seed)).astype(like.dtype)
     if is_signal(graph, name):
         heard = waveforms(1, like.size, seed).reshape(like.shape)
         return np.asarray((span.lo + span.hi) / 2 + (span.hi - span.lo) / 2 * heard, like.dtype)
     rngs = [np.random.default_rng((seed, k)) for k in range(len(like))]
     drawn = np.stack([rng.choice(LEVELS) * features(rng, like.shape[1:]) for rng in rngs])
     made = np.clip(m.mean + m.std * drawn, span.lo, span.hi)
-    return (made if graph.is_float(name) else np.rint(made)).astype(like.dtype)
+    return np.asarray(made if graph.is_float(name) else np.rint(made), like.dtype)
 
 
 def open_shapes(graph: Graph) -> bool:
