@@ -89,6 +89,11 @@ class Objective:
         return x
 
     @property
+    def shifted(self) -> bool:
+        """Whether there are shifts to choose."""
+        return bool(self.weights.rows.most.any())
+
+    @property
     def chosen(self) -> Array:
         """The shifts that `choose_shifts` chose last, `(R,)` of all rows of weights."""
         return self.weights.shift.copy()

@@ -70,6 +70,7 @@ class WeightTerms:
             self.blocks.append(WeightBlock(layer, peaks, taps, *parts, fine))
             row, column, unit, group = row + g * o, column + g * i, unit + units, group + g
         self.rows, self.columns = joined(Rows, rows), joined(Columns, columns)
+        self.any_coarse = bool(self.rows.coarse.any())
         self.groups, self.units = group, unit
         self.ends = [new(unit)] if spec.symmetric else [new(unit), new(unit)]
         self.shift = np.zeros(row, np.int64)
@@ -81,8 +82,8 @@ class WeightTerms:
         ends = [np.exp(x[e]) for e in self.ends]
         step = np.maximum(sum(ends) / self.levels, 1e-300)
         enters = columns.energy / np.square(scales[columns.scale])
-        total = np.bincount(columns.group, enters, self.groups)
-        row_gain = rows.gain * np.square(self._row_scale(scales))
+        total, row_scale = np.bincount(columns.group, enters, self.groups), self._row_scale(scales)
+        row_gain = rows.gain * np.square(row_scale)
         square = rounding(step[rows.unit])
         each = square * row_gain * total[rows.group]
         by_unit = np.bincount(rows.unit, each, self.units)
@@ -91,30 +92,39 @@ class WeightTerms:
         by_class += np.bincount(rows.scale, 2 * each * rows.coarse, by_class.size)
         behind = np.bincount(rows.group, square * row_gain, self.groups)
         by_class -= np.bincount(columns.scale, 2 * enters * behind[columns.group], by_class.size)
-        return float(each.sum()), self._clipped(ends, scales, row_gain, enters, gradient, by_class)
+        return float(each.sum()), self._clipped(ends, scales, row_scale, row_gain, enters, gradient, by_class)
 
     def _clipped(
-        self, ends: list[Array], scales: Array, row_gain: Array, enters: Array, gradient: Array, by_class: Array
+        self,
+        ends: list[Array],
+        scales: Array,
+        row_scale: Array,
+        row_gain: Array,
+        enters: Array,
+        gradient: Array,
+        by_class: Array,
     ) -> float:
-        rows, columns, near = self.rows, self.columns, self._near(ends, scales)
-        row_scale, limits = self._row_scale(scales), [end[rows.unit] for end in ends]
-        now = near.peak * scales[columns.scale[near.column]] / row_scale[near.row]
-        limit = np.where(near.below, limits[-1][near.row], limits[0][near.row])
+        rows, columns, seen = self.rows, self.columns, self._watched(ends, scales, row_scale)
+        now, limit = seen.near.peak * scales[seen.scale], np.concatenate(ends)[seen.end]
+        if self.any_coarse:
+            now /= row_scale[seen.near.row]
         hit = np.flatnonzero(now > limit)
+        near = seen.near
         row, column, below, now, limit = (a[hit] for a in (near.row, near.column, near.below, now, limit))
         over = now - limit
         weight = row_gain[row] * enters[column] * columns.share[column]
         cost = weight * np.square(over)
         slope = 2 * weight * over
         by_class += np.bincount(columns.scale[column], slope * now - 2 * cost, by_class.size)
-        by_class += np.bincount(rows.scale[row], (2 * cost - slope * now) * rows.coarse[row], by_class.size)
+        if self.any_coarse:
+            by_class += np.bincount(rows.scale[row], (2 * cost - slope * now) * rows.coarse[row], by_class.size)
         for variables, mine in zip(self.ends, (np.logical_not(below), below), strict=False):
             gradient[variables] -= np.bincount(rows.unit[row[mine]], (slope * limit)[mine], self.units)
         return float(cost.sum())
 
-    def _near(self, ends: list[Array], scales: Array) -> Near:
+    def _watched(self, ends: list[Array], scales: Array, row_scale: Array) -> _Seen:
         """Weights that may lie outside their ranges: looked for anew where others than the last ones could."""
-        enters, row_scale = scales[self.columns.scale], self._row_scale(scales)
+        enters = scales[self.columns.scale]
         limits = np.stack([end[self.rows.unit] * row_scale for end in ends])
         if self._seen is None or self._seen.nearer(enters, limits) * self.constants.near > SURELY:
             found = list[Near]()
@@ -126,8 +136,10 @@ class WeightTerms:
                 group, out, enter = np.nonzero(peaks * takes > limit)
                 row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
                 found.append(Near(peaks[group, out, enter], row, column, np.full(row.size, k == 1)))
-            self._seen = _Seen(joined(Near, found), enters, limits)
-        return self._seen.near
+            near = joined(Near, found)
+            end = self.rows.unit[near.row] + np.where(near.below, (len(ends) - 1) * self.units, 0)
+            self._seen = _Seen(near, self.columns.scale[near.column], end, enters, limits)
+        return self._seen
 
     def widest(self, x: Array, scales: Array) -> None:
         """Set ranges in `x` that hold all weights, and choose shifts for them."""
@@ -188,6 +200,8 @@ class WeightTerms:
 
     def _row_scale(self, scales: Array) -> Array:
         """s_o·2^-S_o where a grid serves many rows; 1 where each row has its own, which takes the scale up."""
+        if not self.any_coarse:
+            return np.ones(self.shift.size)
         return np.where(self.rows.coarse, np.ldexp(scales[self.rows.scale], -self.shift), 1.0)
 
     def _rescaled(self, block: WeightBlock, k: int, scales: Array, row_scale: Array) -> Array:
@@ -202,10 +216,14 @@ class _Seen:
     """Weights near the ends of their ranges, and what scales and ends were when they were looked for.
 
     Attributes:
+        scale: `(W,)` class of the scale of each one's column. end: `(W,)` which end of all ranges, upper ones first,
+            bounds it.
         enters: `(I,)` scales of columns. limits: `(ends, R)` ends of the rows' ranges, in units of weights times those.
     """
 
     near: Near
+    scale: Array
+    end: Array
     enters: Array
     limits: Array
 

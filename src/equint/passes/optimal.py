@@ -15,6 +15,7 @@ from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range, View
+from ..maths.descent import Descent
 from ..maths.noise import to_db
 from ..noise.gains import gains
 from ..noise.objective import Formats, Noise, Objective
@@ -24,8 +25,8 @@ from ..ops.layers import layers, leads_to_layer
 from . import Keeps, Need, Stage, needed, require
 
 T = TypeVar("T")
-TRIALS, TRIAL_STEPS = 3, 10
-"""Rounds from every start before the best goes on alone, and their steps."""
+TRIAL_STEPS = 10
+"""Steps from every start before the worst is given up, and so on."""
 ROUND_STEPS = 50
 """Steps of a round: between two choices of shifts, and of weights that may leave their ranges."""
 WORTH = 1e-3
@@ -75,7 +76,7 @@ class Optimal:
         first = objective.start(np.ones(channels.size))
         before = objective(first)[0]
         found = None if self.views is None else [_scales(model, channels, self.views)]
-        x, after, steps = _least(objective, found or _starts(model, channels), self.iterations, 0 if found else TRIALS)
+        x, after, steps = _least(objective, found or _starts(model, channels), self.iterations)
         scales = objective.scales(x)
         facts = {
             "scales": int(objective.free.size),
@@ -149,16 +150,16 @@ def _scales(model: Model, channels: Channels, views: Mapping[Name, View]) -> Arr
 
 @dataclass(frozen=True)
 class _Point:
-    """Variables, the shifts chosen beside them, and the noise that both predict."""
+    """Variables, the shifts chosen beside them, the noise that both predict, and the descent that led there."""
 
     noise: float
     x: Array
     shifts: Array
+    descent: Descent | None = None
 
 
-def _least(objective: Objective, starts: list[Array], iterations: int, rounds: int) -> tuple[Array, Noise, int]:
+def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, int]:
     """The best variables found, the noise of the best, and the steps taken."""
-    from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
 
     free, steps = objective.free.size, 0
@@ -172,31 +173,28 @@ def _least(objective: Objective, starts: list[Array], iterations: int, rounds: i
         total = max(noise.total, 1e-100)
         return float(np.log(total)), np.where(held == x, gradient, 0.0) / total
 
-    def settled(x: Array) -> _Point:  # its true noise: a descent leaves shifts behind
+    def settled(x: Array, descent: Descent | None = None) -> _Point:  # its true noise: a descent leaves shifts behind
         objective.choose_shifts(x)
-        return _Point(objective(x)[0].total, x, objective.chosen)
+        return _Point(objective(x)[0].total, x, objective.chosen, descent)
 
-    def run(start: _Point, count: int) -> _Point:
+    def further(now: _Point, count: int) -> _Point:
         nonlocal steps
-        objective.restore(start.shifts)
-        options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
+        objective.restore(now.shifts)
         # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
         with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
-            end = minimize(logarithm, start.x.copy(), jac=True, method="L-BFGS-B", options=options)
-        steps += int(end.nit)
-        return settled(within(end.x))
+            # other shifts make it another function
+            descent = now.descent if now.descent and not objective.shifted else Descent(logarithm, now.x)
+            steps += descent.run(min(count, iterations))
+        return settled(within(descent.x), descent)
 
-    candidates = [objective.start(s) for s in starts]
-    tried = [settled(x) for x in candidates]
-    trials = []
-    for point in tried:
-        for _ in range(rounds):
-            point = run(point, min(TRIAL_STEPS, iterations))
-        trials.append(point)
-    now = min(trials, key=lambda point: point.noise)
-    best = min(*tried, now, key=lambda point: point.noise)
+    tried = [settled(objective.start(s)) for s in starts]
+    ways = tried if len(tried) > 1 else []
+    while ways:
+        ways = sorted((further(point, TRIAL_STEPS) for point in ways), key=lambda point: point.noise)
+        tried, ways = [*tried, ways[0]], ways[:-1]
+    now = best = min(tried, key=lambda point: point.noise)
     for _ in range(max(iterations // ROUND_STEPS, 1)):
-        last, now = now, run(now, min(ROUND_STEPS, iterations))
+        last, now = now, further(now, ROUND_STEPS)
         best = min(best, now, key=lambda point: point.noise)
         if 0 <= last.noise - now.noise < WORTH * last.noise:
             break
