@@ -140,7 +140,7 @@ class Shelf:
         """Put an array at the end."""
         self._file.seek(0, os.SEEK_END)
         self._index.append((self._file.tell(), str(array.dtype), array.shape))
-        self._file.write(np.ascontiguousarray(array).tobytes())
+        self._file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
     def __len__(self) -> int:
         return len(self._index)

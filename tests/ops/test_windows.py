@@ -6,7 +6,7 @@ import pytest
 from equint.ir.model import Array
 from equint.onnx.reader import read
 from equint.ops.layers import layers
-from equint.ops.windows import patches
+from equint.ops.windows import Windows
 from handwritten import execute, network, normal
 
 IMAGE = "float[N,4,7,6] x"
@@ -35,7 +35,10 @@ def products(body: str, inputs: str, x: Array, w: Array, count: int = 10_000) ->
     graph = read(proto).graph
     layer = next(layers(graph))
     weight = layer.unpack(graph.consts[layer.weight])
-    rows = patches(layer, graph.consts[layer.weight].shape[2:], x, count, np.random.default_rng(0))
+    windows = Windows(layer, graph.consts[layer.weight].shape[2:], x.shape[2:])
+    rows = windows.patches(x, count, np.random.default_rng(0))
+    if count == 10_000:
+        np.testing.assert_allclose(windows.mean(x), rows.mean(0, np.float64), atol=1e-6)
     found = np.einsum("rgn,gon->rgo", rows, weight.reshape(*weight.shape[:2], -1)).reshape(len(rows), -1)
     wanted = np.moveaxis(execute(proto, x)[0], layer.y_axis, -1).reshape(-1, found.shape[1])
     return found, wanted

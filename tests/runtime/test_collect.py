@@ -18,6 +18,7 @@ from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.ops.attributes import clip_bounds
 from equint.passes.fold_batchnorm import FoldBatchnorm
+from equint.runtime import batches
 from equint.runtime import collect as calibrate
 from equint.runtime.collect import channel_axes, collect
 from equint.runtime.session import Session
@@ -203,7 +204,7 @@ def test_channel_axes() -> None:
 
 
 def test_histograms_of_large_tensors_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "RAW_VALUES", 1)
+    monkeypatch.setattr(batches, "VALUES", 1)
     check(folded(random_network(1)), [sample(random_network(1), 5)])
     monkeypatch.setattr(calibrate, "PENDING", 2)
     check(folded(random_network(2)), [sample(random_network(2), 7)], batch=1)

@@ -19,9 +19,9 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.runtime import second_moments
+from equint.runtime.batches import BATCH
 from equint.runtime.second_moments import SecondMoments, round_in_order
 from equint.runtime.session import Session
-from equint.runtime.sweep import BATCH
 from equint.samples.images import Samples
 from handwritten import network, normal
 
@@ -101,8 +101,8 @@ def test_values_far_from_zero_and_close_together_keep_how_they_vary() -> None:
     x, seen = (3e4 + mixed).astype(np.float32), (3e4 + 1.1 * mixed).astype(np.float32)
     sums = second_moments._Sums(1, 6)
     for at in range(0, 600, 100):
-        sums.add(x[at : at + 100], seen[at : at + 100])
-    found = sums.moments()
+        sums.add((x[at : at + 100], seen[at : at + 100]), seen[at : at + 100].mean(0, np.float64))
+    found = sums.moments(6 * x.mean(0, np.float64))
     both = np.cov(np.concatenate([x, seen], 1).astype(np.float64).T, bias=True)
     largest = np.abs(both).max()
     np.testing.assert_allclose(found.covariance[0], both[6:, 6:], atol=1e-5 * largest)

@@ -38,8 +38,10 @@ class Side:
         return self.channels.size == (self.inputs if self.reduce == 1 else self.outputs).size
 
     def _by_channel(self, scales: Array) -> Array:
-        now = self.peaks * (scales[self.inputs] / scales[self.outputs])
-        return np.asarray(now.max(self.reduce).ravel())
+        enters, leaves = scales[self.inputs], 1 / scales[self.outputs]
+        if self.reduce == 1:
+            return np.asarray(((self.peaks * leaves).max(1) * enters[:, 0]).ravel())
+        return np.asarray(((self.peaks * enters).max(2) * leaves[:, :, 0]).ravel())
 
     def _of_members(self, by_channel: Array, size: int) -> Array:
         largest = np.full(size, -1.0)

@@ -103,8 +103,6 @@ class Descent:
                 if float(gradient @ direction) >= SLOPE * slope:
                     return best
                 low, wanted = length, 2 * length
-            if np.isinf(high):
-                length = wanted
-            else:
-                length = min(max(wanted, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+            room = 0.1 * (high - low)
+            length = wanted if np.isinf(high) else min(max(wanted, low + room), high - room)
         return best

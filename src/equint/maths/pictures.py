@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from ..ir.model import Array
 
@@ -72,7 +71,7 @@ def scene(rng: Random, height: int, width: int, channels: int) -> Array:
         picture[:, ys, xs] += inside * (own - picture[:, ys, xs])
     picture += rng.uniform(0.1, 0.6) * power_law(rng, height, width, 1, 2.0)
     blur = rng.uniform(0, 1.2) * size / 224 if rng.random() < 0.5 else 0.0
-    return np.asarray(gaussian_filter(picture, (0, blur, blur)) if blur else picture)
+    return np.asarray(_blurred(picture, (0, blur, blur)) if blur else picture)
 
 
 def page(rng: Random, height: int, width: int, channels: int) -> Array:
@@ -86,10 +85,14 @@ def page(rng: Random, height: int, width: int, channels: int) -> Array:
     ink = ink.transpose(0, 2, 1, 3).reshape(11 * rows, 7 * columns).repeat(scale, 0).repeat(scale, 1)[:height, :width]
     colours = _coloured(rng.standard_normal((channels, 2)))
     paper = colours[:, :1, None] + 0.1 * power_law(rng, height, width, 1, 1.5)
-    picture = paper + gaussian_filter(ink, rng.uniform(0, 0.6) * scale) * (
-        3 * np.sign(rng.normal()) + colours[:, 1:, None]
-    )
+    picture = paper + _blurred(ink, rng.uniform(0, 0.6) * scale) * (3 * np.sign(rng.normal()) + colours[:, 1:, None])
     return np.asarray(picture + 0.3 * power_law(rng, height, width, 1, 2.0))
+
+
+def _blurred(picture: Array, sigma: float | tuple[float, ...]) -> Array:
+    from scipy.ndimage import gaussian_filter  # which takes a third of a second to import
+
+    return np.asarray(gaussian_filter(picture, sigma))
 
 
 def power_law(rng: Random, height: int, width: int, channels: int, slope: float = 1.0) -> Array:
@@ -118,7 +121,7 @@ def stripes(rng: Random, height: int, width: int) -> Array:
 
 def spots(rng: Random, height: int, width: int) -> Array:
     """`(height, width)` blobs on nothing."""
-    smooth = gaussian_filter(rng.standard_normal((height, width)), max(height, width) * 2 ** rng.uniform(-8, -4.5))
+    smooth = _blurred(rng.standard_normal((height, width)), max(height, width) * 2 ** rng.uniform(-8, -4.5))
     return _standard(np.maximum(smooth - rng.uniform(0, 1.5) * smooth.std(), 0))
 
 

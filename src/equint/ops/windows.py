@@ -50,39 +50,68 @@ def met(node: Node, axis: int, taps: int, size: int) -> Array:
     return np.where((position >= 0) & (position < size), position, OUTSIDE)
 
 
-def patches(layer: Layer, kernel: Sequence[int], x: Array, count: int, rng: np.random.Generator) -> Array:
-    """What a layer's products read at `count` output positions of every sample, drawn at random: `(rows, G, n)`.
+class Windows:
+    """What a layer's products read of inputs of one size, at each of its output positions.
 
-    n = I/G·K inputs and taps in the order of `Layer.unpack`, so that the layer's output at a row is
-    Σ_n W_gon·patch_gn. All positions where there are no more than `count`; padding reads zero.
+    Patches are `(rows, G, n)`: n = I/G·K inputs and taps in the order of `Layer.unpack`, so that the layer's output at
+    a row is Σ_n W_gon·patch_gn. Padding reads zero.
 
     Args:
         kernel: spatial sizes of the weight, `()` of a matrix product.
-        x: the layer's input, `(N, C, *spatial)` of a convolution.
+        sizes: spatial sizes of the layer's input, `(N, C, *sizes)` of a convolution.
 
     Example:
         >>> from .layers import layers, tiny_graph
         >>> x = np.arange(16.0).reshape(1, 1, 4, 4) * np.ones((1, 4, 1, 1))
-        >>> found = patches(next(layers(tiny_graph())), (3, 3), x, 99, np.random.default_rng(0))
+        >>> windows = Windows(next(layers(tiny_graph())), (3, 3), (4, 4))
+        >>> found = windows.patches(x, 99, np.random.default_rng(0))
         >>> found.shape, found[0, 0].tolist()  # the corner's neighbours
         ((16, 4, 9), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 4.0, 5.0])
+        >>> bool(np.allclose(windows.mean(x), found.mean(0)))
+        True
     """
-    if layer.node.op not in ("Conv", "ConvTranspose"):
-        rows = np.moveaxis(x, layer.x_axis, -1).reshape(-1, x.shape[layer.x_axis])
-        positions = len(rows) // max(len(x), 1) if x.ndim > 1 else len(rows)
-        rows = rows if positions <= count else rows[_drawn(len(rows), count * len(x), rng)]
-        return rows[:, None, :]
-    n, c, *sizes = x.shape
-    tables = [met(layer.node, d, k, size) for d, (k, size) in enumerate(zip(kernel, sizes, strict=True))]
-    spots = np.unravel_index(_drawn(int(np.prod([len(t) for t in tables])), count, rng), [len(t) for t in tables])
-    index, inside = np.zeros((len(spots[0]), 1), np.int64), np.ones((len(spots[0]), 1), bool)
-    for table, size, spot in zip(tables, sizes, spots, strict=True):
-        at = table[spot]
-        index = (index[:, :, None] * size + np.maximum(at, 0)[:, None, :]).reshape(len(at), -1)
-        inside = (inside[:, :, None] & (at != OUTSIDE)[:, None, :]).reshape(len(at), -1)
-    flat = x.reshape(n, c, -1)
-    found = flat[:, :, index] * inside  # (N, C, rows, K)
-    return np.asarray(found.transpose(0, 2, 1, 3).reshape(n * len(index), layer.groups, -1))
+
+    def __init__(self, layer: Layer, kernel: Sequence[int], sizes: Sequence[int]) -> None:
+        self.layer, self.sizes, self.slides = layer, tuple(sizes), layer.node.op in ("Conv", "ConvTranspose")
+        pairs = enumerate(zip(kernel, sizes, strict=True)) if self.slides else ()
+        self.tables = [met(layer.node, d, k, size) for d, (k, size) in pairs]
+        # how often each tap meets each input position
+        self.times = [
+            (t[:, :, None] == np.arange(size)).sum(0).astype(np.float32)
+            for t, size in zip(self.tables, sizes, strict=False)
+        ]
+
+    def patches(self, x: Array, count: int, rng: np.random.Generator) -> Array:
+        """Those at `count` positions of every sample, drawn at random; all where there are no more."""
+        if not self.slides:
+            rows = np.moveaxis(x, self.layer.x_axis, -1).reshape(-1, x.shape[self.layer.x_axis])
+            positions = len(rows) // max(len(x), 1) if x.ndim > 1 else len(rows)
+            rows = rows if positions <= count else rows[_drawn(len(rows), count * len(x), rng)]
+            return rows[:, None, :]
+        places = [len(t) for t in self.tables]
+        spots = np.unravel_index(_drawn(int(np.prod(places)), count, rng), places)
+        index, inside = np.zeros((len(spots[0]), 1), np.int64), np.ones((len(spots[0]), 1), bool)
+        for table, size, spot in zip(self.tables, self.sizes, spots, strict=True):
+            at = table[spot]
+            index = (index[:, :, None] * size + np.maximum(at, 0)[:, None, :]).reshape(len(at), -1)
+            inside = (inside[:, :, None] & (at != OUTSIDE)[:, None, :]).reshape(len(at), -1)
+        found = x.reshape(*x.shape[:2], -1)[:, :, index] * inside  # (N, C, rows, K)
+        return np.asarray(found.transpose(0, 2, 1, 3).reshape(len(x) * len(index), self.layer.groups, -1))
+
+    def mean(self, x: Array) -> Array:
+        """The mean of those at all positions of all samples: `(G, n)`."""
+        if not self.slides:
+            rows = np.moveaxis(x, self.layer.x_axis, -1)
+            return np.asarray(rows.mean(tuple(range(rows.ndim - 1)), np.float64)[None, :])
+        sums = x
+        for axis in range(len(self.times), 0, -1):
+            times = self.times[axis - 1].astype(x.dtype)
+            if len(times) == 1 and np.all(times == 1):
+                sums = sums.sum(axis + 1, keepdims=True)
+            else:
+                sums = np.moveaxis(np.moveaxis(sums, axis + 1, -1) @ times.T, -1, axis + 1)
+        positions = len(x) * int(np.prod([len(t) for t in self.tables]))
+        return np.asarray(sums.sum(0, np.float64).reshape(self.layer.groups, -1) / positions)
 
 
 def _drawn(total: int, count: int, rng: np.random.Generator) -> Array:

@@ -56,7 +56,8 @@ class CorrectBias:
             moves.append(float(np.sqrt(np.mean(np.square(bias - bias_of(model.graph, layer))))))
         facts = {"layers": len(moves), "mean move": float(np.mean(moves)) if moves else 0.0}
         done = Event(EventKind.BIASES_CORRECTED, "", facts, "correct_bias")
-        corrected = {**model.corrected, **corrected}
+        before = {y: c for y, c in model.corrected.items() if y in corrected and c.channels.all()}
+        corrected = {**model.corrected, **corrected, **before}
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
 
     def _settle(

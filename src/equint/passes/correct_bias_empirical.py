@@ -27,6 +27,7 @@ class CorrectBiasEmpirical:
     help on images that it was not measured on: with m_a, m_b the mean errors of the two halves of the images, each
     half's correction changes the other half's squared error by m_a² − 2·m_a·m_b and m_b² − 2·m_a·m_b, whose sum must be
     negative. Without images nothing is done; without a teacher the model's own weights are it.
+    Layers whose biases rounding took from images are left alone.
 
     Attributes:
         roll_back: False keeps every channel's correction, as published.
@@ -48,6 +49,11 @@ class CorrectBiasEmpirical:
             return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
         from ..runtime.sweep import mean_errors
 
+        done = {y for y, c in model.corrected.items() if c.how == "empirical" and c.channels.all()}
+        left = [la.y for la in layers(model.graph) if la.weight in model.qparams and la.y not in done]
+        if not left:
+            why = {"why": "rounding took the mean errors out"}
+            return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
         helped = dict[Name, Array]()
 
         def decide(layer: Layer, errors: Array) -> Array:
@@ -58,7 +64,7 @@ class CorrectBiasEmpirical:
             return np.asarray(change + (stored_bias(wanted, x, self.bias_bits, self.bias_grid) - wanted))
 
         taught = replace(model, views={}) if self.teacher is None else model  # its own weights have its own units
-        biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress)
+        biases = mean_errors(taught, self.teacher or model.graph, self.images, decide, self.progress, left)
         editor, qparams, events = Editor(model.graph), dict(model.qparams), list[Event]()
         corrected = dict(model.corrected)
         for layer in layers(model.graph):
@@ -75,8 +81,8 @@ class CorrectBiasEmpirical:
             corrected[layer.y] = Correction("empirical", good)
         kept, channels = (sum(int(f(h)) for h in helped.values()) for f in (np.sum, np.size))
         facts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
-        done = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical")
-        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(done, *events)
+        event = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical")
+        return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(event, *events)
 
 
 def helps(errors: Array) -> Array:

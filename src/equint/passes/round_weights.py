@@ -13,7 +13,7 @@ from ..graph.inputs import LEAST
 from ..graph.weight_grids import stored_bias
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Correction, Model, Name, QParams
+from ..ir.model import Array, Correction, Graph, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
 from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
@@ -60,6 +60,7 @@ class RoundWeights:
     bias_bits: int = needed(Need.BIAS_BITS, 32)
     bias_grid: BiasGrid = needed(Need.BIAS_GRID, "accumulator")
     images: Samples | None = needed(Need.IMAGES, None)
+    teacher: Graph | None = needed(Need.TEACHER, None)
     progress: Callable[[int, int], None] | None = needed(Need.PROGRESS, None)
 
     def __call__(self, model: Model) -> Model:
@@ -79,7 +80,11 @@ class RoundWeights:
         ]
         if why:
             events.append(Event(EventKind.NOT_ROUNDED_BY_INPUTS, "", {"why": why}, "round_weights"))
-        corrected = {y: Correction("analytic", np.ones(r.bias.size, bool)) for y, r in rounded.items()}
+        shown = by_inputs.keys() if self.images is not None else ()
+        corrected = {
+            y: Correction("empirical" if y in shown else "analytic", np.ones(r.bias.size, bool))
+            for y, r in rounded.items()
+        }
         fresh = {y: found for y, found in corrected.items() if y not in model.corrected}
         rounded_graph = editor.done()
         kept = still_corrected(model, rounded_graph)  # what was corrected for other integers no longer is
@@ -125,7 +130,7 @@ class RoundWeights:
                 error = (error + mean_error_of(model.graph, layer, change, model.moments[layer.x])) / 2
             return integers[layer.y], self._stored(model, layer, error)
 
-        biases = round_in_order(model, list(chosen.values()), images, decide, self.progress)
+        biases = round_in_order(model, list(chosen.values()), images, decide, self.progress, self.teacher)
         return {y: _Rounded(chosen[y], model.qparams[chosen[y].weight], integers[y], b) for y, b in biases.items()}
 
 

@@ -8,7 +8,7 @@ from ..graph.placement import place
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name
 from ..onnx.qdq import export
-from ..runtime.judge import BATCH, Judge
+from ..runtime.judge import Judge
 from ..samples.images import Samples, split
 from .search import made_up_samples
 
@@ -46,7 +46,7 @@ def priced(network: Model, model: Model, images: Samples | None) -> Model:
     rest = {name: grid for name, grid in model.qparams.items() if name not in front}
     bare = replace(model, graph=replace(model.graph, fuses=True), qparams=rest)
     judge = Judge(network.graph, {"rounded": export(model), "fused": export(bare)})
-    for feed in split(samples.first(SHOWN), BATCH):
+    for feed in split(samples.first(SHOWN), judge.batch):
         judge.show(feed)
     gained, _ = judge.gain("rounded", "fused")
     if gained < WORTH_DB or judge.blind():

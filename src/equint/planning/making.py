@@ -12,6 +12,7 @@ from ..passes import Need, Pass, needs
 from ..runtime.collect import collect
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, fingerprint, merged
+from .data import folded
 from .run import Progress, run
 
 Plan = Sequence[Pass]
@@ -54,7 +55,7 @@ class Making:
     """Runs plans; what several of them begin with is run once."""
 
     def __init__(self, network: Model, plans: Sequence[Plan], collect: Collector, progress: Progress | None) -> None:
-        self.given: dict[Need, Any] = {Need.COLLECT: collect}
+        self.given: dict[Need, Any] = {Need.COLLECT: collect, Need.TEACHER: folded(network).graph}
         self.progress, self.plans = progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 
@@ -68,6 +69,10 @@ class Making:
                 self.made.append((ahead, model))
         return model
 
+    def go_on_from(self, views: Mapping[Name, View]) -> None:
+        """Search scales from those of these `views` on, if there are any."""
+        self.given[Need.VIEWS] = views or None
+
     def _informed(self, step: Pass) -> Pass:
         """The pass with what the search knows and it needs; plans are compared without."""
         if not is_dataclass(step):
@@ -76,8 +81,7 @@ class Making:
         informed: Pass = replace(step, **given)
         return informed
 
-    def last(self, plan: Plan, views: Mapping[Name, View]) -> Model:
-        """What a plan makes that goes on from the `views` of a first model; what was made for others is dropped."""
+    def last(self, plan: Plan) -> Model:
+        """What a plan makes; what was made for others is dropped."""
         self.plans, self.made = [], [found for found in self.made if list(plan[: len(found[0])]) == found[0]]
-        self.given[Need.VIEWS] = views
         return self(plan)

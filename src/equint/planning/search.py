@@ -8,7 +8,7 @@ halving (Jamieson and Talwalkar 2016) all candidates are measured on a few sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,14 @@ from ..onnx.qdq import export
 from ..passes import LOOKS, Pass, Stage, needs
 from ..passes.calibrate import Calibrate
 from ..passes.headroom import Headroom
+from ..passes.optimal import Optimal
 from ..runtime.first_run import fitting
-from ..runtime.judge import BATCH, Judge
+from ..runtime.judge import Judge
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
 from .data import folded
 from .making import Collector, Making, Plan
+from .recipe import QUICK_STEPS
 from .run import Progress, run
 
 if TYPE_CHECKING:
@@ -83,13 +85,16 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
     making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
-    models = {name: making(plan) for name, plan in early.items()}
+    models = dict[str, Model]()
+    for name, plan in early.items():
+        models[name] = making(plan)
+        making.go_on_from(models[own].views)
     if not models[own].qparams:
         return models[own]
     found = _measured(network, models, shown, made_up=images is None)
-    views = models[found.kept].views
+    making.go_on_from(models[found.kept].views)
     del models  # what follows needs the memory
-    model = making.last(finished[found.kept], views)
+    model = making.last(finished[found.kept])
     return model.noted(*found.events())
 
 
@@ -175,7 +180,7 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
             protos[name] = proto
     own, *others = protos
     judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
-    for feed in split(shown.first(MADE_UP if made_up else SHOWN), BATCH):
+    for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
         if len(left) == len(protos) and judge.images >= FIRST:
             left = (own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT])
@@ -186,9 +191,14 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
 
 
 def _of_half(plan: Plan) -> Plan:
-    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
+    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add.
+
+    Scales are searched in few steps: the search goes on from there when the best is made of all.
+    """
     steps = list[Pass]()
     for step in _without_late_looks(plan):
+        if isinstance(step, Optimal):
+            step = replace(step, iterations=min(step.iterations, QUICK_STEPS))
         steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
 

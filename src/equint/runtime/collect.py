@@ -28,14 +28,11 @@ from ..ops.layers import as_layer, layers
 from ..samples.images import Feed, Samples, length, part, split
 from ..samples.statistics import Histogram, Statistics, TensorStatistics, fingerprint
 from .apart import Measuring
+from .batches import BATCH, at_once
 from .session import Session
 
 SAVE_EVERY = 10.0
 """Seconds between two savings of what can be resumed."""
-BATCH = 4
-"""Images that go through the network at once: more cost memory and save no time."""
-RAW_VALUES = 16_000_000
-"""Values of all tensors together that are looked at as a whole, for histograms: more images than that wait."""
 PENDING = 1024
 """Images whose own extremes wait to be counted."""
 
@@ -107,7 +104,7 @@ def collect(
         return found if before is None else before + found if found.images else before
 
     try:
-        for feed in split(images, whole(session, _batch(graph, taps, batch) if histograms else batch)):
+        for feed in split(images, whole(session, at_once(graph, batch))):
             if not seen:
                 shown = _digest(feed)
                 if before is not None and before.data != shown:
@@ -283,11 +280,6 @@ def _tapped(graph: Graph, taps: list[_Tap], nodes: list[Node], consts: dict[Name
         outputs=tuple(o for o in dict.fromkeys((*wanted, *sizes)) if o not in graph.inputs),
         dtypes={**graph.dtypes, **dict.fromkeys(sizes, "int64")},
     )
-
-
-def _batch(graph: Graph, taps: list[_Tap], most: int) -> int:
-    values = sum(t.channels * (t.positions or 1) for t in taps)
-    return max(1, min(most, RAW_VALUES // max(values, 1)))
 
 
 def whole(session: Session | Measuring, most: int) -> int:

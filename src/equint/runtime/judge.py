@@ -23,10 +23,9 @@ from ..maths.paired import chance, gain_db, relative_noise
 from ..onnx.qdq import held_ranges, views_of
 from ..onnx.writer import to_proto
 from ..samples.images import Feed, Run, Samples, length, split
-from .session import Session
+from .batches import at_once
+from .session import Session, is_grouped
 
-BATCH = 4
-"""Samples that go through the networks at once: more cost memory and save no time."""
 PARTS = 16
 """An output of more parts than these is looked at as one."""
 DEPTHS = (0.25, 0.5, 0.75)
@@ -145,7 +144,7 @@ class _Sums:
 
 
 class Judge:
-    """Candidates and the float network, ready to be shown samples.
+    """Candidates and the float network, ready to be shown samples: `batch` at once.
 
     Args:
         original: the float network.
@@ -182,14 +181,15 @@ class Judge:
         self._graph, self._expected, self._made_up = original, expected or {}, made_up
         self._places = tuple(_places(original, candidates.values()))
         taps = list(dict.fromkeys(place.tensor for place in self._places))
-        self._float = Session(to_proto(original), taps=taps, lean=True)
-        self._each = {name: Session(proto, taps=taps, lean=True) for name, proto in candidates.items()}
+        grouped = is_grouped(original)
+        self._float = Session(to_proto(original), optimized=True, taps=taps, lean=True)
+        self._each = {name: Session(proto, taps=taps, lean=True, floats=grouped) for name, proto in candidates.items()}
         self._views = {name: views_of(proto) for name, proto in candidates.items()}
         self._ends = {name: held_ranges(proto) for name, proto in candidates.items()}
         self._origins: dict[Name, Array] | None = None
         self._clean = defaultdict[Place, _Sums](_Sums)
         self._lost = {name: defaultdict[Place, _Sums](_Sums) for name in candidates}
-        self.candidates, self.images = tuple(candidates), 0
+        self.candidates, self.images, self.batch = tuple(candidates), 0, at_once(original)
 
     def show(self, feed: Feed) -> None:
         """Run a batch through the float network and the candidates.
@@ -326,7 +326,7 @@ def judge(
 ) -> Judgement:
     """Show candidates and the float network all samples: see `Judge`."""
     seat = Judge(original, candidates, expected)
-    for feed in split(images, BATCH):
+    for feed in split(images, seat.batch):
         seat.show(feed)
     return seat.judgement(images.label)
 

@@ -24,10 +24,8 @@ from ..onnx.writer import to_proto
 from ..ops.activations import clamps, is_clip
 from ..ops.layers import layers
 from ..samples.images import Samples, length, split
+from .batches import BATCH, at_once
 from .session import Session
-
-BATCH = 4
-"""Images that go through the network at once: more cost memory and save no time."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def measure(
         return Measured(0, {})
     session = Session(to_proto(probes.graph(outputs)), optimized=True, lean=True, together=True)
     sums, seen = dict.fromkeys(outputs, 0.0), 0
-    for feed in split(images, batch):
+    for feed in split(images, at_once(reference.graph, batch)):
         for name, value in session.run(feed).items():
             sums[name] += float(np.sum(value, dtype=np.float64))
         seen += length(feed)

@@ -8,18 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..files import Shelf
-from ..ir.model import Array, Graph, Model, Name
+from ..ir.fields import channel_means
+from ..ir.model import Array, Graph, Model, Name, View
 from ..ir.weights import Layer
 from ..onnx.writer import to_proto
 from ..ops.layers import layers
-from ..ops.windows import patches
+from ..ops.windows import Windows
 from ..samples.images import Samples, length, split
+from .batches import at_once
 from .collect import whole
 from .session import Session
-from .sweep import BATCH, FOLDS, Sweep
+from .sweep import FOLDS, Sweep
 
 FEWEST, POSITIONS = 16, 128
 """Output positions of each sample that are looked at, drawn at random: as many as inputs and taps, within these."""
+WAITING = 512
+"""Patches that wait to be multiplied together: the sums of few cost as much as those of many."""
 WIDEST = 1024
 """Inputs whose products with one another are kept; of a layer with more, blocks of channels are taken to be apart."""
 
@@ -31,8 +35,8 @@ class SecondMoments:
     Blocks are groups, and parts of a group with many inputs, which are taken to be independent.
 
     Attributes:
-        mean, seen: E[x] and E[x̂], `(B, n)`, real units.
-        rows: how many patches of each block they are of.
+        mean, seen: E[x] and E[x̂] over all positions, `(B, n)`, real units.
+        rows: how many patches of each block the others are of.
         covariance: Cov[x̂, x̂], `(B, n, n)`. cross: Cov[x, x̂].
     """
 
@@ -81,6 +85,7 @@ def round_in_order(
     images: Samples,
     decide: Decide,
     progress: Callable[[int, int], None] | None = None,
+    teacher: Graph | None = None,
     seed: int = 0,
 ) -> dict[Name, Array]:
     """Show `decide` what each layer reads, in topological order, all before it being rounded as it said.
@@ -91,24 +96,26 @@ def round_in_order(
         decide: gets a layer and the moments of each fold of images; returns integers for its weight, and its bias,
             `(O,)`.
         progress: called with layers done and their number.
+        teacher: the float network, with tensors of the same names in original units; None: the model's own graph.
 
     Returns:
         The biases as they are exported, `(O,)` by layer output.
     """
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
-    wanted = {la.y for la in chosen}
-    drawn, sizes = _float_inputs(model.graph, [la for la in every if la.y in wanted], images, seed)
-    numbers = {y: number for number, y in enumerate(drawn)}
+    names = {la.y for la in chosen}
+    readings = {la.y: _Reading(model.graph, la, (seed, k)) for k, la in enumerate(la for la in every if la.y in names)}
+    sizes = _read_in_floats(model, teacher, list(readings.values()), images)
     sweep, decided = Sweep(model, images, every, sizes), list[int]()
     for number, layer in enumerate(every):
-        if layer.y not in drawn:
+        reading = readings.pop(layer.y, None)
+        if reading is None:
             continue
         if progress is not None:
             progress(number, len(every))
-        sums = [_Sums(*_blocks(model.graph, layer)) for _ in range(FOLDS)]
+        sums = [_Sums(reading.blocks, reading.n) for _ in range(FOLDS)]
         for k, x in enumerate(sweep.inputs(number)):
-            sums[k % FOLDS].add(drawn[layer.y][k], _patches(model.graph, layer, x, numbers[layer.y], k, seed))
-        folds = [s.moments() for s in sums if s.rows]
+            sums[k % FOLDS].add((reading.drawn[k], reading.patches(x, k)), reading.mean(x))
+        folds = [s.moments(reading.means[k]) for k, s in enumerate(sums) if s.batches]
         if folds:
             integers, bias = decide(layer, folds)
             sweep.round(number, integers)
@@ -117,27 +124,65 @@ def round_in_order(
     return {every[number].y: sweep.bias(number) for number in decided}
 
 
-def _patches(graph: Graph, layer: Layer, x: Array, number: int, batch: int, seed: int) -> Array:
-    rng = np.random.default_rng((seed, number, batch))
-    count = min(max(_blocks(graph, layer)[1], FEWEST), POSITIONS)
-    return patches(layer, graph.consts[layer.weight].shape[2:], x, count, rng)
+class _Reading:
+    """What a layer reads in the float network.
+
+    Attributes:
+        blocks, n: into how many blocks its inputs and taps fall, and how many each has.
+        drawn: patches, batch by batch, on disk.
+        means: `(FOLDS, G, I/G·K)` of all patches, summed over the batches of each fold.
+    """
+
+    def __init__(self, graph: Graph, layer: Layer, seed: tuple[int, int]) -> None:
+        self.layer, self.seed, weight = layer, seed, graph.consts[layer.weight]
+        groups, _, inputs, self.taps = layer.unpack(weight).shape
+        self.blocks, self.n = _blocks(graph, layer)
+        self.kernel, self.windows = weight.shape[2:], dict[tuple[int, ...], Windows]()
+        self.drawn, self.means = Shelf(), np.zeros((FOLDS, groups, inputs * self.taps))
+
+    def patches(self, x: Array, batch: int) -> Array:
+        count = min(max(self.n, FEWEST), POSITIONS)
+        return self._windows(x).patches(x, count, np.random.default_rng((*self.seed, batch)))
+
+    def mean(self, x: Array) -> Array:
+        return self._windows(x).mean(x)
+
+    def add(self, x: Array, batch: int, view: View | None) -> None:
+        """Draw of a batch as the float network has it: original = scale·(value + offset)."""
+        factor = np.ones(1, x.dtype)
+        if view is not None:
+            if np.any(view.offset):  # which padding does not have
+                x = np.asarray(x / view.scale - view.offset, x.dtype)
+            else:
+                channels = x.shape[self.layer.x_axis]
+                scale = channel_means(view.scale, self.layer.x_axis, channels)
+                factor = np.repeat(1 / scale, self.taps).reshape(self.means.shape[1:]).astype(x.dtype)
+        self.drawn.append(self.patches(x, batch) * factor)
+        self.means[batch % FOLDS] += self.mean(x) * factor
+
+    def _windows(self, x: Array) -> Windows:
+        sizes = x.shape[2:]
+        if sizes not in self.windows:
+            self.windows[sizes] = Windows(self.layer, self.kernel, sizes)
+        return self.windows[sizes]
 
 
-def _float_inputs(
-    graph: Graph, chosen: Sequence[Layer], images: Samples, seed: int
-) -> tuple[dict[Name, Shelf], list[int]]:
-    """Patches of each layer's input, batch by batch, on disk; samples in each batch."""
-    read = tuple(dict.fromkeys(layer.x for layer in chosen if layer.x not in graph.inputs))
-    session = Session(to_proto(replace(graph, outputs=read or graph.outputs)), optimized=True, lean=True, together=True)
-    numbers = {layer.y: number for number, layer in enumerate(chosen)}
-    drawn, sizes = {layer.y: Shelf() for layer in chosen}, list[int]()
-    for k, feed in enumerate(split(images, whole(session, BATCH), fill=True)):
+def _read_in_floats(model: Model, teacher: Graph | None, readings: Sequence[_Reading], images: Samples) -> list[int]:
+    """Show the float network's layers all samples; how many there are in each batch."""
+    graph, views = model.graph, dict[Name, View]()
+    read = tuple(dict.fromkeys(r.layer.x for r in readings))
+    if teacher is not None and all(name in teacher.producer or name in teacher.inputs for name in read):
+        graph, views = teacher, dict(model.views)
+    outputs = tuple(name for name in read if name not in graph.inputs) or graph.outputs
+    session = Session(to_proto(replace(graph, outputs=outputs)), optimized=True, lean=True, together=True)
+    sizes = list[int]()
+    for k, feed in enumerate(split(images, whole(session, at_once(graph)), fill=True)):
         given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
         found = {**given, **session.run(feed)}
         sizes.append(length(feed))
-        for layer in chosen:
-            drawn[layer.y].append(_patches(graph, layer, found[layer.x], numbers[layer.y], k, seed))
-    return drawn, sizes
+        for reading in readings:
+            reading.add(found[reading.layer.x], k, views.get(reading.layer.x))
+    return sizes
 
 
 def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
@@ -155,25 +200,41 @@ class _Sums:
     """
 
     def __init__(self, blocks: int, n: int) -> None:
-        self.shape, self.rows = (blocks, n), 0
-        self.about = np.zeros((2, blocks, n), np.float32)
+        self.shape, self.rows, self.batches = (blocks, n), 0, 0
+        self.about: Array | None = None
+        self.seen: Array = np.zeros(())
         self.total = np.zeros((2, blocks, n))
         self.products = np.zeros((2, blocks, n, n))
+        self.pending = list[tuple[Array, Array]]()
 
-    def add(self, x: Array, seen: Array) -> None:
-        both = [np.ascontiguousarray(a.reshape(len(a), *self.shape).transpose(1, 0, 2), np.float32) for a in (x, seen)]
-        if not self.rows:
+    def add(self, drawn: tuple[Array, Array], seen: Array) -> None:
+        """Count a batch: patches of both networks, and the mean of all that the quantized one has."""
+        self.batches += 1
+        self.seen = self.seen + seen
+        self.pending.append(drawn)
+        if sum(len(x) for x, _ in self.pending) >= WAITING:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        joined = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+        both = [a.reshape(len(a), *self.shape).transpose(1, 0, 2).astype(np.float32, order="C") for a in joined]
+        self.pending = []
+        if self.about is None:
             self.about = np.stack([rows.mean(1, dtype=np.float64) for rows in both]).astype(np.float32)
-        both = [rows - about[:, None, :] for rows, about in zip(both, self.about, strict=True)]
-        self.rows += len(x)
         for k, rows in enumerate(both):
+            rows -= self.about[k][:, None, :]
             self.total[k] += rows.sum(1, dtype=np.float64)
+        self.rows += both[0].shape[1]
+        for k, rows in enumerate(both):
             self.products[k] += rows.swapaxes(1, 2) @ both[1]
 
-    def moments(self) -> SecondMoments:
+    def moments(self, mean: Array) -> SecondMoments:
+        """Of all that was counted; `mean` is that of the float network, summed over batches."""
+        if self.pending:
+            self._multiply()
         moved = self.total / self.rows
         cross, covariance = (
             p / self.rows - m[:, :, None] * moved[1][:, None, :] for p, m in zip(self.products, moved, strict=True)
         )
-        mean, seen = moved + self.about
-        return SecondMoments(mean, seen, covariance, cross, self.rows)
+        means = ((total / self.batches).reshape(self.shape) for total in (mean, self.seen))
+        return SecondMoments(*means, covariance, cross, self.rows)

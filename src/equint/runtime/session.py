@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnx import ModelProto, helper
 
 from ..errors import UnreadableModel, UnusableData, reason
-from ..ir.model import Array, Name
+from ..ir.model import Array, Graph, Name
 from ..samples.generated import stand_in
 from ..samples.images import Run
 from ..samples.presented import common_front, in_batches, in_samples, inputs_alone
@@ -31,6 +31,7 @@ class Session:
         source: an ONNX model or its path.
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
+        floats: with the float kernels that are fastest, quantizers as they stand: sums are rounded in another order.
         lean: take memory operator by operator and give it back, and not one block for all that is kept; run operators
             in their order, and those that tell sizes at once, so that no tensor waits for them.
         together: whether several samples may run at once where shapes leave that open; None: found out by the first.
@@ -54,11 +55,14 @@ class Session:
         taps: Sequence[Name] = (),
         threads: int = 0,
         lean: bool = False,
+        floats: bool = False,
         together: bool | None = None,
     ) -> None:
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized or floats else levels.ORT_DISABLE_ALL
+        if floats:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails is raised
         options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
@@ -135,6 +139,17 @@ class Session:
                 f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason(error)})"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def is_grouped(graph: Graph) -> bool:
+    """Whether convolutions of groups are in a network: without `floats` they are slow, and what is left is not.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> is_grouped(tiny_graph())
+        True
+    """
+    return any(node.op == "Conv" and int(node.attrs.get("group", 1)) > 1 for node in graph.nodes)
 
 
 _DTYPES = {

@@ -7,7 +7,7 @@ between, the integers that later layers will read wait on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +20,10 @@ from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
 from ..ops.layers import layers
 from ..samples.images import Feed, Samples, length, split
+from .batches import at_once
 from .collect import whole
-from .session import Session
+from .session import Session, is_grouped
 
-BATCH = 4
 FOLDS = 2
 """Every other image belongs to the other fold."""
 
@@ -34,6 +34,7 @@ def mean_errors(
     images: Samples,
     decide: Callable[[Layer, Array], Array],
     progress: Callable[[int, int], None] | None = None,
+    chosen: Collection[Name] | None = None,
 ) -> dict[Name, Array]:
     """Show every layer's mean error to `decide`, in topological order, and add what it returns to the layer's bias.
 
@@ -44,6 +45,7 @@ def mean_errors(
         decide: gets a layer and E[y_q] − E[y] of each fold of images, `(FOLDS, O)` in the quantized network's units;
             returns what shall be added to its bias, `(O,)`.
         progress: called with layers done and their number.
+        chosen: which layers, by their outputs; None: every one.
 
     Returns:
         The biases, `(O,)` by layer output, of every layer that was decided about.
@@ -51,7 +53,8 @@ def mean_errors(
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
     if not any(layer.y in teacher.producer for layer in every):
         return {}
-    wanted, sizes = _float_means(model, teacher, images, every)
+    asked = [la for la in every if chosen is None or la.y in chosen]
+    wanted, sizes = _float_means(model, teacher, images, asked)
     sweep = Sweep(model, images, every, sizes)
     for number, layer in enumerate(every):
         if progress is not None:
@@ -73,7 +76,7 @@ def _float_means(
     proto = to_proto(replace(teacher, nodes=tuple(nodes), outputs=tuple(outputs)))
     session = Session(proto, optimized=True, lean=True, together=True)
     sums, sizes = [np.zeros((FOLDS, 1))] * len(known), list[int]()
-    for feed in split(images, whole(session, BATCH), fill=True):
+    for feed in split(images, whole(session, at_once(teacher)), fill=True):
         found, seen = session.run(feed), sum(sizes)
         sizes.append(length(feed))
         sums = [s + _by_fold(found[o], seen, sizes[-1]) for s, o in zip(sums, outputs, strict=True)]
@@ -180,7 +183,7 @@ class Sweep:
         keep = sorted(fresh & later)
         outputs = tuple(dict.fromkeys((out, *keep)))
         part = replace(self.graph.with_nodes((*needed, *nodes)), inputs=tuple(feeds), outputs=outputs)
-        session = Session(to_proto(part), lean=True, together=True)
+        session = Session(to_proto(part), lean=True, floats=is_grouped(part), together=True)
         made = {n: Shelf() for n in keep}
         for feed in self._feeds(feeds):
             found = session.run(feed)

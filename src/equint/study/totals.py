@@ -11,7 +11,7 @@ from ..maths.noise import to_db
 from ..onnx.qdq import export
 from ..runtime.forecast import forecast
 from ..runtime.injection import SITES
-from ..runtime.judge import BATCH, Judge
+from ..runtime.judge import Judge
 from ..samples.images import Samples, split
 
 COPIES = 4
@@ -64,7 +64,7 @@ def totals(
         (True, True)
     """
     seat = Judge(original, {name: export(quantized) for name, (_, quantized) in models.items()})
-    for feed in split(images, BATCH):
+    for feed in split(images, seat.batch):
         seat.show(feed)
         if progress is not None:
             progress(seat.images)
