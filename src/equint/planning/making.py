@@ -12,7 +12,6 @@ from ..passes import Need, Pass, needs
 from ..runtime.collect import collect
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, fingerprint, merged
-from .data import folded
 from .run import Progress, run
 
 Plan = Sequence[Pass]
@@ -55,7 +54,7 @@ class Making:
     """Runs plans; what several of them begin with is run once."""
 
     def __init__(self, network: Model, plans: Sequence[Plan], collect: Collector, progress: Progress | None) -> None:
-        self.given: dict[Need, Any] = {Need.COLLECT: collect, Need.TEACHER: folded(network).graph}
+        self.given: dict[Need, Any] = {Need.COLLECT: collect}
         self.progress, self.plans = progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 

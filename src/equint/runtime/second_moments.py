@@ -15,7 +15,7 @@ from ..onnx.writer import to_proto
 from ..ops.layers import layers
 from ..ops.windows import Windows
 from ..samples.images import Samples, length, split
-from .batches import at_once
+from .batches import BATCH
 from .collect import whole
 from .session import Session
 from .sweep import FOLDS, Sweep
@@ -176,7 +176,7 @@ def _read_in_floats(model: Model, teacher: Graph | None, readings: Sequence[_Rea
     outputs = tuple(name for name in read if name not in graph.inputs) or graph.outputs
     session = Session(to_proto(replace(graph, outputs=outputs)), optimized=True, lean=True, together=True)
     sizes = list[int]()
-    for k, feed in enumerate(split(images, whole(session, at_once(graph)), fill=True)):
+    for k, feed in enumerate(split(images, whole(session, BATCH), fill=True)):
         given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
         found = {**given, **session.run(feed)}
         sizes.append(length(feed))
