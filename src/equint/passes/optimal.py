@@ -33,6 +33,9 @@ WORTH = 1e-3
 """A round that takes a smaller share of the noise away is the last."""
 LIMIT = 20.0
 """Log-scales stay within ±20: beyond, float32 weights would lose digits."""
+GRID, FLAT, DIGITS = 2.0**-14, 2.0**-30, 24
+"""Steps of logarithms, of the objective, and binary digits of slopes, that the descent knows: what processors round
+differently is lost."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +168,15 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     free, steps = objective.free.size, 0
 
     def within(x: Array) -> Array:  # bounds of the descent itself would make it twice as slow
+        x = GRID * np.rint(x / GRID)
         return np.concatenate([np.clip(x[:free], -LIMIT, LIMIT), x[free:]])
 
     def logarithm(x: Array) -> tuple[float, Array]:
         held = within(x)
         noise, gradient = objective(held)
         total = max(noise.total, 1e-100)
-        return float(np.log(total)), np.where(held == x, gradient, 0.0) / total
+        slopes = np.where(np.abs(x[:free]) > LIMIT, 0.0, gradient[:free])
+        return FLAT * round(np.log(total) / FLAT), _same(np.concatenate([slopes, gradient[free:]]) / total)
 
     def settled(x: Array, descent: Descent | None = None) -> _Point:  # its true noise: a descent leaves shifts behind
         objective.choose_shifts(x)
@@ -187,7 +192,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
             steps += descent.run(min(count, iterations))
         return settled(within(descent.x), descent)
 
-    tried = [settled(objective.start(s)) for s in starts]
+    tried = [settled(within(objective.start(s))) for s in starts]
     ways = tried if len(tried) > 1 else []
     while ways:
         ways = sorted((further(point, TRIAL_STEPS) for point in ways), key=lambda point: point.noise)
@@ -200,6 +205,12 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
             break
     objective.restore(best.shifts)
     return best.x, objective(best.x)[0], steps
+
+
+def _same(values: Array) -> Array:
+    """`values` to so many digits of the largest that processors which add in another order agree on them."""
+    step = np.ldexp(1.0, int(np.frexp(np.max(np.abs(values), initial=0.0))[1]) - DIGITS)
+    return np.asarray(step * np.rint(values / step)) if step > 0 and np.isfinite(step) else values
 
 
 def _with_bounds(
