@@ -33,7 +33,7 @@ WORTH = 1e-3
 """A round that takes a smaller share of the noise away is the last."""
 LIMIT = 20.0
 """Log-scales stay within ±20: beyond, float32 weights would lose digits."""
-GRID, FLAT, DIGITS = 2.0**-14, 2.0**-30, 24
+GRID, FLAT, DIGITS = 2.0**-14, 2.0**-30, 30
 """Steps of logarithms, of the objective, and binary digits of slopes, that the descent knows: what processors round
 differently is lost."""
 
