@@ -44,7 +44,7 @@ def test_chain_of_activations_is_merged() -> None:
 def test_value_that_is_read_elsewhere_is_not_merged() -> None:
     graph = graph_of("a = Conv(x, w) b = Relu(a) y = Add(a, b)", w=W)
     assert place(graph).merged == frozenset()
-    assert sorted(place(graph).classes) == [("a",), ("b",), ("x",), ("y",)]
+    assert sorted(place(graph).classes) == [("a",), ("x",), ("y",)]  # y is one function of a
 
 
 def test_output_is_not_merged() -> None:
@@ -77,7 +77,7 @@ PRODUCT = "a = Conv(x, w) g = Sigmoid(a) b = Mul(g, a) y = Conv(b, v)"
         # one rounding is left as it is: the activation's result stays float
         ("a = Conv(x, w) y = HardSwish(a)", set(), ["a", "x"]),
         # read elsewhere, of another kind, behind what is no sum, or behind another activation
-        ("a = Conv(x, w) b = LeakyRelu(a) y = Add(a, b)", set(), ["a", "b", "x", "y"]),
+        ("a = Conv(x, w) b = LeakyRelu(a) y = Add(a, b)", set(), ["a", "x", "y"]),
         ("a = Conv(x, w) b = Exp(a) y = Conv(b, v)", set(), ["a", "b", "x", "y"]),
         ("a = MaxPool <kernel_shape = [2, 2]> (x) b = LeakyRelu(a) y = Conv(b, w)", set(), ["b", "x a", "y"]),
         ("a = Conv(x, w) b = LeakyRelu(a) c = HardSwish(b) y = Conv(c, v)", {"a"}, ["b", "c", "x", "y"]),
@@ -131,8 +131,7 @@ def test_float_islands() -> None:
     graph = graph_of("a = Conv(x, w) b = Sigmoid(a) c = Mul(a, b) d = Exp(c) y = acme.Blur (d)", w=W)
     assert {op: len(labels) for op, labels in borders(graph).items()} == {"Sigmoid": 1, "Exp": 1, "acme::Blur": 1}
     wanted = {n for c in place(graph).classes for n in c}
-    assert {"x", "a", "b", "c"} <= wanted
-    assert "d" not in wanted
+    assert wanted == {"x", "a"}  # the rest is one function of a, which nothing reads as integers
 
 
 def alone(body: str, **consts: Any) -> Graph:

@@ -251,8 +251,10 @@ def scales(case: Case) -> None:
 
 
 def passes(case: Case) -> bool:
-    """Whether channels in front of the operator, and a layer behind it, share a free scale."""
+    """Whether channels in front of the operator, and a layer behind it, share a free scale, or it gives new ones."""
     model = loaded(case)
+    if any(g.norms for g in solve(model).groups):
+        return True
     tables = (set(g.classes) for g in solve(model).groups)
     ids = solve(model).ids
     front = [set(ids[n].ravel()) for n in case.inputs if n in ids]
@@ -390,16 +392,17 @@ HOLES = by_name(
     {
         ("moments", "no moments"): """
             MatMul-activations Div-of_constant Div-activations Max-activations Max-three Min-activations Equal
-            ArgMax
+            ArgMax LayerNormalization-all
         """,
         ("bound", "no range"): """
-            MatMul-activations Equal ArgMax
+            MatMul-activations Equal ArgMax LayerNormalization-all
         """,
         ("gain", "weighed as a network output"): """
             MatMul-biased MatMul-right MatMul-activations Div-of_constant Div-activations Max-activations
-            Max-three Min-activations Equal ArgMax
+            Max-three Min-activations Equal ArgMax LayerNormalization-all
         """,
         ("scales", "pins scales"): """
+            LayerNormalization GroupNormalization RMSNormalization
             MatMul-biased MatMul-activations Clip-inputs Clip-attributes Clip-constants Clip-above
             HardSwish-by_HardSigmoid HardSwish-by_ReLU6 Swish-by_Sigmoid Swish-by_Sigmoid_first Gelu-by_Erf
             Mish-by_Softplus Mul-itself Div-of_constant ArgMax Pad-value
@@ -413,11 +416,11 @@ HOLES = by_name(
             Pad-value Pad-channels Pad-reflect Pad-edge Expand SpaceToDepth Resize-linear Resize-aligned
         """,
         ("grid", "said to stay float, but runs in integers"): """
-            Softmax Sigmoid Swish-by_Sigmoid Swish-by_Sigmoid_first Mul-gate Gather Where-mask
+            Softmax Sigmoid Mul-gate Gather Where-mask
         """,
         ("grid", "stays float"): """
             LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LpNormalization
-            MeanVarianceNormalization Clip-channel Tanh HardSigmoid HardSwish Swish-plain Swish-steep Elu
+            MeanVarianceNormalization Clip-channel Tanh HardSigmoid HardSwish Swish Elu
             Softplus Gelu Mish Exp Log Sqrt Reciprocal Erf Abs Neg Floor Ceil Pow Sub-activations
             Div-of_constant Div-activations Sum Max Min Where Equal ReduceMean ReduceMax ReduceMin ReduceSum
             Squeeze-all Cast ConstantOfShape

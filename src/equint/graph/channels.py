@@ -21,6 +21,7 @@ from ..ir.weights import Layer
 from ..ops.attributes import clip_bounds, regrouped
 from ..ops.layers import as_layer, layers, still_corrected
 from ..ops.moves import stacked
+from ..ops.norms import Gains, gains_of
 from ..ops.operator import Rule, Scales, Unknown
 from ..ops.table import op_of
 
@@ -33,6 +34,7 @@ class Group:
 
     classes: Array  # `(n,)` class numbers
     producers: tuple[Name, ...]  # layers whose output channels are divided by the scale
+    norms: tuple[Name, ...]  # and results of normalizations whose gains and biases are
     consumers: tuple[Name, ...]  # layers whose input channels are multiplied by it
     tensors: tuple[Name, ...]  # activations that carry it
     clips: tuple[Name, ...]  # Clip nodes that its tensors pass
@@ -61,8 +63,14 @@ class Channels:
         """Class of every output channel of a layer, `(O,)`."""
         return self._along(graph, layer, layer.y, layer.y_axis, 1)
 
+    def of_norm(self, norm: Node, gains: Gains) -> Array:
+        """Class of every channel that a normalization gives, `(C,)`."""
+        return self._of(norm.outputs[0], gains.axis, gains.gain.size)
+
     def _along(self, graph: Graph, layer: Layer, tensor: Name, axis: int, side: int) -> Array:
-        count = layer.channels(graph.consts[layer.weight])[side]
+        return self._of(tensor, axis, layer.channels(graph.consts[layer.weight])[side])
+
+    def _of(self, tensor: Name, axis: int, count: int) -> Array:
         ids = self.ids.get(tensor)
         found = None if ids is None else per_channel(ids, axis, count)
         return np.zeros(count, np.int64) if found is None else found
@@ -123,6 +131,8 @@ class _Solver:
             return self.border(node, node.op)
         if scales.rule is Rule.IGNORES:
             return None
+        if scales.rule is Rule.GAINS:
+            return self.norm(node, scales)
         if scales.rule in (Rule.TIES, Rule.JOINS, Rule.GATES):
             return self.joined(node, scales)
         known = self.ids.get(node.inputs[0])
@@ -149,6 +159,13 @@ class _Solver:
             self.pin(layer.x, f"{layer.node.op} {layer.name} reads it along another axis")
         rank = self.graph.rank(layer.y) or (x.ndim if x is not None else self.graph.consts[layer.weight].ndim)
         self.ids[layer.y] = aligned(self.new((outputs,)), layer.y_axis, rank)
+
+    def norm(self, node: Node, scales: Scales) -> None:
+        """A normalization mixes what it reads; what it makes has the scales that its gains and biases take up."""
+        self.border(node, node.op)
+        gains, rank = gains_of(self.graph, node), self.graph.rank(node.outputs[0])
+        if gains is not None and rank is not None:
+            self.ids[node.outputs[0]] = aligned(self.new((gains.gain.size,)), gains.axis, rank)
 
     def moving(self, node: Node, known: Array) -> None:
         fields = op_of(node).fields
@@ -277,7 +294,9 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
         signature[classes] += rng.integers(0, 1 << 63, dtype=np.uint64)
     producers = {la.name: np.unique(channels.of_output(graph, la)) for la in layers(graph)}
     consumers = {la.name: np.unique(channels.of_input(graph, la)) for la in layers(graph)}
-    for classes in producers.values():
+    found = ((node, gains_of(graph, node)) for node in graph.nodes)
+    norms = {node.outputs[0]: np.unique(channels.of_norm(node, gains)) for node, gains in found if gains is not None}
+    for classes in (*producers.values(), *norms.values()):
         gives[classes] = True
     for classes in consumers.values():
         takes[classes] = True
@@ -292,17 +311,19 @@ def _groups(graph: Graph, channels: Channels) -> tuple[Group, ...]:
     groups = []
     for key in np.argsort(first):
         classes = free[inverse == key]
-        gives_it, takes_it, tensors = (holding(t, int(classes[0])) for t in (producers, consumers, members))
+        one = int(classes[0])
+        gives_it, scaled, takes_it, tensors = (holding(t, one) for t in (producers, norms, consumers, members))
         passed = tuple(c for c, out in clips.items() if out in tensors)
-        groups.append(Group(classes, gives_it, takes_it, tensors, passed))
+        groups.append(Group(classes, gives_it, scaled, takes_it, tensors, passed))
     return tuple(groups)
 
 
 def rescale(model: Model, channels: Channels, scales: Array) -> Model:
     """Divide all channels by the scale of their class, `(channels.size,)`; the weights that absorb it pay it back.
 
-    For a layer, W' = W·s_in/s_out and b' = b/s_out; constants that are added or compared, clip bounds per
-    channel, moments and ranges are divided by s. Class 0 has scale 1: the network's outputs stay the same.
+    For a layer, W' = W·s_in/s_out and b' = b/s_out, for a normalization γ' = γ/s and β' = β/s; constants that are added
+    or compared, clip bounds per channel, moments and ranges are divided by s. Class 0 has scale 1: the network's
+    outputs stay the same.
     """
     scales = np.where(np.arange(channels.size) == PINNED, 1.0, scales)
     fields = {name: scales[ids] for name, ids in channels.ids.items()}
@@ -315,10 +336,14 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
             if np.any(t != 1) or np.any(s != 1):
                 editor.edit(node, node.inputs.index(layer.weight), _weight_edit(layer, t, s))
                 if layer.bias:
-                    editor.edit(node, 2, lambda b, s=s: (b.reshape(-1) / s).astype(b.dtype).reshape(b.shape))  # type: ignore[misc]
+                    editor.edit(node, 2, _divided(s))
             continue
         out = changed.get(node.outputs[0]) if node.outputs else None
         rule = _rule(node)
+        gains = gains_of(model.graph, node) if rule is Rule.GAINS and out is not None else None
+        if gains is not None:
+            for k in gains.positions:
+                editor.edit(node, k, _divided(scales[channels.of_norm(node, gains)]))
         if out is not None and rule in (Rule.TIES, Rule.CLIPS):
             for k, name in enumerate(node.inputs):
                 constant = model.graph.constant(name)
@@ -336,6 +361,10 @@ def rescale(model: Model, channels: Channels, scales: Array) -> Model:
         views[name] = _deepen(views.get(name), s)
     corrected = still_corrected(model, graph)
     return replace(model, graph=graph, moments=moments, ranges=ranges, views=views, corrected=corrected)
+
+
+def _divided(s: Array) -> Callable[[Array], Array]:
+    return lambda c: (c.reshape(-1) / s).astype(c.dtype).reshape(c.shape)
 
 
 def _weight_edit(layer: Layer, t: Array, s: Array) -> Callable[[Array], Array]:

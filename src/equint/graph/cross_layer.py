@@ -11,12 +11,10 @@ from ..maths.scales import equalizing
 from ..ops.activations import clamps
 from ..ops.attributes import clip_bounds
 from .channels import Channels, Group
-from .weight_ranges import WeightRanges
+from .weight_ranges import SPREAD, WeightRanges
 
 DEAD = 1e-5
 """A channel whose range is below this share of its layer's counts as dead: no 16-bit grid would hold it."""
-SPREAD = 6.0
-"""Standard deviations that an activation is taken to reach."""
 
 
 @dataclass(frozen=True)

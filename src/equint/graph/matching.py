@@ -10,7 +10,6 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name
 from ..ops.activations import has_shared_bound
 from ..ops.attributes import clip_bounds
-from ..ops.layers import layers
 from .channels import Channels, Group, rescale, solve
 from .dominance import Extremes, Limits
 
@@ -22,7 +21,7 @@ HOLDS = ("weights", "activations", "clips", "s_max")
 def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: bool) -> Model:
     """The model with every group's channels multiplied as `rule` says.
 
-    Groups are visited by the last of their producers, so that all that feeds those was scaled before; where groups
+    Groups are visited by the last that give to them, so that all that feeds those was scaled before; where groups
     feed each other (residual sums), the sum comes last.
     """
     source = method.replace("-", "_")
@@ -33,8 +32,8 @@ def matched(model: Model, rule: Rule, method: str, s_max: float, shared_clips: b
         return model.noted(Event(EventKind.NOT_MATCHED, "", facts, source, warning=True))
     extremes, scales = Extremes(model, channels, clips), np.ones(channels.size)
     limited, unknown, reached = np.zeros(len(HOLDS), np.int64), list[Group](), 0
-    place = {layer.name: k for k, layer in enumerate(layers(model.graph))}
-    for group in sorted(channels.groups, key=lambda group: max(place[name] for name in group.producers)):
+    place = {name: k for k, node in enumerate(model.graph.nodes) for name in (node.label, node.outputs[0])}
+    for group in sorted(channels.groups, key=lambda group: max(place[n] for n in (*group.producers, *group.norms))):
         if not extremes.known(group):
             unknown.append(group)
             continue

@@ -48,12 +48,11 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     }
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     alone = [node for nodes in fused.values() for node in nodes]
-    inner = dict[Name, Name]()
-    if graph.integers_only:
-        inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
+    inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
     passed_over = merged | float_joins(graph, apart) | inner.keys()
     everywhere = _everywhere(graph) if graph.integers_only else frozenset()
-    wanted = [n for n in _activations(graph) if n not in passed_over and (n in everywhere or _works(graph, n, merged))]
+    kept = [n for n in _activations(graph) if n not in passed_over]
+    wanted = [n for n in kept if n in everywhere or _works(graph, n, merged, inner)]
     parent = {n: n for n in wanted}
 
     def root(n: Name) -> Name:
@@ -72,7 +71,8 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     classes: dict[Name, list[Name]] = {}
     for n in wanted:
         classes.setdefault(root(n), []).append(n)
-    constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in {*parent, *merged})
+    rounded = {*parent, *merged}
+    constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in rounded and not _is_piece(n, inner))
     numbers = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
     return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(numbers)), fused, inner)
 
@@ -146,12 +146,12 @@ def _sums(graph: Graph, node: Node) -> bool:
 _SUMS = (Form.LAYER, Form.SUM, Form.PRODUCT, Form.AVERAGE_POOL, Form.GLOBAL_AVERAGE)
 
 
-def _read_as_integers(graph: Graph, name: Name) -> bool:
-    """Whether something computes on a tensor's integers, or on what they are moved to."""
-    for user in (u for u in graph.users(name) if name in u.inputs):
+def _read_as_integers(graph: Graph, name: Name, inner: Collection[Name] = ()) -> bool:
+    """Whether something but what makes `inner` values computes on a tensor's integers, or on what they are moved to."""
+    for user in (u for u in graph.users(name) if name in u.inputs and not _is_piece(u, inner)):
         if _is_worker(graph, user):
             return True
-        if keeps_grid(user) and any(_read_as_integers(graph, o) for o in user.outputs if o):
+        if keeps_grid(user) and any(_read_as_integers(graph, o, inner) for o in user.outputs if o):
             return True
     return False
 
@@ -242,8 +242,13 @@ def _is_worker(graph: Graph, node: Node) -> bool:
 
 
 def _of_one_value(graph: Graph, node: Node) -> bool:
-    """Whether a node is part of a function of one value, which is one table where only integers run."""
-    return graph.integers_only and is_pointwise(graph, node) and len(operands(graph, node)) == 1
+    """Whether a node computes a function of one value: with others of the same it is one, rounded at its ends alone."""
+    return is_pointwise(graph, node) and len(operands(graph, node)) == 1
+
+
+def _is_piece(node: Node, inner: Collection[Name]) -> bool:
+    """Whether a node is part of a function in several operators, between which nothing is rounded."""
+    return any(name in inner for name in (*node.inputs, *node.outputs))
 
 
 def _merges(graph: Graph, node: Node) -> bool:
@@ -254,10 +259,14 @@ def _merges(graph: Graph, node: Node) -> bool:
         return True
     if len(users) != 1 or out in graph.outputs or not is_clamp(graph, users[0]):
         return False
-    if _of_one_value(graph, node) and not clamps(node):
-        return False  # both are one table
+    if _of_one_value(graph, node) and not clamps(node) and (graph.integers_only or not _is_applied(graph, node)):
+        return False  # both are one function
     before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
     return _is_worker(graph, node) or (before is not None and _merges(graph, before))
+
+
+def _is_applied(graph: Graph, node: Node) -> bool:
+    return any(node in applied(graph, name) for name in node.inputs)
 
 
 def _acts(graph: Graph, node: Node) -> bool:
@@ -271,11 +280,14 @@ def _everywhere(graph: Graph) -> frozenset[Name]:
     return frozenset(_activations(graph)).difference(moved)
 
 
-def _works(graph: Graph, name: Name, merged: frozenset[Name]) -> bool:
+def _works(graph: Graph, name: Name, merged: frozenset[Name], inner: Collection[Name]) -> bool:
     node = graph.producer.get(name)
+    if node is not None and _is_piece(node, inner):
+        return _read_as_integers(graph, name, inner) or (name in graph.outputs and _is_worker(graph, node))
     if node is not None and (_is_worker(graph, node) or (_acts(graph, node) and node.inputs[0] in merged)):
         return True
     # what a subgraph reads is integer where it is a move of integers: onnxruntime (1.32) would pass the grid on into it
     # and abort (QDQPropagationTransformer)
     inside = node is not None and keeps_grid(node) and any(name in user.captured for user in graph.users(name))
-    return inside or any(_is_worker(graph, user) and name in user.inputs for user in graph.users(name))
+    users = (user for user in graph.users(name) if name in user.inputs and not _is_piece(user, inner))
+    return inside or any(_is_worker(graph, user) for user in users)

@@ -9,6 +9,7 @@ from ..ir.model import Array, Graph, Name, Node
 from ..ops.activations import ACTIVATIONS
 from ..ops.arithmetic import ARITHMETIC
 from ..ops.moves import JOINS
+from ..ops.norms import NORMALIZATIONS, gains_of
 
 CHANNELS = 1
 """The axis of channels, where no activation tells another."""
@@ -27,7 +28,7 @@ def position_axes(graph: Graph, node: Node, field: Array, known: Callable[[Name]
         >>> position_axes(graph, node, np.zeros((1, 8, 5, 5)), lambda name: np.zeros((1, 8, 1, 1)))
         (2, 3)
     """
-    if node.domain or not (node.op in ARITHMETIC or node.op in ACTIVATIONS or node.op in JOINS):
+    if node.domain or not any(node.op in table for table in (ARITHMETIC, ACTIVATIONS, JOINS, NORMALIZATIONS)):
         return ()
     if not any(i in graph.consts for i in node.inputs):
         return ()
@@ -37,5 +38,7 @@ def position_axes(graph: Graph, node: Node, field: Array, known: Callable[[Name]
         axis = int(node.attrs["axis"]) % field.ndim
         shapes.append(tuple(2 if d == axis else 1 for d in range(field.ndim)))
     if all(n == 1 for shape in shapes for n in shape):
-        shapes.append(tuple(2 if d == CHANNELS else 1 for d in range(field.ndim)))
+        gains = gains_of(graph, node)
+        channels = CHANNELS if gains is None else gains.axis
+        shapes.append(tuple(2 if d == channels else 1 for d in range(field.ndim)))
     return constant_axes(field, shapes)

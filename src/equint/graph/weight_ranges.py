@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.model import Array, Model
+from ..ir.model import Array, Model, Name
 from ..ops.layers import layers
-from .channels import Channels, Group
+from ..ops.norms import gains_of
+from .channels import PINNED, Channels, Group
+
+SPREAD = 6.0
+"""Standard deviations that an activation is taken to reach."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,32 @@ class WeightRanges:
                     g, o, i = views[name].shape
                     inputs = channels.of_input(model.graph, table[name])
                     outputs = channels.of_output(model.graph, table[name])
-                    own = inputs if k else outputs
-                    positions = np.flatnonzero(np.isin(own, group.classes))
-                    order = np.argsort(group.classes)
-                    members = order[np.searchsorted(group.classes[order], own[positions])]
                     shaped = (inputs.reshape(g, 1, i), outputs.reshape(g, o, 1))
-                    sides[k].append(Side(views[name], *shaped, 1 if k else 2, positions, members))
+                    own = _members(group, inputs if k else outputs)
+                    sides[k].append(Side(views[name], *shaped, 1 if k else 2, *own))
+            sides[0].extend(_norm_side(model, channels, group, name) for name in group.norms)
             self.sides[int(group.classes[0])] = sides
 
     def of(self, group: Group) -> tuple[list[Side], list[Side]]:
         return self.sides[int(group.classes[0])]
+
+
+def _members(group: Group, classes: Array) -> tuple[Array, Array]:
+    """Positions of the group's channels among some, and theirs in the group."""
+    positions = np.flatnonzero(np.isin(classes, group.classes))
+    order = np.argsort(group.classes)
+    return positions, order[np.searchsorted(group.classes[order], classes[positions])]
+
+
+def _norm_side(model: Model, channels: Channels, group: Group, name: Name) -> Side:
+    """A normalization, as weights that reach as far as what it gives: each of its channels is made of gain and bias."""
+    node = model.graph.producer[name]
+    gains = gains_of(model.graph, node)
+    assert gains is not None  # or its channels were not free
+    peaks = np.abs(gains.bias) + SPREAD * np.abs(gains.gain)
+    classes = channels.of_norm(node, gains)
+    shaped = (np.full((classes.size, 1, 1), PINNED), classes.reshape(-1, 1, 1))
+    return Side(peaks.reshape(-1, 1, 1), *shaped, 2, *_members(group, classes))
 
 
 def _peaks(view: Array, dead: float) -> Array:

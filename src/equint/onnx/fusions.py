@@ -28,7 +28,7 @@ def taken_apart(graph: Graph) -> Graph:
         return graph
     nodes, consts = list[Node](), dict[Name, Array]()
     for node in graph.nodes:
-        parts = _Parts(replace(graph, consts={**graph.consts, **consts}), node)
+        parts = Parts(replace(graph, consts={**graph.consts, **consts}), node)
         known = _FUSED.get(node.op) if node.domain == DOMAIN else None
         if known is not None and known(parts):
             nodes += parts.nodes
@@ -41,7 +41,7 @@ def taken_apart(graph: Graph) -> Graph:
 
 
 @dataclass
-class _Parts:
+class Parts:
     """The operators that one is made of, in the making; the last to be added makes its output."""
 
     graph: Graph
@@ -80,7 +80,7 @@ _ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
 """Activations that are fused, and the attributes that their parameters are."""
 
 
-def _activated(parts: _Parts, x: Name, params: Sequence[float]) -> bool:
+def _activated(parts: Parts, x: Name, params: Sequence[float]) -> bool:
     """The activation that a fused operator ends with."""
     kind = parts.attr("activation", "")
     if not kind:
@@ -94,7 +94,7 @@ def _activated(parts: _Parts, x: Name, params: Sequence[float]) -> bool:
     return True
 
 
-def _conv(parts: _Parts) -> bool:
+def _conv(parts: Parts) -> bool:
     attrs = {k: v for k, v in parts.node.attrs.items() if not k.startswith("activation")}
     x = parts.add("Conv", *(parts.input(k) for k in range(3)), **attrs)
     if parts.input(3):
@@ -102,14 +102,14 @@ def _conv(parts: _Parts) -> bool:
     return _activated(parts, x, list(parts.attr("activation_params", ())))
 
 
-def _gemm(parts: _Parts) -> bool:
+def _gemm(parts: Parts) -> bool:
     attrs = {k: v for k, v in parts.node.attrs.items() if not k.startswith("activation")}
     x = parts.add("Gemm", *(parts.input(k) for k in range(3)), **attrs)
     given = [parts.attr(f"activation_{key}", None) for key in ("alpha", "beta")]
     return _activated(parts, x, [float(p) for p in given if p is not None])
 
 
-def _matmul(parts: _Parts) -> bool:
+def _matmul(parts: Parts) -> bool:
     if parts.attr("transBatchA", 0) or parts.attr("transBatchB", 0):
         return False
     sides = list[Name]()
@@ -126,7 +126,7 @@ def _matmul(parts: _Parts) -> bool:
     return True
 
 
-def _turned(parts: _Parts, name: Name) -> Name | None:
+def _turned(parts: Parts, name: Name) -> Name | None:
     """The last two axes exchanged; None where the rank is not known."""
     constant, rank = parts.graph.constant(name), parts.graph.rank(name)
     if constant is not None:
@@ -136,14 +136,14 @@ def _turned(parts: _Parts, name: Name) -> Name | None:
     return parts.add("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _gelu(parts: _Parts) -> bool:
+def _gelu(parts: Parts) -> bool:
     """x·(1 + erf(x/√2))/2, behind a bias where there is one."""
     x = parts.add("Add", *parts.node.inputs) if parts.node.op == "BiasGelu" else parts.input(0)
     gate = parts.add("Erf", parts.add("Div", x, parts.const(sqrt(2))))
     return _half(parts, x, gate)
 
 
-def _fast_gelu(parts: _Parts) -> bool:
+def _fast_gelu(parts: Parts) -> bool:
     """x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))/2."""
     x = parts.add("Add", *parts.node.inputs[:2]) if parts.input(1) else parts.input(0)
     cube = parts.add("Mul", parts.add("Pow", x, parts.const(3.0)), parts.const(0.044715))
@@ -151,20 +151,20 @@ def _fast_gelu(parts: _Parts) -> bool:
     return _half(parts, x, gate)
 
 
-def _half(parts: _Parts, x: Name, gate: Name) -> bool:
+def _half(parts: Parts, x: Name, gate: Name) -> bool:
     both = parts.add("Mul", x, parts.add("Add", gate, parts.const(1.0)))
     parts.add("Mul", both, parts.const(0.5), last=True)
     return True
 
 
-def _quick_gelu(parts: _Parts) -> bool:
+def _quick_gelu(parts: Parts) -> bool:
     x = parts.input(0)
     gate = parts.add("Sigmoid", parts.add("Mul", x, parts.const(float(parts.attr("alpha", 1.702)))))
     parts.add("Mul", x, gate, last=True)
     return True
 
 
-def _skip_norm(parts: _Parts) -> bool:
+def _skip_norm(parts: Parts) -> bool:
     """LayerNormalization of a sum, which may be a result of its own."""
     if parts.graph.opset < LAYER_NORMALIZATION or any(parts.node.outputs[1:3]):
         return False
@@ -178,7 +178,7 @@ def _skip_norm(parts: _Parts) -> bool:
     return True
 
 
-_FUSED: Mapping[str, Callable[[_Parts], bool]] = {
+_FUSED: Mapping[str, Callable[[Parts], bool]] = {
     "FusedConv": _conv,
     "FusedGemm": _gemm,
     "FusedMatMul": _matmul,

@@ -23,6 +23,7 @@ from .fusions import taken_apart
 from .heads import heads_apart
 from .masks import masks_bounded
 from .picks import picks_of_parts
+from .pieces import put_together
 from .shapes import described, infer_shapes
 
 OLDEST, NATIVE = 7, 13
@@ -90,7 +91,7 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
         if picked is not graph:
             graph = infer_shapes(_without_dead(_without_identity(picked)), shapes)
         graph = infer_shapes(_without_dead(static_reshapes(graph)), shapes)
-    graph = infer_shapes(canonical(_without_dead(graph)), shapes)
+    graph = infer_shapes(canonical(put_together(_without_dead(graph))), shapes)
     cut = heads_apart(graph)
     return ranked_scans(graph if cut is graph else infer_shapes(cut, shapes))
 

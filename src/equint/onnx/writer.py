@@ -14,6 +14,7 @@ from onnx import ModelProto as ModelProto
 
 from ..files import drafted
 from ..ir.model import Graph, Name, Node
+from .newer import without_newer
 
 EXTERNAL_ABOVE = (1 << 31) - (1 << 26)
 """Bytes of constants above which a file cannot hold them and external data is written."""
@@ -58,14 +59,15 @@ def value_info(graph: Graph, name: Name) -> ValueInfoProto:
 
 
 def lowered(graph: Graph) -> Graph:
-    """The same network in plain ONNX: Clip with a bound per channel as Max and Min, MatMul with bias as Add.
+    """The same network in plain ONNX: Clip with a bound per channel as Max and Min, MatMul with bias as Add, and what
+    is newer than the opset in several operators.
 
     Example:
         >>> node = Node("MatMul", ("x", "w", "b"), ("y",))
         >>> [n.op for n in lowered(Graph((node,), {"b": np.ones(2)}, ("x",), ("y",))).nodes]
         ['MatMul', 'Add']
     """
-    nodes: list[Node] = []
+    nodes, graph = list[Node](), without_newer(graph)
     for node in graph.nodes:
         if node.op == "MatMul" and len(node.inputs) == 3 and not node.domain:
             product = graph.fresh(f"{node.outputs[0]}_product")

@@ -1,4 +1,4 @@
-"""Operators at which a walk ends, each with the reason: norms, products of activations, shapes and types."""
+"""Operators at which a walk ends, each with the reason: shares, choices, shapes and types."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ def _softmax_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> 
     known = ranges[0] if ranges else None
     shape = (1,) if known is None else np.shape(known.lo)  # one number, which the walk gives the rank of its tensor
     return [Range(np.zeros(shape), np.ones(shape))]
-
-
-def _norm(name: str, over: str) -> Operator:
-    """A normalization by statistics of the values themselves."""
-    moments = Unknown(f"its statistics are taken {over}, and nothing is known of those yet")
-    bound, gain = Unknown("not told without its statistics"), Unknown("noise changes its statistics too")
-    scales = Unknown("it mixes channels of different scales")
-    return Operator(name, moments, bound, gain, scales, _FLOAT, Form.NORMALIZE, _NO_TORCH)
 
 
 def _shape(name: str, torch_form: Callable[..., Any] | Unknown, steps: Form | Unknown = _NO_FORM) -> Operator:
@@ -70,12 +62,6 @@ BORDERS = by_name(
         "it should have been folded: its statistics are no constants, or no layer stands before it",
         torch_kernels.batch_norm,
     ),
-    _norm("LayerNormalization", "over the last axes"),
-    _norm("RMSNormalization", "over the last axes"),
-    _norm("InstanceNormalization", "over all positions of a channel"),
-    _norm("GroupNormalization", "over groups of channels"),
-    _norm("LpNormalization", "along one axis"),
-    _norm("MeanVarianceNormalization", "over axes that it names"),
     _opaque("Cast", "what the other type keeps of values is not followed", torch_moves.cast),
     _opaque("Where", "which values it chooses depends on others", lambda c, a, b: torch.where(c, a, b), Form.CHOOSE),
     _shape("Shape", torch_moves.shape_of, Form.MOVE),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from ..ir.model import Array, Graph, Node, Shape
+from ..ir.fields import constant_axes
+from ..ir.model import Array, Graph, Node, Range, Shape
+from . import torch_norms
+from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,159 @@ NORMS: Mapping[str, Callable[..., Norm | None]] = {
     "MeanVarianceNormalization": _named,
 }
 """By name: what makes a `Norm` of a node, its input's shape and its constants."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """The constants of a normalization, one for each channel of what it gives: they take up the channels' scales.
+
+    Attributes:
+        axis: of the channels; positions: of these constants among the node's inputs, gains first.
+    """
+
+    axis: int
+    positions: tuple[int, ...]
+    gain: Array  # `(C,)`
+    bias: Array
+
+
+def gains_of(graph: Graph, node: Node) -> Gains | None:
+    """Gains and biases of a normalization that has one of each for every channel; None where it has not.
+
+    Example:
+        >>> node = Node("LayerNormalization", ("x", "scale"), ("y",))
+        >>> graph = Graph((node,), {"scale": np.full(6, 2.0)}, ("x",), ("y",), {"x": ("N", 3, 6)})
+        >>> found = gains_of(graph, node)
+        >>> found.axis, found.positions, found.bias.tolist()
+        (2, (1,), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    shape = graph.shapes.get(node.inputs[0]) if node.inputs else None
+    norm = None if not shape or node.domain or node.op not in _AFFINE else norm_of(graph, node, shape)
+    if shape is None or norm is None:
+        return None
+    last = node.op in ("LayerNormalization", "RMSNormalization")
+    axis = len(shape) - 1 if last else 1
+    constants = [graph.consts[i] for i in node.inputs[1:] if i]
+    if (last and norm.axes != (axis,)) or any(c.size != shape[axis] for c in constants):
+        return None
+    bias = constants[1] if len(constants) > 1 else np.zeros(constants[0].size)
+    positions = tuple(k for k, name in enumerate(node.inputs) if k and name)
+    return Gains(axis, positions, *_real(constants[0].reshape(-1), bias.reshape(-1)))
+
+
+_AFFINE = ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization")
+
+
+def _over(norm: Norm, field: Array) -> Array:
+    """Mean of a field over what is normalized together, as a field; of groups once for each of their channels."""
+    if not norm.groups:
+        return field.mean(norm.axes, keepdims=True)
+    channels, batch = norm.gain.size, field.shape[0]
+    each = np.broadcast_to(field, (batch, channels, *field.shape[2:])).reshape(batch, norm.groups, -1).mean(2)
+    return np.repeat(each, channels // norm.groups, 1).reshape(batch, channels, *[1] * (field.ndim - 2))
+
+
+def _statistics(norm: Norm, mean: Array, std: Array) -> Pair:
+    """Mean and deviation by which values of these moments are normalized, as fields of theirs."""
+    mean, std = np.broadcast_arrays(mean, std)
+    middle = _over(norm, mean) if norm.centred else np.zeros((1,) * mean.ndim)
+    power = _over(norm, np.square(std) + np.square(mean - middle))
+    return middle, np.maximum(np.sqrt(power + norm.epsilon), TINY)
+
+
+def _told(graph: Graph, node: Node) -> tuple[Norm, Shape] | tuple[None, None]:
+    """What a node does, where channels and moments can tell of it: its gains do not differ by position."""
+    shape = graph.shapes.get(node.inputs[0])
+    norm = None if shape is None else norm_of(graph, node, shape)
+    if shape is None or norm is None or (len(norm.axes) > 1 and norm.gain.ndim > 1 and norm.gain.shape[-1] > 1):
+        return None, None
+    return norm, shape
+
+
+def _moments(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
+    """γ·(μ − m)/s + β and |γ|·σ/s, m and s² being what the channels' moments give for those it takes together."""
+    (norm, shape), known = _told(graph, node), operands[0]
+    if norm is None or shape is None or known is None:
+        return None
+    mean, std = (_lifted(a, shape) for a in known)
+    middle, deviation = _statistics(norm, mean, std)
+    return [(norm.gain * (mean - middle) / deviation + norm.bias, np.abs(norm.gain) * std / deviation)]
+
+
+def _lifted(field: Array, shape: Shape) -> Array:
+    return field.reshape((1,) * (len(shape) - field.ndim) + field.shape)
+
+
+MANY = 100
+"""How many values are taken together where that is not known."""
+TINY = 1e-15
+"""What a deviation is at least."""
+
+
+def _bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:
+    """One value of n is at most √(n − 1) deviations from their mean, and √n from 0."""
+    norm, shape = _told(graph, node)
+    count = None if norm is None or shape is None else _count(norm, shape)
+    if norm is None or shape is None or count is None:
+        return None
+    reach = np.abs(norm.gain) * np.sqrt(count - 1 if norm.centred else count)
+    return [Range(_lifted(norm.bias - reach, shape), _lifted(norm.bias + reach, shape))]
+
+
+def _count(norm: Norm, shape: Shape) -> int | None:
+    """How many values are taken together; None where that is not known."""
+    sizes = [shape[a] for a in (range(1, len(shape)) if norm.groups else norm.axes)]
+    known = [n for n in sizes if isinstance(n, int)]
+    return prod(known) // max(norm.groups, 1) if len(known) == len(sizes) else None
+
+
+def _gain(node: Node, at: Backward) -> Gained | None:
+    """Noise in one value of n moves their statistics too: J = (I − 11ᵀ/n − x̂x̂ᵀ/n)/s, and with a = γ²·(gain behind)
+
+        gain_i = E[1/s²]·[a_i·(1 − 2·(1 + p_i)/n) + (mean(a) + p_i·mean(a·p))/n],   p = E[x̂²]
+
+    for independent noise; without the terms of 1 where no mean is subtracted. Of ν degrees of freedom, E[1/s²] is
+    n/((ν − 2)·σ²).
+    """
+    x, behind = node.inputs[0], at.behind[node.outputs[0]]
+    norm, shape = _told(at.graph, node)
+    if norm is None or shape is None or x not in at.moments:
+        return None if norm is None else []
+    mean, std = (_lifted(a, shape) for a in (at.moments[x].mean, at.moments[x].std))
+    middle, deviation = _statistics(norm, mean, std)
+    power = (np.square(std) + np.square(mean - middle)) / np.square(deviation)
+    square = np.square(norm.gain) / np.square(deviation)
+    axes = constant_axes(square, [behind.shape, at.shape(x)])
+    own = behind * (square.mean(axes, keepdims=True) if axes else square)
+    own, power = np.broadcast_arrays(own, power)
+    count, centred = _count(norm, shape) or MANY, float(norm.centred)
+    free = max(count - centred, 3.0)
+    shared = (centred * _over(norm, own) + power * _over(norm, own * power)) / count
+    return [(x, count / (free - 2) * np.maximum(own * (1 - 2 * (centred + power) / count) + shared, 0))]
+
+
+def _without_gains(graph: Graph, node: Node, field: Array) -> str:
+    return "" if gains_of(graph, node) is not None else f"{node.op} without a gain for each channel"
+
+
+_MIXES = Unknown("it mixes channels of different scales, and has no gains")
+
+
+def _norm(name: str, torch: Callable[..., object]) -> Operator:
+    scales = Scales(Rule.GAINS, _without_gains) if name in _AFFINE else Unknown("it mixes channels, and has no gains")
+    return Operator(name, _moments, _bound, _gain, scales, Grid(), Form.NORMALIZE, torch, wide=True)
+
+
+_MANY = Unknown("it takes samples together, and nothing is known of how many there are")
+
+NORMALIZATIONS = by_name(
+    _norm("LayerNormalization", torch_norms.layer),
+    _norm("RMSNormalization", torch_norms.root_mean_square),
+    _norm("InstanceNormalization", torch_norms.instance),
+    _norm("GroupNormalization", torch_norms.group),
+    _norm("LpNormalization", torch_norms.length),
+    Operator(
+        "MeanVarianceNormalization", _MANY, _MANY, _MANY, _MIXES, Grid(), Form.NORMALIZE, torch_norms.mean_variance
+    ),
+)
+"""Each with gains and biases of its own, or none."""

@@ -31,6 +31,7 @@ class Rule(Enum):
     MOVES = "scales go where values go"
     JOINS = "the inputs' channels stand behind one another"
     TIES = "inputs and output share one scale per channel; constants are divided by it"
+    GAINS = "its gains and biases give its outputs new scales; what it reads is pinned to 1"
     GATES = "one input passes, the others are pinned to 1"
     GROUPS = "channels that become one share a scale"
     IGNORES = "reads no values"

@@ -11,6 +11,7 @@ from .borders import BORDERS
 from .curves import CURVES
 from .layers import LAYERS
 from .moves import JOINS, MOVES
+from .norms import NORMALIZATIONS
 from .operator import Grid, Operator, Rule, Scales, Unknown
 from .pools import BLOCKS, POOLS, REDUCTIONS
 
@@ -22,6 +23,7 @@ OPERATORS: Mapping[str, Operator] = {
     **POOLS,
     **REDUCTIONS,
     **BLOCKS,
+    **NORMALIZATIONS,
     **MOVES,
     **JOINS,
     **BORDERS,

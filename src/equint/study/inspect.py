@@ -59,7 +59,7 @@ def inspect(model: Model) -> Inspection:
         table.append({**row, "moments": moments.origin if moments else "unknown"})
     groups = []
     for g in channels.groups:
-        names = {"givers": g.producers, "takers": g.consumers, "tensors": g.tensors, "clips": g.clips}
+        names = {"givers": (*g.producers, *g.norms), "takers": g.consumers, "tensors": g.tensors, "clips": g.clips}
         groups.append({"channels": int(g.classes.size), **{key: list(own) for key, own in names.items()}})
     events = tuple(str(e) for e in model.log if e.kind is not EventKind.RAN)
     return Inspection(tuple(table), tuple(groups), dict(channels.pinned), borders(model.graph), events)
