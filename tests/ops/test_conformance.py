@@ -399,7 +399,7 @@ HOLES = by_name(
         """,
         ("gain", "weighed as a network output"): """
             MatMul-biased MatMul-right MatMul-activations Div-of_constant Div-activations Max-activations
-            Max-three Min-activations Equal ArgMax LayerNormalization-all
+            Max-three Min-activations Equal ArgMax
         """,
         ("scales", "pins scales"): """
             LayerNormalization GroupNormalization RMSNormalization

@@ -40,6 +40,8 @@ class Sweeps:
                 if self.stand_ins or self.activations:
                     given, taken = _met(given, taken, reach[c] / scales[c], self.activations)
                 step = equalizing(given, taken)
+                if not group.producers:  # a norm's gains are on no grid, which a factor common to all would move
+                    step = step / _geometric_mean(step)
                 scales[c] = np.clip(scales[c] * step, least[c], self.max_scale)
             moves = (_unevenness(scales[g.classes] / before[g.classes]) for g in channels.groups)
             moved = max(moves, default=0.0)

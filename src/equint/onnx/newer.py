@@ -28,14 +28,35 @@ def without_newer(graph: Graph) -> Graph:
     """
     nodes, consts = list[Node](), dict(graph.consts)
     for node in graph.nodes:
-        write = _WRITTEN.get(node.op) if not node.domain and not any(node.outputs[1:]) else None
-        parts = Parts(graph, node)
-        if write is not None and write(parts):
-            nodes += parts.nodes
-            consts |= parts.consts
-        else:
-            nodes.append(node)
+        parts = _written(graph, node)
+        nodes += [node] if parts is None else parts.nodes
+        consts |= {} if parts is None else parts.consts
     return graph if len(nodes) == len(graph.nodes) else graph.with_nodes(nodes, consts)
+
+
+def passed_through(graph: Graph) -> Graph:
+    """The network with Identities for operators that are newer than its opset: they leave shapes as they are.
+
+    Shape inference sees through those, and not through what they are written in where sizes are not known.
+
+    Example:
+        >>> norm = Node("LayerNormalization", ("x", "scale"), ("y",), {"axis": -1})
+        >>> graph = Graph((norm,), {"scale": np.ones(4, np.float32)}, ("x",), ("y",), opset=13)
+        >>> [node.op for node in passed_through(graph).nodes]
+        ['Identity']
+    """
+    nodes = [
+        Node("Identity", node.inputs[:1], node.outputs, name=node.name) if _written(graph, node) else node
+        for node in graph.nodes
+    ]
+    return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
+
+
+def _written(graph: Graph, node: Node) -> Parts | None:
+    """What a node is written in, where the opset has it not."""
+    write = _WRITTEN.get(node.op) if not node.domain and not any(node.outputs[1:]) else None
+    parts = Parts(graph, node)
+    return parts if write is not None and write(parts) else None
 
 
 def _layer(parts: Parts) -> bool:

@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from ..errors import UnreadableModel
 from ..ir.model import Graph, Name, Shape
+from .newer import passed_through
 from .writer import to_proto
 
 
@@ -22,7 +23,7 @@ def infer_shapes(graph: Graph, known: Mapping[Name, Shape] | None = None) -> Gra
         >>> infer_shapes(tiny_graph()).shapes["y"]
         ('N', 4, 4, 4)
     """
-    proto = to_proto(graph, weightless=True)
+    proto = to_proto(passed_through(graph), weightless=True)
     foreign = {o for node in graph.nodes if node.domain for o in node.outputs if o in graph.dtypes}
     types = {o: helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtypes[o])) for o in foreign}
     proto.graph.value_info.extend(helper.make_tensor_value_info(o, t, graph.shapes.get(o)) for o, t in types.items())

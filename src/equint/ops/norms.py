@@ -8,10 +8,9 @@ from math import prod
 
 import numpy as np
 
-from ..ir.fields import constant_axes
 from ..ir.model import Array, Graph, Node, Range, Shape
 from . import torch_norms
-from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
+from .operator import Form, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,6 @@ def _lifted(field: Array, shape: Shape) -> Array:
     return field.reshape((1,) * (len(shape) - field.ndim) + field.shape)
 
 
-MANY = 100
-"""How many values are taken together where that is not known."""
 TINY = 1e-15
 """What a deviation is at least."""
 
@@ -199,41 +196,17 @@ def _count(norm: Norm, shape: Shape) -> int | None:
     return prod(known) // max(norm.groups, 1) if len(known) == len(sizes) else None
 
 
-def _gain(node: Node, at: Backward) -> Gained | None:
-    """Noise in one value of n moves their statistics too: J = (I − 11ᵀ/n − x̂x̂ᵀ/n)/s, and with a = γ²·(gain behind)
-
-        gain_i = E[1/s²]·[a_i·(1 − 2·(1 + p_i)/n) + (mean(a) + p_i·mean(a·p))/n],   p = E[x̂²]
-
-    for independent noise; without the terms of 1 where no mean is subtracted. Of ν degrees of freedom, E[1/s²] is
-    n/((ν − 2)·σ²).
-    """
-    x, behind = node.inputs[0], at.behind[node.outputs[0]]
-    norm, shape = _told(at.graph, node)
-    if norm is None or shape is None or x not in at.moments:
-        return None if norm is None else []
-    mean, std = (_lifted(a, shape) for a in (at.moments[x].mean, at.moments[x].std))
-    middle, deviation = _statistics(norm, mean, std)
-    power = (np.square(std) + np.square(mean - middle)) / np.square(deviation)
-    square = np.square(norm.gain) / np.square(deviation)
-    axes = constant_axes(square, [behind.shape, at.shape(x)])
-    own = behind * (square.mean(axes, keepdims=True) if axes else square)
-    own, power = np.broadcast_arrays(own, power)
-    count, centred = _count(norm, shape) or MANY, float(norm.centred)
-    free = max(count - centred, 3.0)
-    shared = (centred * _over(norm, own) + power * _over(norm, own * power)) / count
-    return [(x, count / (free - 2) * np.maximum(own * (1 - 2 * (centred + power) / count) + shared, 0))]
-
-
 def _without_gains(graph: Graph, node: Node, field: Array) -> str:
     return "" if gains_of(graph, node) is not None else f"{node.op} without a gain for each channel"
 
 
+_STATISTICS = Unknown("noise changes its statistics too")
 _MIXES = Unknown("it mixes channels of different scales, and has no gains")
 
 
 def _norm(name: str, torch: Callable[..., object]) -> Operator:
     scales = Scales(Rule.GAINS, _without_gains) if name in _AFFINE else Unknown("it mixes channels, and has no gains")
-    return Operator(name, _moments, _bound, _gain, scales, Grid(), Form.NORMALIZE, torch, wide=True)
+    return Operator(name, _moments, _bound, _STATISTICS, scales, Grid(), Form.NORMALIZE, torch, wide=True)
 
 
 _MANY = Unknown("it takes samples together, and nothing is known of how many there are")

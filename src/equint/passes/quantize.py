@@ -154,7 +154,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
             continue
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         lo, hi = _with_constants(model, tensors, lo, hi)
-        lo, hi = (0.0, 1 - 2.0**-own.bits) if _holds_shares(model.graph, tensors) else (lo, hi)
+        lo, hi = (0.0, 1 - 2.0**-own.bits) if not own.symmetric and _holds_shares(model.graph, tensors) else (lo, hi)
         lo = max(lo, hi - NO_SHARE) if _only_weighed(model.graph, tensors) else lo
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
@@ -167,10 +167,10 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
 
 
 def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
-    """Whether tensors hold what a Softmax gives and nothing else: on NPUs shares are whole numbers of 2^-bits."""
+    """Whether tensors hold what a Softmax gives and nothing else: shares are whole numbers of 2^-bits."""
     makers = [graph.producer.get(t) for t in tensors]
     made = [node for node in makers if node is None or not grid_of(node).keeps]
-    return graph.integers_only and bool(made) and all(node is not None and is_softmax(node) for node in made)
+    return bool(made) and all(node is not None and is_softmax(node) for node in made)
 
 
 def _only_weighed(graph: Graph, tensors: tuple[Name, ...]) -> bool:
