@@ -96,6 +96,10 @@ BETWEEN = [  # what stands between a layer of four channels and the next, and ho
     ("h = LRN <size = 3> (a)", 0),
     ("h = Softmax <axis = 1> (a)", 0),
     ("h = HardSwish(a)", 0),
+    ("h = InstanceNormalization(a, gain, bias)", 4),
+    ("n = InstanceNormalization(a, gain, bias) h = Relu(n)", 4),
+    ("n = InstanceNormalization(a, gain, bias) h = Add(a, n)", 0),
+    ("h = LayerNormalization <axis = 1> (a, four)", 0),
     ("h = Abs(a)", 4),
     ("h = Erf(a)", 0),
 ]
@@ -106,6 +110,7 @@ BETWEEN = [  # what stands between a layer of four channels and the next, and ho
 def test_every_operator_keeps_the_function(body: str, free: int) -> None:
     floats: dict[str, Any] = {
         "four": np.array([0.5, -1.0, 2.0, 0.25]).reshape(4, 1, 1), "one": 0.3, "zero": 0.0,
+        "gain": [0.5, -1.0, 2.0, 0.25], "bias": [1.0, 2.0, 0.0, -1.0],
         "doubled": [1.0, 1.0, 2.0, 2.0], "x4": normal(2, 4, 8, 2), "w1": normal(4, 3, 1, 1), "b1": normal(4),
     }  # fmt: skip
     ints: dict[str, Any] = {

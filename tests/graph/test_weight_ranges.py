@@ -1,6 +1,7 @@
 """Ranges for any scales are those of the weights after rescaling."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from equint.graph.channels import Channels, Group, rescale, solve
+from equint.graph.cross_layer import cross_layer
 from equint.graph.weight_ranges import WeightRanges
 from equint.ir.model import Array, Model
 from equint.ir.weights import Layer
 from equint.onnx.reader import read
 from equint.ops.layers import layers
 from equint.passes.relu6 import Relu6
+from handwritten import network, normal
 from nets import Net, networks
 
 
@@ -73,3 +76,21 @@ def test_weights_far_below_the_largest_count_as_nothing() -> None:
     for dead, alive in ((0.0, 3), (1e-5, 2), (0.1, 1)):
         (producer,), _ = WeightRanges(model, channels, dead).of(replace(group))
         assert int(np.sum(producer.ranges(np.ones(channels.size), 4) > 0)) == alive
+
+
+def test_a_norm_gives_what_its_gains_and_biases_reach() -> None:
+    """Six deviations of |gain| about the bias, divided by the channel's scale; a factor common to all is none."""
+    body = "n = LayerNormalization (x, gain, bias) y = MatMul (n, w)"
+    weight = normal(3, 2)
+    given: dict[str, Any] = {"gain": np.array([1, -2, 0.5]), "bias": np.array([0.0, 1, -3]), "w": weight}
+    model = read(network(body, inputs="float[N,5,3] x", output="float[] y", **given))
+    channels = solve(model)
+    (group,) = channels.groups
+    ((side,), _) = WeightRanges(model, channels).of(group)
+    scales = np.ones(channels.size)
+    scales[group.classes] = [1, 2, 4]
+    assert side.ranges(scales, 3).tolist() == [6, 13 / 2, 6 / 4]
+    found = cross_layer(model, channels)[group.classes]
+    assert np.prod(found) == pytest.approx(1)
+    step = np.sqrt(np.array([6, 13, 6]) / np.abs(weight).max(1))
+    np.testing.assert_allclose(found, step / np.prod(step) ** (1 / 3), rtol=1e-3)

@@ -1,6 +1,7 @@
 """What an opset has not is written in several operators that it has, and computes what the newer operator does."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ CASES = {  # in the opset that has it, and older ones
 def test_computes_what_the_newer_operator_does(op: str) -> None:
     body, opset, shape, older = CASES[op]
     inputs = "float[N,6,8,8] x" if op == "GroupNormalization" else IMAGE
-    consts = {"s": normal(*shape, scale=1)} | ({"b": normal(*shape, seed=2, scale=1)} if "b)" in body else {})
+    consts: dict[str, Any] = {"s": normal(*shape, scale=1)} | (
+        {"b": normal(*shape, seed=2, scale=1)} if "b)" in body else {}
+    )
     proto = network(body, inputs=inputs, opset=opset, ir=11 if opset > 21 else 10, **consts)
     graph = equint.load(proto).graph
     assert without_newer(graph) is graph

@@ -261,3 +261,16 @@ def test_a_mask_in_front_of_a_softmax_takes_no_bits_from_the_scores(target: str)
     found = equint.quantize(proto, "optimal", target, data=x, effort="fast")
     (wanted,), (given,) = execute(proto, x), execute(found.proto, x)
     assert sqnr_db(wanted, given) > 25
+
+
+@pytest.mark.parametrize(("signed", "symmetric", "zero"), [(False, False, 0), (True, False, -128), (True, True, None)])
+def test_shares_have_a_grid_of_their_own(signed: bool, symmetric: bool, zero: int | None) -> None:
+    """What a Softmax gives is in 256ths, as TFLite has it, where zero points allow it; else by its range."""
+    model = ranged(
+        "a = Conv(x, w) p = Softmax <axis = 1> (a) y = Conv(p, v)", w=normal(4, 3, 1, 1), v=normal(2, 4, 1, 1)
+    )
+    grid = Quantize(activation=QSpec(8, signed=signed, symmetric=symmetric))(model).qparams["p"]
+    if zero is None:
+        assert float(grid.scale) == pytest.approx(model.ranges["p"].hi.max() / 127)
+    else:
+        assert (float(grid.scale), int(grid.zero_point)) == (1 / 256, zero)

@@ -138,7 +138,7 @@ _AFFINE = ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "G
 def _over(norm: Norm, field: Array) -> Array:
     """Mean of a field over what is normalized together, as a field; of groups once for each of their channels."""
     if not norm.groups:
-        return field.mean(norm.axes, keepdims=True)
+        return np.asarray(field.mean(norm.axes, keepdims=True))
     channels, batch = norm.gain.size, field.shape[0]
     each = np.broadcast_to(field, (batch, channels, *field.shape[2:])).reshape(batch, norm.groups, -1).mean(2)
     return np.repeat(each, channels // norm.groups, 1).reshape(batch, channels, *[1] * (field.ndim - 2))

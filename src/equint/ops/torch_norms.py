@@ -49,7 +49,8 @@ def length(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     """LpNormalization."""
     if p not in (1, 2):
         raise UnsupportedOperator(f"p is {p}; give 1 or 2")
-    return x / torch.linalg.vector_norm(x, p, axis, keepdim=True).clamp(min=LEAST)
+    y: Tensor = x / torch.linalg.vector_norm(x, p, axis, keepdim=True).clamp(min=LEAST)
+    return y
 
 
 def mean_variance(x: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
