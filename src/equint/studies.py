@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .study.table import Row
 
 
-def inspect(source: Any, target: str | Target | None = None, *, input: Input = None) -> Inspection:
+def inspect(source: Any, target: Named | Target | None = None, *, input: Input = None) -> Inspection:
     """What a network offers to quantization for a target: layers, free channel scales, and what pins the others.
 
     Example:
@@ -44,7 +44,7 @@ def inspect(source: Any, target: str | Target | None = None, *, input: Input = N
 
 
 def explain(
-    source: Any, recipe: Named | Recipe | None = None, target: str | Target | None = None, **options: Unpack[Options]
+    source: Any, recipe: Named | Recipe | None = None, target: Named | Target | None = None, **options: Unpack[Options]
 ) -> Explanation:
     """What limits a network once it is quantized, and what each thing you could change would gain: predicted.
 
@@ -72,7 +72,7 @@ def explain(
 
 def sqnr(
     source: Any,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     input: Input = None,
     data: Any = None,
@@ -113,7 +113,7 @@ def sqnr(
 def diagnose(
     source: Any,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     labels: Array | None = None,
     **options: Unpack[Options],
@@ -148,7 +148,7 @@ def mixed(
     source: Any,
     max_drop: float,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     labels: Array | None = None,
     **options: Unpack[Options],
@@ -402,7 +402,7 @@ class Table:
 def table(
     networks: Sequence[Named],
     recipes: Sequence[Named | Recipe],
-    targets: Sequence[str | Target] = (),
+    targets: Sequence[Named | Target] = (),
     *,
     bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
     images: int | Sequence[int | None] | None = None,

@@ -1,5 +1,6 @@
 """Quantization agrees with onnxruntime bit for bit, holds zero, covers its range and refuses what has no grid."""
 
+from dataclasses import replace
 from functools import cache
 
 import hypothesis.extra.numpy as hnp
@@ -7,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -226,3 +227,24 @@ def test_only_16_bits_have_a_bias_grid_of_their_own(bits: int) -> None:
     check_bias_grid(16, "own")
     with pytest.raises(EquintError, match=f"biases of 16 bits, and these have {bits}"):
         check_bias_grid(bits, "own")
+
+
+@given(st.floats(-50, 0), st.floats(0, 50), st.booleans(), st.booleans())
+def test_scales_that_are_powers_of_two(lo: float, hi: float, signed: bool, symmetric: bool) -> None:
+    """The least power of two that covers the range: half of it does not."""
+    assume(hi - lo > 1e-3)
+    spec = QSpec(8, signed=signed, symmetric=symmetric, power_of_two=True)
+    plain, q = (choose_qparams(lo, hi, s) for s in (replace(spec, power_of_two=False), spec))
+    assert np.frexp(q.scale)[0] == 0.5
+    assert 0.5 < plain.scale / q.scale <= 1 + 1e-6
+    assert q.power_of_two
+    again = choose_qparams(q.lo, q.hi, spec)
+    assert (again.scale, again.zero_point) == (q.scale, q.zero_point)
+
+
+def test_a_bias_raises_a_power_of_two_to_another() -> None:
+    """|b| ≤ 32767·s_in·s_w: 5/(32767·2^-12) = 0.625, of which the next power is 1."""
+    assert fit_bias(np.float32(2.0**-6), np.array([5.0]), 2.0**-12, 16, power_of_two=True) == 1
+    assert fit_bias(np.float32(2.0**-6), np.array([5.0]), 2.0**-12, 16) == pytest.approx(
+        5 / (32767 * 2.0**-12), rel=2e-6
+    )

@@ -161,8 +161,8 @@ def targets(as_json: cli.AsJson = False) -> None:
     if as_json:
         cli.print_json([asdict(target) for target in equint.targets()])
         return
-    rows = [(t.name, t.recipe, t.description) for t in equint.targets()]
-    cli.print_table("targets", ("target", "default recipe", "what it is"), rows)
+    rows = [(", ".join((t.name, *t.aliases)), t.recipe, t.audience, t.description) for t in equint.targets()]
+    cli.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
 
 
 def demo(as_json: cli.AsJson = False) -> None:

@@ -157,13 +157,14 @@ class Range:
 
 @dataclass(frozen=True)
 class QSpec:
-    """The number format wanted for a tensor."""
+    """The number format wanted for a tensor; with `power_of_two` its scales are powers of two."""
 
     bits: int = 8
     signed: bool = True
     symmetric: bool = True
     granularity: Granularity = "tensor"
     narrow: bool = False
+    power_of_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class QParams:
     """The number format chosen: real = scale · 2^-shift · (q − zero_point).
 
     `scale` is `()` per tensor or `(C,)` along `axis`; `zero_point` has the same shape. `shift` is None, or `(C,)` along
-    `axis` behind a scale per tensor.
+    `axis` behind a scale per tensor. `power_of_two` asks of whoever changes the scale that it stays one.
 
     Example:
         >>> q = QParams(np.float32(0.5), np.int32(3), bits=8, signed=False)
@@ -186,6 +187,7 @@ class QParams:
     axis: int | None = None
     shift: Array | None = None
     narrow: bool = False
+    power_of_two: bool = False
 
     @property
     def qmin(self) -> int:
