@@ -143,7 +143,7 @@ def _at_opset(model: Model) -> Model:
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
     known = model.graph
-    flags = ("fuses", "integers_only", "layers_only", "integer_clamps")
+    flags = ("fuses", "integers_only", "layers_only", "integer_clamps", "integer_biases", "tied")
     graph = replace(graph, **{flag: getattr(known, flag) for flag in flags})
     return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes))
 
@@ -274,7 +274,11 @@ class _Exporter:
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
             integers, scale = quantize_bias(self.float.consts[layer.bias], x, q)
-            inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
+            if self.float.integer_biases:
+                inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
+            else:
+                inputs[2] = self.fresh(f"{layer.y}_bias_rounded")
+                self.consts[inputs[2]] = (integers * scale.astype(np.float64)).astype(np.float32)
         return inputs
 
     def weight(self, name: Name) -> Name:

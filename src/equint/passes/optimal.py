@@ -42,8 +42,9 @@ class Optimal:
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
     returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
-    part of the noise. Where steps must be powers of two, each range takes the best one when the descent is done, and the
-    scales go on until they fit it. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
+    part of the noise. Where steps must be powers of two, each range takes the best one when the descent is done, and
+    the scales go on until they fit it. Grids of the network's inputs and results are left alone; `activation` None
+    leaves all float.
 
     Attributes:
         views: how the network was rewritten for other samples: the scales that were found then are the only start.
