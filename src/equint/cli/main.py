@@ -52,6 +52,8 @@ def quantize(
     """Quantize a float network, without data or with a few unlabelled images."""
     import equint
 
+    from ..pages.findings import kinds
+
     options = {**formats.options(), **described.options(), **shown.options()}
     cli.check_output(output, formats, described, shown, model=model)
     if report is not None:
@@ -70,10 +72,9 @@ def quantize(
         spending = {} if spent is None else {"mixed": spent.facts()}
         written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}
         facts = result.facts()
-        facts["warnings"] = [*facts["warnings"], *map(str, found.findings)]
+        facts["warnings"] = [*facts["warnings"], *kinds(found)]
         cli.print_json({**facts, **spending, **written})
         return
-    from ..pages.findings import kinds
     from ..planning.summary import kilobytes
 
     print(result.summary())

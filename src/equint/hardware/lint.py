@@ -76,7 +76,12 @@ class Description:
 
     def share(self, layer: LayerForm) -> float:
         """A layer's share of all multiply-accumulates."""
-        return layer.work / max(sum(other.work for other in self.layers), 1)
+        return layer.work / self.work
+
+    @property
+    def work(self) -> int:
+        """All multiply-accumulates; 1 where there are none."""
+        return max(sum(layer.work for layer in self.layers), 1)
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,8 @@ def lint(description: Description, on: Target, machine: Machine | None = None) -
             found.append(Finding(*said, shares.get(at, 0.0) if rule.in_float else 0.0))
     found.sort(key=lambda finding: finding.level != "error")
     floats = {finding.at for finding in found if finding.float_share}
-    integers = (layer for layer in description.layers if not layer.why_float and layer.node not in floats)
-    return Findings(on.name, sum(map(description.share, integers)), tuple(found))
+    integers = (layer.work for layer in description.layers if not layer.why_float and layer.node not in floats)
+    return Findings(on.name, sum(integers) / description.work, tuple(found))
 
 
 REQUANTIZE = "quantize for this target"

@@ -185,7 +185,8 @@ class _Reader:
             if grid is not None:
                 activations[name] = grid
         plain = Node(op, (inputs[x], inputs[w]), node.outputs, node.attrs)
-        work = multiplications(self.graph, plain)
+        inner = weight.size if op == "Gemm" and weight is not None else 0  # the rank of what foreign operators make
+        work = inner or multiplications(self.graph, plain)  # is not known
         form = LayerForm(node.label, op, work, grids[0], y=made or grids[0], biased=bias is not None)
         if grids[1] is None or weight is None:
             return replace(form, why_float="" if grids[1] is not None else "its weight is not constant")
