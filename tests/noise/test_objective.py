@@ -248,7 +248,8 @@ def test_the_best_powers_of_two(weight: str, proto: ModelProto, seed: int, by: f
         patch.setitem(ACTIVATIONS, "powers", QSpec(8, power_of_two=True))
         it = case(proto, weight, "powers")
     x = it.narrowed(it.start(seed), by)
-    it.noise.choose_powers(x)
+    for _ in range(8):  # each tries the powers next to it
+        it.noise.choose_powers(x)
     ranges = [(r, POWERS[weight]) for r in it.noise.weight_ranges(x).values()]
     ranges += [(r, QSpec(8)) for r in it.noise.tensor_ranges(x).values()]
     for r, spec in ranges:
