@@ -14,6 +14,7 @@ from equint.errors import EquintError, InvalidTarget, UnknownName
 from equint.hardware.target import TARGETS, Target, parse, source, target
 from equint.ir.model import QSpec
 from equint.job import choose
+from equint.pages.targets import formats_table, rules_table
 from equint.planning.recipe import built_in, recipe
 
 OWN = """
@@ -142,6 +143,12 @@ def test_unknown_names_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
         main(["inspect", str(model_path()), "--target", str(bad)])
     assert end.value.code == 2
     assert "bad.toml: not a readable TOML target file" in capsys.readouterr().err
+
+
+def test_the_page_has_them_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs/targets.md").read_text("utf-8")
+    assert formats_table(TARGETS) in page
+    assert all(f"### {on.name}\n\n{rules_table(on)}" in page for on in TARGETS)
 
 
 def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
