@@ -11,8 +11,8 @@ from equint.hardware.lint import RULES, Description, Grid, LayerForm, Machine, l
 from equint.hardware.target import TARGETS, Rule, RuleName, Target, target
 from equint.ir.model import QSpec
 
-U8, S8 = (Grid(np.float32(0.25), np.zeros((), dtype), dtype) for dtype in ("uint8", "int8"))
-BIAS = Grid(np.float32(0.25 * 0.25), np.int32(0), "int32")
+U8, S8 = (Grid(np.array(0.25, np.float32), np.zeros((), dtype), dtype) for dtype in ("uint8", "int8"))
+BIAS = Grid(np.array(0.25 * 0.25, np.float32), np.array(0, np.int32), "int32")
 CONV = LayerForm("conv", "Conv", 300, U8, S8, BIAS, U8, lowest=-127, out_axis=0, biased=True)
 DENSE = LayerForm("dense", "Gemm", 100, U8, S8, BIAS, U8, lowest=-127, out_axis=0, biased=True)
 FILE = Description(17, {"x": (1, 3, 8, 8)}, {"x": U8}, (CONV, DENSE))
@@ -31,14 +31,14 @@ def changed(**fields: Any) -> Description:
 
 
 def scaled(grid: Grid, scale: float) -> Grid:
-    return replace(grid, scale=np.float32(scale))
+    return replace(grid, scale=np.array(scale, np.float32))
 
 
 SYMMETRIC = QSpec(8, signed=True, symmetric=True)
 CHANNELS = Grid(np.full(4, 0.25, np.float32), np.zeros(4, np.int8), "int8", axis=0)
 WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
     ("weight-type", {}, changed(weight=U8), "conv", "uint8 weights, not int8"),
-    ("weight-zero-point", {}, changed(weight=replace(S8, zero_point=np.int8(-13))), "conv", "zero point -13"),
+    ("weight-zero-point", {}, changed(weight=replace(S8, zero_point=np.array(-13, np.int8))), "conv", "zero point -13"),
     ("weight-narrow", {}, changed(lowest=-128), "conv", "its weight holds -128"),
     ("weight-axis", {}, changed(weight=CHANNELS), "conv", "4 scales for one weight"),
     (
@@ -52,7 +52,7 @@ WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
     (
         "activation-zero-point",
         {},
-        replace(FILE, activations={"x": U8, "y": replace(U8, zero_point=np.uint8(7))}),
+        replace(FILE, activations={"x": U8, "y": replace(U8, zero_point=np.array(7, np.uint8))}),
         "y",
         "zero point 7",
     ),
@@ -108,7 +108,7 @@ def test_versions_that_compute_wrong(version: tuple[int, ...], amx: bool, wrong:
 
 def test_the_share_of_work_that_is_done_in_float() -> None:
     """Of 400 multiply-accumulates 300 are the convolution's, whose weight zero point takes it out of integers."""
-    asymmetric = changed(weight=replace(S8, zero_point=np.int8(1)))
+    asymmetric = changed(weight=replace(S8, zero_point=np.array(1, np.int8)))
     found = lint(asymmetric, target("openvino"))
     assert found.integer_share == pytest.approx(0.25)
     assert found.findings[0].float_share == pytest.approx(0.75)

@@ -251,13 +251,11 @@ def test_scales_that_are_powers_of_two(lo: float, hi: float, signed: bool, symme
 
 def test_a_picture_keeps_its_last_bit() -> None:
     """[-1, 1] on 8 bits: step 1/128 is off by 1/128 at 1 alone; step 1/64 would be off by as much everywhere."""
-    q = choose_qparams(np.float32(-1), np.float32(1), QSpec(8, power_of_two=True))
+    q = choose_qparams(-1.0, 1.0, QSpec(8, power_of_two=True))
     assert q.scale == 1 / 128
 
 
 def test_a_bias_raises_a_power_of_two_to_another() -> None:
     """|b| ≤ 32767·s_in·s_w: 5/(32767·2^-12) = 0.625, of which the next power is 1."""
-    assert fit_bias(np.float32(2.0**-6), np.array([5.0]), 2.0**-12, 16, power_of_two=True) == 1
-    assert fit_bias(np.float32(2.0**-6), np.array([5.0]), 2.0**-12, 16) == pytest.approx(
-        5 / (32767 * 2.0**-12), rel=2e-6
-    )
+    assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16, power_of_two=True) == 1
+    assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16) == pytest.approx(5 / (32767 * 2.0**-12), rel=2e-6)

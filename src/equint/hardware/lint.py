@@ -160,7 +160,7 @@ def lint(description: Description, on: Target, machine: Machine | None = None) -
 
     Example:
         >>> from .target import target
-        >>> grid = Grid(np.float32(0.1), np.int8(3), "int8")
+        >>> grid = Grid(np.array(0.1), np.array(3, np.int8), "int8")
         >>> file = Description(17, {}, {"x": grid}, (LayerForm("conv", "Conv", 9, grid, grid),))
         >>> lint(file, target("per-tensor-symmetric")).findings[0].what
         'zero point 3 of its weight'
@@ -185,7 +185,7 @@ def _weights(d: Description) -> Iterator[tuple[LayerForm, Grid]]:
 
 
 def _stored(spec: QSpec) -> str:
-    return str(storage(QParams(np.float32(1), np.int32(0), spec.bits, spec.signed)))
+    return str(storage(QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed)))
 
 
 def _weight_type(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:

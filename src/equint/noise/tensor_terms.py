@@ -96,7 +96,8 @@ class TensorTerms:
     def _step(self, high: Array, low: Array) -> Array:
         """The step that `choose_qparams` makes of these ends."""
         assert self.spec is not None
-        return high / (2 ** (self.spec.bits - 1) - 1) if self.symmetric else (high + low) / (2**self.spec.bits - 1)
+        ends, steps = (high, 2 ** (self.spec.bits - 1) - 1) if self.symmetric else (high + low, 2**self.spec.bits - 1)
+        return np.asarray(ends / steps)
 
     def choose_powers(self, x: Array, scales: Array) -> Array:
         """Set the ranges whose steps are powers of two, of least noise each; the numbers of their variables."""

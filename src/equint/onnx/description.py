@@ -217,7 +217,7 @@ def _rounded(value: Array, grid: Grid) -> Array:
     if grid.axis is not None and grid.scale.size > 1:
         shape[grid.axis] = -1
     scale, zero = (a.reshape(shape) if np.size(a) > 1 else a for a in (grid.scale, grid.zero_point))
-    return np.clip(np.rint(value / scale) + zero.astype(np.int64), ends.min, ends.max)
+    return np.asarray(np.clip(np.rint(value / scale) + zero.astype(np.int64), ends.min, ends.max))
 
 
 def _out_axis(node: Node, rank: int, swapped: bool) -> int | None:
