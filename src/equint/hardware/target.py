@@ -146,7 +146,7 @@ power_of_two, signed, symmetric
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     if "weight" not in table:
         raise InvalidTarget(f"{label}: nothing says how weights are stored; add [weight]")
-    specs = {key: _spec(label, key, table[key]) for key in ("weight", "activation") if key in table}
+    specs: dict[str, Any] = {key: _spec(label, key, table[key]) for key in ("weight", "activation") if key in table}
     for key, (least, most) in _BOUNDS.items():
         if not least <= plain.get(key, most) <= most:
             raise InvalidTarget(f"{label}: {key} = {plain[key]}; choose {least} to {most}")
@@ -195,8 +195,10 @@ def source(name: str) -> str:
     return resources.files(__package__).joinpath("targets", f"{name}.toml").read_text("utf-8")
 
 
-_NAMES = ("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl")
-_NAMES += ("per-tensor", "per-tensor-clip", "npu-shift")
+_NAMES = (
+    *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
+    *("per-tensor", "per-tensor-clip", "npu-shift"),
+)
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)
 """The built-in targets; the first is the default."""
 

@@ -37,8 +37,7 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     check_bits(spec.bits)
     if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
         raise UnusableData("a range to quantize is not finite; check the weights and the input range")
-    held = {"narrow": spec.narrow, "power_of_two": spec.power_of_two}
-    grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, **held)
+    grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, None, spec.narrow, spec.power_of_two)
     qmin, qmax, beyond = grid.qmin, grid.qmax, int(spec.power_of_two)
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
     if spec.symmetric:
