@@ -106,7 +106,8 @@ def test_a_target_alone_takes_its_best_recipe(on: Target) -> None:
 
 def test_default() -> None:
     result = quantize(network("y = Conv(x, w)", w=normal(4, 3, 3, 3)), input=(0, 1))
-    assert (result.recipe, result.target) == (TARGETS[0].recipe, TARGETS[0].name)
+    assert (result.recipe, result.target) == (TARGETS[0].recipe, "per-channel")
+    assert replace(result.hardware, name=TARGETS[0].name) == TARGETS[0]
 
 
 def test_recipe_from_file_and_value(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_own_target() -> None:
     [
         ({"recipe": "magic"}, "unknown recipe 'magic'; choose optimal, lwq"),
         ({"recipe": "absent.toml"}, r"absent\.toml: no such recipe file"),
-        ({"target": "magic"}, "unknown target 'magic'; choose per-channel"),
+        ({"target": "magic"}, "unknown target 'magic'; choose onnxruntime, per-channel"),
         ({"weight_bits": 1}, "1 bits"),
         ({"weight_bits": 17}, "17 bits"),
         ({"activation_bits": 0}, "0 bits"),

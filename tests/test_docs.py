@@ -159,9 +159,10 @@ def test_commands_and_their_options_exist(page: str) -> None:
         assert name in commands, line
         options = {option for p in commands[name].params for option in (*p.opts, *p.secondary_opts)}
         assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= options, line
-        for kind, known in (("--recipe", equint.recipes()), ("--target", equint.targets())):
+        targets = {n for t in equint.targets() for n in (t.name, *t.aliases)}
+        for kind, known in (("--recipe", {recipe.name for recipe in equint.recipes()}), ("--target", targets)):
             values = [b for a, b in pairwise(arguments) if a == kind and not b.endswith(".toml")]
-            assert set(values) <= {k.name for k in known}, line
+            assert set(values) <= known, line
 
 
 def quoted(page: str) -> list[str]:

@@ -17,6 +17,7 @@ import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from numpy.typing import NDArray
 
+import equint
 from equint import load, quantize
 from equint.integers.engine import Engine
 from equint.maths.noise import sqnr_db
@@ -145,6 +146,9 @@ def test_per_tensor_clip_on_imagenet() -> None:
         (IMAGENET, "per-tensor-clip", 400, 85, 17),
         (IMAGENET, "per-tensor", 400, 70, 12),
         (IMAGENET, "per-channel", 400, 87, 20),
+        (IMAGENET, "per-tensor-symmetric", 400, 79, 14),
+        (IMAGENET, "esp-dl", 400, 77, 13),
+        (IMAGENET, "tensorrt", 400, 81, 16),
         ("mobilenet_v2_035_224_flowers", "per-tensor-clip", 400, 95, 21.0),  # 23.4 on one machine, 21.1 on another
         ("mobilenet_v2_035_224_flowers", "per-tensor", 400, 90, 19),
         (VWW, "per-tensor", 400, 98, 24),
@@ -169,6 +173,15 @@ def test_weights_alone_on_imagenet() -> None:
 @pytest.mark.parametrize(("name", "limit"), [(VWW, 400), (CIFAR, 2000)])
 def test_per_tensor_clip_within_a_point(name: str, limit: int) -> None:
     assert score(name, limit, "dfq", "per-tensor-clip").top1 >= network(name, limit).top1 - 1
+
+
+@pytest.mark.parametrize("target", [on.name for on in equint.targets()])
+@pytest.mark.parametrize("name", ["mobilenet_v2_035_224_flowers", "resnet8_cifar10_mlperftiny", "dscnn_kws"])
+def test_what_is_written_keeps_to_the_rules_of_its_target(name: str, target: str) -> None:
+    net = network(name, 4)
+    found = equint.lint(quantize(net.model, target=target, input=net.card, effort="fast"))
+    assert found.clean, found.findings
+    assert found.integer_share == 1
 
 
 # Weight equalizing shifts, and integers alone

@@ -318,6 +318,15 @@ def check_sizes(_: Path) -> None:
     assert equint.sizes(equint.quantize(MODEL, "wes", input=SPAN)).total["weights"] == found.total["weights"]
 
 
+@check("lint")
+def check_lint(_: Path) -> None:
+    found = equint.lint(equint.quantize(MODEL, "lwq", "per-tensor", input=SPAN), "openvino")
+    short(found)
+    assert dict(found) == found.facts()
+    assert not found.clean
+    assert found.facts()["integer_share"] == 0
+
+
 @check("sqnr")
 def check_sqnr(_: Path) -> None:
     found = equint.sqnr(MODEL, "per-tensor", input=SPAN)
@@ -344,7 +353,8 @@ def check_table(here: Path) -> None:
 
 @check("targets")
 def check_targets(_: Path) -> None:
-    assert [t.name for t in equint.targets()] == ["per-channel", "per-tensor", "per-tensor-clip", "npu-shift"]
+    assert [t.name for t in equint.targets()][:2] == ["onnxruntime", "per-tensor-symmetric"]
+    assert {"per-tensor", "per-tensor-clip", "npu-shift"} < {t.name for t in equint.targets()}
 
 
 CLASSES = [name for name, value in vars(errors).items() if inspect.isclass(value)]

@@ -35,7 +35,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 def quantize(
     source: Any,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     weight_bits: int | None = None,
     activation_bits: ActivationBits = None,
@@ -53,7 +53,8 @@ def quantize(
     Args:
         source: a model from `load`, a path, an ONNX model, or a torch module (with `example_inputs`).
         recipe: name of a built-in recipe, a TOML file, or a `Recipe`; the target's best if left out.
-        target: what the hardware accepts; the recipe's own if left out, per-channel if both are.
+        target: name of a built-in target, a TOML file, or a `Target`; the recipe's own if left out, onnxruntime (also
+            called per-channel) if both are.
         weight_bits, activation_bits: 2 to 16; activations may also stay "float".
         input: what the network's input looks like: a card (or its path), or its lowest and highest value.
             Left out, it is inferred from the first BatchNorm.
@@ -141,14 +142,14 @@ def targets() -> tuple[Target, ...]:
     """The targets that come with equint; the first is the default.
 
     Example:
-        >>> [target.name for target in targets()]
-        ['per-channel', 'per-tensor', 'per-tensor-clip', 'npu-shift']
+        >>> [target.name for target in targets()][:4]
+        ['onnxruntime', 'per-tensor-symmetric', 'openvino', 'tensorrt']
     """
     return TARGETS
 
 
 def program(
-    source: Any, recipe: Named | Recipe | None = None, target: str | Target | None = None, **options: Unpack[Options]
+    source: Any, recipe: Named | Recipe | None = None, target: Named | Target | None = None, **options: Unpack[Options]
 ) -> Program:
     """A network in integers alone: read from a bundle, or quantized as by `quantize` and lowered.
 
@@ -193,7 +194,7 @@ def export(
     source: Any,
     path: Named,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     format: Format = "npu",
     sparse: Literal["auto"] | bool = "auto",
@@ -271,7 +272,7 @@ def golden(
     source: Any,
     folder: Named,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     raw: bool = False,
     weight_bits: int | None = None,
@@ -325,7 +326,7 @@ def compare_board(
     dump: Named,
     golden: Named | None = None,
     recipe: Named | Recipe | None = None,
-    target: str | Target | None = None,
+    target: Named | Target | None = None,
     *,
     input: Input = None,
     set: Mapping[Name, Any] | None = None,
@@ -408,7 +409,7 @@ def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None)
 
 
 def _opened(
-    source: Any, recipe: Named | Recipe | None, target: str | Target | None, **options: Unpack[Options]
+    source: Any, recipe: Named | Recipe | None, target: Named | Target | None, **options: Unpack[Options]
 ) -> tuple[Callable[[], Program], Result | None]:
     """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result."""
     if is_bundle(source):

@@ -36,6 +36,10 @@ class InvalidRecipe(EquintError):
     """A recipe that cannot be read, or whose passes and formats do not go together."""
 
 
+class InvalidTarget(EquintError):
+    """A target that cannot be read, or lacks or misstates what is asked of it."""
+
+
 class InvalidCard(EquintError):
     """A card that cannot be read, or lacks or misstates what is asked of it."""
 

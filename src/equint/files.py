@@ -7,11 +7,11 @@ import os
 import tempfile
 import tomllib
 import weakref
-from collections.abc import Callable, Iterator, KeysView, Mapping
+from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -119,6 +119,64 @@ def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -
         raise refusal(f"{path}: no such {what}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise refusal(f"{path}: not a readable TOML {what} ({error})") from error
+
+
+def check_keys(
+    label: str, where: str, table: Mapping[str, Any], known: Collection[str], refusal: type[EquintError]
+) -> None:
+    """Refuse keys of a table that are not known. Raises the `refusal`, naming file, key and what is known.
+
+    Example:
+        >>> check_keys("a.toml", "[weight]", {"bit": 8}, {"bits"}, InvalidCard)
+        Traceback (most recent call last):
+        equint.errors.InvalidCard: a.toml: unknown key 'bit' in [weight]; known keys: bits
+    """
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        options = ", ".join(sorted(known)) or "none"
+        raise refusal(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
+
+
+def check_values(
+    label: str,
+    where: str,
+    table: Mapping[str, Any],
+    kind: Any,
+    refusal: type[EquintError],
+    also: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse values of a wrong type for the fields of a dataclass; `also` allows one more value for some fields.
+
+    Whole numbers pass for floats; Literals are choices; tuples are lists of texts or choices.
+
+    Raises:
+        EquintError: the `refusal`, naming file, key, and what it may be.
+
+    Example:
+        >>> from .ir.model import QSpec
+        >>> check_values("a.toml", "[weight]", {"granularity": "row"}, QSpec, InvalidCard)
+        Traceback (most recent call last):
+        equint.errors.InvalidCard: a.toml: granularity = 'row' in [weight]; expected 'tensor', 'channel', 'shift'
+    """
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        hint = hints[key]
+        several = get_origin(hint) is tuple
+        hint = get_args(hint)[0] if several else hint
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        asked = ", ".join(map(repr, choices)) if choices else hint.__name__
+
+        def fits(one: Any, hint: Any = hint, choices: Any = choices) -> bool:
+            if choices:
+                return one in choices
+            return type(one) is hint or (hint is float and type(one) is int)
+
+        if several:
+            good, asked = isinstance(value, list) and all(map(fits, value)), f"a list of {asked}"
+        else:
+            good = fits(value) or (also is not None and key in also and value == also[key])
+        if not good:
+            raise refusal(f"{label}: {key} = {value!r} in {where}; expected {asked}")
 
 
 class Shelf:

@@ -87,7 +87,7 @@ class Job:
         cls,
         source: Any,
         recipe: Named | Recipe | None = None,
-        target: str | Target | None = None,
+        target: Named | Target | None = None,
         *,
         weight_bits: int | None = None,
         activation_bits: ActivationBits = None,
@@ -141,7 +141,9 @@ class Job:
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        network = replace(network, graph=replace(network.graph, fuses=on.fused_activations, integers_only=only))
+        files: dict[str, Any] = {"integer_clamps": on.integer_clamps, "integer_biases": on.integer_biases}
+        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **files)
+        network = replace(network, graph=graph)
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 
@@ -356,7 +358,7 @@ class Result:
         return text(self.facts(), self.model)
 
 
-def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[Recipe, Target]:
+def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tuple[Recipe, Target]:
     """The recipe and the target to use, where one of them may be left out.
 
     Raises:
@@ -366,11 +368,8 @@ def choose(recipe: Named | Recipe | None, target: str | Target | None) -> tuple[
         >>> [v.name for v in choose(None, "npu-shift")]
         ['wes-optimal', 'npu-shift']
     """
-    on = built_in_target(target) if isinstance(target, str) else target
-    if recipe is None:
-        on = on or TARGETS[0]
-        return built_in_recipe(on.recipe), on
-    chosen = built_in_recipe(recipe)
+    on = None if target is None else built_in_target(target)
+    chosen = built_in_recipe(recipe if recipe is not None else (on or TARGETS[0]).recipe)
     return chosen, on or built_in_target(chosen.target)
 
 
@@ -386,7 +385,7 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     "jobs": _COUNT,
     "name": ("a name", str),
     "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
-    "target": ("a target or its name", str, Target, NoneType),
+    "target": ("a target, its name or its TOML file", str, os.PathLike, Target, NoneType),
     "card": ("a card or its path", str, os.PathLike, Card, NoneType),
     "set": ("numbers or arrays by the names of inputs", Mapping, NoneType),
     "progress": ("a function of a name, a number and how many there are", Callable, NoneType),

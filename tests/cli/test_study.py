@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from commands import Run
+from equint import quantize
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
 from equint.planning.recipe import source
@@ -194,3 +195,40 @@ def test_what_was_given_is_not_overwritten(run: Run, card: Path, tmp_path: Path)
         assert "would overwrite the" in err
         assert before == (card.read_text(), mine.read_text())
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "rules"),
+    [("per-tensor-symmetric", 0, set()), ("qnn", 0, {"static-shapes"}), ("esp-dl", 1, {"power-of-two"})],
+)
+def test_lint(run: Run, tmp_path: Path, target: str, code: int, rules: set[str]) -> None:
+    """Its exit code says whether something found is an error."""
+    out = tmp_path / "int8.onnx"
+    quantize(model_path(), target="per-tensor-symmetric", input=(0, 1), effort="fast").save(out)
+    found, text, err = run("lint", out, "--target", target, "--json")
+    facts = json.loads(text)
+    assert (found, err) == (code, "")
+    assert (facts["file"], facts["target"], facts["clean"]) == (str(out), target, code == 0)
+    assert rules <= {f["rule"] for f in facts["findings"]}
+    assert all(f["source"] and f["date"] and f["todo"] and f["what"] for f in facts["findings"])
+    shown = run("lint", out, "--target", target)
+    assert shown[0] == code
+    assert all(rule in shown[1] for rule in rules)
+
+
+def test_lint_of_what_cannot_be_judged(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    for file, why in ((model_path(), "nothing in it is quantized"), (tmp_path / "net.onnx", "not an ONNX model")):
+        code, text, err = run("lint", file)
+        assert (code, text) == (2, "")
+        assert why in err
+
+
+def test_quantize_tells_what_lint_finds(run: Run, tmp_path: Path) -> None:
+    arguments = ("quantize", model_path(), "-o", tmp_path / "q.onnx", "--target", "qnn", "--input-range", 0, 1)
+    code, text, _ = run(*arguments, "--effort", "fast")
+    assert code == 0
+    assert "! warning static-shapes [input]: shape (N, 1, 8, 8) is not fixed" in text
+    facts = json.loads(run(*arguments, "--effort", "fast", "--json")[1])
+    assert facts["lint"]["clean"]
+    assert any("static-shapes" in warning for warning in facts["warnings"])

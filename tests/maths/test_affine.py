@@ -1,5 +1,6 @@
 """Quantization agrees with onnxruntime bit for bit, holds zero, covers its range and refuses what has no grid."""
 
+from dataclasses import replace
 from functools import cache
 
 import hypothesis.extra.numpy as hnp
@@ -7,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -226,3 +227,35 @@ def test_only_16_bits_have_a_bias_grid_of_their_own(bits: int) -> None:
     check_bias_grid(16, "own")
     with pytest.raises(EquintError, match=f"biases of 16 bits, and these have {bits}"):
         check_bias_grid(bits, "own")
+
+
+@given(st.floats(-50, 0), st.floats(0, 50), st.booleans(), st.booleans())
+def test_scales_that_are_powers_of_two(lo: float, hi: float, signed: bool, symmetric: bool) -> None:
+    """The worst error is that of the next power, which would be coarser; with half the step it would be larger."""
+    assume(hi - lo > 1e-3)
+    q = choose_qparams(lo, hi, QSpec(8, signed=signed, symmetric=symmetric, power_of_two=True))
+    assert np.frexp(q.scale)[0] == 0.5
+    assert q.power_of_two
+
+    def worst(grid: QParams) -> float:
+        x = np.linspace(lo, hi, 2001, dtype=np.float32)
+        return float(np.abs(fake_quantize(x, grid) - x).max())
+
+    slack = 1.0 if symmetric else 1.5  # a zero point is rounded, too
+    assert worst(q) <= slack * q.scale * (1 + 1e-5)
+    if symmetric:
+        assert worst(replace(q, scale=q.scale / 2)) > q.scale / 2 * (1 - 1e-5)
+        again = choose_qparams(q.lo, q.hi, QSpec(8, signed=signed, power_of_two=True))
+        assert again.scale == q.scale
+
+
+def test_a_picture_keeps_its_last_bit() -> None:
+    """[-1, 1] on 8 bits: step 1/128 is off by 1/128 at 1 alone; step 1/64 would be off by as much everywhere."""
+    q = choose_qparams(-1.0, 1.0, QSpec(8, power_of_two=True))
+    assert q.scale == 1 / 128
+
+
+def test_a_bias_raises_a_power_of_two_to_another() -> None:
+    """|b| ≤ 32767·s_in·s_w: 5/(32767·2^-12) = 0.625, of which the next power is 1."""
+    assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16, power_of_two=True) == 1
+    assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16) == pytest.approx(5 / (32767 * 2.0**-12), rel=2e-6)

@@ -12,6 +12,7 @@ from scipy.stats import laplace
 
 from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Model, QSpec
+from equint.maths.affine import choose_qparams
 from equint.maths.noise import rounding
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
@@ -227,6 +228,48 @@ def test_shifts_chosen_anew_never_cost_more(proto: ModelProto, seed: int, by: fl
     it.noise.choose_shifts(x)
     assert it.noise(x)[0].total <= after * (1 + 1e-6)
     assert all(s.min() >= 0 and s.max() <= 15 for s in it.noise.shifts().values())
+
+
+POWERS = {
+    "powers, per tensor": QSpec(8, power_of_two=True),
+    "powers, asymmetric": QSpec(4, symmetric=False, power_of_two=True),
+    "powers, per channel": QSpec(6, granularity="channel", power_of_two=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", POWERS)
+@settings(max_examples=8)
+@given(proto=networks(blocks=APART), seed=st.integers(0, 99), by=st.sampled_from([0.5, 1.0, 1.7]))
+def test_the_best_powers_of_two(weight: str, proto: ModelProto, seed: int, by: float) -> None:
+    """What is chosen gives grids whose scales are powers of two, and no single range would do better with another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(WEIGHTS, weight, POWERS[weight])
+        patch.setitem(ACTIVATIONS, "powers", QSpec(8, power_of_two=True))
+        it = case(proto, weight, "powers")
+    x = it.narrowed(it.start(seed), by)
+    for _ in range(8):  # each tries the powers next to it
+        it.noise.choose_powers(x)
+    ranges = [(r, POWERS[weight]) for r in it.noise.weight_ranges(x).values()]
+    ranges += [(r, QSpec(8)) for r in it.noise.tensor_ranges(x).values()]
+    for r, spec in ranges:
+        scale = choose_qparams(r.lo, r.hi, replace(spec, power_of_two=False)).scale
+        np.testing.assert_allclose(np.log2(scale), np.rint(np.log2(scale)), atol=1e-5)
+        np.testing.assert_allclose(choose_qparams(r.lo, r.hi, replace(spec, power_of_two=True)).scale, scale, rtol=1e-6)
+    least, gradient = it.noise(x)
+    ends = it.noise.weights.ends + [it.noise.tensors.high]
+    assert not gradient[np.concatenate(ends)].any()  # from now on they stay
+    for unit in range(min(6, ends[0].size)):
+        for factor in (0.5, 2.0):
+            other = x.copy()
+            for variables in it.noise.weights.ends:
+                other[variables[unit]] += np.log(factor)
+            assert it.noise(other)[0].total >= least.total * (1 - 1e-9)
+    for variable in it.noise.tensors.high[:6]:
+        for factor in (0.5, 2.0):
+            other = x.copy()
+            other[variable] += np.log(factor)
+            assert it.noise(other)[0].total >= least.total * (1 - 1e-9)
 
 
 def hinge(it: Case, x: Floats, spec: QSpec) -> float:

@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import equint
 from equint.demo import model_path
+from equint.ir.model import QSpec
 from equint.onnx.qdq import views_of
 from equint.runtime.session import Session
 from handwritten import Array, execute, network, normal, operators
@@ -508,3 +509,53 @@ def test_names_that_are_taken_are_left_alone() -> None:
     clean, simulated, deployed = both_ways(proto, x, input=(-1, 1))
     assert near(clean, simulated)
     assert near(clean, deployed)
+
+
+# Runtimes without clamps on integers, or without integer biases
+
+
+def as_written(proto: ModelProto, x: Array, bits: int, **files: Any) -> tuple[list[str], Array]:
+    """Operators of what is written for int8 activations about zero, and what it computes."""
+    on = equint.Target("dsp", "", QSpec(8, narrow=True), QSpec(8), **files)
+    made = equint.quantize(proto, "dfq", on, activation_bits=bits, data=x).proto
+    return operators(made.graph.node), run(made, x)[0]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 16])
+def test_activations_in_front_of_the_quantizer_compute_the_same(bits: int) -> None:
+    """What an integer clamp does behind it, a Relu or Clip does in front, bit for bit."""
+    proto = network("h = Conv(x, w) r = Relu(h) k = Conv(r, v) c = Clip(k, lo, hi) y = Conv(c, u)",
+                    w=normal(6, 3, 3, 3), v=normal(6, 6, 1, 1), u=normal(4, 6, 1, 1),
+                    lo=np.float32(-0.25), hi=np.float32(0.5))  # fmt: skip
+    x = normal(16, 3, 8, 8)
+    (ops, inside), (other, front) = (as_written(proto, x, bits, integer_clamps=clamps) for clamps in (True, False))
+    np.testing.assert_array_equal(inside, front)
+    assert not {"Max", "Min"} & set(other)
+    assert "Relu" in other
+    assert {"Max", "Min"} & set(ops) or bits == 16
+
+
+def test_a_clip_that_the_grid_ends_before_is_a_relu() -> None:
+    proto = network("h = Conv(x, w) r = Clip(h, lo, hi) y = Conv(r, v)", w=normal(6, 3, 3, 3), v=normal(4, 6, 1, 1),
+                    lo=np.float32(0), hi=np.float32(1e6))  # fmt: skip
+    ops, _ = as_written(proto, normal(16, 3, 8, 8), 8, integer_clamps=False)
+    assert ops.count("Relu") == 1
+    assert "Clip" not in ops
+
+
+def test_float_biases_have_the_values_of_the_integers() -> None:
+    proto = network("h = Conv(x, w, b) y = Conv(h, v, c)", w=normal(6, 3, 3, 3), b=normal(6), v=normal(4, 6, 1, 1),
+                    c=normal(4))  # fmt: skip
+    x = normal(16, 3, 8, 8)
+    (_, integer), (ops, floats) = (as_written(proto, x, 8, integer_biases=biases) for biases in (True, False))
+    np.testing.assert_allclose(floats, integer, atol=1e-5 * np.abs(integer).max())
+    assert ops.count("DequantizeLinear") == 2 + 3
+
+
+@pytest.mark.parametrize(("ties", "one"), [((), False), (("Concat",), True)])
+def test_joins_share_a_grid_where_hardware_asks_for_it(ties: tuple[str, ...], one: bool) -> None:
+    proto = network("a = Conv(x, w) b = Conv(x, v) y = Concat<axis = 1>(a, b)", w=normal(4, 3, 1, 1) * 100,
+                    v=normal(4, 3, 1, 1))  # fmt: skip
+    on = equint.Target("dsp", "", QSpec(8), ties=ties)
+    qparams = equint.quantize(proto, "lwq", on, data=normal(16, 3, 8, 8)).model.qparams
+    assert (qparams["a"].scale == qparams["b"].scale) == one

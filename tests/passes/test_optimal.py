@@ -18,10 +18,12 @@ from equint.maths.noise import sqnr_db, to_db
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import rounded_layers, rounded_tensors
+from equint.onnx.qdq import export
 from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _fixed, _scales
+from equint.passes.quantize import Quantize
 from equint.planning.recipe import Recipe, recipe
 from equint.runtime.session import Session
 from equint.samples.card import Card, described
@@ -224,3 +226,19 @@ def test_what_another_processor_rounds_differently_changes_nothing(weight: QSpec
         np.testing.assert_array_equal(value, b.graph.consts[name], err_msg=name)
     for name, found in a.ranges.items():
         np.testing.assert_array_equal(found.hi, b.ranges[name].hi, err_msg=name)
+
+
+@pytest.mark.slow
+def test_powers_of_two_are_chosen_and_not_rounded_to() -> None:
+    """Scales go on until ranges fit: less noise is measured than where the best ranges are rounded to powers behind."""
+    images = np.concatenate([x for x, _ in batches(data_path(), Card("gray", (0.0,), (16.0,)), 64, 256)])
+    (wanted,) = Session(model_path()).run(images).values()
+    weight, activation = QSpec(8, narrow=True), QSpec(8)
+    powers = replace(weight, power_of_two=True), replace(activation, power_of_two=True)
+    found = {}
+    for name, formats in (("chosen", powers), ("rounded", (weight, activation))):
+        model = Quantize(*powers)(Optimal(*formats)(prepared()))
+        scales = [np.ravel(grid.scale) for grid in model.qparams.values()]
+        assert all(np.frexp(scale)[0] == 0.5 for scale in np.concatenate(scales))
+        found[name] = sqnr_db(wanted, *Session(export(model)).run(images).values())
+    assert found["chosen"] > found["rounded"] + 1

@@ -171,7 +171,8 @@ def parse_full() -> Recipe:
 def test_clips_follow_the_target() -> None:
     modes = {t.name: next(p for p in resolve(recipe("dfq"), t) if isinstance(p, Relu6)).mode for t in TARGETS}
     assert modes.pop("per-tensor-clip") == "channel_clip"
-    assert modes == {"per-channel": "keep", "per-tensor": "keep", "npu-shift": "keep"}
+    assert {"onnxruntime", "per-tensor", "npu-shift"} < modes.keys()
+    assert set(modes.values()) == {"keep"}
 
 
 def test_bits_asked_for_come_last() -> None:

@@ -27,7 +27,7 @@ Mean = Annotated[str | None, Option(help="Pixel means, comma-separated, as in (x
 Std = Annotated[str | None, Option(help="Pixel standard deviations, comma-separated.")]
 TargetName = Annotated[
     str | None,
-    Option("--target", help="What the hardware accepts: per-channel, per-tensor, per-tensor-clip or npu-shift."),
+    Option("--target", help="What the hardware accepts: a name that `equint targets` lists, or a TOML file."),
 ]
 RecipeName = Annotated[str | None, Option("--recipe", help="Recipe name or TOML file. [default: the target's best]")]
 EffortName = Annotated[
@@ -281,7 +281,7 @@ def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Pat
     from ..samples.card import named_files
 
     target = writable(path)
-    kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "card", "data")}
+    kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "target", "card", "data")}
     for what, given in {**inputs, **kept}.items():
         if given is None:
             continue

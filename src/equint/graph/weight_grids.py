@@ -64,7 +64,7 @@ def fitted(
         return grid
     if grid.shift is not None:
         grid = _shifted_less(layer, grid, bias, x, min(bias_bits, shifted_bias_bits), events)
-    scale = fit_bias(grid.scale, bias.reshape(-1), float(x.scale), bias_bits)
+    scale = fit_bias(grid.scale, bias.reshape(-1), float(x.scale), bias_bits, grid.power_of_two)
     raised = scale > grid.scale
     if not np.any(raised):
         return grid

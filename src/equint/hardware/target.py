@@ -1,12 +1,62 @@
-"""What hardware accepts, as data."""
+"""What hardware accepts, as data: built-in targets, and users' own, read from TOML and checked key by key."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from dataclasses import replace as with_fields
+from datetime import date
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
 
-from ..errors import UnknownName
+from ..errors import InvalidTarget, UnknownName
+from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Mantissa, Rounding
+
+RuleName = Literal[
+    "weight-type",
+    "weight-zero-point",
+    "weight-narrow",
+    "weight-axis",
+    "activation-type",
+    "activation-zero-point",
+    "bias",
+    "integer-clamp",
+    "power-of-two",
+    "opset",
+    "static-shapes",
+    "ties",
+    "float-layer",
+    "layer-output",
+    "float-operator",
+    "runtime",
+]
+"""What `lint` looks at; `lint.RULES` computes each."""
+RuleLevel = Literal["error", "warning"]
+FileFormat = Literal["qdq", "integer", "npu", "tflite", "onnx-float", "encodings"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a file for a target must keep to.
+
+    Attributes:
+        level: an error where the hardware refuses, or computes in float or wrongly; a warning where that depends.
+        source, date: the document that says so, and its day; least: the opset that rule "opset" asks for.
+        why: what happens to a file that does not keep to it; in_float: whether the layer then computes in float.
+    """
+
+    rule: RuleName
+    source: str
+    date: str
+    level: RuleLevel = "error"
+    why: str = ""
+    in_float: bool = False
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -17,6 +67,10 @@ class Target:
         weight, activation: formats; the granularity of `weight` is the finest that the hardware takes.
         bias_bits: width of integer biases.
         channel_clip: whether an activation may be clamped to a bound per channel.
+        integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear. Else
+            activations that bound values inside the grid stay float operators, which runtimes fuse into the layer.
+        integer_biases: whether biases are int32 at scale s_x·s_w behind DequantizeLinear; else float constants of
+            the same values.
         float_between: whether recipes may leave what stands between layers in float, where that is better.
         integers_only: whether it runs nothing in float, so that every activation gets a grid.
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
@@ -29,6 +83,10 @@ class Target:
         mantissa: `nearest` to the scale compound, as published; or `provable`, within 2^-18 of it, with which float32
             kernels compute the same integers (`maths/fixedpoint.provable_compound`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
+        aliases: other names of it; audience: who it is for.
+        operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer.
+        ties: operators whose inputs and outputs must be on one grid.
+        formats: of files that it is delivered in; rules: what `lint` holds these to.
     """
 
     name: str
@@ -47,42 +105,122 @@ class Target:
     fused_activations: bool = False
     table_bits: int = 10
     recipe: str = "optimal"
+    integer_clamps: bool = True
+    integer_biases: bool = True
+    aliases: tuple[str, ...] = ()
+    audience: str = ""
+    operators: tuple[str, ...] = ()
+    ties: tuple[str, ...] = ()
+    formats: tuple[FileFormat, ...] = ("qdq",)
+    rules: tuple[Rule, ...] = ()
 
 
-TARGETS = (
-    Target(
-        "per-channel",
-        "one weight scale per output channel: onnxruntime, TensorRT, TFLite, most recent runtimes",
-        QSpec(8, signed=True, symmetric=True, granularity="channel"),
-        float_between=True,
-    ),
-    Target(
-        "per-tensor",
-        "one weight scale and zero point per layer: older and smaller accelerators, DSPs",
-        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
-    ),
-    Target(
-        "per-tensor-clip",
-        "per-tensor weights, and activations may be clamped to a bound per channel",
-        QSpec(8, signed=True, symmetric=False, granularity="tensor"),
-        channel_clip=True,
-    ),
-    Target(
-        "npu-shift",
-        "per-tensor weights with a 4-bit shift per output channel, integers only: NPUs with a weight equalizing shift",
-        QSpec(8, signed=False, symmetric=False, granularity="shift"),
-        integers_only=True,
-        shift_bits=4,
-        fused_activations=True,
-        recipe="wes-optimal",
-    ),
+TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules"})
+"""Fields of a target that decide nothing about the integers of a network."""
+_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "shift_bits": (0, 8),
+    "mantissa_bits": (2, 32),
+    "exponent_bits": (2, 8),
+    "table_bits": (8, 16),
+}
+
+
+def parse(table: Mapping[str, Any], label: str) -> Target:
+    """A target from TOML's tables, every key and type checked.
+
+    Raises:
+        InvalidTarget: naming file and key, and what it may be.
+
+    Example:
+        >>> parse({"weight": {"symmetric": False}, "bias_bits": 16}, "dsp.toml").name
+        'dsp'
+        >>> parse({"weight": {"bit": 8}}, "dsp.toml")
+        Traceback (most recent call last):
+        equint.errors.InvalidTarget: dsp.toml: unknown key 'bit' in [weight]; known keys: bits, granularity, narrow, \
+power_of_two, signed, symmetric
+    """
+    known = {f.name for f in fields(Target)}
+    check_keys(label, "the target", table, known, InvalidTarget)
+    plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules")}
+    check_values(label, "the target", plain, Target, InvalidTarget)
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    if "weight" not in table:
+        raise InvalidTarget(f"{label}: nothing says how weights are stored; add [weight]")
+    specs: dict[str, Any] = {key: _spec(label, key, table[key]) for key in ("weight", "activation") if key in table}
+    for key, (least, most) in _BOUNDS.items():
+        if not least <= plain.get(key, most) <= most:
+            raise InvalidTarget(f"{label}: {key} = {plain[key]}; choose {least} to {most}")
+    if plain.get("bias_bits", 32) not in (8, 16, 32):
+        raise InvalidTarget(f"{label}: bias_bits = {plain['bias_bits']}; choose 8, 16 or 32")
+    if (specs["weight"].granularity == "shift") != (plain.get("shift_bits", 0) > 0):
+        raise InvalidTarget(f'{label}: weights of granularity "shift" and shift_bits go together; give both or neither')
+    plain = {"name": Path(label).stem, "description": "", **plain}
+    return Target(**plain, **specs, rules=_rules(label, table.get("rules", [])))
+
+
+def _spec(label: str, key: str, table: Any) -> QSpec:
+    where = f"[{key}]"
+    if not isinstance(table, Mapping):
+        raise InvalidTarget(f"{label}: {key} = {table!r}; write it as a table, {where}")
+    check_keys(label, where, table, {f.name for f in fields(QSpec)}, InvalidTarget)
+    check_values(label, where, table, QSpec, InvalidTarget)
+    spec = QSpec(**({} if key == "weight" else {"signed": False, "symmetric": False}) | dict(table))
+    if not 2 <= spec.bits <= 16:
+        raise InvalidTarget(f"{label}: bits = {spec.bits} in {where}; choose 2 to 16")
+    if key == "activation" and spec.granularity != "tensor":
+        raise InvalidTarget(f"{label}: activations have one scale per tensor; leave granularity out of {where}")
+    return spec
+
+
+def _rules(label: str, entries: Any) -> tuple[Rule, ...]:
+    if not isinstance(entries, list):
+        raise InvalidTarget(f"{label}: rules are tables; write [[rules]]")
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise InvalidTarget(f"{label}: rules are tables; write [[rules]]")
+        check_keys(label, "[[rules]]", entry, {f.name for f in fields(Rule)}, InvalidTarget)
+        check_values(label, "[[rules]]", entry, Rule, InvalidTarget)
+        for key in ("rule", "source", "date"):
+            if not entry.get(key):
+                raise InvalidTarget(f"{label}: [[rules]] without {key}; every rule names its document and day")
+        try:
+            date.fromisoformat(entry["date"])
+        except ValueError as error:
+            raise InvalidTarget(f"{label}: date = {entry['date']!r} in [[rules]]; write 2026-11-29") from error
+    return tuple(Rule(**entry) for entry in entries)
+
+
+def source(name: str) -> str:
+    """The TOML of a built-in target, to copy and change."""
+    return resources.files(__package__).joinpath("targets", f"{name}.toml").read_text("utf-8")
+
+
+_NAMES = (
+    *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
+    *("per-tensor", "per-tensor-clip", "npu-shift"),
 )
+TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)
 """The built-in targets; the first is the default."""
 
 
-def target(name: str) -> Target:
-    """The built-in target called `name`. Raises EquintError that lists them."""
-    found = next((t for t in TARGETS if t.name == name), None)
-    if found is None:
-        raise UnknownName(f"unknown target {name!r}; choose {', '.join(t.name for t in TARGETS)}")
-    return found
+def target(name: str | os.PathLike[str] | Target) -> Target:
+    """A built-in target by one of its names, which it then has, or one read from a TOML file.
+
+    Raises:
+        EquintError: no target is called so, or the file cannot be used.
+
+    Example:
+        >>> [target(name).name for name in ("onnxruntime", "per-channel")]
+        ['onnxruntime', 'per-channel']
+    """
+    if isinstance(name, Target):
+        return name
+    label = os.fspath(name)
+    found = next((t for t in TARGETS if label in (t.name, *t.aliases)), None)
+    if found is not None:
+        return with_fields(found, name=label)
+    path = Path(label)
+    if path.suffix != ".toml":
+        names = ", ".join(n for t in TARGETS for n in (t.name, *t.aliases))
+        raise UnknownName(f"unknown target {label!r}; choose {names} or a .toml file")
+    return parse(read_toml(path, "target file", InvalidTarget), label)

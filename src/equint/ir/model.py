@@ -58,6 +58,9 @@ class Graph:
         fuses: whether it is for hardware that applies activations to a layer's sums before these are rounded.
         integers_only: whether it is for hardware without floats, so that no activation stays float.
         layers_only: whether nothing but layers is to run on integers, all between them in float.
+        integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear.
+        integer_biases: whether biases are integers behind DequantizeLinear; else floats of the same values.
+        tied: operators, by name, whose inputs and outputs must be on one grid.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -78,6 +81,9 @@ class Graph:
     fuses: bool = False
     integers_only: bool = False
     layers_only: bool = False
+    integer_clamps: bool = True
+    integer_biases: bool = True
+    tied: tuple[str, ...] = ()
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:
@@ -157,13 +163,14 @@ class Range:
 
 @dataclass(frozen=True)
 class QSpec:
-    """The number format wanted for a tensor."""
+    """The number format wanted for a tensor; with `power_of_two` its scales are powers of two."""
 
     bits: int = 8
     signed: bool = True
     symmetric: bool = True
     granularity: Granularity = "tensor"
     narrow: bool = False
+    power_of_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ class QParams:
     """The number format chosen: real = scale · 2^-shift · (q − zero_point).
 
     `scale` is `()` per tensor or `(C,)` along `axis`; `zero_point` has the same shape. `shift` is None, or `(C,)` along
-    `axis` behind a scale per tensor.
+    `axis` behind a scale per tensor. `power_of_two` asks of whoever changes the scale that it stays one.
 
     Example:
         >>> q = QParams(np.float32(0.5), np.int32(3), bits=8, signed=False)
@@ -186,6 +193,7 @@ class QParams:
     axis: int | None = None
     shift: Array | None = None
     narrow: bool = False
+    power_of_two: bool = False
 
     @property
     def qmin(self) -> int:

@@ -23,7 +23,8 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
     zero_point = round(qmin − lo/scale), so that real 0 is the integer zero_point. Symmetric: signed
     grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
-    in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear).
+    in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear). With `power_of_two` the scale is the least
+    power of two on whose grid no value of the range is off by more than a step: the next one would round no better.
 
     Raises:
         EquintError: bits outside 2 to 16, or a range that is not finite.
@@ -36,18 +37,33 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     check_bits(spec.bits)
     if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
         raise UnusableData("a range to quantize is not finite; check the weights and the input range")
-    grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, narrow=spec.narrow)
-    qmin, qmax = grid.qmin, grid.qmax
+    grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, None, spec.narrow, spec.power_of_two)
+    qmin, qmax, beyond = grid.qmin, grid.qmax, int(spec.power_of_two)
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
     if spec.symmetric:
         zero = 0 if spec.signed else 1 << (spec.bits - 1)
-        scale = np.maximum(low / (qmin - zero), high / (qmax - zero))
+        scale = _allowed(np.maximum(low / (qmin - zero - beyond), high / (qmax - zero + beyond)), spec.power_of_two)
         zero_point = np.full(np.shape(scale), zero)
     else:
-        scale = (high - low) / (qmax - qmin)
+        scale = _allowed((high - low) / (qmax - qmin + beyond), spec.power_of_two)
         zero_point = np.clip(np.rint(qmin - low / np.maximum(scale, TINY)), qmin, qmax)
     scale = np.where(scale < TINY, 1.0, scale).astype(np.float32)
-    return QParams(scale, zero_point.astype(np.int32), spec.bits, spec.signed, axis, narrow=spec.narrow)
+    return replace(grid, scale=scale, zero_point=zero_point.astype(np.int32))
+
+
+def _allowed(scale: Array, power_of_two: bool) -> Array:
+    return next_power_of_two(scale) if power_of_two else scale
+
+
+def next_power_of_two(scale: Array) -> Array:
+    """The least power of two that is not below a scale, but for what float32 rounds; 0 stays.
+
+    Example:
+        >>> next_power_of_two(np.array([0.0, 0.3, 0.5])).tolist()
+        [0.0, 0.5, 0.5]
+    """
+    positive = np.maximum(np.asarray(scale, np.float64), TINY)
+    return np.where(scale > 0, np.exp2(np.ceil(np.log2(positive) - 1e-6)), 0.0)
 
 
 def storage(q: QParams) -> np.dtype[Any]:
@@ -118,8 +134,8 @@ def quantize_bias(bias: Array, x: QParams, weight: QParams) -> tuple[Array, Arra
     return integers.astype(np.int32), scale
 
 
-def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
-    """The weight scale, raised just enough that the bias fits its integer grid.
+def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int, power_of_two: bool = False) -> Array:
+    """The weight scale, raised just enough that the bias fits its integer grid; to a power of two where it must be one.
 
     A bias is stored at scale s_in·s_w; |b| ≤ qmax·s_in·s_w asks for s_w ≥ |b|/(qmax·s_in). A 32-bit bias
     is added in a 32-bit accumulator, of which it may fill half.
@@ -127,7 +143,7 @@ def fit_bias(scale: Array, bias: Array, input_scale: float, bits: int) -> Array:
     qmax = float((1 << (bits - 1)) - 1) if bits < 32 else float(1 << 30)
     need = np.abs(bias.astype(np.float64)) / (qmax * input_scale) * (1 + 1e-6)
     need = need.max(initial=0.0) if np.ndim(scale) == 0 else need
-    return np.maximum(np.asarray(scale, np.float64), need).astype(np.float32)
+    return np.maximum(np.asarray(scale, np.float64), _allowed(np.asarray(need), power_of_two)).astype(np.float32)
 
 
 def bounded(q: QParams, least: float, symmetric: bool) -> QParams:
@@ -143,7 +159,7 @@ def bounded(q: QParams, least: float, symmetric: bool) -> QParams:
         (182, 100, -0.001, 0.00155)
     """
     low = q.scale < least
-    scale = np.where(low, np.float32(least), q.scale).astype(np.float32)
+    scale = np.where(low, _allowed(np.asarray(least), q.power_of_two), q.scale).astype(np.float32)
     if symmetric:
         return replace(q, scale=scale)
     below = (q.zero_point - q.qmin) * (q.scale / scale)  # steps from the low end to zero: fewer, for they are longer

@@ -46,7 +46,9 @@ class Optimal:
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
     returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
-    part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
+    part of the noise. Where steps must be powers of two, each range takes the best one when the descent is done, and
+    the scales go on until they fit it. Grids of the network's inputs and results are left alone; `activation` None
+    leaves all float.
 
     Attributes:
         views: how the network was rewritten for other samples: the scales that were found then are the only start.
@@ -168,8 +170,9 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     free, steps = objective.free.size, 0
 
     def within(x: Array) -> Array:  # bounds of the descent itself would make it twice as slow
-        x = GRID * np.rint(x / GRID)
-        return np.concatenate([np.clip(x[:free], -LIMIT, LIMIT), x[free:]])
+        held = GRID * np.rint(x / GRID)
+        held[objective.settled] = x[objective.settled]
+        return np.concatenate([np.clip(held[:free], -LIMIT, LIMIT), held[free:]])
 
     def logarithm(x: Array) -> tuple[float, Array]:
         held = within(x)
@@ -178,19 +181,21 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         slopes = np.where(np.abs(x[:free]) > LIMIT, 0.0, gradient[:free])
         return FLAT * round(np.log(total) / FLAT), _same(np.concatenate([slopes, gradient[free:]]) / total)
 
-    def settled(x: Array, descent: Descent | None = None) -> _Point:  # its true noise: a descent leaves shifts behind
+    def settled(x: Array, descent: Descent | None = None, powers: bool = False) -> _Point:
         objective.choose_shifts(x)
-        return _Point(objective(x)[0].total, x, objective.chosen, descent)
+        if powers:
+            objective.choose_powers(x)
+        return _Point(objective(x)[0].total, x, objective.chosen, descent)  # true noise: a descent leaves shifts behind
 
-    def further(now: _Point, count: int) -> _Point:
+    def further(now: _Point, count: int, powers: bool = False) -> _Point:
         nonlocal steps
         objective.restore(now.shifts)
         # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
         with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
-            # other shifts make it another function
+            # other shifts, or powers that stay, make it another function
             descent = now.descent if now.descent and not objective.shifted else Descent(logarithm, now.x)
             steps += descent.run(min(count, iterations))
-        return settled(within(descent.x), descent)
+        return settled(within(descent.x), None if powers else descent, powers)
 
     tried = [settled(within(objective.start(s))) for s in starts]
     ways = tried if len(tried) > 1 else []
@@ -203,6 +208,13 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
         best = min(best, now, key=lambda point: point.noise)
         if 0 <= last.noise - now.noise < WORTH * last.noise:
             break
+    if objective.power_of_two:
+        best = now = settled(best.x.copy(), powers=True)
+        for _ in range(max(iterations // ROUND_STEPS, 1)):
+            last, now = now, further(now, ROUND_STEPS, powers=True)
+            best = min(best, now, key=lambda point: point.noise)
+            if last.noise - now.noise < WORTH * last.noise:
+                break
     objective.restore(best.shifts)
     return best.x, objective(best.x)[0], steps
 

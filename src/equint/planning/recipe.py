@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import EquintError, InvalidRecipe
-from ..files import read_toml
+from ..files import check_keys, check_values, read_toml
 from ..graph.overrides import Override
 from ..hardware.target import TARGETS, target
 from ..ir.model import QSpec
@@ -69,7 +69,7 @@ SLOW_ROUNDING = ("round_weights", "second-order")
 """The pass and its method that quick forms of recipes do without."""
 QUICK_STEPS = 100
 """Steps of `optimal` in quick forms of recipes that name no number."""
-_SPEC_KEYS = frozenset({"bits", "signed", "symmetric", "granularity", "narrow"})
+_SPEC_KEYS = frozenset(f.name for f in fields(QSpec))
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,8 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
         if not isinstance(table.get(key, ""), str):
             raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")
     known_by = {"passes": passes, "candidates": _candidates(label, table.get("candidates", []), passes)}
-    plain = {"name": Path(label).stem, **table, "target": target(table.get("target", TARGETS[0].name)).name}
+    plain = {"name": Path(label).stem, **table, "target": table.get("target", TARGETS[0].name)}
+    target(plain["target"])
     return Recipe(**{**plain, **known_by, "overrides": _overrides(label, table.get("overrides", []))})
 
 
@@ -370,21 +371,8 @@ def _table(label: str, value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _refuse_unknown(label: str, where: str, table: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
-    unknown = sorted(set(table) - known)
-    if unknown:
-        options = ", ".join(sorted(known)) or "none"
-        raise InvalidRecipe(f"{label}: unknown key {unknown[0]!r} in {where}; known keys: {options}")
+    check_keys(label, where, table, known, InvalidRecipe)
 
 
 def _check_types(label: str, where: str, table: Mapping[str, Any], kind: Any) -> None:
-    hints, follows = get_type_hints(kind), followed(kind)
-    for key, value in table.items():
-        choices = get_args(hints[key])
-        if choices:
-            good = value in choices or (value == "target" and key in follows)
-            asked = ", ".join(map(repr, choices))
-        else:
-            numeric = hints[key] is float and isinstance(value, int) and not isinstance(value, bool)
-            good, asked = type(value) is hints[key] or numeric, hints[key].__name__
-        if not good:
-            raise InvalidRecipe(f"{label}: {key} = {value!r} in {where}; expected {asked}")
+    check_values(label, where, table, kind, InvalidRecipe, dict.fromkeys(followed(kind), "target"))

@@ -15,7 +15,7 @@ import numpy as np
 from ..files import Shelf
 from ..ir.model import Array, Graph, Model, Name, Node, View
 from ..ir.weights import Layer
-from ..onnx.probes import is_clamp_of_integers, is_dequantizer, is_quantizer, mean_over_positions
+from ..onnx.probes import is_dequantizer, mean_over_positions
 from ..onnx.qdq import qdq_graph
 from ..onnx.writer import to_proto
 from ..ops.layers import layers
@@ -241,7 +241,7 @@ def open_biases(graph: Graph, every: list[Layer]) -> tuple[Graph, list[_Place]]:
     nodes, consts, places = list(graph.nodes), dict[Name, Array](), list[_Place]()
     position = {o: k for k, node in enumerate(nodes) for o in node.outputs}
     for layer in every:
-        raw = _raw(graph, layer.y)
+        raw = _raw(graph, layer)
         node = nodes[position[raw]]
         bias = graph.fresh(f"{raw}_open_bias")
         stored = node.inputs[2] if len(node.inputs) > 2 else ""
@@ -275,12 +275,11 @@ def _value(graph: Graph, name: Name) -> Array:
     return np.asarray((integers.astype(np.float64) - zeros) * steps)
 
 
-def _raw(graph: Graph, y: Name) -> Name:
-    """What a layer puts out before the quantizer that follows it."""
-    node = graph.producer[y]
-    while is_dequantizer(node) or is_quantizer(node) or is_clamp_of_integers(node):
-        y = node.inputs[0]
-        node = graph.producer[y]
+def _raw(graph: Graph, layer: Layer) -> Name:
+    """What a layer puts out before the quantizer that follows it, and what bounds values there."""
+    y = layer.y
+    while graph.producer[y].op != layer.node.op:
+        y = graph.producer[y].inputs[0]
     return y
 
 

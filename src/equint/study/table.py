@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import EquintError, InvalidCard, InvalidOption, OutputRefused, UnknownName, UnreadableModel
 from ..files import read_toml
-from ..hardware.target import Target
+from ..hardware.target import TOLD, Target
 from ..hardware.target import target as built_in_target
 from ..planning.plan import Data, resolve
 from ..planning.recipe import ActivationBits, Recipe, needs_images, recipe, without_images
@@ -71,7 +71,7 @@ class Row:
 def table(
     networks: Sequence[Named],
     recipes: Sequence[Named | Recipe],
-    targets: Sequence[str | Target] = (),
+    targets: Sequence[Named | Target] = (),
     *,
     bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
     images: int | Sequence[int | None] | None = None,
@@ -160,14 +160,14 @@ def _whole(cell: Cell, entry: Mapping[str, Any]) -> bool:
 
 def _ways(
     recipes: Sequence[Recipe],
-    targets: Sequence[str | Target],
+    targets: Sequence[Named | Target],
     bits: Sequence[tuple[int | None, ActivationBits]],
     images: Sequence[int | None],
 ) -> Iterable[tuple[Way, str]]:
     """Every way, and why it cannot be."""
     for width, shown, chosen in product(bits, images, recipes):
         for hardware in targets or (chosen.target,):
-            on = hardware if isinstance(hardware, Target) else built_in_target(hardware)
+            on = built_in_target(hardware)
             way = Way(chosen, on, *width, shown) if shown != 0 else Way(without_images(chosen), on, *width)
             yield way, _impossible(way)
 
@@ -206,7 +206,7 @@ def _planned(
 def _content(way: Way) -> dict[str, Any]:
     """Everything about a way but names."""
     chosen = {k: v for k, v in vars(way.recipe).items() if k not in ("name", "description", "target")}
-    target = {k: v for k, v in vars(way.target).items() if k not in ("name", "description", "recipe")}
+    target = {k: v for k, v in vars(way.target).items() if k not in TOLD}
     return {"recipe": chosen, "target": target, "bits": (way.weight_bits, way.activation_bits), "images": way.images}
 
 
