@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from .samples.card import Card
     from .samples.images import Samples
     from .samples.statistics import Statistics
-    from .studies import compare, diagnose, evaluate, explain, inspect, judge, mixed, report, sqnr, table
+    from .studies import compare, diagnose, evaluate, explain, inspect, judge, lint, mixed, report, sqnr, table
 
 __version__ = "0.1.0"
 __all__ = ["Card", "Model", "Override", "Recipe", "Result", "Samples", "Statistics", "Target", "__version__"]
 __all__ += ["EquintError", "InvalidCard", "InvalidOption", "InvalidRecipe", "InvalidTarget", "MissingLibrary"]
 __all__ += ["OutputRefused", "TargetMismatch", "UnknownName", "UnreadableModel", "UnsupportedOperator", "UnusableData"]
 __all__ += ["calibrate", "compare", "compare_board", "diagnose", "evaluate", "explain", "export", "from_torch"]
-__all__ += ["golden", "inspect", "judge", "load", "mixed", "program", "quantize", "recipes", "report", "sizes", "sqnr"]
-__all__ += ["table", "targets"]
+__all__ += ["golden", "inspect", "judge", "lint", "load", "mixed", "program", "quantize", "recipes", "report", "sizes"]
+__all__ += ["sqnr", "table", "targets"]
 
 
 def __dir__() -> list[str]:

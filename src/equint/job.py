@@ -140,7 +140,9 @@ class Job:
         if seen is not None:  # the input is measured: its range need not be guessed
             network = replace(network, log=tuple(e for e in network.log if e.kind is not EventKind.INPUT_ASSUMED))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        network = replace(network, graph=replace(network.graph, fuses=on.fused_activations, integers_only=only))
+        files = {"integer_clamps": on.integer_clamps, "integer_biases": on.integer_biases, "tied": on.ties}
+        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, **files)
+        network = replace(network, graph=graph)
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
 

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .errors import InvalidOption, UnsupportedOperator, UnusableData
-from .files import jsonable
-from .hardware.target import Target
+from .files import is_bundle, jsonable
+from .hardware.target import TARGETS, Target
+from .hardware.target import target as built_in_target
 from .ir.model import Array, Model, Name
 from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
 from .planning.data import NO_SAMPLES
@@ -19,6 +20,7 @@ from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
 
 if TYPE_CHECKING:
+    from .hardware.lint import Findings
     from .runtime.judge import Judgement
     from .scoring.tasks import Verdict
     from .study.compare import Comparison
@@ -41,6 +43,42 @@ def inspect(source: Any, target: Named | Target | None = None, *, input: Input =
     from .study.inspect import inspect as look
 
     return look(Job.of(source, None, target, input=input).rewritten())
+
+
+def lint(source: Any, target: Named | Target | None = None) -> Findings:
+    """What a target's hardware refuses of a quantized network, computes in float, or computes wrongly.
+
+    Args:
+        source: an ONNX file or model, of any tool; a `Model`, or a `Result`.
+        target: whom it is for; a result's own if left out, else onnxruntime.
+
+    Returns:
+        Its `findings` name node, rule, source and what to do; `clean` where none of them is an error.
+
+    Raises:
+        EquintError: a file that cannot be read, or in which nothing is quantized.
+
+    Example:
+        >>> from equint import quantize
+        >>> from equint.demo import model_path
+        >>> result = quantize(model_path(), "lwq", "per-tensor", input=(0, 1))
+        >>> lint(result).clean, lint(result, "openvino").findings[0].rule
+        (True, 'weight-zero-point')
+    """
+    from .hardware.lint import Machine
+    from .hardware.lint import lint as judge
+    from .onnx.description import describe
+    from .onnx.reader import load_proto
+
+    if target is None:
+        target = source.hardware if isinstance(source, Result) else TARGETS[0]
+    check(target=target)
+    on, network = built_in_target(target), runnable("source", source)
+    named = isinstance(network, (str, os.PathLike))
+    if is_bundle(network) or not (named or hasattr(network, "SerializeToString")):
+        raise InvalidOption("source: a bundle or program is for NPUs alone; lint judges ONNX networks")
+    proto = load_proto(network) if named else network
+    return judge(describe(proto, os.fspath(network) if named else "source"), on, Machine.here())
 
 
 def explain(

@@ -63,15 +63,22 @@ def quantize(
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
         result.save(output)
+        found = equint.lint(result)
         if report is not None:
             cli.write_page(report, equint.report(result, name=model.stem))
     if as_json:
         spending = {} if spent is None else {"mixed": spent.facts()}
-        cli.print_json({**result.facts(), **spending, "output": str(output), "file_bytes": output.stat().st_size})
+        written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}
+        facts = result.facts()
+        facts["warnings"] = [*facts["warnings"], *map(str, found.findings)]
+        cli.print_json({**facts, **spending, **written})
         return
+    from ..pages.findings import kinds
     from ..planning.summary import kilobytes
 
     print(result.summary())
+    for line in kinds(found):
+        print(f"! {line}")
     if spent is not None:
         from ..pages.diagnosis import mixed_text
 
@@ -180,8 +187,9 @@ def demo(as_json: cli.AsJson = False) -> None:
 
 
 COMMANDS: tuple[cli.Command, ...] = (
-    *(quantize, calibrate, study.inspect, study.explain, recipes, targets, study.evaluate, study.compare, demo),
-    *(study.sqnr, npu.export, npu.golden, npu.compare_board, npu.sizes, study.table, study.diagnose, study.report),
+    *(quantize, calibrate, study.inspect, study.explain, recipes, targets, study.evaluate, study.compare, study.lint),
+    *(demo, study.sqnr, npu.export, npu.golden, npu.compare_board, npu.sizes, study.table, study.diagnose),
+    study.report,
 )
 """All commands, in the order in which help lists them."""
 for command in COMMANDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from ..errors import InvalidOption
 from . import options as cli
@@ -36,6 +36,26 @@ def inspect(
     cli.print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
     for op, nodes in found.borders.items():
         print(f"{op} stays float: {cli.few(nodes)}")
+
+
+def lint(
+    model: Annotated[Path, Argument(metavar="FILE", help="Quantized ONNX model, of any tool.", show_default=False)],
+    target: cli.TargetName = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Show what hardware refuses of a quantized network or computes in float; exit code 1 where that is an error."""
+    import equint
+
+    from ..pages.findings import lines
+
+    cli.check_file(model)
+    found = equint.lint(model, target)
+    if as_json:
+        cli.print_json({"file": str(model), **found.facts()})
+    else:
+        print("\n".join(lines(found, model.name)))
+    if not found.clean:
+        raise Exit(1)
 
 
 def explain(

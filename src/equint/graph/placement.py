@@ -63,7 +63,7 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
 
     for node in graph.nodes:
         grid = grid_of(node)
-        if not grid.keeps or node.outputs[0] in apart:
+        if not (grid.keeps or node.op in graph.tied) or node.outputs[0] in apart:
             continue
         tied = [*node.outputs, *(node.inputs if grid.ties else node.inputs[:1])]
         known = [root(n) for n in tied if n in parent]

@@ -22,6 +22,7 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
 
     Where nothing but outputs is made of a join, or parts are picked of it, its inputs keep grids of their own if one of
     them would be rounded much coarser on the grid of all; elsewhere if that makes less noise where its inputs are read.
+    Never where hardware asks for one grid (`Graph.tied`).
 
     Example:
         >>> join = Node("Concat", ("boxes", "scores"), ("y",), {"axis": 1})
@@ -31,7 +32,7 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
     """
     leaves, found = leaving(graph, picks=not graph.integers_only), set[Name]()
     for node in graph.nodes:
-        if not grid_of(node).ties:
+        if not grid_of(node).ties or node.op in graph.tied:
             continue
         sources = list(dict.fromkeys(_sources(graph, node)))
         known = {n: ranges[n] for n in sources if n in ranges}

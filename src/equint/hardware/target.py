@@ -31,6 +31,7 @@ RuleName = Literal[
     "static-shapes",
     "ties",
     "float-layer",
+    "layer-output",
     "float-operator",
     "runtime",
 ]
@@ -46,7 +47,7 @@ class Rule:
     Attributes:
         level: an error where the hardware refuses, or computes in float or wrongly; a warning where that depends.
         source, date: the document that says so, and its day; least: the opset that rule "opset" asks for.
-        why: what happens to a file that does not keep to it.
+        why: what happens to a file that does not keep to it; in_float: whether the layer then computes in float.
     """
 
     rule: RuleName
@@ -54,6 +55,7 @@ class Rule:
     date: str
     level: RuleLevel = "error"
     why: str = ""
+    in_float: bool = False
     least: int = 0
 
 
@@ -67,6 +69,8 @@ class Target:
         channel_clip: whether an activation may be clamped to a bound per channel.
         integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear. Else
             activations that bound values inside the grid stay float operators, which runtimes fuse into the layer.
+        integer_biases: whether biases are int32 at scale s_x·s_w behind DequantizeLinear; else float constants of
+            the same values.
         float_between: whether recipes may leave what stands between layers in float, where that is better.
         integers_only: whether it runs nothing in float, so that every activation gets a grid.
         shift_bits: width of the shift that a weight's output channel may have, where granularity is "shift".
@@ -102,6 +106,7 @@ class Target:
     table_bits: int = 10
     recipe: str = "optimal"
     integer_clamps: bool = True
+    integer_biases: bool = True
     aliases: tuple[str, ...] = ()
     audience: str = ""
     operators: tuple[str, ...] = ()

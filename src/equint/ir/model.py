@@ -58,6 +58,9 @@ class Graph:
         fuses: whether it is for hardware that applies activations to a layer's sums before these are rounded.
         integers_only: whether it is for hardware without floats, so that no activation stays float.
         layers_only: whether nothing but layers is to run on integers, all between them in float.
+        integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear.
+        integer_biases: whether biases are integers behind DequantizeLinear; else floats of the same values.
+        tied: operators, by name, whose inputs and outputs must be on one grid.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -78,6 +81,9 @@ class Graph:
     fuses: bool = False
     integers_only: bool = False
     layers_only: bool = False
+    integer_clamps: bool = True
+    integer_biases: bool = True
+    tied: tuple[str, ...] = ()
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

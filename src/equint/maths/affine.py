@@ -23,8 +23,8 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     Asymmetric: scale = (hi − lo)/(qmax − qmin) after the range is widened to hold 0, and
     zero_point = round(qmin − lo/scale), so that real 0 is the integer zero_point. Symmetric: signed
     grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
-    in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear). With `power_of_two` the scale is the next power
-    of two that covers the range.
+    in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear). With `power_of_two` the scale is the least
+    power of two on whose grid no value of the range is off by more than a step: the next one would round no better.
 
     Raises:
         EquintError: bits outside 2 to 16, or a range that is not finite.
@@ -39,14 +39,14 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
         raise UnusableData("a range to quantize is not finite; check the weights and the input range")
     held = {"narrow": spec.narrow, "power_of_two": spec.power_of_two}
     grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, **held)
-    qmin, qmax = grid.qmin, grid.qmax
+    qmin, qmax, beyond = grid.qmin, grid.qmax, int(spec.power_of_two)
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)
     if spec.symmetric:
         zero = 0 if spec.signed else 1 << (spec.bits - 1)
-        scale = _allowed(np.maximum(low / (qmin - zero), high / (qmax - zero)), spec.power_of_two)
+        scale = _allowed(np.maximum(low / (qmin - zero - beyond), high / (qmax - zero + beyond)), spec.power_of_two)
         zero_point = np.full(np.shape(scale), zero)
     else:
-        scale = _allowed((high - low) / (qmax - qmin), spec.power_of_two)
+        scale = _allowed((high - low) / (qmax - qmin + beyond), spec.power_of_two)
         zero_point = np.clip(np.rint(qmin - low / np.maximum(scale, TINY)), qmin, qmax)
     scale = np.where(scale < TINY, 1.0, scale).astype(np.float32)
     return replace(grid, scale=scale, zero_point=zero_point.astype(np.int32))

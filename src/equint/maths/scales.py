@@ -20,6 +20,19 @@ def equalizing(out_range: Array, in_range: Array) -> Array:
     return np.sqrt(np.divide(out_range, in_range, where=alive, out=np.ones_like(out_range, dtype=np.float64)))
 
 
+def power_of_two_factors(step: Array) -> list[Array]:
+    """Factors that turn steps into powers of two: the one below, twice and four times that, ½ to 1 step and on.
+
+    A step that is a power of two stays one, with what lies on either side of it.
+
+    Example:
+        >>> [float(f * 0.3) for f in power_of_two_factors(np.array(0.3))]
+        [0.125, 0.25, 0.5]
+    """
+    least = np.exp2(np.floor(np.log2(step) + 1e-9) - 1)
+    return [least * 2.0**k / step for k in range(3)]
+
+
 def dominance(extrema: Array, successor: Array | float = 1.0, others: float = 0.0) -> Array:
     """How near each channel is to the dominant one: d = x/max(max(n·x), others), `(C,)`; 0 where all are 0.
 

@@ -49,8 +49,8 @@ class Objective:
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
     What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`) are no smooth functions:
-    chosen between descents. `tensors` are those whose grids are variables; the ends of grids may replace the bounds of
-    `movable` clips.
+    chosen between descents; nor are steps that must be powers of two (`choose_powers`). `tensors` are those whose grids
+    are variables; the ends of grids may replace the bounds of `movable` clips.
     """
 
     def __init__(
@@ -69,6 +69,9 @@ class Objective:
         weight, bits, new = formats.weight, formats.shift_bits, self._variables
         self.weights = WeightTerms(model.graph, channels, layers, weight, bits, new, noise)
         self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new)
+        specs = (weight, formats.activation)
+        self.power_of_two = any(spec is not None and spec.power_of_two for spec in specs)
+        self.settled = np.zeros(0, np.int64)
 
     def _variables(self, count: int) -> Array:
         self.size += count
@@ -100,6 +103,14 @@ class Objective:
     def choose_shifts(self, x: Array) -> None:
         self.weights.choose_shifts(x, self.scales(x))
 
+    def choose_powers(self, x: Array) -> None:
+        """Set ranges in `x` whose steps are powers of two, where the formats ask for it; from then on they stay.
+
+        Given the scales, each range's noise is its own, so that the power of least noise is found range by range.
+        """
+        scales = self.scales(x)
+        self.settled = np.concatenate([part.choose_powers(x, scales) for part in (self.weights, self.tensors)])
+
     def shifts(self) -> dict[Name, Array]:
         return self.weights.shifts()
 
@@ -109,6 +120,7 @@ class Objective:
         weights, clipped = self.weights.noise(x, scales, gradient, by_class)
         activations, saturated = self.tensors.noise(x, scales, gradient, by_class)
         gradient[: self.free.size] += by_class[self.free]
+        gradient[self.settled] = 0.0
         return Noise(weights, clipped, activations, saturated), gradient
 
     def weight_ranges(self, x: Array) -> dict[Name, Range]:

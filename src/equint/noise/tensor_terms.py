@@ -9,6 +9,7 @@ import numpy as np
 from ..graph.channels import Channels
 from ..ir.model import Array, Name, QSpec, Range
 from ..maths.noise import beyond, mismatch, rounding
+from ..maths.scales import power_of_two_factors
 from .columns import TensorColumns, joined
 from .rounded import RoundedTensor
 
@@ -37,6 +38,7 @@ class TensorTerms:
     ) -> None:
         tensors = [t for t in tensors if spec is not None or t.activation.clip is not None]
         self.levels = None if spec is None else 2**spec.bits - 1
+        self.spec = spec
         self.grids = {grid: k for k, grid in enumerate(sorted({t.grid for t in tensors}))}
         self.columns = joined(TensorColumns, [_columns(t, channels, self.grids[t.grid], movable) for t in tensors])
         self.least, self.most = _extents(tensors, ranges)
@@ -78,6 +80,34 @@ class TensorTerms:
         by_class += np.bincount(columns.scale[b], pull, by_class.size)
         self._add(gradient, up, np.bincount(grid[b], pull, count))
         return rounded, float(cost.sum())
+
+    def _by_grid(self, high: Array, low: Array, scales: Array) -> Array:
+        """The noise of each grid's tensors, `(grids,)`."""
+        columns, grid, s = self.columns, self.columns.grid, scales[self.columns.scale]
+        cost = columns.rounding * rounding(s * self._step(high, low)[grid])
+        bounds = mismatch(columns.mean, columns.up, high[grid] * s, columns.cap, columns.movable, self.behind[0])
+        cost += columns.clipping * bounds[0]
+        b = self.below
+        leak, bound = columns.slope[b], low[grid[b]] * s[b]
+        lows = (-leak * columns.mean[b], leak * columns.down[b])
+        cost[b] += columns.clipping[b] * mismatch(*lows, bound, -columns.floor[b], False, self.behind[1])[0]
+        return np.bincount(grid, cost, high.size)
+
+    def _step(self, high: Array, low: Array) -> Array:
+        """The step that `choose_qparams` makes of these ends."""
+        assert self.spec is not None
+        return high / (2 ** (self.spec.bits - 1) - 1) if self.symmetric else (high + low) / (2**self.spec.bits - 1)
+
+    def choose_powers(self, x: Array, scales: Array) -> Array:
+        """Set the ranges whose steps are powers of two, of least noise each; the numbers of their variables."""
+        if self.spec is None or not self.spec.power_of_two:
+            return np.zeros(0, np.int64)
+        ends = self._ends(x)
+        tried = [tuple(end * factor for end in ends) for factor in power_of_two_factors(self._step(*ends))]
+        best = np.argmin([self._by_grid(high, low, scales) for high, low in tried], 0)
+        high, low = (np.choose(best, [t[k] for t in tried]) for k in range(2))
+        x[self.high], x[self.low] = np.log(high), np.log(low[self.signed])
+        return np.concatenate([self.high, self.low])
 
     def widest(self, x: Array, scales: Array) -> None:
         high, low = np.full(self.high.size, TINY), np.full(self.high.size, TINY)

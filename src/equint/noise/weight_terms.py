@@ -10,6 +10,7 @@ import numpy as np
 from ..graph.channels import Channels
 from ..ir.model import Array, Graph, Name, QSpec, Range
 from ..maths.noise import rounding
+from ..maths.scales import power_of_two_factors
 from .columns import Columns, Near, Rows, WeightBlock, joined
 from .constants import NoiseModel
 from .rounded import RoundedLayer
@@ -41,6 +42,7 @@ class WeightTerms:
         noise: NoiseModel,
     ) -> None:
         self.levels = 2 ** (spec.bits - 1) - 1 if spec.symmetric else 2**spec.bits - 1
+        self.power_of_two = spec.power_of_two
         self.constants = noise
         self.blocks: list[WeightBlock] = []
         rows, columns = list[Rows](), list[Columns]()
@@ -58,7 +60,7 @@ class WeightTerms:
                     scale=channels.of_output(graph, layer),
                     group=np.repeat(groups, o),
                     unit=unit + (np.arange(g * o) if fine else np.zeros(g * o, np.int64)),
-                    coarse=np.full(g * o, not fine),
+                    coarse=np.full(g * o, not fine or spec.power_of_two),  # a step that is one cannot take a scale up
                     most=np.full(g * o, (1 << shift_bits) - 1 if shifted else 0),
                 )
             )
@@ -79,10 +81,8 @@ class WeightTerms:
         """Noise of what is rounded and of what is cut off; derivatives are added to `gradient` and `by_class`."""
         rows, columns = self.rows, self.columns
         ends = [np.exp(x[e]) for e in self.ends]
-        step = np.maximum(sum(ends) / self.levels, 1e-300)
-        enters = columns.energy / np.square(scales[columns.scale])
-        total = np.bincount(columns.group, enters, self.groups)
-        row_gain = rows.gain * np.square(self._row_scale(scales))
+        step = self._step(ends)
+        enters, total, row_gain = self._costs(scales)
         square = rounding(step[rows.unit])
         each = square * row_gain * total[rows.group]
         by_unit = np.bincount(rows.unit, each, self.units)
@@ -96,12 +96,8 @@ class WeightTerms:
     def _clipped(
         self, ends: list[Array], scales: Array, row_gain: Array, enters: Array, gradient: Array, by_class: Array
     ) -> float:
-        rows, columns, near = self.rows, self.columns, self._near(ends, scales)
-        row_scale, limits = self._row_scale(scales), [end[rows.unit] for end in ends]
-        now = near.peak * scales[columns.scale[near.column]] / row_scale[near.row]
-        limit = np.where(near.below, limits[-1][near.row], limits[0][near.row])
-        hit = np.flatnonzero(now > limit)
-        row, column, below, now, limit = (a[hit] for a in (near.row, near.column, near.below, now, limit))
+        rows, columns = self.rows, self.columns
+        row, column, below, now, limit = self._outside(ends, scales)
         over = now - limit
         weight = row_gain[row] * enters[column] * columns.share[column]
         cost = weight * np.square(over)
@@ -111,6 +107,45 @@ class WeightTerms:
         for variables, mine in zip(self.ends, (np.logical_not(below), below), strict=False):
             gradient[variables] -= np.bincount(rows.unit[row[mine]], (slope * limit)[mine], self.units)
         return float(cost.sum())
+
+    def _step(self, ends: list[Array]) -> Array:
+        return np.asarray(np.maximum(sum(ends) / self.levels, 1e-300))
+
+    def _costs(self, scales: Array) -> tuple[Array, Array, Array]:
+        """What enters each column, what enters each group, and what each row's errors cost."""
+        enters = self.columns.energy / np.square(scales[self.columns.scale])
+        total = np.bincount(self.columns.group, enters, self.groups)
+        return enters, total, self.rows.gain * np.square(self._row_scale(scales))
+
+    def _outside(self, ends: list[Array], scales: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Weights outside their range: row, column, whether below, magnitude and limit in rescaled units."""
+        rows, columns, near = self.rows, self.columns, self._near(ends, scales)
+        row_scale, limits = self._row_scale(scales), [end[rows.unit] for end in ends]
+        now = near.peak * scales[columns.scale[near.column]] / row_scale[near.row]
+        limit = np.where(near.below, limits[-1][near.row], limits[0][near.row])
+        hit = np.flatnonzero(now > limit)
+        row, column, below, now, limit = (a[hit] for a in (near.row, near.column, near.below, now, limit))
+        return row, column, below, now, limit
+
+    def _by_unit(self, ends: list[Array], scales: Array) -> Array:
+        """The noise of each range's weights, `(units,)`."""
+        rows, columns, (enters, total, row_gain) = self.rows, self.columns, self._costs(scales)
+        each = rounding(self._step(ends)[rows.unit]) * row_gain * total[rows.group]
+        row, column, _, now, limit = self._outside(ends, scales)
+        cost = row_gain[row] * enters[column] * columns.share[column] * np.square(now - limit)
+        cut = np.bincount(rows.unit[row], cost, self.units)
+        return np.asarray(np.bincount(rows.unit, each, self.units) + cut)
+
+    def choose_powers(self, x: Array, scales: Array) -> Array:
+        """Set the ranges whose steps are powers of two, of least noise each; the numbers of their variables."""
+        if not self.power_of_two:
+            return np.zeros(0, np.int64)
+        ends = [np.exp(x[e]) for e in self.ends]
+        tried = [[end * factor for end in ends] for factor in power_of_two_factors(self._step(ends))]
+        best = np.argmin([self._by_unit(t, scales) for t in tried], 0)
+        for k, variables in enumerate(self.ends):
+            x[variables] = np.log(np.choose(best, [t[k] for t in tried]))
+        return np.concatenate(self.ends)
 
     def _near(self, ends: list[Array], scales: Array) -> Near:
         """Weights that may lie outside their ranges: looked for anew where others than the last ones could."""
@@ -179,9 +214,11 @@ class WeightTerms:
         found = {}
         for block in self.blocks:
             high, low = (np.exp(x[e[block.units]]) for e in (self.ends[0], self.ends[-1]))
-            if block.fine:  # variables are in front of the division by the row's own scale
+            if block.fine and not self.power_of_two:  # variables are in front of the division by the row's own scale
                 own = scales[self.rows.scale[block.rows]]
                 found[block.layer.y] = Range(-(low / own), high / own)
+            elif block.fine:
+                found[block.layer.y] = Range(-low, high)
             else:
                 found[block.layer.y] = Range(np.asarray(-low[0]), np.asarray(high[0]))
         return found

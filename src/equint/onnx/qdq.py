@@ -2,7 +2,9 @@
 
 Weights and biases are stored as integers. Where a quantizer's saturation does what a ReLU or clip did, the
 activation is left out; where a bound lies inside the grid, or differs per channel, an integer clamp stands
-between QuantizeLinear and DequantizeLinear. Grids narrower than 8 bits are held by the same clamp.
+between QuantizeLinear and DequantizeLinear. Grids narrower than 8 bits are held by the same clamp. For runtimes that
+take no such clamps (`Graph.integer_clamps`) the activation stays in front of the quantizer, and so does a Clip to the
+ends of a narrow grid.
 """
 
 from __future__ import annotations
@@ -141,7 +143,8 @@ def _at_opset(model: Model) -> Model:
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
     known = model.graph
-    graph = replace(graph, fuses=known.fuses, integers_only=known.integers_only, layers_only=known.layers_only)
+    flags = ("fuses", "integers_only", "layers_only", "integer_clamps", "integer_biases", "tied")
+    graph = replace(graph, **{flag: getattr(known, flag) for flag in flags})
     return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes))
 
 
@@ -184,6 +187,7 @@ class _Exporter:
             if out in self.model.qparams:
                 self.quantizer(out, self.reads.pop(out), out, self.chain(node))
             return
+        node = self.without_idle_bound(node)
         inputs = [self.reads.get(i, i) for i in node.inputs]
         if layer is not None and layer.weight in self.model.qparams:
             inputs = self.integer_operands(layer, inputs)
@@ -195,11 +199,21 @@ class _Exporter:
         for o in quantized:
             self.quantizer(o, raw[o], o, [])
 
+    def without_idle_bound(self, node: Node) -> Node:
+        """A Clip that stays in front of a quantizer, as the Relu that it is where the grid ends no higher."""
+        q = self.model.qparams.get(node.outputs[0]) if len(node.outputs) == 1 else None
+        if q is None or node.op != "Clip" or not is_clamp(self.float, node):
+            return node
+        lo, hi = clip_bounds(self.float, node)
+        idle = lo is not None and np.all(lo == 0) and hi is not None and np.all(clamps.on_grid(hi, q) >= q.qmax)
+        return replace(node, op="Relu", inputs=node.inputs[:1], attrs={}) if idle else node
+
     def grid_behind(self, name: Name) -> QParams | None:
         """The grid in which a chain of activations ends, if an integer clamp can do their work there."""
         name = clamps.end(self.float, self.merged, name)
         q = self.model.qparams.get(name)
-        return q if q is not None and (q.bits <= 8 or self.covers(q, name)) else None
+        clamped = q is not None and q.bits <= 8 and self.float.integer_clamps
+        return q if q is not None and (clamped or self.covers(q, name)) else None
 
     def covers(self, q: QParams, last: Name) -> bool:
         bounds = [clip_bounds(self.float, n) for n in self.chain(self.float.producer[last])]
@@ -214,6 +228,7 @@ class _Exporter:
         q = self.model.qparams[name]
         scale, zero = self.grid_consts(name, q)
         integer = self.fresh(f"{name}_quantized")
+        raw = self.within(name, raw, q)
         self.add("QuantizeLinear", (raw, scale, zero), integer, f"{name}_QuantizeLinear")
         integer = self.clamp(name, integer, q, activations)
         self.add("DequantizeLinear", (integer, scale, zero), out, f"{name}_DequantizeLinear")
@@ -221,9 +236,21 @@ class _Exporter:
     def add(self, op: str, inputs: tuple[Name, ...], out: Name, name: Name, **attrs: int) -> None:
         self.nodes.append(Node(op, inputs, (out,), attrs, name=self.fresh(name)))
 
+    def within(self, name: Name, raw: Name, q: QParams) -> Name:
+        """The values within a grid narrower than the type that holds it, where integers may not be clamped to it."""
+        full = np.iinfo(storage(q))
+        if self.float.integer_clamps or (q.qmin, q.qmax) == (full.min, full.max):
+            return raw
+        clipped, ends = self.fresh(f"{name}_within"), (self.fresh(f"{name}_lowest"), self.fresh(f"{name}_highest"))
+        self.consts |= {end: np.asarray(value, np.float32) for end, value in zip(ends, (q.lo, q.hi), strict=True)}
+        self.add("Clip", (raw, *ends), clipped, f"{name}_Clip")
+        return clipped
+
     def clamp(self, name: Name, integer: Name, q: QParams, activations: list[Node]) -> Name:
         dtype = storage(q)
         full = np.iinfo(dtype)
+        if not self.float.integer_clamps:
+            return integer  # what bounds the values stands in front
         low, high = clamps.bounds(self.float, q, activations)
         for op, bound, idle in (("Max", low, full.min), ("Min", high, full.max)):
             if np.any(bound != idle) and not (q.bits > 8 and np.all(bound == (q.qmin if op == "Max" else q.qmax))):
@@ -247,7 +274,11 @@ class _Exporter:
         x = self.model.qparams.get(layer.x)
         if layer.bias is not None and x is not None:
             integers, scale = quantize_bias(self.float.consts[layer.bias], x, q)
-            inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
+            if self.float.integer_biases:
+                inputs[2] = self.constant(f"{layer.y}_bias", integers, scale, 0 if scale.ndim else None)
+            else:
+                inputs[2] = self.fresh(f"{layer.y}_bias_rounded")
+                self.consts[inputs[2]] = (integers * scale.astype(np.float64)).astype(np.float32)
         return inputs
 
     def weight(self, name: Name) -> Name:

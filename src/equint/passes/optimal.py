@@ -42,7 +42,9 @@ class Optimal:
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
     returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
-    part of the noise. Grids of the network's inputs and results are left alone; `activation` None leaves all float.
+    part of the noise. Where steps must be powers of two, each range takes the best one when the descent is done, and
+    the scales go on until they fit it. Grids of the network's inputs and results are left alone; `activation` None
+    leaves all float.
 
     Attributes:
         views: how the network was rewritten for other samples: the scales that were found then are the only start.
@@ -172,11 +174,13 @@ def _least(objective: Objective, starts: list[Array], iterations: int, rounds: i
         total = max(noise.total, 1e-100)
         return float(np.log(total)), np.where(held == x, gradient, 0.0) / total
 
-    def settled(x: Array) -> _Point:  # its true noise: a descent leaves shifts behind
+    def settled(x: Array, powers: bool = False) -> _Point:  # its true noise: a descent leaves shifts behind
         objective.choose_shifts(x)
+        if powers:
+            objective.choose_powers(x)
         return _Point(objective(x)[0].total, x, objective.chosen)
 
-    def run(start: _Point, count: int) -> _Point:
+    def run(start: _Point, count: int, powers: bool = False) -> _Point:
         nonlocal steps
         objective.restore(start.shifts)
         options: Any = {"maxiter": count, "maxcor": 20, "ftol": 1e-7}
@@ -184,7 +188,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int, rounds: i
         with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
             end = minimize(logarithm, start.x.copy(), jac=True, method="L-BFGS-B", options=options)
         steps += int(end.nit)
-        return settled(within(end.x))
+        return settled(within(end.x), powers)
 
     candidates = [objective.start(s) for s in starts]
     tried = [settled(x) for x in candidates]
@@ -200,6 +204,13 @@ def _least(objective: Objective, starts: list[Array], iterations: int, rounds: i
         best = min(best, now, key=lambda point: point.noise)
         if 0 <= last.noise - now.noise < WORTH * last.noise:
             break
+    if objective.power_of_two:
+        best = now = settled(best.x.copy(), powers=True)
+        for _ in range(max(iterations // ROUND_STEPS, 1)):
+            last, now = now, run(now, min(ROUND_STEPS, iterations), powers=True)
+            best = min(best, now, key=lambda point: point.noise)
+            if last.noise - now.noise < WORTH * last.noise:
+                break
     objective.restore(best.shifts)
     return best.x, objective(best.x)[0], steps
 
