@@ -1,6 +1,6 @@
 """onnxruntime as a consumer; as a script, a version of it that another process asks: folders in, `done` out.
 
-    python benchmarks/consumers_ort.py MODEL    # then lines with folders: x.npy is read there, y.npz written
+python benchmarks/consumers_ort.py MODEL    # then lines with folders: x.npy is read there, y.npz written
 """
 
 from __future__ import annotations

@@ -52,13 +52,20 @@ def simulated(folder: Path, name: str) -> ModelProto:
     rows = {row["name"]: row for row in json.loads((folder / f"{name}.ranges.json").read_text())["tensors"]}
     for tensor in proto.graph.initializer:
         if tensor.name in rows:
-            tensor.CopyFrom(numpy_helper.from_array(rounded(numpy_helper.to_array(tensor), rows[tensor.name]), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(rounded(numpy_helper.to_array(tensor), rows[tensor.name]), tensor.name)
+            )
     nodes, reads = list[onnx.NodeProto](), dict[str, str]()
     outputs = {o.name for o in proto.graph.output}
 
     def on_grid(source: str, out: str, row: Mapping[str, Any]) -> None:
         low = (-(1 << (row["bits"] - 1)) if row["signed"] else 0) + row["narrow"]
-        numbers = {"s": row["scale"], "z": row["zero_point"], "l": low, "h": low - row["narrow"] + (1 << row["bits"]) - 1}
+        numbers = {
+            "s": row["scale"],
+            "z": row["zero_point"],
+            "l": low,
+            "h": low - row["narrow"] + (1 << row["bits"]) - 1,
+        }
         for key, value in numbers.items():
             proto.graph.initializer.append(numpy_helper.from_array(np.float32(value), f"{out}::{key}"))
         chain = [("Div", "s"), ("Round", None), ("Add", "z"), ("Max", "l"), ("Min", "h"), ("Sub", "z"), ("Mul", "s")]

@@ -130,7 +130,11 @@ def save_float(
     """
     network, beside = float_files(path, format)
     graph, grids = float_network(model)
-    described = {"producer": {"package": "equint", **about}, "network": network.name, **_BESIDE[format][1](graph, grids)}
+    described = {
+        "producer": {"package": "equint", **about},
+        "network": network.name,
+        **_BESIDE[format][1](graph, grids),
+    }
     text = json.dumps(described, indent=1, allow_nan=False) + "\n"
     with drafted(beside) as (draft, _):
         draft.write_text(text, "utf-8")
