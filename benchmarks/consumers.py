@@ -315,7 +315,7 @@ def quantized(network: Network, target: str, folder: Path, effort: Any = "full",
 
 
 def compared(file: File, consumer: Consumer, rounds: int = 0, limit: int | None = None) -> Row:
-    """What a consumer makes of a file, of its first samples with `limit`; its speed where `rounds` are given."""
+    """What a consumer makes of a file, of its first `limit` samples; its speed where `rounds` are given."""
     about = (file.network.name, file.target, consumer.name)
     try:
         loaded = consumer.load(file.path)

@@ -23,7 +23,7 @@ FLOAT = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "F
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in a runtime: what runs it, how many of its convolutions and dense layers run on integers, and of all."""
+    """A network in a runtime: what runs it, its convolutions and dense layers on integers, and all."""
 
     run: Callable[[Any], list[Any]]
     integer: int

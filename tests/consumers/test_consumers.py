@@ -1,4 +1,4 @@
-"""Runtimes that users deploy with: each loads the files of its targets, runs them on integers, agrees with the simulation.
+"""Runtimes that users deploy with: each loads its targets' files, runs them on integers, agrees with the simulation.
 
 They come with `pip install equint[consumers]`; networks are those of EQUINT_REAL. EQUINT_ONNXRUNTIME names folders of
 other versions of onnxruntime (`pip install --target FOLDER --no-deps onnxruntime==1.25.0`), separated by colons.

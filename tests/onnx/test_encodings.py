@@ -1,4 +1,4 @@
-"""Float networks with their grids beside them: read back by a reader of its own, and by AIMET, they are the QDQ model."""
+"""Float networks with their grids beside them: another reader, and AIMET, make the QDQ model of them again."""
 
 import json
 from collections.abc import Mapping
@@ -168,31 +168,27 @@ def test_offsets_of_every_kind_of_grid() -> None:
     assert rows["w"]["enc_type"] == "PER_CHANNEL"
 
 
+ROW = {
+    "type": "object",
+    "required": ["name", "dtype", "bw", "enc_type", "is_sym", "scale", "offset"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "dtype": {"enum": ["INT", "FLOAT"]},
+        "bw": {"type": "integer", "minimum": 1, "maximum": 32},
+        "enc_type": {"enum": ["PER_TENSOR", "PER_CHANNEL"]},
+        "is_sym": {"type": "boolean"},
+        "scale": {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1},
+        "offset": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+    },
+}
 SCHEMA = {
     "type": "object",
     "required": ["version", "activation_encodings", "param_encodings"],
     "properties": {
         "version": {"const": "1.0.0"},
-        **dict.fromkeys(
-            ("activation_encodings", "param_encodings"),
-            {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name", "dtype", "bw", "enc_type", "is_sym", "scale", "offset"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "name": {"type": "string"},
-                        "dtype": {"enum": ["INT", "FLOAT"]},
-                        "bw": {"type": "integer", "minimum": 1, "maximum": 32},
-                        "enc_type": {"enum": ["PER_TENSOR", "PER_CHANNEL"]},
-                        "is_sym": {"type": "boolean"},
-                        "scale": {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1},
-                        "offset": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
-                    },
-                },
-            },
-        ),
+        "activation_encodings": {"type": "array", "items": ROW},
+        "param_encodings": {"type": "array", "items": ROW},
     },
 }
 """Encodings 1.0.0 as aimet-onnx 2.42 writes and checks them (aimet_onnx/_encoding.py, quantsim._validate_encodings)."""

@@ -62,7 +62,7 @@ def with_integer_ends(lo: float, hi: float, bits: int) -> tuple[float, float]:
 
     Example:
         >>> [round(float(x) * 127, 6) for x in with_integer_ends(-1.0, 1.0, 8)]
-        [-128.0, 127.0]
+        [-127.0, 128.0]
         >>> with_integer_ends(0.0, 1.0, 8)
         (0.0, 1.0)
     """
@@ -70,7 +70,8 @@ def with_integer_ends(lo: float, hi: float, bits: int) -> tuple[float, float]:
     if not lo < 0 < hi:
         return lo, hi
     below = math.floor(-lo / (hi - lo) * most)
-    step, zero = min((max(-lo / zero, hi / (most - zero)), zero) for zero in (below, below + 1) if 0 < zero < most)
+    zeros = (min(max(zero, 1), most - 1) for zero in (below, below + 1))
+    step, zero = min((max(-lo / zero, hi / (most - zero)), zero) for zero in zeros)
     return -zero * step, (most - zero) * step
 
 
