@@ -235,7 +235,7 @@ def export(
     files = export_files(path, format)
     if isinstance(source, (str, os.PathLike)) and Path(source).resolve() in {file.resolve() for file in files}:
         raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
-    read, result = _opened(source, recipe, target or _TARGETS[format], **options)
+    read, result = _opened(source, recipe, target, _TARGETS[format], **options)
     if format == "npu":
         from .npu.bundle import save_bundle
 
@@ -339,7 +339,7 @@ def golden(
     looks = Options(input=card, set=set, progress=progress)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
     options = Options(**formats, **looks)
-    read, result = _opened(source, recipe, target or NPU, **options)
+    read, result = _opened(source, recipe, target, NPU, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
     steps = write_golden(ready, feeds, folder, raw=raw)
@@ -381,7 +381,7 @@ def compare_board(
     from .npu.board import dumped_inputs
 
     check(dump=dump, golden=golden)
-    ready = _opened(source, recipe, target or NPU, input=input, set=set, progress=progress)[0]()
+    ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress)[0]()
     return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
 
 
@@ -435,14 +435,21 @@ def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None)
 
 
 def _opened(
-    source: Any, recipe: Named | Recipe | None, target: Named | Target | None, **options: Unpack[Options]
+    source: Any,
+    recipe: Named | Recipe | None,
+    target: Named | Target | None,
+    default: str | None,
+    **options: Unpack[Options],
 ) -> tuple[Callable[[], Program], Result | None]:
-    """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result."""
+    """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result.
+
+    `default` is a float network's target where none is given.
+    """
     if is_bundle(source):
         options.pop("input", None)
         present(source)
         return lambda: program(source, recipe, target, **options), None
-    result = Job.of(source, recipe, target, **options).quantized()
+    result = Job.of(source, recipe, target or default, **options).quantized()
     return lambda: result.program, result
 
 
