@@ -67,8 +67,16 @@ def simulated(folder: Path, name: str) -> ModelProto:
             "h": low - row["narrow"] + (1 << row["bits"]) - 1,
         }
         for key, value in numbers.items():
-            proto.graph.initializer.append(numpy_helper.from_array(np.float32(value), f"{out}::{key}"))
-        chain = [("Div", "s"), ("Round", None), ("Add", "z"), ("Max", "l"), ("Min", "h"), ("Sub", "z"), ("Mul", "s")]
+            proto.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f"{out}::{key}"))
+        chain: list[tuple[str, str | None]] = [
+            ("Div", "s"),
+            ("Round", None),
+            ("Add", "z"),
+            ("Max", "l"),
+            ("Min", "h"),
+            ("Sub", "z"),
+            ("Mul", "s"),
+        ]
         for k, (op, key) in enumerate(chain):
             made = out if k == len(chain) - 1 else f"{out}::{k}"
             nodes.append(helper.make_node(op, [source, f"{out}::{key}"] if key else [source], [made]))
@@ -142,8 +150,11 @@ def test_a_bias_of_two_layers_has_two_grids() -> None:
     outs = [net.op("Conv", net.input, weight, bias, kernel_shape=[1, 1]) for weight in weights]
     model = equint.load(net.build(net.op("Concat", *outs, axis=1)))
     layers = [node for node in model.graph.nodes if node.op == "Conv"]
-    grids = {node.inputs[1]: QParams(np.float32(s), np.int32(0)) for node, s in zip(layers, (0.25, 1.0), strict=True)}
-    grids[layers[0].inputs[0]] = QParams(np.float32(0.5), np.int32(0))
+    grids = {
+        node.inputs[1]: QParams(np.array(s, np.float32), np.array(0, np.int32))
+        for node, s in zip(layers, (0.25, 1.0), strict=True)
+    }
+    grids[layers[0].inputs[0]] = QParams(np.array(0.5, np.float32), np.array(0, np.int32))
     graph, found = float_network(replace(model, qparams=grids))
     biases = [node.inputs[2] for node in graph.nodes if node.op == "Conv"]
     assert biases[0] != biases[1]
@@ -154,9 +165,9 @@ def test_a_bias_of_two_layers_has_two_grids() -> None:
 def test_offsets_of_every_kind_of_grid() -> None:
     """real = scale·(q + offset), q from 0: −z of unsigned grids, −z − 2^(b−1) of signed ones."""
     grids = {
-        "u": QParams(np.float32(0.5), np.int32(3), 8, signed=False),
-        "s": QParams(np.float32(0.5), np.int32(-3), 8, signed=True),
-        "sym": QParams(np.float32(0.5), np.int32(0), 4, signed=True),
+        "u": QParams(np.array(0.5, np.float32), np.array(3, np.int32), 8, signed=False),
+        "s": QParams(np.array(0.5, np.float32), np.array(-3, np.int32), 8, signed=True),
+        "sym": QParams(np.array(0.5, np.float32), np.array(0, np.int32), 4, signed=True),
         "w": QParams(np.array([0.5, 0.25], np.float32), np.zeros(2, np.int32), 8, axis=0),
     }
     graph = equint.load(model_path()).graph.with_consts({"w": np.zeros((2, 1), np.float32)})
