@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
-from .errors import InvalidOption, TargetMismatch, UnusableData
+from .errors import InvalidOption, OutputRefused, TargetMismatch, UnusableData
 from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import TARGETS, Target
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 NPU = "npu-shift"
 """The target of integer programs, where none is named."""
-Format: TypeAlias = Literal["npu", "integer", "qdq"]
+Format: TypeAlias = Literal["npu", "integer", "qdq", "onnx-float", "encodings"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+_TARGETS: Mapping[Format, str | None] = {"npu": NPU, "integer": NPU, "qdq": NPU, "onnx-float": None, "encodings": "qnn"}
+"""The target of each format where none is given; None: that of `quantize`."""
 
 
 def quantize(
@@ -200,14 +202,17 @@ def export(
     sparse: Literal["auto"] | bool = "auto",
     **options: Unpack[Options],
 ) -> Export:
-    """Quantize a network for an NPU and write it in integers alone.
+    """Quantize a network and write it as a device or its compiler takes it: for an NPU, in integers alone.
 
     Args:
-        source: what `quantize` takes, or a bundle.
-        path: of a bundle either file, or their name without ending.
-        format: "npu" (a bundle), "integer" (ONNX without floats) or "qdq" (ONNX).
+        source: what `quantize` takes, or, for "npu" and "integer", a bundle.
+        path: where two files are written, of either, or their name without ending.
+        format: "npu" (a bundle), "integer" (ONNX without floats) or "qdq" (ONNX); for compilers that quantize by
+            themselves (docs/compilers.md) the rewritten float ONNX, and beside it the ranges and bit widths of all
+            tensors ("onnx-float", .ranges.json) or AIMET's encodings 1.0.0 ("encodings", .encodings).
         sparse: whether a bundle's weights are stored as masks and what is not zero; "auto": where that is smaller.
-        recipe, target, options: for `quantize`; the target is npu-shift where none is given.
+        recipe, target, options: for `quantize`; where no target is given it is npu-shift, that of `quantize` for
+            "onnx-float", and qnn for "encodings".
 
     Raises:
         EquintError: as `program`; also outputs that cannot be written.
@@ -225,24 +230,45 @@ def export(
         raise InvalidOption(f"format = {format!r}: choose {', '.join(FORMATS)}")
     if format != "npu" and sparse != "auto":
         raise InvalidOption(f"sparse = {sparse!r}: only bundles (format npu) hold sparse weights; leave it out")
-    read, result = _opened(source, recipe, target, **options)
+    if is_bundle(source) and format not in ("npu", "integer"):
+        raise TargetMismatch(f"{source}: a bundle holds no scales of layers; export {format} from the float network")
+    files = export_files(path, format)
+    if isinstance(source, (str, os.PathLike)) and Path(source).resolve() in {file.resolve() for file in files}:
+        raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
+    read, result = _opened(source, recipe, target, _TARGETS[format], **options)
     if format == "npu":
         from .npu.bundle import save_bundle
 
-        files: tuple[Path, ...] = save_bundle(read(), path, sparse)
-    else:
+        save_bundle(read(), path, sparse)
+    elif format == "integer":
+        from .integers.emit import export_integer
         from .onnx.writer import save_proto
 
-        if format == "integer":
-            from .integers.emit import export_integer
-
-            save_proto(export_integer(read()), path)
-        elif result is None:
-            raise TargetMismatch(f"{source}: a bundle holds no scales of layers; export qdq from the float network")
-        else:
-            result.save(path)
-        files = (Path(path),)
+        save_proto(export_integer(read()), path)
+    elif result is not None:
+        result.save(path, format)
     return Export(format, {str(file): file.stat().st_size for file in files}, result)
+
+
+def export_files(path: Named, format: Format) -> tuple[Path, ...]:
+    """The files that `export` writes.
+
+    Raises:
+        EquintError: a name that no file can have.
+
+    Example:
+        >>> [file.name for file in export_files("out/net", "encodings")]
+        ['net.onnx', 'net.encodings']
+    """
+    if format == "npu":
+        from .npu.bundle import bundle_files
+
+        return bundle_files(path)
+    if format == "onnx-float" or format == "encodings":
+        from .onnx.encodings import float_files
+
+        return float_files(path, format)
+    return (Path(path),)
 
 
 @dataclass(frozen=True)
@@ -313,7 +339,7 @@ def golden(
     looks = Options(input=card, set=set, progress=progress)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
     options = Options(**formats, **looks)
-    read, result = _opened(source, recipe, target, **options)
+    read, result = _opened(source, recipe, target, NPU, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
     steps = write_golden(ready, feeds, folder, raw=raw)
@@ -355,7 +381,7 @@ def compare_board(
     from .npu.board import dumped_inputs
 
     check(dump=dump, golden=golden)
-    ready = _opened(source, recipe, target, input=input, set=set, progress=progress)[0]()
+    ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress)[0]()
     return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
 
 
@@ -409,14 +435,21 @@ def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None)
 
 
 def _opened(
-    source: Any, recipe: Named | Recipe | None, target: Named | Target | None, **options: Unpack[Options]
+    source: Any,
+    recipe: Named | Recipe | None,
+    target: Named | Target | None,
+    default: str | None,
+    **options: Unpack[Options],
 ) -> tuple[Callable[[], Program], Result | None]:
-    """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result."""
+    """What reads a bundle, whose input may be described, or what lowers a float network; and the latter's result.
+
+    `default` is a float network's target where none is given.
+    """
     if is_bundle(source):
         options.pop("input", None)
         present(source)
         return lambda: program(source, recipe, target, **options), None
-    result = Job.of(source, recipe, target or NPU, **options).quantized()
+    result = Job.of(source, recipe, target or default, **options).quantized()
     return lambda: result.program, result
 
 

@@ -315,16 +315,20 @@ class Result:
 
         return lower(sized(self.model, self.job.samples), self.hardware)
 
-    def save(self, path: Named) -> None:
-        """Write the QDQ model; above 2 GB its constants go to a file beside it.
+    def save(self, path: Named, format: Literal["qdq", "onnx-float", "encodings"] = "qdq") -> None:
+        """Write the QDQ model, or the float network and its grids; constants above 2 GB go to a file beside it.
 
         Raises:
             OutputRefused: the output cannot be written.
         """
+        from .onnx.encodings import save_float
         from .onnx.writer import save_proto
 
         check(path=path)
-        save_proto(self.proto, path)
+        if format == "qdq":
+            save_proto(self.proto, path)
+        else:
+            save_float(self.model, path, format, {"recipe": self.recipe, "target": self.target})
 
     def to_torch(self) -> Any:
         """The quantized network as a torch module with straight-through gradients, for checking.

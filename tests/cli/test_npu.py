@@ -65,6 +65,20 @@ def test_the_qdq_form(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "ending", "target"), [("onnx-float", ".ranges.json", "per-channel"), ("encodings", ".encodings", "qnn")]
+)
+def test_a_float_network_and_its_grids(kind: str, ending: str, target: str, run: Run, tmp_path: Path) -> None:
+    options = ("--format", kind, "--input-range", 0, 1, "--effort", "fast", "--json")
+    code, text, _ = run("export", model_path(), "-o", tmp_path / "net", *options)
+    assert code == 0
+    said = json.loads(text)
+    assert set(said["files"]) == {str(tmp_path / f"net{end}") for end in (".onnx", ending)}
+    producer = json.loads((tmp_path / f"net{ending}").read_text())["producer"]
+    assert producer["target"] == said["target"] == target
+
+
+@pytest.mark.slow
 def test_a_board_that_rounds_otherwise_is_found(run: Run, bundle: Path, tmp_path: Path) -> None:
     golden, dump = tmp_path / "golden", tmp_path / "dump"
     code, text, _ = run("golden", bundle, "-o", golden, "--json")
@@ -105,13 +119,18 @@ def test_sizes(run: Run, bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["export", "{model}", "-o", "{out}", "--format", "bin"], "--format bin: choose npu, integer, qdq"),
+        (
+            ["export", "{model}", "-o", "{out}", "--format", "bin"],
+            "--format bin: choose npu, integer, qdq, onnx-float, encodings",
+        ),
         (["export", "{model}", "-o", "{out}", "--sparse", "maybe"], "--sparse maybe: choose auto, yes or no"),
         (
             ["export", "{model}", "-o", "{out}", "--recipe", "cwq"],
             "needs a weight scale per channel, which target npu-shift",
         ),
         (["export", "{bundle}", "-o", "{out}", "--format", "qdq"], "a bundle holds no scales of layers"),
+        (["export", "{bundle}", "-o", "{out}", "--format", "onnx-float"], "a bundle holds no scales of layers"),
+        (["export", "{model}", "-o", "{model}", "--format", "encodings"], "would overwrite"),
         (["export", "{bundle}", "-o", "{out}", "--recipe", "wes"], "is quantized already"),
         (["export", "{bundle}", "-o", "{bundle}"], "would overwrite"),
         (["export", "{model}", "-o", "{out}", "--activation-bits", "float"], "activations are float"),

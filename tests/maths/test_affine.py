@@ -24,6 +24,7 @@ from equint.maths.affine import (
     quantize,
     quantize_bias,
     round_bias,
+    with_integer_ends,
 )
 
 Floats = NDArray[np.float32]
@@ -259,3 +260,27 @@ def test_a_bias_raises_a_power_of_two_to_another() -> None:
     """|b| ≤ 32767·s_in·s_w: 5/(32767·2^-12) = 0.625, of which the next power is 1."""
     assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16, power_of_two=True) == 1
     assert fit_bias(np.array(2.0**-6), np.array([5.0]), 2.0**-12, 16) == pytest.approx(5 / (32767 * 2.0**-12), rel=2e-6)
+
+
+def test_pixels_do_not_lie_between_two_integers() -> None:
+    """Pixels as (p − 127.5)/127.5: all ties on the grid of [−1, 1], on the widened one an integer each."""
+    spec, pixels = QSpec(8, signed=False, symmetric=False), np.arange(256, dtype=np.float32)
+    x = ((pixels - 127.5) / 127.5).astype(np.float32)
+    plain, wide = choose_qparams(-1.0, 1.0, spec), choose_qparams(*with_integer_ends(-1.0, 1.0, 8), spec)
+    assert len(np.unique(quantize(x, plain))) < 200
+    assert len(np.unique(quantize(x, wide))) >= 254
+    powers = [np.mean(np.square(dequantize(quantize(x, q), q) - x)) / float(q.scale) ** 2 for q in (plain, wide)]
+    assert powers == pytest.approx([1 / 4, 1 / 12], rel=0.05)
+    between = [np.abs(x / q.scale - np.rint(x / q.scale)).max() for q in (plain, wide)]
+    assert between[0] == pytest.approx(0.5, abs=1e-4)
+
+
+@given(st.floats(-1e3, 0), st.floats(0, 1e3), st.sampled_from((4, 8, 16)))
+def test_ends_become_integers(lo: float, hi: float, bits: int) -> None:
+    low, high = with_integer_ends(lo, hi, bits)
+    assert low <= lo * (1 - 1e-9)
+    assert high >= hi * (1 - 1e-9)
+    if (low, high) != (lo, hi):
+        step = (high - low) / ((1 << bits) - 1)
+        assert -low / step == pytest.approx(round(-low / step), abs=1e-6)
+        assert (lo - low) + (high - hi) <= 1.1 * step

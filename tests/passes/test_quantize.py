@@ -199,16 +199,16 @@ def test_what_it_keeps_depends_on_the_grid_of_biases() -> None:
 def test_a_bound_on_scales_keeps_a_bias_within_32_bits() -> None:
     """Oh et al. (2020), bias overflow: a channel of ±1e-9 and a bias of 0.5, which 2^31 steps of it do not reach.
 
-    s_in = 2/255; (max − min)/255 = 7.8e-12, so that b/(s_in·s_w) would be 8.1e12. At the bound of 1e-5 it is
-    0.5·255/2 / 1e-5 = 6.375e6; without one the scale is raised until it is 2^30.
+    s_in = 2/254; (max − min)/255 = 7.8e-12, so that b/(s_in·s_w) would be 8.1e12. At the bound of 1e-5 it is
+    0.5·254/2 / 1e-5 = 6.35e6; without one the scale is raised until it is 2^30.
     """
     w = np.array([[1e-9, -1e-9, 0], [1, -0.5, 0.5]], np.float32).reshape(2, 3, 1, 1)
     model = ranged("y = Conv(x, w, b)", w=w, b=np.array([0.5, 0.5], np.float32))
     spec = QSpec(8, signed=False, symmetric=False, granularity="channel")
-    for bound, stored in ((1e-5, 6.375e6), (0.0, 2.0**30)):
+    for bound, stored in ((1e-5, 6.35e6), (0.0, 2.0**30)):
         after = Quantize(spec, min_scale=bound)(model)
         x, grid = after.qparams["x"], after.qparams["w"]
-        assert float(x.scale) == pytest.approx(2 / 255, rel=1e-6)
+        assert float(x.scale) == pytest.approx(2 / 254, rel=1e-6)  # both ends are integers of the input's grid
         assert 0.5 / (float(x.scale) * float(grid.scale[0])) == pytest.approx(stored, rel=1e-4)
         assert grid.scale[1] == pytest.approx(1.5 / 255, rel=1e-6)
         raised = [e.facts["channels"] for e in after.log if e.kind is EventKind.SCALE_BOUNDED]

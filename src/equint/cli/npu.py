@@ -20,7 +20,12 @@ def export(
     model: Network,
     output: Annotated[Path, Option("-o", "--output", help="Where to write it.", show_default=False)],
     format: Annotated[
-        str, Option("--format", help="npu (a bundle), integer (ONNX without floats) or qdq (ONNX).")
+        str,
+        Option(
+            "--format",
+            help="npu (a bundle), integer (ONNX without floats), qdq (ONNX); for compilers that quantize by themselves "
+            "float ONNX with ranges (onnx-float) or AIMET's encodings (encodings) beside it.",
+        ),
     ] = "npu",
     sparse: Annotated[
         str, Option("--sparse", help="Store weights as masks and what is not zero: auto, yes or no.")
@@ -32,14 +37,18 @@ def export(
     effort: cli.EffortName = "full",
     as_json: cli.AsJson = False,
 ) -> None:
-    """Quantize a network for an NPU and write it in integers alone. [default target: npu-shift]"""
+    """Quantize a network for an NPU and write it in integers alone, or for a compiler.
+
+    Default target: npu-shift; of onnx-float that of quantize, of encodings qnn.
+    """
     import equint
 
-    from ..api import FORMATS
+    from ..api import FORMATS, export_files
     from ..files import is_bundle
     from ..npu.bundle import bundle_files
 
-    if format not in FORMATS:
+    chosen = next((known for known in FORMATS if known == format), None)
+    if chosen is None:
         raise InvalidOption(f"--format {format}: choose {', '.join(FORMATS)}")
     kept: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
     if sparse not in kept:
@@ -47,14 +56,14 @@ def export(
     cli.check_file(model)
     if format != "npu" and sparse != "auto":
         raise InvalidOption(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
-    for file in bundle_files(output) if format == "npu" else (output,):
+    for file in export_files(output, chosen):
         for kept_file in bundle_files(model) if is_bundle(model) else (model,):
             cli.check_output(file, formats, described, shown, model=kept_file)
     options = {**formats.options(), **described.options(), **shown.options()}
     if not is_bundle(model):
         options["effort"] = cli.effort_of(effort)
     with cli.progress_bar(not as_json) as step:
-        found = equint.export(model, output, format=format, sparse=kept[sparse], **options, progress=step)
+        found = equint.export(model, output, format=chosen, sparse=kept[sparse], **options, progress=step)
     if as_json:
         cli.print_json(found.facts())
         return

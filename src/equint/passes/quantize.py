@@ -17,7 +17,15 @@ from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name, QParams, QSpec
 from ..ir.weights import Layer
-from ..maths.affine import BiasGrid, bounded, check_bias_grid, check_bits, choose_qparams, summed_bits
+from ..maths.affine import (
+    BiasGrid,
+    bounded,
+    check_bias_grid,
+    check_bits,
+    choose_qparams,
+    summed_bits,
+    with_integer_ends,
+)
 from ..maths.ranges import extent, lost
 from ..ops.attributes import is_softmax, pad_value
 from ..ops.layers import bias_of, layers
@@ -156,6 +164,8 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         lo, hi = _with_constants(model, tensors, lo, hi)
         lo, hi = (0.0, 1 - 2.0**-own.bits) if not own.symmetric and _holds_shares(model.graph, tensors) else (lo, hi)
         lo = max(lo, hi - NO_SHARE) if _only_weighed(model.graph, tensors) else lo
+        if not (own.symmetric or own.power_of_two) and any(t in model.graph.inputs for t in tensors):
+            lo, hi = with_integer_ends(lo, hi, own.bits)
         grid = choose_qparams(lo, hi, own)
         qparams |= dict.fromkeys(tensors, grid)
     events += [Event(EventKind.JOINED_APART, n, {"float": n not in qparams}, "quantize") for n in sorted(model.apart)]
