@@ -34,7 +34,8 @@ from equint.onnx.qdq import export
 from equint.onnx.writer import to_proto
 from equint.passes.correct_bias_empirical import CorrectBiasEmpirical
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.runtime.collect import BATCH, collect
+from equint.runtime.batches import BATCH
+from equint.runtime.collect import collect
 from equint.runtime.session import Session, random_inputs
 from equint.samples.images import Samples
 

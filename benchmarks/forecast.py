@@ -32,7 +32,7 @@ from equint.planning.recipe import Recipe, recipe
 from equint.planning.run import run
 from equint.planning.search import made_up_samples
 from equint.runtime.forecast import forecast
-from equint.runtime.judge import BATCH, Judge
+from equint.runtime.judge import Judge
 from equint.samples.images import split
 from equint.study.totals import WITHIN_DB, judged
 
@@ -72,7 +72,7 @@ def row(job: Job) -> tuple[str, float | None]:
     if samples is None:
         return "runs on no made-up samples | | | | |", None
     seat = Judge(job.network.graph, {"quantized": export(after)})
-    for feed in split(samples.first(SHOWN), BATCH):
+    for feed in split(samples.first(SHOWN), seat.batch):
         seat.show(feed)
     start = perf_counter()
     found = forecast(before, after, samples, judged(seat, before.graph))

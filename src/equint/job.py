@@ -23,7 +23,7 @@ from .ops.work import is_recurrent
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
-from .planning.data import looked_at, sized
+from .planning.data import folded, looked_at, sized
 from .planning.plan import Data, check_images, resolve
 from .planning.recipe import ActivationBits, Recipe, looks, quick, variants, without_images
 from .planning.recipe import recipe as built_in_recipe
@@ -174,12 +174,18 @@ class Job:
         """The recipe, ready to run: in its quick form where that is asked for."""
         if self.effort == "fast" and looks(self.recipe):
             return self._part(quick(self.recipe))
-        return resolve(self.recipe, self.target, self.weight_bits, self.activation_bits, self.data)
+        seen = self._seen if self.data is None and looks(self.recipe) else self.data
+        return resolve(self.recipe, self.target, self.weight_bits, self.activation_bits, seen)
+
+    @cached_property
+    def _seen(self) -> Data:
+        """What passes may look at: the float network, too, where there is nothing else."""
+        return self.data or Data(teacher=folded(self.network).graph)
 
     def _part(self, chosen: Recipe) -> tuple[Pass, ...]:
         """Part of the recipe; it may look at less."""
-        data = self.data if looks(chosen) else None
-        return resolve(chosen, self.target, self.weight_bits, self.activation_bits, data)
+        seen = self._seen if looks(chosen) else None
+        return resolve(chosen, self.target, self.weight_bits, self.activation_bits, seen)
 
     def run(self) -> Model:
         """The network after all passes."""

@@ -60,7 +60,7 @@ def simulated(folder: Path, name: str) -> ModelProto:
 
     def on_grid(source: str, out: str, row: Mapping[str, Any]) -> None:
         low = (-(1 << (row["bits"] - 1)) if row["signed"] else 0) + row["narrow"]
-        numbers = {
+        numbers: dict[str, Any] = {
             "s": row["scale"],
             "z": row["zero_point"],
             "l": low,
@@ -77,9 +77,9 @@ def simulated(folder: Path, name: str) -> ModelProto:
             ("Sub", "z"),
             ("Mul", "s"),
         ]
-        for k, (op, key) in enumerate(chain):
+        for k, (op, number) in enumerate(chain):
             made = out if k == len(chain) - 1 else f"{out}::{k}"
-            nodes.append(helper.make_node(op, [source, f"{out}::{key}"] if key else [source], [made]))
+            nodes.append(helper.make_node(op, [source, f"{out}::{number}"] if number else [source], [made]))
             source = made
 
     for value in proto.graph.input:

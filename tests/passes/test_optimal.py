@@ -13,13 +13,11 @@ from equint.graph.overrides import Override
 from equint.graph.placement import place
 from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
-from equint.maths.affine import fake_quantize
 from equint.maths.noise import sqnr_db, to_db
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import rounded_layers, rounded_tensors
 from equint.onnx.qdq import export
-from equint.ops.layers import layers
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.optimal import Optimal, _fixed, _scales

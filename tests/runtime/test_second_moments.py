@@ -14,8 +14,9 @@ from equint.maths.affine import dequantize, quantize
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
-from equint.ops.layers import layers
+from equint.ops.layers import bias_of, layers
 from equint.passes.activation_ranges import ActivationRanges
+from equint.passes.equalize import Equalize
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
 from equint.runtime import second_moments
@@ -109,3 +110,34 @@ def test_values_far_from_zero_and_close_together_keep_how_they_vary() -> None:
     np.testing.assert_allclose(found.cross[0], both[:6, 6:], atol=1e-5 * largest)
     np.testing.assert_allclose(found.mean[0], x.astype(np.float64).mean(0), rtol=1e-7)
     assert np.linalg.eigvalsh(found.covariance[0]).min() > -1e-6 * largest
+
+
+def test_what_the_float_network_has_is_read_in_the_units_of_the_rewritten_one() -> None:
+    """Equalization keeps the function: the given network, read by the views, shows what the rewritten shows."""
+    proto = network(
+        "a = Conv (x, u) b = Relu (a) y = Conv (b, w)",
+        inputs="float[N,3,6,6] x",
+        u=normal(8, 3, 1, 1) * np.logspace(-1, 1, 8, dtype=np.float32).reshape(8, 1, 1, 1),
+        w=normal(5, 8, 1, 1, seed=3),
+    )
+    given = FoldBatchnorm()(infer_input(read(proto)))
+    model = given
+    for step in (Equalize(), ActivationRanges(), Quantize()):
+        model = step(model)
+    assert any((view.scale != 1).any() for view in model.views.values())
+    seen = []
+    for teacher in (None, given.graph):
+        found: dict[str, SecondMoments] = {}
+
+        def decide(
+            layer: Layer, folds: Sequence[SecondMoments], found: dict[str, SecondMoments] = found
+        ) -> tuple[Array, Array]:
+            found[layer.y] = SecondMoments.mean_of(folds)
+            integers = quantize(model.graph.consts[layer.weight], model.qparams[layer.weight])
+            return integers, bias_of(model.graph, layer)
+
+        round_in_order(model, list(layers(model.graph)), Samples.of(X), decide, teacher=teacher)
+        seen.append(found)
+    for y, own in seen[0].items():
+        np.testing.assert_allclose(seen[1][y].mean, own.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(seen[1][y].cross, own.cross, rtol=1e-3, atol=1e-5)

@@ -120,15 +120,12 @@ class Search:
 
     @cached_property
     def kept(self) -> str:
-        """The candidate that loses least of those that are surely enough better than the recipe itself."""
-        if self.made_up and self.doubts:
+        """The candidate that loses least, if it is surely enough better than the recipe itself."""
+        best = max(self.left, key=self.judge.sqnr_db)
+        gained, sure = self.judge.gain(self.own, best)
+        if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.doubts)):
             return self.own
-        least = SURE_OF_MADE_UP if self.made_up else SURE
-        for name in sorted(self.left, key=self.judge.sqnr_db, reverse=True):
-            gained, sure = self.judge.gain(self.own, name)
-            if gained >= WORTH_DB and sure > least:
-                return name
-        return self.own
+        return best if sure > SURE else self.own
 
     def events(self) -> Iterator[Event]:
         """What was measured of each candidate, and which was kept."""

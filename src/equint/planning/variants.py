@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..hardware.target import Target
 from ..ir.model import Model
 from ..passes import Pass, Stage
+from .data import folded
 from .plan import Data, check_images, resolve
 from .recipe import Recipe, looks
 from .run import run
@@ -33,10 +34,11 @@ def _only(chosen: Recipe, names: Sequence[str]) -> Recipe:
 def quantizer(ready: Model, on: Target, data: Data | None = None) -> Callable[[Recipe], Model]:
     """What recipes make of a network; the passes in front of `quantize` run once for all recipes that share them."""
     made: list[tuple[tuple[Pass, ...], Model]] = []
+    seen = data or Data(teacher=folded(ready).graph)
 
     def quantize(chosen: Recipe) -> Model:
         check_images(chosen, data)
-        passes = resolve(chosen, on, data=data if looks(chosen) else None)
+        passes = resolve(chosen, on, data=seen if looks(chosen) else None)
         at = next(k for k, step in enumerate(passes) if step.stage is Stage.QUANTIZE)
         before = next((model for first, model in made if first == passes[:at]), None)
         if before is None:

@@ -236,5 +236,5 @@ class _Sums:
         cross, covariance = (
             p / self.rows - m[:, :, None] * moved[1][:, None, :] for p, m in zip(self.products, moved, strict=True)
         )
-        means = ((total / self.batches).reshape(self.shape) for total in (mean, self.seen))
-        return SecondMoments(*means, covariance, cross, self.rows)
+        mean, seen = ((total / self.batches).reshape(self.shape) for total in (mean, self.seen))
+        return SecondMoments(mean, seen, covariance, cross, self.rows)
