@@ -194,14 +194,13 @@ class Job:
 
     def searched(self) -> Model:
         """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
+        if self.effort == "full" and not self.recipe.candidates:
+            return self.run()
         from .planning.fusing import priced
         from .planning.search import measured, search
 
         if self.effort == "fast":
             return measured(self.network, self.run(), self.samples)
-        if not self.recipe.candidates:
-            return self.run()
-
         check_images(self.recipe, self.data)
 
         def plans(images: Samples | None) -> Mapping[str, Sequence[Pass]]:
