@@ -25,7 +25,7 @@ from real import networks
 from wild import given, judge
 
 import equint
-from equint.hardware.target import TARGETS
+from equint.hardware.target import target as hardware_target
 from equint.ir.model import Array, Name
 from equint.maths.noise import sqnr_db
 from equint.planning.recipe import needs_images, recipe
@@ -137,7 +137,7 @@ def main() -> None:
     print("|---|---|---|--:|---|--:|")
     for name, make in cases(options.networks):
         for target in options.targets.split(","):
-            own = next(t.recipe for t in TARGETS if t.name == target)
+            own = hardware_target(target).recipe
             others = OTHERS[target] if options.recipes is None else tuple(filter(None, options.recipes.split(",")))
             for kind in options.samples:
                 found = row(make, target, kind, [own, *others], options.effort)
