@@ -235,6 +235,11 @@ def export(
     files = export_files(path, format)
     if isinstance(source, (str, os.PathLike)) and Path(source).resolve() in {file.resolve() for file in files}:
         raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
+    if isinstance(source, (str, os.PathLike)) and any(file.exists() for file in files):
+        from .onnx.reader import external_files
+
+        if external_files(source) & {file.resolve() for file in files}:
+            raise OutputRefused(f"{path}: would overwrite the weights of {source}; choose another output")
     read, result = _opened(source, recipe, target, _TARGETS[format], **options)
     if format == "npu":
         from .npu.bundle import save_bundle

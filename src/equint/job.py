@@ -11,7 +11,7 @@ from time import perf_counter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
-from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
+from .errors import InvalidOption, InvalidRecipe, InvalidTarget, UnsupportedOperator
 from .frontends.sources import from_torch, load, present
 from .graph.overrides import Override
 from .graph.placement import place
@@ -378,7 +378,13 @@ def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tupl
         ['wes-optimal', 'npu-shift']
     """
     on = None if target is None else built_in_target(target)
-    chosen = built_in_recipe(recipe if recipe is not None else (on or TARGETS[0]).recipe)
+    if recipe is None and on is not None:
+        try:
+            recipe = built_in_recipe(on.recipe)
+        except InvalidRecipe as error:
+            label = on.name if isinstance(target, Target) else target
+            raise InvalidTarget(f"{label}: recipe = {on.recipe!r} cannot be used ({error})") from error
+    chosen = built_in_recipe(recipe if recipe is not None else TARGETS[0].recipe)
     return chosen, on or built_in_target(chosen.target)
 
 

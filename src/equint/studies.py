@@ -75,10 +75,10 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
     check(target=target)
     on, network = built_in_target(target), runnable("source", source)
     named = isinstance(network, (str, os.PathLike))
+    label = os.fspath(network) if named else "source"
     if is_bundle(network) or not (named or hasattr(network, "SerializeToString")):
-        raise InvalidOption("source: a bundle or program is for NPUs alone; lint judges ONNX networks")
-    proto = load_proto(network) if named else network
-    return judge(describe(proto, os.fspath(network) if named else "source"), on, Machine.here())
+        raise InvalidOption(f"{label}: a bundle or program is for NPUs alone; lint judges ONNX networks")
+    return judge(describe(load_proto(network) if named else network, label), on, Machine.here())
 
 
 def explain(

@@ -297,6 +297,36 @@ def test_the_float_model_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     assert model.read_bytes() == model_path().read_bytes()
 
 
+@pytest.mark.parametrize("command", [["quantize"], ["export", "--format", "qdq"]])
+def test_weights_beside_the_float_model_are_not_overwritten(run: Run, tmp_path: Path, command: list[str]) -> None:
+    model, weights = tmp_path / "m.onnx", tmp_path / "m.bin"
+    onnx.save(onnx.load(model_path()), model, save_as_external_data=True, location="m.bin", size_threshold=0)
+    before = weights.read_bytes()
+    refused(run, tmp_path, "m.bin: would overwrite the weights of", *command, model, "-o", weights)
+    with pytest.raises(equint.EquintError, match=r"m\.bin: would overwrite the weights of"):
+        equint.export(model, weights, format="qdq", input=(0, 1))
+    assert weights.read_bytes() == before
+
+
+def test_a_target_without_rules_judges_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[weight]\nbits = 8\n")
+    model = tmp_path / "m.onnx"
+    equint.quantize(model_path(), "lwq", "per-tensor", input=(0, 1)).save(model)
+    code, out, _ = run("lint", model, "--target", tmp_path / "mine.toml")
+    assert code == 0
+    assert "not judged, the target has no [[rules]]" in out
+    assert "clean" not in out
+    code, out, _ = run("lint", model, "--target", "per-tensor")
+    assert "for per-tensor: clean" in out
+
+
+def test_a_recipe_that_a_target_names_and_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "mine.toml"
+    target.write_text('recipe = "nope"\n[weight]\n')
+    message = "mine.toml: recipe = 'nope' cannot be used (unknown recipe 'nope'; choose optimal"
+    refused(run, tmp_path, message, "quantize", model_path(), "-o", tmp_path / "o.onnx", "--target", target)
+
+
 @pytest.mark.slow
 def test_already_quantized_is_refused(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"

@@ -158,3 +158,37 @@ def test_what_quantize_writes_is_clean_and_runs(name: str) -> None:
     kinds = {t.data_type for t in result.proto.graph.initializer}
     signed = target(name).activation.signed
     assert (onnx.TensorProto.UINT8 in kinds) != signed
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_other_operators_on_integers(tmp_path: Path, computed: bool) -> None:
+    """Sums, curves and joins by onnxruntime's quantizer; its convolutions' weights may be computed when run."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    made = "v = Mul(u, u)" if computed else "v = Identity(w)"
+    proto = network(f"{made} h = Conv(x, v, b) s = Sigmoid(h) a = Add(h, s) y = Concat<axis = 1>(a, s)",
+                    u=normal(4, 3, 1, 1), w=normal(4, 3, 1, 1), b=normal(4), output="float[N,8,8,8] y")  # fmt: skip
+    before, after = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    onnx.save(proto, before)
+    kinds = {"weight_type": quantization.QuantType.QInt8, "activation_type": quantization.QuantType.QUInt8}
+    quantization.quantize_static(before, after, Reader(), quant_format=quantization.QuantFormat.QOperator, **kinds)
+    ran = run_in_integers(onnx.load(after), tmp_path)
+    assert {"QLinearAdd", "QLinearSigmoid", "QLinearConcat"} <= ran.keys()
+    found = equint.lint(after, "onnxruntime")
+    assert [(f.rule, f.what) for f in found.findings if f.rule in ("bias", "float-operator")] == []
+    tensors = {n.output[0] for n in onnx.load(after).graph.node if n.op_type.startswith("QLinear")}
+    assert tensors <= describe(onnx.load(after)).activations.keys()
+    assert {f.at for f in equint.lint(after, "tensorrt").findings if f.rule == "activation-type"} >= tensors
+
+
+def test_damaged_quantizers_are_named() -> None:
+    proto = equint.quantize(plain(), "cwq", input=(-1, 1)).proto
+    lost = ModelProto.FromString(proto.SerializeToString())
+    node = next(n for n in lost.graph.node if n.op_type == "QuantizeLinear")
+    del node.input[1:]
+    with pytest.raises(UnreadableModel, match=f"net.onnx: {node.name}: QuantizeLinear without a scale"):
+        describe(lost, "net.onnx")
+    weight = next(t for t in proto.graph.initializer if t.dims == [8])
+    reader = next(n for n in proto.graph.node if n.op_type == "DequantizeLinear" and weight.name == n.input[1])
+    weight.CopyFrom(numpy_helper.from_array(np.ones(7, np.float32), weight.name))
+    with pytest.raises(UnreadableModel, match=f"net.onnx: {reader.name}: 7 scales along axis 0 of shape"):
+        describe(proto, "net.onnx")

@@ -287,6 +287,11 @@ def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Pat
             continue
         if target == Path(given).resolve():
             raise OutputRefused(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
+        if what == "model" and target.exists():
+            from ..onnx.reader import external_files
+
+            if target in external_files(given):
+                raise OutputRefused(f"{path}: would overwrite the weights of {given}; choose another output")
         named = named_files(Path(given)) if what in ("card", "network") else {}
         for key, file in named.items():
             if target == file.resolve():

@@ -31,6 +31,10 @@ class Grid:
         return same and np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
 
 
+NO_INTEGER_FORM = "it has no integer form"
+"""Why a layer computes in float that nothing can quantize."""
+
+
 @dataclass(frozen=True)
 class LayerForm:
     """An operator that multiplies and adds, as a file has it.
@@ -131,11 +135,13 @@ class Findings(Facts):
 
     Attributes:
         target: whom the file is for; integer_share: share of multiply-accumulates that integers do.
+        ruled: whether the target has rules at all: else nothing was looked for.
     """
 
     target: str
     integer_share: float
     findings: tuple[Finding, ...] = ()
+    ruled: bool = True
 
     def __repr__(self) -> str:
         errors = sum(finding.level == "error" for finding in self.findings)
@@ -147,7 +153,8 @@ class Findings(Facts):
         return not any(finding.level == "error" for finding in self.findings)
 
     def facts(self) -> dict[str, Any]:
-        about = {"target": self.target, "clean": self.clean, "integer_share": round(self.integer_share, 4)}
+        about = {"target": self.target, "clean": self.clean, "ruled": self.ruled}
+        about |= {"integer_share": round(self.integer_share, 4)}
         return jsonable({**about, "findings": [asdict(finding) for finding in self.findings]})  # type: ignore[no-any-return]
 
 
@@ -174,10 +181,11 @@ def lint(description: Description, on: Target, machine: Machine | None = None) -
     found.sort(key=lambda finding: finding.level != "error")
     floats = {finding.at for finding in found if finding.float_share}
     integers = (layer.work for layer in description.layers if not layer.why_float and layer.node not in floats)
-    return Findings(on.name, sum(integers) / description.work, tuple(found))
+    return Findings(on.name, sum(integers) / description.work, tuple(found), bool(on.rules))
 
 
 REQUANTIZE = "quantize for this target"
+LEAVE = "leave it to a processor that has floats, or replace it"
 
 
 def _weights(d: Description) -> Iterator[tuple[LayerForm, Grid]]:
@@ -289,7 +297,8 @@ def _ties(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
 def _float_layer(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for layer in d.layers:
         if layer.why_float:
-            yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {layer.why_float}", "quantize it"
+            todo = LEAVE if layer.why_float == NO_INTEGER_FORM else "quantize it"
+            yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {layer.why_float}", todo
 
 
 def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
@@ -302,7 +311,7 @@ def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> F
 def _float_operator(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for op, nodes in d.floats.items():
         few = f"{', '.join(nodes[:2])}{f' and {len(nodes) - 2} more' if len(nodes) > 2 else ''}"
-        yield few, f"{op} computes in float", "leave it to a processor that has floats, or replace it"
+        yield few, f"{op} computes in float", LEAVE
     for op, nodes in d.integers.items():
         if on.operators and op not in on.operators:
             yield nodes[0], f"{op} has no integer form there ({len(nodes)} nodes)", "leave it float or replace it"

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from ..errors import UnreadableModel
 from ..graph.placement import grid_of
-from ..hardware.lint import Description, Grid, LayerForm
+from ..hardware.lint import NO_INTEGER_FORM, Description, Grid, LayerForm
 from ..ir.model import Array, Graph, Name, Node
 from ..ops.activations import clamps
 from ..ops.table import ignores_values, op_of
@@ -26,6 +26,8 @@ _ON_INTEGERS = {
     "QGemm": ("Gemm", 0, 3, 7, 6),
 }
 """Operators on integers: the float operator, and at which inputs x, the weight, the scale of y and the bias begin."""
+_CONTRIB = "com.microsoft"
+"""Where onnxruntime keeps QLinearAdd, QLinearSigmoid and others: their last inputs are scale and zero point of y."""
 
 
 def describe(proto: ModelProto, label: str = "model") -> Description:
@@ -86,6 +88,8 @@ class _Reader:
         return Grid(scales, zeros, str(dtype), None if single else axis)
 
     def of_node(self, node: Node) -> Grid | None:
+        if len(node.inputs) < 2:
+            raise UnreadableModel(f"{self.label}: {node.label}: {node.op} without a scale; export it again")
         zero = node.inputs[2] if len(node.inputs) > 2 else ""
         return self.grid(node.inputs[1], zero, node.inputs[0], int(node.attrs.get("axis", 1)))
 
@@ -99,7 +103,13 @@ class _Reader:
         if grid is not None and integers is None and before is not None and before.op == "QuantizeLinear":
             value = self.const(before.inputs[0])
             integers = None if value is None else _rounded(value, grid)
-        return self._positive(grid, node, name), integers
+        grid = self._positive(grid, node, name)
+        if grid is not None and grid.axis is not None and integers is not None and not node.attrs.get("block_size", 0):
+            sizes = integers.shape[grid.axis : grid.axis + 1]
+            if sizes != (grid.scale.size,):
+                what = f"{grid.scale.size} scales along axis {grid.axis} of shape {integers.shape}"
+                raise UnreadableModel(f"{self.label}: {node.label}: {what}; export it again")
+        return grid, integers
 
     def _positive(self, grid: Grid | None, node: Node, name: Name) -> Grid | None:
         if grid is None or grid.axis is None or grid.axis >= 0:
@@ -125,6 +135,10 @@ class _Reader:
                 self._activation(node, activations)
             elif node.op in _ON_INTEGERS:
                 layers.append(self._on_integers(node, activations))
+            elif node.domain == _CONTRIB and node.op.startswith("QLinear"):
+                kinds[0][_named(node)].append(node.label)
+                if (made := self._made(node)) is not None:
+                    activations[node.outputs[0]] = made
             elif node.op in _CLAMPS and not node.domain and self._is_integer(node.inputs[0]):
                 clamped[node.label] = node.op
             elif work := multiplications(graph, node):
@@ -152,6 +166,14 @@ class _Reader:
         if not constant and grid is not None and (not quantizes or node.outputs[0] in self.graph.outputs):
             activations[node.outputs[0]] = grid
 
+    def _made(self, node: Node) -> Grid | None:
+        """The grid of what an operator on integers makes; its zero point may be left out."""
+        scale, zero = node.inputs[:2] if node.op == "QLinearConcat" else node.inputs[-2:]
+        last = self.const(zero) if zero else None
+        if last is not None and last.dtype.kind == "f":
+            scale, zero = zero, ""
+        return self.grid(scale, zero, "", 0)
+
     def _is_integer(self, name: Name) -> bool:
         node = self.producer(name)
         while node is not None and node.op in _CLAMPS:
@@ -161,7 +183,7 @@ class _Reader:
     def _layer(self, node: Node, work: int) -> LayerForm:
         form = LayerForm(node.label, _named(node), work, y=self.written(node.outputs[0]))
         if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain:
-            return replace(form, why_float="it has no integer form")
+            return replace(form, why_float=NO_INTEGER_FORM)
         (x, first), (weight, integers) = (self.read(name) for name in node.inputs[:2])
         swapped = first is not None and integers is None
         if swapped:
@@ -188,14 +210,14 @@ class _Reader:
         inner = weight.size if op == "Gemm" and weight is not None else 0  # the rank of what foreign operators make
         work = inner or multiplications(self.graph, plain)  # is not known
         form = LayerForm(node.label, op, work, grids[0], y=made or grids[0], biased=bias is not None)
+        if bias is not None and grids[0] is not None and grids[1] is not None:
+            summed = Grid(grids[0].scale * grids[1].scale, np.zeros((), bias.dtype), str(bias.dtype))
+            form = replace(form, bias=summed)
         if grids[1] is None or weight is None:
             return replace(form, why_float="" if grids[1] is not None else "its weight is not constant")
-        summed = None
-        if bias is not None and grids[0] is not None:
-            summed = Grid(grids[0].scale * grids[1].scale, np.zeros((), bias.dtype), str(bias.dtype))
         out = _out_axis(plain, weight.ndim, False)
         of_weight = replace(grids[1], axis=None if grids[1].axis is None else out)
-        return replace(form, weight=of_weight, bias=summed, lowest=int(weight.min(initial=0)), out_axis=out)
+        return replace(form, weight=of_weight, lowest=int(weight.min(initial=0)), out_axis=out)
 
     def _computes(self, node: Node) -> bool:
         """Whether a node makes floats of what depends on the network's inputs."""

@@ -198,6 +198,17 @@ def load_proto(path: str | os.PathLike[str]) -> ModelProto:
     return proto
 
 
+def external_files(path: str | os.PathLike[str]) -> set[Path]:
+    """The files in which an ONNX file keeps its weights; none where it is no ONNX file."""
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception:
+        return set()  # who reads it says what is wrong
+    tensors = [*proto.graph.initializer, *(a.t for node in proto.graph.node for a in node.attribute)]
+    named = (entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    return {(Path(path).parent / name).resolve() for name in named}
+
+
 def _modern(proto: ModelProto, label: str) -> ModelProto:
     if proto.functions:
         from onnx import inliner

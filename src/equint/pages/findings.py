@@ -19,7 +19,8 @@ def lines(found: Findings, name: str) -> Iterator[str]:
         ['net.onnx for openvino: clean; integers do 100.0 % of all multiply-accumulates']
     """
     errors, count = (len([f for f in found.findings if f.level == level or not level]) for level in ("error", ""))
-    verdict = "clean" if not count else f"{errors} errors, {count - errors} warnings"
+    verdict = f"{_counted(errors, 'error')}, {_counted(count - errors, 'warning')}" if count else "clean"
+    verdict = verdict if found.ruled else "not judged, the target has no [[rules]]"
     share = f"integers do {100 * found.integer_share:.1f} % of all multiply-accumulates"
     yield f"{name} for {found.target}: {verdict}; {share}"
     yield from kinds(found)
@@ -32,9 +33,16 @@ def kinds(found: Findings) -> Iterator[str]:
         table[finding.level, finding.rule].append(finding)
     for (level, rule), same in table.items():
         first, places = same[0], [f.at for f in same if f.at]
-        more = f", and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        where = f" [{', '.join(places[:SHOWN])}{more}]" if places else ""
+        more = f", and {len(same) - SHOWN} more" if len(same) > SHOWN else ""
         share = 100 * sum(f.float_share for f in same)
-        where += f" ({share:.1f} % of all multiply-accumulates)" if share else ""
-        said = f"{first.what}: {first.why}; {first.todo} ({first.source}, {first.date})"
-        yield f"{level} {rule}{where}: {said}"
+        head, said = f"{level} {rule}", first.what
+        if any(f.what != first.what for f in same):
+            said = ", ".join(f"{f.what} [{f.at}]" for f in same[:SHOWN]) + more
+        elif places:
+            head += f" [{', '.join(places[:SHOWN])}{more}]"
+        head += f" ({share:.1f} % of all multiply-accumulates)" if share else ""
+        yield f"{head}: {said}: {first.why}; {first.todo} ({first.source}, {first.date})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
