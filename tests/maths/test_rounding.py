@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equint.ir.model import Array
-from equint.maths.rounding import fit_error, output_error, regressed, second_order, uncertainty
+from equint.maths.rounding import as_strong, fit_error, output_error, regressed, second_order, uncertainty
 
 
 def problem(seed: int, rows: int = 6, n: int = 6) -> tuple[Array, Array]:
@@ -141,3 +141,17 @@ def test_shrinkage_is_nearer_to_the_truth_than_what_was_measured() -> None:
             mixed = (h + damping * np.trace(h) / 30 * np.eye(30)) / (1 + damping)
             measured, shrunk = measured + np.square(h - truth).sum(), shrunk + np.square(mixed - truth).sum()
         assert shrunk < 0.3 * measured
+
+
+def test_a_fit_to_noisy_inputs_keeps_its_strength() -> None:
+    """x̂ = x + noise: least squares shrinks w by 1/(1 + noise power), which is given back: x·w has its slope again."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20000, 3))
+    seen = x + rng.normal(size=x.shape)
+    weights = np.array([[1.0, -2.0, 0.5]])
+    covariance, cross = seen.T @ seen / len(x), x.T @ seen / len(x)
+    fitted = regressed(weights, covariance, cross, 0.0)
+    np.testing.assert_allclose(fitted, weights / 2, atol=0.05)
+    strong = as_strong(fitted, weights, cross)
+    slopes = [np.polyfit(x @ weights[0], seen @ w[0], 1)[0] for w in (weights, fitted, strong)]
+    assert slopes == pytest.approx([1, 0.5, 1], abs=0.05)

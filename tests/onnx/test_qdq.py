@@ -190,7 +190,8 @@ def test_against_integer_arithmetic(recipe: str, bits: int) -> None:
     x = np.random.default_rng(0).uniform(-1.2, 2.2, (2, 3, 8, 8)).astype(np.float32)
     top, grids = 2**bits - 1, result.model.qparams
 
-    s_x, z_x = 3 / top, round(top / 3)
+    z_x = round(top / 3)  # the range is widened until -1 is an integer of its grid, and 2
+    s_x = max(1 / z_x, 2 / (top - z_x))
     assert float(grids["x"].scale) == pytest.approx(s_x)
     q_x = np.clip(np.rint(x / np.float32(s_x)) + z_x, 0, top)
     of_weight: Callable[[Array, int], tuple[Array | float, NDArray[np.int64]]]

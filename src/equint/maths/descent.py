@@ -35,7 +35,7 @@ class Descent:
     Example:
         >>> valley = lambda x: (float(np.sum([1.0, 100.0] * x**2)), 2 * np.array([1.0, 100.0]) * x)
         >>> descent = Descent(valley, np.array([3.0, 1.0]))
-        >>> descent.run(30) < 30, descent.x.round(3).tolist()
+        >>> descent.run(30) < 30, abs(descent.x).round(3).tolist()
         (True, [0.0, 0.0])
     """
 

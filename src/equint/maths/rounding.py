@@ -110,6 +110,24 @@ def regressed(weights: Array, covariance: Array, cross: Array, ridge: float) -> 
     return np.asarray(np.swapaxes(solved, -1, -2))
 
 
+def as_strong(fitted: Array, weights: Array, cross: Array) -> Array:
+    """`fitted` v, row by row times what gives v·x̂ the slope over w·x that w·x̂ has.
+
+    A regression on noisy inputs pulls weights towards zero as far as the noise goes (attenuation): right where as much
+    comes again, wrong where the fit was to other inputs.
+
+    Args:
+        fitted, weights: `(…, O, n)`. cross: C = E[x·x̂ᵀ], `(…, n, n)`.
+
+    Example:
+        >>> as_strong(np.array([[0.5, 1.0]]), np.array([[1.0, 2.0]]), np.eye(2)).tolist()
+        [[1.0, 2.0]]
+    """
+    made = weights @ cross
+    whole, left = (np.sum(made * rows, -1, keepdims=True) for rows in (weights, fitted))
+    return np.asarray(fitted * np.where((left > 0) & (whole > 0), whole / np.where(left > 0, left, 1.0), 1.0))
+
+
 def _solved(matrix: Array, values: Array) -> Array:
     """A⁻¹b, A `(…, n, n)` positive definite, b `(…, n, O)`."""
     if matrix.shape[-1] < BLOCK:

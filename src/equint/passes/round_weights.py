@@ -16,7 +16,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Correction, Graph, Model, Name, QParams
 from ..ir.weights import Layer
 from ..maths.affine import BiasGrid, dequantize, in_steps, quantize
-from ..maths.rounding import RIDGES, fit_error, regressed, second_order, uncertainty
+from ..maths.rounding import RIDGES, as_strong, fit_error, regressed, second_order, uncertainty
 from ..noise.mean_error import mean_error_of
 from ..ops.layers import bias_of, layers, still_corrected
 from ..samples.generated import generated, misleading, picture_shape
@@ -119,6 +119,8 @@ class RoundWeights:
             wanted = regressed(
                 rows, x.covariance, x.cross, _ridge(rows, folds, RIDGES if self.images is not None else RIDGES[1:])
             )
+            if self.images is None:  # made-up samples are as noisy as they are, not as real ones will be
+                wanted = as_strong(wanted, rows, x.cross)
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             damping = uncertainty(x.covariance, x.rows)
             found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax, damping)

@@ -106,6 +106,7 @@ def round_in_order(
     readings = {la.y: _Reading(model.graph, la, (seed, k)) for k, la in enumerate(la for la in every if la.y in names)}
     sizes = _read_in_floats(model, teacher, list(readings.values()), images)
     sweep, decided = Sweep(model, images, every, sizes), list[int]()
+    runs = _runs(sizes)
     for number, layer in enumerate(every):
         reading = readings.pop(layer.y, None)
         if reading is None:
@@ -114,10 +115,10 @@ def round_in_order(
             progress(number, len(every))
         sums = [_Sums(reading.blocks, reading.n) for _ in range(FOLDS)]
         for k, x in enumerate(sweep.inputs(number)):
-            sums[k % FOLDS].add((reading.drawn[k], reading.patches(x, k)), reading.mean(x))
-        folds = [s.moments(reading.means[k]) for k, s in enumerate(sums) if s.batches]
-        if folds:
-            integers, bias = decide(layer, folds)
+            sums[runs[k] % FOLDS].add((reading.drawn[k], reading.patches(x, runs[k])), reading.mean(x))
+        seen = [s.moments(reading.means[k]) for k, s in enumerate(sums) if s.batches]
+        if seen:
+            integers, bias = decide(layer, seen)
             sweep.round(number, integers)
             sweep.correct(number, bias - sweep.bias(number))
             decided.append(number)
@@ -140,14 +141,14 @@ class _Reading:
         self.kernel, self.windows = weight.shape[2:], dict[tuple[int, ...], Windows]()
         self.drawn, self.means = Shelf(), np.zeros((FOLDS, groups, inputs * self.taps))
 
-    def patches(self, x: Array, batch: int) -> Array:
+    def patches(self, x: Array, run: int) -> Array:
         count = min(max(self.n, FEWEST), POSITIONS)
-        return self._windows(x).patches(x, count, np.random.default_rng((*self.seed, batch)))
+        return self._windows(x).patches(x, count, np.random.default_rng((*self.seed, run)))
 
     def mean(self, x: Array) -> Array:
         return self._windows(x).mean(x)
 
-    def add(self, x: Array, batch: int, view: View | None) -> None:
+    def add(self, x: Array, run: int, view: View | None) -> None:
         """Draw of a batch as the float network has it: original = scale·(value + offset)."""
         factor = np.ones(1, x.dtype)
         if view is not None:
@@ -157,8 +158,8 @@ class _Reading:
                 channels = x.shape[self.layer.x_axis]
                 scale = channel_means(view.scale, self.layer.x_axis, channels)
                 factor = np.repeat(1 / scale, self.taps).reshape(self.means.shape[1:]).astype(x.dtype)
-        self.drawn.append(self.patches(x, batch) * factor)
-        self.means[batch % FOLDS] += self.mean(x) * factor
+        self.drawn.append(self.patches(x, run) * factor)
+        self.means[run % FOLDS] += self.mean(x) * factor
 
     def _windows(self, x: Array) -> Windows:
         sizes = x.shape[2:]
@@ -176,13 +177,18 @@ def _read_in_floats(model: Model, teacher: Graph | None, readings: Sequence[_Rea
     outputs = tuple(name for name in read if name not in graph.inputs) or graph.outputs
     session = Session(to_proto(replace(graph, outputs=outputs)), optimized=True, lean=True, together=True)
     sizes = list[int]()
-    for k, feed in enumerate(split(images, whole(session, BATCH), fill=True)):
+    for feed in split(images, whole(session, BATCH), fill=True):
         given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
         found = {**given, **session.run(feed)}
         sizes.append(length(feed))
         for reading in readings:
-            reading.add(found[reading.layer.x], k, views.get(reading.layer.x))
+            reading.add(found[reading.layer.x], _runs(sizes)[-1], views.get(reading.layer.x))
     return sizes
+
+
+def _runs(sizes: Sequence[int]) -> list[int]:
+    """The number of each batch, were it of BATCH samples: those of single samples draw and fall as larger ones do."""
+    return [int(start) // BATCH for start in np.cumsum([0, *sizes[:-1]])]
 
 
 def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
