@@ -132,8 +132,8 @@ def test_the_function_is_kept(path: Path, chain: str) -> None:
 
 def test_per_channel_on_imagenet() -> None:
     found = score(IMAGENET, 400, "cwq-bc")
-    assert found.agreement >= 88
-    assert found.sqnr >= 19
+    assert found.agreement >= 87
+    assert found.sqnr >= 20
 
 
 def test_per_tensor_clip_on_imagenet() -> None:

@@ -366,7 +366,7 @@ CASES = (
     case("Pad", "attributes", 'y = Pad <pads = [0, 0, 1, 0, 0, 0, 0, 2], value = 0.0> (a)', opset=10, **LAYER),
     case("Expand", "", "g = GlobalMaxPool (a) y = Expand (g, s)", s=[1, 4, 3, 3], loose=12.0),
     case("Gather", "channels", "y = Gather <axis = 1> (a, i)", i=[2, 0, 3]),
-    case("Gather", "negative", "y = Gather <axis = -3> (a, i)", i=[-1, 0]),
+    case("Gather", "negative", "y = Gather <axis = -3> (a, i)", i=[-1, 0, 2, 1]),
     case("Gather", "scalar", "y = Gather <axis = 2> (a, i)", i=np.int64(3)),
     case("DepthToSpace", "DCR", "y = DepthToSpace <blocksize = 2> (a)", shape=EIGHT),
     case("DepthToSpace", "CRD", 'y = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', shape=EIGHT),
