@@ -116,11 +116,9 @@ class RoundWeights:
             folds = folds if self.images is not None else [fold.about_zero() for fold in folds]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            wanted = regressed(
-                rows, x.covariance, x.cross, _ridge(rows, folds, RIDGES if self.images is not None else RIDGES[1:])
-            )
-            if self.images is None:  # made-up samples are as noisy as they are, not as real ones will be
-                wanted = as_strong(wanted, rows, x.cross)
+            # made-up samples are as noisy as they are, not as real ones will be
+            fit, ridges = (regressed, RIDGES) if self.images is not None else (_as_strong, RIDGES[1:])
+            wanted = fit(rows, x.covariance, x.cross, _ridge(rows, folds, ridges, fit))
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             damping = uncertainty(x.covariance, x.rows)
             found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax, damping)
@@ -136,11 +134,18 @@ class RoundWeights:
         return {y: _Rounded(chosen[y], model.qparams[chosen[y].weight], integers[y], b) for y, b in biases.items()}
 
 
-def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float]) -> float:
+Fit = Callable[[Array, Array, Array, float], Array]
+
+
+def _as_strong(weights: Array, covariance: Array, cross: Array, ridge: float) -> Array:
+    return as_strong(regressed(weights, covariance, cross, ridge), weights, cross)
+
+
+def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:
     """What serves best for moments that the weights were not fitted to: each fold is tried on the others."""
     errors, rows = dict.fromkeys(ridges, 0.0), rows[:, :: -(-rows.shape[1] // TELLING)]
     for ridge, (a, b) in product(ridges, permutations(folds, 2)):
-        errors[ridge] += fit_error(regressed(rows, a.covariance, a.cross, ridge), rows, b.covariance, b.cross)
+        errors[ridge] += fit_error(fit(rows, a.covariance, a.cross, ridge), rows, b.covariance, b.cross)
     return min(errors, key=lambda ridge: errors[ridge]) if len(folds) > 1 else np.inf
 
 
