@@ -233,13 +233,12 @@ def export(
     if is_bundle(source) and format not in ("npu", "integer"):
         raise TargetMismatch(f"{source}: a bundle holds no scales of layers; export {format} from the float network")
     files = export_files(path, format)
-    if isinstance(source, (str, os.PathLike)) and Path(source).resolve() in {file.resolve() for file in files}:
-        raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
-    if isinstance(source, (str, os.PathLike)) and any(file.exists() for file in files):
-        from .onnx.reader import external_files
+    if isinstance(source, (str, os.PathLike)):
+        from .onnx.reader import spare_weights
 
-        if external_files(source) & {file.resolve() for file in files}:
-            raise OutputRefused(f"{path}: would overwrite the weights of {source}; choose another output")
+        if Path(source).resolve() in {file.resolve() for file in files}:
+            raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
+        spare_weights(source, files)
     read, result = _opened(source, recipe, target, _TARGETS[format], **options)
     if format == "npu":
         from .npu.bundle import save_bundle

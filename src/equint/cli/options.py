@@ -288,10 +288,9 @@ def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Pat
         if target == Path(given).resolve():
             raise OutputRefused(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
         if what == "model" and target.exists():
-            from ..onnx.reader import external_files
+            from ..onnx.reader import spare_weights
 
-            if target in external_files(given):
-                raise OutputRefused(f"{path}: would overwrite the weights of {given}; choose another output")
+            spare_weights(given, [target])
         named = named_files(Path(given)) if what in ("card", "network") else {}
         for key, file in named.items():
             if target == file.resolve():

@@ -31,6 +31,8 @@ LEAST, SHORT = 24, 64
 """Least height and width of what is taken for a picture, and length of what is for a waveform."""
 LOUD = 0.2
 """Mean spread of waveforms that reach from -1 to 1."""
+STATE = 0.5
+"""Spread of recurrent states, which what bounds them lets reach 1 or few more."""
 
 
 def layout_of(shape: Sequence[int | str | None]) -> str:
@@ -41,10 +43,6 @@ def layout_of(shape: Sequence[int | str | None]) -> str:
         ('nhwc', 'nchw', 'nchw')
     """
     return "nhwc" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"
-
-
-STATE = 0.5
-"""Spread of recurrent states, which what bounds them lets reach 1 or few more."""
 
 
 def is_picture(shape: Shape | None) -> bool:

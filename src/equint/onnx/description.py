@@ -16,7 +16,7 @@ from ..ir.model import Array, Graph, Name, Node
 from ..ops.activations import clamps
 from ..ops.table import ignores_values, op_of
 from ..ops.work import multiplications
-from .reader import _decode
+from .reader import decode
 from .shapes import infer_shapes
 
 _CLAMPS = ("Min", "Max", "Clip")
@@ -48,7 +48,7 @@ def describe(proto: ModelProto, label: str = "model") -> Description:
         raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
     if not any(o.domain in ("", "ai.onnx") for o in proto.opset_import):
         raise UnreadableModel(f"{label}: names no ONNX operator set; export it again")
-    return _Reader(infer_shapes(_decode(proto, label)), label).description()
+    return _Reader(infer_shapes(decode(proto, label)), label).description()
 
 
 class _Reader:

@@ -134,11 +134,11 @@ def _at_opset(model: Model) -> Model:
     """
     from onnx import version_converter
 
-    from .reader import _decode
+    from .reader import decode
 
     biased = {n.outputs[0]: n for n in model.graph.nodes if n.op == "MatMul" and not n.domain and len(n.inputs) > 2}
     bare = [replace(n, inputs=n.inputs[:2]) if n is biased.get(n.outputs[0]) else n for n in model.graph.nodes]
-    graph = _decode(version_converter.convert_version(to_proto(model.graph.with_nodes(bare)), WIDE), "model")
+    graph = decode(version_converter.convert_version(to_proto(model.graph.with_nodes(bare)), WIDE), "model")
     nodes = [replace(n, inputs=biased[n.outputs[0]].inputs) if n.outputs[0] in biased else n for n in graph.nodes]
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from ..errors import InvalidOption, UnknownName, UnreadableModel
+from ..errors import InvalidOption, OutputRefused, UnknownName, UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
@@ -59,7 +59,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = masks_bounded(settled(taken_apart(_decode(proto, label))))
+    graph = masks_bounded(settled(taken_apart(decode(proto, label))))
     _check_inputs(graph, label)
     _check_weights(graph, label)
     return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
@@ -209,6 +209,19 @@ def external_files(path: str | os.PathLike[str]) -> set[Path]:
     return {(Path(path).parent / name).resolve() for name in named}
 
 
+def spare_weights(path: str | os.PathLike[str], outputs: Collection[Path]) -> None:
+    """Refuse to write over the files in which an ONNX file keeps its weights.
+
+    Raises:
+        OutputRefused: naming the output.
+    """
+    taken = [output for output in outputs if output.exists()]
+    lost = external_files(path) if taken else set()
+    for output in taken:
+        if output.resolve() in lost:
+            raise OutputRefused(f"{output}: would overwrite the weights of {path}; choose another output")
+
+
 def _modern(proto: ModelProto, label: str) -> ModelProto:
     if proto.functions:
         from onnx import inliner
@@ -246,7 +259,8 @@ def _as_before_11(proto: ModelProto, version: int) -> ModelProto:
     return proto
 
 
-def _decode(proto: ModelProto, label: str) -> Graph:
+def decode(proto: ModelProto, label: str) -> Graph:
+    """The operators and constants of a model that names its operator set, as they stand: nothing is folded."""
     nodes, consts = _body(proto.graph, label)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     return Graph(

@@ -137,10 +137,8 @@ class Search:
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
-        reached, on = (
-            self.judge.sqnr_db(self.kept),
-            "made-up samples" if self.made_up else "samples that it was not made of",
-        )
+        reached = self.judge.sqnr_db(self.kept)
+        on = "made-up samples" if self.made_up else "samples that it was not made of"
         about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, "SQNR": reached}
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
         yield from self.warnings(on)

@@ -22,10 +22,10 @@ USUAL = 128
 """Height and width of pictures whose size is free, and other free sizes."""
 SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
 """Sizes that are tried in turn: not every network runs on the first."""
-LEVELS = (0.5, 1.0, 2.0)
-"""How many times as far as its range lets expect features of a sample spread: nothing tells how full it is."""
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
 """The same for waveforms."""
+LEVELS = (0.5, 1.0, 2.0)
+"""How many times as far as its range lets expect features of a sample spread: nothing tells how full it is."""
 
 
 def picture_shape(model: Model, size: int = USUAL) -> tuple[int, int, int] | None:
