@@ -51,9 +51,9 @@ class CorrectBiasEmpirical:
 
         done = {y for y, c in model.corrected.items() if c.how == "empirical" and c.channels.all()}
         left = [la.y for la in layers(model.graph) if la.weight in model.qparams and la.y not in done]
-        if not left:
-            why = {"why": "rounding took the mean errors out"}
-            return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
+        if done and not left:
+            facts = {"layers": len(done), "how": "as their weights were rounded"}
+            return model.noted(Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical"))
         helped = dict[Name, Array]()
 
         def decide(layer: Layer, errors: Array) -> Array:
@@ -80,8 +80,8 @@ class CorrectBiasEmpirical:
             good = helped[layer.y] if known is None else known.channels | helped[layer.y]
             corrected[layer.y] = Correction("empirical", good)
         kept, channels = (sum(int(f(h)) for h in helped.values()) for f in (np.sum, np.size))
-        facts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
-        event = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", facts, "correct_bias_empirical")
+        counts = {"layers": len(helped), "channels": kept, "rolled back": channels - kept}
+        event = Event(EventKind.BIASES_CORRECTED_FROM_IMAGES, "", counts, "correct_bias_empirical")
         return replace(model, graph=editor.done(), qparams=qparams, corrected=corrected).noted(event, *events)
 
 
