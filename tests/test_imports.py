@@ -23,7 +23,7 @@ FLOORS = (
     {"frontends", "npu", "passes"},
     {"planning", "scoring"},
     {"job"},
-    {"api", "study"},
+    {"api", "devices", "study"},
     {"demo", "pages"},
     {"studies"},
     {"cli"},

@@ -29,7 +29,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .api import calibrate, compare_board, export, golden, program, quantize, recipes, sizes, targets
+    from .api import calibrate, quantize, recipes, targets
+    from .devices import compare_board, export, golden, program, sizes
     from .frontends.sources import from_torch, load
     from .graph.overrides import Override
     from .hardware.target import Target
@@ -57,6 +58,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
     if name in __all__:
-        homes = (import_module(f".{home}", __name__) for home in ("job", "api", "studies"))
+        homes = (import_module(f".{home}", __name__) for home in ("job", "api", "devices", "studies"))
         return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

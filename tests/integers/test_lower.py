@@ -250,7 +250,7 @@ LINES: dict[str, tuple[str, dict[str, Any], str]] = {
     "clipped beside": (ONE + "m = Relu (a) \n c = Conv (a, k) \n y = Add (c, m)", {"k": normal(4, 4, 1, 1)}, "Sum"),
     "clipped beside, twice": (
         ONE + "m = Relu (a) \n n = Clip (m, l, h) \n c = Conv (n, k) \n y = Add (c, a)",
-        {"l": np.float32(0), "h": np.float32(0.2), "k": normal(4, 4, 1, 1)}, "Clip Table",
+        {"l": np.float32(0), "h": np.float32(0.2), "k": normal(4, 4, 1, 1)}, "Table",
     ),
     "clipped first": ("m = Relu (x) \n y = Conv (m, w)", {}, "Clip"),
     "nearest": (ONE + f"y = Resize <{NEAREST}> (a, , s)", {"s": np.array([1, 1, 2, 3.0])}, "Resize"),

@@ -43,7 +43,7 @@ def export(
     """
     import equint
 
-    from ..api import FORMATS, export_files
+    from ..devices import FORMATS, export_files
     from ..files import is_bundle
     from ..npu.bundle import bundle_files
 

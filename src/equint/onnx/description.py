@@ -27,7 +27,11 @@ _ON_INTEGERS = {
 }
 """Operators on integers: the float operator, and at which inputs x, the weight, the scale of y and the bias begin."""
 _CONTRIB = "com.microsoft"
-"""Where onnxruntime keeps QLinearAdd, QLinearSigmoid and others: their last inputs are scale and zero point of y."""
+_OF_ONNXRUNTIME = (
+    *("QLinearAdd", "QLinearMul", "QLinearWhere", "QLinearConcat", "QLinearLeakyRelu", "QLinearSigmoid"),
+    *("QLinearSoftmax", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean"),
+)
+"""Operators on integers in a domain of onnxruntime: their last inputs are scale and zero point of y."""
 
 
 def describe(proto: ModelProto, label: str = "model") -> Description:
@@ -135,7 +139,7 @@ class _Reader:
                 self._activation(node, activations)
             elif node.op in _ON_INTEGERS:
                 layers.append(self._on_integers(node, activations))
-            elif node.domain == _CONTRIB and node.op.startswith("QLinear"):
+            elif node.domain == _CONTRIB and node.op in _OF_ONNXRUNTIME:
                 kinds[0][_named(node)].append(node.label)
                 if (made := self._made(node)) is not None:
                     activations[node.outputs[0]] = made
