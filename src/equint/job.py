@@ -138,7 +138,7 @@ class Job:
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
         network = described(original, input)
         if seen is not None:  # the input is measured: its range need not be guessed
-            guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED
+            guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
         files: dict[str, Any] = {"integer_clamps": on.integer_clamps, "integer_biases": on.integer_biases}

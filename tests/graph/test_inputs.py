@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+import equint
 from equint.errors import EquintError
 from equint.graph.inputs import describe_pixels, describe_range, infer_input
 from equint.ir.events import EventKind
@@ -119,3 +120,16 @@ def test_refuses_to_describe_two_inputs_at_once() -> None:
     proto = network("y = Add(x, z)", inputs="float[N,3,8,8] x, float[N,3,8,8] z")
     with pytest.raises(EquintError, match="2 float inputs"):
         describe_range(read(proto), 0, 1)
+
+
+def test_lengths_are_those_of_what_is_made_up() -> None:
+    """Beside a row of free length, one whole number a sample is its length: a mean over none would be no number."""
+    body = "n = Cast <to = 1> (rows) m = Conv (x, w) s = ReduceSum (m, axis) u = Unsqueeze (n, axes) y = Div (s, u)"
+    consts: dict[str, Any] = {"w": normal(4, 1, 9), "axis": np.array([2]), "axes": np.array([1, 2])}
+    inputs = "float[N,1,T] x, int64[N] rows"
+    proto = network(body, inputs=inputs, output="float[A,B,C] y", **consts)
+    result = equint.quantize(proto, "cwq")
+    (told,) = (e for e in result.model.log if e.kind is EventKind.LENGTHS_ASSUMED)
+    assert (told.at, told.facts["of"]) == ("rows", "x")
+    span = result.model.ranges["y"]
+    assert np.abs(np.concatenate([span.lo.ravel(), span.hi.ravel()])).max() < 1  # the sum itself reaches hundreds

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import equint
-from equint.ops.pointwise import inner_values, is_pointwise, magnitudes, value_of
+from equint.ops.pointwise import inner_values, is_pointwise, value_of
 from handwritten import execute, network
 
 NOTHING = lambda node: False
@@ -53,13 +53,3 @@ def test_a_node_that_is_kept_ends_a_function() -> None:
     graph = equint.load(network(body, inputs="float[5] x", output="float[5] y", **consts)).graph
     assert inner_values(graph, NOTHING) == {"a": "x", "r": "x"}
     assert inner_values(graph, lambda node: node.op == "Relu") == {}
-
-
-def test_what_lies_inside_a_magnitude() -> None:
-    """Squares, their sum and what is added to it; not where one of them is no square, or is read elsewhere."""
-    consts: dict[str, Any] = {"one": np.float32(1), "two": np.float32(2)}
-    rows: dict[str, Any] = {"inputs": "float[5] x", "output": "float[5] y"}
-    body = "t = Exp (x) p = Pow (x, two) q = Mul (t, t) a = Add (p, q) b = Add (a, one) r = Sqrt (b) y = Neg (r)"
-    assert magnitudes(equint.load(network(body, **rows, **consts)).graph) == {*"pqab"}
-    for other in (body.replace("Mul (t, t)", "Mul (t, x)"), body.replace("Neg (r)", "Add (r, a)")):
-        assert not magnitudes(equint.load(network(other, **rows, **consts)).graph)

@@ -15,6 +15,7 @@ from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
 from ..ops.attributes import is_batchnorm, is_cast
 from ..ops.layers import as_layer, bias_of, layer_coverage
+from ..ops.moves import PICKS
 from .preparation import first_layers, remembered
 
 LARGEST = 1e12
@@ -60,7 +61,7 @@ def is_picture(shape: Shape | None) -> bool:
 
 
 def is_signal(graph: Graph, name: Name) -> bool:
-    """Whether an input is read as a waveform: one row of values, along which convolutions slide.
+    """Whether an input is read as a waveform: one row of values, whose length is given too or along which layers slide.
 
     Example:
         >>> from ..ir.model import Node
@@ -74,7 +75,8 @@ def is_signal(graph: Graph, name: Name) -> bool:
         return False
     long = not isinstance(sizes[0], int) or sizes[0] >= SHORT
     taps = (layer.unpack(graph.consts[layer.weight]).shape[-1] for layer in first_layers(graph, name))
-    return long and any(count > 1 for count in taps)
+    told = len(shape) == 2 and (name, 1) in (row_axis(graph, other) for other in graph.inputs)
+    return long and (told or any(count > 1 for count in taps))
 
 
 def is_counted_with(graph: Graph, name: Name) -> bool:
@@ -82,6 +84,28 @@ def is_counted_with(graph: Graph, name: Name) -> bool:
     if graph.is_float(name) or _is_pixels(graph, name):
         return False
     return any(is_cast(node) and graph.is_float(node.outputs[0]) for node in graph.users(name))
+
+
+def row_axis(graph: Graph, name: Name) -> tuple[Name, int] | None:
+    """The float input, and its free axis, whose length in each sample an input of whole numbers tells, if it is such.
+
+    One number a sample, no index, beside rows of free length, as networks for speech take them.
+
+    Example:
+        >>> shapes, types = {"x": ("N", 80, "T"), "lengths": ("N",)}, {"lengths": "int64"}
+        >>> row_axis(Graph((), {}, ("x", "lengths"), (), shapes, types), "lengths")
+        ('x', 2)
+    """
+    shape = graph.shapes.get(name) or ()
+    index = any(node.op in PICKS and node.inputs[0] != name for node in graph.users(name))
+    if graph.is_float(name) or len(shape) != 1 or index:
+        return None
+    for other in graph.inputs:
+        sizes = graph.shapes.get(other) or ()
+        free = [axis for axis, n in enumerate(sizes) if axis and not isinstance(n, int)]
+        if graph.is_float(other) and len(sizes) in (2, 3) and sizes[0] == shape[0] and free:
+            return other, free[-1]
+    return None
 
 
 def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
@@ -124,7 +148,10 @@ def infer_input(model: Model, n: float = REACH, pictures: bool = True) -> Model:
             whole = (np.zeros(1), np.full(1, 255.0), np.full(1, PIXEL_MEAN), np.full(1, PIXEL_STD))
             model = _known(model, name, whole, "whole numbers 0 to 255")
             continue
-        if is_counted_with(model.graph, name):
+        rows = row_axis(model.graph, name)
+        if rows is not None:
+            model = model.noted(Event(EventKind.LENGTHS_ASSUMED, name, {"of": rows[0]}, "inputs", warning=True))
+        elif is_counted_with(model.graph, name):
             model = model.noted(Event(EventKind.NUMBER_ASSUMED, name, {}, "inputs", warning=True))
         if not model.graph.is_float(name):
             continue

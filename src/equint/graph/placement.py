@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.curves import curve_of
+from ..ops.exact import exact
 from ..ops.layers import as_layer, layers_inside
 from ..ops.moves import JOINS, MOVES, PICKS
 from ..ops.operator import Form, Grid, Unknown
-from ..ops.pointwise import inner_values, is_pointwise, magnitudes, operands
+from ..ops.pointwise import inner_values, is_pointwise, operands
 from ..ops.pools import overshoots
 from ..ops.table import ignores_values, op_of
 
@@ -49,7 +50,7 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
     alone = [node for nodes in fused.values() for node in nodes]
     inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
-    between = inner.keys() | (magnitudes(graph) if not graph.integers_only else frozenset())
+    between = inner.keys() | (frozenset() if graph.integers_only else exact(graph))
     passed_over = merged | float_joins(graph, apart) | between
     everywhere = _everywhere(graph) if graph.integers_only else frozenset()
     kept = [n for n in _activations(graph) if n not in passed_over]

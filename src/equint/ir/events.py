@@ -22,6 +22,7 @@ class EventKind(Enum):
     INPUT_INFERRED = f"input range inferred from {{how}}; {_ADVICE}"
     INPUT_ASSUMED = f"input range nothing tells; assumed {{how}}; {_ADVICE}"
     NUMBER_ASSUMED = "nothing tells what whole numbers the network is given; taken for 1: give --set, or samples"
+    LENGTHS_ASSUMED = "nothing tells how long samples are; all of {of} is taken for one: give samples"
     CALIBRATED = "measured moments and ranges on images"
     CALIBRATION_DOUBTFUL = "calibration data cannot be right"
     LAYERS_ONLY = "left what stands between layers in float"

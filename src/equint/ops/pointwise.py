@@ -90,38 +90,3 @@ def inner_values(graph: Graph, kept: Callable[[Node], bool]) -> dict[Name, Name]
         if not wrong:
             return roots
         outer |= wrong
-
-
-def magnitudes(graph: Graph) -> frozenset[Name]:
-    """What stands inside roots of sums of squares, as √(x² + y² + ε), and is read by nothing else.
-
-    Example:
-        >>> nodes = [Node("Mul", (i, i), (f"{i}{i}",)) for i in "xy"]
-        >>> nodes += [Node("Add", ("xx", "yy"), ("s",)), Node("Sqrt", ("s",), ("r",))]
-        >>> sorted(magnitudes(Graph(nodes, {}, ("x", "y"), ("r",))))
-        ['s', 'xx', 'yy']
-    """
-    found = set[Name]()
-    for node in graph.nodes:
-        if node.op == "Sqrt" or (node.op == "Pow" and _exponent(graph, node) == 0.5):
-            found |= _squares(graph, node.inputs[0]) or set()
-    return frozenset(found)
-
-
-def _squares(graph: Graph, name: Name) -> set[Name] | None:
-    """A sum of squares and numbers with all that it is made of; None where something else is, or reads of it."""
-    node = graph.producer.get(name)
-    if node is None or node.domain or name in graph.outputs or len(graph.users(name)) != 1:
-        return None
-    if (node.op == "Pow" and _exponent(graph, node) == 2) or (node.op == "Mul" and len({*node.inputs}) == 1):
-        return {name}
-    if node.op not in ("Add", "Sum") or not is_pointwise(graph, node):
-        return None
-    terms = [_squares(graph, i) for i in operands(graph, node)]
-    known = [term for term in terms if term is not None]
-    return {name}.union(*known) if known and len(known) == len(terms) else None
-
-
-def _exponent(graph: Graph, node: Node) -> float | None:
-    value = graph.constant(node.inputs[1])
-    return None if value is None or value.size != 1 else float(value.reshape(()))

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..files import Shelf
-from ..graph.inputs import CHANNELS, is_counted_with, is_picture, is_signal, layout_of
+from ..graph.inputs import CHANNELS, is_counted_with, is_picture, is_signal, layout_of, row_axis
 from ..ir.model import Array, Graph, Model, Name
 from ..maths.pictures import MEAN, STD, pictures
 from ..maths.signals import features, waveforms
@@ -117,6 +117,8 @@ def made_up(model: Model, size: int = USUAL) -> Samples | None:
 def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
     """One sample of an input: a picture, a waveform, or features, as far as it reaches; 1 where numbers are counted."""
     m, span, graph = model.moments.get(name), model.ranges.get(name), model.graph
+    if row_axis(graph, name):
+        return like
     if like.dtype.kind != "f" and is_counted_with(graph, name):
         return np.ones_like(like)
     if m is None or span is None:
@@ -174,4 +176,6 @@ def stand_in(graph: Graph, size: int = USUAL) -> Feed | None:
             return None
         sizes = [n if isinstance(n, int) else size if axis and n not in batch else 1 for axis, n in enumerate(shape)]
         made[name] = (rng.normal(size=sizes) if dtype.kind == "f" else np.zeros(sizes)).astype(dtype)
+    for name, (rows, axis) in ((name, found) for name in made if (found := row_axis(graph, name))):
+        made[name] = np.full_like(made[name], made[rows].shape[axis])
     return made if all(n == 1 for n in entries(graph).values()) else Run(made)
