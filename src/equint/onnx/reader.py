@@ -25,6 +25,7 @@ from .masks import masks_bounded
 from .picks import picks_of_parts
 from .pieces import put_together
 from .shapes import described, infer_shapes
+from .validity import check_inputs, check_operators, check_weights, check_windows
 
 OLDEST, NATIVE = 7, 13
 _ALREADY_INTEGER = frozenset(
@@ -59,9 +60,12 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
-    graph = masks_bounded(settled(taken_apart(decode(proto, label))))
-    _check_inputs(graph, label)
-    _check_weights(graph, label)
+    check_operators(proto, label)
+    written = decode(proto, label)
+    check_windows(written, label)
+    graph = masks_bounded(settled(taken_apart(written)))
+    check_inputs(graph, label)
+    check_weights(graph, label)
     return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
 
 
@@ -383,30 +387,3 @@ def _without_dead(graph: Graph) -> Graph:
             wanted.update(node.reads)
             kept.append(node)
     return graph.with_nodes(reversed(kept))
-
-
-def _check_inputs(graph: Graph, label: str) -> None:
-    for name in graph.inputs:
-        if graph.is_float(name) and graph.rank(name) is None:
-            raise UnreadableModel(f"{label}: input {name} has no shape; export it with one (symbolic sizes will do)")
-    for node in graph.nodes:
-        weight = graph.constant(node.inputs[1]) if node.op in ("Conv", "ConvTranspose") and not node.domain else None
-        if weight is None:
-            continue
-        groups = int(node.attrs.get("group", 1))
-        if weight.size == 0 or weight.ndim < 3 or groups < 1 or weight.shape[0] % groups:
-            raise UnreadableModel(
-                f"{label}: {node.op} {node.label}: weights {weight.shape} in {groups} groups; export it again"
-            )
-
-
-def _check_weights(graph: Graph, label: str) -> None:
-    for name, array in graph.consts.items():
-        if array.dtype.kind != "f":
-            continue
-        user = next(iter(graph.users(name)), None)
-        where = f"{user.op} {user.label}" if user else "the output"
-        if np.isnan(array).any() or (array.size > 1 and np.isinf(array).any()):
-            raise UnreadableModel(f"{label}: {name} of {where} holds NaN or infinite values; train or export it again")
-        if user and user.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and array.dtype != np.float32:
-            raise UnreadableModel(f"{label}: {name} of {where} is {array.dtype}; convert the model to float32 first")
