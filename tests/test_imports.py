@@ -16,8 +16,8 @@ ROOT = Path(equint.__file__).parent
 FLOORS = (
     {"errors", "ir"},
     {"files", "maths"},
-    {"hardware", "ops"},
-    {"graph"},
+    {"ops"},
+    {"graph", "hardware"},
     {"noise", "onnx", "samples"},
     {"integers", "runtime", "torch"},
     {"frontends", "npu", "passes"},

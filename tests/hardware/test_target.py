@@ -1,10 +1,13 @@
 """Targets are data: every key of their TOML is checked, and names that were always there stay."""
 
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import equint
@@ -125,11 +128,45 @@ def test_a_recipe_may_name_a_file(tmp_path: Path) -> None:
         ({**WEIGHT, "rules": [{"rule": "bias", "date": "2025-01-31"}]}, r"\[\[rules\]\] without source"),
         ({**WEIGHT, "rules": [{**RULE, "date": "May"}]}, r"date = 'May' in \[\[rules\]\]; write 2026-11-29"),
         ({**WEIGHT, "rules": {}}, r"rules are tables; write \[\[rules\]\]"),
+        ({"weight": {"bits": 0}}, r"a\.toml: bits = 0 in \[weight\]; choose 2 to 16"),
+        ({**WEIGHT, "operators": ["Nope"]}, r"a\.toml: operators names 'Nope', which is no operator of ONNX; write"),
+        ({**WEIGHT, "operators": ["Conv", "Conv2D"]}, r"operators names 'Conv2D', .*; did you mean Conv"),
+        ({**WEIGHT, "ties": ["maxpool"]}, r"ties names 'maxpool', .*; did you mean MaxPool"),
+        ({**WEIGHT, "operators": [3]}, r"operators = \[3\] in the target; expected a list of str"),
+        ({**WEIGHT, "name": " "}, r"a\.toml: name = ' ' is empty; give the target a name of its own"),
+        ({**WEIGHT, "name": 3}, r"a\.toml: name = 3 in the target; expected str"),
+        ({**WEIGHT, "formats": []}, r"a\.toml: formats = \[\] is empty; say what it is delivered in"),
+        ({**WEIGHT, "aliases": ["a", ""]}, r"a\.toml: aliases = \['a', ''\] is empty; give other names"),
+        ({**WEIGHT, "rules": [{**RULE, "rule": "opset", "least": -3}]}, r"least = -3 in .* rule opset; choose"),
+        ({**WEIGHT, "rules": [{**RULE, "rule": "opset"}]}, r"least = 0 in .* rule opset; choose 1 to 50"),
+        ({**WEIGHT, "rules": [{**RULE, "least": 13}]}, r"least in .* is of rule opset; leave it out of rule bias"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(table: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidTarget, match=said):
         parse(table, "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("mine.toml", 'name = "qnn"', r"mine\.toml: name = 'qnn' is a built-in target's; give yours a name of its own"),
+        ("mine.toml", 'name = "per-channel"', r"name = 'per-channel' is a built-in target's"),
+        ("mine.toml", 'aliases = ["dsp", "tidl"]', r"mine\.toml: aliases = 'tidl' is a built-in target's"),
+        ("tensorrt.toml", "", r"tensorrt\.toml: name = 'tensorrt' is a built-in target's"),
+    ],
+)
+def test_names_of_built_in_targets_are_taken(tmp_path: Path, file: str, text: str, said: str) -> None:
+    (tmp_path / file).write_text(f"{text}\n[weight]\nsymmetric = true\n", "utf-8")
+    with pytest.raises(InvalidTarget, match=said):
+        target(tmp_path / file)
+
+
+def test_operators_that_onnx_has_may_be_listed() -> None:
+    """Also those that equint does not know: lists are copied from manuals."""
+    names = ["Conv", "GridSample", "NonZero"]
+    assert all(onnx.defs.has(name) for name in names)
+    assert parse({**WEIGHT, "operators": names}, "a.toml").operators == tuple(names)
 
 
 def test_unknown_names_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,3 +195,45 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out
     assert all(name in listed for t in TARGETS for name in (t.name, t.recipe, *t.aliases))
     assert "who it is for" in listed
+
+
+@pytest.mark.parametrize("name", [t.name for t in TARGETS])
+def test_one_is_shown_with_its_sources(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that its TOML says of rules, as it is read without equint; a user's own file is shown as the built-in."""
+    table = tomllib.loads(source(name))
+    (tmp_path / "copy.toml").write_text(source(name), "utf-8")
+    pages = []
+    for arguments in (["--show", name], [name], [str(tmp_path / "copy.toml")]):
+        with pytest.raises(SystemExit) as end:
+            main(["targets", *arguments])
+        assert end.value.code == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1] == pages[2]
+    assert pages[0].startswith(f"{name}")
+    assert all(table[key] in pages[0] for key in ("description", "audience", "recipe"))
+    lines = pages[0].splitlines()
+    for rule in table["rules"]:
+        shown = [line for line in lines if f" {rule['rule']}" in line and rule["why"] in line]
+        assert any(f"({rule['source']}, {rule['date']})" in line for line in shown)
+        assert any(line.strip().startswith(rule.get("level", "error")) for line in shown)
+
+
+def test_one_is_shown_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["targets", "--show", "esp-dl", "--json"])
+    shown, table = json.loads(capsys.readouterr().out), tomllib.loads(source("esp-dl"))
+    assert all(shown[key] == value for key, value in table.items() if not isinstance(value, dict | list))
+    assert all(shown["weight"][key] == value for key, value in table["weight"].items())
+    assert [rule["source"] for rule in shown["rules"]] == [rule["source"] for rule in table["rules"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["magic"], "unknown target 'magic'"), (["a", "--show", "b"], "--show b")]
+)
+def test_what_cannot_be_shown(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["targets", *arguments])
+    assert end.value.code == 2
+    found = capsys.readouterr().err
+    assert said in found
+    assert found.count("\n") == 1
