@@ -15,10 +15,14 @@ from equint.cli import main
 from equint.demo import model_path
 from equint.errors import EquintError, InvalidTarget, UnknownName
 from equint.hardware.target import TARGETS, Target, parse, source, target
+from equint.ir.events import EventKind
 from equint.ir.model import QSpec
 from equint.job import choose
+from equint.maths.noise import sqnr_db
 from equint.pages.targets import formats_table, rules_table
 from equint.planning.recipe import built_in, recipe
+from handwritten import network, normal
+from nets import run
 
 OWN = """
 description = "a DSP"
@@ -195,6 +199,76 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out
     assert all(name in listed for t in TARGETS for name in (t.name, t.recipe, *t.aliases))
     assert "who it is for" in listed
+
+
+PADDED = "Conv<pads=[1,1,1,1]>"
+BODY = f"a = {PADDED}(x, w) b = Relu(a) p = {PADDED}(b, v) s = Add(p, b) y = {PADDED}(s, u)"
+WORK = {"a": 4 * 64 * 27, "p": 4 * 64 * 36, "y": 4 * 64 * 36}
+"""Multiply-accumulates by hand: 4 channels of 8×8, kernels of 3×3 over 3 or 4 channels."""
+
+
+def own(folder: Path, text: str) -> Path:
+    """A target of one's own; its rule finds what is float."""
+    rule = "[[rules]]\nrule = 'float-layer'\nsource = 'the manual'\ndate = '2025-01-31'\n"
+    (folder / "dsp.toml").write_text(f"{text}\n[weight]\nsymmetric = true\n{rule}", "utf-8")
+    return folder / "dsp.toml"
+
+
+def with_integer_weights(proto: onnx.ModelProto) -> set[str]:
+    """The outputs of convolutions whose weights are integers behind DequantizeLinear."""
+    made = {o: node for node in proto.graph.node for o in node.output}
+    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
+    return {n.output[0].removesuffix("_float") for n in convs if n.input[1] in made}
+
+
+@pytest.mark.parametrize(
+    ("text", "floats", "named"),
+    [
+        ("", set(), {}),
+        ("operators = ['Conv']", set(), {"Add": 0.0}),
+        ("float_layers = ['p']", {"p"}, {"Conv": WORK["p"] / sum(WORK.values())}),
+        ("float_layers = ['[ay]']", {"a", "y"}, {"Conv": (WORK["a"] + WORK["y"]) / sum(WORK.values())}),
+    ],
+)
+def test_what_a_target_keeps_float(text: str, floats: set[str], named: dict[str, float], tmp_path: Path) -> None:
+    """Told with its share of the work, by design and so no warning; the file is clean for this target alone."""
+    path = own(tmp_path, text)
+    proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
+    result = equint.quantize(proto, "lwq", path, input=(-1, 1))
+    told = [e for e in result.model.log if e.kind is EventKind.FLOAT_BY_DESIGN]
+    assert {e.facts["op"]: e.facts["share of multiply-accumulates"] for e in told} == pytest.approx(named, abs=1e-4)
+    assert not any(e.warning for e in result.model.log if "float" in e.text)
+    assert with_integer_weights(result.proto) == {"a", "p", "y"} - floats
+    assert equint.lint(result).findings == ()
+    share = sum(work for y, work in WORK.items() if y not in floats) / sum(WORK.values())
+    assert equint.lint(result).integer_share == pytest.approx(share)
+    x = np.random.default_rng(0).uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32)
+    assert sqnr_db(run(proto, x)[0], run(result.proto, x)[0]) > 15
+    plain = equint.lint(result, own(tmp_path, ""))
+    assert {f.at for f in plain.findings} == floats
+
+
+def test_programs_hold_nothing_that_a_target_keeps_float(tmp_path: Path) -> None:
+    proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
+    result = equint.quantize(proto, "lwq", own(tmp_path, "integers_only = true\noperators = ['Conv']"), input=(-1, 1))
+    assert any(e.warning and e.facts.get("op") == "Add" for e in result.model.log)  # it has no floats
+    with pytest.raises(EquintError, match=r"s: Add stays float on target dsp \(the target's operators leave it out\)"):
+        _ = result.program
+
+
+def test_a_target_that_computes_no_layer(tmp_path: Path) -> None:
+    proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
+    with pytest.raises(EquintError, match="nothing to quantize: target dsp computes none of its layers on integers"):
+        equint.quantize(proto, "lwq", own(tmp_path, "operators = ['Gemm']"), input=(-1, 1))
+
+
+def test_names_that_a_network_has_not_are_told(tmp_path: Path) -> None:
+    """A board's file serves many networks: no error, but a warning."""
+    proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
+    result = equint.quantize(proto, "lwq", own(tmp_path, "float_layers = ['p', 'head/*']"), input=(-1, 1))
+    (told,) = [e for e in result.warnings if e.kind is EventKind.NAMES_NOTHING]
+    assert str(told).startswith("the target's float_layers name nothing in this network")
+    assert told.at == "head/*"
 
 
 @pytest.mark.parametrize("name", [t.name for t in TARGETS])

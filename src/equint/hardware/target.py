@@ -238,6 +238,17 @@ TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)
 """The built-in targets; the first is the default."""
 
 
+def is_built_in(on: Target) -> bool:
+    """Whether a target is one that comes with equint, under any of its names; activations may be fused otherwise.
+
+    Example:
+        >>> is_built_in(target("per-channel")), is_built_in(with_fields(target("qnn"), bias_bits=16))
+        (True, False)
+    """
+    alike = {"name": on.name, "fused_activations": on.fused_activations}
+    return any(on.name in (t.name, *t.aliases) and with_fields(t, **alike) == on for t in TARGETS)  # type: ignore[arg-type]
+
+
 def _own(found: Target, label: str) -> Target:
     """A target read from a file: none of its names may be a built-in one's, unless it is a copy of that."""
     for name in (found.name, *found.aliases):

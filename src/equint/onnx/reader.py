@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from ..errors import InvalidOption, OutputRefused, UnknownName, UnreadableModel
+from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
@@ -66,7 +66,8 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     graph = masks_bounded(settled(taken_apart(written)))
     check_inputs(graph, label)
     check_weights(graph, label)
-    return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    found = Model(graph, source="" if isinstance(source, ModelProto) else os.path.abspath(source))
+    return found.noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
 
 
 def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool = True) -> Graph:
@@ -211,19 +212,6 @@ def external_files(path: str | os.PathLike[str]) -> set[Path]:
     tensors = [*proto.graph.initializer, *(a.t for node in proto.graph.node for a in node.attribute)]
     named = (entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location")
     return {(Path(path).parent / name).resolve() for name in named}
-
-
-def spare_weights(path: str | os.PathLike[str], outputs: Collection[Path]) -> None:
-    """Refuse to write over the files in which an ONNX file keeps its weights.
-
-    Raises:
-        OutputRefused: naming the output.
-    """
-    taken = [output for output in outputs if output.exists()]
-    lost = external_files(path) if taken else set()
-    for output in taken:
-        if output.resolve() in lost:
-            raise OutputRefused(f"{output}: would overwrite the weights of {path}; choose another output")
 
 
 def _modern(proto: ModelProto, label: str) -> ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,19 @@ def model_proto(graph: onnx.GraphProto, opset: int, domains: dict[str, int] | An
     """Wrap a graph with its operator sets; the IR version is the oldest that has them."""
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in domains.items() if d)]
     return helper.make_model(graph, opset_imports=opsets, producer_name="equint", ir_version=8 if opset <= 18 else 10)
+
+
+def said_of(proto: ModelProto, key: str) -> str | None:
+    """What equint says of a file in its metadata, such as its "target"; None of files of other origin.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> proto = to_proto(tiny_graph())
+        >>> helper.set_model_props(proto, {"equint.target": "qnn"})
+        >>> said_of(proto, "target"), said_of(proto, "recipe")
+        ('qnn', None)
+    """
+    return next((p.value for p in proto.metadata_props if p.key == f"equint.{key}"), None)
 
 
 def value_info(graph: Graph, name: Name) -> ValueInfoProto:
@@ -119,6 +133,17 @@ _ONNX_TYPES = {
 }  # fmt: skip
 
 
+def beside(path: str | os.PathLike[str]) -> Path:
+    """The file that holds the constants of a model too large for one.
+
+    Example:
+        >>> beside("out/net.onnx").name
+        'net.onnx.data'
+    """
+    target = Path(path).resolve()
+    return target.with_name(f"{target.name}.data")
+
+
 def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
     """Write a model; constants above `external_above` bytes go to `<name>.data` beside it.
 
@@ -130,7 +155,7 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
     """
     size = sum(len(t.raw_data) for t in proto.graph.initializer)
     with drafted(path) as (draft, target):
-        data = f"{target.name}.data"
+        data = beside(target).name
         if size > external_above:
             copy = ModelProto()  # save_model moves the constants out of what it is given
             copy.CopyFrom(proto)
