@@ -25,7 +25,7 @@ CARD = '[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\ncalibration 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a network, its external data, a card with data, images, a recipe and a target; one stands in it."""
-    place = tmp_path / "work"
+    place = tmp_path / "room"
     (place / "photos").mkdir(parents=True)
     monkeypatch.chdir(place)
     onnx.save(onnx.load(model_path()), "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
@@ -46,7 +46,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 LOST = [
     ("net.onnx", "the model"),
-    ("../work/net.onnx", "the model"),
+    ("../room/net.onnx", "the model"),
     ("net.bin", "the weights of"),
     ("link.onnx", "the weights of"),
     ("net.toml", "the card"),
