@@ -256,6 +256,19 @@ def test_programs_hold_nothing_that_a_target_keeps_float(tmp_path: Path) -> None
         _ = result.program
 
 
+def test_inspect_names_what_a_target_keeps_float(tmp_path: Path) -> None:
+    proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
+    found = equint.inspect(proto, own(tmp_path, "operators = ['Conv']\nfloat_layers = ['p']"), input=(-1, 1))
+    assert found.borders == {"Conv": ["p"], "Add": ["s"]}
+
+
+def test_of_two_layers_with_one_weight_one_may_stay_float(tmp_path: Path) -> None:
+    body = f"a = {PADDED}(x, w) b = Relu(a) p = {PADDED}(b, v) y = {PADDED}(p, v)"
+    proto = network(body, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3))
+    result = equint.quantize(proto, "lwq", own(tmp_path, "float_layers = ['p']"), input=(-1, 1))
+    assert with_integer_weights(result.proto) == {"a", "y"}
+
+
 def test_a_target_that_computes_no_layer(tmp_path: Path) -> None:
     proto = network(BODY, w=normal(4, 3, 3, 3), v=normal(4, 4, 3, 3), u=normal(4, 4, 3, 3))
     with pytest.raises(EquintError, match="nothing to quantize: target dsp computes none of its layers on integers"):

@@ -226,15 +226,12 @@ def _only_moves(node: Node, leaving: Collection[Name]) -> bool:
 
 
 def borders(graph: Graph) -> Mapping[str, list[Name]]:
-    """Operators that stay float, by kind: everything equint does not turn into integers; not what is `kept_float`."""
+    """Operators that stay float, by kind: everything equint does not turn into integers, also what is `kept_float`."""
     found: dict[str, list[Name]] = {}
-    designed = {node.label for node, _ in kept_float(graph)}
     for node in graph.nodes:
         grid = grid_of(graph, node)
-        known = (
-            node.label in designed or _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
-        )
-        known |= graph.integers_only and not isinstance(op_of(node).steps, Unknown)
+        known = _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
+        known |= graph.integers_only and on_integers(graph, node) and not isinstance(op_of(node).steps, Unknown)
         if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found

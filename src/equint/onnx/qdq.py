@@ -26,6 +26,7 @@ from ..maths.affine import quantize, quantize_bias, storage
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..ops.layers import as_layer
+from ..ops.listed import on_integers
 from .writer import said_of, to_proto
 
 WIDE = 21
@@ -201,7 +202,7 @@ class _Exporter:
             return
         node = self.without_idle_bound(node)
         inputs = [self.reads.get(i, i) for i in node.inputs]
-        if layer is not None and layer.weight in self.model.qparams:
+        if layer is not None and layer.weight in self.model.qparams and on_integers(self.float, node):
             inputs = self.integer_operands(layer, inputs)
         elif grid_of(self.float, node).constants:
             inputs = [self.weight(i) if i in self.float.consts and i in self.model.qparams else i for i in inputs]

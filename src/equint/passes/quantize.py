@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
-from ..graph.placement import bodies, borders, grid_of, place
+from ..graph.placement import bodies, borders, grid_of, kept_float, place
 from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_grid
 from ..graph.work import designed_work, float_work
@@ -86,10 +86,7 @@ class Quantize:
         weights = self._weights(model, qparams, chosen, events)
         if not weights:
             return model.noted(Event(EventKind.NOTHING_TO_QUANTIZE, "", {}, "quantize", warning=True))
-        events += [
-            Event(EventKind.OPERATOR_FLOAT, names[0], {"op": op, "nodes": len(names)}, "quantize")
-            for op, names in borders(model.graph).items()
-        ]
+        events += _operators_float(model.graph)
         events += designed_work(model.graph)
         events += [
             Event(EventKind.BODY_FLOAT, node.label, {"op": node.op, "layers": count}, "quantize", warning=True)
@@ -178,6 +175,13 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         shared = _joined(model, name, qparams)
         qparams[name] = choose_qparams(value.min(), value.max(), spec) if shared is None else shared
     return qparams
+
+
+def _operators_float(graph: Graph) -> list[Event]:
+    """What has no integer form here; what the hardware leaves float is told apart (`designed_work`)."""
+    designed, kind = {node.label for node, _ in kept_float(graph)}, EventKind.OPERATOR_FLOAT
+    left = {op: [n for n in names if n not in designed] for op, names in borders(graph).items()}
+    return [Event(kind, n[0], {"op": op, "nodes": len(n)}, "quantize") for op, n in left.items() if n]
 
 
 def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
