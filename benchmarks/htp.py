@@ -1,10 +1,10 @@
 """What Qualcomm's HTP makes of files for several targets: its x86 emulation, the simulation and the float network.
 
-    EQUINT_REAL=folder python benchmarks/htp.py [--limit 32] [--images 64] [--layers] [network ...]
+    EQUINT_REAL=folder python benchmarks/htp.py [--limit 32] [--images 64] [network ...]
 
 Needs `pip install -e ".[consumers]"`. Prints docs/consumers.md's table: the SQNR at the outputs of the simulation
-against the float network, of its weights alone and its activations alone, and of HTP against both. --layers adds which
-layers' weights cost most. Networks by a part of their names; --images 0 quantizes without data.
+against the float network, with float activations too, and of HTP against both. Networks by a part of their names;
+--images 0 quantizes without data.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ import equint
 from equint.ir.model import Array, Model
 from equint.maths.noise import sqnr_db
 from equint.onnx.qdq import export
-from equint.ops.layers import layers
 
 TARGETS = ("qnn", "per-channel", "per-tensor-symmetric", "per-tensor")
 NETWORKS = ("mobilenet_v1_025_224", "mobilenet_v2")
-WORST = 3
 
 
-def only(model: Model, names: Sequence[str] | set[str]) -> Model:
-    """The same network with no grids but those of some tensors."""
-    return replace(model, qparams={n: q for n, q in model.qparams.items() if n in names})
+def weights_only(model: Model) -> Model:
+    """The same network with float activations."""
+    return replace(model, qparams={n: q for n, q in model.qparams.items() if n in model.graph.consts})
 
 
 def emulated(network: Network, result: equint.Result, folder: Path) -> list[Array]:
@@ -56,30 +54,17 @@ def worst(wanted: Sequence[Array], found: Sequence[Array]) -> float:
     return min(sqnr_db(a, b) for a, b in zip(wanted, found, strict=True))
 
 
-def costly(network: Network, model: Model, floats: list[Array]) -> str:
-    """The layers whose rounded weights, alone, cost most."""
-    found = []
-    for layer in (la for la in layers(model.graph) if la.weight in model.qparams):
-        outputs = whole(network.outputs(export(only(model, {layer.weight}))))
-        found.append((worst(floats, outputs), layer.name))
-    return ", ".join(f"{name} {decibels:.1f}" for decibels, name in sorted(found)[:WORST])
-
-
-def row(network: Network, target: str, images: int, folder: Path, every: bool) -> Iterator[str]:
+def row(network: Network, target: str, images: int, folder: Path) -> Iterator[str]:
     """A row's cells."""
     options: dict[str, Any] = {"images": images} if images else {}
     result = equint.quantize(network.model, target=target, input=network.card, **options)
-    model, weights = result.model, {n for n in result.model.qparams if n in result.model.graph.consts}
     floats, simulated = whole(network.reference), whole(network.outputs(result.proto))
     yield from (target, network.name, f"{images} images" if images else "no data")
     yield f"{worst(floats, simulated):.1f} dB"
-    for part in (weights, model.qparams.keys() - weights):
-        yield f"{worst(floats, whole(network.outputs(export(only(model, set(part)))))):.1f} dB"
+    yield f"{worst(floats, whole(network.outputs(export(weights_only(result.model))))):.1f} dB"
     found = emulated(network, result, folder)
     yield f"{worst(floats, found):.1f} dB"
     yield f"{worst(simulated, found):.1f} dB"
-    if every:
-        yield costly(network, model, floats)
 
 
 def main() -> None:
@@ -88,25 +73,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK")
     parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--layers", action="store_true")
     given = parser.parse_args()
-    head = [
-        "target",
-        "network",
-        "calibration",
-        "simulation",
-        "its weights",
-        "its activations",
-        "HTP",
-        "HTP : simulation",
-    ]
-    head += ["weights that cost most, dB alone"] * given.layers
+    head = ["target", "network", "calibration", "simulation", "float activations", "HTP", "HTP : simulation"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for network in networks(given.limit):
             if any(name in network.name for name in given.networks or NETWORKS):
                 for target in TARGETS:
-                    cells = row(network, target, given.images, Path(folder), given.layers)
+                    cells = row(network, target, given.images, Path(folder))
                     print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\n{machine()}\n")
 
