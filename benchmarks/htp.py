@@ -1,6 +1,6 @@
 """What Qualcomm's HTP makes of files for several targets: its x86 emulation, the simulation and the float network.
 
-    EQUINT_REAL=folder python benchmarks/htp.py [--limit 32] [--images 64] [network ...]
+    EQUINT_REAL=folder python benchmarks/htp.py [--limit 32] [--images 64] [--target NAME] [network ...]
 
 Needs `pip install -e ".[consumers]"`. Prints docs/consumers.md's table: the SQNR at the outputs of the simulation
 against the float network, with float activations too, and of HTP against both. Networks by a part of their names;
@@ -73,13 +73,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK")
     parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--target", action="append")
     given = parser.parse_args()
     head = ["target", "network", "calibration", "simulation", "float activations", "HTP", "HTP : simulation"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for network in networks(given.limit):
             if any(name in network.name for name in given.networks or NETWORKS):
-                for target in TARGETS:
+                for target in given.target or TARGETS:
                     cells = row(network, target, given.images, Path(folder))
                     print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\n{machine()}\n")
