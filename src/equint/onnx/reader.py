@@ -16,6 +16,7 @@ from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
+from ..tflite.reader import is_tflite, load_tflite
 from .branches import branches_taken
 from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
@@ -179,10 +180,12 @@ def _filling(values: Array, wanted: Shape) -> Array:
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:
-    """An ONNX file as it stands, quantized or not, external data included."""
+    """An ONNX file as it stands, quantized or not, external data included; a float TFLite file as ONNX."""
     path = Path(path)
     if not path.is_file():
         raise UnreadableModel(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
+    if is_tflite(path):
+        return load_tflite(path)
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:

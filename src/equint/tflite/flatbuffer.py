@@ -163,8 +163,9 @@ def pack(values: Mapping[str, Any], root: str = "Model") -> bytes:
     """A file of plain values, in the form in which `unpack` gives them; what is left out is the schema's default.
 
     Args:
-        values: fields by name. Vectors of numbers may be sequences or arrays, and the data of a Buffer any array,
-            whose bytes are written. A Model's buffer 0 is empty, for tensors that have no constant.
+        values: fields by name. Vectors of numbers may be sequences or arrays, empty ones are left out, and the data
+            of a Buffer may be any array, whose bytes are written. A Model's buffer 0 is empty, for tensors that have
+            no constant.
 
     Raises:
         OutputRefused: more than 2 GB.
@@ -204,7 +205,7 @@ def _table(builder: Builder, values: Mapping[str, Any], name: str) -> int:
     fields = known.tables[name]
     if odd := set(values) - {field.name for field in fields}:
         raise ValueError(f"{name} has no field {', '.join(sorted(odd))}")
-    given = {field: values[field.name] for field in fields if values.get(field.name) is not None}
+    given = {field: values[field.name] for field in fields if not _left_out(field, values.get(field.name))}
     placed = {field: _placed(builder, field, value, name) for field, value in given.items() if _lies_apart(field)}
     builder.StartObject(sum(2 if field.type in known.unions else 1 for field in fields))
     for field, value in given.items():
@@ -219,6 +220,11 @@ def _table(builder: Builder, values: Mapping[str, Any], name: str) -> int:
         else:
             _number(builder, field.type, field.slot, value, field.default)
     return int(builder.EndObject())
+
+
+def _left_out(field: Field, value: Any) -> bool:
+    """Whether a field is not written: LiteRT takes an empty vector of bytes for options that are there."""
+    return value is None or (field.many and field.type in NUMBERS and not np.size(value))
 
 
 def _lies_apart(field: Field) -> bool:

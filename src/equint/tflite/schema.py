@@ -41,6 +41,7 @@ DTYPES = {
     "UINT32": "uint32",
     "UINT64": "uint64",
     "BOOL": "bool",
+    "COMPLEX64": "complex64",
 }
 """NumPy's name of each TensorType whose values lie in whole bytes, one behind the other."""
 _ONE_BYTE = 127  # an operator's number was one byte once, and older readers look there still

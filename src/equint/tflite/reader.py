@@ -1,0 +1,73 @@
+"""From a float .tflite file to an ONNX model, which `onnx/reader.py` reads like any other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UnreadableModel
+from . import read_control, read_layers, read_parts, read_pointwise, read_pools, read_shapes, read_spectra
+from .call import CONVERSIONS
+from .content import Content, content_of
+from .conversion import graph_of
+from .draft import Draft, Value, plain
+from .schema import IDENTIFIER, schema
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 17
+"""ONNX's operators that are written: equint's own."""
+FAMILIES = (read_layers, read_pointwise, read_pools, read_shapes, read_parts, read_control, read_spectra)
+"""Modules of conversions."""
+
+
+def is_tflite(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is TFLite, by its identifier; a damaged one by its name."""
+    if os.fspath(path).endswith(".tflite"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(8)[4:] == IDENTIFIER
+    except OSError:
+        return False
+
+
+def load_tflite(path: str | os.PathLike[str]) -> ModelProto:
+    """A float .tflite file as an ONNX model.
+
+    Inputs and outputs are the file's, with its shapes: pictures have their channels last. Between them convolutions
+    have their channels first, and there are Transposes only where one meets the other.
+
+    Raises:
+        UnreadableModel: no TFLite file, damaged, or quantized; it names the tensor.
+        UnsupportedOperator: an operator that has no conversion; it names it and its number.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableModel(f"{path}: cannot be read ({error.strerror or error})") from error
+    return converted(content_of(data, os.fspath(path)))
+
+
+def converted(content: Content) -> ModelProto:
+    """What a file holds, as an ONNX model; raises as `load_tflite` does."""
+    from onnx import helper
+
+    scope = Scope(content, 0, Draft())
+    graph = scope.graph
+    if not graph.outputs or not graph.operators:
+        raise UnreadableModel(f"{content.label}: no operators in it; export it again")
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        scope.known[index] = Value(scope.names[index], plain(len(tensor.dims)), tensor.dims, tensor.dtype)
+    made = graph_of(scope, graph.inputs)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def operators_read() -> tuple[str, ...]:
+    """All operators that have a conversion, in the schema's order, custom ones last."""
+    order = schema().enums["BuiltinOperator"].numbers
+    return tuple(sorted(CONVERSIONS, key=lambda kind: (order.get(kind, len(order)), kind)))
