@@ -208,7 +208,7 @@ def _gather(call: Call) -> None:
     batch = batch + places.rank if batch < 0 else batch
     if batch == 0:
         return call.give(call.add("Gather", call.plain(0), call.indices(1), axis=axis))
-    if batch != axis or places.rank != axis + 1:
+    if batch != axis:
         call.refuse(f"has {batch} batch axes in front of axis {axis}")
     last = call.add("Unsqueeze", call.indices(1), call.const([-1], "last"))
     return call.give(call.add("GatherND", call.plain(0), last, batch_dims=batch))

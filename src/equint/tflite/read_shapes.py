@@ -25,7 +25,7 @@ def _reshape(call: Call) -> None:
         call.refuse(f"reshapes to {shape}")
     if x.data is not None:
         return call.give_data(_reshaped(call, x, shape))
-    return call.give(flat(call, x, shape))
+    return call.give(flat(call, x, shape), plain(len(shape)))
 
 
 def _reshaped(call: Call, x: Value, shape: Sequence[int]) -> np.ndarray:

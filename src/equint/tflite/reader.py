@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UnreadableModel
+from ..errors import UnreadableModel, reason
 from . import read_control, read_layers, read_parts, read_pointwise, read_pools, read_shapes, read_spectra
 from .call import CONVERSIONS
 from .content import Content, content_of
@@ -64,7 +64,38 @@ def converted(content: Content) -> ModelProto:
         tensor = graph.tensors[index]
         scope.known[index] = Value(scope.names[index], plain(len(tensor.dims)), tensor.dims, tensor.dtype)
     made = graph_of(scope, graph.inputs)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    _check_shapes(proto, scope)
+    return proto
+
+
+def _check_shapes(proto: ModelProto, scope: Scope) -> None:
+    """Holds a file to the shapes that it tells: windows were laid by them, and runtimes work them out anew.
+
+    Raises:
+        UnreadableModel: shapes that do not fit together, or that differ from what operators make.
+    """
+    from onnx import shape_inference
+
+    try:
+        found = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except Exception as error:
+        raise UnreadableModel(
+            f"{scope.label}: damaged (its shapes do not fit together: {reason(error)}); copy or export it again"
+        ) from error
+    infos = {info.name: info.type.tensor_type for info in found.graph.value_info}
+    for index, value in scope.known.items():
+        info = infos.get(value.name)
+        if value.data is not None or info is None or not info.HasField("shape"):
+            continue
+        told = [value.dims[axis] for axis in value.axes]
+        sizes = [d.dim_value if d.HasField("dim_value") else None for d in info.shape.dim]
+        if len(told) != len(sizes) or any(a != b for a, b in zip(told, sizes, strict=True) if None not in (a, b)):
+            name, made = scope.graph.tensors[index].name, [n if n is not None else -1 for n in sizes]
+            raise UnreadableModel(
+                f"{scope.label}: tensor {name} has sizes {[n or -1 for n in told]}, and its operator makes {made}; "
+                "export it again"
+            )
 
 
 def operators_read() -> tuple[str, ...]:

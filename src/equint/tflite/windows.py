@@ -26,7 +26,7 @@ def padding(kind: str, sizes: Dims, windows: Sequence[int], strides: Sequence[in
     """ONNX's attributes for a padding; `auto_pad` where sizes are open.
 
     Example:
-        >>> padding("SAME", (5, 5), (3, 3), (2, 2)), padding("SAME", (None, 5), (3, 3), (1, 1))
+        >>> padding("SAME", (5, 5), (3, 3), (2, 2)), padding("SAME", (None, 5), (3, 3), (2, 2))
         ({'pads': [1, 1, 1, 1]}, {'auto_pad': 'SAME_UPPER'})
         >>> padding("VALID", (5, 5), (3, 3), (2, 2))
         {}
