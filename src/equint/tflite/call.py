@@ -53,7 +53,8 @@ class Call:
     @property
     def stem(self) -> Name:
         """What names of values within this conversion begin with: the operator's output."""
-        return self.scope.names[self.operator.outputs[0]]
+        made = [i for i in self.operator.outputs if i >= 0]
+        return self.scope.names[made[0]] if made else "without an output"
 
     @property
     def count(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from ..ir.model import Name
 from .call import Call, reads
+from .content import Dims
 from .draft import Axes, Value, channels_first, plain
 from .windows import padding, transposed_padding
 
@@ -133,12 +135,23 @@ def _fully_connected(call: Call) -> None:
     else:
         made = call.add("MatMul", name, call.placed(weight, (1, 0)))
         made = call.add("Add", made, bias) if bias else made
-    kept = len(call.dims()) == (2 if rows else x.rank)
-    call.give(made if kept else call.add("Reshape", made, call.const([n or -1 for n in call.dims()], "shape")))
+    call.give(made, plain(2 if rows else x.rank))
+
+
+def check_sizes(call: Call, dims: Dims, target: Sequence[int | None]) -> None:
+    """Refuses a shape, -1 what is left, that does not hold as many values."""
+    known = [n for n in dims if n is not None]
+    sizes = [n for n in target if n is not None and n >= 0]
+    if len(known) < len(dims):
+        return
+    whole, part = prod(known), prod(sizes)
+    if whole != part if len(sizes) == len(target) else not part or whole % part:
+        call.refuse(f"reshapes {list(dims)} to {list(target)}")
 
 
 def flat(call: Call, value: Value, target: Sequence[int | None]) -> Name:
     """A value in another shape; in its own order of axes where nothing but axes of size 1 would move."""
+    check_sizes(call, value.dims, target)
     ordered = [axis for axis in value.axes if value.dims[axis] != 1]
     stays = value.data is None and ordered == sorted(ordered) and all(n != 0 for n in target)
     name = value.name if stays else call.placed(value, plain(value.rank))
