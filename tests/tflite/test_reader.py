@@ -74,9 +74,8 @@ def block() -> Part:
 
 def test_one_transpose_where_channels_come_first() -> None:
     proto = read_file(block())
-    assert ops(proto) == {
-        "Transpose": 1, "Conv": 2, "Clip": 2, "Add": 1, "ReduceMean": 2, "Sigmoid": 1, "Mul": 1, "Reshape": 1, "Gemm": 1,
-    }  # fmt: skip
+    pairs = {"Conv": 2, "Clip": 2, "ReduceMean": 2}
+    assert ops(proto) == pairs | dict.fromkeys(["Transpose", "Add", "Sigmoid", "Mul", "Reshape", "Gemm"], 1)
     x = draw(1, 8, 8, 3)
     assert_near(by_onnxruntime(proto, [x]), by_litert(tflite_file(block()), [x]))
 

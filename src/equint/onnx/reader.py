@@ -14,9 +14,10 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, nu
 
 from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
+from ..graph.inputs import CHANNELS, describe_pixels, is_picture, layout_of
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
-from ..tflite.reader import is_tflite, load_tflite
+from ..tflite.reader import is_tflite, load_tflite, told_preparation
 from .branches import branches_taken
 from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
@@ -68,7 +69,17 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     check_inputs(graph, label)
     check_weights(graph, label)
     found = Model(graph, source="" if isinstance(source, ModelProto) else os.path.abspath(source))
-    return found.noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    found = found.noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    return _prepared(found, proto)
+
+
+def _prepared(model: Model, proto: ModelProto) -> Model:
+    """The network with what a TFLite file says of pixels that its only input is made of."""
+    told, (name, *others) = told_preparation(proto), model.graph.inputs
+    if told is None or others or not model.graph.is_float(name) or not is_picture(model.graph.shapes.get(name)):
+        return model
+    channels = model.graph.shapes[name][CHANNELS[layout_of(model.graph.shapes[name])]]
+    return describe_pixels(model, *told, source="as the file says") if len(told[0]) in (1, channels) else model
 
 
 def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool = True) -> Graph:

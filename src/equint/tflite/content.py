@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import UnreadableModel, UnsupportedOperator
 from ..ir.model import Array
 from .flatbuffer import Values, unpack
+from .metadata import Preparation, preparation_of
 from .schema import DTYPES, operator_name, schema
 from .sparse import dense
 
@@ -79,10 +80,15 @@ class Subgraph:
 
 @dataclass(frozen=True)
 class Content:
-    """A file: its first subgraph is the network, others are what its operators call."""
+    """A file: its first subgraph is the network, others are what its operators call.
+
+    Attributes:
+        preparation: how its only input is made of pixels, where it says so.
+    """
 
     label: str
     subgraphs: tuple[Subgraph, ...]
+    preparation: Preparation | None = None
 
 
 def content_of(data: bytes, label: str = "model") -> Content:
@@ -112,7 +118,7 @@ def content_of(data: bytes, label: str = "model") -> Content:
     size = sum(t.data.nbytes for graph in subgraphs for t in graph.tensors if t.data is not None)
     if size > _COPIES * len(data) + 65536:
         raise UnreadableModel(f"{label}: damaged: its constants share their bytes; export it again")
-    return Content(label, subgraphs)
+    return Content(label, subgraphs, preparation_of(model))
 
 
 def _bytes(buffer: Values, data: bytes, damaged: str) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from .call import CONVERSIONS
 from .content import Content, content_of
 from .conversion import graph_of
 from .draft import Draft, Value, plain
+from .metadata import Preparation
 from .schema import IDENTIFIER, schema
 from .scope import Scope
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 OPSET = 17
 """ONNX's operators that are written: equint's own."""
+PREPARATION = "tflite.preparation"
+"""The model's property that holds how its input is made of pixels: [mean, spread] in JSON."""
 FAMILIES = (read_layers, read_pointwise, read_pools, read_shapes, read_parts, read_control, read_spectra)
 """Modules of conversions."""
 
@@ -66,7 +70,26 @@ def converted(content: Content) -> ModelProto:
     made = graph_of(scope, graph.inputs)
     proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     _check_shapes(proto, scope)
+    if content.preparation is not None and len(graph.inputs) == 1:
+        helper.set_model_props(proto, {PREPARATION: json.dumps(content.preparation)})
     return proto
+
+
+def told_preparation(proto: ModelProto) -> Preparation | None:
+    """How the file that a model was made of says that its only input is made of pixels.
+
+    Example:
+        >>> from onnx import helper
+        >>> proto = helper.make_model(helper.make_graph([], "g", [], []))
+        >>> helper.set_model_props(proto, {PREPARATION: "[[127.5], [127.5]]"})
+        >>> told_preparation(proto)
+        ((127.5,), (127.5,))
+    """
+    text = next((entry.value for entry in proto.metadata_props if entry.key == PREPARATION), None)
+    if text is None:
+        return None
+    mean, std = json.loads(text)
+    return tuple(mean), tuple(std)
 
 
 def _check_shapes(proto: ModelProto, scope: Scope) -> None:
