@@ -36,7 +36,7 @@ def test_the_input_is_what_the_file_says() -> None:
     [event] = [event for event in model.log if event.kind is EventKind.INPUT_KNOWN]
     assert (span.lo.ravel().tolist(), span.hi.ravel().tolist()) == ([0, -1, -1], [1, 1, 4])
     assert span.lo.shape == (1, 1, 1, 3)
-    assert event.details["how"] == "pixels 0 to 255, normalised as the file says"
+    assert "pixels 0 to 255, normalised as the file says" in event.text
 
 
 def test_a_card_says_it_better() -> None:
