@@ -13,7 +13,7 @@ from tflite_kinds import Case, Given
 
 ELSEWHERE = {"IF", "RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"}  # in files of their own below
 POOL = {"padding": "VALID", "filter_height": 1, "filter_width": 1, "stride_h": 1, "stride_w": 1}
-ORDERS = ("as it lies", "behind a pool", "behind a transpose")
+ORDERS = ("as it lies", "behind a pool", "the first behind a pool", "behind a transpose")
 
 
 def type_of(array: Array) -> str:
@@ -23,7 +23,8 @@ def type_of(array: Array) -> str:
 def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
     """A file of one operator, and what it is fed.
 
-    Behind a pool of single pixels axes lie with the channels first, behind a transpose in the reverse order.
+    Behind a pool of single pixels axes lie with the channels first, behind a transpose in the reverse order; where the
+    first input alone is behind a pool, operands lie differently.
     """
     steps, tensors, consts, feeds, names = (
         list[Step](),
@@ -46,7 +47,8 @@ def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
         fed = value
         tensors[name] = Tensor(value.shape, type_of(value))
         moved = f"{name}/moved"
-        if order == "behind a pool" and value.ndim == 4 and value.dtype == np.float32:
+        pooled = order == "behind a pool" or (order == "the first behind a pool" and not inputs)
+        if pooled and value.ndim == 4 and value.dtype == np.float32:
             steps.append(Step("MAX_POOL_2D", [moved], [name], POOL))
         elif order == "behind a transpose" and value.ndim > 1 and value.dtype in (np.float32, np.int32):
             fed = np.ascontiguousarray(value.T)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..planning.run import Progress
     from ..samples.card import Card
 
-ModelFile = Annotated[Path, Argument(help="ONNX model.", show_default=False)]
+ModelFile = Annotated[Path, Argument(help="ONNX or TFLite model.", show_default=False)]
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON on standard output.")]
 CardFile = Annotated[Path | None, Option("--card", help="TOML card that says how the network's input is made.")]
 Mean = Annotated[str | None, Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]

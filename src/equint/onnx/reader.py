@@ -42,7 +42,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     Identity and Dropout removed, Gemm and MatMul brought to one form and zero Pads merged into convolutions.
 
     Args:
-        source: path of an .onnx file, or a loaded model.
+        source: path of an .onnx or .tflite file, or a loaded ONNX model.
 
     Raises:
         EquintError: no such file, not ONNX, truncated, missing external data, unsupported opset, already
