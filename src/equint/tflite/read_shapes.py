@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from ..ir.model import Name
 from .call import Call, reads
-from .draft import Axes, Value, plain, preferred, without
+from .content import Dims
+from .draft import Axes, Value, channels_first, plain, preferred, without
 from .read_layers import flat
 
 _END = np.iinfo(np.int64).max
@@ -25,7 +27,34 @@ def _reshape(call: Call) -> None:
         call.refuse(f"reshapes to {shape}")
     if x.data is not None:
         return call.give_data(_reshaped(call, x, shape))
-    return call.give(flat(call, x, shape), plain(len(shape)))
+    open_ = None if None in x.dims else prod(n or 0 for n in x.dims) // max(prod(n for n in shape if n >= 0), 1)
+    sizes = [open_ if n < 0 else n for n in shape]
+    axes = with_other_ones(x.axes, x.dims, sizes)
+    if axes is None:
+        return call.give(flat(call, x, shape), plain(len(shape)))
+    wanted = [-1 if sizes[axis] is None else shape[axis] for axis in axes]
+    return call.give(call.add("Reshape", call.own(x), call.const(wanted, "shape")), axes)
+
+
+def with_other_ones(axes: Axes, dims: Dims, sizes: Sequence[int | None]) -> Axes | None:
+    """The order in which a value goes on to hold its axes in a shape that has others of size 1; None for other shapes.
+
+    Example:
+        >>> with_other_ones((0, 3, 1, 2), (2, 1, 9, 5), [2, 9, 5])  # rows of pictures: channels stay first
+        (0, 2, 1)
+        >>> with_other_ones((0, 3, 1, 2), (2, 3, 3, 5), [2, 9, 5]) is None
+        True
+    """
+    before, after = ([axis for axis, n in enumerate(each) if n != 1] for each in (dims, sizes))
+    if [dims[axis] for axis in before] != [sizes[axis] for axis in after] or 0 in sizes:
+        return None
+    named = dict(zip(before, after, strict=True))
+    order = [named[axis] for axis in axes if axis in named]
+    usual = [channels_first(len(sizes)), plain(len(sizes))]
+    for wanted in reversed(usual) if axes == plain(len(axes)) else usual:
+        if [axis for axis in wanted if axis in after] == order:
+            return wanted
+    return (*(axis for axis in range(len(sizes)) if axis not in after), *order)
 
 
 def _reshaped(call: Call, x: Value, shape: Sequence[int]) -> np.ndarray:
