@@ -24,6 +24,7 @@ OPSET = 17
 """ONNX's operators that are written: equint's own."""
 PREPARATION = "tflite.preparation"
 """The model's property that holds how its input is made of pixels: [mean, spread] in JSON."""
+_LARGE = 1024  # bytes of a constant that nobody takes for a shape
 FAMILIES = (read_layers, read_pointwise, read_pools, read_shapes, read_parts, read_control, read_spectra)
 """Modules of conversions."""
 
@@ -101,7 +102,7 @@ def _check_shapes(proto: ModelProto, scope: Scope) -> None:
     from onnx import shape_inference
 
     try:
-        found = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        found = shape_inference.infer_shapes(_without_weights(proto), strict_mode=True, data_prop=True)
     except Exception as error:
         raise UnreadableModel(
             f"{scope.label}: damaged (its shapes do not fit together: {reason(error)}); copy or export it again"
@@ -119,6 +120,18 @@ def _check_shapes(proto: ModelProto, scope: Scope) -> None:
                 f"{scope.label}: tensor {name} has sizes {[n or -1 for n in told]}, and its operator makes {made}; "
                 "export it again"
             )
+
+
+def _without_weights(proto: ModelProto) -> ModelProto:
+    """The model with its large constants as inputs, of which shapes do not depend."""
+    from onnx import helper
+
+    graph = proto.graph
+    large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > _LARGE]
+    small = [tensor for tensor in graph.initializer if len(tensor.raw_data) <= _LARGE]
+    told = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in large]
+    light = helper.make_graph(graph.node, graph.name, [*graph.input, *told], graph.output, small)
+    return helper.make_model(light, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 
 def operators_read() -> tuple[str, ...]:
