@@ -95,7 +95,9 @@ class Windows:
             at = table[spot]
             index = (index[:, :, None] * size + np.maximum(at, 0)[:, None, :]).reshape(len(at), -1)
             inside = (inside[:, :, None] & (at != OUTSIDE)[:, None, :]).reshape(len(at), -1)
-        found = x.reshape(*x.shape[:2], -1)[:, :, index] * inside  # (N, C, rows, K)
+        found = x.reshape(*x.shape[:2], -1)[:, :, index]  # (N, C, rows, K)
+        if not inside.all():
+            found *= inside
         return np.asarray(found.transpose(0, 2, 1, 3).reshape(len(x) * len(index), self.layer.groups, -1))
 
     def mean(self, x: Array) -> Array:

@@ -165,8 +165,6 @@ class _Point:
 
 def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, int]:
     """The best variables found, the noise of the best, and the steps taken."""
-    from threadpoolctl import threadpool_limits
-
     free, steps = objective.free.size, 0
 
     def within(x: Array) -> Array:  # bounds of the descent itself would make it twice as slow
@@ -190,8 +188,7 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     def further(now: _Point, count: int, powers: bool = False) -> _Point:
         nonlocal steps
         objective.restore(now.shifts)
-        # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
-        with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a step may go so far that the noise is infinite
             # other shifts, or powers that stay, make it another function
             descent = now.descent if now.descent and not objective.shifted else Descent(logarithm, now.x)
             steps += descent.run(min(count, iterations))

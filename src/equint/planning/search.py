@@ -30,7 +30,7 @@ from ..samples.images import Samples, split
 from .data import folded
 from .making import Collector, Making, Plan
 from .recipe import QUICK_STEPS
-from .run import Progress, run
+from .run import Progress, give_back, run
 
 if TYPE_CHECKING:
     from ..onnx.writer import ModelProto
@@ -177,6 +177,7 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
         if proto not in protos.values():  # what changes nothing is no candidate
             protos[name] = proto
     own, *others = protos
+    give_back()
     judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -15,14 +16,14 @@ from ..onnx.writer import to_proto
 from ..ops.layers import layers
 from ..ops.windows import Windows
 from ..samples.images import Samples, length, split
-from .batches import BATCH
+from .batches import BATCH, at_once
 from .collect import whole
 from .session import Session
 from .sweep import FOLDS, Sweep
 
 FEWEST, POSITIONS = 16, 128
 """Output positions of each sample that are looked at, drawn at random: as many as inputs and taps, within these."""
-WAITING = 512
+WAITING = 1024
 """Patches that wait to be multiplied together: the sums of few cost as much as those of many."""
 WIDEST = 1024
 """Inputs whose products with one another are kept; of a layer with more, blocks of channels are taken to be apart."""
@@ -71,12 +72,13 @@ class SecondMoments:
     def mean_of(cls, folds: Sequence[SecondMoments]) -> SecondMoments:
         """Those of several folds of as many samples each."""
         mean, seen, covariance, cross = (
-            np.mean([getattr(fold, name) for fold in folds], 0) for name in ("mean", "seen", "covariance", "cross")
+            reduce(np.add, (getattr(fold, name) for fold in folds)) / len(folds)
+            for name in ("mean", "seen", "covariance", "cross")
         )
         return cls(mean, seen, covariance, cross, sum(fold.rows for fold in folds))
 
 
-Decide = Callable[[Layer, Sequence[SecondMoments]], tuple[Array, Array]]
+Decide = Callable[[Layer, Iterable[SecondMoments]], tuple[Array, Array]]
 
 
 def round_in_order(
@@ -93,8 +95,8 @@ def round_in_order(
     Args:
         model: the network, weights and all else float, with the grids that it will have.
         chosen: which of its layers.
-        decide: gets a layer and the moments of each fold of images; returns integers for its weight, and its bias,
-            `(O,)`.
+        decide: gets a layer and the moments of each fold of images, made as they are taken; returns integers for its
+            weight, and its bias, `(O,)`.
         progress: called with layers done and their number.
         teacher: the float network, with tensors of the same names in original units; None: the model's own graph.
 
@@ -116,9 +118,9 @@ def round_in_order(
         sums = [_Sums(reading.blocks, reading.n) for _ in range(FOLDS)]
         for k, x in enumerate(sweep.inputs(number)):
             sums[runs[k] % FOLDS].add((reading.drawn[k], reading.patches(x, runs[k])), reading.mean(x))
-        seen = [s.moments(reading.means[k]) for k, s in enumerate(sums) if s.batches]
-        if seen:
-            integers, bias = decide(layer, seen)
+        counted = [(s, mean) for s, mean in zip(sums, reading.means, strict=True) if s.batches]
+        if counted:
+            integers, bias = decide(layer, (s.moments(mean) for s, mean in counted))
             sweep.round(number, integers)
             sweep.correct(number, bias - sweep.bias(number))
             decided.append(number)
@@ -177,12 +179,15 @@ def _read_in_floats(model: Model, teacher: Graph | None, readings: Sequence[_Rea
     outputs = tuple(name for name in read if name not in graph.inputs) or graph.outputs
     session = Session(to_proto(replace(graph, outputs=outputs)), optimized=True, lean=True, together=True)
     sizes = list[int]()
-    for feed in split(images, whole(session, BATCH), fill=True):
-        given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
-        found = {**given, **session.run(feed)}
-        sizes.append(length(feed))
+
+    def shown(found: Mapping[Name, Array]) -> None:
         for reading in readings:
             reading.add(found[reading.layer.x], _runs(sizes)[-1], views.get(reading.layer.x))
+
+    for feed in split(images, whole(session, at_once(graph, BATCH)), fill=True):
+        given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
+        sizes.append(length(feed))
+        shown({**given, **session.run(feed)})  # and let go of it before the next batch runs
     return sizes
 
 
@@ -210,7 +215,7 @@ class _Sums:
         self.about: Array | None = None
         self.seen: Array = np.zeros(())
         self.total = np.zeros((2, blocks, n))
-        self.products = np.zeros((2, blocks, n, n))
+        self.products = list[Array]()
         self.pending = list[tuple[Array, Array]]()
 
     def add(self, drawn: tuple[Array, Array], seen: Array) -> None:
@@ -223,7 +228,9 @@ class _Sums:
 
     def _multiply(self) -> None:
         joined = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
-        both = [a.reshape(len(a), *self.shape).transpose(1, 0, 2).astype(np.float32, order="C") for a in joined]
+        both = [
+            a.reshape(len(a), *self.shape).transpose(1, 0, 2).astype(np.float32, order="C", copy=False) for a in joined
+        ]
         self.pending = []
         if self.about is None:
             self.about = np.stack([rows.mean(1, dtype=np.float64) for rows in both]).astype(np.float32)
@@ -232,15 +239,19 @@ class _Sums:
             self.total[k] += rows.sum(1, dtype=np.float64)
         self.rows += both[0].shape[1]
         for k, rows in enumerate(both):
-            self.products[k] += rows.swapaxes(1, 2) @ both[1]
+            product = rows.swapaxes(1, 2) @ both[1]
+            if len(self.products) == k:
+                self.products.append(product.astype(np.float64))
+            else:
+                self.products[k] += product
 
     def moments(self, mean: Array) -> SecondMoments:
-        """Of all that was counted; `mean` is that of the float network, summed over batches."""
+        """Of all that was counted, which they take with them; `mean` is the float network's, summed over batches."""
         if self.pending:
             self._multiply()
-        moved = self.total / self.rows
-        cross, covariance = (
-            p / self.rows - m[:, :, None] * moved[1][:, None, :] for p, m in zip(self.products, moved, strict=True)
-        )
+        moved, (cross, covariance), self.products = self.total / self.rows, self.products, []
+        for product, m in zip((cross, covariance), moved, strict=True):
+            product /= self.rows
+            product -= m[:, :, None] * moved[1][:, None, :]
         mean, seen = ((total / self.batches).reshape(self.shape) for total in (mean, self.seen))
         return SecondMoments(mean, seen, covariance, cross, self.rows)
