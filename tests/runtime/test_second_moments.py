@@ -104,7 +104,7 @@ def test_values_far_from_zero_and_close_together_keep_how_they_vary() -> None:
     x, seen = (3e4 + mixed).astype(np.float32), (3e4 + 1.1 * mixed).astype(np.float32)
     sums = second_moments._Sums(1, 6)
     for at in range(0, 600, 100):
-        sums.add((x[at : at + 100], seen[at : at + 100]), seen[at : at + 100].mean(0, np.float64))
+        sums.add([x[at : at + 100]], seen[at : at + 100], seen[at : at + 100].mean(0, np.float64))
     found = sums.moments(6 * x.mean(0, np.float64))
     both = np.cov(np.concatenate([x, seen], 1).astype(np.float64).T, bias=True)
     largest = np.abs(both).max()

@@ -193,10 +193,12 @@ def _descended(q: Array, slope: Array, h: Array, lo: int, hi: int, sweeps: int) 
                     change = h[..., k, k + 1 : stop, None] * step[..., None, rows]
                     near[..., k - start + 1 :, rows] += change
             rows = np.flatnonzero(move.any((*outer, -2)))
-            if rows.size:
-                q[..., start:stop, :] += move
+            q[..., start:stop, :] += move
+            if 2 * rows.size > q.shape[-1]:  # to pick most costs more than to take all
+                slope += h[..., start:stop] @ move
+            elif rows.size:
                 slope[..., rows] += h[..., start:stop] @ move[..., rows]
-                moved = True
+            moved |= rows.size > 0
         if not moved:
             break
     return q
