@@ -82,6 +82,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
     if images is None:
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
+        early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
     making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
@@ -190,16 +191,24 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
 
 
 def _of_half(plan: Plan) -> Plan:
-    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add.
-
-    Scales are searched in few steps: the search goes on from there when the best is made of all.
-    """
+    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
     steps = list[Pass]()
-    for step in _without_late_looks(plan):
-        if isinstance(step, Optimal):
-            step = replace(step, iterations=min(step.iterations, QUICK_STEPS))
+    for step in _in_few_steps(_without_late_looks(plan)):
         steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
+
+
+def _in_few_steps(plan: Plan, whole: Plan = ()) -> Plan:
+    """A plan that searches scales in few steps: the search goes on from there when the best is made.
+
+    Not where it begins as the `whole` plan does, with which it shares what was found.
+    """
+    return [
+        replace(step, iterations=min(step.iterations, QUICK_STEPS))
+        if isinstance(step, Optimal) and plan[: k + 1] != whole[: k + 1]
+        else step
+        for k, step in enumerate(plan)
+    ]
 
 
 def _without_late_looks(plan: Plan) -> Plan:
