@@ -34,17 +34,16 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
         'Conv'
     """
     graph = lowered(graph)
-    inputs = [value_info(graph, name) for name in graph.inputs]
-    initializers = []
-    for name, array in graph.consts.items():
+    inputs, outputs = ([value_info(graph, name) for name in side] for side in (graph.inputs, graph.outputs))
+    nodes = [_node(node) for node in graph.nodes]
+    proto = model_proto(helper.make_graph(nodes, graph.name, inputs, outputs), graph.opset, graph.domains)
+    for name, array in graph.consts.items():  # one by one: with the graph, all would be copied twice
         if weightless and array.size > 1024 and array.dtype.kind == "f":
             element = int(helper.np_dtype_to_tensor_dtype(array.dtype))
-            inputs.append(helper.make_tensor_value_info(name, element, array.shape))
+            proto.graph.input.append(helper.make_tensor_value_info(name, element, array.shape))
         else:
-            initializers.append(numpy_helper.from_array(np.asarray(array), name))
-    outputs = [value_info(graph, name) for name in graph.outputs]
-    proto = helper.make_graph([_node(node) for node in graph.nodes], graph.name, inputs, outputs, initializers)
-    return model_proto(proto, graph.opset, graph.domains)
+            proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    return proto
 
 
 def model_proto(graph: onnx.GraphProto, opset: int, domains: dict[str, int] | Any) -> ModelProto:

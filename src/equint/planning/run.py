@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
@@ -15,6 +13,7 @@ from ..graph.verify import verify
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model
 from ..passes import Keeps, Need, Pass, needs
+from ..runtime.memory import give_back
 
 Progress = Callable[[str, int, int], None]
 """Called before each pass with its name, its number and how many there are; within long passes again."""
@@ -48,13 +47,6 @@ def ran(model: Model, step: Pass, progress: Progress | None = None, number: int 
     verify(after, name)
     _check_promise(step.keeps, name, model.graph, after.graph)
     return after.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": seconds}, "pipeline"))
-
-
-def give_back() -> None:
-    """Give the system the memory that is free: glibc keeps what lies between arrays that live on, half of all here."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _check_promise(keeps: Keeps, name: str, before: Graph, after: Graph) -> None:

@@ -25,12 +25,13 @@ from ..passes.headroom import Headroom
 from ..passes.optimal import Optimal
 from ..runtime.first_run import fitting
 from ..runtime.judge import Judge
+from ..runtime.memory import give_back
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
 from .data import folded
 from .making import Collector, Making, Plan
 from .recipe import QUICK_STEPS
-from .run import Progress, give_back, run
+from .run import Progress, run
 
 if TYPE_CHECKING:
     from ..onnx.writer import ModelProto
@@ -180,6 +181,7 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
     own, *others = protos
     give_back()
     judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
+    give_back()
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
         if len(left) == len(protos) and judge.images >= FIRST:
