@@ -112,7 +112,9 @@ def over_taps(weights: Array, share: Array) -> Array:
         >>> over_taps(np.ones((1, 1, 2, 3)), np.array([0.5, 1.0, 0.5])).tolist()
         [[[2.0, 2.0]]]
     """
-    return weights[..., 0] * share[0] if share.size == 1 else np.asarray(weights @ share)  # which is slow for one tap
+    if share.size > 1:
+        return np.asarray(weights @ share)
+    return weights[..., 0] if share[0] == 1 else weights[..., 0] * share[0]  # as a product it would be slow
 
 
 def tiny_graph() -> Graph:
