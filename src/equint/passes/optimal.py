@@ -194,24 +194,24 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
             steps += descent.run(min(count, iterations))
         return settled(within(descent.x), None if powers else descent, powers)
 
+    def in_rounds(now: _Point, powers: bool = False) -> _Point:
+        best = now
+        for _ in range(max(iterations // ROUND_STEPS, 1)):
+            last, now = now, further(now, ROUND_STEPS, powers)
+            best = min(best, now, key=lambda point: point.noise)
+            gained = last.noise - now.noise
+            if gained < WORTH * last.noise and (gained >= 0 or powers):  # other shifts may make it worse for a while
+                break
+        return best
+
     tried = [settled(within(objective.start(s))) for s in starts]
     ways = tried if len(tried) > 1 else []
     while ways:
         ways = sorted((further(point, TRIAL_STEPS) for point in ways), key=lambda point: point.noise)
         tried, ways = [*tried, ways[0]], ways[:-1]
-    now = best = min(tried, key=lambda point: point.noise)
-    for _ in range(max(iterations // ROUND_STEPS, 1)):
-        last, now = now, further(now, ROUND_STEPS)
-        best = min(best, now, key=lambda point: point.noise)
-        if 0 <= last.noise - now.noise < WORTH * last.noise:
-            break
+    best = in_rounds(min(tried, key=lambda point: point.noise))
     if objective.power_of_two:
-        best = now = settled(best.x.copy(), powers=True)
-        for _ in range(max(iterations // ROUND_STEPS, 1)):
-            last, now = now, further(now, ROUND_STEPS, powers=True)
-            best = min(best, now, key=lambda point: point.noise)
-            if last.noise - now.noise < WORTH * last.noise:
-                break
+        best = in_rounds(settled(best.x.copy(), powers=True), powers=True)
     objective.restore(best.shifts)
     return best.x, objective(best.x)[0], steps
 
