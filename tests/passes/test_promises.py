@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from equint.graph.inputs import infer_input
 from equint.graph.verify import verify
-from equint.ir.model import Array, Model, QSpec
+from equint.ir.model import Array, Growth, Model, QSpec
 from equint.onnx.reader import read
 from equint.passes import Keeps, Pass
 from equint.passes.absorb_bias import AbsorbBias
@@ -55,7 +55,7 @@ class Case:
 
 def grown(model: Model) -> Model:
     """As if every range had been measured on samples that differ."""
-    return replace(model, growth=dict.fromkeys(model.ranges, (0.1, 0.2)))
+    return replace(model, growth=dict.fromkeys(model.ranges, Growth(0.1, 0.2)))
 
 
 def far_clips(model: Model) -> Model:

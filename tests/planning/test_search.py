@@ -167,10 +167,36 @@ def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
     assert f"kept {kept(found)} of 4 candidates measured on made-up samples" in found.summary()
 
 
+def of_two_kinds(text: Array, scenes: Array) -> tuple[Any, Array]:
+    """A network of two channels, and samples that excite one of them alone: what the other does, only scenes show."""
+    weight = np.zeros((2, 3, 1, 1), np.float32)
+    weight[0, 0], weight[1, 1], both = 1, 1, np.ones((1, 2, 1, 1), np.float32)
+    proto = network("a = Conv(x, w) r = Relu(a) y = Conv(r, v)", inputs="float[N,3,32,32] x", w=weight, v=both)
+    return proto, np.stack([text, scenes, np.zeros_like(text)], 1)
+
+
+def test_a_candidate_that_holds_another_kind_too_is_kept_where_it_costs_little() -> None:
+    """Samples light one channel of two: min-max of these cuts the sum of both in half."""
+    rng = np.random.default_rng(0)
+    proto, given = of_two_kinds(rng.uniform(0, 1, (16, 32, 32)).astype(np.float32), np.zeros((16, 32, 32), np.float32))
+    _, fresh = of_two_kinds(*rng.uniform(0, 1, (2, 16, 32, 32)).astype(np.float32))
+    beside: Steps = (("calibrate", {"beside": "made up"}),)
+    chosen = replace(one_of({}, {}), candidates=(Candidate("both", ("calibrate",), beside),))
+    result = equint.quantize(proto, chosen, input=(0, 1), data=given)
+    (clean,), (noisy,) = execute(proto, fresh), execute(result.proto, fresh)
+    assert kept(result) == "both"
+    (event,) = events(result, EventKind.CANDIDATE_KEPT)
+    assert "dB less on samples of another kind" in event.facts["why"]
+    assert 10 * np.log10(np.sum(clean**2) / np.sum((noisy - clean) ** 2)) > 30
+    alone = equint.quantize(proto, replace(chosen, candidates=()), input=(0, 1), data=given)
+    (cut,) = execute(alone.proto, fresh)
+    assert 10 * np.log10(np.sum(clean**2) / np.sum((cut - clean) ** 2)) < 20
+
+
 def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
     chosen = recipe("optimal")
     assert [c.name for c in chosen.candidates] == [
-        *("headroom", "unscaled", "cross-layer", "unscaled, headroom", "layers only"),
+        *("headroom", "unscaled", "cross-layer", "made up beside", "unscaled, made up beside", "layers only"),
     ]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
     for text, why in (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,6 +241,19 @@ class Correction:
     channels: Array
 
 
+class Growth(NamedTuple):
+    """How a measured range grows with samples: its ends with twice as many, as shares of them.
+
+    `samples` it was measured on, each of which has so many `values` in each of its `channels`; 0 where nobody counted.
+    """
+
+    low: float
+    high: float
+    samples: int = 0
+    values: float = 0.0
+    channels: int = 1
+
+
 @dataclass(frozen=True)
 class Model:
     """A network and everything known about it.
@@ -249,9 +262,8 @@ class Model:
     integers, `views` the tensors that were rescaled or shifted, `log` what every pass did. `shifts` holds, by weight,
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
     weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected;
-    `apart` outputs of joins whose inputs keep grids of their own. `growth` holds by how much the lower and the upper
-    end of a measured range grow with twice as many samples, as a share of them. `source` is the file that the network
-    was read from, empty where it was none.
+    `apart` outputs of joins whose inputs keep grids of their own. `growth` holds how ends of measured ranges grow with
+    samples. `source` is the file that the network was read from, empty where it was none.
     """
 
     graph: Graph
@@ -262,7 +274,7 @@ class Model:
     shifts: Mapping[Name, Array] = field(default_factory=dict)
     corrected: Mapping[Name, Correction] = field(default_factory=dict)
     apart: frozenset[Name] = frozenset()
-    growth: Mapping[Name, tuple[float, float]] = field(default_factory=dict)
+    growth: Mapping[Name, Growth] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
     source: str = field(default="", compare=False)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..ir.model import Array
@@ -40,6 +43,49 @@ def gain_db(signal: Array, before: Array, after: Array) -> Array:
     first, last = (np.maximum(relative_noise(signal, noise), 1e-30) for noise in (before, after))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(10 * np.log10(np.where(first == last, 1.0, first / last)))
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Of samples of one kind: `signal`, and noise `before` and `after`, `(N, P)` each; what the kind weighs."""
+
+    signal: Array
+    before: Array
+    after: Array
+    weight: float = 1.0
+
+
+def mixed_gain(kinds: Sequence[Powers], draws: int = DRAWS) -> tuple[float, float]:
+    """How much less noise there is after than before, in dB, and the chance of it, as `gain_db` and `chance`.
+
+    Samples of several kinds: the relative noise of each is meaned by its weight, and each is drawn from by itself.
+
+    Example:
+        >>> one, half = np.ones((4, 1)), np.full((4, 1), 0.5)
+        >>> mixed_gain([Powers(one, half, half, 3.0), Powers(one, one, half, 1.0)])[0].__round__(3)
+        0.969
+    """
+
+    def gain(counts: Sequence[Array]) -> Array:
+        first, last = np.full(len(counts[0]), 1e-30), np.full(len(counts[0]), 1e-30)
+        for drawn, kind in zip(counts, kinds, strict=True):
+            signal, *lost = (
+                np.einsum("dn,np->dp", drawn, p)[:, None, :] for p in (kind.signal, kind.before, kind.after)
+            )
+            first, last = (
+                total + kind.weight * relative_noise(signal, noise)
+                for total, noise in zip((first, last), lost, strict=True)
+            )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(10 * np.log10(np.where(first == last, 1.0, first / last)))
+
+    sizes = [len(kind.signal) for kind in kinds]
+    whole = float(gain([np.ones((1, size)) for size in sizes])[0])
+    if min(sizes) < 2:
+        return whole, 0.5
+    rng = np.random.default_rng(0)
+    gains = gain([rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float64) for n in sizes])
+    return whole, float(np.mean((gains > 0) + 0.5 * (gains == 0)))
 
 
 def chance(signal: Array, before: Array, after: Array, draws: int = DRAWS) -> float:

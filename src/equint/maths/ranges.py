@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, wrightomega
 
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
@@ -103,6 +103,26 @@ def last_doubling(edges: Array, counts: Array) -> float:
     within = np.exp(chosen - chosen[-1])  # that all of the half lie in this bin or below
     expected = float(np.diff(within, prepend=0.0) @ centres)
     return max(float(centres[counts > 0][-1]) - expected, 0.0)
+
+
+def least_noise_headroom(width: float, scale: float, values: float, samples: int, steps: int) -> float:
+    """How much wider a grid shall be than what samples showed, for the least mean squared error on new ones: h ≥ 0.
+
+    Rounding costs each value (w + h)²/(12·S²), w being the width and S the steps of the grid. A new sample exceeds
+    what n have shown with chance 1/(n + 1); where maxima have exponential tails of scale β, by t with density
+    e^(−t/β)/β: one of its V values is then off by what lies beyond h, which costs each value
+    2·β²·e^(−h/β)/((n + 1)·V). The sum is least where (w + h)·e^(h/β) = 12·S²·β/((n + 1)·V): with y = (w + h)/β,
+    y + ln y = w/β + ln(12·S²/((n + 1)·V)), Wright's omega function.
+
+    Example:
+        >>> few, many = (least_noise_headroom(10.0, 1.0, values, 16, 255) for values in (2, 100_000))
+        >>> round(few, 1), many  # of two values in all, one that saturates is half of what there is
+        (7.2, 0.0)
+    """
+    if not (width > 0 and scale > 0 and values > 0):
+        return 0.0
+    y = wrightomega(width / scale + np.log(12 * steps**2 / ((samples + 1) * values)))
+    return max(scale * float(y) - width, 0.0)
 
 
 def extent(lo: float, hi: float) -> float:

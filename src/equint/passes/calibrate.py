@@ -15,13 +15,13 @@ from ..graph.moments import propagate, told
 from ..graph.placement import place
 from ..graph.ranges import tensor_ranges
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Moments, Name, Origin, QSpec, Range
+from ..ir.model import Array, Graph, Growth, Model, Moments, Name, Origin, QSpec, Range
 from ..maths import ranges as rules
 from ..maths.gaussian import unclipped
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds, is_cast
 from ..ops.layers import leads_to_layer
-from ..samples.generated import generated, made_up, misleading, picture_shape
+from ..samples.generated import beside, generated, made_up, misleading, picture_shape
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, TensorStatistics
 from . import Keeps, Need, Stage, needed, require
@@ -29,6 +29,7 @@ from . import Keeps, Need, Stage, needed, require
 Rule = Literal["min-max", "image-percentile", "percentile", "mse", "n-sigma"]
 StandIn = Literal["auto", "generated", "propagated"]
 Without = Literal["allowed", "warned", "refused"]
+Beside = Literal["nothing", "made up"]
 
 
 class Collect(Protocol):
@@ -89,6 +90,8 @@ class Calibrate:
         without_images: whether a recipe that is published with images goes without: `refused` unless asked for, which
             makes it `warned`.
         first: look at the first so many images, where there are more.
+        beside: `made up` samples are shown beside images, prepared like these, so that ranges also hold what another
+            kind of samples does.
         statistics: what was measured before, in place of images.
         collect: measures, in place of `runtime.collect.collect`.
 
@@ -112,6 +115,7 @@ class Calibrate:
     stand_in: StandIn = "auto"
     without_images: Without = "allowed"
     first: float = math.inf
+    beside: Beside = "nothing"
     images: Samples | None = needed(Need.IMAGES, None)
     statistics: Statistics | None = needed(Need.STATISTICS, None)
     collect: Collect | None = needed(Need.COLLECT, None)
@@ -129,7 +133,8 @@ class Calibrate:
         if self.images is not None:
             images = self.images.first(int(self.first)) if self.first < math.inf else self.images
             counted = self.rule in ("percentile", "mse")
-            return self._applied(model, self._measured(model, images, counted))
+            found = self._measured(model, images, counted)
+            return self._applied(model, self._further(model, images, found, counted))
         if self.without_images == "refused":
             raise UnusableData(
                 "the recipe takes activation extremes from images, 64 as published: give data, or images = 64 and a "
@@ -150,6 +155,13 @@ class Calibrate:
         progress = self.progress
         tell = None if progress is None else lambda done: progress(done, 0)
         return (self.collect or collect)(model.graph, images, histograms=counted, progress=tell)
+
+    def _further(self, model: Model, images: Samples, found: Statistics, counted: bool) -> Statistics:
+        """What images show, with what made-up samples do beside them."""
+        from ..runtime.first_run import fitting
+
+        made = None if self.beside == "nothing" else fitting(model.graph, lambda size: beside(model, images))
+        return found if made is None else found + self._measured(model, made, counted)
 
     def _without(self, why: str) -> Event:
         """That no images were shown; a warning where the rule cannot be followed without."""
@@ -298,12 +310,13 @@ def _unlike_training(model: Model, measured: Mapping[Name, Moments]) -> Iterator
         return
 
 
-def _growth(t: TensorStatistics) -> tuple[float, float]:
-    """By how much the ends of a tensor's range grow with twice as many samples, as a share of them."""
+def _growth(t: TensorStatistics) -> Growth:
+    """By how much the ends of a tensor's range grow with twice as many samples, and of how many values they are."""
     low, high = abs(float(t.low.min())), abs(float(t.high.max()))
     downwards = rules.last_doubling(-t.lows.edges[::-1], t.lows.counts[::-1])
     upwards = rules.last_doubling(t.highs.edges, t.highs.counts)
-    return (downwards / low if low else 0.0), (upwards / high if high else 0.0)
+    shares = (downwards / low if low else 0.0), (upwards / high if high else 0.0)
+    return Growth(*shares, t.images, t.count / max(t.images, 1), t.low.size)
 
 
 def _doubts(model: Model, statistics: Statistics, given: Collection[Name]) -> Iterator[Event]:

@@ -18,6 +18,7 @@ import numpy as np
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name
+from ..maths.paired import Powers, mixed_gain
 from ..onnx.qdq import export
 from ..passes import LOOKS, Pass, Stage, needs
 from ..passes.calibrate import Calibrate
@@ -26,7 +27,7 @@ from ..passes.optimal import Optimal
 from ..runtime.first_run import fitting
 from ..runtime.judge import Judge
 from ..runtime.memory import give_back
-from ..samples.generated import made_up
+from ..samples.generated import beside, made_up
 from ..samples.images import Samples, split
 from .data import folded
 from .making import Collector, Making, Plan
@@ -46,6 +47,14 @@ SURE, SURE_OF_MADE_UP = 0.75, 0.95
 """Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
 WORTH_DB = 1.0
 """And only if it gains so much: what rounds and corrects by samples comes later, and makes up for as much."""
+
+OTHERS = 4
+"""Samples of another kind, which made-up ones stand for, that count as seen beside those that are given: each candidate
+is measured on both, and what is better on all together may be so much worse on those that are given, as if these were
+fewer by as many: 10·log10(1 + OTHERS/N) dB."""
+
+ENOUGH_DB = 40.0
+"""Signal over noise above which it does not matter what those that are given lose."""
 
 LOW_DB = 15.0
 """Signal over noise below which a result is worth a warning: classifiers say something else there."""
@@ -68,7 +77,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     Raises:
         EquintError: as `run`.
     """
-    finished = plans(images)
+    finished = plans(images) if images is not None else _told_apart(plans(images))
     own = next(iter(finished))
     if images is None:
         seen, shown, parts = None, made_up_samples(network), {}
@@ -93,7 +102,8 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         making.go_on_from(models[own].views)
     if not models[own].qparams:
         return models[own]
-    found = _measured(network, models, shown, made_up=images is None)
+    others = None if images is None or len(models) < 2 else fitting(network.graph, lambda size: beside(network, images))
+    found = _measured(network, models, shown, images is None, others)
     making.go_on_from(models[found.kept].views)
     del models  # what follows needs the memory
     model = making.last(finished[found.kept])
@@ -107,6 +117,7 @@ class Search:
     Attributes:
         own: the recipe itself, by name; left: those that were shown all samples.
         made_up: whether samples were; assumed: then, the inputs of which nothing tells how far they reach.
+        others: what made-up samples show beside those that were given; None where they tell nothing.
     """
 
     own: str
@@ -114,27 +125,56 @@ class Search:
     left: tuple[str, ...]
     made_up: bool
     assumed: tuple[Name, ...] = ()
+    others: Judge | None = None
 
     @cached_property
     def doubts(self) -> tuple[str, ...]:
         """Why the samples tell little."""
         return (*(f"nothing tells how far {name} reaches" for name in self.assumed), *self.judge.blind())
 
+    @property
+    def given(self) -> int:
+        """How many samples there are to make candidates of and to measure them on, as far as they are shown."""
+        return 2 * self.judge.images
+
+    def gain(self, name: str) -> tuple[float, float]:
+        """How much less noise a candidate makes than the recipe itself, in dB, and how surely, on all kinds."""
+        kinds = [self._powers(self.judge, name, self.given)]
+        if self.others is not None:
+            kinds.append(self._powers(self.others, name, OTHERS))
+        return mixed_gain(kinds)
+
+    def _powers(self, judge: Judge, name: str, weight: float) -> Powers:
+        (signal, before), (_, after) = judge.powers(self.own), judge.powers(name)
+        least = min(len(before), len(after))
+        return Powers(signal[:least], before[:least], after[:least], weight)
+
     @cached_property
     def kept(self) -> str:
         """The candidate that loses least, if it is surely enough better than the recipe itself."""
-        best = max(self.left, key=self.judge.sqnr_db)
-        gained, sure = self.judge.gain(self.own, best)
+        gains = {name: self.gain(name) for name in self.left if name != self.own and self._as_good(name)}
+        if not gains:
+            return self.own
+        best = max(gains, key=lambda name: gains[name][0])
+        gained, sure = gains[best]
         if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.doubts)):
             return self.own
         return best if sure > SURE else self.own
+
+    def _as_good(self, name: str) -> bool:
+        """Whether a candidate loses no more on the samples that were given than another kind may cost them."""
+        most = 10 * np.log10(1 + OTHERS / self.given)
+        lost = -self.judge.gain(self.own, name)[0]
+        return self.made_up or lost < most or self.judge.sqnr_db(name) > ENOUGH_DB
 
     def events(self) -> Iterator[Event]:
         """What was measured of each candidate, and which was kept."""
         for name in self.judge.candidates:
             facts: dict[str, Any] = {"SQNR": self.judge.sqnr_db(name), "samples": self.judge.shown(name)}
+            if self.others is not None:
+                facts["SQNR of another kind"] = self.others.sqnr_db(name)
             if name != self.own:
-                gained, sure = self.judge.gain(self.own, name)
+                gained, sure = self.gain(name)
                 facts |= {"gain": gained, "chance": sure}
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
@@ -142,6 +182,9 @@ class Search:
         reached = self.judge.sqnr_db(self.kept)
         on = "made-up samples" if self.made_up else "samples that it was not made of"
         about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, "SQNR": reached}
+        if self.others is not None and self.judge.gain(self.own, self.kept)[0] < WORTH_DB and self.kept != self.own:
+            gained = self.others.gain(self.own, self.kept)[0]
+            about["why"] = f"it loses {gained:.1f} dB less on samples of another kind, which were made up"
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
         yield from self.warnings(on)
 
@@ -171,25 +214,51 @@ def measured(network: Model, model: Model, images: Samples | None) -> Model:
     return model.noted(*found.warnings(on))
 
 
-def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_up: bool) -> Search:
+def _measured(
+    network: Model, models: Mapping[str, Model], shown: Samples, made_up: bool, others: Samples | None = None
+) -> Search:
     """Candidates beside the float network, the first of them the recipe itself, by successive halving."""
     protos: dict[str, ModelProto] = {}
     for name, model in models.items():
         proto = export(model)
         if proto not in protos.values():  # what changes nothing is no candidate
             protos[name] = proto
-    own, *others = protos
+    own, *rest = protos
+    expected = expected_power(network)
     give_back()
-    judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
+    assumed = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "assumed"]
+    judge = Judge(network.graph, protos, expected, made_up)
     give_back()
+    found = Search(own, judge, tuple(protos), made_up, tuple(assumed) if made_up else (), _seen(judge, network, others))
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
-        if len(left) == len(protos) and judge.images >= FIRST:
-            left = (own, *sorted(others, key=judge.sqnr_db, reverse=True)[:LEFT])
-            judge.leave(protos.keys() - left)
+        if len(found.left) == len(protos) and judge.images >= FIRST:
+            ranked = sorted(rest, key=lambda name: found.gain(name)[0], reverse=True)[:LEFT]
+            found = replace(found, left=(own, *ranked))
+            judge.leave(protos.keys() - found.left)
     judge.leave(protos)
-    assumed = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "assumed"]
-    return Search(own, judge, left, made_up, tuple(assumed) if made_up else ())
+    return found
+
+
+def _seen(judge: Judge, network: Model, others: Samples | None) -> Judge | None:
+    """What a judge's candidates lose on samples of another kind; None where these do not show what the network does."""
+    if others is None:
+        return None
+    seat = judge.again(made_up=True)
+    for feed in split(others.first(FIRST), seat.batch):
+        seat.show(feed)
+    seat.leave(seat.candidates)
+    return None if seat.blind() else seat
+
+
+def _told_apart(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """Plans where there are no images, beside which nothing can be shown: the first of those that then are the same."""
+    found = dict[str, Plan]()
+    for name, plan in plans.items():
+        steps = [replace(step, beside="nothing") if isinstance(step, Calibrate) else step for step in plan]
+        if steps not in found.values():
+            found[name] = steps
+    return found
 
 
 def _of_half(plan: Plan) -> Plan:

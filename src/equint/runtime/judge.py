@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -190,6 +191,14 @@ class Judge:
         self._clean = defaultdict[Place, _Sums](_Sums)
         self._lost = {name: defaultdict[Place, _Sums](_Sums) for name in candidates}
         self.candidates, self.images, self.batch = tuple(candidates), 0, at_once(original)
+
+    def again(self, made_up: bool) -> Judge:
+        """One that was shown nothing yet, of the same candidates in the same sessions."""
+        other = copy(self)
+        other._made_up, other._origins, other.images = made_up, None, 0
+        other._clean = defaultdict[Place, _Sums](_Sums)
+        other._lost = {name: defaultdict[Place, _Sums](_Sums) for name in self.candidates}
+        return other
 
     def show(self, feed: Feed) -> None:
         """Run a batch through the float network and the candidates.

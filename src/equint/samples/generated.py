@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
 from ..files import Shelf
 from ..graph.inputs import CHANNELS, is_counted_with, is_picture, is_signal, layout_of, row_axis
-from ..ir.model import Array, Graph, Model, Name
+from ..ir.model import Array, Graph, Model, Moments, Name, Range
 from ..maths.pictures import MEAN, STD, pictures
 from ..maths.signals import features, waveforms
-from .images import BATCH, Feed, Run, Samples
+from .images import BATCH, Feed, Run, Samples, part
 from .presented import entries, fixed_batch
 
 PICTURES = 128
@@ -103,8 +105,58 @@ def made_up(model: Model, size: int = USUAL) -> Samples | None:
     if shape is not None:
         return generated(model, shape).first(FEW)
     first = stand_in(model.graph, size)
-    if first is None:
-        return None
+    return None if first is None else _imagined_as(model, first)
+
+
+def beside(model: Model, images: Samples) -> Samples:
+    """Made-up samples as large as those that are given; where nothing else tells how far an input reaches, these do.
+
+    Example:
+        >>> from ..ir.model import Moments, Range
+        >>> graph = Graph((), {}, ("x",), (), {"x": ("N", 3, "H", "W")})
+        >>> one, none = np.ones((1, 1, 1, 1)), np.zeros((1, 1, 1, 1))
+        >>> model = Model(graph, {"x": Moments(none, one, "assumed")}, {"x": Range(-one, one)})
+        >>> images = Samples.of(np.linspace(0, 255, 2 * 3 * 32 * 48).reshape(2, 3, 32, 48))
+        >>> made = next(iter(beside(model, images)))
+        >>> made.shape[1:], 100 < float(made.max()) <= 255
+        ((3, 32, 48), True)
+    """
+    open_ = [n for n in model.graph.inputs if n in model.moments and model.moments[n].origin == "assumed"]
+    feeds = list(islice(images.first(FEW) if open_ else images, None if open_ else 1))
+    named = [feed if isinstance(feed, Mapping) else {model.graph.inputs[0]: feed} for feed in feeds]
+    known, first = _reaching(model, open_, named), named[0]
+    if picture_shape(known) is None:
+        made = _imagined_as(known, part(first, 0, 1))
+    else:
+        sizes = list(np.shape(first[model.graph.inputs[0]])[1:])
+        channels = sizes.pop(CHANNELS[layout_of(model.graph.shapes[model.graph.inputs[0]])] - 1)
+        made = generated(known, (channels, *sizes))
+    return Samples(made.first(FEW).__iter__, made.label, images.batch, images.seen)
+
+
+def _reaching(model: Model, open_: Sequence[Name], feeds: Sequence[Mapping[Name, Array]]) -> Model:
+    """The network whose `open_` inputs, of which nothing tells, lie where samples do.
+
+    A picture's mean and spread are those of photographs that reach as far: the samples may be of one kind.
+    """
+    moments, ranges = dict(model.moments), dict(model.ranges)
+    for name in open_:
+        values, shape = [np.asarray(feed[name], np.float64) for feed in feeds], model.graph.shapes.get(name)
+        axis = CHANNELS[layout_of(shape)] if is_picture(shape) and shape else None
+        axes = None if axis is None else tuple(d for d in range(4) if d != axis)
+        lo = np.min([v.min(axes, keepdims=True) for v in values], 0)
+        hi = np.max([v.max(axes, keepdims=True) for v in values], 0)
+        if axis is None:
+            square, mean = (np.mean([np.mean(v**power) for v in values]) for power in (2, 1))
+            centre, spread = np.full_like(lo, mean), np.full_like(lo, np.sqrt(max(square - mean**2, 0)))
+        else:
+            centre, spread = lo + (hi - lo) * MEAN / 255, (hi - lo) * STD / 255
+        moments[name], ranges[name] = Moments(centre, spread, "inferred"), Range(lo, hi)
+    return replace(model, moments=moments, ranges=ranges)
+
+
+def _imagined_as(model: Model, first: Feed) -> Samples:
+    """Samples of every input like a first one, of which only sizes matter."""
 
     def batches() -> Iterator[Feed]:
         for seed in range(OTHERS):
