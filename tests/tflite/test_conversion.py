@@ -11,7 +11,7 @@ from tflite_cases import CASES
 from tflite_files import TYPES, Array, Part, Step, Tensor, assert_near, by_litert, by_onnxruntime, tflite_file
 from tflite_kinds import Case, Given
 
-ELSEWHERE = {"IF", "RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"}  # in files of their own below
+ELSEWHERE = {"IF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"}  # in test_reader.py
 POOL = {"padding": "VALID", "filter_height": 1, "filter_width": 1, "stride_h": 1, "stride_w": 1}
 ORDERS = ("as it lies", "behind a pool", "the first behind a pool", "behind a transpose", "with an open batch")
 
