@@ -11,9 +11,9 @@ from tflite_cases import CASES
 from tflite_files import TYPES, Array, Part, Step, Tensor, assert_near, by_litert, by_onnxruntime, tflite_file
 from tflite_kinds import Case, Given
 
-ELSEWHERE = {"IF", "RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"}  # in files of their own below
+ELSEWHERE = {"IF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"}  # in test_reader.py
 POOL = {"padding": "VALID", "filter_height": 1, "filter_width": 1, "stride_h": 1, "stride_w": 1}
-ORDERS = ("as it lies", "behind a pool", "the first behind a pool", "behind a transpose")
+ORDERS = ("as it lies", "behind a pool", "the first behind a pool", "behind a transpose", "with an open batch")
 
 
 def type_of(array: Array) -> str:
@@ -24,7 +24,7 @@ def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
     """A file of one operator, and what it is fed.
 
     Behind a pool of single pixels axes lie with the channels first, behind a transpose in the reverse order; where the
-    first input alone is behind a pool, operands lie differently.
+    first input alone is behind a pool, operands lie differently. An open batch is one of pictures.
     """
     steps, tensors, consts, feeds, names = (
         list[Step](),
@@ -34,6 +34,10 @@ def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
         list[str](),
     )
     inputs: list[str] = []
+
+    def sizes(value: Array) -> Sequence[int]:
+        return (-1, *value.shape[1:]) if order == "with an open batch" and value.ndim == 4 else value.shape
+
     for k, operand in enumerate(case.operands):
         if operand is None:
             names.append("")
@@ -45,7 +49,7 @@ def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
             continue
         value = np.asarray(operand.value)
         fed = value
-        tensors[name] = Tensor(value.shape, type_of(value))
+        tensors[name] = Tensor(sizes(value), type_of(value))
         moved = f"{name}/moved"
         pooled = order == "behind a pool" or (order == "the first behind a pool" and not inputs)
         if pooled and value.ndim == 4 and value.dtype == np.float32:
@@ -56,7 +60,7 @@ def small(case: Case, order: str) -> tuple[bytes, list[Array]]:
             steps.append(Step("TRANSPOSE", [moved, f"{name}/perm"], [name]))
         else:
             moved = name
-        tensors[moved] = Tensor(fed.shape, type_of(fed))
+        tensors[moved] = Tensor(sizes(fed), type_of(fed))
         inputs.append(moved)
         feeds.append(np.ascontiguousarray(fed).reshape(fed.shape))
     outputs = [f"result{k}" for k in range(len(case.wanted))]

@@ -215,6 +215,45 @@ def test_spectra(last: str) -> None:
         assert_near(by_litert(tflite_file(part), [x]), [wanted.astype(np.float32)])
 
 
+def lstm_file(by_time: bool, extra: str = "", **options: Any) -> tuple[Part, dict[str, Array]]:
+    """An LSTM of 3 units on 2 samples of 5 steps of 4 values; `extra` names one more operand."""
+    gates = {f"{what}{g}": draw(3, 4) if what == "w" else draw(3, 3) for what in "wr" for g in "ifco"}
+    consts = gates | {f"b{g}": draw(3) for g in "ifco"} | {"p": draw(3)}
+    names = ["x", *gates, "", "", "", *(f"b{g}" for g in "ifco"), "", "", "h", "c"]
+    names = [extra if k == 9 and extra else name for k, name in enumerate(names)]
+    shape = (5, 2) if by_time else (2, 5)
+    state = Tensor([2, 3], "FLOAT32", {"is_variable": True})
+    tensors = {"x": Tensor([*shape, 4]), "h": state, "c": state, "y": Tensor([*shape, 3])}
+    told = {"fused_activation_function": "TANH", "time_major": by_time} | options
+    return Part([Step("UNIDIRECTIONAL_SEQUENCE_LSTM", names, ["y"], told)], tensors, consts, ["x"], ["y"]), consts
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_an_lstm(by_time: bool) -> None:
+    """c ← f·c + i·tanh(g), h = o·tanh(c), with i, f, o = σ(W x + R h + b)."""
+    part, given = lstm_file(by_time)
+    x = draw(5, 2, 4)
+    h = c = np.zeros((2, 3), np.float32)
+    steps = []
+    for now in x:
+        i, f, g, o = (now @ given[f"w{k}"].T + h @ given[f"r{k}"].T + given[f"b{k}"] for k in "ifco")
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = (np.tanh(c) / (1 + np.exp(-o))).astype(np.float32)
+        steps.append(h)
+    wanted = np.stack(steps, 0 if by_time else 1)
+    fed = np.ascontiguousarray(x if by_time else x.swapaxes(0, 1))
+    assert_near(by_onnxruntime(read_file(part), [fed]), [wanted])
+    assert_near(by_litert(tflite_file(part), [fed]), [wanted])
+
+
+def test_what_is_not_read_of_an_lstm() -> None:
+    with pytest.raises(UnsupportedOperator, match="has peepholes, which are not read"):
+        read_file(lstm_file(False, "p")[0])
+    with pytest.raises(UnsupportedOperator, match="has a cell_clip of 4, which 5 steps can reach"):
+        read_file(lstm_file(False, cell_clip=4.0)[0])
+    assert ops(read_file(lstm_file(False, cell_clip=10.0)[0]))["LSTM"] == 1
+
+
 def alone(kind: str, extra: dict[str, Any], const: str = "float32", options: dict[str, Any] | None = None) -> Part:
     """One operator on x and w, whose tensor has more fields."""
     tensors = {"x": Tensor([1, 4]), "y": Tensor([1, 4], "FLOAT32", extra)}

@@ -134,12 +134,16 @@ class Call:
             return self.const(value.data, value.name.rpartition("/")[2])
         return self.plain(k) if value.dtype == "int64" else self.cast(self.plain(k), "int64")
 
-    def give(self, name: Name, axes: Axes | None = None, k: int = 0) -> None:
-        """An output is ready, but for the activation that is fused to the operator; `axes`: the file's order."""
+    def give(self, name: Name, axes: Axes | None = None, k: int = 0, activated: bool = False) -> None:
+        """An output is ready, but for the activation that is fused to the operator, unless it is `activated`.
+
+        Args:
+            axes: None: the file's order.
+        """
         index = self.operator.outputs[k]
         tensor = self.scope.graph.tensors[index]
         fused = self.option("fused_activation_function", "NONE")
-        if fused != "NONE":
+        if fused != "NONE" and not activated:
             name = self.activated(fused, name)
         axes = plain(len(tensor.dims)) if axes is None else axes
         if sorted(axes) != list(range(len(tensor.dims))):

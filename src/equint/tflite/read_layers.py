@@ -34,11 +34,7 @@ def kernel_of(call: Call, weight: Value, axes: Axes) -> list[int]:
 
 
 def _bias(call: Call, k: int) -> Name:
-    if not call.has(k):
-        return ""
-    value = call.value(k)
-    name = call.placed(value, plain(value.rank))
-    return name
+    return call.plain(k) if call.has(k) else ""
 
 
 def _convolve(call: Call, axes: Axes, group: int) -> None:

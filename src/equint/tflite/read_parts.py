@@ -103,19 +103,13 @@ def _computed_slice(call: Call) -> None:
 def cut(call: Call, x: Value, starts: Sequence[int], ends: Sequence[int], steps: Sequence[int]) -> Name:
     """A part of a value in its own order of axes; bounds in the file's."""
     whole = [(0, _END, 1) if s > 0 else (-1, -_END, s) for s in steps]
-    axes = [a for a, each in enumerate(zip(starts, ends, steps, strict=True)) if each != whole[a]]
-    axes = [
-        a for a in axes if not (starts[a] == 0 and steps[a] == 1 and x.dims[a] is not None and ends[a] == x.dims[a])
-    ]
-    name = call.own(x)
+    bounds = list(zip(starts, ends, steps, strict=True))
+    axes = [a for a, each in enumerate(bounds) if each not in (whole[a], (0, x.dims[a], 1))]
     if not axes:
-        return name
-    picked = [[values[a] for a in axes] for values in (starts, ends)] + [
-        [x.at(a) for a in axes],
-        [steps[a] for a in axes],
-    ]
-    operands = [call.const(values, what) for values, what in zip(picked, ("from", "to", "axes", "steps"), strict=True)]
-    return call.add("Slice", name, *operands)
+        return call.own(x)
+    first, last, by = zip(*(bounds[a] for a in axes), strict=True)
+    picked = {"from": first, "to": last, "axes": [x.at(a) for a in axes], "steps": by}
+    return call.add("Slice", call.own(x), *(call.const(values, what) for what, values in picked.items()))
 
 
 @reads("STRIDED_SLICE")

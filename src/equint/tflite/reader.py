@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UnreadableModel, reason
-from . import read_control, read_layers, read_parts, read_pointwise, read_pools, read_shapes, read_spectra
+from . import (
+    read_control,
+    read_layers,
+    read_parts,
+    read_pointwise,
+    read_pools,
+    read_recurrent,
+    read_shapes,
+    read_spectra,
+)
 from .call import CONVERSIONS
 from .content import Content, content_of
 from .conversion import graph_of
@@ -25,7 +34,16 @@ OPSET = 17
 PREPARATION = "tflite.preparation"
 """The model's property that holds how its input is made of pixels: [mean, spread] in JSON."""
 _LARGE = 1024  # bytes of a constant that nobody takes for a shape
-FAMILIES = (read_layers, read_pointwise, read_pools, read_shapes, read_parts, read_control, read_spectra)
+FAMILIES = (
+    read_layers,
+    read_pointwise,
+    read_pools,
+    read_shapes,
+    read_parts,
+    read_recurrent,
+    read_control,
+    read_spectra,
+)
 """Modules of conversions."""
 
 
