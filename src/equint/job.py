@@ -142,7 +142,8 @@ class Job:
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
         files: dict[str, Any] = {"integer_clamps": on.integer_clamps, "integer_biases": on.integer_biases}
-        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **files)
+        files |= {"tied": on.ties, "fixed": on.fixed}
+        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, **files)
         network = replace(network, graph=graph)
         bits = (weight_bits, activation_bits)
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)

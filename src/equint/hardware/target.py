@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..errors import InvalidTarget, UnknownName
 from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
-from ..maths.fixedpoint import Mantissa, Rounding
+from ..maths.fixedpoint import Arithmetic, Mantissa, Rounding
 
 RuleName = Literal[
     "weight-type",
@@ -82,10 +82,13 @@ class Target:
             where that has not two straight parts.
         mantissa: `nearest` to the scale compound, as published; or `provable`, within 2^-18 of it, with which float32
             kernels compute the same integers (`maths/fixedpoint.provable_compound`).
+        arithmetic: of its integer operators: `plain` ones make one exact accumulator and round once; `litert` are those
+            of LiteRT's kernels, with its multipliers (`maths/quantized_multiplier.py`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
         aliases: other names of it; audience: who it is for.
         operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer.
         ties: operators whose inputs and outputs must be on one grid.
+        fixed: scale and zero point of the one grid that an operator's outputs may be on, by its ONNX name.
         formats: of files that it is delivered in; rules: what `lint` holds these to.
     """
 
@@ -102,6 +105,7 @@ class Target:
     exponent_bits: int = 6
     rounding: Rounding = "half_up"
     mantissa: Mantissa = "provable"
+    arithmetic: Arithmetic = "plain"
     fused_activations: bool = False
     table_bits: int = 10
     recipe: str = "optimal"
@@ -111,6 +115,7 @@ class Target:
     audience: str = ""
     operators: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     formats: tuple[FileFormat, ...] = ("qdq",)
     rules: tuple[Rule, ...] = ()
 
@@ -141,7 +146,7 @@ power_of_two, signed, symmetric
     """
     known = {f.name for f in fields(Target)}
     check_keys(label, "the target", table, known, InvalidTarget)
-    plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules")}
+    plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules", "fixed")}
     check_values(label, "the target", plain, Target, InvalidTarget)
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     if "weight" not in table:
@@ -155,7 +160,8 @@ power_of_two, signed, symmetric
     if (specs["weight"].granularity == "shift") != (plain.get("shift_bits", 0) > 0):
         raise InvalidTarget(f'{label}: weights of granularity "shift" and shift_bits go together; give both or neither')
     plain = {"name": Path(label).stem, "description": "", **plain}
-    return Target(**plain, **specs, rules=_rules(label, table.get("rules", [])))
+    fixed = _fixed(label, table.get("fixed", {}))
+    return Target(**plain, **specs, fixed=fixed, rules=_rules(label, table.get("rules", [])))
 
 
 def _spec(label: str, key: str, table: Any) -> QSpec:
@@ -170,6 +176,16 @@ def _spec(label: str, key: str, table: Any) -> QSpec:
     if key == "activation" and spec.granularity != "tensor":
         raise InvalidTarget(f"{label}: activations have one scale per tensor; leave granularity out of {where}")
     return spec
+
+
+def _fixed(label: str, table: Any) -> dict[str, tuple[float, int]]:
+    if not isinstance(table, Mapping):
+        raise InvalidTarget(f"{label}: fixed = {table!r}; write it as a table, [fixed]")
+    for key, pair in table.items():
+        good = isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], float) and type(pair[1]) is int
+        if not good or not pair[0] > 0:
+            raise InvalidTarget(f"{label}: {key} = {pair!r} in [fixed]; write a scale and a zero point, [0.0078125, 0]")
+    return {key: (scale, zero) for key, (scale, zero) in table.items()}
 
 
 def _rules(label: str, entries: Any) -> tuple[Rule, ...]:
@@ -197,6 +213,7 @@ def source(name: str) -> str:
 
 _NAMES = (
     *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
+    *("tflite-int8", "tflite-int8-per-tensor"),
     *("per-tensor", "per-tensor-clip", "npu-shift"),
 )
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)

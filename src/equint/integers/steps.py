@@ -176,6 +176,7 @@ _LAYER = {
     "bias": _per_output("int32"),
 }
 _ROWS = Field("a row for each input", lambda program, step, a: a.ndim == 2 and len(a) == len(step.inputs))
+_EACH_INPUT = Field("one for each input", lambda program, step, a: a.shape == (len(step.inputs),))
 _ENTRIES = Field("an entry for each integer of the input's grid", _has_entries)
 _SHARES = Field(
     "rows of integers ≥ 0 that sum to 2^bits",
@@ -220,6 +221,12 @@ STEPS: Mapping[str, StepKind] = {
         {},
         {"coefficients": _ROWS, "bias": _per_channel("int32")},
         "bias",
+    ),
+    "ScaledSum": _sums(
+        "acc = Σ_k signs[k]·round(x_k·2^left·multipliers[k]·2^(exponents[k] − 31)), rounded twice as LiteRT does",
+        Sums(exact.scaled_sum, exact.scaled_sum_bound, integer.scaled_sum),
+        {"left": _FROM_0},
+        {"multipliers": _EACH_INPUT, "exponents": _EACH_INPUT, "signs": _EACH_INPUT},
     ),
     "Mul": _sums(
         "acc = x_a·x_b, broadcast as in ONNX",
@@ -271,6 +278,13 @@ STEPS: Mapping[str, StepKind] = {
         {"axes": _AXES, "groups": _FROM_0, "count": _POSITIVE, "centred": _FLAG, "extra": _FROM_0},
         {"gains": _per_channel("int32"), "bias": _per_channel("int32"), "roots": _ROOTS},
         "bias",
+    ),
+    "WindowMean": StepKind(
+        "q = Σ q / counts over the window, ties away from zero; counts, () or (*spatial), leave padding out",
+        Values(integer.window_mean, floats.window_mean),
+        {"kernel_shape": _EACH, "strides": _EACH, "pads": _PADS, "axis": _WHOLE},
+        {"counts": Field("how many values, above 0", lambda program, step, a: bool(np.all(a > 0)), ("int32",))},
+        frozenset(),
     ),
     "Interpolate": StepKind(
         "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",

@@ -61,6 +61,7 @@ class Graph:
         integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear.
         integer_biases: whether biases are integers behind DequantizeLinear; else floats of the same values.
         tied: operators, by name, whose inputs and outputs must be on one grid.
+        fixed: scale and zero point of the grid that an operator's outputs must be on, by the operator's name.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -84,6 +85,7 @@ class Graph:
     integer_clamps: bool = True
     integer_biases: bool = True
     tied: tuple[str, ...] = ()
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:

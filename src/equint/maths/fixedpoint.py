@@ -19,6 +19,9 @@ twice as LiteRT does (`quantized_multiplier.multiplied`): at 31 places, ties up,
 Mantissa = Literal["provable", "nearest"]
 """Which mantissa stands for a real factor: one so near that float32 kernels can be proven exact, or the nearest."""
 
+Arithmetic = Literal["plain", "litert"]
+"""Whose operators integers are computed by: plain ones, each exact up to one rounding, or those of LiteRT."""
+
 FLOAT32_DIGITS = 24
 MOST_SHIFT = 62
 """Furthest right shift of a 64-bit product."""

@@ -143,7 +143,7 @@ def _at_opset(model: Model) -> Model:
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
     known = model.graph
-    flags = ("fuses", "integers_only", "layers_only", "integer_clamps", "integer_biases", "tied")
+    flags = ("fuses", "integers_only", "layers_only", "integer_clamps", "integer_biases", "tied", "fixed")
     graph = replace(graph, **{flag: getattr(known, flag) for flag in flags})
     return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes))
 
