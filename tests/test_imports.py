@@ -15,7 +15,7 @@ import equint
 ROOT = Path(equint.__file__).parent
 FLOORS = (
     {"errors", "ir"},
-    {"files", "maths"},
+    {"files", "maths", "tflite"},
     {"hardware", "ops"},
     {"graph"},
     {"noise", "onnx", "samples"},
@@ -31,7 +31,8 @@ FLOORS = (
 """Rooms from the ground up: each imports from the floors below it and from itself, lazily or not, types included."""
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 LIBRARIES = {
-    "onnx": {"onnx", "runtime", "frontends", "integers", "ops"},
+    "onnx": {"onnx", "runtime", "frontends", "integers", "ops", "tflite"},
+    "flatbuffers": {"tflite"},
     "safetensors": {"npu"},
     "jsonschema": {"npu"},
     "jinja2": {"pages"},
@@ -114,7 +115,18 @@ def test_no_cycles() -> None:
     sorter.prepare()  # raises CycleError, which names the modules
 
 
-HEAVY = {"onnx", "onnxruntime", "safetensors", "jsonschema", "PIL", "typer", "rich", "matplotlib", "torch"}
+HEAVY = {
+    "onnx",
+    "flatbuffers",
+    "onnxruntime",
+    "safetensors",
+    "jsonschema",
+    "PIL",
+    "typer",
+    "rich",
+    "matplotlib",
+    "torch",
+}
 
 
 def loaded(code: str) -> set[str]:
