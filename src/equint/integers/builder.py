@@ -38,6 +38,7 @@ class Lowering:
         placement: its merged tensors never exist as integers, but for those of which a table makes what stands behind,
             nor do its inner ones, each within a function of one value.
         shapes: of tensors that only the program has.
+        weight_scales: of layers, by what they make.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class Lowering:
     steps: list[Step] = field(default_factory=list)
     consts: dict[Name, Array] = field(default_factory=dict)
     shapes: dict[Name, Shape] = field(default_factory=dict)
+    weight_scales: dict[Name, Array] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:

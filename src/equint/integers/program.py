@@ -89,6 +89,8 @@ class Program:
         shapes: as far as known. consts: what steps read and no step makes: integers on a grid, int64 of shapes,
             or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
+        weight_scales: of layers, by what they make: `()` or `(O,)`, real units. No step needs them; they are for formats
+            that tell scales and leave the multipliers to the runtime. Bundles do not have them.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).
     """
@@ -106,6 +108,7 @@ class Program:
     target: str = ""
     name: str = "equint"
     joins: Graph | None = None
+    weight_scales: Mapping[Name, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"
