@@ -226,6 +226,18 @@ class Job:
         """The network as its recipe rewrites it before anything is measured or scaled."""
         return run(self.network, self._part(rewrites(self.recipe)))
 
+    def rehearse(self) -> None:
+        """Refuse what LiteRT has no form for, before work is spent on it.
+
+        Raises:
+            EquintError: naming the target, or the node.
+        """
+        from .litert.saving import check_target
+        from .planning.rehearsal import rehearse
+
+        check_target(self.target)
+        rehearse(sized(self.rewritten(), self.samples), self.target)
+
     def reference(self) -> Model:
         """The float network that noise is compared with: the recipe's own, but nothing is rescaled.
 
@@ -321,17 +333,37 @@ class Result:
 
         return lower(sized(self.model, self.job.samples), self.hardware)
 
-    def save(self, path: Named, format: Literal["qdq", "onnx-float", "encodings"] = "qdq") -> None:
-        """Write the QDQ model, or the float network and its grids; constants above 2 GB go to a file beside it.
+    def save(
+        self,
+        path: Named,
+        format: Literal["qdq", "tflite", "onnx-float", "encodings"] | None = None,
+        io: str | None = None,
+    ) -> None:
+        """Write the QDQ model, a .tflite file, or the float network and its grids.
+
+        Constants above 2 GB go to a file beside ONNX; a .tflite file holds no more.
+
+        Args:
+            format: left out, the name's ending says it: .tflite, or else QDQ.
+            io: of a .tflite file, the type of inputs and outputs: int8, uint8 or float.
 
         Raises:
-            OutputRefused: the output cannot be written.
+            EquintError: the output cannot be written, or holds something that LiteRT has no operator for.
         """
+        from .litert.saving import check_target, io_of, is_tflite
+        from .litert.saving import save as save_tflite
         from .onnx.encodings import save_float
         from .onnx.writer import save_proto
 
         check(path=path)
-        if format == "qdq":
+        format = format or ("tflite" if is_tflite(path) else "qdq")
+        if io is not None and format != "tflite":
+            raise InvalidOption(f"io = {io!r}: only .tflite files have other inputs and outputs; leave it out")
+        if format == "tflite":
+            check_target(self.hardware)
+            about = {"recipe": self.recipe, "target": self.target, "level": self.level}
+            save_tflite(self.program, path, io_of(io), about)
+        elif format == "qdq":
             save_proto(self.proto, path)
         else:
             save_float(self.model, path, format, {"recipe": self.recipe, "target": self.target})

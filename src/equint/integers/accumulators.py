@@ -113,7 +113,9 @@ def weighted_sum(step: Step, inputs: Sequence[Array], around: int, weight_zero: 
 
 def scaled_sum(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
     """Σ_k signs[k]·round(x_k·2^left·multipliers[k]·2^(exponents[k] − 31))."""
-    terms = (s * multiplied(x << int(step.attrs["left"]), m, e) for x, m, e, s in zip(inputs, *scales_of(step), strict=True))
+    terms = (
+        s * multiplied(x << int(step.attrs["left"]), m, e) for x, m, e, s in zip(inputs, *scales_of(step), strict=True)
+    )
     return np.asarray(sum(terms, np.zeros((), np.int64)))
 
 

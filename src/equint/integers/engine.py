@@ -201,7 +201,8 @@ def nudges(how: Requantize, program: Program, most: int) -> Array | None:
     )
     table = np.stack(np.broadcast_arrays(*(np.asarray(f, np.int64) for f in fields)), -1)
     rows, where = np.unique(table.reshape(-1, len(fields)), axis=0, return_inverse=True)
-    found = [nudge_of(m, r, low, high, most, program.rounding) if m else 0.0 for m, r, low, high in rows.tolist()]
+    rounding = how.rounding or program.rounding
+    found = [nudge_of(m, r, low, high, most, rounding) if m else 0.0 for m, r, low, high in rows.tolist()]
     if None in found:
         return None
     return np.array(found, np.float32)[where].reshape(table.shape[:-1])

@@ -160,6 +160,8 @@ def interpolate(compiler: Compiler, step: Step) -> Proof:
     scaled = add("Mul", wide, np.float64(2.0 ** (-2 * bits)))
     if program.rounding == "half_even":
         near = add("Round", scaled)
+    elif program.rounding in ("double", "half_away"):  # one rounding, ties away from zero
+        near = add("Mul", add("Sign", scaled), add("Floor", add("Add", add("Abs", scaled), np.float64(0.5))))
     else:
         half = program.rounding != "truncate"
         near = add("Floor", add("Add", scaled, np.float64(0.5)) if half else scaled)

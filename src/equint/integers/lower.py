@@ -223,6 +223,7 @@ def _layer(work: Lowering, layer: Layer) -> None:
         step = replace(step, arrays={**arrays, "bias": bias})
         reach = bound(step, work.grids, work.graph.shapes)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
+    how = litert.of_layer(op, how) if work.target.arithmetic == "litert" else how
     work.steps.append(replace(step, requantize=how))
     work.weight_scales[made] = np.asarray(q.scale, np.float32)
     if made != name:
@@ -365,7 +366,7 @@ def _clamp(work: Lowering, node: Node) -> None:
     if clamps(node) and same(x, q):
         work.clipped(node, name, out, q, [node])
         return
-    if clamps(node) and work.target.arithmetic == "litert":
+    if work.target.arithmetic == "litert":
         litert.clamped(work, node, name, q)
         return
     (lo, hi), axis = work.channels(node, lo.astype(np.float32), hi.astype(np.float32))

@@ -19,12 +19,13 @@ from ..ir.model import Array, Name, Node, QParams
 from ..maths.affine import choose_qparams, dequantize, quantize, storage
 from ..maths.litert_tables import hard_swish, leaky, sloped
 from ..maths.quantized_multiplier import SUM_BITS, mean_multiplier, sum_multipliers
+from ..ops.activations import clamps
 from ..ops.operator import Form
-from .builder import Lowering, farthest, same
+from .builder import Lowering, same
 from .geometry import static, window
 from .lower_moves import moved
-from .lower_reductions import Last, axes_of, count_of, requantized
-from .program import Step
+from .lower_reductions import Last, axes_of, compared, count_of, requantized, softmax
+from .program import Requantize, Step
 from .steps import bound
 
 Function = Callable[[Array], Array]
@@ -130,10 +131,25 @@ def _mean(work: Lowering, node: Node) -> None:
     _averaged(work, node, axes_of(work, node), int(node.attrs.get("keepdims", 1)))
 
 
-def _averaged(work: Lowering, node: Node, axes: list[int], keepdims: int) -> None:
+def _total(work: Lowering, node: Node) -> None:
+    """A sum over axes: the mean, times how many there are, for LiteRT's SUM takes int8 for uint8 (reduce.cc)."""
+    axes = axes_of(work, node)
+    count = count_of(work, node, axes)
+    name, q, activations = work.result(node, given=work.grid(node.inputs[0], node.label))
+    part = work.fresh(f"{name}_mean")
+    grid = replace(q, scale=np.float32(float(q.scale) / count))
+    work.shapes[part] = work.graph.shapes.get(node.outputs[0]) or ()
+    _averaged(work, node, axes, int(node.attrs.get("keepdims", 1)), (part, grid, []))
+    times = work.stored(f"{name}_count", np.full((), count, np.float32), QParams(np.float32(count), np.int32(0)))
+    _multiplied(work, node, (part, times), name, (q, activations))
+
+
+def _averaged(
+    work: Lowering, node: Node, axes: list[int], keepdims: int, last: tuple[Name, QParams, list[Node]] | None = None
+) -> None:
     """A mean over axes: its multiplier is divided by how many values there are."""
     x = work.grid(node.inputs[0], node.label)
-    name, q, activations = work.result(node, given=x)
+    name, q, activations = last or work.result(node, given=x)
     attrs = {"axes": axes, "keepdims": keepdims, "axis": 1, "function": "ReduceMean"}
     step = Step("ReduceSum", node.label, node.inputs[:1], (name,), attrs)
     pair = mean_multiplier(float(x.scale) / float(q.scale), count_of(work, node, axes))
@@ -221,8 +237,16 @@ def sloping(work: Lowering, node: Node, slopes: Array, axis: int) -> None:
     _tabulated(work, node, node.inputs[0], entries, axis, attrs, entries)
 
 
+def of_layer(op: str, how: Requantize) -> Requantize:
+    """FULLY_CONNECTED multiplies by scales in float64, and rounds once."""
+    return replace(how, rounding="half_away") if op == "Gemm" else how
+
+
 def clamped(work: Lowering, node: Node, name: Name, q: QParams) -> None:
-    """A Relu or Clip to another grid: rescaled, then clamped."""
+    """A Relu or Clip to another grid, or a Max or Min with constants: rescaled, then clamped."""
+    if not clamps(node):
+        compared(work, node)
+        return
     x = work.grid(name, node.label)
     factor = np.asarray(float(x.scale) / float(q.scale))
     work.weighted(node, [name], node.outputs[0], (q, [node]), [factor], np.zeros(()))
@@ -230,8 +254,6 @@ def clamped(work: Lowering, node: Node, name: Name, q: QParams) -> None:
 
 def _softmax(work: Lowering, node: Node) -> None:
     """On its fixed grid, and on another behind that where joins ask for it."""
-    from .lower_reductions import softmax
-
     name, q, _ = work.result(node)
     asked = _fixed(work, "Softmax")
     if same(q, asked):
@@ -249,6 +271,7 @@ FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.AVERAGE_POOL: _average_pool,
     Form.GLOBAL_AVERAGE: _global_average,
     Form.MEAN: _mean,
+    Form.SUM_OVER_AXES: _total,
     Form.SOFTMAX: _softmax,
 }
 """Forms that are built otherwise than for plain integers."""

@@ -78,7 +78,7 @@ class Maker:
         """round(x / 2^right) of an int64 tensor, |x| ≤ limit; arrays hold Python's integers, `shaped` broadcasts them.
 
         Args:
-            rounding: half_up, half_even or truncate; half_away from zero; double: half_up at 31 places, half_away behind.
+            rounding: half_up, half_even, truncate; half_away from zero; double: half_up at 31 places, half_away behind.
 
         Raises:
             EquintError: 64 bits do not hold what is shifted.
@@ -86,7 +86,9 @@ class Maker:
         if rounding == "double":
             first = np.asarray(np.array([min(int(e), PLACES) for e in right.ravel()], object).reshape(right.shape))
             x = self.rounded_shift(x, first, limit, "half_up", shaped, label)
-            left = np.broadcast_arrays(limit // np.asarray([1 << int(e) for e in first.ravel()], object).reshape(first.shape) + 1)[0]
+            left = np.broadcast_arrays(
+                limit // np.asarray([1 << int(e) for e in first.ravel()], object).reshape(first.shape) + 1
+            )[0]
             return self.rounded_shift(x, right - first, left, "half_away", shaped, label)
         if rounding == "half_away":  # a tie below zero goes down: as if it lay a little lower
             below = self.cast(self.add("Less", x, np.int64(0)), np.int64)

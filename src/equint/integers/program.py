@@ -22,7 +22,8 @@ class Requantize:
     and `high` are `()` or `(C,)` along the step's channel axis; `low` and `high` are integers of the output's grid.
 
     An activation of two straight parts that acts on the accumulator (LeakyRelu, PRelu) has other factors for acc < 0:
-    `mantissa_below`, which may be 0 or negative as a PRelu's slopes may, and `exponent_below`.
+    `mantissa_below`, which may be 0 or negative as a PRelu's slopes may, and `exponent_below`. `rounding` is this
+    step's own, where it rounds otherwise than the program.
     """
 
     mantissa: Array
@@ -33,6 +34,7 @@ class Requantize:
     high: Array
     mantissa_below: Array | None = None
     exponent_below: Array | None = None
+    rounding: Rounding | None = None
 
     @property
     def sides(self) -> tuple[Requantize, ...]:
@@ -89,8 +91,8 @@ class Program:
         shapes: as far as known. consts: what steps read and no step makes: integers on a grid, int64 of shapes,
             or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
-        weight_scales: of layers, by what they make: `()` or `(O,)`, real units. No step needs them; they are for formats
-            that tell scales and leave the multipliers to the runtime. Bundles do not have them.
+        weight_scales: of layers, by what they make: `()` or `(O,)`, real units. No step needs them; they are for
+            formats that tell scales and leave the multipliers to the runtime. Bundles do not have them.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).
     """

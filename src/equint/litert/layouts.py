@@ -56,8 +56,8 @@ def moves_nothing(shape: Sequence[int], before: Order, after: Order) -> bool:
     """Whether a tensor lies in memory alike in both orders: they differ in axes of size 1 alone.
 
     Example:
-        >>> moves_nothing((1, 8, 1, 1), (0, 2, 3, 1), (0, 1, 2, 3)), moves_nothing((1, 8, 2, 1), (0, 2, 3, 1), (0, 1, 2, 3))
-        (True, False)
+        >>> [moves_nothing((1, 8, height, 1), (0, 2, 3, 1), (0, 1, 2, 3)) for height in (1, 2)]
+        [True, False]
     """
     return [a for a in before if shape[a] != 1] == [a for a in after if shape[a] != 1]
 

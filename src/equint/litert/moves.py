@@ -84,11 +84,14 @@ def cut(writer: Writer, step: Step) -> None:
     starts, ends = given[0] or [], given[1] or []
     axes, steps = given[2] or list(range(len(starts))), given[3] or [1] * len(starts)
     shape = writer.shape(name)
-    slices = {a % len(shape): slice(b, e, s).indices(shape[a % len(shape)]) for a, b, e, s in zip(axes, starts, ends, steps, strict=True)}
+    slices = dict[int, tuple[int, int, int]]()
+    for axis, start, stop, stride in zip(axes, starts, ends, steps, strict=True):
+        size = shape[axis % len(shape)]
+        slices[axis % len(shape)] = slice(start, stop, stride).indices(size)
     whole = [slices.get(axis, (0, shape[axis], 1)) for axis in order]
-    begin, end, stride = ([w[k] for w in whole] for k in range(3))
+    begin, end, strides = ([w[k] for w in whole] for k in range(3))
     mask = sum(1 << k for k, e in enumerate(end) if e < 0)  # down to the first, and it too
-    inputs = [x, *(writer.integers(n, v) for n, v in (("begin", begin), ("end", end), ("strides", stride)))]
+    inputs = [x, *(writer.integers(n, v) for n, v in (("begin", begin), ("end", end), ("strides", strides)))]
     version = 4 if len(order) > 4 else 0
     writer.file.operator("STRIDED_SLICE", inputs, [writer.made(y, order)], version, end_mask=mask)
 
@@ -162,7 +165,9 @@ def resize(writer: Writer, step: Step) -> None:
     for axis, chosen in enumerate(taken, 1):
         shape[axis] = len(chosen)
         last = axis == len(taken)
-        made = writer.made(y, order) if last else writer.file.tensor(f"{y}_part", shape, writer.dtype(y), writer.grid(y))
+        made = (
+            writer.made(y, order) if last else writer.file.tensor(f"{y}_part", shape, writer.dtype(y), writer.grid(y))
+        )
         _gathered(writer, x, chosen, axis, made)
         x = made
 
@@ -180,7 +185,9 @@ def _taken(writer: Writer, step: Step, before: int, after: int) -> Array:
 
 def _nearest(before: int, after: int, half: bool) -> Array:
     """The positions that RESIZE_NEAREST_NEIGHBOR takes, in float32."""
-    at = (np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * (np.float32(before) / np.float32(after))
+    at = (np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * (
+        np.float32(before) / np.float32(after)
+    )
     return np.minimum(np.floor(at).astype(np.int64), before - 1)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..integers.program import Step
 from ..ir.model import Name
-from ..ir.fields import aligned
 from .layouts import Order, as_written, channels_last, without
 from .writer import Form, Writer
 
@@ -83,7 +82,9 @@ def compared(writer: Writer, step: Step) -> None:
     x = inputs[0]
     for k, other in enumerate(inputs[1:], 2):
         last = k == len(inputs)
-        made = writer.made(y, order) if last else writer.file.tensor(f"{y}_part", shape, writer.dtype(y), writer.grid(y))
+        made = (
+            writer.made(y, order) if last else writer.file.tensor(f"{y}_part", shape, writer.dtype(y), writer.grid(y))
+        )
         writer.file.operator(op, [x, other], [made])
         x = made
     if len(inputs) == 1:

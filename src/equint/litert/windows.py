@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -180,7 +179,8 @@ def conv_transpose(writer: Writer, step: Step) -> None:
     backward = Geometry(windows.kernel, windows.strides, (1, 1), windows.before, windows.outside, windows.inside)
     padding = backward.padding()
     constants = weights(writer, step, kernel, 0)
-    full = [(i - 1) * s + k for i, s, k in zip(windows.inside, windows.strides, windows.kernel, strict=True)]
+    sizes = zip(windows.inside, windows.strides, windows.kernel, windows.before, windows.outside, strict=True)
+    full = [max((i - 1) * s + k, b + o) for i, s, k, b, o in sizes]  # beyond its windows there is the bias alone
 
     def write(made: int, kind: str) -> None:
         sizes = [n, height, width, channels] if padding else [n, *full, channels]
@@ -189,15 +189,13 @@ def conv_transpose(writer: Writer, step: Step) -> None:
         options = _strides(windows) | {"padding": padding or "VALID", "fused_activation_function": kind}
         writer.file.operator("TRANSPOSE_CONV", inputs, [whole], 0 if kind == "NONE" else 4, **options)
         if not padding:
-            _cropped(writer, step, whole, made, windows, full)
+            _cropped(writer, whole, made, windows)
 
     imaged(writer, step, write)
 
 
-def _cropped(writer: Writer, step: Step, whole: int, made: int, windows: Geometry, full: Sequence[int]) -> None:
+def _cropped(writer: Writer, whole: int, made: int, windows: Geometry) -> None:
     ends = [b + o for b, o in zip(windows.before, windows.outside, strict=True)]
-    if any(e > f for e, f in zip(ends, full, strict=True)):
-        raise writer.refuse(step, "its output_padding reaches beyond what its windows make; LiteRT has no such operator")
     n, channels = (writer.file.tensors[made]["shape"][k] for k in (0, 3))
     begin = writer.integers("begin", [0, *windows.before, 0])
     end = writer.integers("end", [n, *ends, channels])
@@ -219,7 +217,9 @@ def window_mean(writer: Writer, step: Step) -> None:
     """AVERAGE_POOL_2D, which leaves padding out."""
     windows = geometry(writer, step, step.attrs["kernel_shape"])
     if not windows.padding():
-        raise writer.refuse(step, "LiteRT's AVERAGE_POOL_2D has no such padding; let it count padded values, or pad before")
+        raise writer.refuse(
+            step, "LiteRT's AVERAGE_POOL_2D has no such padding; let it count padded values, or pad before"
+        )
     _pool(writer, step, "AVERAGE_POOL_2D", image(writer, step.inputs[0]), windows, windows.padding())
 
 
@@ -250,7 +250,7 @@ def _pool(writer: Writer, step: Step, op: str, x: int, windows: Geometry, paddin
 
 def gemm(writer: Writer, step: Step) -> None:
     """FULLY_CONNECTED over the last axis; of features flattened out of images in the order in which they lie."""
-    (name,), (y,) = step.inputs, step.outputs
+    (name,) = step.inputs
     rank, weight = writer.rank(name), step.arrays["weight"]
     if name in writer.mixed:
         (x, _), weight = writer.places[name][0], weight[:, writer.mixed[name]]

@@ -9,15 +9,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InvalidOption, UnsupportedOperator
-from ..integers.program import Program, Requantize, Step
+from ..integers.program import Program, Step
 from ..ir.model import Array, Name, QParams
-from ..maths.affine import quantize, storage
+from ..maths.affine import storage
 from .file import File
 from .layouts import Order, as_written, channels_last, moves_nothing, stored
 
 Io = Literal["int8", "uint8", "float"]
 IOS: tuple[Io, ...] = get_args(Io)
 """Types of a file's inputs and outputs: the integers themselves, or converted at its ends."""
+TARGET = "tflite-int8"
+"""The target of such files where none is named."""
 Place = tuple[int, Order]
 """A tensor of the file, and the order in which it holds a tensor of the program."""
 _ACTIVATIONS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
@@ -66,7 +68,9 @@ class Writer:
         """Where a tensor is first; a constant comes as it is."""
         if name not in self.places:
             if name not in self.program.consts:
-                raise UnsupportedOperator(f"{name}: holds sizes that are computed; export the network with static shapes")
+                raise UnsupportedOperator(
+                    f"{name}: holds sizes that are computed; export the network with static shapes"
+                )
             rank = self.program.consts[name].ndim
             return self.read(name, as_written(rank)), as_written(rank)
         return self.places[name][0]
@@ -108,6 +112,10 @@ class Writer:
         self.places.setdefault(name, []).append((index, order))
         return index
 
+    def raw(self, name: Name, shape: Sequence[int]) -> int:
+        """A new tensor on the grid of one of the program's, of which something else makes that."""
+        return self.file.tensor(f"{name}_raw", shape, self.dtype(name), self.grid(name))
+
     def put(self, name: Name, index: int, order: Order) -> None:
         """Say that a tensor is at a place already."""
         self.places.setdefault(name, []).append((index, order))
@@ -135,7 +143,7 @@ class Writer:
         if kind == "NONE" or (kind and fuses):
             write(self.made(y, order), kind)
             return
-        raw = self.file.tensor(f"{y}_raw", stored(self.shape(y), order), self.dtype(y), grid)
+        raw = self.raw(y, stored(self.shape(y), order))
         write(raw, "NONE")
         if how is not None:
             self.clamp(step, raw, how.low, how.high, order)
@@ -147,10 +155,18 @@ class Writer:
         if kind in ("RELU", "RELU6", "RELU_N1_TO_1"):
             self.file.operator(kind, [x], [self.made(y, order)])
             return
-        ends = [(op, end) for op, end, free in (("MAXIMUM", low, grid.qmin), ("MINIMUM", high, grid.qmax)) if np.any(end != free)]
+        ends = [
+            (op, end)
+            for op, end, free in (("MAXIMUM", low, grid.qmin), ("MINIMUM", high, grid.qmax))
+            if np.any(end != free)
+        ]
         for k, (op, end) in enumerate(ends):
             last = k == len(ends) - 1
-            made = self.made(y, order) if last else self.file.tensor(f"{y}_raw", stored(self.shape(y), order), self.dtype(y), grid)
+            made = (
+                self.made(y, order)
+                if last
+                else self.file.tensor(f"{y}_raw", stored(self.shape(y), order), self.dtype(y), grid)
+            )
             self.file.operator(op, [x, self.file.constant("bound", self.along(step, end, order), grid)], [made])
             x = made
 
@@ -221,7 +237,7 @@ def write(program: Program, io: Io = "int8", about: Mapping[str, Any] | None = N
         >>> w = QParams(np.float32(0.125), np.int32(0), narrow=True)
         >>> made = lower(Model(tiny_graph(), qparams={"x": x, "w": w, "y": y}), target("tflite-int8"))
         >>> [code["builtin_code"] for code in unpack(write(made))["operator_codes"]]
-        ['CONV_2D']
+        ['DEPTHWISE_CONV_2D']
     """
     from .operators import FORMS
 
@@ -230,12 +246,16 @@ def write(program: Program, io: Io = "int8", about: Mapping[str, Any] | None = N
     if program.rounding != "double" or program.mantissa_bits != 31:
         raise InvalidOption("a .tflite file holds LiteRT's arithmetic; quantize for a target of it, as tflite-int8")
     if program.joins is not None:
-        raise UnsupportedOperator(f"{program.results[0]}: is joined in float, for which files of integers have no place")
+        raise UnsupportedOperator(
+            f"{program.results[0]}: is joined in float, for which files of integers have no place"
+        )
     writer = Writer(program)
     inputs = [_entered(writer, name, io) for name in program.inputs]
     for step in program.steps:
         if step.op not in FORMS:
-            raise writer.refuse(step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it")
+            raise writer.refuse(
+                step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it"
+            )
         FORMS[step.op](writer, step)
     outputs = [_left(writer, name, io) for name in program.outputs]
     from .. import __version__

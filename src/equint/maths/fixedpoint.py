@@ -11,9 +11,9 @@ from ..errors import InvalidOption
 from ..ir.model import Array
 from .quantized_multiplier import PLACES, divided_by_power
 
-Rounding = Literal["half_up", "half_even", "truncate", "double"]
-"""What becomes of the bits that a right shift drops: to nearest, ties up or to even; dropped as >> does; or rounded
-twice as LiteRT does (`quantized_multiplier.multiplied`): at 31 places, ties up, then at the others, ties away from zero.
+Rounding = Literal["half_up", "half_even", "truncate", "half_away", "double"]
+"""What becomes of the bits that a right shift drops: to nearest, ties up, to even, or away from zero; dropped as >>
+does; or rounded twice as LiteRT does (`quantized_multiplier.multiplied`): at 31 places half_up, then half_away.
 """
 
 Mantissa = Literal["provable", "nearest"]
@@ -90,6 +90,8 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
     product = acc * mantissa
     if rounding == "truncate":
         return np.asarray(product >> right)
+    if rounding == "half_away":
+        return divided_by_power(product, right)
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
     if rounding == "half_even":
         half = half - np.where(right > 0, 1 - ((product >> right) & 1), 0)
@@ -149,10 +151,12 @@ def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Round
     if (max(abs(first), abs(last)) + 1) * one < 1 << 62:
         steps = np.arange(first + 1, last + 1, dtype=np.int64)
         reached = steps * one - (0 if rounding == "truncate" else one >> 1) + (rounding == "half_even") * (steps % 2)
+        reached += (rounding == "half_away") & (steps <= 0)
         return np.asarray(-(-reached // mantissa))
     for step in range(first + 1, last + 1):
         least = step * one if rounding == "truncate" else step * one - (one >> 1)
         least += rounding == "half_even" and step % 2 == 1  # the tie goes to the even step below
+        least += rounding == "half_away" and step <= 0
         found.append(-(-least // mantissa))
     return _within_62_bits(found)
 

@@ -185,7 +185,9 @@ def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
 
 def _fixed(graph: Graph, tensors: tuple[Name, ...], spec: QSpec) -> tuple[float, float] | None:
     """The ends of the grid that hardware asks of what makes these tensors; None where it asks for none, or for two."""
-    asked = {graph.fixed.get(node.op) if node is not None and not node.domain else None for node in _makers(graph, tensors)}
+    asked = {
+        graph.fixed.get(node.op) if node is not None and not node.domain else None for node in _makers(graph, tensors)
+    }
     if len(asked) != 1 or (only := asked.pop()) is None:
         return None
     grid = QParams(np.float32(only[0]), np.int32(only[1]), spec.bits, spec.signed)
