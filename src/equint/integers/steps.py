@@ -146,6 +146,10 @@ def _are_roots(table: Array) -> bool:
     return bool(np.all(table >= 1 << 14) and np.all(table <= 1 << 15))
 
 
+def _are_counts(program: Program, step: Step, counts: Array) -> bool:
+    return counts.ndim in (0, len(step.attrs["kernel_shape"])) and bool(np.all(counts > 0))
+
+
 def _has_entries(program: Program, step: Step, table: Array) -> bool:
     q = program.grids[step.inputs[0]]
     return table.ndim in (1, 2) and table.shape[-1] == q.qmax - q.qmin + 1
@@ -283,8 +287,9 @@ STEPS: Mapping[str, StepKind] = {
         "q = Σ q / counts over the window, ties away from zero; counts, () or (*spatial), leave padding out",
         Values(integer.window_mean, floats.window_mean),
         {"kernel_shape": _EACH, "strides": _EACH, "pads": _PADS, "axis": _WHOLE},
-        {"counts": Field("how many values, above 0", lambda program, step, a: bool(np.all(a > 0)), ("int32",))},
-        frozenset(),
+        {"counts": Field("one above 0, or one for each position", _are_counts, ("int32",))},
+        frozenset({"padding"}),
+        mistakes.pools_zeros,
     ),
     "Interpolate": StepKind(
         "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",

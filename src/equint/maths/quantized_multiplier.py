@@ -54,7 +54,7 @@ def high_product(a: Array, b: Array | int) -> Array:
         [-1, 1, 2, 2147483647]
     """
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    return np.minimum((product + (1 << (PLACES - 1))) >> PLACES, (1 << PLACES) - 1)
+    return np.asarray(np.minimum((product + (1 << (PLACES - 1))) >> PLACES, (1 << PLACES) - 1))
 
 
 def divided_by_power(x: Array, places: Array | int) -> Array:

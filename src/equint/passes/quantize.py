@@ -190,7 +190,7 @@ def _fixed(graph: Graph, tensors: tuple[Name, ...], spec: QSpec) -> tuple[float,
     }
     if len(asked) != 1 or (only := asked.pop()) is None:
         return None
-    grid = QParams(np.float32(only[0]), np.int32(only[1]), spec.bits, spec.signed)
+    grid = QParams(np.asarray(only[0], np.float32), np.asarray(only[1], np.int32), spec.bits, spec.signed)
     return grid.lo, grid.hi
 
 
