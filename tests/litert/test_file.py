@@ -7,12 +7,16 @@ from equint.litert.file import File
 from equint.tflite.flatbuffer import unpack
 
 
+def grid(scale: float, zero_point: int) -> QParams:
+    return QParams(np.array(scale, np.float32), np.array(zero_point, np.int32))
+
+
 def test_constants_are_stored_once() -> None:
     file = File()
     x = file.tensor("x", (1, 2), "int8")
-    grid = QParams(np.float32(0.5), np.int32(0))
-    same = [file.constant(name, np.array([1, 2], np.int8), grid) for name in ("a", "b")]
-    other = file.constant("c", np.array([1, 2], np.int8), QParams(np.float32(0.25), np.int32(0)))
+    half = grid(0.5, 0)
+    same = [file.constant(name, np.array([1, 2], np.int8), half) for name in ("a", "b")]
+    other = file.constant("c", np.array([1, 2], np.int8), grid(0.25, 0))
     assert same[0] == same[1] != other  # another tensor on another grid, of the same bytes
     found = unpack(file.packed([x], [x], "test"))
     tensors = found["subgraphs"][0]["tensors"]

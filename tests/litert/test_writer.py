@@ -37,6 +37,10 @@ def options(file: bytes, code: str) -> list[dict[str, Any]]:
     return [op["builtin_options"][1] for op in ops if codes[op["opcode_index"]] == code]
 
 
+def grid(scale: float, zero_point: int) -> QParams:
+    return QParams(np.array(scale, np.float32), np.array(zero_point, np.int32))
+
+
 def test_images_need_no_transposes() -> None:
     body = """c = Conv (x, w) r = Relu (c) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)
         d = Conv <group = 8> (p, v) s = Relu (d) e = Conv (s, u) j = Concat <axis = 1> (s, e)
@@ -61,13 +65,11 @@ def test_features_of_images_stay_where_they_are_for_products() -> None:
     [(-128, 127, "NONE"), (-100, 127, "RELU"), (-100, 20, "RELU6"), (-120, -80, "RELU_N1_TO_1"), (-100, 19, "")],
 )
 def test_clamps_are_activations_where_they_fall_together(low: int, high: int, kind: str) -> None:
-    grid = QParams(np.float32(0.05), np.int32(-100))
-    assert activation(grid, np.array(low), np.array(high)) == kind
+    assert activation(grid(0.05, -100), np.array(low), np.array(high)) == kind
 
 
 def test_clamps_of_channels_are_none() -> None:
-    grid = QParams(np.float32(0.05), np.int32(-100))
-    assert activation(grid, np.array([-100, -128]), np.array(127)) == ""
+    assert activation(grid(0.05, -100), np.array([-100, -128]), np.array(127)) == ""
 
 
 def test_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
@@ -84,9 +86,9 @@ def test_weights_and_grids_are_those_of_the_model() -> None:
     tensors = {t["name"]: t for t in unpack(write(result.program))["subgraphs"][0]["tensors"]}
     grids = {n: q for n, q in result.model.qparams.items() if n not in result.model.graph.consts and n in tensors}
     assert len(grids) > 3
-    for name, grid in grids.items():
-        assert tensors[name]["quantization"]["scale"].tolist() == [np.float32(grid.scale)]
-        assert tensors[name]["quantization"]["zero_point"].tolist() == [int(grid.zero_point)]
+    for name, chosen in grids.items():
+        assert tensors[name]["quantization"]["scale"].tolist() == [np.float32(chosen.scale)]
+        assert tensors[name]["quantization"]["zero_point"].tolist() == [int(chosen.zero_point)]
     scales = [t["quantization"]["scale"].size for n, t in tensors.items() if n.endswith("_weight")]
     assert min(scales) > 1
 

@@ -137,10 +137,12 @@ def _total(work: Lowering, node: Node) -> None:
     count = count_of(work, node, axes)
     name, q, activations = work.result(node, given=work.grid(node.inputs[0], node.label))
     part = work.fresh(f"{name}_mean")
-    grid = replace(q, scale=np.float32(float(q.scale) / count))
+    grid = replace(q, scale=np.asarray(float(q.scale) / count, np.float32))
     work.shapes[part] = work.graph.shapes.get(node.outputs[0]) or ()
     _averaged(work, node, axes, int(node.attrs.get("keepdims", 1)), (part, grid, []))
-    times = work.stored(f"{name}_count", np.full((), count, np.float32), QParams(np.float32(count), np.int32(0)))
+    times = work.stored(
+        f"{name}_count", np.full((), count, np.float32), QParams(np.asarray(count, np.float32), np.zeros((), np.int32))
+    )
     _multiplied(work, node, (part, times), name, (q, activations))
 
 
@@ -190,7 +192,7 @@ def table(work: Lowering, node: Node, function: Function, axis: int = 1, given: 
 def _fixed(work: Lowering, kind: str) -> QParams:
     """The grid that the target asks of an operator's output."""
     (scale, zero), spec = work.target.fixed[kind], work.target.activation
-    return QParams(np.float32(scale), np.int32(zero), spec.bits, spec.signed)
+    return QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int32), spec.bits, spec.signed)
 
 
 def _on_fixed_grid(work: Lowering, node: Node, kind: str, function: Function, given: Name, made: Name) -> None:
