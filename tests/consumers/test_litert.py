@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-TARGETS = "tflite-int8", "tflite-int8-per-tensor"
+TARGETS = "tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"
 REFUSED = {
     *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "LpNormalization"),
     *("MeanVarianceNormalization", "ArgMax", "ConstantOfShape", "Cast", "Where", "Equal"),

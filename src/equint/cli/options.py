@@ -62,7 +62,9 @@ SetInputs = Annotated[
 ]
 IoName = Annotated[
     str | None,
-    Option("--io", help="Of a .tflite file, the type of inputs and outputs: int8, uint8 or float. [default: int8]"),
+    Option(
+        "--io", help="Of a .tflite file, the type of inputs and outputs: int8, uint8 or float. [default: its integers']"
+    ),
 ]
 DataPath = Annotated[
     Path | None, Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics.")

@@ -140,9 +140,8 @@ def _total(work: Lowering, node: Node) -> None:
     grid = replace(q, scale=np.asarray(float(q.scale) / count, np.float32))
     work.shapes[part] = work.graph.shapes.get(node.outputs[0]) or ()
     _averaged(work, node, axes, int(node.attrs.get("keepdims", 1)), (part, grid, []))
-    times = work.stored(
-        f"{name}_count", np.full((), count, np.float32), QParams(np.asarray(count, np.float32), np.zeros((), np.int32))
-    )
+    one = replace(q, scale=np.asarray(count, np.float32), zero_point=np.zeros((), np.int32))
+    times = work.stored(f"{name}_count", np.full((), count, np.float32), one)
     _multiplied(work, node, (part, times), name, (q, activations))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..integers.program import Step
 from ..ir.model import Name
+from .file import TYPES
 from .layouts import Order, as_written, channels_last, without
 from .writer import Form, Writer
 
@@ -154,7 +155,7 @@ def _gathered(writer: Writer, step: Step, x: int, order: Order) -> None:
     (name,), (y,) = step.inputs, step.outputs
     shape = [writer.shape(y)[axis] for axis in order]
     wide, index = (writer.file.tensor(f"{y}_index", shape, "int32") for _ in range(2))
-    writer.file.operator("CAST", [x], [wide], in_data_type="INT8", out_data_type="INT32")
+    writer.file.operator("CAST", [x], [wide], in_data_type=TYPES[writer.dtype(name)], out_data_type="INT32")
     first = writer.integers("first", [-writer.grid(name).qmin])
     writer.file.operator("ADD", [wide, first], [index], 1, fused_activation_function="NONE")
     entries = writer.file.constant(f"{y}_table", step.arrays["table"], writer.grid(y))

@@ -27,8 +27,8 @@ def is_tflite(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == SUFFIX
 
 
-def io_of(text: str | None) -> Io:
-    """The type of a file's inputs and outputs; that of its integers where none is named.
+def io_of(text: str | None) -> Io | None:
+    """The type of a file's inputs and outputs; None for that of its integers.
 
     Raises:
         InvalidOption: there is none of that name.
@@ -36,7 +36,7 @@ def io_of(text: str | None) -> Io:
     found = next((io for io in IOS if io == text), None)
     if text is not None and found is None:
         raise InvalidOption(f"io = {text!r}: choose {', '.join(IOS)}")
-    return found or "int8"
+    return found
 
 
 def check_target(target: Target) -> None:
@@ -52,7 +52,7 @@ def check_target(target: Target) -> None:
 
 
 def save(
-    program: Program, path: str | os.PathLike[str], io: Io = "int8", about: Mapping[str, Any] | None = None
+    program: Program, path: str | os.PathLike[str], io: Io | None = None, about: Mapping[str, Any] | None = None
 ) -> None:
     """Write a program as `write` does; the file appears whole or not at all.
 

@@ -148,15 +148,15 @@ def _dilations(windows: Geometry) -> dict[str, int]:
 
 def weights(writer: Writer, step: Step, stored: Array, axis: int) -> list[int]:
     """The constants of a layer: its weights as they are to be stored, channels along `axis`, and its bias."""
-    if np.any(step.arrays["weight_zero_point"]):
-        raise writer.refuse(step, "LiteRT's int8 weights have zero point 0; quantize for tflite-int8")
     (x,), (y,) = step.inputs, step.outputs
-    scales = layer_scales(writer, step)
-    grid = QParams(scales, np.zeros(scales.shape, np.int32))
+    scales, zero, kind = layer_scales(writer, step), step.arrays["weight_zero_point"], step.arrays["weight"].dtype
+    if str(kind) != writer.dtype(x) or (np.any(zero) and kind == np.int8):
+        raise writer.refuse(step, f"LiteRT has no {kind} weights of this zero point beside {writer.dtype(x)}")
+    grid = QParams(scales, np.broadcast_to(zero.astype(np.int32), scales.shape))
     bias = step.arrays["bias"].astype(np.int32)
     sums = QParams(np.float32(writer.grid(x).scale) * scales, np.zeros(scales.shape, np.int32))
     return [
-        writer.file.constant(f"{y}_weight", stored.astype(np.int8), grid, axis),
+        writer.file.constant(f"{y}_weight", stored.astype(kind), grid, axis),
         writer.file.constant(f"{y}_bias", bias, sums),
     ]
 
@@ -172,7 +172,7 @@ def conv_transpose(writer: Writer, step: Step) -> None:
     windows = geometry(writer, step, weight.shape[2:])
     if windows.dilations != (1, 1):
         raise writer.refuse(step, "LiteRT has no dilated TRANSPOSE_CONV; replace it")
-    whole = _dense(swapped(weight, groups), groups)  # (O, I, *k)
+    whole = _dense(swapped(weight, groups), groups, step.arrays["weight_zero_point"])  # (O, I, *k)
     kernel = whole.reshape(len(whole), whole.shape[1], *windows.kernel).transpose(0, 2, 3, 1)
     (x,), (y,) = step.inputs, step.outputs
     n, channels, height, width = writer.file.tensors[image(writer, x)]["shape"][0], len(whole), *windows.outside
@@ -202,12 +202,12 @@ def _cropped(writer: Writer, whole: int, made: int, windows: Geometry) -> None:
     writer.file.operator("STRIDED_SLICE", [whole, begin, end, writer.integers("ones", [1] * 4)], [made])
 
 
-def _dense(weight: Array, groups: int) -> Array:
-    """(O, I/G, *k) with zeros between groups: (O, I, *k)."""
+def _dense(weight: Array, groups: int, zero: Array) -> Array:
+    """(O, I/G, *k) with what stands for zero between groups: (O, I, *k)."""
     if groups == 1:
         return weight
     outs, ins = len(weight) // groups, weight.shape[1]
-    made = np.zeros((len(weight), ins * groups, *weight.shape[2:]), weight.dtype)
+    made = np.full((len(weight), ins * groups, *weight.shape[2:]), np.max(zero), weight.dtype)
     for g in range(groups):
         made[g * outs : (g + 1) * outs, g * ins : (g + 1) * ins] = weight[g * outs : (g + 1) * outs]
     return made
@@ -269,6 +269,8 @@ def gemm(writer: Writer, step: Step) -> None:
 
 def matmul(writer: Writer, step: Step) -> None:
     """BATCH_MATMUL of two tensors."""
+    if writer.dtype(step.inputs[0]) != "int8":
+        raise writer.refuse(step, "LiteRT multiplies matrices of int8 alone; quantize for tflite-int8-per-tensor")
     inputs = [writer.read(name, tuple(range(writer.rank(name)))) for name in step.inputs]
     order = tuple(range(writer.rank(step.outputs[0])))
     writer.finished(step, order, lambda y, kind: writer.file.operator("BATCH_MATMUL", inputs, [y]), fuses=False)

@@ -215,12 +215,12 @@ def _on_grid(value: float, grid: QParams) -> int:
 Form = Callable[[Writer, Step], None]
 
 
-def write(program: Program, io: Io = "int8", about: Mapping[str, Any] | None = None) -> bytes:
+def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | None = None) -> bytes:
     """A program as a .tflite file: images are channels last, and so are inputs and outputs of rank 4.
 
     Args:
         program: lowered for a target whose arithmetic is LiteRT's.
-        io: the type of inputs and outputs: that of the integers, or what is converted into them at the file's ends.
+        io: the type of inputs and outputs: that of the integers where it is None, or one converted at the file's ends.
         about: where it comes from, as JSON, for the file's metadata.
 
     Raises:
@@ -241,7 +241,7 @@ def write(program: Program, io: Io = "int8", about: Mapping[str, Any] | None = N
     """
     from .operators import FORMS
 
-    if io not in IOS:
+    if io not in (None, *IOS):
         raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
     if program.rounding != "double" or program.mantissa_bits != 31:
         raise InvalidOption("a .tflite file holds LiteRT's arithmetic; quantize for a target of it, as tflite-int8")
@@ -264,10 +264,11 @@ def write(program: Program, io: Io = "int8", about: Mapping[str, Any] | None = N
     return writer.file.packed(inputs, outputs, f"equint {__version__}", equint=facts)
 
 
-def _entered(writer: Writer, name: Name, io: Io) -> int:
+def _entered(writer: Writer, name: Name, io: Io | None) -> int:
     """An input of the file, and what the network reads of it."""
     shape, order = writer.shape(name), channels_last(writer.rank(name))
-    kind, own = _kind(io), writer.dtype(name)
+    own = writer.dtype(name)
+    kind = _kind(io) or own
     if kind == own:
         return writer.made(name, order)
     grid = _converted(writer.grid(name), kind)
@@ -276,11 +277,12 @@ def _entered(writer: Writer, name: Name, io: Io) -> int:
     return outer
 
 
-def _left(writer: Writer, name: Name, io: Io) -> int:
+def _left(writer: Writer, name: Name, io: Io | None) -> int:
     """An output of the file; one that is an input, too, or asked for twice, is a copy."""
     order = channels_last(writer.rank(name))
     index = writer.read(name, order)
-    kind, own = _kind(io), writer.dtype(name)
+    own = writer.dtype(name)
+    kind = _kind(io) or own
     if kind == own:
         return index
     grid = _converted(writer.grid(name), kind)
@@ -289,8 +291,8 @@ def _left(writer: Writer, name: Name, io: Io) -> int:
     return outer
 
 
-def _kind(io: Io) -> str:
-    return "float32" if io == "float" else io
+def _kind(io: Io | None) -> str:
+    return "float32" if io == "float" else io or ""
 
 
 def _converted(grid: QParams, kind: str) -> QParams | None:
