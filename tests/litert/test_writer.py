@@ -45,7 +45,12 @@ def test_images_need_no_transposes() -> None:
     body = """c = Conv (x, w) r = Relu (c) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)
         d = Conv <group = 8> (p, v) s = Relu (d) e = Conv (s, u) j = Concat <axis = 1> (s, e)
         g = GlobalAveragePool (j) f = Flatten (g) y = Gemm (f, k)"""
-    weights = {"w": normal(8, 3, 3, 3), "v": normal(8, 1, 1, 1), "u": normal(8, 8, 1, 1), "k": normal(16, 5)}
+    weights: dict[str, Any] = {
+        "w": normal(8, 3, 3, 3),
+        "v": normal(8, 1, 1, 1),
+        "u": normal(8, 8, 1, 1),
+        "k": normal(16, 5),
+    }
     found = operators(written(network(body, output="float[N,5] y", **weights)))
     assert not found["TRANSPOSE"]
     assert found["DEPTHWISE_CONV_2D"] == 1

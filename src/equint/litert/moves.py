@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def concat(writer: Writer, step: Step) -> None:
     order = next((writer.place(n)[1] for n in step.inputs if n not in consts), channels_last(writer.rank(y)))
     axis = int(step.attrs["axis"]) % len(order)
     inputs = [writer.read(name, order) for name in step.inputs]
-    options = {"axis": order.index(axis), "fused_activation_function": "NONE"}
+    options: dict[str, Any] = {"axis": order.index(axis), "fused_activation_function": "NONE"}
     writer.file.operator("CONCATENATION", inputs, [writer.made(y, order)], **options)
 
 
@@ -188,7 +189,7 @@ def _nearest(before: int, after: int, half: bool) -> Array:
     at = (np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * (
         np.float32(before) / np.float32(after)
     )
-    return np.minimum(np.floor(at).astype(np.int64), before - 1)
+    return np.asarray(np.minimum(np.floor(at).astype(np.int64), before - 1))
 
 
 def interpolate(writer: Writer, step: Step) -> None:

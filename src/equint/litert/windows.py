@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def padded(writer: Writer, name: Name, x: int, windows: Geometry, value: int | N
     grid = writer.grid(name)
     shape = (n, height + top + bottom, width + left + right, channels)
     made = writer.file.tensor(f"{name}_padded", shape, writer.dtype(name), grid)
-    widths = writer.integers("pads", [[0, 0], [top, bottom], [left, right], [0, 0]])
+    widths = writer.integers("pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]]))
     if value is None or value == int(grid.zero_point):
         writer.file.operator("PAD", [x, widths], [made])
     else:
@@ -128,7 +129,7 @@ def conv(writer: Writer, step: Step) -> None:
     options = _strides(windows) | {"padding": padding, **_dilations(windows)}
 
     def write(y: int, kind: str) -> None:
-        said = {**options, "fused_activation_function": kind}
+        said: dict[str, Any] = {**options, "fused_activation_function": kind}
         if depthwise:
             said["depth_multiplier"] = len(weight) // groups
             writer.file.operator("DEPTHWISE_CONV_2D", inputs, [y], **said)
@@ -261,7 +262,7 @@ def gemm(writer: Writer, step: Step) -> None:
     inputs = [x, *weights(writer, step, weight, 0)]
 
     def write(made: int, kind: str) -> None:
-        options = {"keep_num_dims": rank > 2, "fused_activation_function": kind}
+        options: dict[str, Any] = {"keep_num_dims": rank > 2, "fused_activation_function": kind}
         writer.file.operator("FULLY_CONNECTED", inputs, [made], 5 if rank > 2 else 0, **options)
 
     writer.finished(step, order, write)

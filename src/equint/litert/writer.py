@@ -120,7 +120,7 @@ class Writer:
         """Say that a tensor is at a place already."""
         self.places.setdefault(name, []).append((index, order))
 
-    def integers(self, name: str, values: Sequence[int] | Array) -> int:
+    def integers(self, name: str, values: int | Sequence[int] | Array) -> int:
         """An int32 constant."""
         return self.file.constant(name, np.asarray(values, np.int32))
 
