@@ -340,7 +340,10 @@ def _opened(
         options.pop("input", None)
         present(source)
         return lambda: program(source, recipe, target, **options), None
-    result = Job.of(source, recipe, target or default, **options).quantized()
+    job = Job.of(source, recipe, target or default, **options)
+    if default == _TARGETS["tflite"]:
+        job.rehearse()
+    result = job.quantized()
     return lambda: result.program, result
 
 

@@ -241,7 +241,7 @@ def _before_pool(writer: Writer, name: Name, windows: Geometry, least: int) -> t
 
 def _pool(writer: Writer, step: Step, op: str, x: int, windows: Geometry, padding: str) -> None:
     sizes = {"filter_height": windows.kernel[0], "filter_width": windows.kernel[1]}
-    options = {**_strides(windows), **sizes, "padding": padding}
+    options: dict[str, Any] = {**_strides(windows), **sizes, "padding": padding}
 
     def write(y: int, kind: str) -> None:
         writer.file.operator(op, [x], [y], **options, fused_activation_function=kind)
