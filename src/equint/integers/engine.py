@@ -28,6 +28,7 @@ from .kernels import EXACT, MAGIC, RELU
 from .maker import Maker
 from .program import Program, Requantize, Step
 from .steps import Moves, Sums, bound, kind_of
+from .twice import holds_in_float64, in_float64
 
 _KEPT = (  # optimizations that merge what must be rounded one by one, or take any padding for zeros
     ["ConvMulFusion", "ConvAddFusion", "ConvBNFusion", "MatMulScaleFusion", "MatMulAddFusion", "MatMulBNFusion"]
@@ -300,6 +301,9 @@ class Compiler:
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")
         acc = work.floats(self, step)
+        if len(how.sides) == 1 and holds_in_float64(how, self.program):
+            in_float64(self, step, how, acc)
+            return self.proven(step, "float", f"sums up to {top} are exact, float64 holds their products")
         found = [nudges(side, self.program, top) for side in how.sides]
         known = [nudge for nudge in found if nudge is not None]
         if len(known) < len(found):
