@@ -223,9 +223,10 @@ def _layer(work: Lowering, layer: Layer) -> None:
         step = replace(step, arrays={**arrays, "bias": bias})
         reach = bound(step, work.grids, work.graph.shapes)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
-    how = litert.of_layer(op, how) if work.target.arithmetic == "litert" else how
+    if work.target.arithmetic == "litert":
+        how = litert.of_layer(op, how)
+        work.weight_scales[made] = np.asarray(q.scale, np.float32)
     work.steps.append(replace(step, requantize=how))
-    work.weight_scales[made] = np.asarray(q.scale, np.float32)
     if made != name:
         work.grids[made] = grid
         work.add("Transpose", node, [made], name, grid, attrs={"perm": _last_two_swapped(work, node, layer.x)})
