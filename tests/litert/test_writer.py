@@ -86,6 +86,16 @@ def test_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
     assert about == {"equint": equint.__version__, "recipe": "optimal", "target": TARGET, "level": 1}
 
 
+@pytest.mark.parametrize("io", [None, "float", "uint8"])
+def test_the_signature_has_the_networks_names(io: str | None, tmp_path: Path) -> None:
+    result = equint.quantize(model_path(), "lwq", TARGET, input=(0, 1), effort="fast")
+    result.save(tmp_path / "digits.tflite", io=io)
+    (signature,) = unpack((tmp_path / "digits.tflite").read_bytes())["signature_defs"]
+    graph = result.model.graph
+    assert [entry["name"] for entry in signature["inputs"]] == list(graph.inputs)
+    assert [entry["name"] for entry in signature["outputs"]] == list(graph.outputs)
+
+
 def test_weights_and_grids_are_those_of_the_model() -> None:
     result = equint.quantize(model_path(), "cwq", TARGET, input=(0, 1), effort="fast")
     tensors = {t["name"]: t for t in unpack(write(result.program))["subgraphs"][0]["tensors"]}

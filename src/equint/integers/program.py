@@ -91,8 +91,8 @@ class Program:
         shapes: as far as known. consts: what steps read and no step makes: integers on a grid, int64 of shapes,
             or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
-        weight_scales: of layers, by what they make: `()` or `(O,)`, real units; for LiteRT's files, which tell scales and
-            leave multipliers to the runtime. Other programs have none: no step needs them.
+        weight_scales: of layers, by what they make: `()` or `(O,)`, real units; for LiteRT's files, which tell scales
+            and leave multipliers to the runtime. Other programs have none: no step needs them.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).
     """

@@ -100,9 +100,10 @@ class File:
         outputs: Sequence[int],
         description: str = "",
         metadata: Mapping[str, bytes] | None = None,
+        names: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """All of it, as `tflite.flatbuffer.pack` takes it."""
-        names = [self.tensors[t]["name"] for t in (*inputs, *outputs)]
+        """All of it, as `tflite.flatbuffer.pack` takes it; `names` of inputs and outputs where tensors have others."""
+        names = names or [self.tensors[t]["name"] for t in (*inputs, *outputs)]
         maps = [{"name": n, "tensor_index": t} for n, t in zip(names, (*inputs, *outputs), strict=True)]
         signature = {"inputs": maps[: len(inputs)], "outputs": maps[len(inputs) :], "signature_key": "serving_default"}
         entries = [{"name": key, "buffer": self._buffer(value)} for key, value in (metadata or {}).items()]
@@ -117,9 +118,11 @@ class File:
             "signature_defs": [{**signature, "subgraph_index": 0}],
         }
 
-    def packed(self, inputs: Sequence[int], outputs: Sequence[int], description: str, **metadata: bytes) -> bytes:
-        """The file's bytes; an error above 2 GB."""
-        return pack(self.model(inputs, outputs, description, metadata))
+    def packed(
+        self, inputs: Sequence[int], outputs: Sequence[int], description: str, names: Sequence[str] = (), **data: bytes
+    ) -> bytes:
+        """The file's bytes, with entries of metadata; an error above 2 GB."""
+        return pack(self.model(inputs, outputs, description, data, names))
 
 
 def _quantization(grid: QParams, axis: int) -> dict[str, Any]:

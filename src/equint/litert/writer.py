@@ -261,7 +261,8 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
     from .. import __version__
 
     facts = json.dumps({"equint": __version__, **(about or {})}).encode()
-    return writer.file.packed(inputs, outputs, f"equint {__version__}", equint=facts)
+    names = (*program.inputs, *program.outputs)
+    return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
 
 
 def _entered(writer: Writer, name: Name, io: Io | None) -> int:
