@@ -96,6 +96,16 @@ def test_the_signature_has_the_networks_names(io: str | None, tmp_path: Path) ->
     assert [entry["name"] for entry in signature["outputs"]] == list(graph.outputs)
 
 
+def test_uint8_is_written_as_in_the_first_version() -> None:
+    body = "c = Conv (x, w) r = Relu (c) p = MaxPool <kernel_shape = [2, 2]> (r) y = Conv (p, v)"
+    model = network(body, w=normal(8, 3, 3, 3), v=normal(4, 8, 1, 1), inputs="float[1,3,8,8] x")
+    found = unpack(written(model, "tflite-uint8"))
+    assert {code["version"] for code in found["operator_codes"]} == {1}
+    kinds = {t["name"]: t["type"] for t in found["subgraphs"][0]["tensors"]}
+    assert kinds["x"] == kinds["y_weight"] == "UINT8"
+    assert kinds["y_bias"] == "INT32"
+
+
 def test_weights_and_grids_are_those_of_the_model() -> None:
     result = equint.quantize(model_path(), "cwq", TARGET, input=(0, 1), effort="fast")
     tensors = {t["name"]: t for t in unpack(write(result.program))["subgraphs"][0]["tensors"]}

@@ -23,11 +23,16 @@ VERSIONS: Mapping[str, int] = {
     "TRANSPOSE_CONV": 3,
 }
 """The first version of each operator that takes int8 (LiteRT, tools/versioning/op_version.cc); others are at 1."""
+UNSIGNED_VERSIONS: Mapping[str, int] = {"RESIZE_BILINEAR": 3, "TRANSPOSE_CONV": 3}
+"""The same for uint8, which operators took from the first on: those that have more than the first had."""
 _OPTIONS = {"QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions"}
 
 
 class File:
     """Collects what a file holds; tensors are numbers.
+
+    Args:
+        signed: whether its activations are int8, of which older runtimes know nothing; else uint8.
 
     Example:
         >>> file = File()
@@ -37,7 +42,8 @@ class File:
         [[0]]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signed: bool = True) -> None:
+        self.versions = VERSIONS if signed else UNSIGNED_VERSIONS
         self.tensors: list[dict[str, Any]] = []
         self.operators: list[dict[str, Any]] = []
         self.buffers: list[dict[str, Any]] = [{}]
@@ -86,7 +92,7 @@ class File:
         self, name: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 0, **options: Any
     ) -> None:
         """One operator, behind those that are there."""
-        version = version or VERSIONS.get(name, 1)
+        version = version or self.versions.get(name, 1)
         code = self.codes.setdefault((name, version), len(self.codes))
         made: dict[str, Any] = {"opcode_index": code, "inputs": list(inputs), "outputs": list(outputs)}
         table = schema().options.get(name) or _OPTIONS.get(name)

@@ -35,7 +35,7 @@ class Writer:
     """
 
     def __init__(self, program: Program) -> None:
-        self.program, self.file = program, File()
+        self.program, self.file = program, File(all(grid.signed for grid in program.grids.values()))
         self.places: dict[Name, list[Place]] = {}
         self.mixed: dict[Name, Array] = {}
         self.readers: dict[Name, list[Step]] = {}
