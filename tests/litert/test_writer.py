@@ -83,7 +83,8 @@ def test_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
     found = unpack((tmp_path / "digits.tflite").read_bytes())
     entry = next(e for e in found["metadata"] if e["name"] == "equint")
     about = json.loads(found["buffers"][entry["buffer"]]["data"].tobytes())
-    assert about == {"equint": equint.__version__, "recipe": "optimal", "target": TARGET, "level": 1}
+    axes = {result.model.graph.inputs[0]: [0, 2, 3, 1]}
+    assert about == {"equint": equint.__version__, "recipe": "optimal", "target": TARGET, "level": 1, "axes": axes}
 
 
 @pytest.mark.parametrize("io", [None, "float", "uint8"])

@@ -260,8 +260,9 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
     outputs = [_left(writer, name, io) for name in program.outputs]
     from .. import __version__
 
-    facts = json.dumps({"equint": __version__, **(about or {})}).encode()
     names = (*program.inputs, *program.outputs)
+    axes = {name: channels_last(writer.rank(name)) for name in names if writer.rank(name) > 2}
+    facts = json.dumps({"equint": __version__, **(about or {}), "axes": axes}).encode()
     return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
 
 
