@@ -2,15 +2,16 @@
 
     EQUINT_REAL=folder python benchmarks/accuracy.py [options] [network ...]
 
-Options: --weights-only, --short, --published, --images N, --hide-batchnorm, --limit N samples; networks by a part of
-their names.
+Options: --weights-only, --short, --published, --targets, --images N, --hide-batchnorm, --limit N samples; networks by a
+part of their names.
 
 8-bit weights and activations (or weights alone with --weights-only), no data or N of the card's calibration images;
 the simulation is onnxruntime with graph optimizations off. --short prints the classifiers and the columns of the
 README. --published runs every recipe that is a paper's method on its own target, with 64 images (or N) where it looks
 at some, and `two-step-bias-finetune`, with torch, on classifiers alone. --hide-batchnorm folds BatchNorm first, as
 exporters do, so that its statistics are lost: then the recipes `cwq-bc`, `dfq` and `optimal` are compared with
-themselves, with moments propagated from the input, from generated pictures, and from images.
+themselves, with moments propagated from the input, from generated pictures, and from images. --targets prints
+docs/targets.md's table: every built-in target with its best recipe; targets of the same integers share a column.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from real import Network, networks
+from real import Network, machine, networks
 
 import equint
+from equint.hardware.target import TARGETS, TOLD, Target
 from equint.ir.model import Model
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.planning.recipe import ActivationBits, Recipe, looks, recipe
@@ -62,6 +64,19 @@ PUBLISHED = tuple(
         "wes-published-clipped",
     )
 )
+
+
+def targeted() -> dict[tuple[str, str], str]:
+    """(recipe, target) of every built-in target, and the names of those that make the same integers of it."""
+    found = list[list[Target]]()
+    for on in TARGETS:
+        alike = next((same for same in found if _decides(same[0]) == _decides(on)), None)
+        found.append([on]) if alike is None else alike.append(on)
+    return {(same[0].recipe, same[0].name): ", ".join(on.name for on in same) for same in found}
+
+
+def _decides(on: Target) -> dict[str, object]:
+    return {"recipe": on.recipe, **{k: v for k, v in vars(on).items() if k not in (*TOLD, "rounding")}}
 
 
 def cell(network: Network, source: Source, recipe: str | Recipe, target: str, options: Mapping[str, Any]) -> str:
@@ -111,13 +126,15 @@ def head(network: Network) -> str:
 def main() -> None:
     """Print the tables."""
     parser = ArgumentParser()
-    for flag in ("--weights-only", "--short", "--published", "--hide-batchnorm"):
+    for flag in ("--weights-only", "--short", "--published", "--targets", "--hide-batchnorm"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--limit", type=int)
     parser.add_argument("networks", nargs="*")
     asked = parser.parse_args()
     runs = PUBLISHED if asked.published else SHORT if asked.short else RUNS[-5:] if asked.images else RUNS
+    names = targeted() if asked.targets else {}
+    runs = tuple(names) or runs
     asked.images = asked.images or (64 if asked.published else 0)
     bits: ActivationBits = "float" if asked.weights_only else None
     options: dict[str, Any] = {"activation_bits": bits, **({"images": asked.images} if asked.images else {})}
@@ -126,7 +143,7 @@ def main() -> None:
         f"## {'8-bit weights, float activations' if asked.weights_only else '8-bit weights and activations'}, {shown}\n"
     )
     print("Top-1 / agreement with the float network, output SQNR (of the worst output).\n")
-    columns = [f"{r}<br>{t}" for r, t in runs]
+    columns = [f"{r}<br>{names.get((r, t), t)}" for r, t in runs]
     if asked.hide_batchnorm:
         columns = [f"{r}<br>{t}<br>{w}" for r, t in HIDDEN for w in ("BatchNorm", "propagated", "generated", "images")]
     print("| network (float top-1, samples) | " + " | ".join(columns) + " |")
@@ -141,7 +158,7 @@ def main() -> None:
             one = published if asked.published else plain
             cells = [one(network, r, t, options) for r, t in runs]
         print(f"| {head(network)} | " + " | ".join(cells) + " |", flush=True)
-    print()
+    print(f"\n{machine()}\n")
 
 
 if __name__ == "__main__":

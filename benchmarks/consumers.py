@@ -4,7 +4,7 @@
 
 Needs `pip install -e ".[consumers]"`. Prints docs/consumers.md's table: for each file of a target and each runtime that
 takes it the layers that it runs on integers, how it agrees with the simulation (the same file in onnxruntime,
-optimizations off) and its speed against its own float run, one thread and one sample at a time, taking turns.
+optimizations off) and its speed against its own float run: CPU time, one thread, one sample at a time, taking turns.
 `--onnxruntime FOLDER` adds another version of onnxruntime, from `pip install --target FOLDER --no-deps onnxruntime==…`.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 from consumers_ort import Loaded, load_onnxruntime
-from real import Network, networks
+from real import Network, machine, networks
 
 import equint
 from equint.ir.model import Array
@@ -237,7 +237,9 @@ def other_versions(folders: Sequence[str]) -> tuple[Consumer, ...]:
         number = next(Path(folder).glob("onnxruntime-*.dist-info")).name.split("-")[1].removesuffix(".dist")
         load = partial(load_other, folder=Path(folder))
         found.append(
-            Consumer(f"onnxruntime {number}", "onnxruntime", load, ("per-channel", SYMMETRIC), ("per-tensor",))
+            Consumer(
+                f"onnxruntime {number}", "onnxruntime", load, ("per-channel", SYMMETRIC), ("per-tensor",), timed=False
+            )
         )
     return tuple(found)
 
@@ -342,15 +344,15 @@ def compared(file: File, consumer: Consumer, rounds: int = 0, limit: int | None 
 
 
 def ratio(runs: Mapping[str, Loaded], x: Array, rounds: int) -> float:
-    """Median time of the float run over that of the other; they take turns."""
+    """Median CPU time of the float run over that of the other; they take turns. Other programs change little of it."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, loaded in runs.items():
             loaded.run(x)
-            start = time.perf_counter()
-            for _ in range(3):
+            start = time.process_time()
+            for _ in range(5):
                 loaded.run(x)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     return float(np.median(times["float"]) / np.median(times["integer"]))
 
 
@@ -383,6 +385,8 @@ def main() -> None:
                 for consumer in (c for c in consumers if target in (*c.targets, *c.tried)):
                     row = compared(file, consumer, given.rounds)
                     print(f"| {target} | {row.network} | {row.consumer} | {row.cells(consumer.least_db)} |", flush=True)
+    found = ", ".join(f"{name} {version(name)}" for name in sorted({c.distribution for c in consumers}))
+    print(f"\n{machine()}; {found}\n")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def measured(network: Network, reference: Model, quantized: Model) -> Iterator[t
 def _origin(graph: Graph, name: Name) -> Name:
     """The tensor before the activations and moves that lead to `name`: where a moved bound still makes a difference."""
     node = graph.producer.get(name)
-    while node is not None and (keeps_grid(node) or clamps(node)):
+    while node is not None and (keeps_grid(graph, node) or clamps(node)):
         name = node.inputs[0]
         node = graph.producer.get(name)
     return name

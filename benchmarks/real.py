@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +64,14 @@ class Network:
 
 def _flat(outputs: list[list[Array]], k: int) -> Array:
     return np.concatenate([o[k].ravel() for o in outputs])
+
+
+def machine() -> str:
+    """What figures were measured with: the processor, versions, the day."""
+    cpu = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpu.read_text("utf-8", "replace")) if cpu.is_file() else None
+    packages = ", ".join(f"{name} {version(name)}" for name in ("equint", "onnxruntime", "numpy"))
+    return f"{found[1] if found else 'an unknown processor'}, {os.cpu_count()} cores; {packages}; {date.today()}"
 
 
 def networks(limit: int | None = None) -> Iterator[Network]:

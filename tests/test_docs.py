@@ -25,6 +25,7 @@ from typer.main import get_command
 import equint
 from equint.cli.main import app
 from equint.demo import data_path, model_path
+from equint.hardware.target import parse as parse_target
 from equint.passes import Keeps, needs
 from equint.planning.recipe import PASSES, parse
 from equint.samples.card import read_card
@@ -205,6 +206,8 @@ def test_toml_is_taken(page: str, tmp_path: Path) -> None:
             shown = table.get("passes", [])
             quantize = [] if any(p["pass"] == "quantize" for p in shown) else [{"pass": "quantize"}]
             parse({**table, "passes": [*shown, *quantize]}, page)
+        elif page == "targets.md":
+            parse_target({"weight": {}, **table}, page)
         else:
             (tmp_path / "imagenet").mkdir(exist_ok=True)
             (tmp_path / "imagenet/classes.txt").write_text("cat\ndog\n", "utf-8")

@@ -16,8 +16,8 @@ ROOT = Path(equint.__file__).parent
 FLOORS = (
     {"errors", "ir"},
     {"files", "maths", "tflite"},
-    {"hardware", "ops"},
-    {"graph"},
+    {"ops"},
+    {"graph", "hardware"},
     {"noise", "onnx", "samples"},
     {"integers", "runtime", "torch"},
     {"frontends", "litert", "npu", "passes"},

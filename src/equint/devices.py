@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
-from .errors import InvalidOption, OutputRefused, TargetMismatch, UnusableData
+from .errors import InvalidOption, TargetMismatch, UnusableData
 from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import Target
@@ -17,6 +17,7 @@ from .job import Job, Named, Options, Result, check
 from .planning.recipe import ActivationBits, Recipe
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress
+from .planning.spared import spare
 from .samples.card import Card, Input, read_card
 
 if TYPE_CHECKING:
@@ -120,12 +121,8 @@ def export(
     if is_bundle(source) and format not in ("npu", "integer"):
         raise TargetMismatch(f"{source}: a bundle holds no scales of layers; export {format} from the float network")
     files = export_files(path, format)
-    if isinstance(source, (str, os.PathLike)):
-        from .onnx.reader import spare_weights
-
-        if Path(source).resolve() in {file.resolve() for file in files}:
-            raise OutputRefused(f"{path}: would overwrite the network {source}; choose another output")
-        spare_weights(source, files)
+    told = {"recipe": recipe, "target": target, "card": options.get("input"), "data": options.get("data")}
+    spare(files, {"model": source.source if isinstance(source, Model) else source, **told})
     read, result = _opened(source, recipe, target, _TARGETS[format], **options)
     if format == "npu":
         from .npu.bundle import save_bundle

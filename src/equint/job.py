@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 from .errors import InvalidOption, InvalidRecipe, InvalidTarget, UnsupportedOperator
 from .frontends.sources import from_torch, load, present
 from .graph.overrides import Override
-from .graph.placement import place
-from .hardware.target import TARGETS, Target
+from .graph.placement import kept_float, place
+from .hardware.target import TARGETS, Target, is_built_in
 from .hardware.target import target as built_in_target
 from .ir.events import Event, EventKind
-from .ir.model import Model, Name
+from .ir.model import Graph, Model, Name
+from .ops.listed import is_named
 from .ops.work import is_recurrent
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
@@ -28,6 +29,7 @@ from .planning.plan import Data, check_images, resolve
 from .planning.recipe import ActivationBits, Recipe, looks, quick, variants, without_images
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress, run
+from .planning.spared import spare
 from .planning.summary import log_facts, network_facts, text
 from .planning.variants import quantizer, rewrites, unscaled
 from .samples.card import Card, Input, described, laid_out, read_card
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .onnx.writer import ModelProto
 
 Named = str | os.PathLike[str]
+_FILES = (str, os.PathLike)
 Effort = Literal["full", "fast"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Whether a recipe's candidates are tried and measured, or the recipe is run alone, in its quick form."""
@@ -69,6 +72,7 @@ class Job:
         data: what recipes may look at beside the weights, if anything.
         effort: "fast" runs the recipe alone and rounds by kernels, "full" measures its candidates and keeps the best.
         seconds: time spent in reading.
+        given: the files that were read, by what they are: outputs spare them.
     """
 
     original: Model
@@ -81,6 +85,7 @@ class Job:
     progress: Progress | None = field(compare=False, default=None)
     effort: Effort = "full"
     seconds: float = field(compare=False, default=0.0)
+    given: Mapping[str, Any] = field(compare=False, default_factory=dict)
 
     @classmethod
     def of(
@@ -117,7 +122,7 @@ class Job:
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         if not isinstance(fused_activations, bool | None):
             raise InvalidOption(f"fused_activations = {fused_activations!r}: give True or False")
-        start = perf_counter()
+        start, given = perf_counter(), {"recipe": recipe, "target": target, "card": input, "data": data}
         chosen, on = choose(recipe, target)
         if fused_activations is not None:
             on = replace(on, fused_activations=fused_activations)
@@ -141,12 +146,13 @@ class Job:
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        files: dict[str, Any] = {"integer_clamps": on.integer_clamps, "integer_biases": on.integer_biases}
-        files |= {"tied": on.ties, "fixed": on.fixed}
-        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, **files)
-        network = replace(network, graph=graph)
+        keys = ("integer_clamps", "integer_biases", "operators", "float_layers", "fixed")
+        said = {key: getattr(on, key) for key in keys}
+        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **said)
+        network = replace(network, graph=graph).noted(*_named_nothing(graph))
         bits = (weight_bits, activation_bits)
-        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start)
+        given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
+        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given)
 
     @property
     def samples(self) -> Samples | None:
@@ -219,7 +225,9 @@ class Job:
         start = perf_counter()
         model = self.searched()
         if not model.qparams:
-            raise UnsupportedOperator(f"nothing to quantize: {NO_LAYERS}")
+            left = f"target {self.target.name} computes none of its layers on integers (operators, float_layers)"
+            kept = any(True for _ in kept_float(self.network.graph))
+            raise UnsupportedOperator(f"nothing to quantize: {left if kept else NO_LAYERS}")
         return Result(self, model, self.seconds + perf_counter() - start)
 
     def rewritten(self) -> Model:
@@ -315,10 +323,11 @@ class Result:
 
     @cached_property
     def proto(self) -> ModelProto:
-        """The quantized network as a QDQ ONNX model."""
+        """The quantized network as a QDQ ONNX model; its metadata name recipe and target."""
         from .onnx.qdq import export
 
-        return export(self.model)
+        own = {} if is_built_in(self.hardware) else {"target.own": "true"}
+        return export(self.model, {"recipe": self.recipe, "target": self.target, **own})
 
     @cached_property
     def program(self) -> Program:
@@ -348,12 +357,13 @@ class Result:
             io: of a .tflite file, the type of inputs and outputs: int8, uint8 or float.
 
         Raises:
-            EquintError: the output cannot be written, or holds something that LiteRT has no operator for.
+            EquintError: the output cannot be written, would overwrite what this was made of (the network and its
+                external data, card, data, recipe or target), or holds something that LiteRT has no operator for.
         """
         from .litert.saving import check_target, io_of, is_tflite
         from .litert.saving import save as save_tflite
-        from .onnx.encodings import save_float
-        from .onnx.writer import save_proto
+        from .onnx.encodings import float_files, save_float
+        from .onnx.writer import beside, save_proto
 
         check(path=path)
         format = format or ("tflite" if is_tflite(path) else "qdq")
@@ -361,12 +371,23 @@ class Result:
             raise InvalidOption(f"io = {io!r}: only .tflite files have other inputs and outputs; leave it out")
         if format == "tflite":
             check_target(self.hardware)
+            self.spare((path,))
             about = {"recipe": self.recipe, "target": self.target, "level": self.level}
             save_tflite(self.program, path, io_of(io), about)
-        elif format == "qdq":
+            return
+        self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
+        if format == "qdq":
             save_proto(self.proto, path)
         else:
             save_float(self.model, path, format, {"recipe": self.recipe, "target": self.target})
+
+    def spare(self, outputs: Collection[Named]) -> None:
+        """Refuse outputs that would overwrite what this was made of, or cannot be written.
+
+        Raises:
+            OutputRefused: naming the output, and what would be lost.
+        """
+        spare(outputs, self.job.given)
 
     def to_torch(self) -> Any:
         """The quantized network as a torch module with straight-through gradients, for checking.
@@ -398,6 +419,12 @@ class Result:
             recipe optimal (level 1) for target per-channel
         """
         return text(self.facts(), self.model)
+
+
+def _named_nothing(graph: Graph) -> list[Event]:
+    """A warning of what the target keeps float and the network has not: one board's file serves many networks."""
+    lost = [p for p in graph.float_layers if not any(is_named(node.label, (p,)) for node in graph.nodes)]
+    return [Event(EventKind.NAMES_NOTHING, ", ".join(lost), {}, "target", warning=True)] if lost else []
 
 
 def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tuple[Recipe, Target]:

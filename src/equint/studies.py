@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from .errors import InvalidOption, UnsupportedOperator, UnusableData
+from .errors import InvalidOption, UnknownName, UnsupportedOperator, UnusableData
 from .files import is_bundle, jsonable
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
@@ -50,13 +50,15 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
 
     Args:
         source: an ONNX file or model, of any tool; a `Model`, or a `Result`.
-        target: whom it is for; a result's own if left out, else onnxruntime.
+        target: whom it is for; if left out that of a result, or the one that a file of equint names; onnxruntime for
+            files that name none.
 
     Returns:
         Its `findings` name node, rule, source and what to do; `clean` where none of them is an error.
 
     Raises:
-        EquintError: a file that cannot be read, or in which nothing is quantized.
+        EquintError: a file that cannot be read, or in which nothing is quantized, or that names a target that is no
+            built-in one.
 
     Example:
         >>> from equint import quantize
@@ -70,15 +72,32 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
     from .onnx.description import describe
     from .onnx.reader import load_proto
 
-    if target is None:
-        target = source.hardware if isinstance(source, Result) else TARGETS[0]
+    if target is None and isinstance(source, Result):
+        target = source.hardware
     check(target=target)
-    on, network = built_in_target(target), runnable("source", source)
+    asked, network = None if target is None else built_in_target(target), runnable("source", source)
     named = isinstance(network, (str, os.PathLike))
     label = os.fspath(network) if named else "source"
     if is_bundle(network) or not (named or hasattr(network, "SerializeToString")):
         raise InvalidOption(f"{label}: a bundle or program is for NPUs alone; lint judges ONNX networks")
-    return judge(describe(load_proto(network) if named else network, label), on, Machine.here())
+    proto = load_proto(network) if named else network
+    if asked is not None:
+        return judge(describe(proto, label), asked, Machine.here())
+    on, origin = _made_for(proto, label)
+    return replace(judge(describe(proto, label), on, Machine.here()), target_from=origin)
+
+
+def _made_for(proto: Any, label: str) -> tuple[Target, Literal["file", "assumed"]]:
+    """The target that a file names; the first of the built-in ones where it names none."""
+    from .onnx.writer import said_of
+
+    name = said_of(proto, "target")
+    if name is None:
+        return TARGETS[0], "assumed"
+    known = {n for t in TARGETS for n in (t.name, *t.aliases)}
+    if name not in known or said_of(proto, "target.own") is not None:
+        raise UnknownName(f"{label}: made for {name!r}, a target of your own; give its TOML file as target (--target)")
+    return built_in_target(name), "file"
 
 
 def explain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from commands import Run
 from equint import quantize
 from equint.demo import data_path, model_path
+from equint.hardware.target import target
 from equint.ir.model import Array
 from equint.planning.recipe import source
 from handwritten import execute, network, normal
@@ -214,6 +216,55 @@ def test_lint(run: Run, tmp_path: Path, target: str, code: int, rules: set[str])
     shown = run("lint", out, "--target", target)
     assert shown[0] == code
     assert all(rule in shown[1] for rule in rules)
+
+
+@pytest.mark.parametrize("name", ["per-channel", "esp-dl"])
+@pytest.mark.parametrize("command", [["quantize"], ["export", "--format", "qdq"]])
+def test_lint_knows_whom_a_file_was_made_for(run: Run, tmp_path: Path, name: str, command: list[str]) -> None:
+    """Its metadata say so, which any reader of ONNX finds; the rules are those of that target."""
+    out = tmp_path / "int8.onnx"
+    made = (*command, model_path(), "-o", out, "--target", name, "--input-range", 0, 1, "--effort", "fast")
+    assert run(*made)[0] == 0
+    assert {p.key: p.value for p in onnx.load(out).metadata_props}["equint.target"] == name
+    code, text, _ = run("lint", out, "--json")
+    facts, asked = json.loads(text), json.loads(run("lint", out, "--target", name, "--json")[1])
+    assert code == 0
+    assert (facts.pop("target_from"), asked.pop("target_from")) == ("file", "asked")
+    assert facts == asked
+    assert f"int8.onnx for {name}, as it says itself: " in run("lint", out)[1]
+    assert "int8.onnx for qnn: " in run("lint", out, "--target", "qnn")[1]
+
+
+def test_lint_of_a_file_that_names_no_target(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    proto = quantize(model_path(), "lwq", "per-tensor", input=(0, 1)).proto
+    foreign = onnx.ModelProto.FromString(proto.SerializeToString())
+    del foreign.metadata_props[:]
+    onnx.save(foreign, out)
+    code, text, _ = run("lint", out)
+    assert code == 0
+    assert text.startswith("int8.onnx for onnxruntime, assumed: it names no target, and --target was not given: ")
+    every: tuple[list[str], ...] = ([], ["--target", "onnxruntime"])
+    assumed, asked = (json.loads(run("lint", out, *named, "--json")[1]) for named in every)
+    assert (assumed.pop("target_from"), asked.pop("target_from")) == ("assumed", "asked")
+    assert assumed == asked
+
+
+def test_lint_asks_for_the_target_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """Also where it bears a built-in one's name, as only values in Python do."""
+    out, own = tmp_path / "int8.onnx", tmp_path / "dsp.toml"
+    own.write_text(
+        "[weight]\nsymmetric = true\n[[rules]]\nrule = 'weight-zero-point'\nsource = 'a'\ndate = '2025-01-31'"
+    )
+    quantize(model_path(), "lwq", own, input=(0, 1)).save(out)
+    code, text, err = run("lint", out)
+    assert (code, text) == (2, "")
+    assert "int8.onnx: made for 'dsp', a target of your own; give its TOML file as target (--target)" in err
+    assert "int8.onnx for dsp: clean" in run("lint", out, "--target", own)[1]
+    quantize(model_path(), "lwq", replace(target("qnn"), bias_bits=16), input=(0, 1)).save(out)
+    assert "made for 'qnn', a target of your own" in run("lint", out)[2]
+    quantize(model_path(), "lwq", "qnn", fused_activations=True, input=(0, 1)).save(out)
+    assert "for qnn, as it says itself" in run("lint", out)[1]
 
 
 def test_lint_of_what_cannot_be_judged(run: Run, tmp_path: Path) -> None:

@@ -224,3 +224,56 @@ def test_a_network_with_recurrent_operators_is_placed_as_for_other_targets() -> 
     grids = [Job.of(proto, "lwq", target).network.graph.integers_only for target in ("npu-shift", "per-channel")]
     assert grids == [False, False]
     assert Job.of(network("y = Conv(x, w)", w=W), "lwq", "npu-shift").network.graph.integers_only
+
+
+POOLED = "a = Conv(x, w) b = Add(a, c) m = MaxPool<kernel_shape=[2,2]>(b) y = Conv(m, v)"
+
+
+@pytest.mark.parametrize(
+    ("operators", "classes", "operands"),
+    [
+        ((), [("a",), ("b", "m"), ("x",), ("y",)], ("c",)),
+        (("Conv", "Add", "MaxPool"), [("a",), ("b", "m"), ("x",), ("y",)], ("c",)),
+        (("Conv", "Add"), [("a",), ("b",), ("m",), ("x",), ("y",)], ("c",)),
+        (("Conv", "MaxPool"), [("a",), ("b", "m"), ("x",), ("y",)], ()),
+        (("Conv",), [("a",), ("m",), ("x",), ("y",)], ()),
+        (("Add",), [("a",), ("b",)], ("c",)),
+        (("Softmax",), [], ()),
+    ],
+)
+def test_only_what_is_listed_is_on_integers(
+    operators: tuple[str, ...], classes: list[tuple[str, ...]], operands: tuple[str, ...]
+) -> None:
+    graph = replace(graph_of(POOLED, w=W, v=V, c=normal(4, 1, 1)), operators=operators)
+    placement = place(graph)
+    assert sorted(placement.classes) == classes
+    assert placement.operands == operands
+
+
+def test_a_quantizer_that_replaces_an_activation_needs_no_operator() -> None:
+    graph = graph_of("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", w=W, v=V)
+    assert place(replace(graph, operators=("Conv",))) == place(graph)
+
+
+def test_an_activation_is_applied_to_sums_where_it_is_listed() -> None:
+    graph = replace(graph_of("a = Conv(x, w) b = LeakyRelu(a) y = Conv(b, v)", w=W, v=V), fuses=True)
+    assert place(replace(graph, operators=("Conv", "LeakyRelu"))).fused.keys() == {"a"}
+    apart = place(replace(graph, operators=("Conv",)))
+    assert (apart.fused, sorted(apart.classes)) == ({}, [("a",), ("b",), ("x",), ("y",)])
+
+
+def test_a_node_is_kept_float_by_its_name() -> None:
+    """What it reads is still rounded where others read it; what it makes, where a layer does."""
+    body = "a = Conv(x, w) b = Relu(a) p = Conv(b, v) q = Conv(b, v) r = Add(p, q) y = Conv(r, v)"
+    graph = graph_of(body, w=W, v=V)
+    assert sorted(place(replace(graph, float_layers=("q",))).classes) == [
+        ("b",),
+        ("p",),
+        ("q",),
+        ("r",),
+        ("x",),
+        ("y",),
+    ]
+    assert sorted(place(replace(graph, float_layers=("q", "r"))).classes) == [("b",), ("p",), ("r",), ("x",), ("y",)]
+    assert sorted(place(replace(graph, float_layers=("[pqr]",))).classes) == [("b",), ("r",), ("x",), ("y",)]
+    assert sorted(place(replace(graph, float_layers=("a", "[pqr]"))).classes) == [("r",), ("y",)]

@@ -102,31 +102,31 @@ def noisy(seed: int = 0) -> tuple[Array, Array, Array]:
 def test_weights_are_fitted_by_least_squares() -> None:
     x, seen, weights = noisy()
     wanted = np.linalg.lstsq(seen, x @ weights.T, rcond=None)[0].T
-    found = regressed(weights, seen.T @ seen / 3000, x.T @ seen / 3000, 0.0)
+    found = regressed(weights, seen.T @ seen / 3000, weights @ x.T @ seen / 3000, 0.0)
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
 @pytest.mark.parametrize("ridge", [0.1, 1.0])
 def test_the_ridge_holds_weights_where_they_were(ridge: float) -> None:
     x, seen, weights = noisy()
-    h, cross = seen.T @ seen / 3000, x.T @ seen / 3000
+    h, made = seen.T @ seen / 3000, weights @ x.T @ seen / 3000
     held = np.sqrt(ridge * np.trace(h) / 5 * 3000) * np.eye(5)  # rows that ask for the weights themselves
     wanted = np.linalg.lstsq(np.vstack([seen, held]), np.vstack([x, held]) @ weights.T, rcond=None)[0].T
-    np.testing.assert_allclose(regressed(weights, h, cross, ridge), wanted, atol=1e-9)
-    assert regressed(weights, h, cross, np.inf) is weights
+    np.testing.assert_allclose(regressed(weights, h, made, ridge), wanted, atol=1e-9)
+    assert regressed(weights, h, made, np.inf) is weights
 
 
 def test_nothing_is_fitted_to_inputs_that_do_not_move() -> None:
     weights = np.ones((2, 3))
-    assert np.array_equal(regressed(weights, np.zeros((3, 3)), np.zeros((3, 3)), 0.1), weights)
+    assert np.array_equal(regressed(weights, np.zeros((3, 3)), np.zeros((2, 3)), 0.1), weights)
 
 
 def test_the_error_of_a_fit_is_that_of_its_outputs() -> None:
     x, seen, weights = noisy()
     other = weights + 0.1
-    h, cross = seen.T @ seen / 3000, x.T @ seen / 3000
+    h, made = seen.T @ seen / 3000, weights @ x.T @ seen / 3000
     wanted = np.square(seen @ other.T - x @ weights.T).sum(1).mean() - np.square(x @ weights.T).sum(1).mean()
-    np.testing.assert_allclose(fit_error(other, weights, h, cross), wanted)
+    np.testing.assert_allclose(fit_error(other, h, made), wanted)
 
 
 def test_shrinkage_is_nearer_to_the_truth_than_what_was_measured() -> None:
@@ -149,9 +149,9 @@ def test_a_fit_to_noisy_inputs_keeps_its_strength() -> None:
     x = rng.normal(size=(20000, 3))
     seen = x + rng.normal(size=x.shape)
     weights = np.array([[1.0, -2.0, 0.5]])
-    covariance, cross = seen.T @ seen / len(x), x.T @ seen / len(x)
-    fitted = regressed(weights, covariance, cross, 0.0)
+    covariance, made = seen.T @ seen / len(x), weights @ x.T @ seen / len(x)
+    fitted = regressed(weights, covariance, made, 0.0)
     np.testing.assert_allclose(fitted, weights / 2, atol=0.05)
-    strong = as_strong(fitted, weights, cross)
+    strong = as_strong(fitted, weights, made)
     slopes = [np.polyfit(x @ weights[0], seen @ w[0], 1)[0] for w in (weights, fitted, strong)]
     assert slopes == pytest.approx([1, 0.5, 1], abs=0.05)

@@ -137,6 +137,13 @@ def test_a_reshape_of_unknown_sizes_is_not_guessed(before: Any, after: Any) -> N
     assert moved(Graph((node,), {}, ("x",), ("y",), shapes), node, field) is None
 
 
+def test_a_reshape_to_a_single_number() -> None:
+    graph = Graph((Node("Reshape", ("x", "s"), ("y",)),), {}, ("x",), ("y",), {"x": (1, 1), "y": ()})
+    found = moved(graph, graph.nodes[0], np.array([[7.0]]))
+    assert found is not None
+    assert (found[0].shape, float(found[0])) == ((), 7.0)
+
+
 def test_padding_holds_the_filling() -> None:
     node = Node("Pad", ("x", "p"), ("y",))
     graph = Graph((node,), {"p": np.array([0, 1, 2, 0, 1, 0])}, ("x",), ("y",), {"x": ("N", 2, 4), "y": ("N", 4, 6)})

@@ -1,6 +1,6 @@
 """What layers read, against whole networks run anew."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -54,7 +54,8 @@ def test_each_layer_is_shown_what_both_networks_give_it(monkeypatch: pytest.Monk
     model, found = quantized(), dict[str, SecondMoments]()
     now = {"model": model}
 
-    def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
+    def decide(layer: Layer, moments: Iterable[SecondMoments]) -> tuple[Array, Array]:
+        folds = list(moments)
         graph, grid = now["model"].graph, model.qparams[layer.weight]
         x, seen = rows(to_proto(model.graph), layer.x), rows(export(now["model"]), read_as(layer))
         half = np.arange(len(x)) // 36 // BATCH % 2  # every other batch
@@ -82,7 +83,8 @@ def test_of_many_inputs_only_blocks_of_channels_are_kept(monkeypatch: pytest.Mon
     monkeypatch.setattr(second_moments, "WIDEST", 5)
     model, shapes = quantized(), dict[str, tuple[int, ...]]()
 
-    def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
+    def decide(layer: Layer, moments: Iterable[SecondMoments]) -> tuple[Array, Array]:
+        folds = list(moments)
         weight = layer.unpack(model.graph.consts[layer.weight])
         split = folds[0].split(weight)
         shapes[layer.y] = split.shape
@@ -102,7 +104,7 @@ def test_values_far_from_zero_and_close_together_keep_how_they_vary() -> None:
     x, seen = (3e4 + mixed).astype(np.float32), (3e4 + 1.1 * mixed).astype(np.float32)
     sums = second_moments._Sums(1, 6)
     for at in range(0, 600, 100):
-        sums.add((x[at : at + 100], seen[at : at + 100]), seen[at : at + 100].mean(0, np.float64))
+        sums.add([x[at : at + 100]], seen[at : at + 100], seen[at : at + 100].mean(0, np.float64))
     found = sums.moments(6 * x.mean(0, np.float64))
     both = np.cov(np.concatenate([x, seen], 1).astype(np.float64).T, bias=True)
     largest = np.abs(both).max()
@@ -130,9 +132,9 @@ def test_what_the_float_network_has_is_read_in_the_units_of_the_rewritten_one() 
         found: dict[str, SecondMoments] = {}
 
         def decide(
-            layer: Layer, folds: Sequence[SecondMoments], found: dict[str, SecondMoments] = found
+            layer: Layer, folds: Iterable[SecondMoments], found: dict[str, SecondMoments] = found
         ) -> tuple[Array, Array]:
-            found[layer.y] = SecondMoments.mean_of(folds)
+            found[layer.y] = SecondMoments.mean_of(list(folds))
             integers = quantize(model.graph.consts[layer.weight], model.qparams[layer.weight])
             return integers, bias_of(model.graph, layer)
 

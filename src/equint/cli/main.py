@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from ..errors import EquintError, InvalidOption
 from . import npu, study
@@ -164,21 +164,41 @@ def recipes(
         return
     rows = [(r.name, str(r.level), r.target, r.description) for r in equint.recipes()]
     cli.print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
-    targets()
+    _list_targets(False)
     print("levels: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining")
 
 
-def targets(as_json: cli.AsJson = False) -> None:
-    """List the built-in targets."""
+def targets(
+    target: Annotated[str | None, Argument(help="A target or its TOML file, to show. [default: list all]")] = None,
+    show: Annotated[str | None, Option("--show", help="Show this target: its formats and rules, with sources.")] = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """List the built-in targets, or show one."""
+    if show is not None and target is not None:
+        raise InvalidOption(f"--show {show}: {target} is named already; give one of them")
+    if show is None and target is None:
+        return _list_targets(as_json)
+    from dataclasses import asdict
+
+    from ..hardware.target import target as found
+    from ..pages.targets import described
+
+    on = found(target or show or "")
+    if as_json:
+        return cli.print_json(asdict(on))
+    print("\n".join(described(on)))
+    return None
+
+
+def _list_targets(as_json: bool) -> None:
     from dataclasses import asdict
 
     import equint
 
     if as_json:
-        cli.print_json([asdict(target) for target in equint.targets()])
-        return
+        return cli.print_json([asdict(target) for target in equint.targets()])
     rows = [(", ".join((t.name, *t.aliases)), t.recipe, t.audience, t.description) for t in equint.targets()]
-    cli.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
+    return cli.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
 
 
 def demo(as_json: cli.AsJson = False) -> None:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Argument, Option
 
-from ..errors import InvalidOption, OutputRefused, UnreadableModel
+from ..errors import InvalidOption, UnreadableModel
 
 if TYPE_CHECKING:
     from ..job import Effort
     from ..planning.run import Progress
     from ..samples.card import Card
 
-ModelFile = Annotated[Path, Argument(help="ONNX model.", show_default=False)]
+ModelFile = Annotated[Path, Argument(help="ONNX or TFLite model.", show_default=False)]
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON on standard output.")]
 CardFile = Annotated[Path | None, Option("--card", help="TOML card that says how the network's input is made.")]
 Mean = Annotated[str | None, Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
@@ -301,24 +301,10 @@ def check_file(path: Path) -> None:
 
 def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
     """Fail before the work and not after it; what was given, by what it is, must not be lost."""
-    from ..files import writable
-    from ..samples.card import named_files
+    from ..planning.spared import spare
 
-    target = writable(path)
     kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "target", "card", "data")}
-    for what, given in {**inputs, **kept}.items():
-        if given is None:
-            continue
-        if target == Path(given).resolve():
-            raise OutputRefused(f"{path}: would overwrite the {what.replace('_', ' ')}; choose another output")
-        if what == "model" and target.exists():
-            from ..onnx.reader import spare_weights
-
-            spare_weights(given, [target])
-        named = named_files(Path(given)) if what in ("card", "network") else {}
-        for key, file in named.items():
-            if target == file.resolve():
-                raise OutputRefused(f"{path}: would overwrite {key} of {given}; choose another output")
+    spare([path], {**inputs, **kept})
 
 
 def write_page(path: Path, text: str) -> None:

@@ -43,7 +43,10 @@ def lint(
     target: cli.TargetName = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Show what hardware refuses of a quantized network or computes in float; exit code 1 where that is an error."""
+    """Show what hardware refuses of a quantized network or computes in float; exit code 1 where that is an error.
+
+    Without --target: for the target that equint made the file for, else for onnxruntime.
+    """
     import equint
 
     from ..pages.findings import lines

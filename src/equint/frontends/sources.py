@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(source: Network) -> Model:
-    """Read a float ONNX network.
+    """Read a float network, ONNX or TFLite.
 
     Raises:
         UnreadableModel: the file is missing, damaged, too old or already quantized.

@@ -108,13 +108,21 @@ def row_axis(graph: Graph, name: Name) -> tuple[Name, int] | None:
     return None
 
 
-def describe_pixels(model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None) -> Model:
-    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel; layout: nchw, nhwc, or what it says."""
+def describe_pixels(
+    model: Model, mean: Sequence[float], std: Sequence[float], layout: str | None = None, source: str = ""
+) -> Model:
+    """The input is pixels 0 to 255 normalised by (x − mean)/std, per channel.
+
+    Args:
+        layout: nchw, nhwc, or what the input's shape says.
+        source: who says so, where it is not the user.
+    """
     m, s = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
     if m.shape != s.shape or not np.all(s > 0):
         raise InvalidOption(f"mean {list(mean)} and std {list(std)} must have one number per channel, std above 0")
     lo, hi, centre, spread = (0 - m) / s, (255 - m) / s, (PIXEL_MEAN - m) / s, PIXEL_STD / s
-    return _described(model, lo, hi, centre, spread, "pixels 0 to 255, normalised", layout)
+    how = "pixels 0 to 255, normalised" + (source and f" {source}")
+    return _described(model, lo, hi, centre, spread, how, layout)
 
 
 def describe_range(model: Model, lo: float, hi: float) -> Model:

@@ -31,8 +31,11 @@ def propagate(graph: Graph, known: Mapping[Name, Moments]) -> dict[Name, Moments
     table = {n: m for n, m in known.items() if m.origin != "propagated"}
     for node in graph.nodes:
         missing = [o for o in node.outputs if o and o not in table]
-        facet, operands = op_of(node).moments, [_operand(graph, i, table) for i in node.inputs if i]
-        if not missing or isinstance(facet, Unknown) or not operands:
+        facet = op_of(node).moments
+        if not missing or isinstance(facet, Unknown):
+            continue
+        operands = [_operand(graph, i, table) for i in node.inputs if i]
+        if not operands:
             continue
         with np.errstate(all="ignore"):
             found = facet(graph, node, operands)

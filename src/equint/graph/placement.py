@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..ir.model import Graph, Name, Node
 from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.curves import curve_of
 from ..ops.exact import exact
 from ..ops.layers import as_layer, layers_inside
+from ..ops.listed import is_named, on_integers
 from ..ops.moves import JOINS, MOVES, PICKS
 from ..ops.operator import Form, Grid, Unknown
 from ..ops.pointwise import inner_values, is_pointwise, operands
@@ -63,7 +64,7 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
         return n
 
     for node in graph.nodes:
-        grid = grid_of(node)
+        grid = grid_of(graph, node)
         if not (grid.keeps or node.op in graph.tied) or node.outputs[0] in apart:
             continue
         tied = [*node.outputs, *(node.inputs if grid.ties else node.inputs[:1])]
@@ -74,20 +75,39 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     for n in wanted:
         classes.setdefault(root(n), []).append(n)
     rounded = {*parent, *merged}
-    constants = (n for n in graph.nodes if grid_of(n).constants and n.outputs[0] in rounded and not _is_piece(n, inner))
+    constants = (
+        n for n in graph.nodes if grid_of(graph, n).constants and n.outputs[0] in rounded and not _is_piece(n, inner)
+    )
     numbers = [i for node in constants for i in node.inputs if i in graph.consts and graph.is_float(i)]
     return Placement(tuple(map(tuple, classes.values())), merged, tuple(dict.fromkeys(numbers)), fused, inner)
 
 
-def grid_of(node: Node) -> Grid:
-    """How integers travel through a node; not at all where that is not known, or where it leaves its input's range."""
+def grid_of(graph: Graph, node: Node) -> Grid:
+    """How integers travel through a node; not at all where that is not known, or where it leaves its input's range.
+
+    Nor do they where the hardware does not compute it on integers; a quantizer's saturation needs no operator.
+    """
     grid = op_of(node).grid
-    return Grid() if isinstance(grid, Unknown) or overshoots(node) else grid
+    if isinstance(grid, Unknown) or overshoots(node):
+        return Grid()
+    return grid if on_integers(graph, node) else Grid(fused=grid.fused)
 
 
-def keeps_grid(node: Node) -> bool:
+def kept_float(graph: Graph) -> Iterator[tuple[Node, str]]:
+    """Nodes that the hardware does not take on integers although equint could make them so, and why."""
+    known = replace(graph, operators=(), float_layers=())
+    for node in graph.nodes:
+        if on_integers(graph, node) or not any(graph.is_float(o) for o in node.outputs if o):
+            continue
+        grid = grid_of(known, node)
+        if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties:
+            named = is_named(node.label, graph.float_layers)
+            yield node, "the target's float_layers name it" if named else "the target's operators leave it out"
+
+
+def keeps_grid(graph: Graph, node: Node) -> bool:
     """Whether the node's outputs hold only values of its first input, or between them."""
-    grid = grid_of(node)
+    grid = grid_of(graph, node)
     return grid.keeps and not grid.ties
 
 
@@ -128,14 +148,18 @@ def applied(graph: Graph, name: Name) -> tuple[Node, ...]:
         return ()
     nodes, first = users, users[0]
     curve = curve_of(graph, first)
-    if not grid_of(first).applied or first.inputs[0] != name:
+    if not grid_of(graph, first).applied or first.inputs[0] != name:
         return ()
     if curve is None and (negative_slope(graph, first) is None or len(users) > 1):
         return ()
     if len(users) > 1:
         gate, product = first.outputs[0], users[1]
         alone = len(users) == 2 and graph.users(gate) == (product,) and gate not in graph.outputs
-        if not alone or not op_of(product).multiplies or {*product.inputs} != {name, gate}:
+        if (
+            not alone
+            or not (op_of(product).multiplies and on_integers(graph, product))
+            or {*product.inputs} != {name, gate}
+        ):
             return ()
     return nodes if _is_worker(graph, nodes[-1]) or _read_as_integers(graph, nodes[-1].outputs[0]) else ()
 
@@ -153,7 +177,7 @@ def _read_as_integers(graph: Graph, name: Name, inner: Collection[Name] = ()) ->
     for user in (u for u in graph.users(name) if name in u.inputs and not _is_piece(u, inner)):
         if _is_worker(graph, user):
             return True
-        if keeps_grid(user) and any(_read_as_integers(graph, o, inner) for o in user.outputs if o):
+        if keeps_grid(graph, user) and any(_read_as_integers(graph, o, inner) for o in user.outputs if o):
             return True
     return False
 
@@ -202,12 +226,12 @@ def _only_moves(node: Node, leaving: Collection[Name]) -> bool:
 
 
 def borders(graph: Graph) -> Mapping[str, list[Name]]:
-    """Operators that stay float, by kind: everything equint does not turn into integers."""
+    """Operators that stay float, by kind: everything equint does not turn into integers, also what is `kept_float`."""
     found: dict[str, list[Name]] = {}
     for node in graph.nodes:
-        grid = grid_of(node)
+        grid = grid_of(graph, node)
         known = _is_worker(graph, node) or grid.keeps or grid.fused or ignores_values(op_of(node))
-        known |= graph.integers_only and not isinstance(op_of(node).steps, Unknown)
+        known |= graph.integers_only and on_integers(graph, node) and not isinstance(op_of(node).steps, Unknown)
         if not known and any(graph.is_float(o) for o in node.outputs):
             found.setdefault(f"{node.domain}::{node.op}" if node.domain else node.op, []).append(node.label)
     return found
@@ -239,8 +263,9 @@ def valued(graph: Graph) -> tuple[Name, ...]:
 
 
 def _is_worker(graph: Graph, node: Node) -> bool:
-    grid = grid_of(node)
-    return as_layer(graph, node) is not None or (grid.integer and (grid.layer or not graph.layers_only))
+    grid = grid_of(graph, node)
+    layer = as_layer(graph, node) is not None and on_integers(graph, node)
+    return layer or (grid.integer and (grid.layer or not graph.layers_only))
 
 
 def _of_one_value(graph: Graph, node: Node) -> bool:
@@ -273,12 +298,12 @@ def _is_applied(graph: Graph, node: Node) -> bool:
 
 def _acts(graph: Graph, node: Node) -> bool:
     """Whether the node is an activation that may act before a layer's sums are rounded."""
-    return is_clamp(graph, node) or (graph.fuses and grid_of(node).applied)
+    return is_clamp(graph, node) or (graph.fuses and grid_of(graph, node).applied)
 
 
 def _everywhere(graph: Graph) -> frozenset[Name]:
     """All activations but those that are only moved, and so have the grid of what they are moved from."""
-    moved = (o for node in graph.nodes if keeps_grid(node) for o in node.outputs)
+    moved = (o for node in graph.nodes if keeps_grid(graph, node) for o in node.outputs)
     return frozenset(_activations(graph)).difference(moved)
 
 
@@ -290,6 +315,6 @@ def _works(graph: Graph, name: Name, merged: frozenset[Name], inner: Collection[
         return True
     # what a subgraph reads is integer where it is a move of integers: onnxruntime (1.32) would pass the grid on into it
     # and abort (QDQPropagationTransformer)
-    inside = node is not None and keeps_grid(node) and any(name in user.captured for user in graph.users(name))
+    inside = node is not None and keeps_grid(graph, node) and any(name in user.captured for user in graph.users(name))
     users = (user for user in graph.users(name) if name in user.inputs and not _is_piece(user, inner))
     return inside or any(_is_worker(graph, user) for user in users)

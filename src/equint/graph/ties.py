@@ -32,7 +32,7 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
     """
     leaves, found = leaving(graph, picks=not graph.integers_only), set[Name]()
     for node in graph.nodes:
-        if not grid_of(node).ties or node.op in graph.tied:
+        if not grid_of(graph, node).ties or node.op in graph.tied:
             continue
         sources = list(dict.fromkeys(_sources(graph, node)))
         known = {n: ranges[n] for n in sources if n in ranges}
@@ -69,7 +69,7 @@ def _readers(graph: Graph, name: Name, join: Node) -> int:
     """How many others read a tensor, or what it was moved from."""
     count = sum(user is not join for user in graph.users(name))
     maker = graph.producer.get(name)
-    if maker is not None and grid_of(maker).keeps and not grid_of(maker).ties:
+    if maker is not None and grid_of(graph, maker).keeps and not grid_of(graph, maker).ties:
         count += _readers(graph, maker.inputs[0], maker)
     return count
 
@@ -83,7 +83,7 @@ def faint(model: Model) -> Iterator[Event]:
     stored = {stored_as(graph, layer.y) for layer in layers(graph)}
     for name in (n for n in qparams if n not in graph.consts):
         yield from _faint(model, name, name, 0.0 if name in results else 0.5 if name in stored else None)
-    for node in (n for n in graph.nodes if grid_of(n).ties and n.outputs[0] in qparams):
+    for node in (n for n in graph.nodes if grid_of(graph, n).ties and n.outputs[0] in qparams):
         for name in node.inputs:
             if qparams.get(name) is not qparams[node.outputs[0]] and name not in graph.consts:
                 yield from _faint(model, name, node.outputs[0], 0.0 if name in results else None)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..files import Facts, jsonable
 from ..ir.model import Array, Name, QParams, QSpec, Shape
 from ..maths.affine import storage
+from ..ops.listed import is_listed, is_named
 from .target import Rule, RuleName, Target
 
 
@@ -129,6 +130,9 @@ class Finding:
         return f"{self.rule}{place}: {self.what}: {self.why}; {self.todo} ({self.source}, {self.date})"
 
 
+TargetFrom = Literal["asked", "file", "assumed"]
+
+
 @dataclass(frozen=True)
 class Findings(Facts):
     """What `lint` found in a file.
@@ -136,12 +140,14 @@ class Findings(Facts):
     Attributes:
         target: whom the file is for; integer_share: share of multiply-accumulates that integers do.
         ruled: whether the target has rules at all: else nothing was looked for.
+        target_from: who named the target: whoever asked, the file itself, or nobody: then it is assumed.
     """
 
     target: str
     integer_share: float
     findings: tuple[Finding, ...] = ()
     ruled: bool = True
+    target_from: TargetFrom = "asked"
 
     def __repr__(self) -> str:
         errors = sum(finding.level == "error" for finding in self.findings)
@@ -153,7 +159,7 @@ class Findings(Facts):
         return not any(finding.level == "error" for finding in self.findings)
 
     def facts(self) -> dict[str, Any]:
-        about = {"target": self.target, "clean": self.clean, "ruled": self.ruled}
+        about = {"target": self.target, "clean": self.clean, "ruled": self.ruled, "target_from": self.target_from}
         about |= {"integer_share": round(self.integer_share, 4)}
         return jsonable({**about, "findings": [asdict(finding) for finding in self.findings]})  # type: ignore[no-any-return]
 
@@ -180,12 +186,17 @@ def lint(description: Description, on: Target, machine: Machine | None = None) -
             found.append(Finding(*said, shares.get(at, 0.0) if rule.in_float else 0.0))
     found.sort(key=lambda finding: finding.level != "error")
     floats = {finding.at for finding in found if finding.float_share}
-    integers = (layer.work for layer in description.layers if not layer.why_float and layer.node not in floats)
+    layers = (layer for layer in description.layers if not layer.why_float and is_listed(layer.op, on.operators))
+    integers = (layer.work for layer in layers if layer.node not in floats)
     return Findings(on.name, sum(integers) / description.work, tuple(found), bool(on.rules))
 
 
 REQUANTIZE = "quantize for this target"
 LEAVE = "leave it to a processor that has floats, or replace it"
+
+
+UNLISTED = "it has no integer form there"
+"""Why a layer computes in float that a target's `operators` leave out."""
 
 
 def _weights(d: Description) -> Iterator[tuple[LayerForm, Grid]]:
@@ -296,9 +307,10 @@ def _ties(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
 
 def _float_layer(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for layer in d.layers:
-        if layer.why_float:
-            todo = LEAVE if layer.why_float == NO_INTEGER_FORM else "quantize it"
-            yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {layer.why_float}", todo
+        why = layer.why_float if is_listed(layer.op, on.operators) else UNLISTED
+        if why and not is_named(layer.node, on.float_layers):
+            todo = "quantize it" if why not in (UNLISTED, NO_INTEGER_FORM) else LEAVE
+            yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {why}", todo
 
 
 def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
@@ -309,12 +321,14 @@ def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> F
 
 
 def _float_operator(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
-    for op, nodes in d.floats.items():
-        few = f"{', '.join(nodes[:2])}{f' and {len(nodes) - 2} more' if len(nodes) > 2 else ''}"
-        yield few, f"{op} computes in float", LEAVE
+    for op, every in d.floats.items():
+        left = [node for node in every if not is_named(node, on.float_layers)]
+        few = f"{', '.join(left[:2])}{f' and {len(left) - 2} more' if len(left) > 2 else ''}"
+        if left:
+            yield few, f"{op} computes in float", LEAVE
     for op, nodes in d.integers.items():
-        if on.operators and op not in on.operators:
-            yield nodes[0], f"{op} has no integer form there ({len(nodes)} nodes)", "leave it float or replace it"
+        if not is_listed(op, on.operators):
+            yield nodes[0], f"{op} has no integer form there ({len(nodes)} nodes)", LEAVE
 
 
 def _runtime(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as with_fields
 from datetime import date
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from ..errors import InvalidTarget, UnknownName
 from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Arithmetic, Mantissa, Rounding
+from ..ops.table import OPERATORS, is_operator
 
 RuleName = Literal[
     "weight-type",
@@ -86,7 +88,9 @@ class Target:
             of LiteRT's kernels, with its multipliers (`maths/quantized_multiplier.py`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
         aliases: other names of it; audience: who it is for.
-        operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer.
+        operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer. What only
+            moves values (Reshape, Transpose, Slice, …), and activations that a quantizer replaces, need no entry.
+        float_layers: nodes that stay float on it, by name or pattern, in networks that have them.
         ties: operators whose inputs and outputs must be on one grid.
         fixed: scale and zero point of the one grid that an operator's outputs may be on, by its ONNX name.
         formats: of files that it is delivered in; rules: what `lint` holds these to.
@@ -114,6 +118,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     audience: str = ""
     operators: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     formats: tuple[FileFormat, ...] = ("qdq",)
@@ -128,6 +133,7 @@ _BOUNDS: Mapping[str, tuple[int, int]] = {
     "exponent_bits": (2, 8),
     "table_bits": (8, 16),
 }
+_OPSETS = (1, 50)
 
 
 def parse(table: Mapping[str, Any], label: str) -> Target:
@@ -148,6 +154,12 @@ power_of_two, signed, symmetric
     check_keys(label, "the target", table, known, InvalidTarget)
     plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules", "fixed")}
     check_values(label, "the target", plain, Target, InvalidTarget)
+    for key in ("operators", "ties"):
+        _check_operators(label, key, plain.get(key, []))
+    for key, told in _FILL.items():
+        texts = plain.get(key, "-")
+        if not texts or not all(text.strip() for text in ([texts] if isinstance(texts, str) else texts)):
+            raise InvalidTarget(f"{label}: {key} = {texts!r} is empty; {told}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     if "weight" not in table:
         raise InvalidTarget(f"{label}: nothing says how weights are stored; add [weight]")
@@ -162,6 +174,23 @@ power_of_two, signed, symmetric
     plain = {"name": Path(label).stem, "description": "", **plain}
     fixed = _fixed(label, table.get("fixed", {}))
     return Target(**plain, **specs, fixed=fixed, rules=_rules(label, table.get("rules", [])))
+
+
+_FILL = {
+    "name": "give the target a name of its own",
+    "formats": 'say what it is delivered in, such as ["qdq"]',
+    "aliases": "give other names or leave it out",
+    "float_layers": "name layers or leave it out",
+}
+"""Keys that must hold something where they are given."""
+
+
+def _check_operators(label: str, key: str, names: list[str]) -> None:
+    for name in names:
+        if not is_operator(name):
+            near = get_close_matches(name, OPERATORS, 2)
+            hint = f"did you mean {' or '.join(near)}?" if near else "write them as ONNX does, such as Conv"
+            raise InvalidTarget(f"{label}: {key} names {name!r}, which is no operator of ONNX; {hint}")
 
 
 def _spec(label: str, key: str, table: Any) -> QSpec:
@@ -199,6 +228,12 @@ def _rules(label: str, entries: Any) -> tuple[Rule, ...]:
         for key in ("rule", "source", "date"):
             if not entry.get(key):
                 raise InvalidTarget(f"{label}: [[rules]] without {key}; every rule names its document and day")
+        least, known = entry.get("least", 0), entry["rule"] == "opset"
+        if known and not _OPSETS[0] <= least <= _OPSETS[1]:
+            asked = f"choose {_OPSETS[0]} to {_OPSETS[1]}"
+            raise InvalidTarget(f"{label}: least = {least} in [[rules]] of rule opset; {asked}")
+        if least and not known:
+            raise InvalidTarget(f"{label}: least in [[rules]] is of rule opset; leave it out of rule {entry['rule']}")
         try:
             date.fromisoformat(entry["date"])
         except ValueError as error:
@@ -218,6 +253,27 @@ _NAMES = (
 )
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)
 """The built-in targets; the first is the default."""
+
+
+def is_built_in(on: Target) -> bool:
+    """Whether a target is one that comes with equint, under any of its names; activations may be fused otherwise.
+
+    Example:
+        >>> is_built_in(target("per-channel")), is_built_in(with_fields(target("qnn"), bias_bits=16))
+        (True, False)
+    """
+    alike = {"name": on.name, "fused_activations": on.fused_activations}
+    return any(on.name in (t.name, *t.aliases) and with_fields(t, **alike) == on for t in TARGETS)  # type: ignore[arg-type]
+
+
+def _own(found: Target, label: str) -> Target:
+    """A target read from a file: none of its names may be a built-in one's, unless it is a copy of that."""
+    for name in (found.name, *found.aliases):
+        built_in = next((t for t in TARGETS if name in (t.name, *t.aliases)), None)
+        if built_in is not None and built_in != found:
+            key = "aliases" if name != found.name else "name"
+            raise InvalidTarget(f"{label}: {key} = {name!r} is a built-in target's; give yours a name of its own")
+    return found
 
 
 def target(name: str | os.PathLike[str] | Target) -> Target:
@@ -240,4 +296,4 @@ def target(name: str | os.PathLike[str] | Target) -> Target:
     if path.suffix != ".toml":
         names = ", ".join(n for t in TARGETS for n in (t.name, *t.aliases))
         raise UnknownName(f"unknown target {label!r}; choose {names} or a .toml file")
-    return parse(read_toml(path, "target file", InvalidTarget), label)
+    return _own(parse(read_toml(path, "target file", InvalidTarget), label), label)

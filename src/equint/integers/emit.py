@@ -24,7 +24,8 @@ from .steps import Moves, Sums, bound, kind_of
 def export_integer(program: Program) -> ModelProto:
     """The program as an ONNX model of integer operators; tensors keep their names.
 
-    The grids of inputs, outputs and activations are in the metadata as JSON, under "equint.grids".
+    The grids of inputs, outputs and activations are in the metadata as JSON, under "equint.grids", and the target's
+    name under "equint.target".
 
     Raises:
         EquintError: a step that cannot be written, or a sum beyond 32 bits; the message names the layer.
@@ -45,7 +46,7 @@ def export_integer(program: Program) -> ModelProto:
         name: {"scale": repr(float(q.scale)), "zero_point": int(q.zero_point), "bits": q.bits, "signed": q.signed}
         for name, q in program.grids.items()
     }
-    helper.set_model_props(proto, {"equint.grids": json.dumps(grids)})
+    helper.set_model_props(proto, {"equint.grids": json.dumps(grids), "equint.target": program.target})
     checker.check_model(proto, full_check=True)
     return proto
 

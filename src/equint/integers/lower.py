@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EquintError, UnsupportedOperator
-from ..graph.placement import float_joins, keeps_grid, place
+from ..graph.placement import float_joins, keeps_grid, kept_float, place
 from ..hardware.target import Target
 from ..ir.model import Array, Model, Name, Node, QParams
 from ..ir.weights import Layer
@@ -83,6 +83,7 @@ def lower(model: Model, target: Target) -> Program:
     made_of = needed(model.graph, outputs)
     _refuse_float_joins(model, made_of)
     kept = [n for n in model.graph.nodes if joins is None or any(o in made_of for o in n.outputs)]
+    _refuse_kept_float(work, kept)
     _refuse_without_form(work, kept)
     for node in kept:
         _emit(work, node)
@@ -120,7 +121,7 @@ def _known_grids(model: Model) -> dict[Name, QParams]:
     for node in reversed(graph.nodes):
         x = node.inputs[0] if node.inputs else ""
         alone = is_clamp(graph, node) and x in graph.inputs and len(graph.users(x)) == 1
-        if (keeps_grid(node) or alone) and x not in graph.consts and graph.is_float(x):
+        if (keeps_grid(graph, node) or alone) and x not in graph.consts and graph.is_float(x):
             behind = next((grids[o] for o in node.outputs if o in grids), None)
             if behind is not None:
                 grids.setdefault(x, behind)
@@ -187,6 +188,17 @@ def _refuse_without_form(work: Lowering, nodes: Iterable[Node]) -> None:
     raise UnsupportedOperator(
         f"{at[0]}: {', '.join(more)} {have} no integer form; end the network before it, or replace it by what has one"
     )
+
+
+def _refuse_kept_float(work: Lowering, nodes: Iterable[Node]) -> None:
+    """A program holds nothing that its target computes in float."""
+    labels = {node.label for node in nodes}
+    for node, why in kept_float(work.graph):
+        if node.label in labels:
+            raise UnsupportedOperator(
+                f"{node.label}: {node.op} stays float on target {work.target.name} ({why}), and programs hold integers "
+                "alone; write QDQ, or change the target"
+            )
 
 
 def _layer(work: Lowering, layer: Layer) -> None:

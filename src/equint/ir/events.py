@@ -66,6 +66,8 @@ class EventKind(Enum):
     NOTHING_TO_QUANTIZE = "found no weights to quantize"
     OPERATOR_FLOAT = "{op} stays float"
     WORK_FLOAT = "{op} computes in float"
+    FLOAT_BY_DESIGN = "{op} stays float by design"
+    NAMES_NOTHING = "the target's float_layers name nothing in this network"
     BODY_FLOAT = "all inside {op} stays float; convolutions and matrix products there: {layers}"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"
     FLOAT_WITHOUT_RANGE = "stays float: nothing tells its range"

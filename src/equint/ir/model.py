@@ -62,6 +62,8 @@ class Graph:
         integer_biases: whether biases are integers behind DequantizeLinear; else floats of the same values.
         tied: operators, by name, whose inputs and outputs must be on one grid.
         fixed: scale and zero point of the grid that an operator's outputs must be on, by the operator's name.
+        operators: those that hardware computes on integers, by name; empty: all.
+        float_layers: nodes that stay float on it, by name or pattern.
 
     Example:
         >>> relu = Node("Relu", ("x",), ("y",))
@@ -86,6 +88,8 @@ class Graph:
     integer_biases: bool = True
     tied: tuple[str, ...] = ()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    operators: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
 
     @cached_property
     def producer(self) -> Mapping[Name, Node]:
@@ -248,7 +252,8 @@ class Model:
     the powers of two that its output channels are multiplied by before they share a grid: `(O,)`; the range of a
     weight that has some is of the shifted weight. `corrected` holds, by layer output, the biases that were corrected;
     `apart` outputs of joins whose inputs keep grids of their own. `growth` holds by how much the lower and the upper
-    end of a measured range grow with twice as many samples, as a share of them.
+    end of a measured range grow with twice as many samples, as a share of them. `source` is the file that the network
+    was read from, empty where it was none.
     """
 
     graph: Graph
@@ -261,6 +266,7 @@ class Model:
     apart: frozenset[Name] = frozenset()
     growth: Mapping[Name, tuple[float, float]] = field(default_factory=dict)
     log: tuple[Event, ...] = ()
+    source: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(names) for names in (self.graph.inputs, self.graph.outputs))

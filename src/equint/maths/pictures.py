@@ -53,7 +53,7 @@ def scene(rng: Random, height: int, width: int, channels: int) -> Array:
     the picture's palette, one of its textures, and shading.
     """
     size, colour, surface = max(height, width), _palette(rng, channels), _surfaces(rng, height, width)
-    picture = colour()[:, None, None] + _tinted(rng, channels) * surface()
+    picture = colour()[:, None, None] + _tinted(rng, channels) * surface(slice(None), slice(None))
     soft = rng.uniform(0.3, 2.0)
     for radius in _radii(rng, int(2 ** rng.uniform(2.5, 7.0)), max(0.03 * size, 2.5), max(0.6 * size, 5.0)):
         stretch = 2 ** (rng.uniform(2, 4) if rng.random() < 0.25 else rng.uniform(0, 1.5))
@@ -67,7 +67,7 @@ def scene(rng: Random, height: int, width: int, channels: int) -> Array:
         depth = (_oval if rng.random() < 0.5 else _box)(along, across, long, long / stretch)
         inside = np.clip(depth / soft + 0.5, 0, 1)
         shade = 0.35 * rng.normal() * along / long + 0.2 * rng.normal() * np.clip(depth / long * stretch, 0, 1)
-        own = colour()[:, None, None] + _tinted(rng, channels) * surface()[ys, xs] + shade
+        own = colour()[:, None, None] + _tinted(rng, channels) * surface(ys, xs) + shade
         picture[:, ys, xs] += inside * (own - picture[:, ys, xs])
     picture += rng.uniform(0.1, 0.6) * power_law(rng, height, width, 1, 2.0)
     blur = rng.uniform(0, 1.2) * size / 224 if rng.random() < 0.5 else 0.0
@@ -141,13 +141,14 @@ def _palette(rng: Random, channels: int) -> Callable[[], Array]:
     return lambda: few[:, rng.integers(few.shape[1])] + 0.25 * _coloured(rng.standard_normal((channels, 1)))[:, 0]
 
 
-def _surfaces(rng: Random, height: int, width: int) -> Callable[[], Array]:
-    """Draws textures `(height, width)`, more or less rough, all from a few."""
+def _surfaces(rng: Random, height: int, width: int) -> Callable[[slice, slice], Array]:
+    """Draws parts of textures `(height, width)`, more or less rough, moved anywhere, all from a few."""
     few = [TEXTURES[rng.integers(len(TEXTURES))](rng, height, width) for _ in range(SURFACES)]
 
-    def drawn() -> Array:
-        moved = np.roll(few[rng.integers(SURFACES)], tuple(rng.integers(0, (height, width))), (0, 1))
-        return np.asarray(moved * rng.uniform(0, 0.7) ** 1.5)
+    def drawn(ys: slice, xs: slice) -> Array:
+        whole, (down, right) = few[rng.integers(SURFACES)], rng.integers(0, (height, width))
+        rows, columns = np.arange(height)[ys] - down, np.arange(width)[xs] - right  # from the other end where below 0
+        return np.asarray(whole[rows[:, None], columns] * rng.uniform(0, 0.7) ** 1.5)
 
     return drawn
 

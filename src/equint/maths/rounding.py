@@ -45,13 +45,10 @@ def second_order(
         >>> second_order(np.array([[2.4, 3.4]]), alike, -8, 7).tolist()  # 2 + 3 would be 0.8 too little
         [[2.0, 4.0]]
     """
-    n = moments.shape[-1]
-    diagonal = np.einsum("...kk->...k", moments)
-    added = np.asarray(damping)[..., None] * diagonal.mean(-1, keepdims=True)
-    added = np.where(added > 0, added, 1.0)
-    h = moments + added[..., None] * np.eye(n)
-    if n == 1:
+    if moments.shape[-1] == 1:
         return np.asarray(np.clip(np.rint(weights), lo, hi))
+    added = np.asarray(damping) * np.einsum("...kk->...k", moments).mean(-1)
+    h = _raised(moments, np.where(added > 0, added, 1.0))
     w = _columns(weights, np.float32)
     found, nearest = _successive(w, h, lo, hi), np.clip(np.rint(w), lo, hi)
     h = h.astype(np.float32)
@@ -87,66 +84,75 @@ def output_error(error: Array, moments: Array) -> Array:
     return np.asarray(np.einsum("...on,...on->...o", error @ moments, error))
 
 
-def regressed(weights: Array, covariance: Array, cross: Array, ridge: float) -> Array:
+def regressed(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
     """Weights that make of inputs x̂ what `weights` make of x, as far as that goes: w·(C + λI)(H + λI)⁻¹.
 
     Ridge regression towards the weights themselves: where inputs are as they were, and where little is known of them,
     nothing changes.
 
     Args:
-        weights: `(…, O, n)`.
-        covariance: H = Cov[x̂, x̂]; cross: C = Cov[x, x̂], `(…, n, n)`.
+        weights: `(…, O, n)`; made: w·C, as large, C = Cov[x, x̂].
+        covariance: H = Cov[x̂, x̂], `(…, n, n)`.
         ridge: λ as a share of the mean of H's diagonal; infinite leaves the weights as they are.
 
     Example:
-        >>> regressed(np.array([[1.0, 2.0]]), np.diag([1.0, 4.0]), np.diag([2.0, 4.0]), 0.0).tolist()
+        >>> w = np.array([[1.0, 2.0]])
+        >>> regressed(w, np.diag([1.0, 4.0]), w @ np.diag([2.0, 4.0]), 0.0).tolist()
         [[2.0, 2.0]]
     """
     if np.isinf(ridge):
         return weights
-    n, mean = covariance.shape[-1], np.einsum("...kk->...", covariance)[..., None, None] / covariance.shape[-1]
-    added = np.where(mean > 0, ridge * mean, 1.0) * np.eye(n)
-    solved = _solved(covariance + added, np.swapaxes(weights @ (cross + added), -1, -2))
+    mean = np.einsum("...kk->...", covariance) / covariance.shape[-1]
+    added = np.where(mean > 0, ridge * mean, 1.0)
+    solved = _solved(_raised(covariance, added), np.swapaxes(made + added[..., None, None] * weights, -1, -2))
     return np.asarray(np.swapaxes(solved, -1, -2))
 
 
-def as_strong(fitted: Array, weights: Array, cross: Array) -> Array:
+def as_strong(fitted: Array, weights: Array, made: Array) -> Array:
     """`fitted` v, row by row times what gives v·x̂ the slope over w·x that w·x̂ has.
 
     A regression on noisy inputs pulls weights towards zero as far as the noise goes (attenuation): right where as much
     comes again, wrong where the fit was to other inputs.
 
     Args:
-        fitted, weights: `(…, O, n)`. cross: C = E[x·x̂ᵀ], `(…, n, n)`.
+        fitted, weights: `(…, O, n)`; made: w·C, as large, C = E[x·x̂ᵀ].
 
     Example:
-        >>> as_strong(np.array([[0.5, 1.0]]), np.array([[1.0, 2.0]]), np.eye(2)).tolist()
+        >>> w = np.array([[1.0, 2.0]])
+        >>> as_strong(np.array([[0.5, 1.0]]), w, w @ np.eye(2)).tolist()
         [[1.0, 2.0]]
     """
-    made = weights @ cross
     whole, left = (np.sum(made * rows, -1, keepdims=True) for rows in (weights, fitted))
     return np.asarray(fitted * np.where((left > 0) & (whole > 0), whole / np.where(left > 0, left, 1.0), 1.0))
 
 
+def _raised(matrices: Array, added: Array) -> Array:
+    """A + λI of A `(…, n, n)` and λ `(…,)`."""
+    raised = matrices.copy()
+    np.einsum("...kk->...k", raised)[...] += added[..., None]  # a view
+    return raised
+
+
 def _solved(matrix: Array, values: Array) -> Array:
-    """A⁻¹b, A `(…, n, n)` positive definite, b `(…, n, O)`."""
+    """A⁻¹b, A `(…, n, n)` positive definite, b `(…, n, O)`; A is lost."""
     if matrix.shape[-1] < BLOCK:
         return np.asarray(np.linalg.solve(matrix, values))
     from scipy.linalg import cho_factor, cho_solve
 
     found = np.empty_like(values)
     for at in np.ndindex(matrix.shape[:-2]):
-        found[at] = cho_solve(cho_factor(matrix[at], check_finite=False), values[at], check_finite=False)
+        factor = cho_factor(matrix[at].T, overwrite_a=True, check_finite=False)  # transposed as LAPACK wants it
+        found[at] = cho_solve(factor, values[at], check_finite=False)
     return found
 
 
-def fit_error(fitted: Array, weights: Array, covariance: Array, cross: Array) -> float:
+def fit_error(fitted: Array, covariance: Array, made: Array) -> float:
     """E‖v·x̂ − w·x‖² of weights v for x̂ in place of w for x, but for E‖w·x‖², which all v share; over all rows.
 
     Args:
         fitted: v, `(…, O, n)`; the rest as for `regressed`.
     """
-    return float(np.sum(fitted * (fitted @ covariance)) - 2 * np.sum(fitted * (weights @ cross)))
+    return float(np.sum(fitted * (fitted @ covariance)) - 2 * np.sum(fitted * made))
 
 
 def _columns(weights: Array, dtype: type) -> Array:
@@ -187,10 +193,12 @@ def _descended(q: Array, slope: Array, h: Array, lo: int, hi: int, sweeps: int) 
                     change = h[..., k, k + 1 : stop, None] * step[..., None, rows]
                     near[..., k - start + 1 :, rows] += change
             rows = np.flatnonzero(move.any((*outer, -2)))
-            if rows.size:
-                q[..., start:stop, :] += move
+            q[..., start:stop, :] += move
+            if 2 * rows.size > q.shape[-1]:  # to pick most costs more than to take all
+                slope += h[..., start:stop] @ move
+            elif rows.size:
                 slope[..., rows] += h[..., start:stop] @ move[..., rows]
-                moved = True
+            moved |= rows.size > 0
         if not moved:
             break
     return q

@@ -8,7 +8,7 @@ from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Moments, QParams
 from ..ir.weights import Layer
 from ..maths.affine import fake_quantize
-from ..ops.layers import layer_coverage
+from ..ops.layers import layer_coverage, over_taps
 
 
 def mean_error(graph: Graph, layer: Layer, grid: QParams, x: Moments) -> Array:
@@ -22,4 +22,4 @@ def mean_error_of(graph: Graph, layer: Layer, change: Array, x: Moments) -> Arra
     error = layer.unpack(change).astype(np.float64)
     g, _, i, _ = error.shape
     expected = channel_means(x.mean, layer.x_axis, g * i).reshape(g, i)
-    return np.asarray(np.einsum("goi,gi->go", error @ layer_coverage(graph, layer), expected)).reshape(-1)
+    return np.asarray(np.einsum("goi,gi->go", over_taps(error, layer_coverage(graph, layer)), expected)).reshape(-1)

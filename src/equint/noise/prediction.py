@@ -15,7 +15,7 @@ from ..maths.affine import fake_quantize
 from ..maths.noise import activation_noise, in_common, mismatch, rounding
 from ..ops.activations import is_clip
 from ..ops.attributes import clip_bounds
-from ..ops.layers import layer_coverage, layers
+from ..ops.layers import layer_coverage, layers, over_taps
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
 from .results import wide_results
@@ -203,7 +203,7 @@ def _input(graph: Graph, quantized: Model, layer: Layer, tensor: RoundedTensor) 
     step, power, live, std = (
         channel_means(np.reshape(a, tensor.shape), layer.x_axis, g * i).reshape(g, i) for a in fields
     )
-    energy, common = np.square(w) @ share, in_common(std, step)[:, None, :]
-    mixed = (1 - common) * energy + common * np.square(w @ share)
+    energy, common = over_taps(np.square(w), share), in_common(std, step)[:, None, :]
+    mixed = (1 - common) * energy + common * np.square(over_taps(w, share))
     rounded = activation_noise(step[:, None, :], live, mixed)
     return float(np.sum(rounded)), float(np.einsum("goi,gi->", energy, power))

@@ -17,6 +17,7 @@ from ..ops.activations import clamps, negative_slope
 from ..ops.arithmetic import adds
 from ..ops.attributes import clip_bounds
 from ..ops.layers import as_layer, layer_coverage, layers
+from ..ops.listed import on_integers
 from ..ops.pools import POOLS
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
@@ -78,7 +79,7 @@ def rounded_tensors(
     for grid, tensors in enumerate(place(model.graph, model.apart).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
-            if maker is not None and grid_of(maker).keeps and any(i in tensors for i in maker.inputs):
+            if maker is not None and grid_of(model.graph, maker).keeps and any(i in tensors for i in maker.inputs):
                 continue
             if name in model.moments and name in gains.scattered:
                 finer = () if fields is None or name not in fields else fields[name].shape
@@ -182,10 +183,11 @@ def _spreads(
 
 
 def rounded_layers(model: Model, gains: Gains) -> Iterator[RoundedLayer]:
-    """Every layer whose input moments and output gain are known."""
+    """Every layer that is to be integer whose input moments and output gain are known."""
     graph = model.graph
     for layer in layers(graph):
-        if layer.x not in model.moments or layer.y not in gains.steady:
+        known = layer.x in model.moments and layer.y in gains.steady
+        if not known or not on_integers(graph, layer.node):
             continue
         g, o, i, taps = layer.unpack(graph.consts[layer.weight]).shape
         m, share = model.moments[layer.x], layer_coverage(graph, layer)

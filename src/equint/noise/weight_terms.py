@@ -168,9 +168,10 @@ class WeightTerms:
                 g, o, i = peaks.shape
                 takes = enters[block.columns].reshape(g, 1, i).astype(np.float32)
                 limit = (limits[k, block.rows] * self.constants.near).reshape(g, o, 1).astype(np.float32)
-                group, out, enter = np.nonzero(peaks * takes > limit)
-                row, column = block.rows.start + group * o + out, block.columns.start + group * i + enter
-                found.append(Near(peaks[group, out, enter], row, column, np.full(row.size, k == 1)))
+                at = np.flatnonzero(peaks * takes > limit)
+                out, enter = np.divmod(at, i)
+                row, column = block.rows.start + out, block.columns.start + out // o * i + enter
+                found.append(Near(peaks.ravel()[at], row, column, np.full(row.size, k == 1)))
             near = joined(Near, found)
             end = self.rows.unit[near.row] + np.where(near.below, (len(ends) - 1) * self.units, 0)
             self._seen = _Seen(near, self.columns.scale[near.column], end, enters, limits)

@@ -140,7 +140,7 @@ class _Reader:
             elif node.op in _ON_INTEGERS:
                 layers.append(self._on_integers(node, activations))
             elif node.domain == _CONTRIB and node.op in _OF_ONNXRUNTIME:
-                kinds[0][_named(node)].append(node.label)
+                kinds[0][node.op.removeprefix("QLinear")].append(node.label)
                 if (made := self._made(node)) is not None:
                     activations[node.outputs[0]] = made
             elif node.op in _CLAMPS and not node.domain and self._is_integer(node.inputs[0]):
@@ -153,8 +153,9 @@ class _Reader:
                 known = tuple(grid for grid in grids if grid is not None)
                 if len(known) > 1:
                     alike[node.label] = node.op, known
-                if not grid_of(node).keeps and not self._fused(node):
-                    kinds[any(grid is None for grid in grids)][_named(node)].append(node.label)
+                bare = any(grid is None for grid in grids)
+                if not self._fused(node) and not (bare and grid_of(graph, node).keeps):
+                    kinds[bare][_named(node)].append(node.label)
         if not activations and not any(layer.weight for layer in layers):
             raise UnreadableModel(f"{self.label}: nothing in it is quantized; `equint quantize` does that")
         inputs = {name: graph.shapes.get(name) for name in graph.inputs}

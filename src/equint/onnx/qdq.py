@@ -26,17 +26,19 @@ from ..maths.affine import quantize, quantize_bias, storage
 from ..ops.activations import is_clamp
 from ..ops.attributes import clip_bounds
 from ..ops.layers import as_layer
-from .writer import to_proto
+from ..ops.listed import on_integers
+from .writer import said_of, to_proto
 
 WIDE = 21
 """The first opset whose quantizers take 16 bits."""
 
 
-def export(model: Model) -> ModelProto:
+def export(model: Model, about: Mapping[str, str] | None = None) -> ModelProto:
     """The quantized model as ONNX.
 
     Tensors keep their names: what a consumer reads as `t` is the dequantized `t`. The scale and offset that
-    relate rewritten tensors to the original network's travel in the metadata, for `compare`.
+    relate rewritten tensors to the original network's travel in the metadata, for `compare`, and so does what is said
+    `about` the file, by keys that get "equint." in front: the target, for `lint`.
 
     Raises:
         onnx.checker.ValidationError: never on models that the passes made; it would be a bug here.
@@ -49,7 +51,8 @@ def export(model: Model) -> ModelProto:
         ['DequantizeLinear', 'Conv']
     """
     proto = to_proto(qdq_graph(model))
-    helper.set_model_props(proto, {"equint.views": _packed_views(model.views)})
+    said = {f"equint.{key}": value for key, value in (about or {}).items()}
+    helper.set_model_props(proto, {"equint.views": _packed_views(model.views), **said})
     if proto.ByteSize() < 1 << 31 and all(o.type.tensor_type.HasField("shape") for o in proto.graph.output):
         try:
             checker.check_model(proto, full_check=True)
@@ -66,7 +69,7 @@ def qdq_graph(model: Model) -> Graph:
 
 def views_of(proto: ModelProto) -> dict[Name, View]:
     """The views stored in an exported model; empty for models of other origin."""
-    stored = next((p.value for p in proto.metadata_props if p.key == "equint.views"), None)
+    stored = said_of(proto, "views")
     if stored is None:
         return {}
     table = json.loads(stored)
@@ -143,7 +146,17 @@ def _at_opset(model: Model) -> Model:
     biases = {n.inputs[2]: model.graph.consts[n.inputs[2]] for n in biased.values()}
     graph = graph.with_nodes(nodes, biases)
     known = model.graph
-    flags = ("fuses", "integers_only", "layers_only", "integer_clamps", "integer_biases", "tied", "fixed")
+    flags = (
+        "fuses",
+        "integers_only",
+        "layers_only",
+        "integer_clamps",
+        "integer_biases",
+        "tied",
+        "fixed",
+        "operators",
+        "float_layers",
+    )
     graph = replace(graph, **{flag: getattr(known, flag) for flag in flags})
     return replace(model, graph=replace(graph, shapes=known.shapes, dtypes=known.dtypes))
 
@@ -159,7 +172,8 @@ class _Exporter:
         self.reads: dict[Name, Name] = {}  # where consumers find a value now
         self.stored: dict[Name, Name] = {}
         self.taken = {*model.graph.inputs, *model.graph.consts, *model.graph.producer}
-        self.taken |= {node.name for node in model.graph.nodes}
+        self.named = {node.name for node in model.graph.nodes}
+        self.taken |= self.named
 
     def fresh(self, stem: Name) -> Name:
         """A name, for a value or a node, that nothing else has."""
@@ -189,13 +203,15 @@ class _Exporter:
             return
         node = self.without_idle_bound(node)
         inputs = [self.reads.get(i, i) for i in node.inputs]
-        if layer is not None and layer.weight in self.model.qparams:
+        if layer is not None and layer.weight in self.model.qparams and on_integers(self.float, node):
             inputs = self.integer_operands(layer, inputs)
-        elif grid_of(node).constants:
+        elif grid_of(self.float, node).constants:
             inputs = [self.weight(i) if i in self.float.consts and i in self.model.qparams else i for i in inputs]
         quantized = [o for o in node.outputs if o in self.model.qparams]
         raw = {o: self.fresh(f"{o}_float") for o in quantized}
-        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(raw.get(o, o) for o in node.outputs)))
+        outputs = tuple(raw.get(o, o) for o in node.outputs)
+        name = node.name or (out if raw and out not in self.named else "")  # what messages call it stays
+        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=outputs, name=name))
         for o in quantized:
             self.quantizer(o, raw[o], o, [])
 

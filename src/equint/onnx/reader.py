@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from ..errors import InvalidOption, OutputRefused, UnknownName, UnreadableModel
+from ..errors import InvalidOption, UnknownName, UnreadableModel
 from ..files import is_bundle
+from ..graph.inputs import CHANNELS, describe_pixels, is_picture, layout_of
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
+from ..tflite.reader import is_tflite, load_tflite, told_preparation
 from .branches import branches_taken
 from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
@@ -40,7 +42,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     Identity and Dropout removed, Gemm and MatMul brought to one form and zero Pads merged into convolutions.
 
     Args:
-        source: path of an .onnx file, or a loaded model.
+        source: path of an .onnx or .tflite file, or a loaded ONNX model.
 
     Raises:
         EquintError: no such file, not ONNX, truncated, missing external data, unsupported opset, already
@@ -66,7 +68,18 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     graph = masks_bounded(settled(taken_apart(written)))
     check_inputs(graph, label)
     check_weights(graph, label)
-    return Model(graph).noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    found = Model(graph, source="" if isinstance(source, ModelProto) else os.path.abspath(source))
+    found = found.noted(Event(EventKind.READ, label, {"nodes": len(graph.nodes), "opset": graph.opset}, "read"))
+    return _prepared(found, proto)
+
+
+def _prepared(model: Model, proto: ModelProto) -> Model:
+    """The network with what a TFLite file says of pixels that its only input is made of."""
+    told, (name, *others) = told_preparation(proto), model.graph.inputs
+    if told is None or others or not model.graph.is_float(name) or not is_picture(model.graph.shapes.get(name)):
+        return model
+    channels = model.graph.shapes[name][CHANNELS[layout_of(model.graph.shapes[name])]]
+    return describe_pixels(model, *told, source="as the file says") if len(told[0]) in (1, channels) else model
 
 
 def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool = True) -> Graph:
@@ -178,10 +191,12 @@ def _filling(values: Array, wanted: Shape) -> Array:
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:
-    """An ONNX file as it stands, quantized or not, external data included."""
+    """An ONNX file as it stands, quantized or not, external data included; a float TFLite file as ONNX."""
     path = Path(path)
     if not path.is_file():
         raise UnreadableModel(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
+    if is_tflite(path):
+        return load_tflite(path)
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:
@@ -211,19 +226,6 @@ def external_files(path: str | os.PathLike[str]) -> set[Path]:
     tensors = [*proto.graph.initializer, *(a.t for node in proto.graph.node for a in node.attribute)]
     named = (entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location")
     return {(Path(path).parent / name).resolve() for name in named}
-
-
-def spare_weights(path: str | os.PathLike[str], outputs: Collection[Path]) -> None:
-    """Refuse to write over the files in which an ONNX file keeps its weights.
-
-    Raises:
-        OutputRefused: naming the output.
-    """
-    taken = [output for output in outputs if output.exists()]
-    lost = external_files(path) if taken else set()
-    for output in taken:
-        if output.resolve() in lost:
-            raise OutputRefused(f"{output}: would overwrite the weights of {path}; choose another output")
 
 
 def _modern(proto: ModelProto, label: str) -> ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,23 +34,35 @@ def to_proto(graph: Graph, weightless: bool = False) -> ModelProto:
         'Conv'
     """
     graph = lowered(graph)
-    inputs = [value_info(graph, name) for name in graph.inputs]
-    initializers = []
-    for name, array in graph.consts.items():
+    inputs, outputs = ([value_info(graph, name) for name in side] for side in (graph.inputs, graph.outputs))
+    nodes = [_node(node) for node in graph.nodes]
+    proto = model_proto(helper.make_graph(nodes, graph.name, inputs, outputs), graph.opset, graph.domains)
+    for name, array in graph.consts.items():  # one by one: with the graph, all would be copied twice
         if weightless and array.size > 1024 and array.dtype.kind == "f":
             element = int(helper.np_dtype_to_tensor_dtype(array.dtype))
-            inputs.append(helper.make_tensor_value_info(name, element, array.shape))
+            proto.graph.input.append(helper.make_tensor_value_info(name, element, array.shape))
         else:
-            initializers.append(numpy_helper.from_array(np.asarray(array), name))
-    outputs = [value_info(graph, name) for name in graph.outputs]
-    proto = helper.make_graph([_node(node) for node in graph.nodes], graph.name, inputs, outputs, initializers)
-    return model_proto(proto, graph.opset, graph.domains)
+            proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    return proto
 
 
 def model_proto(graph: onnx.GraphProto, opset: int, domains: dict[str, int] | Any) -> ModelProto:
     """Wrap a graph with its operator sets; the IR version is the oldest that has them."""
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in domains.items() if d)]
     return helper.make_model(graph, opset_imports=opsets, producer_name="equint", ir_version=8 if opset <= 18 else 10)
+
+
+def said_of(proto: ModelProto, key: str) -> str | None:
+    """What equint says of a file in its metadata, such as its "target"; None of files of other origin.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> proto = to_proto(tiny_graph())
+        >>> helper.set_model_props(proto, {"equint.target": "qnn"})
+        >>> said_of(proto, "target"), said_of(proto, "recipe")
+        ('qnn', None)
+    """
+    return next((p.value for p in proto.metadata_props if p.key == f"equint.{key}"), None)
 
 
 def value_info(graph: Graph, name: Name) -> ValueInfoProto:
@@ -119,6 +132,17 @@ _ONNX_TYPES = {
 }  # fmt: skip
 
 
+def beside(path: str | os.PathLike[str]) -> Path:
+    """The file that holds the constants of a model too large for one.
+
+    Example:
+        >>> beside("out/net.onnx").name
+        'net.onnx.data'
+    """
+    target = Path(path).resolve()
+    return target.with_name(f"{target.name}.data")
+
+
 def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
     """Write a model; constants above `external_above` bytes go to `<name>.data` beside it.
 
@@ -130,7 +154,7 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
     """
     size = sum(len(t.raw_data) for t in proto.graph.initializer)
     with drafted(path) as (draft, target):
-        data = f"{target.name}.data"
+        data = beside(target).name
         if size > external_above:
             copy = ModelProto()  # save_model moves the constants out of what it is given
             copy.CopyFrom(proto)

@@ -105,6 +105,18 @@ def layer_coverage(graph: Graph, layer: Layer) -> Array:
     return coverage(layer, kernel, graph.shapes.get(layer.x))
 
 
+def over_taps(weights: Array, share: Array) -> Array:
+    """Σ_k c_k·W_oik: `(G, O, I)` of weights `(G, O, I, K)` and the `share` `(K,)` of positions that each tap meets.
+
+    Example:
+        >>> over_taps(np.ones((1, 1, 2, 3)), np.array([0.5, 1.0, 0.5])).tolist()
+        [[[2.0, 2.0]]]
+    """
+    if share.size > 1:
+        return np.asarray(weights @ share)
+    return weights[..., 0] if share[0] == 1 else weights[..., 0] * share[0]  # as a product it would be slow
+
+
 def tiny_graph() -> Graph:
     """A depthwise 3×3 convolution over four channels, padded by one: for examples."""
     node = Node("Conv", ("x", "w"), ("y",), {"group": 4, "pads": [1, 1, 1, 1], "kernel_shape": [3, 3]})
@@ -139,12 +151,12 @@ def layer_moments(
     share = layer_coverage(graph, layer)
     mean_x = channel_means(x.mean, layer.x_axis, g * i).reshape(g, i)
     std_x = channel_means(x.std, layer.x_axis, g * i).reshape(g, i)
-    mean_y = np.einsum("goi,gi->go", w @ share, mean_x).reshape(-1)
-    energy = np.square(w) @ share
+    mean_y = np.einsum("goi,gi->go", over_taps(w, share), mean_x).reshape(-1)
+    energy = over_taps(np.square(w), share)
     if layer.x in graph.inputs:
-        energy = (1 - pixels) * energy + pixels * np.square(w @ share)
+        energy = (1 - pixels) * energy + pixels * np.square(over_taps(w, share))
     apart = np.sqrt(np.einsum("goi,gi->go", energy, np.square(std_x))).reshape(-1)
-    together = np.einsum("goi,gi->go", np.abs(w) @ share, std_x).reshape(-1)
+    together = np.einsum("goi,gi->go", over_taps(np.abs(w), share), std_x).reshape(-1)
     return mean_y + bias_of(graph, layer), apart ** (1 - correlation) * together**correlation
 
 
@@ -171,7 +183,7 @@ def _gain(node: Node, at: Backward) -> Gained | None:
     behind = per_channel(at.behind[layer.y], layer.y_axis, g * o)
     if behind is None:
         return None
-    energy = np.square(w) @ layer_coverage(at.graph, layer)
+    energy = over_taps(np.square(w), layer_coverage(at.graph, layer))
     gain = np.einsum("goi,go->gi", energy, behind.reshape(g, o) * at.grown(_kappa(layer, energy, at))).reshape(-1)
     return [(layer.x, aligned(gain, layer.x_axis, at.moments[layer.x].mean.ndim))]
 

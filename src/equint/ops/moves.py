@@ -33,7 +33,7 @@ def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]
     if before is None or after is None or len(before) != field.ndim:
         return None
     inner = element_count(before[1:])
-    if inner is not None and inner == element_count(after[1:]) and not isinstance(after[0], int):
+    if after and inner is not None and inner == element_count(after[1:]) and not isinstance(after[0], int):
         after = (before[0], *after[1:])  # an inferred first dimension is the batch
     if field.size == 1:
         return [field.reshape((1,) * len(after))]

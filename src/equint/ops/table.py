@@ -44,6 +44,20 @@ def op_of(node: Node) -> Operator:
     return found or _foreign(f"{node.domain}::{node.op}" if node.domain else node.op)
 
 
+def is_operator(name: str) -> bool:
+    """Whether ONNX has an operator of that name, whether or not equint knows what it does.
+
+    Example:
+        >>> is_operator("Conv"), is_operator("NonZero"), is_operator("Conv2D")
+        (True, True, False)
+    """
+    if name in OPERATORS:
+        return True
+    from onnx import defs
+
+    return bool(defs.has(name))
+
+
 def ignores_values(operator: Operator) -> bool:
     """Whether an operator reads shapes alone."""
     return isinstance(operator.scales, Scales) and operator.scales.rule is Rule.IGNORES

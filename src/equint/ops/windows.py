@@ -95,7 +95,9 @@ class Windows:
             at = table[spot]
             index = (index[:, :, None] * size + np.maximum(at, 0)[:, None, :]).reshape(len(at), -1)
             inside = (inside[:, :, None] & (at != OUTSIDE)[:, None, :]).reshape(len(at), -1)
-        found = x.reshape(*x.shape[:2], -1)[:, :, index] * inside  # (N, C, rows, K)
+        found = x.reshape(*x.shape[:2], -1)[:, :, index]  # (N, C, rows, K)
+        if not inside.all():
+            found *= inside
         return np.asarray(found.transpose(0, 2, 1, 3).reshape(len(x) * len(index), self.layer.groups, -1))
 
     def mean(self, x: Array) -> Array:
@@ -104,12 +106,11 @@ class Windows:
             rows = np.moveaxis(x, self.layer.x_axis, -1)
             return np.asarray(rows.mean(tuple(range(rows.ndim - 1)), np.float64)[None, :])
         sums = x
-        for axis in range(len(self.times), 0, -1):
-            times = self.times[axis - 1].astype(x.dtype)
-            if len(times) == 1 and np.all(times == 1):
-                sums = sums.sum(axis + 1, keepdims=True)
-            else:
-                sums = np.moveaxis(np.moveaxis(sums, axis + 1, -1) @ times.T, -1, axis + 1)
+        if all(len(times) == 1 and np.all(times == 1) for times in self.times):
+            sums = x.reshape(*x.shape[:2], -1).sum(-1)
+        else:
+            for axis, times in reversed(list(enumerate(self.times, 2))):
+                sums = np.moveaxis(np.moveaxis(sums, axis, -1) @ times.T.astype(x.dtype), -1, axis)
         positions = len(x) * int(np.prod([len(t) for t in self.tables]))
         return np.asarray(sums.sum(0, np.float64).reshape(self.layer.groups, -1) / positions)
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ..hardware.lint import Finding, Findings
+from ..hardware.lint import Finding, Findings, TargetFrom
 
 SHOWN = 3
 """Places of a kind that are named; `--json` names all."""
+
+
+_FROM: Mapping[TargetFrom, str] = {
+    "asked": "",
+    "file": ", as it says itself",
+    "assumed": ", assumed: it names no target, and --target was not given",
+}
 
 
 def lines(found: Findings, name: str) -> Iterator[str]:
@@ -22,7 +29,7 @@ def lines(found: Findings, name: str) -> Iterator[str]:
     verdict = f"{_counted(errors, 'error')}, {_counted(count - errors, 'warning')}" if count else "clean"
     verdict = verdict if found.ruled else "not judged, the target has no [[rules]]"
     share = f"integers do {100 * found.integer_share:.1f} % of all multiply-accumulates"
-    yield f"{name} for {found.target}: {verdict}; {share}"
+    yield f"{name} for {found.target}{_FROM[found.target_from]}: {verdict}; {share}"
     yield from kinds(found)
 
 

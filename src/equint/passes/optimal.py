@@ -165,8 +165,6 @@ class _Point:
 
 def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, int]:
     """The best variables found, the noise of the best, and the steps taken."""
-    from threadpoolctl import threadpool_limits
-
     free, steps = objective.free.size, 0
 
     def within(x: Array) -> Array:  # bounds of the descent itself would make it twice as slow
@@ -190,31 +188,30 @@ def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[
     def further(now: _Point, count: int, powers: bool = False) -> _Point:
         nonlocal steps
         objective.restore(now.shifts)
-        # the vectors are short: threads only wait for each other; a step may go so far that the noise is infinite
-        with threadpool_limits(1, "blas"), np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a step may go so far that the noise is infinite
             # other shifts, or powers that stay, make it another function
             descent = now.descent if now.descent and not objective.shifted else Descent(logarithm, now.x)
             steps += descent.run(min(count, iterations))
         return settled(within(descent.x), None if powers else descent, powers)
+
+    def in_rounds(now: _Point, powers: bool = False) -> _Point:
+        best = now
+        for _ in range(max(iterations // ROUND_STEPS, 1)):
+            last, now = now, further(now, ROUND_STEPS, powers)
+            best = min(best, now, key=lambda point: point.noise)
+            gained = last.noise - now.noise
+            if gained < WORTH * last.noise and (gained >= 0 or powers):  # other shifts may make it worse for a while
+                break
+        return best
 
     tried = [settled(within(objective.start(s))) for s in starts]
     ways = tried if len(tried) > 1 else []
     while ways:
         ways = sorted((further(point, TRIAL_STEPS) for point in ways), key=lambda point: point.noise)
         tried, ways = [*tried, ways[0]], ways[:-1]
-    now = best = min(tried, key=lambda point: point.noise)
-    for _ in range(max(iterations // ROUND_STEPS, 1)):
-        last, now = now, further(now, ROUND_STEPS)
-        best = min(best, now, key=lambda point: point.noise)
-        if 0 <= last.noise - now.noise < WORTH * last.noise:
-            break
+    best = in_rounds(min(tried, key=lambda point: point.noise))
     if objective.power_of_two:
-        best = now = settled(best.x.copy(), powers=True)
-        for _ in range(max(iterations // ROUND_STEPS, 1)):
-            last, now = now, further(now, ROUND_STEPS, powers=True)
-            best = min(best, now, key=lambda point: point.noise)
-            if last.noise - now.noise < WORTH * last.noise:
-                break
+        best = in_rounds(settled(best.x.copy(), powers=True), powers=True)
     objective.restore(best.shifts)
     return best.x, objective(best.x)[0], steps
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph.overrides import Formats, Override, formats
-from ..graph.placement import bodies, borders, grid_of, place
+from ..graph.placement import bodies, borders, grid_of, kept_float, place
 from ..graph.ties import faint, joins_apart
 from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_grid
-from ..graph.work import float_work
+from ..graph.work import designed_work, float_work
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name, Node, QParams, QSpec
@@ -29,6 +29,7 @@ from ..maths.affine import (
 from ..maths.ranges import extent, lost
 from ..ops.attributes import is_softmax, pad_value
 from ..ops.layers import bias_of, layers
+from ..ops.listed import on_integers
 from . import Keeps, Need, Stage, needed, require
 
 NO_SHARE = 64.0
@@ -85,10 +86,8 @@ class Quantize:
         weights = self._weights(model, qparams, chosen, events)
         if not weights:
             return model.noted(Event(EventKind.NOTHING_TO_QUANTIZE, "", {}, "quantize", warning=True))
-        events += [
-            Event(EventKind.OPERATOR_FLOAT, names[0], {"op": op, "nodes": len(names)}, "quantize")
-            for op, names in borders(model.graph).items()
-        ]
+        events += _operators_float(model.graph)
+        events += designed_work(model.graph)
         events += [
             Event(EventKind.BODY_FLOAT, node.label, {"op": node.op, "layers": count}, "quantize", warning=True)
             for node, count in bodies(model.graph)
@@ -113,6 +112,8 @@ class Quantize:
         grids: dict[Name, QParams] = {}
         for layer in layers(model.graph):
             weight, spec = model.graph.consts[layer.weight], exceptions.weights.get(layer.weight, self.weight)
+            if not on_integers(model.graph, layer.node):
+                continue
             if spec is None:
                 events.append(Event(EventKind.FLOAT_BY_OVERRIDE, layer.name, {}, "quantize"))
                 continue
@@ -177,6 +178,13 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
     return qparams
 
 
+def _operators_float(graph: Graph) -> list[Event]:
+    """What has no integer form here; what the hardware leaves float is told apart (`designed_work`)."""
+    designed, kind = {node.label for node, _ in kept_float(graph)}, EventKind.OPERATOR_FLOAT
+    left = {op: [n for n in names if n not in designed] for op, names in borders(graph).items()}
+    return [Event(kind, n[0], {"op": op, "nodes": len(n)}, "quantize") for op, n in left.items() if n]
+
+
 def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
     """Whether tensors hold what a Softmax gives and nothing else: shares are whole numbers of 2^-bits."""
     made = _makers(graph, tensors)
@@ -197,7 +205,7 @@ def _fixed(graph: Graph, tensors: tuple[Name, ...], spec: QSpec) -> tuple[float,
 def _makers(graph: Graph, tensors: tuple[Name, ...]) -> list[Node | None]:
     """What makes tensors of one grid, but for what moves their values; None stands for an input of the network."""
     makers = [graph.producer.get(t) for t in tensors]
-    return [node for node in makers if node is None or not grid_of(node).keeps]
+    return [node for node in makers if node is None or not grid_of(graph, node).keeps]
 
 
 def _only_weighed(graph: Graph, tensors: tuple[Name, ...]) -> bool:
@@ -214,7 +222,7 @@ def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: floa
     for node in (model.graph.producer.get(t) for t in tensors):
         if node is None:
             continue
-        if grid_of(node).ties:
+        if grid_of(model.graph, node).ties:
             for value in (model.graph.consts[i] for i in node.inputs if i in model.graph.consts):
                 lo, hi = min(lo, float(value.min())), max(hi, float(value.max()))
         elif node.op == "Pad" and (padded := pad_value(model.graph, node)) is not None:
@@ -226,10 +234,10 @@ def _with_constants(model: Model, tensors: tuple[Name, ...], lo: float, hi: floa
 def _joined(model: Model, constant: Name, qparams: Mapping[Name, QParams]) -> QParams | None:
     """The grid of the join that alone reads a constant, whose range holds it too."""
     users = model.graph.users(constant)
-    alone = len(users) == 1 and grid_of(users[0]).ties and users[0].outputs[0] not in model.apart
+    alone = len(users) == 1 and grid_of(model.graph, users[0]).ties and users[0].outputs[0] not in model.apart
     return qparams.get(users[0].outputs[0]) if alone else None
 
 
 def _is_source(model: Model, tensor: Name) -> bool:
     node = model.graph.producer.get(tensor)
-    return node is None or grid_of(node).ties
+    return node is None or grid_of(model.graph, node).ties

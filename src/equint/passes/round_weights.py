@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -111,14 +111,16 @@ class RoundWeights:
         chosen = {layer.y: layer for layer in _alone(model)}
         integers = dict[Name, Array]()
 
-        def decide(layer: Layer, folds: Sequence[SecondMoments]) -> tuple[Array, Array]:
+        def decide(layer: Layer, seen: Iterable[SecondMoments]) -> tuple[Array, Array]:
             grid, weight = model.qparams[layer.weight], model.graph.consts[layer.weight]
-            folds = folds if self.images is not None else [fold.about_zero() for fold in folds]
+            folds = [fold if self.images is not None else fold.about_zero() for fold in seen]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
             # made-up samples are as noisy as they are, not as real ones will be
             fit, ridges = (regressed, RIDGES) if self.images is not None else (_as_strong, RIDGES[1:])
-            wanted = fit(rows, x.covariance, x.cross, _ridge(rows, folds, ridges, fit))
+            ridge = _ridge(rows, folds, ridges, fit)
+            del folds  # which are large
+            wanted = fit(rows, x.covariance, rows @ x.cross, ridge)
             exact = in_steps(layer.pack(x.join(wanted, view.shape), weight.shape), grid)
             damping = uncertainty(x.covariance, x.rows)
             found = second_order(x.split(layer.unpack(exact)), x.covariance, grid.qmin, grid.qmax, damping)
@@ -137,15 +139,16 @@ class RoundWeights:
 Fit = Callable[[Array, Array, Array, float], Array]
 
 
-def _as_strong(weights: Array, covariance: Array, cross: Array, ridge: float) -> Array:
-    return as_strong(regressed(weights, covariance, cross, ridge), weights, cross)
+def _as_strong(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
+    return as_strong(regressed(weights, covariance, made, ridge), weights, made)
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:
     """What serves best for moments that the weights were not fitted to: each fold is tried on the others."""
     errors, rows = dict.fromkeys(ridges, 0.0), rows[:, :: -(-rows.shape[1] // TELLING)]
-    for ridge, (a, b) in product(ridges, permutations(folds, 2)):
-        errors[ridge] += fit_error(fit(rows, a.covariance, a.cross, ridge), rows, b.covariance, b.cross)
+    told = [(fold.covariance, rows @ fold.cross) for fold in folds]
+    for ridge, ((covariance, made), other) in product(ridges, permutations(told, 2)):
+        errors[ridge] += fit_error(fit(rows, covariance, made, ridge), *other)
     return min(errors, key=lambda ridge: errors[ridge]) if len(folds) > 1 else np.inf
 
 

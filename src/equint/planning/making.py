@@ -12,7 +12,7 @@ from ..passes import Need, Pass, needs
 from ..runtime.collect import collect
 from ..samples.images import Samples
 from ..samples.statistics import Statistics, fingerprint, merged
-from .run import Progress, run
+from .run import Progress, ran
 
 Plan = Sequence[Pass]
 
@@ -62,7 +62,7 @@ class Making:
         steps = list(plan)
         done, model = max((found for found in self.made if steps[: len(found[0])] == found[0]), key=lambda f: len(f[0]))
         for k in range(len(done), len(steps)):
-            model = run(model, [self._informed(steps[k])], self.progress)
+            model = ran(model, self._informed(steps[k]), self.progress)
             ahead = steps[: k + 1]
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))

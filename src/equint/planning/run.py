@@ -13,6 +13,7 @@ from ..graph.verify import verify
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model
 from ..passes import Keeps, Need, Pass, needs
+from ..runtime.memory import give_back
 
 Progress = Callable[[str, int, int], None]
 """Called before each pass with its name, its number and how many there are; within long passes again."""
@@ -26,17 +27,26 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress | None = None) 
     """
     verify(model)
     for number, step in enumerate(passes):
-        name = pass_name(type(step))
-        if progress is not None:
-            progress(name, number, len(passes))
-            step = _telling(step, progress, name, number, len(passes))
-        start = perf_counter()
-        after = step(model)
-        seconds = perf_counter() - start
-        verify(after, name)
-        _check_promise(step.keeps, name, model.graph, after.graph)
-        model = after.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": seconds}, "pipeline"))
+        model = ran(model, step, progress, number, len(passes))
     return model
+
+
+def ran(model: Model, step: Pass, progress: Progress | None = None, number: int = 0, count: int = 1) -> Model:
+    """The model, which is well formed, after one pass, the `number`th of so many: see `run`."""
+    from threadpoolctl import threadpool_limits
+
+    name = pass_name(type(step))
+    if progress is not None:
+        progress(name, number, count)
+        step = _telling(step, progress, name, number, count)
+    give_back()
+    start = perf_counter()
+    with threadpool_limits(1, "blas"):  # threads add in other orders, and wait for each other longer than they work
+        after = step(model)
+    seconds = perf_counter() - start
+    verify(after, name)
+    _check_promise(step.keeps, name, model.graph, after.graph)
+    return after.noted(Event(EventKind.RAN, "", {"pass": name, "seconds": seconds}, "pipeline"))
 
 
 def _check_promise(keeps: Keeps, name: str, before: Graph, after: Graph) -> None:

@@ -25,6 +25,7 @@ from ..passes.headroom import Headroom
 from ..passes.optimal import Optimal
 from ..runtime.first_run import fitting
 from ..runtime.judge import Judge
+from ..runtime.memory import give_back
 from ..samples.generated import made_up
 from ..samples.images import Samples, split
 from .data import folded
@@ -82,6 +83,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
     if images is None:
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
+        early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
     else:
         early = {name: _of_half(plan) for name, plan in plans(seen).items()}
     making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
@@ -177,7 +179,9 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
         if proto not in protos.values():  # what changes nothing is no candidate
             protos[name] = proto
     own, *others = protos
+    give_back()
     judge, left = Judge(network.graph, protos, expected_power(network), made_up), tuple(protos)
+    give_back()
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
         if len(left) == len(protos) and judge.images >= FIRST:
@@ -189,16 +193,24 @@ def _measured(network: Model, models: Mapping[str, Model], shown: Samples, made_
 
 
 def _of_half(plan: Plan) -> Plan:
-    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add.
-
-    Scales are searched in few steps: the search goes on from there when the best is made of all.
-    """
+    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
     steps = list[Pass]()
-    for step in _without_late_looks(plan):
-        if isinstance(step, Optimal):
-            step = replace(step, iterations=min(step.iterations, QUICK_STEPS))
+    for step in _in_few_steps(_without_late_looks(plan)):
         steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
+
+
+def _in_few_steps(plan: Plan, whole: Plan = ()) -> Plan:
+    """A plan that searches scales in few steps: the search goes on from there when the best is made.
+
+    Not where it begins as the `whole` plan does, with which it shares what was found.
+    """
+    return [
+        replace(step, iterations=min(step.iterations, QUICK_STEPS))
+        if isinstance(step, Optimal) and plan[: k + 1] != whole[: k + 1]
+        else step
+        for k, step in enumerate(plan)
+    ]
 
 
 def _without_late_looks(plan: Plan) -> Plan:

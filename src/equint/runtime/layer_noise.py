@@ -262,7 +262,7 @@ class _Probes:
 def _clips(graph: Graph, name: Name) -> list[Node]:
     """The nodes from the first clip on that lead to a tensor: only there is what they let pass known."""
     path, node = list[Node](), graph.producer.get(name)
-    while node is not None and (keeps_grid(node) or clamps(node)):
+    while node is not None and (keeps_grid(graph, node) or clamps(node)):
         path.insert(0, node)
         node = graph.producer.get(node.inputs[0])
     first = next((k for k, node in enumerate(path) if is_clip(node)), len(path))

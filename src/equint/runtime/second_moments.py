@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -14,15 +15,15 @@ from ..ir.weights import Layer
 from ..onnx.writer import to_proto
 from ..ops.layers import layers
 from ..ops.windows import Windows
-from ..samples.images import Samples, length, split
-from .batches import BATCH
+from ..samples.images import Feed, Samples, length, part, split
+from .batches import BATCH, at_once
 from .collect import whole
 from .session import Session
 from .sweep import FOLDS, Sweep
 
 FEWEST, POSITIONS = 16, 128
 """Output positions of each sample that are looked at, drawn at random: as many as inputs and taps, within these."""
-WAITING = 512
+WAITING = 1024
 """Patches that wait to be multiplied together: the sums of few cost as much as those of many."""
 WIDEST = 1024
 """Inputs whose products with one another are kept; of a layer with more, blocks of channels are taken to be apart."""
@@ -71,12 +72,13 @@ class SecondMoments:
     def mean_of(cls, folds: Sequence[SecondMoments]) -> SecondMoments:
         """Those of several folds of as many samples each."""
         mean, seen, covariance, cross = (
-            np.mean([getattr(fold, name) for fold in folds], 0) for name in ("mean", "seen", "covariance", "cross")
+            reduce(np.add, (getattr(fold, name) for fold in folds)) / len(folds)
+            for name in ("mean", "seen", "covariance", "cross")
         )
         return cls(mean, seen, covariance, cross, sum(fold.rows for fold in folds))
 
 
-Decide = Callable[[Layer, Sequence[SecondMoments]], tuple[Array, Array]]
+Decide = Callable[[Layer, Iterable[SecondMoments]], tuple[Array, Array]]
 
 
 def round_in_order(
@@ -93,8 +95,8 @@ def round_in_order(
     Args:
         model: the network, weights and all else float, with the grids that it will have.
         chosen: which of its layers.
-        decide: gets a layer and the moments of each fold of images; returns integers for its weight, and its bias,
-            `(O,)`.
+        decide: gets a layer and the moments of each fold of images, made as they are taken; returns integers for its
+            weight, and its bias, `(O,)`.
         progress: called with layers done and their number.
         teacher: the float network, with tensors of the same names in original units; None: the model's own graph.
 
@@ -104,7 +106,7 @@ def round_in_order(
     every = [la for la in layers(model.graph) if la.weight in model.qparams]
     names = {la.y for la in chosen}
     readings = {la.y: _Reading(model.graph, la, (seed, k)) for k, la in enumerate(la for la in every if la.y in names)}
-    sizes = _read_in_floats(model, teacher, list(readings.values()), images)
+    sizes, pieces = _read_in_floats(model, teacher, list(readings.values()), images)
     sweep, decided = Sweep(model, images, every, sizes), list[int]()
     runs = _runs(sizes)
     for number, layer in enumerate(every):
@@ -114,11 +116,12 @@ def round_in_order(
         if progress is not None:
             progress(number, len(every))
         sums = [_Sums(reading.blocks, reading.n) for _ in range(FOLDS)]
-        for k, x in enumerate(sweep.inputs(number)):
-            sums[runs[k] % FOLDS].add((reading.drawn[k], reading.patches(x, runs[k])), reading.mean(x))
-        seen = [s.moments(reading.means[k]) for k, s in enumerate(sums) if s.batches]
-        if seen:
-            integers, bias = decide(layer, seen)
+        for run, own, x in zip(runs, pieces, sweep.inputs(number), strict=True):
+            drawn = [reading.drawn[k] for k in own]
+            sums[run % FOLDS].add(drawn, reading.patches(x, run), reading.mean(x))
+        counted = [(s, mean) for s, mean in zip(sums, reading.means, strict=True) if s.batches]
+        if counted:
+            integers, bias = decide(layer, (s.moments(mean) for s, mean in counted))
             sweep.round(number, integers)
             sweep.correct(number, bias - sweep.bias(number))
             decided.append(number)
@@ -130,7 +133,7 @@ class _Reading:
 
     Attributes:
         blocks, n: into how many blocks its inputs and taps fall, and how many each has.
-        drawn: patches, batch by batch, on disk.
+        drawn: patches, piece by piece, on disk.
         means: `(FOLDS, G, I/G·K)` of all patches, summed over the batches of each fold.
     """
 
@@ -148,8 +151,8 @@ class _Reading:
     def mean(self, x: Array) -> Array:
         return self._windows(x).mean(x)
 
-    def add(self, x: Array, run: int, view: View | None) -> None:
-        """Draw of a batch as the float network has it: original = scale·(value + offset)."""
+    def add(self, x: Array, run: int, share: float, view: View | None) -> None:
+        """Draw of a `share` of a batch as the float network has it: original = scale·(value + offset)."""
         factor = np.ones(1, x.dtype)
         if view is not None:
             if np.any(view.offset):  # which padding does not have
@@ -159,7 +162,7 @@ class _Reading:
                 scale = channel_means(view.scale, self.layer.x_axis, channels)
                 factor = np.repeat(1 / scale, self.taps).reshape(self.means.shape[1:]).astype(x.dtype)
         self.drawn.append(self.patches(x, run) * factor)
-        self.means[run % FOLDS] += self.mean(x) * factor
+        self.means[run % FOLDS] += share * self.mean(x) * factor
 
     def _windows(self, x: Array) -> Windows:
         sizes = x.shape[2:]
@@ -168,22 +171,37 @@ class _Reading:
         return self.windows[sizes]
 
 
-def _read_in_floats(model: Model, teacher: Graph | None, readings: Sequence[_Reading], images: Samples) -> list[int]:
-    """Show the float network's layers all samples; how many there are in each batch."""
+def _read_in_floats(
+    model: Model, teacher: Graph | None, readings: Sequence[_Reading], images: Samples
+) -> tuple[list[int], list[range]]:
+    """Show the float network's layers all samples; how many there are in each batch, and the numbers of its pieces.
+
+    What all layers read is there at once, of as few samples as memory is worth. The sweep sees a layer at a time, whose
+    tensors take less room of twice as many.
+    """
     graph, views = model.graph, dict[Name, View]()
     read = tuple(dict.fromkeys(r.layer.x for r in readings))
     if teacher is not None and all(name in teacher.producer or name in teacher.inputs for name in read):
         graph, views = teacher, dict(model.views)
     outputs = tuple(name for name in read if name not in graph.inputs) or graph.outputs
     session = Session(to_proto(replace(graph, outputs=outputs)), optimized=True, lean=True, together=True)
-    sizes = list[int]()
-    for feed in split(images, whole(session, BATCH), fill=True):
+    sizes, pieces, few = list[int](), list[range](), at_once(graph, BATCH)
+    most, few = (whole(session, count) for count in (min(2 * few, BATCH), few))
+
+    def shown(feed: Feed, share: float) -> None:
         given = feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed}
         found = {**given, **session.run(feed)}
-        sizes.append(length(feed))
         for reading in readings:
-            reading.add(found[reading.layer.x], _runs(sizes)[-1], views.get(reading.layer.x))
-    return sizes
+            reading.add(found[reading.layer.x], _runs(sizes)[-1], share, views.get(reading.layer.x))
+
+    for feed in split(images, most, fill=True):
+        sizes.append(count := length(feed))
+        starts, before = range(0, count, few), pieces[-1].stop if pieces else 0
+        for start in starts:
+            piece = part(feed, start, start + few)
+            shown(piece, length(piece) / count)
+        pieces.append(range(before, before + len(starts)))
+    return sizes, pieces
 
 
 def _runs(sizes: Sequence[int]) -> list[int]:
@@ -210,21 +228,24 @@ class _Sums:
         self.about: Array | None = None
         self.seen: Array = np.zeros(())
         self.total = np.zeros((2, blocks, n))
-        self.products = np.zeros((2, blocks, n, n))
-        self.pending = list[tuple[Array, Array]]()
+        self.products = list[Array]()
+        self.pending: tuple[list[Array], list[Array]] = [], []
 
-    def add(self, drawn: tuple[Array, Array], seen: Array) -> None:
+    def add(self, drawn: Sequence[Array], patches: Array, seen: Array) -> None:
         """Count a batch: patches of both networks, and the mean of all that the quantized one has."""
         self.batches += 1
         self.seen = self.seen + seen
-        self.pending.append(drawn)
-        if sum(len(x) for x, _ in self.pending) >= WAITING:
+        self.pending[0].extend(drawn)
+        self.pending[1].append(patches)
+        if sum(map(len, self.pending[1])) >= WAITING:
             self._multiply()
 
     def _multiply(self) -> None:
-        joined = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
-        both = [a.reshape(len(a), *self.shape).transpose(1, 0, 2).astype(np.float32, order="C") for a in joined]
-        self.pending = []
+        both, (blocks, n) = list[Array](), self.shape
+        for waiting in self.pending:
+            rows = np.concatenate(waiting, dtype=np.float32).reshape(-1, blocks, n)
+            both.append(np.ascontiguousarray(rows.transpose(1, 0, 2)))
+            waiting.clear()
         if self.about is None:
             self.about = np.stack([rows.mean(1, dtype=np.float64) for rows in both]).astype(np.float32)
         for k, rows in enumerate(both):
@@ -232,15 +253,19 @@ class _Sums:
             self.total[k] += rows.sum(1, dtype=np.float64)
         self.rows += both[0].shape[1]
         for k, rows in enumerate(both):
-            self.products[k] += rows.swapaxes(1, 2) @ both[1]
+            product = rows.swapaxes(1, 2) @ both[1]
+            if len(self.products) == k:
+                self.products.append(product.astype(np.float64))
+            else:
+                self.products[k] += product
 
     def moments(self, mean: Array) -> SecondMoments:
-        """Of all that was counted; `mean` is that of the float network, summed over batches."""
-        if self.pending:
+        """Of all that was counted, which they take with them; `mean` is the float network's, summed over batches."""
+        if self.pending[1]:
             self._multiply()
-        moved = self.total / self.rows
-        cross, covariance = (
-            p / self.rows - m[:, :, None] * moved[1][:, None, :] for p, m in zip(self.products, moved, strict=True)
-        )
+        moved, (cross, covariance), self.products = self.total / self.rows, self.products, []
+        for product, m in zip((cross, covariance), moved, strict=True):
+            product /= self.rows
+            product -= m[:, :, None] * moved[1][:, None, :]
         mean, seen = ((total / self.batches).reshape(self.shape) for total in (mean, self.seen))
         return SecondMoments(mean, seen, covariance, cross, self.rows)

@@ -22,6 +22,7 @@ from ..ops.layers import layers
 from ..samples.images import Feed, Samples, length, split
 from .batches import at_once
 from .collect import whole
+from .memory import give_back
 from .session import Session, is_grouped
 
 FOLDS = 2
@@ -184,6 +185,7 @@ class Sweep:
         outputs = tuple(dict.fromkeys((out, *keep)))
         part = replace(self.graph.with_nodes((*needed, *nodes)), inputs=tuple(feeds), outputs=outputs)
         session = Session(to_proto(part), lean=True, floats=is_grouped(part), together=True)
+        give_back()
         made = {n: Shelf() for n in keep}
         for feed in self._feeds(feeds):
             found = session.run(feed)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import OutputRefused, UnreadableModel
 from ..ir.model import Array
-from .schema import ALIGNMENT, IDENTIFIER, NUMBERS, Enum, Field, schema
+from .schema import ALIGNMENT, IDENTIFIERS, NUMBERS, Enum, Field, schema
 
 if TYPE_CHECKING:
     from flatbuffers import Builder
@@ -53,7 +53,7 @@ def unpack(data: bytes, label: str = "model", root: str = "Model") -> Values:
         ...
         equint.errors.UnreadableModel: cut.tflite: damaged or truncated (Model.description); copy or export it again
     """
-    if len(data) < 8 or data[4:8] != IDENTIFIER:
+    if len(data) < 8 or data[4:8] != IDENTIFIERS[root]:
         raise UnreadableModel(f"{label}: not a TFLite model; export it again")
     return _Reader(data, label).table(0, root, root)
 
@@ -114,7 +114,8 @@ class _Reader:
         start = self.forward(at, where)
         count = self.number("<I", start, where)
         self.spend(4 * count, where)
-        return [self.table(start + 4 + 4 * i, kind, f"{where}[{i}]") for i in range(count)]
+        places = [(start + 4 + 4 * i, f"{where}[{i}]") for i in range(count)]
+        return [self.string(*at) if kind == "string" else self.table(at[0], kind, at[1]) for at in places]
 
     def string(self, at: int, where: str) -> str:
         start = self.forward(at, where)
@@ -163,8 +164,9 @@ def pack(values: Mapping[str, Any], root: str = "Model") -> bytes:
     """A file of plain values, in the form in which `unpack` gives them; what is left out is the schema's default.
 
     Args:
-        values: fields by name. Vectors of numbers may be sequences or arrays, and the data of a Buffer any array,
-            whose bytes are written. A Model's buffer 0 is empty, for tensors that have no constant.
+        values: fields by name. Vectors of numbers may be sequences or arrays, empty ones are left out, and the data
+            of a Buffer may be any array, whose bytes are written. A Model's buffer 0 is empty, for tensors that have
+            no constant.
 
     Raises:
         OutputRefused: more than 2 GB.
@@ -191,7 +193,7 @@ def pack(values: Mapping[str, Any], root: str = "Model") -> bytes:
         if size > MOST:
             raise OverflowError
         builder = flatbuffers.Builder(min(size + 65536, MOST))
-        builder.Finish(_table(builder, values, root), file_identifier=IDENTIFIER)
+        builder.Finish(_table(builder, values, root), file_identifier=IDENTIFIERS[root])
         return bytes(builder.Output())
     except (OverflowError, flatbuffers.builder.BuilderSizeError) as error:
         raise OutputRefused("a TFLite file holds at most 2 GB, and this network needs more") from error
@@ -204,7 +206,7 @@ def _table(builder: Builder, values: Mapping[str, Any], name: str) -> int:
     fields = known.tables[name]
     if odd := set(values) - {field.name for field in fields}:
         raise ValueError(f"{name} has no field {', '.join(sorted(odd))}")
-    given = {field: values[field.name] for field in fields if values.get(field.name) is not None}
+    given = {field: values[field.name] for field in fields if not _left_out(field, values.get(field.name))}
     placed = {field: _placed(builder, field, value, name) for field, value in given.items() if _lies_apart(field)}
     builder.StartObject(sum(2 if field.type in known.unions else 1 for field in fields))
     for field, value in given.items():
@@ -221,6 +223,11 @@ def _table(builder: Builder, values: Mapping[str, Any], name: str) -> int:
     return int(builder.EndObject())
 
 
+def _left_out(field: Field, value: Any) -> bool:
+    """Whether a field is not written: LiteRT takes an empty vector of bytes for options that are there."""
+    return value is None or (field.many and field.type in NUMBERS and not np.size(value))
+
+
 def _lies_apart(field: Field) -> bool:
     return field.many or not (field.type in NUMBERS or field.type in schema().enums)
 
@@ -229,13 +236,12 @@ def _placed(builder: Builder, field: Field, value: Any, table: str) -> int:
     """Where a vector, a string or a table lies, which must be written before what refers to it."""
     if field.type in schema().unions:
         return _table(builder, value[1], value[0])
-    if field.type == "string":
-        return int(builder.CreateString(value))
     if not field.many:
-        return _table(builder, value, field.type)
+        return int(builder.CreateString(value)) if field.type == "string" else _table(builder, value, field.type)
     if field.type in NUMBERS:
         return _vector(builder, field.type, value, ALIGNMENT if table == "Buffer" else 1)
-    places = [_table(builder, entry, field.type) for entry in value]
+    text = field.type == "string"
+    places = [int(builder.CreateString(v)) if text else _table(builder, v, field.type) for v in value]
     builder.StartVector(4, len(places), 4)
     for place in reversed(places):
         builder.PrependUOffsetTRelative(place)

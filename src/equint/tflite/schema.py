@@ -1,4 +1,4 @@
-"""What tables, operators and numbers a .tflite file is made of, read from `schema.txt`, which people can read too.
+"""What tables, operators and numbers a .tflite file is made of: `schema.txt`, `metadata.txt`, which people can read.
 
 Names are spelled as in the schema that LiteRT publishes; the FlatBuffers format itself is `flatbuffer.py`.
 """
@@ -13,6 +13,8 @@ from typing import Any
 
 IDENTIFIER = b"TFL3"
 """Bytes 4 to 8 of every .tflite file."""
+IDENTIFIERS = {"Model": IDENTIFIER, "ModelMetadata": b"M001"}
+"""The same of what begins with each table."""
 VERSION = 3
 ALIGNMENT = 16
 """Bytes of which a buffer's place in the file is a multiple."""
@@ -41,6 +43,7 @@ DTYPES = {
     "UINT32": "uint32",
     "UINT64": "uint64",
     "BOOL": "bool",
+    "COMPLEX64": "complex64",
 }
 """NumPy's name of each TensorType whose values lie in whole bytes, one behind the other."""
 _ONE_BYTE = 127  # an operator's number was one byte once, and older readers look there still
@@ -118,7 +121,8 @@ class Schema:
 @lru_cache(maxsize=1)
 def schema() -> Schema:
     """The schema, read once."""
-    text = resources.files(__package__).joinpath("schema.txt").read_text("utf-8")
+    folder = resources.files(__package__)
+    text = "".join(folder.joinpath(name).read_text("utf-8") for name in ("schema.txt", "metadata.txt"))
     enums, unions, tables = dict[str, Enum](), dict[str, Enum](), dict[str, str]()
     options: dict[str, str] = {}
     for head, body in _entries(text):

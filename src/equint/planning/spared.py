@@ -1,0 +1,63 @@
+"""What was read is not written over: one guard for the library and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputRefused
+from ..files import is_bundle, writable
+from ..samples.card import Card, named_files
+
+
+def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any]) -> None:
+    """Refuse outputs that cannot be written, or that would overwrite what was given.
+
+    Args:
+        given: by what it is ("model", "network", "card", "data", "recipe", "target", …) a path, a `Card`, or anything
+            else, which is no file. Also spared are a network's external data, both files of a bundle, what a card
+            names, and files in folders of images.
+
+    Raises:
+        OutputRefused: naming the output, and what would be lost.
+
+    Example:
+        >>> spare(["int8.onnx"], {"model": "net.onnx", "target": "qnn"})
+        >>> spare(["net.onnx"], {"model": "./net.onnx"})
+        Traceback (most recent call last):
+        equint.errors.OutputRefused: net.onnx: would overwrite the model; choose another output
+    """
+    for output in outputs:
+        target = writable(output)
+        for what, file in _files(given, target.exists()):
+            if target == file or (target.exists() and file in target.parents and file.is_dir()):
+                raise OutputRefused(f"{output}: would overwrite {what}; choose another output")
+
+
+def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
+    """What is at stake, links followed: (what it is, file or folder); weights only of outputs that are there."""
+    for what, value in given.items():
+        if isinstance(value, Card):
+            named = {key: Path(at) for key, at in value.data.items() if isinstance(at, (str, os.PathLike))}
+            yield from ((f"{key} of the card", file.resolve()) for key, file in named.items())
+        if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+            continue
+        path = Path(value)
+        if what in ("recipe", "target") and path.suffix != ".toml":
+            continue  # a name
+        for file in _both(path) if is_bundle(path) else (path,):
+            yield f"the {what.replace('_', ' ')}", file.resolve()
+        if what in ("model", "network") and there:
+            from ..onnx.reader import external_files
+
+            yield from ((f"the weights of {path}", file) for file in external_files(path))
+        if what in ("card", "network"):
+            yield from ((f"{key} of {path}", file.resolve()) for key, file in named_files(path).items())
+
+
+def _both(path: Path) -> tuple[Path, Path]:
+    from ..npu.bundle import bundle_files
+
+    return bundle_files(path)
