@@ -22,7 +22,7 @@ pytestmark = [
 ]
 TARGETS = "tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"
 REFUSED = {
-    *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "LpNormalization"),
+    *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
     *("MeanVarianceNormalization", "ArgMax", "ConstantOfShape", "Cast", "Where", "Equal"),
 }
 """Operators that have no int8 form in LiteRT, or that equint does not write."""
@@ -31,6 +31,8 @@ ODD = {
     "Resize-sizes",
 }
 """Spellings that are refused, each with the node's name."""
+NEAR = {"LpNormalization"}
+"""Operators that LiteRT computes otherwise than the engine; here their results differ by a step."""
 WRITTEN = [case for case in CASES if case.op not in REFUSED and case.id not in ODD]
 
 
@@ -38,7 +40,7 @@ WRITTEN = [case for case in CASES if case.op not in REFUSED and case.id not in O
 @pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.id)
 def test_every_operator_gives_the_engines_integers(case: Case) -> None:
     program = equint.quantize(case.whole, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program
-    assert furthest(program) == 0
+    assert furthest(program) <= (case.op in NEAR)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from ..ops.operator import Form
 from .builder import Lowering, same
 from .geometry import static, window
 from .lower_moves import moved
-from .lower_reductions import Last, axes_of, compared, count_of, requantized, softmax
+from .lower_reductions import Last, axes_of, compared, count_of, normalization, requantized, softmax
 from .program import Requantize, Step
 from .steps import bound
 
@@ -266,6 +266,13 @@ def _softmax(work: Lowering, node: Node) -> None:
     work.rescaled(node, made, (q, []), name)
 
 
+def _norm(work: Lowering, node: Node) -> None:
+    """Values divided by their length along one axis; what else is normalized LiteRT has no operator for."""
+    normalization(work, node)
+    if node.op == "LpNormalization":
+        work.steps[-1] = replace(work.steps[-1], attrs={**work.steps[-1].attrs, "function": node.op})
+
+
 FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.SUM: _sum,
     Form.PRODUCT: _product,
@@ -274,5 +281,6 @@ FORMS: Mapping[Form, Callable[[Lowering, Node], None]] = {
     Form.MEAN: _mean,
     Form.SUM_OVER_AXES: _total,
     Form.SOFTMAX: _softmax,
+    Form.NORMALIZE: _norm,
 }
 """Forms that are built otherwise than for plain integers."""

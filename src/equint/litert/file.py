@@ -18,7 +18,7 @@ VERSIONS: Mapping[str, int] = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "CONCATENATION", "AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD", "PADV2"), 2),
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "SOFTMAX", "LOGISTIC", "TANH", "LEAKY_RELU"), 2),
     **dict.fromkeys(("RELU", "RELU6", "MAXIMUM", "MINIMUM", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "SPLIT"), 2),
-    **dict.fromkeys(("SPLIT_V", "SPACE_TO_DEPTH", "MIRROR_PAD", "BATCH_MATMUL", "DEQUANTIZE"), 2),
+    **dict.fromkeys(("SPLIT_V", "SPACE_TO_DEPTH", "MIRROR_PAD", "BATCH_MATMUL", "DEQUANTIZE", "L2_NORMALIZATION"), 2),
     "FULLY_CONNECTED": 4,
     "TRANSPOSE_CONV": 3,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -121,6 +122,21 @@ def softmax(writer: Writer, step: Step) -> None:
     writer.finished(step, order, lambda y, kind: writer.file.operator("SOFTMAX", [x], [y], beta=1.0), fuses=False)
 
 
+def normalize(writer: Writer, step: Step) -> None:
+    """L2_NORMALIZATION over the axis that lies last."""
+    (name,), (y,), axes = step.inputs, step.outputs, list(step.attrs["axes"])
+    grid = writer.grid(y)
+    good = step.attrs.get("function") == "LpNormalization" and len(axes) == 1 and writer.rank(name) <= 4
+    if not good or float(grid.scale) != 1 / 128 or int(grid.zero_point) != (0 if grid.signed else 128):
+        raise writer.refuse(step, "LiteRT has no operator for this norm of integers; end the network before it")
+    have = writer.place(name)[1]
+    order = have if have[-1] == axes[0] else (*(a for a in have if a != axes[0]), axes[0])
+    x = writer.read(name, order)
+    options: dict[str, Any] = {"fused_activation_function": "NONE"}
+    write = lambda y, kind: writer.file.operator("L2_NORMALIZATION", [x], [y], **options)
+    writer.finished(step, order, write, fuses=False)
+
+
 def table(writer: Writer, step: Step) -> None:
     """The operator that a table stands for; of other functions a GATHER from it."""
     (name,), (y,), kind = step.inputs, step.outputs, step.attrs.get("function", "")
@@ -174,5 +190,6 @@ FORMS: Mapping[str, Form] = {
     "ReduceMin": reduced,
     "GlobalMaxPool": global_max_pool,
     "Softmax": softmax,
+    "Normalize": normalize,
     "Table": table,
 }
