@@ -34,10 +34,10 @@ def outputs(path: Path, feeds: Sequence[Array], reference: bool) -> list[list[Ar
     interpreter.allocate_tensors()
     (entry,), ends, results = interpreter.get_input_details(), interpreter.get_output_details(), []
     for x in (x for batch in feeds for x in batch):
-        interpreter.set_tensor(entry["index"], np.moveaxis(x[None], 1, -1) if x.ndim > 1 else x[None])
+        interpreter.set_tensor(entry["index"], np.moveaxis(x[None], 1, -1) if x.ndim > 2 else x[None])
         interpreter.invoke()
         found = [interpreter.get_tensor(end["index"]) for end in ends]
-        results.append([np.moveaxis(y, -1, 1) if y.ndim > 2 else y for y in found])
+        results.append([np.moveaxis(y, -1, 1) if y.ndim > 3 else y for y in found])
     return results
 
 

@@ -12,7 +12,7 @@ import pytest
 import equint
 from equint.demo import model_path
 from equint.errors import UnsupportedOperator
-from litert_runs import MISSING, channels_last, furthest, random_integers, run
+from litert_runs import MISSING, furthest, random_integers, run, stored
 from nets import random_network
 from operator_cases import CASES, Case
 
@@ -67,7 +67,8 @@ def test_inputs_and_outputs_of_other_types_are_the_same_values(io: str, tmp_path
     (x,), (name,) = random_integers(program, 4), program.outputs
     (wanted,) = run_of(tmp_path / "digits.tflite", result, x, "int8")
     given = {"int8": x, "uint8": (x.astype(int) + 128).astype(np.uint8), "float": program.real(program.inputs[0], x)}
-    (found,) = run((tmp_path / "digits.tflite").read_bytes(), [channels_last(given[io])])
+    file = (tmp_path / "digits.tflite").read_bytes()
+    (found,) = run(file, [stored(file, program.inputs[0], given[io])])
     kinds = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
     assert found.dtype == kinds[io]
     real = {"int8": wanted, "uint8": wanted.astype(int) + 128, "float": program.real(name, wanted)}
@@ -77,7 +78,8 @@ def test_inputs_and_outputs_of_other_types_are_the_same_values(io: str, tmp_path
 def run_of(path: Path, result: equint.Result, x: np.ndarray, io: str) -> list[np.ndarray]:
     plain = path.with_name("plain.tflite")
     result.save(plain, io=io)
-    return run(plain.read_bytes(), [channels_last(x)])
+    file = plain.read_bytes()
+    return run(file, [stored(file, result.program.inputs[0], x)])
 
 
 REAL = "resnet8_cifar10_mlperftiny", "mobilenet_v1_025_96_vww", "dscnn_kws", "yolo_fastest_11_coco", "ultraface_rfb320"

@@ -1,5 +1,6 @@
 """Files run by LiteRT: its reference kernels, or those that it takes by default."""
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -9,6 +10,7 @@ from equint.integers.engine import Engine
 from equint.integers.program import Program
 from equint.ir.model import Array
 from equint.litert.writer import write
+from equint.tflite.flatbuffer import unpack
 
 MISSING = None if find_spec("ai_edge_litert") else "LiteRT is missing: pip install equint[consumers]"
 
@@ -29,8 +31,12 @@ def run(file: bytes, feeds: Sequence[Array], reference: bool = True) -> list[Arr
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def channels_last(x: Array) -> Array:
-    return np.moveaxis(x, 1, -1) if x.ndim > 2 else x
+def stored(file: bytes, name: str, x: Array) -> Array:
+    """An input or output as the file has it: its metadata says which axis is which."""
+    found = unpack(file)
+    entry = next(e for e in found["metadata"] if e["name"] == "equint")
+    axes = json.loads(found["buffers"][entry["buffer"]]["data"].tobytes())["axes"]
+    return x.transpose(axes.get(name, range(x.ndim)))
 
 
 def random_integers(program: Program, count: int, seed: int = 0) -> list[Array]:
@@ -47,10 +53,11 @@ def furthest(program: Program, count: int = 2, reference: bool = True, seed: int
     """By how many steps LiteRT's results differ from the engine's at most."""
     feeds = random_integers(program, count, seed)
     wanted = Engine(program, threads=1).run(dict(zip(program.inputs, feeds, strict=True)))
-    found = run(write(program), [channels_last(x) for x in feeds], reference)
+    file = write(program)
+    found = run(file, [stored(file, n, x) for n, x in zip(program.inputs, feeds, strict=True)], reference)
     apart = [0]
     for name, values in zip(program.outputs, found, strict=True):
-        expected = channels_last(wanted[name])
+        expected = stored(file, name, wanted[name])
         assert values.shape == expected.shape, f"{name}: {values.shape}, not {expected.shape}"
         assert values.dtype == expected.dtype, name
         apart.append(int(np.abs(values.astype(int) - expected.astype(int)).max(initial=0)))

@@ -57,6 +57,15 @@ def test_images_need_no_transposes() -> None:
     assert found["CONV_2D"] == 2
 
 
+def test_images_that_have_their_channels_last_keep_them_there() -> None:
+    body = """t = Transpose <perm = [0, 3, 1, 2]> (x) c = Conv (t, w) y = Transpose <perm = [0, 2, 3, 1]> (c)"""
+    file = written(network(body, inputs="float[1,8,6,3] x", output="float[1,6,4,5] y", w=normal(5, 3, 3, 3)))
+    assert operators(file) == {"CONV_2D": 1}
+    tensors = {t["name"]: t["shape"].tolist() for t in unpack(file)["subgraphs"][0]["tensors"]}
+    assert tensors["x"] == [1, 8, 6, 3]
+    assert [1, 6, 4, 5] in tensors.values()
+
+
 def test_features_of_images_stay_where_they_are_for_products() -> None:
     body = "c = Conv (x, w) f = Flatten (c) y = Gemm (f, k)"
     found = operators(

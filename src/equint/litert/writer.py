@@ -216,7 +216,7 @@ Form = Callable[[Writer, Step], None]
 
 
 def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | None = None) -> bytes:
-    """A program as a .tflite file: images are channels last, and so are inputs and outputs of rank 4.
+    """A program as a .tflite file: images are channels last, inputs and outputs that are images too.
 
     Args:
         program: lowered for a target whose arithmetic is LiteRT's.
@@ -261,14 +261,18 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
     from .. import __version__
 
     names = (*program.inputs, *program.outputs)
-    axes = {name: channels_last(writer.rank(name)) for name in names if writer.rank(name) > 2}
+    orders = {
+        **{n: _entry_order(writer, n) for n in program.inputs},
+        **{n: _exit_order(writer, n) for n in program.outputs},
+    }
+    axes = {name: order for name, order in orders.items() if order != as_written(len(order))}
     facts = json.dumps({"equint": __version__, **(about or {}), "axes": axes}).encode()
     return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
 
 
 def _entered(writer: Writer, name: Name, io: Io | None) -> int:
     """An input of the file, and what the network reads of it."""
-    shape, order = writer.shape(name), channels_last(writer.rank(name))
+    shape, order = writer.shape(name), _entry_order(writer, name)
     own = writer.dtype(name)
     kind = _kind(io) or own
     if kind == own:
@@ -279,9 +283,23 @@ def _entered(writer: Writer, name: Name, io: Io | None) -> int:
     return outer
 
 
+def _entry_order(writer: Writer, name: Name) -> Order:
+    """Images have their channels last: those of networks that have them there already stay as they are."""
+    rank, readers = writer.rank(name), writer.readers.get(name, [])
+    first = [0, *range(rank - 1, rank), *range(1, rank - 1)]
+    already = bool(readers) and all(r.op == "Transpose" and list(r.attrs.get("perm", ())) == first for r in readers)
+    return as_written(rank) if rank != 4 or already else channels_last(rank)
+
+
+def _exit_order(writer: Writer, name: Name) -> Order:
+    """Images have their channels last, unless they lie in memory as the network has them."""
+    rank = writer.rank(name)
+    return as_written(rank) if rank != 4 or writer.place(name)[1] == as_written(rank) else channels_last(rank)
+
+
 def _left(writer: Writer, name: Name, io: Io | None) -> int:
     """An output of the file; one that is an input, too, or asked for twice, is a copy."""
-    order = channels_last(writer.rank(name))
+    order = _exit_order(writer, name)
     index = writer.read(name, order)
     own = writer.dtype(name)
     kind = _kind(io) or own
