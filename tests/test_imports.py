@@ -20,7 +20,7 @@ FLOORS = (
     {"graph", "hardware"},
     {"noise", "onnx", "samples"},
     {"integers", "runtime", "torch"},
-    {"frontends", "npu", "passes"},
+    {"frontends", "litert", "npu", "passes"},
     {"planning", "scoring"},
     {"job"},
     {"api", "devices", "study"},
@@ -153,7 +153,7 @@ def test_quantizing_needs_no_runtime() -> None:
 
 
 NAMES = {schema.name for schema in onnx.defs.get_all_schemas()}
-ROOMS_OF_OPERATORS = {"ops", "onnx", "tflite", "integers"}
+ROOMS_OF_OPERATORS = {"ops", "onnx", "tflite", "integers", "litert"}
 NAMED_ELSEWHERE = {
     "passes/fold_batchnorm.py": 15,  # what an affine operator does to a layer's weights, and what it leaves behind
     "runtime/layer_noise.py": 13,  # a network that computes noise, put together

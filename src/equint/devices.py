@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
 NPU = "npu-shift"
 """The target of integer programs, where none is named."""
-Format: TypeAlias = Literal["npu", "integer", "qdq", "onnx-float", "encodings"]
+Format: TypeAlias = Literal["npu", "integer", "qdq", "tflite", "onnx-float", "encodings"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-_TARGETS: Mapping[Format, str | None] = {"npu": NPU, "integer": NPU, "qdq": NPU, "onnx-float": None, "encodings": "qnn"}
+_TARGETS: Mapping[Format, str | None] = {
+    **dict.fromkeys(("npu", "integer", "qdq"), NPU),
+    "tflite": "tflite-int8",
+    "onnx-float": None,
+    "encodings": "qnn",
+}
 """The target of each format where none is given; None: that of `quantize`."""
 
 
@@ -90,12 +95,12 @@ def export(
     Args:
         source: what `quantize` takes, or, for "npu" and "integer", a bundle.
         path: where two files are written, of either, or their name without ending.
-        format: "npu" (a bundle), "integer" (ONNX without floats) or "qdq" (ONNX); for compilers that quantize by
-            themselves (docs/compilers.md) the rewritten float ONNX, and beside it the ranges and bit widths of all
-            tensors ("onnx-float", .ranges.json) or AIMET's encodings 1.0.0 ("encodings", .encodings).
+        format: "npu" (a bundle), "integer" (ONNX without floats), "qdq" (ONNX) or "tflite" (for LiteRT); for compilers
+            that quantize by themselves (docs/compilers.md) the rewritten float ONNX, and beside it the ranges and bit
+            widths of all tensors ("onnx-float", .ranges.json) or AIMET's encodings 1.0.0 ("encodings", .encodings).
         sparse: whether a bundle's weights are stored as masks and what is not zero; "auto": where that is smaller.
-        recipe, target, options: for `quantize`; where no target is given it is npu-shift, that of `quantize` for
-            "onnx-float", and qnn for "encodings".
+        recipe, target, options: for `quantize`; where no target is given it is npu-shift, tflite-int8 for
+            "tflite", that of `quantize` for "onnx-float", and qnn for "encodings".
 
     Raises:
         EquintError: as `program`; also outputs that cannot be written.
@@ -332,7 +337,10 @@ def _opened(
         options.pop("input", None)
         present(source)
         return lambda: program(source, recipe, target, **options), None
-    result = Job.of(source, recipe, target or default, **options).quantized()
+    job = Job.of(source, recipe, target or default, **options)
+    if default == _TARGETS["tflite"]:
+        job.rehearse()
+    result = job.quantized()
     return lambda: result.program, result
 
 

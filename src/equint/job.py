@@ -146,7 +146,8 @@ class Job:
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
         only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        said = {key: getattr(on, key) for key in ("integer_clamps", "integer_biases", "operators", "float_layers")}
+        keys = ("integer_clamps", "integer_biases", "operators", "float_layers", "fixed")
+        said = {key: getattr(on, key) for key in keys}
         graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **said)
         network = replace(network, graph=graph).noted(*_named_nothing(graph))
         bits = (weight_bits, activation_bits)
@@ -232,6 +233,18 @@ class Job:
     def rewritten(self) -> Model:
         """The network as its recipe rewrites it before anything is measured or scaled."""
         return run(self.network, self._part(rewrites(self.recipe)))
+
+    def rehearse(self) -> None:
+        """Refuse what LiteRT has no form for, before work is spent on it.
+
+        Raises:
+            EquintError: naming the target, or the node.
+        """
+        from .litert.saving import check_target
+        from .planning.rehearsal import rehearse
+
+        check_target(self.target)
+        rehearse(sized(self.rewritten(), self.samples), self.target)
 
     def reference(self) -> Model:
         """The float network that noise is compared with: the recipe's own, but nothing is rescaled.
@@ -329,17 +342,39 @@ class Result:
 
         return lower(sized(self.model, self.job.samples), self.hardware)
 
-    def save(self, path: Named, format: Literal["qdq", "onnx-float", "encodings"] = "qdq") -> None:
-        """Write the QDQ model, or the float network and its grids; constants above 2 GB go to a file beside it.
+    def save(
+        self,
+        path: Named,
+        format: Literal["qdq", "tflite", "onnx-float", "encodings"] | None = None,
+        io: str | None = None,
+    ) -> None:
+        """Write the QDQ model, a .tflite file, or the float network and its grids.
+
+        Constants above 2 GB go to a file beside ONNX; a .tflite file holds no more.
+
+        Args:
+            format: left out, the name's ending says it: .tflite, or else QDQ.
+            io: of a .tflite file, the type of inputs and outputs: int8, uint8 or float.
 
         Raises:
-            OutputRefused: the output cannot be written, or would overwrite what this was made of: the network and its
-                external data, card, data, recipe or target.
+            EquintError: the output cannot be written, would overwrite what this was made of (the network and its
+                external data, card, data, recipe or target), or holds something that LiteRT has no operator for.
         """
+        from .litert.saving import check_target, io_of, is_tflite
+        from .litert.saving import save as save_tflite
         from .onnx.encodings import float_files, save_float
         from .onnx.writer import beside, save_proto
 
         check(path=path)
+        format = format or ("tflite" if is_tflite(path) else "qdq")
+        if io is not None and format != "tflite":
+            raise InvalidOption(f"io = {io!r}: only .tflite files have other inputs and outputs; leave it out")
+        if format == "tflite":
+            check_target(self.hardware)
+            self.spare((path,))
+            about = {"recipe": self.recipe, "target": self.target, "level": self.level}
+            save_tflite(self.program, path, io_of(io), about)
+            return
         self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
         if format == "qdq":
             save_proto(self.proto, path)

@@ -86,6 +86,40 @@ def test_a_person_reads_what_was_done_and_skipped(run: Run, tmp_path: Path) -> N
         assert line in text
 
 
+def test_a_name_that_ends_in_tflite_asks_for_that_format(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "digits.tflite"
+    code, said, _ = run("quantize", model_path(), "-o", out, "--input-range", 0, 1, "--effort", "fast", "--json")
+    assert code == 0
+    assert json.loads(said)["target"] == "tflite-int8"
+    assert out.read_bytes()[4:8] == b"TFL3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("x.tflite", "--io", "half"), "--io 'half': choose int8, uint8, float"),
+        (("x.onnx", "--io", "float"), "only .tflite files have other inputs and outputs"),
+        (("x.tflite", "--target", "openvino"), "target openvino: LiteRT computes otherwise; quantize for tflite-int8"),
+    ],
+)
+def test_what_litert_does_not_take_is_refused(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out, *more = arguments
+    code, _, said = run("quantize", model_path(), "-o", tmp_path / out, "--input-range", 0, 1, *more)
+    assert code == 2
+    assert message in said
+    assert not (tmp_path / out).exists()
+
+
+def test_operators_without_a_form_are_named_before_the_work(run: Run, tmp_path: Path) -> None:
+    model = network("a = Conv (x, w) b = Conv (x, w) y = Div (a, b)", w=normal(4, 3, 3, 3), inputs="float[1,3,8,8] x")
+    onnx.save(model, tmp_path / "net.onnx")
+    code, _, said = run("quantize", tmp_path / "net.onnx", "-o", tmp_path / "net.tflite", "--input-range", 0, 1)
+    assert code == 2
+    assert "y: LiteRT divides no int8 values by one another" in said
+
+
 def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
     code, toml, _ = run("recipes", "--show", "cwq")
     assert code == 0

@@ -31,6 +31,36 @@ def reduce_sum(maker: Maker, x: str) -> str:
     return maker.add("ReduceSum", (x,), left, grid, attrs=attrs, requantize=how)
 
 
+def scaled_sum(maker: Maker, x: str) -> str:
+    """Of two tensors, one perhaps subtracted."""
+    inputs, grid = (x, maker.mate(x)), maker.grid()
+    arrays = {
+        "multipliers": maker.rng.integers(1 << 30, (1 << 31) - 1, 2),
+        "exponents": maker.rng.integers(-6, 0, 2, endpoint=True),
+        "signs": np.array([1, maker.pick(-1, 1)]),
+    }
+    how = maker.requantize(grid, 2.0**19 * maker.spread(x), 0)
+    whole = {key: array.astype(np.int32) for key, array in arrays.items()}
+    attrs = {"left": 20, "axis": 1}
+    return maker.add("ScaledSum", inputs, maker.shapes[x], grid, attrs=attrs, arrays=whole, requantize=how)
+
+
+def window_mean(maker: Maker, x: str) -> str:
+    size, shape = maker.size(x), maker.shapes[x]
+    kernel, strides = [min(2, s) for s in size], [maker.integer(1, 2) for _ in size]
+    pads = [maker.integer(0, 1) if k > 1 else 0 for k in kernel] * 2
+    half = pads[: len(size)]
+    lengths = [(s + 2 * p - k) // t + 1 for s, p, k, t in zip(size, half, kernel, strides, strict=True)]
+    inside = [
+        [min(t * i - p + k, s) - max(t * i - p, 0) for i in range(n)]
+        for s, p, k, t, n in zip(size, half, kernel, strides, lengths, strict=True)
+    ]
+    counts = np.array(np.prod(kernel)) if not any(pads) else np.multiply.outer(*map(np.array, inside))
+    attrs = {"kernel_shape": kernel, "strides": strides, "pads": pads, "axis": 1}
+    arrays = {"counts": counts.astype(np.int32)}
+    return maker.add("WindowMean", (x,), (*shape[:2], *lengths), maker.grids[x], attrs=attrs, arrays=arrays)
+
+
 def extreme(op: str, maker: Maker, x: str) -> str:
     shape, axis, keep = maker.shapes[x], maker.integer(1, len(maker.shapes[x]) - 1), maker.integer(0, 1)
     left = tuple(1 if d == axis else n for d, n in enumerate(shape) if keep or d != axis)

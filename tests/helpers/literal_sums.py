@@ -22,6 +22,42 @@ def matmul(step: Step, inputs: list[Array]) -> Array:
     return acc
 
 
+def scaled_sum(step: Step, inputs: list[Array]) -> Array:
+    """Each term as LiteRT's ADD scales it, with C's division and shifts, number by number."""
+    left = step.attrs["left"]
+    factors = zip(*(step.arrays[key].tolist() for key in ("multipliers", "exponents", "signs")), strict=True)
+    acc = np.zeros(np.broadcast_shapes(*(x.shape for x in inputs)), np.int64)
+    for x, (multiplier, exponent, sign) in zip(inputs, factors, strict=True):
+        terms = [sign * _multiplied(v << left, multiplier, exponent) for v in x.ravel().tolist()]
+        acc = acc + np.array(terms, np.int64).reshape(x.shape)
+    return acc
+
+
+def _multiplied(x: int, multiplier: int, exponent: int) -> int:
+    product = x * multiplier
+    nudged = product + (1 << 30 if product >= 0 else 1 - (1 << 30))
+    high = abs(nudged) // (1 << 31) * (1 if nudged >= 0 else -1)
+    places = -exponent
+    mask = (1 << places) - 1
+    return (high >> places) + ((high & mask) > (mask >> 1) + (high < 0))
+
+
+def window_mean(step: Step, q: Array) -> Array:
+    """Windows of the integers themselves, what lies outside left out, divided with ties away from zero."""
+    kernel, strides, pads = (list[int](step.attrs[key]) for key in ("kernel_shape", "strides", "pads"))
+    n = len(kernel)
+    sizes = [(q.shape[2 + d] + pads[d] + pads[n + d] - kernel[d]) // strides[d] + 1 for d in range(n)]
+    made = np.zeros((*q.shape[:2], *sizes), np.int64)
+    for n, c in np.ndindex(*q.shape[:2]):
+        for at in np.ndindex(*sizes):
+            first = [p * s - before for p, s, before in zip(at, strides, pads, strict=False)]
+            window = tuple(slice(max(f, 0), f + k) for f, k in zip(first, kernel, strict=True))
+            values = q[n, c][window].ravel().tolist()
+            total, count = sum(values), len(values)
+            made[(n, c, *at)] = (abs(total) + count // 2) // count * (1 if total > 0 else -1)
+    return made
+
+
 def reduce_sum(step: Step, inputs: list[Array]) -> Array:
     (x,), axes = inputs, step.attrs["axes"]
     kept = [1 if d in axes else n for d, n in enumerate(x.shape)]

@@ -63,6 +63,8 @@ def run_step(program: Program, step: Step, inputs: list[Array]) -> list[Array]:
     if step.op == "Clip":
         low, high = (along(step, step.arrays[k], integers[0].ndim) for k in ("low", "high"))
         return [np.minimum(np.maximum(integers[0], low), high)]
+    if step.op == "WindowMean":
+        return [literal_sums.window_mean(step, integers[0])]
     if step.op == "Interpolate":
         return [interpolated(program, step, integers[0])]
     assert step.requantize is not None
@@ -80,7 +82,12 @@ def along(step: Step, values: Array, rank: int) -> Array:
 
 
 def rounded(product: int, right: int, rounding: str) -> int:
-    """product / 2^right as an integer: to nearest with ties up or to even, or the floor."""
+    """product / 2^right as an integer: to nearest with ties up, to even or away from zero, or the floor; or twice."""
+    if rounding == "double":
+        places = min(right, 31)
+        return rounded(rounded(product, places, "half_up"), right - places, "half_away")
+    if rounding == "half_away":
+        return rounded(abs(product), right, "half_up") * (1 if product >= 0 else -1)
     floor, rest = divmod(product, 1 << right)
     if rounding == "truncate":
         return floor
@@ -103,7 +110,7 @@ def requantized(program: Program, step: Step, how: Requantize, acc: Array) -> Ar
         right = program.mantissa_bits - e + s
         assert 1 <= right <= 62, step.name
         assert abs(a) < 1 << 31, step.name
-        q = rounded(a * m, right, program.rounding) + how.zero_point
+        q = rounded(a * m, right, how.rounding or program.rounding) + how.zero_point
         out.append(min(max(q, low), high))
     return np.array(out, np.int64).reshape(acc.shape)
 
@@ -211,6 +218,7 @@ ACCUMULATORS: dict[str, Callable[[Step, list[Array]], Array]] = {
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,
     "Sum": weighted_sum,
+    "ScaledSum": literal_sums.scaled_sum,
     "Mul": product,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
@@ -234,7 +242,8 @@ def interpolated(program: Program, step: Step, q: Array) -> Array:
     rows, columns = (step.arrays[k].astype(np.int64) for k in ("rows", "columns"))
     exact = np.einsum("ah,nchw,bw->ncab", rows, q, columns)
     right = 2 * step.attrs["bits"]
-    return np.array([rounded(v, right, program.rounding) for v in exact.ravel().tolist()]).reshape(exact.shape)
+    way = "half_away" if program.rounding == "double" else program.rounding
+    return np.array([rounded(v, right, way) for v in exact.ravel().tolist()]).reshape(exact.shape)
 
 
 def moved(program: Program, step: Step, inputs: list[Array]) -> list[Array]:

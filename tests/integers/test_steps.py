@@ -19,6 +19,7 @@ from equint.integers.engine import Engine
 from equint.integers.program import Program, Step
 from equint.integers.steps import MOVES, STEPS, Field, Sums, bound, kind_of
 from equint.ir.model import QParams
+from equint.maths.fixedpoint import Rounding
 from equint.npu.bundle import load_bundle, save_bundle
 from equint.npu.faults import VARIANTS, accumulator, diagnose
 from handwritten import execute
@@ -60,6 +61,7 @@ EXAMPLES: Mapping[str, Example] = {
     "ConvTranspose": Maker.conv_transpose,
     "Gemm": Maker.gemm,
     "Sum": Maker.sum,
+    "ScaledSum": wholes.scaled_sum,
     "Mul": Maker.mul,
     "AveragePool": Maker.pool,
     "GlobalAveragePool": Maker.pool,
@@ -73,6 +75,7 @@ EXAMPLES: Mapping[str, Example] = {
     "Max": partial(wholes.compared, "Max"),
     "Min": partial(wholes.compared, "Min"),
     "Where": wholes.chosen,
+    "WindowMean": wholes.window_mean,
     "Interpolate": Maker.interpolate,
     "Table": Maker.table,
     "Clip": Maker.clip,
@@ -150,6 +153,19 @@ def test_all_that_compute_a_step_agree(op: str, tmp_path: Path) -> None:
                 assert np.all(np.abs(acc).max(others if most.size > 1 else None) <= most)
         for sparse in (False, True):
             assert_same(load_bundle(save_bundle(program, tmp_path / "net", sparse)[0]), program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounding", ["double", "half_away"])
+@pytest.mark.parametrize("op", [op for op, kind in STEPS.items() if isinstance(kind.work, Sums) or op == "Interpolate"])
+def test_roundings_of_litert_agree_too(op: str, rounding: Rounding) -> None:
+    for program in (replace(p, rounding=rounding) for p in examples(op, 4)):
+        feeds = feeds_for(program)
+        wanted = literal(program, feeds)
+        for name, integers in Engine(program, threads=1).trace(feeds).items():
+            assert_same(integers, wanted[name], name)
+        for name, integers in zip(program.outputs, execute(export_integer(program), *feeds.values()), strict=True):
+            assert_same(integers, wanted[name], name)
 
 
 @pytest.mark.parametrize(("size", "most"), [(4, 12 * 255), ("W", 3 * 6 * 255)])

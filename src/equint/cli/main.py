@@ -46,25 +46,33 @@ def quantize(
     report: Annotated[
         Path | None, Option("--report", help="Also write a page about the result: one HTML file.")
     ] = None,
+    io: cli.IoName = None,
     effort: cli.EffortName = "full",
     as_json: cli.AsJson = False,
 ) -> None:
-    """Quantize a float network, without data or with a few unlabelled images."""
+    """Quantize a float network, without data or with a few unlabelled images.
+
+    The output is QDQ ONNX; a name that ends in .tflite asks for a file for LiteRT, whose default target is tflite-int8.
+    """
     import equint
 
+    from ..job import Job
     from ..pages.findings import kinds
 
     options = {**formats.options(), **described.options(), **shown.options()}
+    for_litert = cli.for_litert(output, io, options)
     cli.check_output(output, formats, described, shown, model=model)
     if report is not None:
         cli.check_output(report, formats, described, shown, model=model, quantized_model=output)
     with cli.progress_bar(not as_json) as step:
         options["progress"], spent = step, None
+        if for_litert:
+            Job.of(model, **options).rehearse()
         if max_drop is not None:
             spent = equint.mixed(model, max_drop, labels=cli.labels_of(shown), **options)
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
-        result.save(output)
+        result.save(output, io=io)
         found = equint.lint(result)
         if report is not None:
             cli.write_page(report, equint.report(result, name=model.stem))

@@ -23,8 +23,8 @@ def export(
         str,
         Option(
             "--format",
-            help="npu (a bundle), integer (ONNX without floats), qdq (ONNX); for compilers that quantize by themselves "
-            "float ONNX with ranges (onnx-float) or AIMET's encodings (encodings) beside it.",
+            help="npu (a bundle), integer (ONNX without floats), qdq (ONNX), tflite (for LiteRT); for compilers that "
+            "quantize by themselves float ONNX with ranges (onnx-float) or AIMET's encodings (encodings) beside it.",
         ),
     ] = "npu",
     sparse: Annotated[
@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Quantize a network for an NPU and write it in integers alone, or for a compiler.
 
-    Default target: npu-shift; of onnx-float that of quantize, of encodings qnn.
+    Default target: npu-shift; of tflite tflite-int8, of onnx-float that of quantize, of encodings qnn.
     """
     import equint
 

@@ -60,6 +60,12 @@ SetInputs = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Make an input a constant, such as a sampling rate; may be repeated."),
 ]
+IoName = Annotated[
+    str | None,
+    Option(
+        "--io", help="Of a .tflite file, the type of inputs and outputs: int8, uint8 or float. [default: its integers']"
+    ),
+]
 DataPath = Annotated[
     Path | None, Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics.")
 ]
@@ -137,6 +143,24 @@ class Shown:
     def options(self) -> dict[str, Any]:
         """For the library."""
         return dict(vars(self))
+
+
+def for_litert(output: Path, io: str | None, options: dict[str, Any]) -> bool:
+    """Whether the output is a .tflite file; the target is then LiteRT's where neither it nor a recipe is named."""
+    from ..litert.saving import io_of, is_tflite
+    from ..litert.writer import TARGET
+
+    if not is_tflite(output):
+        if io is not None:
+            raise InvalidOption(f"--io {io}: only .tflite files have other inputs and outputs; leave it out")
+        return False
+    try:
+        io_of(io)
+    except InvalidOption as error:
+        raise InvalidOption(f"--{error}".replace(" = ", " ", 1)) from error
+    if options["target"] is None:
+        options["target"] = TARGET
+    return True
 
 
 def effort_of(text: str) -> Effort:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ..errors import InvalidTarget, UnknownName
 from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
-from ..maths.fixedpoint import Mantissa, Rounding
+from ..maths.fixedpoint import Arithmetic, Mantissa, Rounding
 from ..ops.table import OPERATORS, is_operator
 
 RuleName = Literal[
@@ -84,12 +84,15 @@ class Target:
             where that has not two straight parts.
         mantissa: `nearest` to the scale compound, as published; or `provable`, within 2^-18 of it, with which float32
             kernels compute the same integers (`maths/fixedpoint.provable_compound`).
+        arithmetic: of its integer operators: `plain` ones make one exact accumulator and round once; `litert` are those
+            of LiteRT's kernels, with its multipliers (`maths/quantized_multiplier.py`).
         recipe: the built-in recipe that measured best for it (docs/accuracy.md); the default there.
         aliases: other names of it; audience: who it is for.
         operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer. What only
             moves values (Reshape, Transpose, Slice, …), and activations that a quantizer replaces, need no entry.
         float_layers: nodes that stay float on it, by name or pattern, in networks that have them.
         ties: operators whose inputs and outputs must be on one grid.
+        fixed: scale and zero point of the one grid that an operator's outputs may be on, by its ONNX name.
         formats: of files that it is delivered in; rules: what `lint` holds these to.
     """
 
@@ -106,6 +109,7 @@ class Target:
     exponent_bits: int = 6
     rounding: Rounding = "half_up"
     mantissa: Mantissa = "provable"
+    arithmetic: Arithmetic = "plain"
     fused_activations: bool = False
     table_bits: int = 10
     recipe: str = "optimal"
@@ -116,6 +120,7 @@ class Target:
     operators: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     formats: tuple[FileFormat, ...] = ("qdq",)
     rules: tuple[Rule, ...] = ()
 
@@ -147,7 +152,7 @@ power_of_two, signed, symmetric
     """
     known = {f.name for f in fields(Target)}
     check_keys(label, "the target", table, known, InvalidTarget)
-    plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules")}
+    plain = {k: v for k, v in table.items() if k not in ("weight", "activation", "rules", "fixed")}
     check_values(label, "the target", plain, Target, InvalidTarget)
     for key in ("operators", "ties"):
         _check_operators(label, key, plain.get(key, []))
@@ -167,7 +172,8 @@ power_of_two, signed, symmetric
     if (specs["weight"].granularity == "shift") != (plain.get("shift_bits", 0) > 0):
         raise InvalidTarget(f'{label}: weights of granularity "shift" and shift_bits go together; give both or neither')
     plain = {"name": Path(label).stem, "description": "", **plain}
-    return Target(**plain, **specs, rules=_rules(label, table.get("rules", [])))
+    fixed = _fixed(label, table.get("fixed", {}))
+    return Target(**plain, **specs, fixed=fixed, rules=_rules(label, table.get("rules", [])))
 
 
 _FILL = {
@@ -201,6 +207,16 @@ def _spec(label: str, key: str, table: Any) -> QSpec:
     return spec
 
 
+def _fixed(label: str, table: Any) -> dict[str, tuple[float, int]]:
+    if not isinstance(table, Mapping):
+        raise InvalidTarget(f"{label}: fixed = {table!r}; write it as a table, [fixed]")
+    for key, pair in table.items():
+        good = isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], float) and type(pair[1]) is int
+        if not good or not pair[0] > 0:
+            raise InvalidTarget(f"{label}: {key} = {pair!r} in [fixed]; write a scale and a zero point, [0.0078125, 0]")
+    return {key: (scale, zero) for key, (scale, zero) in table.items()}
+
+
 def _rules(label: str, entries: Any) -> tuple[Rule, ...]:
     if not isinstance(entries, list):
         raise InvalidTarget(f"{label}: rules are tables; write [[rules]]")
@@ -232,6 +248,7 @@ def source(name: str) -> str:
 
 _NAMES = (
     *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
+    *("tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"),
     *("per-tensor", "per-tensor-clip", "npu-shift"),
 )
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)

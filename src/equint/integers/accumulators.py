@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import UnsupportedOperator
 from ..ir.model import Array, Shape
 from ..ir.weights import swapped
+from ..maths.quantized_multiplier import multiplied
 from .geometry import Window
 from .program import Step, along
 
@@ -110,6 +111,19 @@ def weighted_sum(step: Step, inputs: Sequence[Array], around: int, weight_zero: 
     return np.asarray(sum(terms, np.zeros((), np.int64)))
 
 
+def scaled_sum(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
+    """Σ_k signs[k]·round(x_k·2^left·multipliers[k]·2^(exponents[k] − 31))."""
+    terms = (
+        s * multiplied(x << int(step.attrs["left"]), m, e) for x, m, e, s in zip(inputs, *scales_of(step), strict=True)
+    )
+    return np.asarray(sum(terms, np.zeros((), np.int64)))
+
+
+def scales_of(step: Step) -> Sequence[Sequence[int]]:
+    """Multipliers, exponents and signs of a ScaledSum's inputs."""
+    return [step.arrays[key].astype(np.int64).tolist() for key in ("multipliers", "exponents", "signs")]
+
+
 def product(step: Step, inputs: Sequence[Array], around: int, weight_zero: bool) -> Array:
     """x_a·x_b."""
     return np.asarray(inputs[0] * inputs[1])
@@ -174,6 +188,13 @@ def weighted_sum_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -
     most = np.array([farthest(span) for span in spans])
     terms = np.abs(step.arrays["coefficients"].astype(np.int64)) * most[:, None]
     return np.asarray(terms.sum(0) + np.abs(step.arrays["bias"].astype(np.int64)))
+
+
+def scaled_sum_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:
+    """Σ_k max|x_k|·2^left·multipliers[k]·2^(exponents[k] − 31), each rounded up: `()`."""
+    far = [np.asarray(farthest(span) << int(step.attrs["left"])) for span in spans]
+    multipliers, exponents, _ = scales_of(step)
+    return np.asarray(sum(int(multiplied(f, m, e)) + 1 for f, m, e in zip(far, multipliers, exponents, strict=True)))
 
 
 def product_bound(step: Step, spans: Sequence[Span], shape: Shape | None) -> Array:

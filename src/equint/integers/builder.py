@@ -18,6 +18,7 @@ from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, QSpec, Shape
 from ..maths.affine import choose_qparams, fake_quantize, quantize, storage
 from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, compound, provable_compound, requantize
+from ..maths.quantized_multiplier import LEAST, quantize_multiplier
 from ..ops.activations import negative_slope
 from .program import Requantize, Step
 
@@ -37,6 +38,7 @@ class Lowering:
         placement: its merged tensors never exist as integers, but for those of which a table makes what stands behind,
             nor do its inner ones, each within a function of one value.
         shapes: of tensors that only the program has.
+        weight_scales: of layers, by what they make.
     """
 
     model: Model
@@ -46,6 +48,7 @@ class Lowering:
     steps: list[Step] = field(default_factory=list)
     consts: dict[Name, Array] = field(default_factory=dict)
     shapes: dict[Name, Shape] = field(default_factory=dict)
+    weight_scales: dict[Name, Array] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -189,6 +192,9 @@ class Lowering:
         Channels so faint that they never move by more than a step get the smallest factor that there is; where every
         accumulator but 0 saturates, the largest does the same.
         """
+        if self.target.arithmetic == "litert":
+            pairs = [quantize_multiplier(f) for f in np.ravel(factor).tolist()]
+            return self.multiplied(node, pairs, np.shape(factor), reach, last, axis)
         q, activations = last
         low, high, _ = self.clamp(node, q, activations, (axis,))
         zero = int(q.zero_point)
@@ -215,6 +221,25 @@ class Lowering:
         mantissa, exponent = (np.array(a, np.int64).reshape(np.shape(factor)) for a in zip(*pairs, strict=True))
         made = Requantize(mantissa, exponent.astype(np.int32), shift.astype(np.int32), zero, low, high)
         made = self.bent(node, made, factor, reach, axis)
+        self.check(node, made, int(np.max(reach)))
+        return made
+
+    def multiplied(
+        self,
+        node: Node,
+        pairs: Sequence[tuple[int, int]],
+        shape: tuple[int, ...],
+        reach: Array,
+        last: tuple[QParams, list[Node]],
+        axis: int = 1,
+    ) -> Requantize:
+        """The same by multipliers of LiteRT, `()` or `(C,)` of them; one that is 0 becomes one that leaves nothing."""
+        q, activations = last
+        low, high, _ = self.clamp(node, q, activations, (axis,))
+        known = [(m, e) if m else (1, LEAST) for m, e in pairs]
+        mantissa, exponent = (np.array(a, np.int64).reshape(shape) for a in zip(*known, strict=True))
+        zero = np.zeros((), np.int32)
+        made = Requantize(mantissa, exponent.astype(np.int32), zero, int(q.zero_point), low, high)
         self.check(node, made, int(np.max(reach)))
         return made
 
@@ -269,6 +294,9 @@ class Lowering:
         offset: Array,
     ) -> None:
         """Σ factor_k·(q_k − z_k) + offset in steps of the output's grid, as a Sum at a common power of two."""
+        if self.target.arithmetic == "litert":
+            self.scaled(node, inputs, output, last, factors, offset)
+            return
         (*parts, offset), axis = self.channels(node, *factors, offset)
         low, high, _ = self.clamp(node, last[0], last[1], (axis,))
         far = [farthest(self.grid(i, node.label)) for i in inputs]
@@ -288,6 +316,24 @@ class Lowering:
         mantissa, exponent = np.asarray(1 << (digits - 1), np.int64), np.asarray(1 - places, np.int32)
         how = Requantize(mantissa, exponent, np.zeros((), np.int32), int(last[0].zero_point), low, high)
         how = self.bent(node, how, np.ldexp(1.0, -places), np.ldexp(total, places) + sum(far) + 1, axis)
+        self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
+
+    def scaled(
+        self,
+        node: Node,
+        inputs: Sequence[Name],
+        output: Name,
+        last: tuple[QParams, list[Node]],
+        factors: Sequence[Array],
+        offset: Array,
+    ) -> None:
+        """One tensor on another grid, as LiteRT's QUANTIZE does it: its multiplier alone."""
+        if len(inputs) != 1 or np.size(factors[0]) != 1 or np.any(offset) or not np.all(factors[0] > 0):
+            raise UnsupportedOperator(f"{node.label}: LiteRT has no operator that adds and scales so; replace it")
+        axis = -1 if (self.graph.rank(node.outputs[0]) or 2) < 2 else 1
+        reach = np.asarray(farthest(self.grid(inputs[0], node.label)))
+        how = self.requantize(node, np.reshape(factors[0], ()), np.zeros((), np.int32), reach, last, axis)
+        arrays = {"coefficients": np.ones((1, 1), np.int32), "bias": np.zeros((), np.int32)}
         self.add("Sum", node, inputs, output, last[0], attrs={"axis": axis}, arrays=arrays, requantize=how)
 
     def rescaled(self, node: Node, name: Name, last: tuple[QParams, list[Node]], output: Name = "") -> Name:

@@ -76,11 +76,14 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
             yield from _requantize_faults(program, step, step.requantize, program.grids[step.outputs[0]])
 
 
+_ARRAYS = ("mantissa", "exponent", "shift", "low", "high", "mantissa_below", "exponent_below")
+
+
 def _requantize_faults(program: Program, step: Step, how: Requantize, grid: QParams) -> Iterator[str]:
     if (how.mantissa_below is None) != (how.exponent_below is None):
         yield "of its factor below 0 either mantissa or exponent is missing"
         return
-    given = ((key, value) for key, value in vars(how).items() if key != "zero_point" and value is not None)
+    given = ((key, value) for key, value in vars(how).items() if key in _ARRAYS and value is not None)
     arrays = {key: np.asarray(value) for key, value in given}
     most = (outputs_of(step),) if "weight" in step.arrays else max((a.shape for a in arrays.values()), key=len)
     for key, array in arrays.items():

@@ -70,11 +70,12 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
         raise UnsupportedOperator(f"{step.name}: {step.op} has no requantization; lower the network again")
     reach, terms = _whole(bound(step, program.grids, program.shapes)), list[Name]()
     for side, ends in zip(how.sides, ("Max", "Min"), strict=False):  # of two sides one is 0
-        mantissa, right = _reduced(side, program.mantissa_bits)
+        mantissa, right = _factors(side, program)
         part = acc if len(how.sides) == 1 else maker.add(ends, acc, np.int64(0))
         product, limit = maker.add("Mul", part, program.along(step, mantissa.astype(np.int64))), reach * abs(mantissa)
         shaped = partial(program.along, step)
-        terms.append(maker.rounded_shift(product, right, limit, program.rounding, shaped, step.name))
+        rounding = how.rounding or program.rounding
+        terms.append(maker.rounded_shift(product, right, limit, rounding, shaped, step.name))
     zero, low, high = (np.asarray(a, np.int64) for a in (how.zero_point, how.low, how.high))
     q = maker.total(terms)
     q = maker.add("Max", maker.add("Add", q, zero), program.along(step, low))
@@ -82,10 +83,11 @@ def requantized(maker: Maker, program: Program, step: Step, acc: Name) -> None:
     maker.cast(q, program.storage(step.outputs[0]), step.outputs[0])
 
 
-def _reduced(how: Requantize, mantissa_bits: int) -> tuple[Array, Array]:
-    """(mantissa, right) as Python's integers, for the same factor with as few bits as it needs."""
-    mantissa, right = np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(mantissa_bits))
-    mantissa, right = reduced(mantissa, right, least=1)
+def _factors(how: Requantize, program: Program) -> tuple[Array, Array]:
+    """(mantissa, right) as Python's integers, with as few bits as the factor needs where it rounds once."""
+    mantissa, right = np.broadcast_arrays(how.mantissa.astype(np.int64), how.right(program.mantissa_bits))
+    if (how.rounding or program.rounding) != "double":
+        mantissa, right = reduced(mantissa, right, least=1)
     return _whole(mantissa), _whole(right)
 
 

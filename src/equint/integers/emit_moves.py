@@ -156,7 +156,8 @@ def interpolate(maker: Maker, program: Program, step: Step) -> None:
     rows, columns = (step.arrays[k].astype(np.int64) for k in ("rows", "columns"))
     wide = maker.add("MatMul", maker.add("MatMul", rows, maker.cast(step.inputs[0], np.int64)), columns.T)
     limit = np.array([max(-q.qmin, q.qmax) << right], object)
-    near = maker.rounded_shift(wide, np.array([right], object), limit, program.rounding, lambda a: a, step.name)
+    rounding = "half_away" if program.rounding == "double" else program.rounding  # there is one rounding
+    near = maker.rounded_shift(wide, np.array([right], object), limit, rounding, lambda a: a, step.name)
     maker.cast(near, program.storage(step.outputs[0]), step.outputs[0])
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name
-from .accumulators import centred_weight, stretched_pads
+from ..maths.quantized_multiplier import multiplied
+from .accumulators import centred_weight, scales_of, stretched_pads
 from .program import Program, Step
 
 if TYPE_CHECKING:
@@ -121,6 +122,18 @@ def weighted_sum(maker: Maker, program: Program, step: Step) -> Name:
     return maker.add("Add", acc, program.along(step, bias)) if np.any(bias) else acc
 
 
+def scaled_sum(maker: Maker, program: Program, step: Step) -> Name:
+    """A table for each input, added."""
+    terms = []
+    for name, multiplier, exponent, sign in zip(step.inputs, *scales_of(step), strict=True):
+        q, first = program.grids[name], program.grids[name].qmin
+        x = np.arange(q.qmin, q.qmax + 1) - program.zero_point(name)
+        entries = sign * multiplied(x << int(step.attrs["left"]), multiplier, exponent)
+        index = maker.add("Sub", maker.cast(name, np.int32), np.int32(first))
+        terms.append(maker.add("Gather", entries, index, axis=0))
+    return maker.total(terms)
+
+
 def product(maker: Maker, program: Program, step: Step) -> Name:
     """A product in 64 bits."""
     a, b = (centred(maker, program, name) for name in step.inputs)
@@ -135,6 +148,14 @@ def average_pool(maker: Maker, program: Program, step: Step) -> Name:
     if "reciprocals" not in step.arrays:
         return acc
     return maker.add("Mul", maker.cast(acc, np.int64), step.arrays["reciprocals"].astype(np.int64))
+
+
+def window_mean(maker: Maker, program: Program, step: Step) -> None:
+    """Sums of q divided by how many they are."""
+    (x,), (y,), counts = step.inputs, step.outputs, step.arrays["counts"].astype(np.int64)
+    total = maker.add("Add", maker.cast(average_pool(maker, program, step), np.int64), program.zero_point(x) * counts)
+    near = maker.add("Div", maker.add("Add", maker.add("Abs", total), counts // 2), counts)
+    maker.cast(maker.add("Mul", maker.add("Sign", total), near), program.storage(y), y)
 
 
 def global_pool(maker: Maker, program: Program, step: Step) -> Name:

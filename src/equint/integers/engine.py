@@ -28,6 +28,7 @@ from .kernels import EXACT, MAGIC, RELU
 from .maker import Maker
 from .program import Program, Requantize, Step
 from .steps import Moves, Sums, bound, kind_of
+from .twice import holds_in_float64, in_float64
 
 _KEPT = (  # optimizations that merge what must be rounded one by one, or take any padding for zeros
     ["ConvMulFusion", "ConvAddFusion", "ConvBNFusion", "MatMulScaleFusion", "MatMulAddFusion", "MatMulBNFusion"]
@@ -201,7 +202,8 @@ def nudges(how: Requantize, program: Program, most: int) -> Array | None:
     )
     table = np.stack(np.broadcast_arrays(*(np.asarray(f, np.int64) for f in fields)), -1)
     rows, where = np.unique(table.reshape(-1, len(fields)), axis=0, return_inverse=True)
-    found = [nudge_of(m, r, low, high, most, program.rounding) if m else 0.0 for m, r, low, high in rows.tolist()]
+    rounding = how.rounding or program.rounding
+    found = [nudge_of(m, r, low, high, most, rounding) if m else 0.0 for m, r, low, high in rows.tolist()]
     if None in found:
         return None
     return np.array(found, np.float32)[where].reshape(table.shape[:-1])
@@ -299,6 +301,9 @@ class Compiler:
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")
         acc = work.floats(self, step)
+        if len(how.sides) == 1 and holds_in_float64(how, self.program):
+            in_float64(self, step, how, acc)
+            return self.proven(step, "float", f"sums up to {top} are exact, float64 holds their products")
         found = [nudges(side, self.program, top) for side in how.sides]
         known = [nudge for nudge in found if nudge is not None]
         if len(known) < len(found):

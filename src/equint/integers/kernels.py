@@ -93,6 +93,20 @@ def average_pool(compiler: Compiler, step: Step) -> Name:
     return acc if times is None else add("Mul", acc, times.astype(np.float32))
 
 
+def window_mean(compiler: Compiler, step: Step) -> Proof:
+    """The same sums, and a quotient that is no whole number unless it is exactly one: sums stay below 2^24."""
+    (x,), (y,), program, add = step.inputs, step.outputs, compiler.program, compiler.maker.add
+    q, counts, zero = program.grids[x], step.arrays["counts"].astype(np.float32), np.float32(program.zero_point(x))
+    top = 2 * max(-q.qmin, q.qmax) * int(counts.max(initial=1))
+    if top >= EXACT:
+        return compiler.whole(step, f"sums up to {top} exceed 2^24")
+    total = add("Add", average_pool(compiler, step), zero * counts)
+    near = add("Floor", add("Div", add("Add", add("Abs", total), np.floor(counts / 2)), counts))
+    mean = add("Mul", add("Sign", total), near)
+    add("Sub", mean, np.float32(program.zero_point(y)), to=compiler.named(y))
+    return compiler.proven(step, "float", f"sums up to {top} are exact, and so is the division that rounds down")
+
+
 def global_pool(compiler: Compiler, step: Step) -> Name:
     """A depthwise Conv by ones over the whole image, where its size is known."""
     (name,) = step.inputs
@@ -146,8 +160,10 @@ def interpolate(compiler: Compiler, step: Step) -> Proof:
     scaled = add("Mul", wide, np.float64(2.0 ** (-2 * bits)))
     if program.rounding == "half_even":
         near = add("Round", scaled)
+    elif program.rounding in ("double", "half_away"):  # one rounding, ties away from zero
+        near = add("Mul", add("Sign", scaled), add("Floor", add("Add", add("Abs", scaled), np.float64(0.5))))
     else:
-        half = program.rounding == "half_up"
+        half = program.rounding != "truncate"
         near = add("Floor", add("Add", scaled, np.float64(0.5)) if half else scaled)
     near = maker.cast(near, np.float32)
     compiler.floats[y] = add("Sub", near, np.float32(zero)) if zero else near

@@ -24,6 +24,7 @@ from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
 from ..ops.pointwise import operands, value_of
 from ..ops.table import op_of
+from . import lower_litert as litert
 from . import lower_moves as moves
 from . import lower_reductions as wholes
 from .builder import Lowering, same
@@ -99,6 +100,7 @@ def lower(model: Model, target: Target) -> Program:
         target.name,
         model.graph.name,
         joins,
+        work.weight_scales,
     )
 
 
@@ -163,8 +165,9 @@ def _builder(work: Lowering, node: Node) -> Callable[[Lowering, Node], None] | N
         return lambda work, node: None
     if form is Form.LAYER and node.op == "MatMul":  # of activations: others are layers
         return wholes.product
-    if not isinstance(form, Unknown) and form in _FORMS and work.graph.is_float(node.outputs[0]):
-        return _FORMS[form]
+    forms = {**_FORMS, **litert.FORMS} if work.target.arithmetic == "litert" else _FORMS
+    if not isinstance(form, Unknown) and form in forms and work.graph.is_float(node.outputs[0]):
+        return forms[form]
     return moves.move if not node.domain and node.op in MOVES else None
 
 
@@ -232,6 +235,9 @@ def _layer(work: Lowering, layer: Layer) -> None:
         step = replace(step, arrays={**arrays, "bias": bias})
         reach = bound(step, work.grids, work.graph.shapes)
     how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
+    if work.target.arithmetic == "litert":
+        how = litert.of_layer(op, how)
+        work.weight_scales[made] = np.asarray(q.scale, np.float32)
     work.steps.append(replace(step, requantize=how))
     if made != name:
         work.grids[made] = grid
@@ -340,6 +346,9 @@ def _function(work: Lowering, node: Node) -> None:
     if slope is None:
         raise UnsupportedOperator(f"{node.label}: its slope or exponent is computed; make it a constant")
     (slopes,), axis = work.channels(node, slope.astype(np.float32))
+    if work.target.arithmetic == "litert":
+        litert.sloping(work, node, slopes, axis)
+        return
     column = slopes.reshape(-1, 1) if slopes.ndim else slopes
     _table(work, node, lambda x: np.where(x >= 0, x, column * x), axis)
 
@@ -370,6 +379,9 @@ def _clamp(work: Lowering, node: Node) -> None:
     if clamps(node) and same(x, q):
         work.clipped(node, name, out, q, [node])
         return
+    if work.target.arithmetic == "litert":
+        litert.clamped(work, node, name, q)
+        return
     (lo, hi), axis = work.channels(node, lo.astype(np.float32), hi.astype(np.float32))
     lo, hi = (b.reshape(-1, 1) if b.ndim else b for b in (lo, hi))
     _table(work, node, lambda v: np.minimum(np.maximum(v, lo), hi), axis)
@@ -377,6 +389,9 @@ def _clamp(work: Lowering, node: Node) -> None:
 
 def _table(work: Lowering, node: Node, function: Callable[[Array], Array], axis: int = 1, given: Name = "") -> None:
     """Every value of the input's grid through a function of real values, and onto the output's grid."""
+    if work.target.arithmetic == "litert":
+        litert.table(work, node, function, axis, given)
+        return
     given = given or work.tensors(node)[0][0]
     x = work.grid(given, node.label)
     name, q, activations = work.result(node)

@@ -150,8 +150,12 @@ def _interpolate(work: Lowering, node: Node, how: str, bits: int = 11) -> None:
     scales = [o / i for o, i in zip(outs, ins, strict=True)]
     if given is not None and given.size:
         scales = [float(s) for s in given.reshape(-1)[-2:]]
-    rows, columns = (interpolation.matrix(o, i, s, how, bits) for o, i, s in zip(outs, ins, scales, strict=True))
-    moved(work, node, "Interpolate", [x], {"bits": bits}, {"rows": rows, "columns": columns})
+    if work.target.arithmetic == "litert":
+        bits = interpolation.LITERT_BITS
+        rows, columns = (interpolation.litert_matrix(o, i, how) for o, i in zip(outs, ins, strict=True))
+    else:
+        rows, columns = (interpolation.matrix(o, i, s, how, bits) for o, i, s in zip(outs, ins, scales, strict=True))
+    moved(work, node, "Interpolate", [x], {"bits": bits, "mode": how}, {"rows": rows, "columns": columns})
 
 
 def _choose(work: Lowering, node: Node) -> None:

@@ -63,10 +63,10 @@ def quotient(work: Lowering, node: Node) -> None:
     requantized(work, node, step, factor, (q, activations))
 
 
-def softmax(work: Lowering, node: Node) -> None:
-    """A table of e^-x, sums and quotients."""
+def softmax(work: Lowering, node: Node, made: Name = "") -> None:
+    """A table of e^-x, sums and quotients; as tensor `made`, which has a grid, where that is given."""
     x, shape = work.grid(node.inputs[0], node.label), work.graph.shapes.get(node.inputs[0])
-    name, q, activations = work.result(node)
+    name, q, activations = (made, work.grids[made], []) if made else work.result(node)
     old = work.graph.opset < 13  # all axes from this one on together
     axis = int(node.attrs.get("axis", 1 if old else -1))
     if shape is None:

@@ -11,6 +11,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from ..errors import UnsupportedOperator
 from ..ir.model import Array, Name
+from ..maths.quantized_multiplier import PLACES
 from ..onnx.writer import model_proto
 from .program import Program
 
@@ -76,9 +77,23 @@ class Maker:
     ) -> Name:
         """round(x / 2^right) of an int64 tensor, |x| ≤ limit; arrays hold Python's integers, `shaped` broadcasts them.
 
+        Args:
+            rounding: half_up, half_even, truncate; half_away from zero; double: half_up at 31 places, half_away behind.
+
         Raises:
             EquintError: 64 bits do not hold what is shifted.
         """
+        if rounding == "double":
+            first = np.asarray(np.array([min(int(e), PLACES) for e in right.ravel()], object).reshape(right.shape))
+            x = self.rounded_shift(x, first, limit, "half_up", shaped, label)
+            left = np.broadcast_arrays(
+                limit // np.asarray([1 << int(e) for e in first.ravel()], object).reshape(first.shape) + 1
+            )[0]
+            return self.rounded_shift(x, right - first, left, "half_away", shaped, label)
+        if rounding == "half_away":  # a tie below zero goes down: as if it lay a little lower
+            below = self.cast(self.add("Less", x, np.int64(0)), np.int64)
+            x = self.add("Sub", x, self.add("Mul", below, shaped((right > 0).astype(np.int64))))
+            return self.rounded_shift(x, right, limit + 1, "half_up", shaped, label)
         one = np.asarray(np.array([1 << int(e) for e in right.ravel()], object).reshape(right.shape))
         half = one // 2 if rounding != "truncate" else one * 0
         count = -(-(limit + half) // one) + 1  # of steps that make everything positive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import get_args
 
 import numpy as np
@@ -62,12 +63,14 @@ def pads_zeros(program: Program, step: Step, variant: Variant) -> Rewritten | No
 
 
 def pools_zeros(program: Program, step: Step, variant: Variant) -> Rewritten | None:
-    """A MaxPool that pads with the integer 0: a Pad before one that does not pad."""
+    """A MaxPool or WindowMean that pads with the integer 0: a Pad before one that does not pad, and so counts all."""
     x, pads = step.inputs[0], [int(p) for p in step.attrs.get("pads", ())]
     if not any(pads):
         return None
     half = len(pads) // 2
     around = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
     pad = Step("Pad", step.name, (x,), (f"{x} padded",), {"value": 0}, {"pads": around})
-    pool = replace(step, inputs=pad.outputs, attrs={**step.attrs, "pads": [0] * len(pads)})
+    whole = {"counts": np.array(prod(step.attrs["kernel_shape"]), np.int32)} if "counts" in step.arrays else {}
+    attrs = {**step.attrs, "pads": [0] * len(pads)}
+    pool = replace(step, inputs=pad.outputs, attrs=attrs, arrays={**step.arrays, **whole})
     return replace(program, grids={**program.grids, pad.outputs[0]: program.grids[x]}), (pad, pool)

@@ -22,7 +22,8 @@ class Requantize:
     and `high` are `()` or `(C,)` along the step's channel axis; `low` and `high` are integers of the output's grid.
 
     An activation of two straight parts that acts on the accumulator (LeakyRelu, PRelu) has other factors for acc < 0:
-    `mantissa_below`, which may be 0 or negative as a PRelu's slopes may, and `exponent_below`.
+    `mantissa_below`, which may be 0 or negative as a PRelu's slopes may, and `exponent_below`. `rounding` is this
+    step's own, where it rounds otherwise than the program.
     """
 
     mantissa: Array
@@ -33,6 +34,7 @@ class Requantize:
     high: Array
     mantissa_below: Array | None = None
     exponent_below: Array | None = None
+    rounding: Rounding | None = None
 
     @property
     def sides(self) -> tuple[Requantize, ...]:
@@ -89,6 +91,8 @@ class Program:
         shapes: as far as known. consts: what steps read and no step makes: integers on a grid, int64 of shapes,
             or scales of a Resize.
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
+        weight_scales: of layers, by what they make: `()` or `(O,)`, real units; for LiteRT's files, which tell scales
+            and leave multipliers to the runtime. Other programs have none: no step needs them.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).
     """
@@ -106,6 +110,7 @@ class Program:
     target: str = ""
     name: str = "equint"
     joins: Graph | None = None
+    weight_scales: Mapping[Name, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"

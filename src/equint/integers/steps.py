@@ -146,6 +146,10 @@ def _are_roots(table: Array) -> bool:
     return bool(np.all(table >= 1 << 14) and np.all(table <= 1 << 15))
 
 
+def _are_counts(program: Program, step: Step, counts: Array) -> bool:
+    return counts.ndim in (0, len(step.attrs["kernel_shape"])) and bool(np.all(counts > 0))
+
+
 def _has_entries(program: Program, step: Step, table: Array) -> bool:
     q = program.grids[step.inputs[0]]
     return table.ndim in (1, 2) and table.shape[-1] == q.qmax - q.qmin + 1
@@ -176,6 +180,7 @@ _LAYER = {
     "bias": _per_output("int32"),
 }
 _ROWS = Field("a row for each input", lambda program, step, a: a.ndim == 2 and len(a) == len(step.inputs))
+_EACH_INPUT = Field("one for each input", lambda program, step, a: a.shape == (len(step.inputs),))
 _ENTRIES = Field("an entry for each integer of the input's grid", _has_entries)
 _SHARES = Field(
     "rows of integers ≥ 0 that sum to 2^bits",
@@ -220,6 +225,12 @@ STEPS: Mapping[str, StepKind] = {
         {},
         {"coefficients": _ROWS, "bias": _per_channel("int32")},
         "bias",
+    ),
+    "ScaledSum": _sums(
+        "acc = Σ_k signs[k]·round(x_k·2^left·multipliers[k]·2^(exponents[k] − 31)), rounded twice as LiteRT does",
+        Sums(exact.scaled_sum, exact.scaled_sum_bound, integer.scaled_sum),
+        {"left": _FROM_0},
+        {"multipliers": _EACH_INPUT, "exponents": _EACH_INPUT, "signs": _EACH_INPUT},
     ),
     "Mul": _sums(
         "acc = x_a·x_b, broadcast as in ONNX",
@@ -271,6 +282,14 @@ STEPS: Mapping[str, StepKind] = {
         {"axes": _AXES, "groups": _FROM_0, "count": _POSITIVE, "centred": _FLAG, "extra": _FROM_0},
         {"gains": _per_channel("int32"), "bias": _per_channel("int32"), "roots": _ROOTS},
         "bias",
+    ),
+    "WindowMean": StepKind(
+        "q = Σ q / counts over the window, ties away from zero; counts, () or (*spatial), leave padding out",
+        Values(integer.window_mean, floats.window_mean),
+        {"kernel_shape": _EACH, "strides": _EACH, "pads": _PADS, "axis": _WHOLE},
+        {"counts": Field("one above 0, or one for each position", _are_counts, ("int32",))},
+        frozenset({"padding"}),
+        mistakes.pools_zeros,
     ),
     "Interpolate": StepKind(
         "q = round(rows · q · columnsᵀ / 2^(2·bits)), the last two axes; rows (H', H), columns (W', W)",

@@ -61,6 +61,7 @@ class Graph:
         integer_clamps: whether Min and Max may stand on integers, between QuantizeLinear and DequantizeLinear.
         integer_biases: whether biases are integers behind DequantizeLinear; else floats of the same values.
         tied: operators, by name, whose inputs and outputs must be on one grid.
+        fixed: scale and zero point of the grid that an operator's outputs must be on, by the operator's name.
         operators: those that hardware computes on integers, by name; empty: all.
         float_layers: nodes that stay float on it, by name or pattern.
 
@@ -86,6 +87,7 @@ class Graph:
     integer_clamps: bool = True
     integer_biases: bool = True
     tied: tuple[str, ...] = ()
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     operators: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
 

@@ -9,12 +9,18 @@ import numpy as np
 
 from ..errors import InvalidOption
 from ..ir.model import Array
+from .quantized_multiplier import PLACES, divided_by_power
 
-Rounding = Literal["half_up", "half_even", "truncate"]
-"""What becomes of the bits that a right shift drops: to nearest, ties up or to even, or dropped as >> does."""
+Rounding = Literal["half_up", "half_even", "truncate", "half_away", "double"]
+"""What becomes of the bits that a right shift drops: to nearest, ties up, to even, or away from zero; dropped as >>
+does; or rounded twice as LiteRT does (`quantized_multiplier.multiplied`): at 31 places half_up, then half_away.
+"""
 
 Mantissa = Literal["provable", "nearest"]
 """Which mantissa stands for a real factor: one so near that float32 kernels can be proven exact, or the nearest."""
+
+Arithmetic = Literal["plain", "litert"]
+"""Whose operators integers are computed by: plain ones, each exact up to one rounding, or those of LiteRT."""
 
 FLOAT32_DIGITS = 24
 MOST_SHIFT = 62
@@ -70,8 +76,13 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
         >>> acc = np.array([-3, -1, 1, 3])
         >>> [requantize(acc, 1, 1, r).tolist() for r in ("half_up", "half_even", "truncate")]
         [[-1, 0, 1, 2], [-2, 0, 0, 2], [-2, -1, 0, 1]]
+        >>> requantize(acc, 1 << 30, 32, "double").tolist()
+        [-1, 0, 1, 1]
     """
-    mantissa, right = reduced(np.asarray(mantissa, np.int64), np.asarray(right, np.int64))
+    mantissa, right = np.asarray(mantissa, np.int64), np.asarray(right, np.int64)
+    if rounding == "double":
+        return _twice(np.asarray(acc, np.int64), mantissa, right)
+    mantissa, right = reduced(mantissa, right)
     acc = np.asarray(acc, np.int64)
     most = float(np.max(np.abs(acc), initial=0)) * float(np.max(np.abs(mantissa), initial=0))
     if most + 2.0 ** float(np.max(right, initial=1)) >= 2.0**63 or np.any(right > MOST_SHIFT):
@@ -79,10 +90,21 @@ def requantize(acc: Array, mantissa: Array | int, right: Array | int, rounding: 
     product = acc * mantissa
     if rounding == "truncate":
         return np.asarray(product >> right)
+    if rounding == "half_away":
+        return divided_by_power(product, right)
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
     if rounding == "half_even":
         half = half - np.where(right > 0, 1 - ((product >> right) & 1), 0)
     return np.asarray((product + half) >> right)
+
+
+def _twice(acc: Array, mantissa: Array, right: Array) -> Array:
+    """Rounded at 31 places, or all where there are fewer, and then at the rest."""
+    first = np.minimum(right, PLACES)
+    most = float(np.max(np.abs(acc), initial=0)) * float(np.max(np.abs(mantissa), initial=0))
+    if most + 2.0**PLACES >= 2.0**63 or np.any(right > MOST_SHIFT):
+        raise InvalidOption("an accumulator times its mantissa does not fit into 64 bits")
+    return divided_by_power((acc * mantissa + (np.int64(1) << (first - 1))) >> first, right - first)
 
 
 def reduced(mantissa: Array, right: Array, least: int = 0) -> tuple[Array, Array]:
@@ -124,16 +146,35 @@ def thresholds(mantissa: int, right: int, first: int, last: int, rounding: Round
         [2, 6, 10]
     """
     one, found = 1 << right, []
+    if rounding == "double":
+        return _thresholds_twice(mantissa, right, first, last)
     if (max(abs(first), abs(last)) + 1) * one < 1 << 62:
         steps = np.arange(first + 1, last + 1, dtype=np.int64)
         reached = steps * one - (0 if rounding == "truncate" else one >> 1) + (rounding == "half_even") * (steps % 2)
+        reached += (rounding == "half_away") & (steps <= 0)
         return np.asarray(-(-reached // mantissa))
     for step in range(first + 1, last + 1):
         least = step * one if rounding == "truncate" else step * one - (one >> 1)
         least += rounding == "half_even" and step % 2 == 1  # the tie goes to the even step below
+        least += rounding == "half_away" and step <= 0
         found.append(-(-least // mantissa))
+    return _within_62_bits(found)
+
+
+def _thresholds_twice(mantissa: int, right: int, first: int, last: int) -> Array:
+    """The same for sums that are rounded twice: what the second rounding asks of the first, and that of the sums."""
+    inner = min(right, PLACES)
+    rest, found = right - inner, []
+    for step in range(first + 1, last + 1):
+        half = (1 << rest) >> 1
+        least = (step << rest) - half + (rest > 0 and step <= 0)  # a tie below zero goes to the step below
+        found.append(-(-((least << inner) - (1 << (inner - 1))) // mantissa))
+    return _within_62_bits(found)
+
+
+def _within_62_bits(values: list[int]) -> Array:
     limit = 1 << 62
-    return np.array([max(-limit, min(limit, t)) for t in found], np.int64)
+    return np.array([max(-limit, min(limit, v)) for v in values], np.int64)
 
 
 def provable_compound(

@@ -29,6 +29,33 @@ def matrix(out: int, size: int, scale: float, mode: str, bits: int = 11) -> Arra
     return weights
 
 
+LITERT_BITS = 10
+"""Binary places of the shares that LiteRT's RESIZE_BILINEAR takes of integers."""
+
+
+def litert_matrix(out: int, size: int, mode: str) -> Array:
+    """The same as RESIZE_BILINEAR computes it: places in 2^-10 of a position, s = round(2^10·size/out) apart.
+
+    p = s·i, or s·i + s/2 − 2^9 where centres are half a position off; its share beyond the position below.
+
+    Example:
+        >>> litert_matrix(4, 2, "half_pixel").tolist()
+        [[1024, 0], [768, 256], [256, 768], [0, 1024]]
+    """
+    one, i = 1 << LITERT_BITS, np.arange(out)
+    aligned = mode == "align_corners" and out > 1
+    ins, outs = (size - 1, out - 1) if aligned else (size, out)
+    apart = (one * ins + outs // 2) // outs
+    at = i * apart + ((apart // 2 - (one >> 1)) if "half_pixel" in mode else 0)
+    low = np.maximum(at, 0) // one  # C's division rounds towards zero
+    high = np.minimum(np.maximum(at + one - 1, 0) // one, size - 1)
+    weights, low = np.zeros((out, size), np.int32), np.minimum(low, size - 1)
+    share = at - one * low
+    np.add.at(weights, (i, low), one - share)
+    np.add.at(weights, (i, high), share)
+    return weights
+
+
 def positions(out: int, size: int, scale: float, mode: str) -> Array:
     """Where in the input each output position lies: ONNX's formulas, before it is kept inside."""
     i = np.arange(out)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..errors import EquintError, UnreadableModel
+from ..errors import EquintError, TargetMismatch, UnreadableModel
 from ..files import drafted
 from ..integers.check import check
 from ..integers.program import Program
@@ -61,6 +61,9 @@ def save_bundle(
     manifest, tensors = bundle_files(path)
     if sparse not in ("auto", True, False):
         raise UnreadableModel(f"sparse = {sparse!r}: choose auto, True or False")
+    if program.rounding == "double" or any(s.requantize is not None and s.requantize.rounding for s in program.steps):
+        why = f"target {program.target}: bundles hold no arithmetic of LiteRT"
+        raise TargetMismatch(f"{why}; quantize for npu-shift, or write a .tflite file")
     content, arrays = encode(program, sparse)
     blob = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
     described: Record = {"format": FORMAT, "version": VERSION, **content}

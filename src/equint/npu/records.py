@@ -237,9 +237,8 @@ class _Reader:
             arrays[role] = self.array(record["arrays"][role], f"{at}: {role}", step, zero)
         how = record["requantize"]
         keys = ("mantissa", "exponent", "shift", "low", "high", *(key for key in _BELOW if key in (how or ())))
-        requantize = how and Requantize(
-            zero_point=how["zero_point"], **{key: self.array(how[key], f"{at}: {key}") for key in keys}
-        )
+        parts: dict[str, Any] = {key: self.array(how[key], f"{at}: {key}") for key in keys} if how else {}
+        requantize = how and Requantize(zero_point=how["zero_point"], **parts)
         return replace(step, arrays={role: arrays[role] for role in record["arrays"]}, requantize=requantize)
 
     def grid(self, name: str, record: Record) -> QParams:

@@ -153,6 +153,7 @@ def _at_opset(model: Model) -> Model:
         "integer_clamps",
         "integer_biases",
         "tied",
+        "fixed",
         "operators",
         "float_layers",
     )

@@ -15,7 +15,7 @@ from ..graph.weight_grids import SHIFTED_BIAS_BITS, fitted, stored_bias, weight_
 from ..graph.work import designed_work, float_work
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Graph, Model, Name, QParams, QSpec
+from ..ir.model import Graph, Model, Name, Node, QParams, QSpec
 from ..ir.weights import Layer
 from ..maths.affine import (
     BiasGrid,
@@ -164,6 +164,7 @@ def _activations(model: Model, spec: QSpec, exceptions: Formats, events: list[Ev
         lo, hi = min(float(np.min(r.lo)) for r in known), max(float(np.max(r.hi)) for r in known)
         lo, hi = _with_constants(model, tensors, lo, hi)
         lo, hi = (0.0, 1 - 2.0**-own.bits) if not own.symmetric and _holds_shares(model.graph, tensors) else (lo, hi)
+        lo, hi = _fixed(model.graph, tensors, own) or (lo, hi)
         lo = max(lo, hi - NO_SHARE) if _only_weighed(model.graph, tensors) else lo
         if not (own.symmetric or own.power_of_two) and any(t in model.graph.inputs for t in tensors):
             lo, hi = with_integer_ends(lo, hi, own.bits)
@@ -186,9 +187,25 @@ def _operators_float(graph: Graph) -> list[Event]:
 
 def _holds_shares(graph: Graph, tensors: tuple[Name, ...]) -> bool:
     """Whether tensors hold what a Softmax gives and nothing else: shares are whole numbers of 2^-bits."""
-    makers = [graph.producer.get(t) for t in tensors]
-    made = [node for node in makers if node is None or not grid_of(graph, node).keeps]
+    made = _makers(graph, tensors)
     return bool(made) and all(node is not None and is_softmax(node) for node in made)
+
+
+def _fixed(graph: Graph, tensors: tuple[Name, ...], spec: QSpec) -> tuple[float, float] | None:
+    """The ends of the grid that hardware asks of what makes these tensors; None where it asks for none, or for two."""
+    asked = {
+        graph.fixed.get(node.op) if node is not None and not node.domain else None for node in _makers(graph, tensors)
+    }
+    if len(asked) != 1 or (only := asked.pop()) is None:
+        return None
+    grid = QParams(np.asarray(only[0], np.float32), np.asarray(only[1], np.int32), spec.bits, spec.signed)
+    return grid.lo, grid.hi
+
+
+def _makers(graph: Graph, tensors: tuple[Name, ...]) -> list[Node | None]:
+    """What makes tensors of one grid, but for what moves their values; None stands for an input of the network."""
+    makers = [graph.producer.get(t) for t in tensors]
+    return [node for node in makers if node is None or not grid_of(graph, node).keeps]
 
 
 def _only_weighed(graph: Graph, tensors: tuple[Name, ...]) -> bool:

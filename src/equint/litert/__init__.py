@@ -1,0 +1,1 @@
+"""Integer programs as LiteRT runs them: written as .tflite, channels last."""

@@ -1,0 +1,64 @@
+"""Programs saved as .tflite files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidOption, TargetMismatch
+from ..files import drafted
+from ..hardware.target import Target
+from ..integers.program import Program
+from .writer import IOS, TARGET, Io, write
+
+SUFFIX = ".tflite"
+"""The ending of names by which the format is chosen."""
+
+
+def is_tflite(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name asks for the format.
+
+    Example:
+        >>> is_tflite("net.tflite"), is_tflite("net.onnx")
+        (True, False)
+    """
+    return Path(path).suffix.lower() == SUFFIX
+
+
+def io_of(text: str | None) -> Io | None:
+    """The type of a file's inputs and outputs; None for that of its integers.
+
+    Raises:
+        InvalidOption: there is none of that name.
+    """
+    found = next((io for io in IOS if io == text), None)
+    if text is not None and found is None:
+        raise InvalidOption(f"io = {text!r}: choose {', '.join(IOS)}")
+    return found
+
+
+def check_target(target: Target) -> None:
+    """Refuse a target whose arithmetic is not LiteRT's.
+
+    Raises:
+        TargetMismatch: saying which to take.
+    """
+    if target.arithmetic != "litert":
+        raise TargetMismatch(
+            f"target {target.name}: LiteRT computes otherwise; quantize for {TARGET} to write {SUFFIX}"
+        )
+
+
+def save(
+    program: Program, path: str | os.PathLike[str], io: Io | None = None, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write a program as `write` does; the file appears whole or not at all.
+
+    Raises:
+        EquintError: as `write`; also outputs that cannot be written.
+    """
+    data = write(program, io, about)
+    with drafted(path) as (draft, _):
+        draft.write_bytes(data)

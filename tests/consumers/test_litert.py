@@ -1,0 +1,96 @@
+"""Files that LiteRT runs: its reference kernels give the engine's integers, its default ones the same but for a step.
+
+LiteRT comes with `pip install equint[consumers]`; the real networks are those of EQUINT_REAL.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import equint
+from equint.demo import model_path
+from equint.errors import UnsupportedOperator
+from litert_runs import MISSING, furthest, random_integers, run, stored
+from nets import random_network
+from operator_cases import CASES, Case
+
+pytestmark = [
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+TARGETS = "tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"
+REFUSED = {
+    *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
+    *("MeanVarianceNormalization", "ArgMax", "ConstantOfShape", "Cast", "Where", "Equal"),
+}
+"""Operators that have no int8 form in LiteRT, or that equint does not write."""
+ODD = {
+    *("Conv-3-D", "Div-of_constant", "Div-activations", "MaxPool-dilated", "AveragePool-ceil", "Pad-edge"),
+    "Resize-sizes",
+}
+"""Spellings that are refused, each with the node's name."""
+NEAR = {"LpNormalization"}
+"""Operators that LiteRT computes otherwise than the engine; here their results differ by a step."""
+WRITTEN = [case for case in CASES if case.op not in REFUSED and case.id not in ODD]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.id)
+def test_every_operator_gives_the_engines_integers(case: Case) -> None:
+    program = equint.quantize(case.whole, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program
+    assert furthest(program) <= (case.op in NEAR)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case.id in ODD], ids=lambda case: case.id)
+def test_what_cannot_be_written_names_the_node(case: Case) -> None:
+    with pytest.raises(UnsupportedOperator, match=r"^[abty]: "):
+        furthest(equint.quantize(case.whole, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", range(20))
+def test_random_networks_give_the_engines_integers(seed: int, target: str) -> None:
+    recipe = "cwq" if target == TARGETS[0] else "lwq"
+    program = equint.quantize(random_network(seed), recipe, target, input=(-3, 3), effort="fast").program
+    assert furthest(program) == 0
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float"])
+def test_inputs_and_outputs_of_other_types_are_the_same_values(io: str, tmp_path: Path) -> None:
+    result = equint.quantize(model_path(), target=TARGETS[0], input=(0, 1), effort="fast")
+    result.save(tmp_path / "digits.tflite", io=io)
+    program = result.program
+    (x,), (name,) = random_integers(program, 4), program.outputs
+    (wanted,) = run_of(tmp_path / "digits.tflite", result, x, "int8")
+    given = {"int8": x, "uint8": (x.astype(int) + 128).astype(np.uint8), "float": program.real(program.inputs[0], x)}
+    file = (tmp_path / "digits.tflite").read_bytes()
+    (found,) = run(file, [stored(file, program.inputs[0], given[io])])
+    kinds = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
+    assert found.dtype == kinds[io]
+    real = {"int8": wanted, "uint8": wanted.astype(int) + 128, "float": program.real(name, wanted)}
+    np.testing.assert_array_equal(found, real[io])
+
+
+def run_of(path: Path, result: equint.Result, x: np.ndarray, io: str) -> list[np.ndarray]:
+    plain = path.with_name("plain.tflite")
+    result.save(plain, io=io)
+    file = plain.read_bytes()
+    return run(file, [stored(file, result.program.inputs[0], x)])
+
+
+REAL = "resnet8_cifar10_mlperftiny", "mobilenet_v1_025_96_vww", "dscnn_kws", "yolo_fastest_11_coco", "ultraface_rfb320"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", REAL)
+def test_real_networks_give_the_engines_integers(network: str) -> None:
+    folder = os.environ.get("EQUINT_REAL")
+    if not folder:
+        pytest.skip("EQUINT_REAL names no folder of real networks")
+    model = Path(folder) / "models" / f"{network}.onnx"
+    program = equint.quantize(model, target=TARGETS[0], effort="fast").program
+    assert furthest(program, 1) == 0

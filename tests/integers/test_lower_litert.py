@@ -1,0 +1,74 @@
+"""Steps as LiteRT computes them; that it computes them so is tested with LiteRT itself, in tests/consumers."""
+
+import numpy as np
+import pytest
+
+import equint
+from equint.integers.program import Program
+from handwritten import network, normal
+
+CONV = "a = Conv (x, w) "
+LAYER = {name: normal(4, 3, 3, 3, seed=k) for k, name in enumerate("wvu")}
+
+
+def lowered(body: str, target: str = "tflite-int8", output: str = "float[N,A,B,C] y") -> Program:
+    model = network(CONV + body, inputs="float[1,3,8,8] x", output=output, **LAYER)  # type: ignore[arg-type]
+    return equint.quantize(model, "lwq", target, input=(-2, 2), effort="fast").program
+
+
+def operators(program: Program) -> list[str]:
+    return [step.op for step in program.steps]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "grid"),
+    [
+        ("y = Sigmoid (a)", ["Conv", "Table"], (1 / 256, -128)),
+        ("y = Tanh (a)", ["Conv", "Table"], (1 / 128, 0)),
+        ("y = Softmax <axis = 1> (a)", ["Conv", "Softmax"], (1 / 256, -128)),
+    ],
+)
+def test_outputs_of_some_are_on_grids_of_their_own(body: str, expected: list[str], grid: tuple[float, int]) -> None:
+    program = lowered(body)
+    assert operators(program) == expected
+    assert (float(program.grids["y"].scale), int(program.grids["y"].zero_point)) == grid
+
+
+def test_uint8_has_other_zero_points() -> None:
+    assert int(lowered("y = Tanh (a)", "tflite-uint8").grids["y"].zero_point) == 128
+
+
+def test_a_fixed_grid_is_left_where_a_join_has_another() -> None:
+    program = lowered("s = Sigmoid (a) y = Concat <axis = 1> (s, a)")
+    assert operators(program) == ["Conv", "Table", "Sum", "Concat"]
+    table, rescaled = program.steps[1:3]
+    assert float(program.grids[table.outputs[0]].scale) == 1 / 256
+    assert float(program.grids[rescaled.outputs[0]].scale) == float(program.grids["y"].scale)
+
+
+def test_x_times_its_sigmoid_is_a_table_and_a_product() -> None:
+    assert operators(lowered("s = Sigmoid (a) y = Mul (a, s)")) == ["Conv", "Table", "Mul"]
+
+
+def test_several_are_added_two_at_a_time() -> None:
+    program = lowered("b = Conv (x, v) c = Conv (x, u) y = Sum (a, b, c)")
+    assert operators(program).count("ScaledSum") == 2
+
+
+def test_averages_keep_their_grid_and_leave_padding_out() -> None:
+    program = lowered("y = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 0, 0]> (a)")
+    step = program.steps[-1]
+    assert step.op == "WindowMean"
+    assert step.arrays["counts"][:2, :2].tolist() == [[1, 2], [2, 4]]
+    assert program.grids[step.inputs[0]] is program.grids["y"]
+
+
+def test_multipliers_have_31_places_and_are_the_nearest() -> None:
+    program = lowered("y = Relu (a)")
+    how = program.steps[0].requantize
+    assert how is not None
+    assert (program.rounding, program.mantissa_bits) == ("double", 31)
+    scale = float(program.weight_scales["y"]) * float(program.grids["x"].scale) / float(program.grids["y"].scale)
+    factor = float(how.mantissa) * 2.0 ** (float(how.exponent) - 31)
+    assert factor == pytest.approx(scale, rel=2.0**-30)
+    assert np.all(how.mantissa >= 1 << 30)

@@ -1,0 +1,37 @@
+"""Networks that LiteRT cannot run are found before work is spent on them."""
+
+import pytest
+
+import equint
+from equint.errors import UnsupportedOperator
+from equint.job import Job
+from handwritten import network, normal
+
+
+def job(body: str, **more: object) -> Job:
+    model = network(body, inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3), **more)  # type: ignore[arg-type]
+    return Job.of(model, target="tflite-int8", input=(0, 1))
+
+
+def test_what_can_be_written_passes() -> None:
+    job("a = Conv (x, w) y = Relu (a)").rehearse()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("a = Conv (x, w) b = Conv (x, w) y = Div (a, b)", "y: LiteRT divides no int8 values"),
+        ("a = Conv (x, w) y = MaxPool <kernel_shape = [2, 2], dilations = [2, 2]> (a)", "y: LiteRT has no dilated"),
+        ('a = Conv (x, w) y = Pad <mode = "edge"> (a, p)', "y: LiteRT has no padding in mode edge"),
+        ("a = Conv (x, w) y = InstanceNormalization (a, s, s)", "y: LiteRT has no operator for this norm"),
+    ],
+)
+def test_what_cannot_names_the_node(body: str, message: str) -> None:
+    consts = {"p": [0, 0, 1, 1, 0, 0, 1, 1]} if "Pad" in body else {"s": normal(4)} if "Instance" in body else {}
+    with pytest.raises(UnsupportedOperator, match=message):
+        job(body, **consts).rehearse()
+
+
+def test_other_targets_are_named() -> None:
+    with pytest.raises(equint.EquintError, match="target openvino: LiteRT computes otherwise"):
+        Job.of(network("y = Conv (x, w)", w=normal(4, 3, 3, 3)), target="openvino", input=(0, 1)).rehearse()
