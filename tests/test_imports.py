@@ -22,9 +22,12 @@ FLOORS = (
     {"integers", "runtime", "torch"},
     {"frontends", "litert", "npu", "passes"},
     {"planning", "scoring"},
+    {"arguments"},
     {"job"},
+    {"result"},
     {"api", "devices", "study"},
     {"demo", "pages"},
+    {"comparisons"},
     {"studies"},
     {"cli"},
 )

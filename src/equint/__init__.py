@@ -30,17 +30,18 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api import calibrate, quantize, recipes, targets
+    from .comparisons import compare, evaluate, judge, table
     from .devices import compare_board, export, golden, program, sizes
     from .frontends.sources import from_torch, load
     from .graph.overrides import Override
     from .hardware.target import Target
     from .ir.model import Model
-    from .job import Result
     from .planning.recipe import Recipe
+    from .result import Result
     from .samples.card import Card
     from .samples.images import Samples
     from .samples.statistics import Statistics
-    from .studies import compare, diagnose, evaluate, explain, inspect, judge, lint, mixed, report, sqnr, table
+    from .studies import diagnose, explain, inspect, lint, mixed, report, sqnr
 
 __version__ = "0.1.0"
 __all__ = ["Card", "Model", "Override", "Recipe", "Result", "Samples", "Statistics", "Target", "__version__"]
@@ -51,6 +52,13 @@ __all__ += ["golden", "inspect", "judge", "lint", "load", "mixed", "program", "q
 __all__ += ["sqnr", "table", "targets"]
 
 
+_HOMES = (
+    *("api", "devices", "studies", "comparisons", "result", "frontends.sources", "graph.overrides", "hardware.target"),
+    *("ir.model", "planning.recipe", "samples.card", "samples.images", "samples.statistics"),
+)
+"""Where public names are defined, in the order in which they are looked for."""
+
+
 def __dir__() -> list[str]:
     return __all__
 
@@ -58,6 +66,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import the library on first use, so that the command line starts at once."""
     if name in __all__:
-        homes = (import_module(f".{home}", __name__) for home in ("job", "api", "devices", "studies"))
+        homes = (import_module(f".{home}", __name__) for home in _HOMES)
         return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .arguments import Named, check
 from .errors import InvalidOption, UnusableData
 from .hardware.target import TARGETS, Target
 from .ir.model import Name
-from .job import Effort, Job, Named, Options, Result, check
+from .job import Effort, Job, Options
 from .planning.data import NO_SAMPLES, folded
 from .planning.recipe import ActivationBits, Recipe, built_in
 from .planning.run import Progress
+from .result import Result, quantized
 from .samples.card import Card, Input, read_card
 from .samples.statistics import Statistics
 
@@ -69,7 +71,7 @@ def quantize(
     looks = Options(**shown, set=set, progress=progress)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
     options = Options(effort=effort, **formats, **looks)
-    return Job.of(source, recipe, target, **options).quantized()
+    return quantized(Job.of(source, recipe, target, **options))
 
 
 def calibrate(

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
+from .arguments import Named, check
 from .errors import InvalidOption, TargetMismatch, UnusableData
 from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import Target
 from .ir.model import Array, Model, Name
-from .job import Job, Named, Options, Result, check
+from .job import Job, Options
 from .planning.recipe import ActivationBits, Recipe
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress
 from .planning.spared import spare
+from .result import Result, quantized
 from .samples.card import Card, Input, read_card
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def program(
         'npu-shift'
     """
     if not is_bundle(source):
-        return Job.of(source, recipe, target or NPU, **options).quantized().program
+        return quantized(Job.of(source, recipe, target or NPU, **options)).program
     from .npu.bundle import load_bundle
 
     if any(v is not None for k, v in [("recipe", recipe), ("target", target), *options.items()] if k != "progress"):
@@ -317,7 +319,7 @@ def sizes(source: Any, *, sparsity: float = 0.0, weight_bits: int | None = None)
         prune = (("prune", {"sparsity": sparsity, "cost": "weights"}),) if sparsity else ()
         at = 1 + next(k for k, (name, _) in enumerate(chosen.passes) if name == "fold_batchnorm")
         chosen = replace(chosen, passes=(*chosen.passes[:at], *prune, *chosen.passes[at:]))
-        network = Job.of(source, chosen, NPU, weight_bits=weight_bits).quantized().model
+        network = quantized(Job.of(source, chosen, NPU, weight_bits=weight_bits)).model
     found = network_sizes(network)
     return Sizes(tuple(found["layers"]), found["total"])
 
@@ -340,7 +342,7 @@ def _opened(
     job = Job.of(source, recipe, target or default, **options)
     if default == _TARGETS["tflite"]:
         job.rehearse()
-    result = job.quantized()
+    result = quantized(job)
     return lambda: result.program, result
 
 

@@ -1,35 +1,33 @@
-"""What looks at networks: at one before or after it is quantized, at two, or at many beside one another."""
+"""What looks at one network, before it is quantized or after."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from .arguments import Named, check, refused
+from .comparisons import Evaluation
 from .errors import InvalidOption, UnknownName, UnsupportedOperator, UnusableData
-from .files import is_bundle, jsonable
+from .files import is_bundle
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.model import Array, Model, Name
-from .job import NO_LAYERS, Job, Named, Options, Result, check, runnable
-from .planning.data import NO_SAMPLES
-from .planning.recipe import ActivationBits, Recipe
+from .job import NO_LAYERS, Job, Options
+from .planning.recipe import Recipe
 from .planning.run import Progress
-from .samples.card import Card, Input, laid_out, read_card
+from .result import Result, runnable
+from .samples.card import Input
 from .samples.images import Samples
 
 if TYPE_CHECKING:
     from .hardware.lint import Findings
-    from .runtime.judge import Judgement
-    from .scoring.tasks import Verdict
-    from .study.compare import Comparison
     from .study.diagnose import Diagnosis, Quantizer
     from .study.explain import Explanation
     from .study.inspect import Inspection
     from .study.mixed import Mixed
     from .study.sqnr import LayerSqnr
-    from .study.table import Row
 
 
 def inspect(source: Any, target: Named | Target | None = None, *, input: Input = None) -> Inspection:
@@ -234,275 +232,6 @@ def mixed(
     return search(*_subject(job), max_drop, labels=labels, progress=job.progress)
 
 
-def judge(
-    source: Any,
-    candidates: Mapping[str, Any],
-    *,
-    input: Input = None,
-    data: Any = None,
-    images: int | None = None,
-    set: Mapping[Name, Any] | None = None,
-) -> Judgement:
-    """How quantized networks compare with their float original and with each other, measured on the same samples.
-
-    The float network runs once for all. Of each output, of each part that it joins, of what stands in front of the
-    function that bounds it, and of some tensors inside: SQNR, agreement of the best class, the share of values beyond
-    the grid, and whether it is dead. Memory does not grow with what tensors hold.
-
-    Args:
-        source: the float network, as for `quantize`.
-        candidates: by names of your own: results, quantized models, ONNX models or paths; of any tool, as long as the
-            outputs are the original's.
-        input, data, images, set: as for `quantize`; without data samples are made up, which rank candidates roughly.
-
-    Raises:
-        EquintError: as `quantize`; networks of other outputs, saved statistics, or no samples that can be made up.
-
-    Example:
-        >>> from equint import quantize
-        >>> from equint.demo import data_path, model_path
-        >>> card = Card("gray", (0.0,), (16.0,))
-        >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("cwq", "cwq-bc")}
-        >>> found = judge(model_path(), candidates, input=card, data=data_path(), images=32)
-        >>> found.best, found.chances["cwq"] > 0.8, found.blind
-        ('cwq-bc', True, ())
-    """
-    from .onnx.reader import load_proto
-    from .planning.search import expected_power, made_up_samples
-    from .runtime.judge import judge as measure
-
-    if not candidates:
-        raise InvalidOption("candidates = {}: give at least one network by a name of its own")
-    job = Job.of(source, input=input, data=data, images=images, set=set)
-    if job.data is not None and job.samples is None:
-        raise UnusableData("saved statistics show no samples to judge on; give samples")
-    shown = job.samples or made_up_samples(job.network)
-    if shown is None:
-        raise UnusableData(NO_SAMPLES)
-    given = {name: runnable("quantized", network) for name, network in candidates.items()}
-    protos = {name: load_proto(p) if isinstance(p, (str, os.PathLike)) else p for name, p in given.items()}
-    program = next((name for name, p in protos.items() if not hasattr(p, "graph")), None)
-    if program is not None:
-        raise InvalidOption(
-            f"candidate {program} is a program; give the result that it was made of, or its integer ONNX"
-        )
-    return measure(job.network.graph, protos, shown, expected_power(job.network))
-
-
-def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:
-    """What variants are tried of, and on which images: the user's, or generated ones."""
-    from .study.diagnose import shown
-
-    if job.data is not None and job.samples is None:
-        raise UnusableData("saved statistics show no images to try anything on; give images")
-    alone = replace(job.spelled, candidates=())  # what is tried are changes of the recipe itself
-    return job.original, alone, job.target, job.quantizer(), job.samples or shown(job.network)
-
-
-def _check_labels(labels: Any) -> None:
-    if labels is not None and not hasattr(labels, "__len__"):
-        raise InvalidOption(f"labels = {labels!r}: give the class of each image")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How good a network is.
-
-    Attributes:
-        model, data: what was measured on what, by name.
-        figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
-        original: the same of the float original, where there are labels; verdict: where there is an original.
-    """
-
-    model: str
-    data: str
-    task: str
-    figures: Mapping[str, Any]
-    original: Mapping[str, Any] | None = None
-    verdict: Verdict | None = None
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items())
-        return f"Evaluation({shown}{'' if self.verdict is None else f', {self.verdict.level}'})"
-
-    def facts(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        beside = {"float": self.original, "verdict": None if self.verdict is None else asdict(self.verdict)}
-        found = {"model": self.model, "data": self.data, **self.figures}
-        ready: dict[str, Any] = jsonable({**found, **{k: v for k, v in beside.items() if v is not None}})
-        return ready
-
-
-def evaluate(
-    source: Any,
-    data: Named | None = None,
-    card: Card | Named | None = None,
-    against: Any = None,
-    *,
-    optimized: bool = False,
-    limit: int | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Measure a network by its task, and against the float original; say how good it is.
-
-    Args:
-        source: an ONNX file or model, float or quantized; a `Model`, a `Result`; or a bundle or program for NPUs.
-        data: .npz, .npy or a folder of pictures, prepared as the card says; the card's eval if left out.
-        card: how samples are prepared, and the task; or the card's path.
-        against: the float original, for agreement, SQNR, cosine similarity and a verdict.
-        optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
-        limit: use only the first so many labelled samples.
-        progress: called with what is done, how many samples are done, and how many there are.
-
-    Raises:
-        EquintError: files that cannot be read, shapes that do not fit, or nothing to measure.
-
-    Example:
-        >>> from equint.demo import data_path, model_path
-        >>> evaluate(model_path(), data_path(), Card("gray", (0.0,), (16.0,)), limit=50)
-        Evaluation(samples=50, top1=98, top5=100)
-    """
-    from .scoring import metrics
-    from .scoring.tasks import judged
-
-    prepared = _card(card)
-    where = prepared.data.get("eval") if data is None else data
-    if where is None:
-        raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
-    check(data=where, limit=limit)
-    if limit is not None and limit < 1:
-        raise InvalidOption(f"limit = {limit}: give 1 or more")
-    network = runnable("source", source)
-    original = None if against is None else runnable("against", against)
-
-    def measured(what: str, *networks: Any, fast: bool) -> dict[str, Any]:
-        tell = None if progress is None else lambda done, total: progress(what, done, total)
-        return metrics.evaluate(networks[0], where, prepared, *networks[1:], optimized=fast, limit=limit, progress=tell)
-
-    figures, of_float, verdict = measured("evaluating", network, original, fast=optimized), None, None
-    if original is not None:
-        if metrics.labelled(prepared.task, figures):
-            of_float = measured("evaluating the original", original, fast=True)
-        verdict = judged(prepared.task, figures, of_float)
-    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, verdict)
-
-
-def compare(
-    original: Any, quantized: Any, data: Any = None, card: Card | Named | None = None, *, limit: int = 16
-) -> Comparison:
-    """The SQNR of every tensor that two networks have, layer by layer.
-
-    Args:
-        original, quantized: ONNX files or models, a `Model`, or a `Result`.
-        data: a file or folder, prepared as the card says, or images as `quantize` takes them; the card's calibration
-            data if left out, else random inputs.
-        limit: use only the first so many samples.
-
-    Raises:
-        EquintError: files that cannot be read, or that share no tensor.
-
-    Example:
-        >>> from equint import quantize
-        >>> from equint.demo import model_path
-        >>> found = compare(model_path(), quantize(model_path(), input=(0, 1)))
-        >>> found.tensors[-1].tensor, found.tensors[-1].sqnr_db > 10
-        ('output', True)
-    """
-    from .runtime.session import Session
-    from .samples.data import feeds as read_feeds
-    from .samples.presented import inputs_alone, inputs_of_both, presented
-    from .study.compare import Comparison
-    from .study.compare import compare as measure
-
-    check(limit=limit)
-    prepared = _card(card)
-    networks = runnable("original", original), runnable("quantized", quantized)
-    where: Any = prepared.data.get("calibration") if data is None else data
-    feeds: Iterable[Any] | None = None
-    inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}
-    if isinstance(where, (str, os.PathLike)):
-        laid = laid_out(prepared, inputs.values())
-        feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
-        where = os.fspath(where)
-    elif where is not None:
-        feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
-    return Comparison(measure(*networks, feeds, where or "data"), where or "")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Networks quantized in many ways, one row each."""
-
-    rows: tuple[Row, ...]
-
-    def __repr__(self) -> str:
-        failed = sum(bool(row.reason) for row in self.rows)
-        return f"Table(rows={len(self.rows)}, without result={failed})"
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def facts(self) -> list[dict[str, Any]]:
-        """One table for each row, ready for JSON; what is infinite or no number is text."""
-        return [jsonable(asdict(row), str) for row in self.rows]
-
-    def markdown(self) -> str:
-        """One table for each network, for people."""
-        from .pages.results import markdown
-
-        return markdown(self.rows)
-
-
-def table(
-    networks: Sequence[Named],
-    recipes: Sequence[Named | Recipe],
-    targets: Sequence[Named | Target] = (),
-    *,
-    bits: Sequence[tuple[int | None, ActivationBits]] = ((8, 8),),
-    images: int | Sequence[int | None] | None = None,
-    limit: int | Mapping[str, int] | None = None,
-    cache: Named = "equint-results",
-    jobs: int = 1,
-    progress: Progress | None = None,
-) -> Table:
-    """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
-
-    What was measured before, on the same contents with the same version of equint, is read from the cache; a run that
-    was killed goes on where it stopped. A way that cannot be, or fails, is a row with a reason.
-
-    Args:
-        networks: cards, or networks with a card beside them or one folder up.
-        recipes, targets: names, files or values; without targets every recipe is for its own.
-        bits: (weights, activations), 2 to 16; activations may stay "float".
-        images: so many of the card's calibration images; several numbers (None: no images) for a row each; 0: none even
-            where a recipe asks for some.
-        limit: samples to judge on, for all or by the network's name.
-        cache: folder of what was found: one line per row, and the float networks' outputs.
-        jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
-        progress: called with what was done, rows done, and rows in all.
-
-    Raises:
-        EquintError: networks, cards, recipes or targets that are not there, or a cache that cannot be written.
-
-    Example:
-        >>> table([], ["lwq"])
-        Table(rows=0, without result=0)
-    """
-    from .study.table import table as measure
-
-    for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
-        if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Sequence):
-            raise InvalidOption(f"{name} = {values!r}: give a list")
-    check(cache=cache, jobs=jobs)
-    rows = measure(
-        networks, recipes, targets, bits=bits, images=images, limit=limit, cache=cache, jobs=jobs, progress=progress
-    )
-    return Table(rows)
-
-
 def report(
     result: Result,
     *,
@@ -532,7 +261,9 @@ def report(
     from .pages.contents import contents
     from .pages.page import page
 
-    check(result=result, name=name)
+    if not isinstance(result, Result):
+        raise refused("result", result, "what quantize gave")
+    check(name=name)
     if not isinstance(measured, Mapping | Evaluation | None):
         raise InvalidOption(f"measured = {measured!r}: give what evaluate found")
     job = result.job
@@ -548,12 +279,16 @@ def report(
     return page(contents(before, result.model, result.recipe, result.hardware, result.level, **about))
 
 
-def _card(card: Card | Named | None) -> Card:
-    if card is None or isinstance(card, Card):
-        return card or Card()
-    check(card=card)
-    return read_card(card)
+def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:
+    """What variants are tried of, and on which images: the user's, or generated ones."""
+    from .study.diagnose import shown
+
+    if job.data is not None and job.samples is None:
+        raise UnusableData("saved statistics show no images to try anything on; give images")
+    alone = replace(job.spelled, candidates=())  # what is tried are changes of the recipe itself
+    return job.original, alone, job.target, job.quantizer(), job.samples or shown(job.network)
 
 
-def _name(source: Any) -> str:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__.lower()
+def _check_labels(labels: Any) -> None:
+    if labels is not None and not hasattr(labels, "__len__"):
+        raise InvalidOption(f"labels = {labels!r}: give the class of each image")

@@ -11,13 +11,13 @@ import onnx
 import pytest
 
 import equint
+from equint.arguments import choose
 from equint.cli import main
 from equint.demo import model_path
 from equint.errors import EquintError, InvalidTarget, UnknownName
 from equint.hardware.target import TARGETS, Target, parse, source, target
 from equint.ir.events import EventKind
 from equint.ir.model import QSpec
-from equint.job import choose
 from equint.maths.noise import sqnr_db
 from equint.pages.targets import formats_table, rules_table
 from equint.planning.recipe import built_in, recipe

@@ -7,7 +7,7 @@ import pytest
 
 import equint
 from equint.ir.events import Event, EventKind
-from equint.job import Result
+from equint.result import Result
 from handwritten import Array, execute, network, normal
 
 PARTS: dict[str, Any] = {"w": normal(8, 3, 3, 3), "v": normal(8, 8, 3, 3), "u": normal(4, 8, 1, 1)}

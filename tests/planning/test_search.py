@@ -11,8 +11,8 @@ import pytest
 import equint
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
-from equint.job import Result
 from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml
+from equint.result import Result
 from equint.samples.images import Samples
 from handwritten import Array, execute, network, normal
 

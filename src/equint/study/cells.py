@@ -18,6 +18,7 @@ from ..ir.model import Array, Name
 from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
+from ..result import quantized
 from ..runtime.session import Session
 from ..samples.card import Card, laid_out, read_card
 from ..samples.images import length
@@ -86,7 +87,7 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
 
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
     options = Options(weight_bits=way.weight_bits, activation_bits=way.activation_bits, input=card, images=way.images)
-    result = Job.of(cell.model, way.recipe, way.target, **options).quantized()
+    result = quantized(Job.of(cell.model, way.recipe, way.target, **options))
     session, tally = Session(result.proto, threads=cell.threads), Tally()
     with cell.store.open("rb") as file:
         clean = stored(file)
