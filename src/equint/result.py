@@ -178,9 +178,9 @@ def quantized(job: Job) -> Result:
     start = perf_counter()
     model = job.searched()
     if not model.qparams:
-        left = f"target {job.target.name} computes none of its layers on integers (operators, float_layers)"
-        kept = any(True for _ in kept_float(job.network.graph))
-        raise UnsupportedOperator(f"nothing to quantize: {left if kept else NO_LAYERS}")
+        left = f"target {job.target.name} computes none of its layers on integers"
+        kept = "; ".join(dict.fromkeys(why for _, why in kept_float(job.network.graph)))
+        raise UnsupportedOperator(f"nothing to quantize: {f'{left} ({kept})' if kept else NO_LAYERS}")
     return Result(job, model, job.seconds + perf_counter() - start)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import equint
+from equint.errors import EquintError
+from equint.ir.events import EventKind
 from equint.ops.exact import magnitudes
 from handwritten import execute, network, normal
 
@@ -50,3 +52,33 @@ def test_numbers_told_once_a_sample_are_not_rounded() -> None:
     feed = {"x": normal(1, 6), "step": np.array([451])}
     (wanted,), (found,) = execute(proto, *feed.values()), execute(result.proto, *feed.values())
     np.testing.assert_allclose(found, wanted, atol=2 * result.model.qparams["y"].scale.item())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "m = MatMul (p, mel) k = Add (m, e) l = Log (k) y = MatMul (l, v)",
+        "m = MatMul (p, mel) k = Add (m, e) t = Transpose (k) l = Log (t) n = Transpose (l) y = MatMul (n, v)",
+    ],
+)
+def test_a_layer_of_which_a_logarithm_is_taken_stays_as_it_is(body: str) -> None:
+    """Filters of powers: where there is silence ε alone is left, and a corrected bias would bring it below 0."""
+    consts: dict[str, Any] = {"mel": np.abs(normal(64, 6, seed=3)), "e": np.float32(1e-6), "v": normal(6, 6, seed=5)}
+    loud = np.where(np.arange(40) % 2, 1, 1e-4)[:, None].astype(np.float32)
+    x = normal(40, 64, seed=4) * loud
+    proto = network(f"p = Mul (x, x) {body}", inputs="float[N,64] x", output="float[A,B] y", **consts)
+    result = equint.quantize(proto, "optimal", data=[x])
+    np.testing.assert_array_equal(result.model.graph.consts["mel"], consts["mel"])
+    assert {"mel", "v"} & {*result.model.qparams} == {"v"}
+    (event,) = (e for e in result.model.log if e.kind is EventKind.FLOAT_BY_DESIGN)
+    assert "logarithm" in str(event.facts["why"])
+    assert np.isfinite(execute(result.proto, x)[0]).all()
+    whole = equint.quantize(proto, "dfq", target="npu-shift", data=[x])
+    assert "mel" in whole.model.qparams
+
+
+def test_a_network_of_such_a_layer_alone_is_refused() -> None:
+    """It says that the layer is left, not that there is none."""
+    proto = network("m = MatMul (x, w) y = Log (m)", inputs="float[N,6] x", output="float[A,B] y", w=np.eye(6))
+    with pytest.raises(EquintError, match=r"none of its layers on integers .a logarithm is taken of its result"):
+        equint.quantize(proto, input=(1, 2))

@@ -24,7 +24,7 @@ from equint.runtime.collect import channel_axes, collect
 from equint.runtime.session import Session
 from equint.samples.images import Feed, Samples, length
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics
-from handwritten import network, normal
+from handwritten import execute, network, normal
 from nets import networks, random_network, sample
 
 # The oracle: numpy on tapped activations, image by image
@@ -362,3 +362,19 @@ def test_no_images() -> None:
 
 def test_nothing_of_known_shape() -> None:
     refused(Graph((), {}, (), ()), Samples.of(drawn(2, 3)), "nothing to measure")
+
+
+@pytest.mark.parametrize("samples", ["N", "6"])
+def test_channels_that_lie_first_are_measured_as_a_whole(samples: str) -> None:
+    """Behind a Transpose of rows; as many samples as channels must not be taken for them."""
+    proto = network(
+        "m = MatMul (x, w) t = Transpose <perm = [1, 0]> (m) y = Exp (t)",
+        inputs=f"float[{samples},5] x",
+        output="float[A,B] y",
+        w=normal(5, 6, scale=1),
+    )
+    x = normal(6, 5, seed=1, scale=1)
+    found = collect(read(proto).graph, Samples.of(x)).tensors["y"]
+    (y,) = execute(proto, x)
+    np.testing.assert_allclose((found.low.min(), found.high.max()), (y.min(), y.max()), rtol=1e-5)
+    np.testing.assert_allclose(found.total.sum() / np.sum(found.count), y.mean(), rtol=1e-5)

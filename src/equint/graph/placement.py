@@ -10,7 +10,7 @@ from ..ops.activations import clamps, is_clamp, negative_slope
 from ..ops.curves import curve_of
 from ..ops.exact import exact
 from ..ops.layers import as_layer, layers_inside
-from ..ops.listed import is_named, on_integers
+from ..ops.listed import is_named, left_to_floats, on_integers
 from ..ops.moves import JOINS, MOVES, PICKS
 from ..ops.operator import Form, Grid, Unknown
 from ..ops.pointwise import inner_values, is_pointwise, operands
@@ -94,15 +94,19 @@ def grid_of(graph: Graph, node: Node) -> Grid:
 
 
 def kept_float(graph: Graph) -> Iterator[tuple[Node, str]]:
-    """Nodes that the hardware does not take on integers although equint could make them so, and why."""
+    """Nodes that are not left to integers on this hardware although equint could make them so, and why."""
     known = replace(graph, operators=(), float_layers=())
     for node in graph.nodes:
         if on_integers(graph, node) or not any(graph.is_float(o) for o in node.outputs if o):
             continue
         grid = grid_of(known, node)
         if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties:
-            named = is_named(node.label, graph.float_layers)
-            yield node, "the target's float_layers name it" if named else "the target's operators leave it out"
+            named = "the target's float_layers name it" if is_named(node.label, graph.float_layers) else ""
+            logged = LOGGED if left_to_floats(graph, node) else ""
+            yield node, named or logged or "the target's operators leave it out"
+
+
+LOGGED = "a logarithm is taken of its result, of which rounded weights may leave nothing above 0"
 
 
 def keeps_grid(graph: Graph, node: Node) -> bool:

@@ -73,6 +73,32 @@ def _moved(graph: Graph, name: Name) -> Name:
     return node.inputs[0] if node.op in MOVES and graph.users(node.inputs[0]) == (node,) else ""
 
 
+def is_logged(graph: Graph, name: Name) -> bool:
+    """Whether a logarithm reads a tensor as it is, moved, or with a constant added.
+
+    Nothing holds it above 0 then but the layer that makes it: rounded weights, and a bias corrected by a mean error,
+    may bring it below, where there is no logarithm.
+
+    Example:
+        >>> import numpy as np
+        >>> nodes = [Node("Add", ("x", "e"), ("a",)), Node("Transpose", ("a",), ("t",)), Node("Log", ("t",), ("y",))]
+        >>> graph = Graph(nodes, {"e": np.float32(1e-9)}, ("x",), ("y",))
+        >>> is_logged(graph, "x"), is_logged(graph, "y")
+        (True, False)
+    """
+    users = [user for user in graph.users(name) if name in user.inputs and not user.domain]
+    if any(user.op == "Log" for user in users):
+        return True
+    ends = (o for user in users if _only_shifts(graph, user, name) for o in user.outputs if o)
+    return any(is_logged(graph, end) for end in ends)
+
+
+def _only_shifts(graph: Graph, node: Node, name: Name) -> bool:
+    """Whether a node moves a tensor, or adds a constant to it."""
+    constant = all(i == name or i in graph.consts for i in node.inputs)
+    return (node.op in MOVES and node.inputs[0] == name) or (node.op == "Add" and constant)
+
+
 COUNTED = ("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Neg", "Reshape", "Squeeze", "Unsqueeze")
 """What counts are reckoned with."""
 

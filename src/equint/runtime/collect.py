@@ -217,11 +217,12 @@ class _Probes:
         self.graph, self.found, self.nodes, self.consts = graph, list[_Tap](), list[Node](), dict[Name, Array]()
 
     def measure(self, name: Name, axis: int | None) -> None:
-        """A tensor per channel; as a whole where its channels are not known, or their number is free."""
+        """A tensor per channel; as a whole where its channels are not known, are its rows, or their number is free."""
         graph, shape, stem = self.graph, self.graph.shapes.get(name), self.graph.fresh(f"tap_{len(self.found)}")
         channels = shape[axis] if shape is not None and axis is not None else None
         floor, x = _floor(graph, graph.producer.get(name)), self._as_float32(name, stem)
-        if shape is None or axis is None or not isinstance(channels, int):
+        rows = axis == 0 and len(shape or ()) == 2  # each would be taken for a sample
+        if shape is None or axis is None or rows or not isinstance(channels, int):
             node, row = flattened(x, stem)
             self.nodes.append(node)
             self.consts |= row

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
+from math import ceil
 
 import numpy as np
 
@@ -17,9 +18,13 @@ from ..maths.signals import features, waveforms
 from .images import BATCH, Feed, Run, Samples, part
 from .presented import entries, fixed_batch
 
-PICTURES = 128
+PICTURES, LARGE = 128, 32
+"""Pictures that are drawn, and how many at least where they are larger than `AREA`."""
+AREA = 320 * 320
 FEW, OTHERS = 16, 64
 """Pictures, and other samples, that are made up where only some tensors are to be measured."""
+VALUES = 2**16
+"""Values of a sample that is no picture, of which `OTHERS` are made up; of larger ones fewer, `FEW` at least."""
 USUAL = 128
 """Height and width of pictures whose size is free, and other free sizes."""
 SIZES = (USUAL, 224, 320, 64, 256, 512, 1024, 4096, 16384)
@@ -58,14 +63,24 @@ def misleading(model: Model) -> bool:
 
 
 def generated(model: Model, shape: tuple[int, int, int]) -> Samples:
-    """Pictures as the network's input wants them, by its mean, spread and range."""
+    """Pictures as the network's input wants them, by its mean, spread and range; of large ones fewer."""
     (name,), (channels, height, width) = model.graph.inputs, shape
 
     def batches() -> Iterator[Array]:
-        for seed in range(PICTURES // BATCH):
+        for seed in range(_share(PICTURES, LARGE, height * width / AREA) // BATCH):
             yield _prepared(model, name, _drawn(height, width, channels, seed))
 
     return Samples(batches, "generated pictures", fixed_batch(model.graph))
+
+
+def _share(most: int, least: int, size: float) -> int:
+    """How many samples of a size have together what `most` of size 1 have: in whole batches, at least so many.
+
+    Example:
+        >>> [_share(128, 32, size) for size in (0.1, 1, 1.69, 4, 100)]
+        [128, 128, 80, 32, 32]
+    """
+    return min(most, max(least, ceil(most / max(size, 1) / BATCH) * BATCH))
 
 
 def _prepared(model: Model, name: Name, pixels: Array) -> Array:
@@ -157,9 +172,10 @@ def _reaching(model: Model, open_: Sequence[Name], feeds: Sequence[Mapping[Name,
 
 def _imagined_as(model: Model, first: Feed) -> Samples:
     """Samples of every input like a first one, of which only sizes matter."""
+    values = sum(np.size(like) for like in dict(first).values())
 
     def batches() -> Iterator[Feed]:
-        for seed in range(OTHERS):
+        for seed in range(_share(OTHERS, FEW, values / VALUES)):
             made = {name: _imagined(model, name, like, seed) for name, like in dict(first).items()}
             yield Run(made) if isinstance(first, Run) else made if len(made) > 1 else next(iter(made.values()))
 
