@@ -172,6 +172,14 @@ def test_random_whole_numbers() -> None:
     assert (str(found["i"].dtype), sorted(set(found["i"].ravel().tolist()))) == ("int64", [0, 1])
 
 
+def test_lengths_are_those_of_the_rows_where_they_are_told() -> None:
+    proto = network("y = Add(x, x)", inputs="float[N,T] x, int64[N] lengths, int64[N,1] i", output="float[N,T] y")
+    found = random_inputs(Session(proto), 3, size=50, told=True)
+    assert (found["x"].shape, found["lengths"].tolist()) == ((3, 50), [50, 50, 50])
+    assert set(found["i"].ravel().tolist()) <= {0, 1}
+    assert set(random_inputs(Session(proto), 3, size=50)["lengths"].tolist()) <= {0, 1}
+
+
 def test_a_fixed_batch_runs_as_often_as_needed() -> None:
     """Exports for a fixed batch serve any number of samples."""
     proto = network("y = Conv(x, w)", inputs="float[2,3,8,8] x", w=normal(4, 3, 3, 3))

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from onnx import ModelProto, helper
 
 from ..errors import UnreadableModel, UnusableData, reason
+from ..graph.inputs import row_axis
 from ..ir.model import Array, Graph, Name
 from ..samples.generated import stand_in
 from ..samples.images import Run
@@ -210,11 +211,12 @@ def random_inputs(
     spans: Mapping[Name, tuple[float, float]] | None = None,
     seed: int = 0,
     size: int = 64,
+    told: bool = False,
 ) -> dict[Name, Array]:
     """Normal inputs within `spans` (three standard deviations) or standard; free sizes behind the first become `size`.
 
     They are `count` samples where all inputs hold samples along their first axis, else one. Pixels are 0 to 255, other
-    whole numbers 0 or 1.
+    whole numbers 0 or 1; where `told`, those that may tell how many rows another input holds do so.
 
     Raises:
         UnusableData: an input says too little of itself.
@@ -226,10 +228,12 @@ def random_inputs(
     several, rng, found = in_samples(graph), np.random.default_rng(seed), dict[Name, Array]()
     for name, value in like.items():
         sizes = (count, *value.shape[1:]) if several else value.shape
-        if value.dtype.kind != "f":
+        if told and row_axis(graph, name):
+            found[name] = np.full(sizes, value.flat[0])
+        elif value.dtype.kind != "f":
             found[name] = rng.integers(0, 256 if value.dtype == np.uint8 else 2, sizes).astype(value.dtype)
-            continue
-        lo, hi = (spans or {}).get(name, (-3.0, 3.0))
-        draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, sizes)
-        found[name] = np.clip(draws, lo, hi).astype(value.dtype)
+        else:
+            lo, hi = (spans or {}).get(name, (-3.0, 3.0))
+            draws = rng.normal((lo + hi) / 2, (hi - lo) / 6, sizes)
+            found[name] = np.clip(draws, lo, hi).astype(value.dtype)
     return Run(found) if isinstance(like, Run) else found
