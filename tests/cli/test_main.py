@@ -120,6 +120,35 @@ def test_operators_without_a_form_are_named_before_the_work(run: Run, tmp_path: 
     assert "y: LiteRT divides no int8 values by one another" in said
 
 
+def test_what_is_float_in_qdq_alone_is_not_told_of_tflite_files(run: Run, tmp_path: Path) -> None:
+    """x·σ(x) is a LOGISTIC and a MUL there."""
+    model = network(
+        "a = Conv (x, w) s = Sigmoid (a) m = Mul (a, s) y = Conv (m, v)",
+        w=normal(4, 3, 3, 3),
+        v=normal(4, 4, 3, 3),
+        inputs="float[1,3,8,8] x",
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    asked = (
+        "quantize",
+        tmp_path / "net.onnx",
+        "--target",
+        "tflite-int8",
+        "--input-range",
+        0,
+        1,
+        "--effort",
+        "fast",
+        "--json",
+    )
+    rules = {}
+    for out in ("net.tflite", "net.qdq.onnx"):
+        code, said, _ = run(*asked, "-o", tmp_path / out)
+        assert code == 0
+        rules[out] = {found["rule"] for found in json.loads(said)["lint"]["findings"]}
+    assert rules == {"net.tflite": set(), "net.qdq.onnx": {"float-operator"}}
+
+
 def test_bits_and_own_recipes(run: Run, tmp_path: Path) -> None:
     code, toml, _ = run("recipes", "--show", "cwq")
     assert code == 0

@@ -74,6 +74,7 @@ def quantize(
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
         result.save(output, io=io)
         found = equint.lint(result)
+        found = found.in_integers() if for_litert else found
         if report is not None:
             cli.write_page(report, equint.report(result, name=model.stem))
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +148,17 @@ class Findings(Facts):
     findings: tuple[Finding, ...] = ()
     ruled: bool = True
     target_from: TargetFrom = "asked"
+
+    def in_integers(self) -> Findings:
+        """The same of a file whose every operator is of integers: nothing that its QDQ form leaves float counts.
+
+        Example:
+            >>> found = Finding("warning", "float-operator", "s", "Sigmoid computes in float", "", "", "", "")
+            >>> Findings("tflite-int8", 1.0, (found,)).in_integers().findings
+            ()
+        """
+        left = tuple(f for f in self.findings if f.rule not in ("float-layer", "float-operator"))
+        return replace(self, integer_share=1.0, findings=left)
 
     def __repr__(self) -> str:
         errors = sum(finding.level == "error" for finding in self.findings)

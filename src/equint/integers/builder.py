@@ -93,9 +93,10 @@ class Lowering:
                 )
             where = label if name in label else f"{label}: {name}"
             if name in self.model.ranges and not self.graph.integers_only:
-                raise UnsupportedOperator(
-                    f"{where} stays float on target {self.target.name}; quantize for one of integers only, as npu-shift"
-                )
+                todo = "cut what reads it in float off the network"
+                if "tflite" not in self.target.formats:
+                    todo += ", or quantize for one of integers only, as npu-shift"
+                raise UnsupportedOperator(f"{where} stays float on target {self.target.name}; {todo}")
             raise UnsupportedOperator(f"{where} stays float: nothing tells its range; give data or an input range")
         return self.narrow(q, label)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
 from ..runtime.first_run import ROWS
 from ..runtime.session import Session, Source, random_inputs
-from ..samples.generated import SIZES, any_size
+from ..samples.generated import SIZES, tried_sizes
 from ..samples.presented import checked, inputs_alone
 
 
@@ -98,9 +98,10 @@ def compare(
 def _made_up(session: Session, spans: Mapping[Name, tuple[float, float]]) -> Mapping[Name, Array]:
     """Random inputs of a size, and of as many rows, as the network runs on.
 
-    Lengths that are told come first: by those of 0 a network may divide, which ends the process.
+    Lengths that are told come first, and long waveforms: by a count of 0 a network may divide, which ends the process.
     """
-    usual = [(2, size) for size in (SIZES if any_size(inputs_alone(session.shapes)) else SIZES[:1])]
+    graph = replace(inputs_alone(session.shapes), dtypes={n: t or "float32" for n, t in session.types.items()})
+    usual = [(2, size) for size in tried_sizes(graph)]
     for (rows, size), told in product((*usual, *((rows, SIZES[0]) for rows in ROWS)), (True, False)):
         feed = random_inputs(session, rows, spans, size=size, told=told)
         try:
