@@ -244,7 +244,8 @@ def bodies(graph: Graph) -> list[tuple[Node, int]]:
 
 
 def _activations(graph: Graph) -> list[Name]:
-    return [n for n in valued(graph) if graph.is_float(n) and graph.rank(n) != 0]  # single numbers stay as they are
+    """What may be integers: single numbers stay as they are, doubles and halfs too, which no QuantizeLinear takes."""
+    return [n for n in valued(graph) if graph.dtypes.get(n, "float32") == "float32" and graph.rank(n) != 0]
 
 
 def valued(graph: Graph) -> tuple[Name, ...]:

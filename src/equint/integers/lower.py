@@ -62,12 +62,13 @@ def lower(model: Model, target: Target) -> Program:
         raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph), _known_grids(model))
     for name in model.graph.inputs:
-        if not model.graph.is_float(name):
-            dtype = model.graph.dtypes.get(name, "integers")
+        dtype = model.graph.dtypes.get(name, "float32")
+        if dtype != "float32":
             pixels = (
                 "export the network without what converts them, with a float input: its grid can be the pixels' own"
             )
-            number = "cut what converts them off the network, or make the input a constant with --set"
+            number = "cut what converts them off the network"
+            number += "" if model.graph.is_float(name) else ", or make the input a constant with --set"
             raise UnsupportedOperator(
                 f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
                 f"{pixels if dtype == 'uint8' else number}"
