@@ -73,6 +73,8 @@ def lower(model: Model, target: Target) -> Program:
                 f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
                 f"{pixels if dtype == 'uint8' else number}"
             )
+        if model.graph.rank(name) == 0:
+            raise UnsupportedOperator(f"input {name}: is a single number, which has no grid; set it with --set")
         work.grid(name, f"input {name}")
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:
