@@ -91,7 +91,7 @@ def lower(model: Model, target: Target) -> Program:
     for node in kept:
         _emit(work, node)
     made = {*model.graph.inputs, *work.consts, *(o for step in work.steps for o in step.outputs)}
-    shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
+    shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s is not None}
     return Program(
         tuple(work.steps),
         model.graph.inputs,
