@@ -100,7 +100,8 @@ def kept_float(graph: Graph) -> Iterator[tuple[Node, str]]:
         if on_integers(graph, node) or not any(graph.is_float(o) for o in node.outputs if o):
             continue
         grid = grid_of(known, node)
-        if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties:
+        takes = graph.integers_only and not isinstance(op_of(node).steps, Unknown)
+        if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties or takes:
             named = is_named(node.label, graph.float_layers)
             yield node, "the target's float_layers name it" if named else "the target's operators leave it out"
 
