@@ -5,11 +5,28 @@ from __future__ import annotations
 import re
 
 
+def in_a_line(text: str) -> str:
+    """The text with line ends and what no terminal should be sent, as names in files may hold it, spelled out.
+
+    Example:
+        >>> print(in_a_line("Conv \\x1b[31mred, größer"))
+        Conv \\x1b[31mred, größer
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class EquintError(Exception):
     """Something the user gave cannot be used; the message names it and says what to do.
 
     The command line prints it as one line and exits with code 2. Every kind of it is a class of its own below.
+
+    Example:
+        >>> print(EquintError("Conv first\\nlayer: its weights are not finite"))
+        Conv first\\nlayer: its weights are not finite
     """
+
+    def __str__(self) -> str:
+        return in_a_line(super().__str__())
 
 
 class UnreadableModel(EquintError):

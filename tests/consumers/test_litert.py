@@ -12,6 +12,9 @@ import pytest
 import equint
 from equint.demo import model_path
 from equint.errors import UnsupportedOperator
+from equint.integers.engine import Engine
+from equint.litert.writer import write
+from handwritten import network, normal
 from litert_runs import MISSING, furthest, random_integers, run, stored
 from nets import random_network
 from operator_cases import CASES, Case
@@ -57,6 +60,27 @@ def test_random_networks_give_the_engines_integers(seed: int, target: str) -> No
     recipe = "cwq" if target == TARGETS[0] else "lwq"
     program = equint.quantize(random_network(seed), recipe, target, input=(-3, 3), effort="fast").program
     assert furthest(program) == 0
+
+
+def test_a_single_number_may_be_the_result() -> None:
+    proto = network(
+        "a = Conv(x, w) y = ReduceMean <keepdims = 0> (a)",
+        inputs="float[1,3,8,8] x",
+        output="float y",
+        w=normal(4, 3, 3, 3),
+    )
+    program = equint.quantize(proto, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program
+    (x,) = random_integers(program, 1)
+    file = write(program)
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=file, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], stored(file, "x", x))
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    (wanted,) = Engine(program, threads=1).run({"x": x}).values()
+    assert (found.shape, found.tolist()) == ((), wanted.reshape(()).tolist())
 
 
 @pytest.mark.parametrize("io", ["int8", "uint8", "float"])

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 import equint
-from equint.errors import EquintError
+from equint.errors import EquintError, UnsupportedOperator
 from equint.graph.inputs import describe_pixels, describe_range, infer_input
 from equint.ir.events import EventKind
-from equint.ir.model import Model
+from equint.ir.model import Graph, Model
 from equint.onnx.reader import read
 from handwritten import execute, network, normal
 
@@ -133,3 +133,30 @@ def test_lengths_are_those_of_what_is_made_up() -> None:
     assert (told.at, told.facts["of"]) == ("rows", "x")
     span = result.model.ranges["y"]
     assert np.abs(np.concatenate([span.lo.ravel(), span.hi.ravel()])).max() < 1  # the sum itself reaches hundreds
+
+
+@pytest.mark.parametrize("target", ["npu-shift", "onnxruntime"])
+def test_a_single_number_may_be_an_input(target: str) -> None:
+    """It stays float, and is made up beside images as anything else."""
+    proto = network(
+        "a = Conv(x, w) y = Mul(a, s)",
+        inputs="float[N,3,8,8] x, float s",
+        w=normal(4, 3, 3, 3),
+        output="float[N,A,B,C] y",
+    )
+    made = equint.quantize(proto, target=target)
+    images, number = normal(4, 3, 8, 8, scale=1), np.array(2, np.float32)
+    (wanted,), (found,) = execute(proto, images, number), execute(made.proto, images, number)
+    assert "s" not in made.model.qparams
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 10
+
+
+def test_a_single_number_may_be_the_only_input() -> None:
+    model = describe_range(Model(Graph((), {}, ("s",), (), {"s": ()})), 0, 1)
+    assert (np.shape(model.moments["s"].mean), np.shape(model.ranges["s"].lo)) == ((), ())
+
+
+def test_a_program_takes_no_single_number() -> None:
+    proto = network("a = Conv(x, w) y = Mul(a, s)", inputs="float[N,3,8,8] x, float s", w=normal(4, 3, 3, 3))
+    with pytest.raises(UnsupportedOperator, match="input s: is a single number"):
+        _ = equint.quantize(proto, target="tflite-int8").program

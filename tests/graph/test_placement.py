@@ -9,11 +9,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 
+import equint
 from equint.graph.placement import borders, float_joins, place
 from equint.ir.model import Graph
 from equint.job import Job
 from equint.onnx.reader import read
-from handwritten import network, normal
+from handwritten import execute, network, normal
 from nets import networks
 
 W, V = normal(4, 3, 3, 3), normal(4, 4, 3, 3)
@@ -277,3 +278,17 @@ def test_a_node_is_kept_float_by_its_name() -> None:
     assert sorted(place(replace(graph, float_layers=("q", "r"))).classes) == [("b",), ("p",), ("r",), ("x",), ("y",)]
     assert sorted(place(replace(graph, float_layers=("[pqr]",))).classes) == [("b",), ("r",), ("x",), ("y",)]
     assert sorted(place(replace(graph, float_layers=("a", "[pqr]"))).classes) == [("r",), ("y",)]
+
+
+@pytest.mark.parametrize("wide", ["double", "float16"])
+@pytest.mark.parametrize("target", ["npu-shift", "onnxruntime"])
+def test_doubles_and_halfs_stay_as_they_are(wide: str, target: str) -> None:
+    """ONNX quantizes float32 alone: between the casts nothing is rounded, and onnxruntime runs the file."""
+    to = onnx.TensorProto.DOUBLE if wide == "double" else onnx.TensorProto.FLOAT16
+    body = f"a = Conv(x, w) d = Cast <to = {to}> (a) m = Mul(d, d) b = Cast <to = 1> (m) y = Conv(b, v)"
+    proto = network(body, w=W, v=V)
+    images = normal(4, 3, 8, 8, scale=1)
+    made = equint.quantize(proto, target=target, input=(-4, 4))
+    assert made.model.qparams.keys().isdisjoint({"d", "m"})
+    (wanted,), (found,) = execute(proto, images), execute(made.proto, images)
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 20

@@ -1,9 +1,14 @@
 """Steps as LiteRT computes them; that it computes them so is tested with LiteRT itself, in tests/consumers."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 import equint
+from equint.errors import InvalidTarget, UnsupportedOperator
+from equint.hardware.target import target
 from equint.integers.program import Program
 from handwritten import network, normal
 
@@ -72,3 +77,19 @@ def test_multipliers_have_31_places_and_are_the_nearest() -> None:
     factor = float(how.mantissa) * 2.0 ** (float(how.exponent) - 31)
     assert factor == pytest.approx(scale, rel=2.0**-30)
     assert np.all(how.mantissa >= 1 << 30)
+
+
+def test_a_target_of_ones_own_must_say_the_grids_that_litert_fixes() -> None:
+    own = replace(target("tflite-int8"), name="mine", fixed={})
+    proto = network("a = Conv(x, w) y = Softmax <axis = 1> (a)", inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3))
+    with pytest.raises(InvalidTarget, match=r"target mine: LiteRT fixes the grid of Softmax; add Softmax to \[fixed\]"):
+        _ = equint.quantize(proto, "lwq", own, input=(-3, 3), effort="fast").program
+
+
+@pytest.mark.parametrize("own", [{"operators": ("Conv",)}, {"float_layers": ("gate",)}])
+def test_what_a_target_keeps_float_is_in_no_program(own: dict[str, Any]) -> None:
+    proto = network("a = Conv(x, w) y = Sigmoid(a)", inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3))
+    proto.graph.node[1].name = "gate"
+    mine = replace(target("tflite-int8"), name="mine", **own)
+    with pytest.raises(UnsupportedOperator, match="gate: Sigmoid stays float on target mine"):
+        _ = equint.quantize(proto, "lwq", mine, input=(-3, 3), effort="fast").program

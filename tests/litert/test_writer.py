@@ -157,3 +157,10 @@ def test_other_arithmetic_is_refused(tmp_path: Path) -> None:
         result.save(tmp_path / "digits.tflite")
     with pytest.raises(EquintError, match="LiteRT's arithmetic"):
         write(equint.program(model_path(), "wes", input=(0, 1)))
+
+
+def test_activations_of_fewer_bits_are_refused_by_name() -> None:
+    proto = network("y = Conv(x, w)", inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3))
+    made = equint.quantize(proto, "lwq", TARGET, input=(-3, 3), activation_bits=4, effort="fast")
+    with pytest.raises(EquintError, match="x: grid of 4 bits"):
+        write(made.program)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+import equint
 from equint.ir.model import Model
 from equint.onnx.reader import read, with_shapes
 from equint.onnx.writer import to_proto
@@ -330,3 +331,13 @@ def test_a_scan_runs_where_nothing_tells_the_shapes_of_its_inputs() -> None:
     last, each = execute(to_proto(part), np.zeros((2, 4), np.float32), x)
     np.testing.assert_allclose(last, x.sum(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(each, np.cumsum(x, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_vector_times_a_matrix_is_one_row() -> None:
+    """And as such quantized; without a batch nothing else could tell samples apart."""
+    proto = network("a = MatMul(x, w) y = Relu(a)", inputs="float[8] x", output="float[M] y", w=normal(8, 4))
+    x = normal(8, scale=1)
+    assert ops(check(proto, x)) == ["Unsqueeze", "MatMul", "Squeeze", "Relu"]
+    made = equint.quantize(proto, input=(-4, 4))
+    (wanted,), (found,) = execute(proto, x), execute(made.proto, x)
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 20

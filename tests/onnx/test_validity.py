@@ -1,5 +1,6 @@
 """Networks that cannot be what they say: refused by node and attribute, and by onnxruntime too, which names neither."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,54 @@ def test_what_is_right_is_read() -> None:
     body = "a = Conv <strides = [2, 1], dilations = [2, 2], pads = [0, 1, 2, 3]> (x, w) y = custom.Inverse (a)"
     proto = network(body, inputs="float[N,3,8,8] x", w=normal(4, 3, 3, 3))
     assert [node.op for node in equint.load(proto).graph.nodes] == ["Conv", "Inverse"]
+
+
+DISORDER: dict[str, tuple[Any, str]] = {
+    "no input": (lambda graph: graph.input.pop(), "no input"),
+    "an input without a name": (lambda graph: setattr(graph.input[0], "name", ""), "an input has no name"),
+    "no output": (lambda graph: graph.output.pop(), "no output"),
+    "an output without a name": (lambda graph: setattr(graph.output[0], "name", ""), "an output has no name"),
+    "an output of nothing": (lambda graph: setattr(graph.output[0], "name", "z"), "output z is made by nothing"),
+    "an input of nothing": (lambda graph: graph.node[1].input.__setitem__(0, "z"), "Relu relu reads z"),
+    "a value made twice": (lambda graph: _renamed(graph, "c"), "makes c a second time"),
+    "nodes in disorder": (lambda graph: graph.node.reverse(), "reads c, which nothing makes before it"),
+    "two inputs of a name": (lambda graph: graph.input.append(graph.input[0]), "two inputs are called x"),
+    "weights of no column": (lambda graph: _emptied(graph.initializer[0]), "w of Gemm matmul holds nothing"),
+}
+
+
+def _renamed(graph: Any, name: str) -> None:
+    graph.node[1].output[0] = graph.output[0].name = name
+
+
+def _emptied(tensor: Any) -> None:
+    tensor.dims[1], tensor.raw_data = 0, b""
+
+
+@pytest.mark.parametrize("name", DISORDER)
+def test_names_and_sizes_that_cannot_be_are_refused_in_a_line_with_the_file(name: str, tmp_path: Path) -> None:
+    spoil, said = DISORDER[name]
+    proto = network("c = MatMul(x, w) y = Relu(c)", inputs="float[N,8] x", output="float[N,M] y", w=normal(8, 4))
+    proto.graph.node[0].name, proto.graph.node[1].name = "matmul", "relu"
+    spoil(proto.graph)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(UnreadableModel, match=said) as refusal:
+        equint.quantize(path, input=(0, 1))
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert str(refusal.value).endswith("; export it again")
+
+
+def test_a_network_whose_only_input_is_a_constant_has_none() -> None:
+    proto = network("y = MatMul(x, w)", inputs="float[2,8] x", output="float[N,M] y", w=normal(8, 4), x=normal(2, 8))
+    with pytest.raises(UnreadableModel, match="no input"):
+        equint.quantize(proto)
+
+
+def test_names_with_line_ends_and_escapes_are_spelled_out() -> None:
+    """A terminal is sent nothing but what can be read, and a message is one line."""
+    proto = made("y = Frobnicate (x)")
+    proto.graph.node[0].name = "fi\nr\x1b[31mst\u2028"
+    with pytest.raises(UnreadableModel) as refusal:
+        equint.load(proto)
+    assert r"Frobnicate fi\nr\x1b[31mst\u2028: no operator" in str(refusal.value)

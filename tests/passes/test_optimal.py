@@ -241,3 +241,11 @@ def test_powers_of_two_are_chosen_and_not_rounded_to() -> None:
         assert all(np.frexp(scale)[0] == 0.5 for scale in np.concatenate(scales))
         found[name] = sqnr_db(wanted, *Session(export(model)).run(images).values())
     assert found["chosen"] > found["rounded"] + 1
+
+
+@pytest.mark.parametrize("target", ["npu-shift", "per-tensor", "per-channel"])
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_all_zero_are_quantized_without_a_word_of_numpys(target: str) -> None:
+    proto = network("y = Conv(x, w)", inputs="float[1,3,8,8] x", w=np.zeros((4, 3, 3, 3), np.float32))
+    made = quantize(proto, target=target, input=(0, 1))
+    assert not execute(made.proto, normal(1, 3, 8, 8))[0].any()

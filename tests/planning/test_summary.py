@@ -55,3 +55,8 @@ def test_the_summary_shows_no_prediction_that_was_not_measured() -> None:
     assert did["facts"]["predicted gain"] == pytest.approx(gained)
     assert "predicted SQNR" not in found.summary()
     assert "predicted gain=" in found.summary()
+
+
+def test_an_event_is_one_line_whatever_a_node_is_called() -> None:
+    event = Event(EventKind.OPERATOR_FLOAT, "fi\nrst", {"op": "\x1b[31mFancy"})
+    assert grouped([event]) == [(False, r"\x1b[31mFancy stays float [fi\nrst]")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ..errors import EquintError, InvalidOption
+from ..errors import EquintError, InvalidOption, in_a_line
 from . import npu, study
 from . import options as cli
 
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        said = " ".join(str(error).split())
+        said = in_a_line(" ".join(str(error).split()))
         if not isinstance(error, EquintError):
             kind = f"unexpected {type(error).__name__}: {said[:300]}"
             said = f"{'not enough memory' if isinstance(error, MemoryError) else kind}; --debug shows where"

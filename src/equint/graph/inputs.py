@@ -235,7 +235,8 @@ def _known(
     model: Model, name: Name, span: tuple[Array, Array, Array, Array], how: str, layout: str | None = None
 ) -> Model:
     """The input with its lowest and highest value, mean and spread; of integers, the floats made of them too."""
-    rank, axis = model.graph.rank(name) or 4, _channel_axis(model.graph.shapes.get(name), layout)
+    rank, axis = model.graph.rank(name), _channel_axis(model.graph.shapes.get(name), layout)
+    rank = 4 if rank is None else rank
     lo, hi, mean, std = (aligned(np.broadcast_to(v, span[0].shape), axis, rank) for v in span)
     casts = [n.outputs[0] for n in model.graph.users(name) if is_cast(n) and model.graph.is_float(n.outputs[0])]
     told = [name] if model.graph.is_float(name) else [name, *casts]

@@ -100,7 +100,8 @@ def kept_float(graph: Graph) -> Iterator[tuple[Node, str]]:
         if on_integers(graph, node) or not any(graph.is_float(o) for o in node.outputs if o):
             continue
         grid = grid_of(known, node)
-        if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties:
+        takes = graph.integers_only and not isinstance(op_of(node).steps, Unknown)
+        if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties or takes:
             named = "the target's float_layers name it" if is_named(node.label, graph.float_layers) else ""
             logged = LOGGED if left_to_floats(graph, node) else ""
             yield node, named or logged or "the target's operators leave it out"
@@ -248,7 +249,8 @@ def bodies(graph: Graph) -> list[tuple[Node, int]]:
 
 
 def _activations(graph: Graph) -> list[Name]:
-    return [n for n in valued(graph) if graph.is_float(n) and graph.rank(n) != 0]  # single numbers stay as they are
+    """What may be integers: single numbers stay as they are, doubles and halfs too, which no QuantizeLinear takes."""
+    return [n for n in valued(graph) if graph.dtypes.get(n, "float32") == "float32" and graph.rank(n) != 0]
 
 
 def valued(graph: Graph) -> tuple[Name, ...]:

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..errors import UnknownName, UnreadableModel
-from ..ir.model import Model, Name
+from ..ir.model import Graph, Model, Name
 from ..ops.layers import layers
+
+
+def disorder(graph: Graph) -> Iterator[str]:
+    """What is wrong with names and order: values that are read before they are made, made twice, or never.
+
+    Example:
+        >>> from ..ir.model import Node
+        >>> relu = Node("Relu", ("a",), ("y",), name="relu")
+        >>> list(disorder(Graph((relu,), {}, ("x",), ("y", "z"))))
+        ['Relu relu reads a, which nothing makes before it', 'output z is made by nothing']
+    """
+    made = set(graph.inputs) | set(graph.consts)
+    for node in graph.nodes:
+        missing = next((i for i in node.reads if i not in made), None)
+        if missing is not None:
+            yield f"{node.op} {node.label} reads {missing}, which nothing makes before it"
+        twice = next((o for o in node.outputs if o and o in made), None)
+        if twice is not None:
+            yield f"{node.op} {node.label} makes {twice} a second time"
+        made.update(o for o in node.outputs if o)
+    yield from (f"output {name} is made by nothing" for name in graph.outputs if name not in made)
 
 
 def verify(model: Model, after: str = "") -> None:
     """Check that names, order, weights and descriptions of a model fit together; EquintError says where not."""
     graph, where = model.graph, f" after {after}" if after else ""
-    made = set(graph.inputs) | set(graph.consts)
-    for node in graph.nodes:
-        missing = next((i for i in node.reads if i not in made), None)
-        if missing is not None:
-            raise UnreadableModel(f"{node.op} {node.label} reads {missing}, which nothing makes before it{where}")
-        twice = next((o for o in node.outputs if o and o in made), None)
-        if twice is not None:
-            raise UnreadableModel(f"{node.op} {node.label} makes {twice} a second time{where}")
-        made.update(o for o in node.outputs if o)
-    lost = next((o for o in graph.outputs if o not in made), None)
-    if lost is not None:
-        raise UnreadableModel(f"output {lost} is made by nothing{where}")
+    wrong = next(disorder(graph), None)
+    if wrong is not None:
+        raise UnreadableModel(f"{wrong}{where}")
+    made = graph.producer.keys() | {*graph.inputs, *graph.consts}
     channels: dict[Name, int] = {}
     for layer in layers(graph):
         weight = graph.consts[layer.weight]

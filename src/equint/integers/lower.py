@@ -62,16 +62,19 @@ def lower(model: Model, target: Target) -> Program:
         raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph), _known_grids(model))
     for name in model.graph.inputs:
-        if not model.graph.is_float(name):
-            dtype = model.graph.dtypes.get(name, "integers")
+        dtype = model.graph.dtypes.get(name, "float32")
+        if dtype != "float32":
             pixels = (
                 "export the network without what converts them, with a float input: its grid can be the pixels' own"
             )
-            number = "cut what converts them off the network, or make the input a constant with --set"
+            number = "cut what converts them off the network"
+            number += "" if model.graph.is_float(name) else ", or make the input a constant with --set"
             raise UnsupportedOperator(
                 f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
                 f"{pixels if dtype == 'uint8' else number}"
             )
+        if model.graph.rank(name) == 0:
+            raise UnsupportedOperator(f"input {name}: is a single number, which has no grid; set it with --set")
         work.grid(name, f"input {name}")
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:
@@ -88,7 +91,7 @@ def lower(model: Model, target: Target) -> Program:
     for node in kept:
         _emit(work, node)
     made = {*model.graph.inputs, *work.consts, *(o for step in work.steps for o in step.outputs)}
-    shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s}
+    shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s is not None}
     return Program(
         tuple(work.steps),
         model.graph.inputs,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from ..errors import UnsupportedOperator
+from ..errors import InvalidTarget, UnsupportedOperator
 from ..ir.model import Array, Name, Node, QParams
 from ..maths.affine import choose_qparams, dequantize, quantize, storage
 from ..maths.litert_tables import hard_swish, leaky, sloped
@@ -190,6 +190,8 @@ def table(work: Lowering, node: Node, function: Function, axis: int = 1, given: 
 
 def _fixed(work: Lowering, kind: str) -> QParams:
     """The grid that the target asks of an operator's output."""
+    if kind not in work.target.fixed:
+        raise InvalidTarget(f"target {work.target.name}: LiteRT fixes the grid of {kind}; add {kind} to [fixed]")
     (scale, zero), spec = work.target.fixed[kind], work.target.activation
     return QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int32), spec.bits, spec.signed)
 

@@ -249,6 +249,11 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
         raise UnsupportedOperator(
             f"{program.results[0]}: is joined in float, for which files of integers have no place"
         )
+    made = (*program.inputs, *(name for step in program.steps for name in step.outputs))
+    odd = next((n for n in made if n in program.grids and program.grids[n].bits != 8), None)
+    if odd is not None:
+        bits = program.grids[odd].bits
+        raise UnsupportedOperator(f"{odd}: grid of {bits} bits; .tflite files hold activations in 8, quantize to those")
     writer = Writer(program)
     inputs = [_entered(writer, name, io) for name in program.inputs]
     for step in program.steps:

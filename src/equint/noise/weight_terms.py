@@ -17,6 +17,8 @@ from .rounded import RoundedLayer
 
 TINY = 1e-12
 """The least share of a layer's largest weight that a range reaches: its logarithm is a variable."""
+LEAST = 1e-200
+"""No range of weights ends nearer to 0."""
 
 
 SURELY = 0.999
@@ -274,7 +276,8 @@ def _row_shifts(
     peaks: list[Array], ends: list[float], rounded: Array, costs: tuple[Array, Array], most: int
 ) -> tuple[float, Array]:
     """Noise, and `(G, O)` shifts, for a range: of every row the largest that cuts nothing off, or better one more."""
-    room = np.min([end / np.maximum(p.max(-1), TINY * end) for p, end in zip(peaks, ends, strict=True)], 0)
+    reach = [np.maximum(end, LEAST) for end in ends]  # weights may all be 0
+    room = np.min([end / np.maximum(p.max(-1), TINY * end) for p, end in zip(peaks, reach, strict=True)], 0)
     fits = np.clip(np.floor(np.log2(room * (1 + 1e-9))), 0, most).astype(np.int64)
     more = np.minimum(fits + 1, most)
     fitting, shifted = rounded * 4.0**-fits, rounded * 4.0**-more

@@ -12,7 +12,8 @@ from ..ops.attributes import pad_widths
 
 
 def canonical(graph: Graph) -> Graph:
-    """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions; full operands.
+    """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions; full operands;
+    vectors as rows.
 
     Example:
         >>> gemm = Node("Gemm", ("x", "w", "b"), ("y",), {"alpha": 2.0, "beta": 0.5})
@@ -22,6 +23,7 @@ def canonical(graph: Graph) -> Graph:
         [2.0, 0.5]
     """
     graph = _rewritten(_rewritten(_rewritten(_scalar_bounds(graph), _full_operands), _gemm), _computed_bias)
+    graph = _rewritten(graph, _single_row)
     return _merged_pads(_biased_matmul(_rewritten(graph, _counted_pads)))
 
 
@@ -52,6 +54,20 @@ def _full_operands(graph: Graph, node: Node) -> Edit | None:
     if node.op != "Concat" or not kept or len(kept) == len(node.inputs):
         return None
     return [replace(node, inputs=kept)], {}
+
+
+def _single_row(graph: Graph, node: Node) -> Edit | None:
+    """A vector times a constant matrix as a matrix of one row."""
+    weight = graph.constant(node.inputs[1]) if node.op == "MatMul" else None
+    if weight is None or weight.ndim != 2 or graph.rank(node.inputs[0]) != 1:
+        return None
+    x, y = node.inputs[0], node.outputs[0]
+    row, product, axes = graph.fresh(f"{y}_row"), graph.fresh(f"{y}_product"), graph.fresh(f"{y}_axes")
+    return [
+        Node("Unsqueeze", (x, axes), (row,)),
+        replace(node, inputs=(row, *node.inputs[1:]), outputs=(product,)),
+        Node("Squeeze", (product, axes), (y,)),
+    ], {axes: np.array([0])}
 
 
 def _gemm(graph: Graph, node: Node) -> Edit | None:

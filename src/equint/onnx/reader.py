@@ -27,7 +27,7 @@ from .masks import masks_bounded
 from .picks import picks_of_parts
 from .pieces import put_together
 from .shapes import described, infer_shapes
-from .validity import check_inputs, check_operators, check_weights, check_windows
+from .validity import check_inputs, check_names, check_operators, check_weights, check_windows
 
 OLDEST, NATIVE = 7, 13
 _ALREADY_INTEGER = frozenset(
@@ -66,6 +66,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     written = decode(proto, label)
     check_windows(written, label)
     graph = masks_bounded(settled(taken_apart(written)))
+    check_names(graph, label)
     check_inputs(graph, label)
     check_weights(graph, label)
     found = Model(graph, source="" if isinstance(source, ModelProto) else os.path.abspath(source))

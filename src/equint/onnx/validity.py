@@ -10,6 +10,7 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from ..errors import UnreadableModel
+from ..graph.verify import disorder
 from ..ir.model import Graph, Node
 
 NEWEST = onnx.defs.onnx_opset_version()
@@ -68,6 +69,37 @@ def _wrong_operator(node: NodeProto, opset: int) -> Iterator[str]:
     for name, known in schema.attributes.items():
         if known.required and name not in given:
             yield f"attribute {name} is missing"
+
+
+def check_names(graph: Graph, label: str) -> None:
+    """A network has inputs and outputs with names, and each value is made once, before it is read.
+
+    Raises:
+        UnreadableModel: naming the value, and the node that reads or makes it.
+
+    Example:
+        >>> check_names(Graph((), {}, (), ("y",)), "net.onnx")
+        Traceback (most recent call last):
+        ...
+        equint.errors.UnreadableModel: net.onnx: no input, so that all it gives is constant; export it again
+    """
+    wrong = next(_wrong_names(graph), None)
+    if wrong is not None:
+        raise UnreadableModel(f"{label}: {wrong}; export it again")
+
+
+def _wrong_names(graph: Graph) -> Iterator[str]:
+    if not graph.inputs:
+        yield "no input, so that all it gives is constant"
+    if not graph.outputs:
+        yield "no output"
+    for names, what in ((graph.inputs, "an input"), (graph.outputs, "an output")):
+        if not all(names):
+            yield f"{what} has no name"
+    twice = next((name for k, name in enumerate(graph.inputs) if name in graph.inputs[:k]), None)
+    if twice is not None:
+        yield f"two inputs are called {twice}"
+    yield from disorder(graph)
 
 
 def check_windows(graph: Graph, label: str) -> None:
@@ -149,7 +181,7 @@ def check_inputs(graph: Graph, label: str) -> None:
 
 
 def check_weights(graph: Graph, label: str) -> None:
-    """Constants are finite, and those of layers float32.
+    """Constants are finite, and those of layers float32 and not empty.
 
     Raises:
         UnreadableModel: naming the constant and who reads it.
@@ -161,5 +193,9 @@ def check_weights(graph: Graph, label: str) -> None:
         where = f"{user.op} {user.label}" if user else "the output"
         if np.isnan(array).any() or (array.size > 1 and np.isinf(array).any()):
             raise UnreadableModel(f"{label}: {name} of {where} holds NaN or infinite values; train or export it again")
-        if user and user.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and array.dtype != np.float32:
+        if user is None or user.domain or user.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        if array.size == 0:
+            raise UnreadableModel(f"{label}: {name} of {where} holds nothing, shape {array.shape}; export it again")
+        if array.dtype != np.float32:
             raise UnreadableModel(f"{label}: {name} of {where} is {array.dtype}; convert the model to float32 first")

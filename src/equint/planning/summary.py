@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import in_a_line
 from ..files import jsonable
 from ..ir.events import Event, EventKind, described
 from ..ir.model import Model
@@ -73,7 +74,7 @@ def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
         else:
             hidden = ("why", *RANKING.get(found[0].kind, ()))
             line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k not in hidden})
-        lines.append((any(e.warning for e in found), line))
+        lines.append((any(e.warning for e in found), in_a_line(line)))
     return lines
 
 

@@ -198,8 +198,11 @@ def _imagined(model: Model, name: Name, like: Array, seed: int) -> Array:
     if is_signal(graph, name):
         heard = waveforms(1, like.size, seed).reshape(like.shape)
         return np.asarray((span.lo + span.hi) / 2 + (span.hi - span.lo) / 2 * heard, like.dtype)
-    rngs = [np.random.default_rng((seed, k)) for k in range(len(like))]
-    drawn = np.stack([rng.choice(LEVELS) * features(rng, like.shape[1:]) for rng in rngs])
+    if like.ndim == 0:
+        drawn = np.asarray(np.random.default_rng(seed).normal())
+    else:
+        rngs = [np.random.default_rng((seed, k)) for k in range(len(like))]
+        drawn = np.stack([rng.choice(LEVELS) * features(rng, like.shape[1:]) for rng in rngs])
     made = np.clip(m.mean + m.std * drawn, span.lo, span.hi)
     return np.asarray(made if graph.is_float(name) else np.rint(made), like.dtype)
 
