@@ -121,7 +121,7 @@ class Result:
             check_target(self.hardware)
             self.spare((path,))
             about = {"recipe": self.recipe, "target": self.target, "level": self.level}
-            save_tflite(self.program, path, io_of(io), about)
+            save_tflite(self.program, path, io_of(io), about, self.hardware.litert_operators)
             return
         self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
         if format == "qdq":

@@ -18,6 +18,7 @@ from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Arithmetic, Mantissa, Rounding
 from ..ops.table import OPERATORS, is_operator
+from ..tflite.schema import schema
 
 RuleName = Literal[
     "weight-type",
@@ -35,6 +36,7 @@ RuleName = Literal[
     "float-layer",
     "layer-output",
     "float-operator",
+    "litert-operator",
     "runtime",
 ]
 """What `lint` looks at; `lint.RULES` computes each."""
@@ -90,6 +92,7 @@ class Target:
         aliases: other names of it; audience: who it is for.
         operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer. What only
             moves values (Reshape, Transpose, Slice, …), and activations that a quantizer replaces, need no entry.
+        litert_operators: of .tflite files that it runs, by their names there; empty: all. Others are refused.
         float_layers: nodes that stay float on it, by name or pattern, in networks that have them.
         ties: operators whose inputs and outputs must be on one grid.
         fixed: scale and zero point of the one grid that an operator's outputs may be on, by its ONNX name.
@@ -118,6 +121,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     audience: str = ""
     operators: tuple[str, ...] = ()
+    litert_operators: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -125,7 +129,7 @@ class Target:
     rules: tuple[Rule, ...] = ()
 
 
-TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules"})
+TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules", "litert_operators"})
 """Fields of a target that decide nothing about the integers of a network."""
 _BOUNDS: Mapping[str, tuple[int, int]] = {
     "shift_bits": (0, 8),
@@ -156,6 +160,12 @@ power_of_two, signed, symmetric
     check_values(label, "the target", plain, Target, InvalidTarget)
     for key in ("operators", "ties"):
         _check_operators(label, key, plain.get(key, []))
+    for name in plain.get("litert_operators", []):
+        if name not in schema().enums["BuiltinOperator"].numbers:
+            raise InvalidTarget(
+                f"{label}: litert_operators names {name!r}, which is no operator of LiteRT; write them as its"
+                " schema does, such as CONV_2D"
+            )
     for key, told in _FILL.items():
         texts = plain.get(key, "-")
         if not texts or not all(text.strip() for text in ([texts] if isinstance(texts, str) else texts)):
@@ -248,7 +258,7 @@ def source(name: str) -> str:
 
 _NAMES = (
     *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
-    *("tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"),
+    *("tflite-int8", "tflite-int8-per-tensor", "tflite-uint8", "ethos-u"),
     *("per-tensor", "per-tensor-clip", "npu-shift"),
 )
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)

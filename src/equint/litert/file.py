@@ -100,6 +100,10 @@ class File:
             made[schema().union_of(name)] = (table, options)
         self.operators.append(made)
 
+    def kinds(self) -> list[str]:
+        """The operators that are there, each kind once."""
+        return list(dict.fromkeys(name for name, _ in self.codes))
+
     def model(
         self,
         inputs: Sequence[int],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,17 @@ def check_target(target: Target) -> None:
 
 
 def save(
-    program: Program, path: str | os.PathLike[str], io: Io | None = None, about: Mapping[str, Any] | None = None
+    program: Program,
+    path: str | os.PathLike[str],
+    io: Io | None = None,
+    about: Mapping[str, Any] | None = None,
+    taken: Collection[str] = (),
 ) -> None:
     """Write a program as `write` does; the file appears whole or not at all.
 
     Raises:
         EquintError: as `write`; also outputs that cannot be written.
     """
-    data = write(program, io, about)
+    data = write(program, io, about, taken)
     with drafted(path) as (draft, _):
         draft.write_bytes(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -215,16 +215,19 @@ def _on_grid(value: float, grid: QParams) -> int:
 Form = Callable[[Writer, Step], None]
 
 
-def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | None = None) -> bytes:
+def write(
+    program: Program, io: Io | None = None, about: Mapping[str, Any] | None = None, taken: Collection[str] = ()
+) -> bytes:
     """A program as a .tflite file: images are channels last, inputs and outputs that are images too.
 
     Args:
         program: lowered for a target whose arithmetic is LiteRT's.
         io: the type of inputs and outputs: that of the integers where it is None, or one converted at the file's ends.
         about: where it comes from, as JSON, for the file's metadata.
+        taken: the operators of LiteRT that the hardware runs; empty: all.
 
     Raises:
-        EquintError: a step that LiteRT has no operator for, or sizes that are not known; it names the node.
+        EquintError: a step that LiteRT or the hardware has no operator for, or unknown sizes; it names the node.
         OutputRefused: more than 2 GB.
 
     Example:
@@ -262,6 +265,7 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
                 step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it"
             )
         FORMS[step.op](writer, step)
+        _check_taken(writer, step, taken)
     outputs = [_left(writer, name, io) for name in program.outputs]
     from .. import __version__
 
@@ -273,6 +277,14 @@ def write(program: Program, io: Io | None = None, about: Mapping[str, Any] | Non
     axes = {name: order for name, order in orders.items() if order != as_written(len(order))}
     facts = json.dumps({"equint": __version__, **(about or {}), "axes": axes}).encode()
     return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
+
+
+def _check_taken(writer: Writer, step: Step, taken: Collection[str]) -> None:
+    left = [kind for kind in writer.file.kinds() if taken and kind not in taken]
+    if left:
+        raise writer.refuse(
+            step, f"becomes {', '.join(left)}, which the target does not run; replace it, or end the network before it"
+        )
 
 
 def _entered(writer: Writer, name: Name, io: Io | None) -> int:

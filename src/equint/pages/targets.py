@@ -50,6 +50,7 @@ def described(on: Target) -> Iterator[str]:
         "activations": _format(on.activation),
         "biases": bias,
         "in integers": _integers(on),
+        "in LiteRT": ", ".join(on.litert_operators),
         "stay float": ", ".join(on.float_layers),
         "one grid": ", ".join(on.ties),
         "clamps": _clamps(on),

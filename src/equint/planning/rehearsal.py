@@ -38,4 +38,4 @@ def rehearse(model: Model, target: Target) -> None:
     """
     ranges = {name: Range(np.asarray(-1.0), np.asarray(1.0)) for name in valued(model.graph)}
     grids = Quantize(weight=target.weight, activation=target.activation)
-    write(lower(grids(replace(model, ranges=ranges)), target))
+    write(lower(grids(replace(model, ranges=ranges)), target), taken=target.litert_operators)
