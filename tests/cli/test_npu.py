@@ -121,7 +121,7 @@ def test_sizes(run: Run, bundle: Path) -> None:
     [
         (
             ["export", "{model}", "-o", "{out}", "--format", "bin"],
-            "--format bin: choose npu, integer, qdq, onnx-float, encodings",
+            "--format bin: choose npu, integer, qdq, tflite, onnx-float, encodings",
         ),
         (["export", "{model}", "-o", "{out}", "--sparse", "maybe"], "--sparse maybe: choose auto, yes or no"),
         (
