@@ -9,8 +9,8 @@ from equint.integers.program import Program, Step
 from handwritten import execute
 from programs import ACCUMULATORS, Array, algorithm_2, feeds_for, literal, programs, random_program, rounded, run_step
 
-SPELLED_OUT = {"Div", "MatMul", "Normalize", "ReduceSum", "Softmax"}
-"""Steps that no random program has: tests/integers/test_steps.py has programs of each."""
+SPELLED_OUT = {"Div", "MatMul", "Normalize", "ReduceSum", "ScaledSum", "Softmax"}
+"""Steps that no random program has: tests/integers/test_steps.py has programs of each, or test_lower_litert.py."""
 
 
 @settings(max_examples=40)

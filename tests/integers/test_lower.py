@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 import equint
-from equint.errors import EquintError
+from equint.errors import EquintError, UnsupportedOperator
 from equint.hardware.target import Target, target
 from equint.integers.engine import Engine
 from equint.integers.lower import lower
@@ -103,9 +103,19 @@ def apart(model: Model, program: Program, x: Array) -> dict[str, float]:
     return found
 
 
+def lowered(model: Model, aim: Target = NPU) -> Program:
+    """A random network's program; joins that no one grid can hold are refused by design, and are no example."""
+    try:
+        return lower(model, aim)
+    except UnsupportedOperator as refusal:
+        if "joined on one grid" in str(refusal):
+            reject()
+        raise
+
+
 def assert_follows(model: Model, aim: Target = NPU, x: Array | None = None) -> Program:
     """Each step is within one step of the grid of what the QDQ model computes from the same integers."""
-    program = lower(model, aim)
+    program = lowered(model, aim)
     x = x if x is not None else sample(export(model))
     differences = apart(model, program, x)
     assert max(differences.values()) <= 1.001, differences
@@ -147,7 +157,7 @@ def test_every_step_is_within_one_of_the_qdq_model(
 @given(networks(**INTEGER), st.sampled_from(GRANULARITIES))
 def test_the_whole_network_is_near_the_qdq_model(proto: ModelProto, way: str) -> None:
     model = quantized(proto, way)
-    program, x = lower(model, NPU), sample(proto)
+    program, x = lowered(model), sample(proto)
     feeds = {program.inputs[0]: program.quantized(program.inputs[0], x)}
     (out,) = program.outputs
     apart = literal(program, feeds)[out] - in_steps(model, program, x)[out]
@@ -161,7 +171,7 @@ def test_weights_and_biases_are_those_of_the_qdq_model(proto: ModelProto, way: s
     model = quantized(proto, way)
     stored = {t.name: numpy_helper.to_array(t) for t in export(model).graph.initializer}
     wanted = {layer.name: layer for layer in layers(model.graph)}
-    for step in lower(model, NPU).steps:
+    for step in lowered(model).steps:
         if step.op in LAYERS:
             layer = wanted[step.name]
             weight = stored[f"{layer.weight}_quantized"]

@@ -340,7 +340,7 @@ def test_the_constant_of_a_maximum_may_stand_first(operands: str) -> None:
 
 def test_averaging_channels_shares_the_gain_among_them() -> None:
     """Independent noise in C channels: each adds 1/C² of its variance to their mean."""
-    graph = graph_of("y = ReduceMean<axes = [1, 2, 3], keepdims = 1>(x)")
+    graph = graph_of("y = ReduceMean<keepdims = 1>(x, axes)", axes=np.array([1, 2, 3]))
     known = propagate(graph, KNOWN)
     found = gains(graph, known)
     share = NOISE.pooled + (1 - NOISE.pooled) / 64

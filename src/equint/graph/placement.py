@@ -100,7 +100,7 @@ def kept_float(graph: Graph) -> Iterator[tuple[Node, str]]:
         if on_integers(graph, node) or not any(graph.is_float(o) for o in node.outputs if o):
             continue
         grid = grid_of(known, node)
-        takes = graph.integers_only and not isinstance(op_of(node).steps, Unknown)
+        takes = graph.integers_only and not is_clamp(graph, node) and not isinstance(op_of(node).steps, Unknown)
         if as_layer(graph, node) is not None or grid.integer or grid.keeps or grid.ties or takes:
             named = "the target's float_layers name it" if is_named(node.label, graph.float_layers) else ""
             logged = LOGGED if left_to_floats(graph, node) else ""
