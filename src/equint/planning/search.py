@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..graph.inputs import is_picture
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
-from ..ir.model import Model, Name
+from ..ir.model import Graph, Model, Name
 from ..maths.paired import Powers, mixed_gain
 from ..onnx.qdq import export
 from ..passes import LOOKS, Pass, Stage, needs
@@ -77,7 +78,8 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     Raises:
         EquintError: as `run`.
     """
-    finished = plans(images) if images is not None else _told_apart(plans(images))
+    kinds = images is not None and _reads_pictures(network.graph)
+    finished = plans(images) if kinds else _told_apart(plans(images))
     own = next(iter(finished))
     if images is None:
         seen, shown, parts = None, made_up_samples(network), {}
@@ -94,7 +96,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         early = {name: _without_late_looks(plan) for name, plan in finished.items()}
         early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
     else:
-        early = {name: _of_half(plan) for name, plan in plans(seen).items()}
+        early = {name: _of_half(plan) for name, plan in (plans(seen) if kinds else _told_apart(plans(seen))).items()}
     making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
     models = dict[str, Model]()
     for name, plan in early.items():
@@ -102,7 +104,9 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         making.go_on_from(models[own].views)
     if not models[own].qparams:
         return models[own]
-    others = None if images is None or len(models) < 2 else fitting(network.graph, lambda size: beside(network, images))
+    others = None
+    if images is not None and kinds and len(models) > 1:
+        others = fitting(network.graph, lambda size: beside(network, images))
     found = _measured(network, models, shown, images is None, others)
     making.go_on_from(models[found.kept].views)
     del models  # what follows needs the memory
@@ -251,8 +255,13 @@ def _seen(judge: Judge, network: Model, others: Samples | None) -> Judge | None:
     return None if seat.blind() else seat
 
 
+def _reads_pictures(graph: Graph) -> bool:
+    """Whether another kind of samples can be made up: nothing tells what features or spectra of one would look like."""
+    return all(is_picture(graph.shapes.get(name)) for name in graph.inputs)
+
+
 def _told_apart(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Plans where there are no images, beside which nothing can be shown: the first of those that then are the same."""
+    """Plans where nothing is made up to be shown beside samples: the first of those that then are the same."""
     found = dict[str, Plan]()
     for name, plan in plans.items():
         steps = [replace(step, beside="nothing") if isinstance(step, Calibrate) else step for step in plan]
