@@ -75,19 +75,15 @@ class Windows:
         self.layer, self.sizes, self.slides = layer, tuple(sizes), layer.node.op in ("Conv", "ConvTranspose")
         pairs = enumerate(zip(kernel, sizes, strict=True)) if self.slides else ()
         self.tables = [met(layer.node, d, k, size) for d, (k, size) in pairs]
-        # how often each tap meets each input position
-        self.times = [
-            (t[:, :, None] == np.arange(size)).sum(0).astype(np.float32)
-            for t, size in zip(self.tables, sizes, strict=False)
-        ]
+        self.times = [_times(table, size) for table, size in zip(self.tables, sizes, strict=False)]
 
     def patches(self, x: Array, count: int, rng: np.random.Generator) -> Array:
-        """Those at `count` positions of every sample, drawn at random; all where there are no more."""
+        """Those at `count` positions, drawn at random, the same of every sample; all where there are no more."""
         if not self.slides:
-            rows = np.moveaxis(x, self.layer.x_axis, -1).reshape(-1, x.shape[self.layer.x_axis])
-            positions = len(rows) // max(len(x), 1) if x.ndim > 1 else len(rows)
-            rows = rows if positions <= count else rows[_drawn(len(rows), count * len(x), rng)]
-            return rows[:, None, :]
+            rows = np.moveaxis(x, self.layer.x_axis, -1)
+            rows = rows.reshape(len(x) if x.ndim > 1 else 1, -1, rows.shape[-1])
+            rows = rows if rows.shape[1] <= count else rows[:, _drawn(rows.shape[1], count, rng)]
+            return rows.reshape(-1, 1, rows.shape[-1])
         places = [len(t) for t in self.tables]
         spots = np.unravel_index(_drawn(int(np.prod(places)), count, rng), places)
         index, inside = np.zeros((len(spots[0]), 1), np.int64), np.ones((len(spots[0]), 1), bool)
@@ -113,6 +109,14 @@ class Windows:
                 sums = np.moveaxis(np.moveaxis(sums, axis, -1) @ times.T.astype(x.dtype), -1, axis)
         positions = len(x) * int(np.prod([len(t) for t in self.tables]))
         return np.asarray(sums.sum(0, np.float64).reshape(self.layer.groups, -1) / positions)
+
+
+def _times(table: Array, size: int) -> Array:
+    """How often each tap meets each of `size` input positions, `(K, size)`, of a table `(places, K)`."""
+    met_at, (_, tap) = table != OUTSIDE, np.indices(table.shape, np.int32)
+    times = np.zeros((table.shape[1], size), np.float32)
+    np.add.at(times, (tap[met_at], table[met_at]), 1)
+    return times
 
 
 def _drawn(total: int, count: int, rng: np.random.Generator) -> Array:
