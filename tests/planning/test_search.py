@@ -196,7 +196,15 @@ def test_a_candidate_that_holds_another_kind_too_is_kept_where_it_costs_little()
 def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
     chosen = recipe("optimal")
     assert [c.name for c in chosen.candidates] == [
-        *("headroom", "unscaled", "cross-layer", "made up beside", "unscaled, made up beside", "layers only"),
+        *(
+            "headroom",
+            "no headroom",
+            "unscaled",
+            "cross-layer",
+            "made up beside",
+            "unscaled, made up beside",
+            "layers only",
+        ),
     ]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
     for text, why in (

@@ -211,7 +211,7 @@ def variants(chosen: Recipe) -> tuple[Recipe, ...]:
 
     Example:
         >>> [v.name for v in variants(recipe("optimal"))][:5]
-        ['optimal', 'headroom', 'unscaled', 'cross-layer', 'made up beside']
+        ['optimal', 'headroom', 'no headroom', 'unscaled', 'cross-layer']
     """
     alone = replace(chosen, candidates=())
     return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in chosen.candidates))
