@@ -187,6 +187,7 @@ def diagnose(
         EquintError: as `equint.quantize`; also for saved statistics, on which nothing can be tried.
 
     Example:
+        >>> from equint import Card
         >>> from equint.demo import data_path, model_path
         >>> found = diagnose(model_path(), "lwq", input=Card("gray", (0.0,), (16.0,)), data=data_path(), images=32)
         >>> sorted(found.stages)
@@ -217,6 +218,7 @@ def mixed(
         EquintError: as `diagnose`, and for networks whose result is not a score per class.
 
     Example:
+        >>> from equint import Card
         >>> from equint.demo import data_path, model_path
         >>> given = {"input": Card("gray", (0.0,), (16.0,)), "data": data_path(), "images": 16}
         >>> mixed(model_path(), 100.0, "lwq", **given).chosen
