@@ -113,7 +113,7 @@ class Windows:
 
 def _times(table: Array, size: int) -> Array:
     """How often each tap meets each of `size` input positions, `(K, size)`, of a table `(places, K)`."""
-    met_at, (_, tap) = table != OUTSIDE, np.indices(table.shape, np.int32)
+    met_at, tap = table != OUTSIDE, np.broadcast_to(np.arange(table.shape[1]), table.shape)
     times = np.zeros((table.shape[1], size), np.float32)
     np.add.at(times, (tap[met_at], table[met_at]), 1)
     return times
