@@ -68,7 +68,6 @@ class Description:
         inputs: their shapes; activations: the grid of every tensor that is no constant.
         clamps: Min and Max on integers, by node; alike: the grids that an operator reads and makes, by node.
         integers, floats: nodes beside layers that compute on integers, or in float, by operator.
-        litert: all operators of a .tflite file, by the names that it has for them.
     """
 
     opset: int
@@ -79,7 +78,6 @@ class Description:
     alike: Mapping[str, tuple[str, tuple[Grid, ...]]] = field(default_factory=dict)
     integers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     floats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    litert: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def share(self, layer: LayerForm) -> float:
         """A layer's share of all multiply-accumulates."""
@@ -344,12 +342,6 @@ def _float_operator(d: Description, on: Target, rule: Rule, machine: Machine) ->
             yield nodes[0], f"{op} has no integer form there ({len(nodes)} nodes)", LEAVE
 
 
-def _litert_operator(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
-    for op, nodes in d.litert.items():
-        if on.litert_operators and op not in on.litert_operators:
-            yield nodes[0], f"{op} is not run there ({len(nodes)} of them)", "replace it, or leave it to the CPU"
-
-
 def _runtime(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     products = [layer for layer in d.layers if layer.weight is not None and layer.weight.dtype == "int8"]
     if products and machine.amx and (1, 21) <= machine.onnxruntime < (1, 25):
@@ -373,7 +365,6 @@ RULES: Mapping[RuleName, Callable[[Description, Target, Rule, Machine], Found]] 
     "float-layer": _float_layer,
     "layer-output": _layer_output,
     "float-operator": _float_operator,
-    "litert-operator": _litert_operator,
     "runtime": _runtime,
 }
 """Everything that is looked at, by the names that targets use."""

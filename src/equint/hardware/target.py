@@ -36,7 +36,6 @@ RuleName = Literal[
     "float-layer",
     "layer-output",
     "float-operator",
-    "litert-operator",
     "runtime",
 ]
 """What `lint` looks at; `lint.RULES` computes each."""
