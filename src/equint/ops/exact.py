@@ -86,11 +86,14 @@ def is_logged(graph: Graph, name: Name) -> bool:
         >>> is_logged(graph, "x"), is_logged(graph, "y")
         (True, False)
     """
-    users = [user for user in graph.users(name) if name in user.inputs and not user.domain]
-    if any(user.op == "Log" for user in users):
-        return True
-    ends = (o for user in users if _only_shifts(graph, user, name) for o in user.outputs if o)
-    return any(is_logged(graph, end) for end in ends)
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        users = [user for user in graph.users(name) if name in user.inputs and not user.domain]
+        if any(user.op == "Log" for user in users):
+            return True
+        waiting += [o for user in users if _only_shifts(graph, user, name) for o in user.outputs if o]
+    return False
 
 
 def _only_shifts(graph: Graph, node: Node, name: Name) -> bool:
