@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import EquintError, UnsupportedOperator
 from ..graph.placement import float_joins, keeps_grid, kept_float, place
 from ..hardware.target import Target
-from ..ir.model import Array, Model, Name, Node, QParams
+from ..ir.model import Array, Graph, Model, Name, Node, QParams
 from ..ir.weights import Layer
 from ..maths.affine import dequantize, quantize, quantize_bias, storage
 from ..maths.fixedpoint import check_format
@@ -62,19 +62,7 @@ def lower(model: Model, target: Target) -> Program:
         raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph), _known_grids(model))
     for name in model.graph.inputs:
-        dtype = model.graph.dtypes.get(name, "float32")
-        if dtype != "float32":
-            pixels = (
-                "export the network without what converts them, with a float input: its grid can be the pixels' own"
-            )
-            number = "cut what converts them off the network"
-            number += "" if model.graph.is_float(name) else ", or make the input a constant with --set"
-            raise UnsupportedOperator(
-                f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
-                f"{pixels if dtype == 'uint8' else number}"
-            )
-        if model.graph.rank(name) == 0:
-            raise UnsupportedOperator(f"input {name}: is a single number, which has no grid; set it with --set")
+        _check_input(model.graph, name)
         work.grid(name, f"input {name}")
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:
@@ -105,6 +93,21 @@ def lower(model: Model, target: Target) -> Program:
         joins,
         work.weight_scales,
     )
+
+
+def _check_input(graph: Graph, name: Name) -> None:
+    """A program reads floats, on a grid of its own."""
+    dtype = graph.dtypes.get(name, "float32")
+    if dtype != "float32":
+        pixels = "export the network without what converts them, with a float input: its grid can be the pixels' own"
+        number = "cut what converts them off the network"
+        number += "" if graph.is_float(name) else ", or make the input a constant with --set"
+        raise UnsupportedOperator(
+            f"input {name}: holds {dtype}, and programs read activations on a grid of their own; "
+            f"{pixels if dtype == 'uint8' else number}"
+        )
+    if graph.rank(name) == 0:
+        raise UnsupportedOperator(f"input {name}: is a single number, which has no grid; set it with --set")
 
 
 def _refuse_float_joins(model: Model, made_of: Collection[Name]) -> None:

@@ -246,17 +246,7 @@ def write(
 
     if io not in (None, *IOS):
         raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
-    if program.rounding != "double" or program.mantissa_bits != 31:
-        raise InvalidOption("a .tflite file holds LiteRT's arithmetic; quantize for a target of it, as tflite-int8")
-    if program.joins is not None:
-        raise UnsupportedOperator(
-            f"{program.results[0]}: is joined in float, for which files of integers have no place"
-        )
-    made = (*program.inputs, *(name for step in program.steps for name in step.outputs))
-    odd = next((n for n in made if n in program.grids and program.grids[n].bits != 8), None)
-    if odd is not None:
-        bits = program.grids[odd].bits
-        raise UnsupportedOperator(f"{odd}: grid of {bits} bits; .tflite files hold activations in 8, quantize to those")
+    _check_program(program)
     writer = Writer(program)
     inputs = [_entered(writer, name, io) for name in program.inputs]
     for step in program.steps:
@@ -277,6 +267,21 @@ def write(
     axes = {name: order for name, order in orders.items() if order != as_written(len(order))}
     facts = json.dumps({"equint": __version__, **(about or {}), "axes": axes}).encode()
     return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
+
+
+def _check_program(program: Program) -> None:
+    """Refuse programs that no .tflite file holds, whatever their steps are."""
+    if program.rounding != "double" or program.mantissa_bits != 31:
+        raise InvalidOption("a .tflite file holds LiteRT's arithmetic; quantize for a target of it, as tflite-int8")
+    if program.joins is not None:
+        raise UnsupportedOperator(
+            f"{program.results[0]}: is joined in float, for which files of integers have no place"
+        )
+    made = (*program.inputs, *(name for step in program.steps for name in step.outputs))
+    odd = next((n for n in made if n in program.grids and program.grids[n].bits != 8), None)
+    if odd is not None:
+        bits = program.grids[odd].bits
+        raise UnsupportedOperator(f"{odd}: grid of {bits} bits; .tflite files hold activations in 8, quantize to those")
 
 
 def _check_taken(writer: Writer, step: Step, taken: Collection[str]) -> None:
