@@ -138,11 +138,7 @@ class Job:
         if seen is not None:  # the input is measured: its range need not be guessed
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
-        only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
-        keys = ("integer_clamps", "integer_biases", "operators", "float_layers", "fixed")
-        said = {key: getattr(on, key) for key in keys}
-        graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **said)
-        network = replace(network, graph=graph).noted(*_named_nothing(graph))
+        network = _for_hardware(network, on)
         bits = (weight_bits, activation_bits)
         given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given)
@@ -254,6 +250,15 @@ class Job:
     def quantizer(self) -> Callable[[Recipe], Model]:
         """What variants of the recipe make of the network; what they have in common is done once."""
         return quantizer(self.network, self.target, self.data)
+
+
+def _for_hardware(network: Model, on: Target) -> Model:
+    """The network with what placement must know of the hardware that it is for."""
+    only = on.integers_only and not is_recurrent(network.graph)  # which no program holds, however it is quantized
+    keys = ("integer_clamps", "integer_biases", "operators", "float_layers", "fixed")
+    said = {key: getattr(on, key) for key in keys}
+    graph = replace(network.graph, fuses=on.fused_activations, integers_only=only, tied=on.ties, **said)
+    return replace(network, graph=graph).noted(*_named_nothing(graph))
 
 
 def _named_nothing(graph: Graph) -> list[Event]:
