@@ -195,9 +195,9 @@ class Job:
         from .planning.fusing import priced
         from .planning.search import measured, search
 
-        if self.effort == "fast":
-            return measured(self.network, self.run(), self.samples)
         check_images(self.recipe, self.data)
+        if self.effort == "fast":
+            return measured(self.network, self.passes, self.samples, self.progress)
 
         def plans(images: Samples | None) -> Mapping[str, Sequence[Pass]]:
             part = self if self.data is None else replace(self, data=replace(self.data, images=images))

@@ -96,6 +96,7 @@ class EventKind(Enum):
     MEASURED_DOUBTFULLY = "{on} tell little of what it loses"
     MEASURED_LOW = "loses much: signal over noise is {SQNR} dB on {on}"
     CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
+    LEFT_OUT = "left out {what}, which cost more than they saved"
     NOTHING_MEASURED = "measured no candidates"
 
     DROP_WITHIN_BOUND = "kept the drop within its bound"

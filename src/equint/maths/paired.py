@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,14 +56,27 @@ class Powers:
     weight: float = 1.0
 
 
-def mixed_gain(kinds: Sequence[Powers], draws: int = DRAWS) -> tuple[float, float]:
+class Gain(NamedTuple):
+    """How much less noise there is after than before.
+
+    Attributes:
+        seen: on the samples, dB; expected: in the mean over resamples, dB: what one sample decides counts less.
+        chance: the share of resamples in which there is less.
+    """
+
+    seen: float
+    expected: float
+    chance: float
+
+
+def mixed_gain(kinds: Sequence[Powers], draws: int = DRAWS) -> Gain:
     """How much less noise there is after than before, in dB, and the chance of it, as `gain_db` and `chance`.
 
     Samples of several kinds: the relative noise of each is meaned by its weight, and each is drawn from by itself.
 
     Example:
         >>> one, half = np.ones((4, 1)), np.full((4, 1), 0.5)
-        >>> mixed_gain([Powers(one, half, half, 3.0), Powers(one, one, half, 1.0)])[0].__round__(3)
+        >>> mixed_gain([Powers(one, half, half, 3.0), Powers(one, one, half, 1.0)]).seen.__round__(3)
         0.969
     """
 
@@ -82,10 +96,10 @@ def mixed_gain(kinds: Sequence[Powers], draws: int = DRAWS) -> tuple[float, floa
     sizes = [len(kind.signal) for kind in kinds]
     whole = float(gain([np.ones((1, size)) for size in sizes])[0])
     if min(sizes) < 2:
-        return whole, 0.5
+        return Gain(whole, whole, 0.5)
     rng = np.random.default_rng(0)
     gains = gain([rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float64) for n in sizes])
-    return whole, float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+    return Gain(whole, float(gains.mean()), float(np.mean((gains > 0) + 0.5 * (gains == 0))))
 
 
 def chance(signal: Array, before: Array, after: Array, draws: int = DRAWS) -> float:

@@ -116,8 +116,7 @@ class RoundWeights:
             folds = [fold if self.images is not None else fold.about_zero() for fold in seen]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            # made-up samples are as noisy as they are, not as real ones will be
-            fit, ridges = (regressed, RIDGES) if self.images is not None else (_as_strong, RIDGES[1:])
+            fit, ridges = (regressed, RIDGES) if self.images is not None else (_half_as_strong, RIDGES[1:])
             ridge = _ridge(rows, folds, ridges, fit)
             del folds  # which are large
             wanted = fit(rows, x.covariance, rows @ x.cross, ridge)
@@ -139,8 +138,10 @@ class RoundWeights:
 Fit = Callable[[Array, Array, Array, float], Array]
 
 
-def _as_strong(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
-    return as_strong(regressed(weights, covariance, made, ridge), weights, made)
+def _half_as_strong(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
+    """A fit to made-up samples, half-way to where weights keep their strength: how noisy inputs are is half trusted."""
+    fitted = regressed(weights, covariance, made, ridge)
+    return (fitted + as_strong(fitted, weights, made)) / 2
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:

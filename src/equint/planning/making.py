@@ -80,7 +80,8 @@ class Making:
         informed: Pass = replace(step, **given)
         return informed
 
-    def last(self, plan: Plan) -> Model:
-        """What a plan makes; what was made for others is dropped."""
-        self.plans, self.made = [], [found for found in self.made if list(plan[: len(found[0])]) == found[0]]
+    def last(self, plan: Plan, others: Sequence[Plan] = ()) -> Model:
+        """What a plan makes, after which no other runs but `others`; what was made for any other is dropped."""
+        self.plans = [list(one) for one in (plan, *others)]
+        self.made = [found for found in self.made if any(one[: len(found[0])] == found[0] for one in self.plans)]
         return self(plan)

@@ -19,9 +19,9 @@ from ..graph.inputs import is_picture
 from ..graph.moments import propagate
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name
-from ..maths.paired import Powers, mixed_gain
+from ..maths.paired import Gain, Powers, mixed_gain
 from ..onnx.qdq import export
-from ..passes import LOOKS, Pass, Stage, needs
+from ..passes import Pass
 from ..passes.calibrate import Calibrate
 from ..passes.headroom import Headroom
 from ..passes.optimal import Optimal
@@ -34,6 +34,9 @@ from .data import folded
 from .making import Collector, Making, Plan
 from .recipe import QUICK_STEPS
 from .run import Progress, run
+from .simpler import SHOWN as FEW
+from .simpler import WORTH_DB as LOST_DB
+from .simpler import least_loss, loss_db, simpler, without_late_looks
 
 if TYPE_CHECKING:
     from ..onnx.writer import ModelProto
@@ -44,10 +47,10 @@ SHOWN, MADE_UP = 32, 16
 """Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
 LEFT = 2
 """Candidates that are left after the first samples, beside the recipe itself."""
-SURE, SURE_OF_MADE_UP = 0.75, 0.95
+SURE, SURE_OF_MADE_UP = 0.6, 0.95
 """Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
 WORTH_DB = 1.0
-"""And only if it gains so much: what rounds and corrects by samples comes later, and makes up for as much."""
+"""And only if it is expected to gain so much: what rounds and corrects by samples comes later, and makes up for it."""
 
 OTHERS = 4
 """Samples of another kind, which made-up ones stand for, that count as seen beside those that are given: each candidate
@@ -93,7 +96,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         }
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
     if images is None:
-        early = {name: _without_late_looks(plan) for name, plan in finished.items()}
+        early = {name: without_late_looks(plan) for name, plan in finished.items()}
         early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
     else:
         early = {name: _of_half(plan) for name, plan in (plans(seen) if kinds else _told_apart(plans(seen))).items()}
@@ -110,8 +113,18 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     found = _measured(network, models, shown, images is None, others)
     making.go_on_from(models[found.kept].views)
     del models  # what follows needs the memory
-    model = making.last(finished[found.kept])
-    return model.noted(*found.events())
+    return _made(network, making, finished[found.kept], found, shown).noted(*found.events())
+
+
+def _made(network: Model, making: Making, plan: Plan, found: Search, shown: Samples) -> Model:
+    """What the best plan makes of all samples; less of it where what was not measured before makes it worse."""
+    others = {} if found.made_up and found.doubts else simpler(plan)
+    model = making.last(plan, list(others.values()))
+    before = found.judge.sqnr_db(found.kept, slice(FEW))
+    give_back()
+    if not others or loss_db(network, model, shown, found.made_up) > before - LOST_DB:
+        return model
+    return least_loss(network, model, others, making, shown, found.made_up)
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ class Search:
         """How many samples there are to make candidates of and to measure them on, as far as they are shown."""
         return 2 * self.judge.images
 
-    def gain(self, name: str) -> tuple[float, float]:
+    def gain(self, name: str) -> Gain:
         """How much less noise a candidate makes than the recipe itself, in dB, and how surely, on all kinds."""
         kinds = [self._powers(self.judge, name, self.given)]
         if self.others is not None:
@@ -159,11 +172,11 @@ class Search:
         gains = {name: self.gain(name) for name in self.left if name != self.own and self._as_good(name)}
         if not gains:
             return self.own
-        best = max(gains, key=lambda name: gains[name][0])
-        gained, sure = gains[best]
-        if gained < WORTH_DB or (self.made_up and (sure < SURE_OF_MADE_UP or self.doubts)):
+        best = max(gains, key=lambda name: gains[name].seen)
+        gain = gains[best]
+        if gain.expected < WORTH_DB or (self.made_up and (gain.chance < SURE_OF_MADE_UP or self.doubts)):
             return self.own
-        return best if sure > SURE else self.own
+        return best if gain.chance > SURE else self.own
 
     def _as_good(self, name: str) -> bool:
         """Whether a candidate loses no more on the samples that were given than another kind may cost them."""
@@ -178,8 +191,8 @@ class Search:
             if self.others is not None:
                 facts["SQNR of another kind"] = self.others.sqnr_db(name)
             if name != self.own:
-                gained, sure = self.gain(name)
-                facts |= {"gain": gained, "chance": sure}
+                gain = self.gain(name)
+                facts |= {"gain": gain.seen, "chance": gain.chance}
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
@@ -204,16 +217,27 @@ class Search:
             yield Event(EventKind.MEASURED_LOW, "", low, "search", warning=True)
 
 
-def measured(network: Model, model: Model, images: Samples | None) -> Model:
-    """The model with a warning where it loses much on a few samples, or on made-up ones.
+def measured(network: Model, plan: Plan, images: Samples | None, progress: Progress | None = None) -> Model:
+    """What a plan makes of a network, measured on a few samples, or on made-up ones.
+
+    Where it loses much, less of the plan is tried; and where that does too, a warning says so.
 
     Args:
-        network: the float network, with what is known of its input; model: what was made of it.
+        network: the float network, with what is known of its input.
+
+    Raises:
+        EquintError: as `run`.
     """
+    model = run(network, plan, progress)
     shown = made_up_samples(network) if images is None else images
     if shown is None or not model.qparams:
         return model
     found = _measured(network, {"": model}, shown.first(FIRST), images is None)
+    if found.judge.sqnr_db("") < LOW_DB and not found.doubts and (others := simpler(plan, scaled=False)):
+        making = Making(network, list(others.values()), Collector({}), None)
+        less = least_loss(network, model, others, making, shown, images is None)
+        if less is not model:
+            model, found = less, _measured(network, {"": less}, shown.first(FIRST), images is None)
     on = "made-up samples" if images is None else "samples"
     return model.noted(*found.warnings(on))
 
@@ -273,7 +297,7 @@ def _told_apart(plans: Mapping[str, Plan]) -> dict[str, Plan]:
 def _of_half(plan: Plan) -> Plan:
     """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
     steps = list[Pass]()
-    for step in _in_few_steps(_without_late_looks(plan)):
+    for step in _in_few_steps(without_late_looks(plan)):
         steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
 
@@ -289,12 +313,6 @@ def _in_few_steps(plan: Plan, whole: Plan = ()) -> Plan:
         else step
         for k, step in enumerate(plan)
     ]
-
-
-def _without_late_looks(plan: Plan) -> Plan:
-    """A plan less what looks at samples behind the grids: it takes long and changes little in candidates' order."""
-    late = (Stage.ROUNDING, Stage.CORRECTION)
-    return [step for step in plan if step.stage not in late or not LOOKS & set(needs(step).values())]
 
 
 def made_up_samples(network: Model) -> Samples | None:
