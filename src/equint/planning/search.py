@@ -96,7 +96,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         }
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
     if images is None:
-        early = {name: without_late_looks(plan) for name, plan in finished.items()}
+        early: dict[str, Plan] = {name: without_late_looks(plan) for name, plan in finished.items()}
         early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
     else:
         early = {name: _of_half(plan) for name, plan in (plans(seen) if kinds else _told_apart(plans(seen))).items()}
