@@ -233,7 +233,8 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
     if shown is None or not model.qparams:
         return model
     found = _measured(network, {"": model}, shown.first(FIRST), images is None)
-    if found.judge.sqnr_db("") < LOW_DB and not found.doubts and (others := simpler(plan, scaled=False)):
+    telling = images is not None or not found.doubts
+    if found.judge.sqnr_db("") < LOW_DB and telling and (others := simpler(plan, scaled=False)):
         making = Making(network, list(others.values()), Collector({}), None)
         less = least_loss(network, model, others, making, shown, images is None)
         if less is not model:
