@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from .arguments import Named, check, choose
-from .errors import InvalidOption, InvalidRecipe
+from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
 from .frontends.sources import from_torch, load
 from .graph.overrides import Override
 from .graph.placement import place
@@ -219,7 +220,18 @@ class Job:
         from .planning.rehearsal import rehearse
 
         check_target(self.target)
-        rehearse(sized(self.rewritten(), self.samples), self.target)
+        with self.naming_file():
+            rehearse(sized(self.rewritten(), self.samples), self.target)
+
+    @contextmanager
+    def naming_file(self) -> Iterator[None]:
+        """What has no form names the file that it is in, where the network was read from one."""
+        try:
+            yield
+        except UnsupportedOperator as error:
+            if not self.original.source:
+                raise
+            raise UnsupportedOperator(f"{self.original.source}: {error}") from error
 
     def reference(self) -> Model:
         """The float network that noise is compared with: the recipe's own, but nothing is rescaled.

@@ -88,7 +88,8 @@ class Result:
         """
         from .integers.lower import lower
 
-        return lower(sized(self.model, self.job.samples), self.hardware)
+        with self.job.naming_file():
+            return lower(sized(self.model, self.job.samples), self.hardware)
 
     def save(
         self,
@@ -120,8 +121,11 @@ class Result:
         if format == "tflite":
             check_target(self.hardware)
             self.spare((path,))
-            about = {"recipe": self.recipe, "target": self.target, "level": self.level}
-            save_tflite(self.program, path, io_of(io), about, self.hardware.litert_operators)
+            about: dict[str, Any] = {"recipe": self.recipe, "target": self.target, "level": self.level}
+            about |= {} if is_built_in(self.hardware) else {"own": True}
+            program = self.program
+            with self.job.naming_file():
+                save_tflite(program, path, io_of(io), about, self.hardware.litert_operators)
             return
         self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
         if format == "qdq":

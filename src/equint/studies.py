@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .arguments import Named, check, refused
 from .comparisons import Evaluation
-from .errors import InvalidOption, UnknownName, UnsupportedOperator, UnusableData
+from .errors import InvalidOption, TargetMismatch, UnknownName, UnsupportedOperator, UnusableData
 from .files import is_bundle
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
@@ -47,16 +48,17 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
     """What a target's hardware refuses of a quantized network, computes in float, or computes wrongly.
 
     Args:
-        source: an ONNX file or model, of any tool; a `Model`, or a `Result`.
-        target: whom it is for; if left out that of a result, or the one that a file of equint names; onnxruntime for
-            files that name none.
+        source: an ONNX file or model, or a .tflite file, of any tool; a `Model`, or a `Result`.
+        target: whom it is for; if left out that of a result, or the one that a file of equint names; for files that
+            name none onnxruntime, of .tflite files tflite-int8, or tflite-uint8 where they are of uint8.
 
     Returns:
-        Its `findings` name node, rule, source and what to do; `clean` where none of them is an error.
+        Its `findings` name node, rule, source and what to do; `clean` where none of them is an error. Operators of a
+        .tflite file are named by number, kind and first result: `#3 CONV_2D conv1`.
 
     Raises:
         EquintError: a file that cannot be read, or in which nothing is quantized, or that names a target that is no
-            built-in one.
+            built-in one; a .tflite file and a target that takes none.
 
     Example:
         >>> from equint import quantize
@@ -69,6 +71,7 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
     from .hardware.lint import lint as judge
     from .onnx.description import describe
     from .onnx.reader import load_proto
+    from .tflite.reader import is_tflite
 
     if target is None and isinstance(source, Result):
         target = source.hardware
@@ -77,12 +80,30 @@ def lint(source: Any, target: Named | Target | None = None) -> Findings:
     named = isinstance(network, (str, os.PathLike))
     label = os.fspath(network) if named else "source"
     if is_bundle(network) or not (named or hasattr(network, "SerializeToString")):
-        raise InvalidOption(f"{label}: a bundle or program is for NPUs alone; lint judges ONNX networks")
+        raise InvalidOption(f"{label}: a bundle or program is for NPUs alone; lint judges ONNX and TFLite networks")
+    if named and is_tflite(network):
+        return _lint_tflite(network, label, asked)
     proto = load_proto(network) if named else network
     if asked is not None:
         return judge(describe(proto, label), asked, Machine.here())
     on, origin = _made_for(proto, label)
     return replace(judge(describe(proto, label), on, Machine.here()), target_from=origin)
+
+
+def _lint_tflite(path: Named, label: str, asked: Target | None) -> Findings:
+    """A .tflite file, held to the rules of a target that takes such files."""
+    from .hardware.lint import lint as judge
+    from .litert.description import assumed_target, describe
+    from .tflite.content import content_of
+
+    content = content_of(Path(path).read_bytes(), label, quantized=True)
+    said, own = content.provenance.get("target"), bool(content.provenance.get("own"))
+    origin: Literal["asked", "file", "assumed"] = "asked" if asked else "file" if said is not None else "assumed"
+    on = asked or (built_in_target(assumed_target(content)) if said is None else _named(str(said), own, label))
+    if "tflite" not in on.formats:
+        fit = ", ".join(t.name for t in TARGETS if "tflite" in t.formats)
+        raise TargetMismatch(f"{label}: target {on.name} takes no .tflite files; choose {fit}")
+    return replace(judge(describe(content), on), target_from=origin)
 
 
 def _made_for(proto: Any, label: str) -> tuple[Target, Literal["file", "assumed"]]:
@@ -92,10 +113,15 @@ def _made_for(proto: Any, label: str) -> tuple[Target, Literal["file", "assumed"
     name = said_of(proto, "target")
     if name is None:
         return TARGETS[0], "assumed"
+    return _named(name, said_of(proto, "target.own") is not None, label), "file"
+
+
+def _named(name: str, own: bool, label: str) -> Target:
+    """The built-in target that a file names, unless it was made for one of the user's own."""
     known = {n for t in TARGETS for n in (t.name, *t.aliases)}
-    if name not in known or said_of(proto, "target.own") is not None:
+    if name not in known or own:
         raise UnknownName(f"{label}: made for {name!r}, a target of your own; give its TOML file as target (--target)")
-    return built_in_target(name), "file"
+    return built_in_target(name)
 
 
 def explain(

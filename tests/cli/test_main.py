@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 import equint
 from commands import Run
 from equint.demo import data_path, model_path
+from equint.hardware.target import source
 from equint.ir.model import Array
 from equint.planning.recipe import built_in
 from equint.runtime.session import Session
@@ -112,12 +113,21 @@ def test_what_litert_does_not_take_is_refused(
     assert not (tmp_path / out).exists()
 
 
+def test_a_target_that_is_not_delivered_in_tflite_files_writes_none(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text(source("tflite-int8").replace('"tflite-int8"', '"mine"', 1).replace('["tflite", "qdq"]', '["qdq"]'))
+    out = tmp_path / "x.tflite"
+    code, text, err = run("quantize", model_path(), "-o", out, "--target", own, "--input-range", 0, 1)
+    assert (code, text, out.exists()) == (2, "", False)
+    assert 'target mine: takes no .tflite files (formats: qdq); add "tflite" to its formats, or quantize for' in err
+
+
 def test_operators_without_a_form_are_named_before_the_work(run: Run, tmp_path: Path) -> None:
     model = network("a = Conv (x, w) b = Conv (x, w) y = Div (a, b)", w=normal(4, 3, 3, 3), inputs="float[1,3,8,8] x")
     onnx.save(model, tmp_path / "net.onnx")
     code, _, said = run("quantize", tmp_path / "net.onnx", "-o", tmp_path / "net.tflite", "--input-range", 0, 1)
     assert code == 2
-    assert "y: LiteRT divides no int8 values by one another" in said
+    assert "net.onnx: y: LiteRT divides no int8 values by one another" in said
 
 
 def test_what_is_float_in_qdq_alone_is_not_told_of_tflite_files(run: Run, tmp_path: Path) -> None:

@@ -275,6 +275,27 @@ def test_lint_of_what_cannot_be_judged(run: Run, tmp_path: Path) -> None:
         assert why in err
 
 
+def test_lint_of_a_tflite_file(run: Run, tmp_path: Path) -> None:
+    """It names its target, as ONNX does; the shape of what JSON holds is the same."""
+    out, qdq = tmp_path / "int8.tflite", tmp_path / "int8.onnx"
+    result = quantize(model_path(), target="tflite-int8", input=(0, 1), effort="fast")
+    result.save(out)
+    result.save(qdq)
+    code, text, _ = run("lint", out)
+    assert code == 0
+    assert text.startswith("int8.tflite for tflite-int8, as it says itself: clean; integers do 100.0 % of all")
+    facts, like = (json.loads(run("lint", file, "--json")[1]) for file in (out, qdq))
+    assert facts.keys() == like.keys()
+    code, text, _ = run("lint", out, "--target", "tflite-int8-per-tensor")
+    assert code == 1
+    assert "[#0 CONV_2D " in text
+    code, text, err = run("lint", out, "--target", "openvino")
+    assert (code, text) == (2, "")
+    assert "target openvino takes no .tflite files; choose tflite-int8, " in err
+    out.write_bytes(out.read_bytes()[:300])
+    assert (run("lint", out)[0], run("lint", tmp_path / "no.tflite")[0]) == (2, 2)
+
+
 def test_quantize_tells_what_lint_finds(run: Run, tmp_path: Path) -> None:
     arguments = ("quantize", model_path(), "-o", tmp_path / "q.onnx", "--target", "qnn", "--input-range", 0, 1)
     code, text, _ = run(*arguments, "--effort", "fast")

@@ -71,7 +71,30 @@ WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
     ),
     ("opset", {}, replace(FILE, opset=12), "", "opset 12, and 13 is asked for"),
     ("static-shapes", {}, replace(FILE, inputs={"x": ("N", 3, 8, 8)}), "x", r"shape \(N, 3, 8, 8\) is not fixed"),
+    ("static-shapes", {}, replace(FILE, inputs={"x": (None, 8)}), "x", r"shape \(\?, 8\) is not fixed"),
     ("ties", {}, replace(FILE, alike={"join": ("Concat", (U8, scaled(U8, 0.5)))}), "join", "scales 0.25, 0.5"),
+    (
+        "activation-type",
+        {},
+        replace(FILE, activations={"x": U8, "y": replace(CHANNELS, dtype="uint8")}),
+        "y",
+        "4 scales for one activation",
+    ),
+    ("weight-narrow", {}, changed(weight=replace(S8, dtype="int4"), lowest=-8), "conv", "its weight holds -8"),
+    (
+        "fixed-grid",
+        {"fixed": {"Softmax": (1 / 256, -128)}},
+        replace(FILE, made={"top": ("SOFTMAX", S8), "sum": ("ADD", S8)}),
+        "top",
+        "SOFTMAX gives scale 0.25, zero point 0, not 0.00390625, -128",
+    ),
+    (
+        "litert-operator",
+        {"litert_operators": ("CONV_2D",)},
+        replace(FILE, litert={"CONV_2D": ("#0",), "GATHER": ("#1", "#2", "#5")}),
+        "#1, #2 and 1 more",
+        "it does not run GATHER",
+    ),
     ("float-layer", {}, changed(why_float="its input is float"), "conv", "Conv has 75.0% of all work, and its"),
     ("layer-output", {}, changed(y=None), "conv", "nothing rounds the output of a layer with 75.0%"),
     ("float-operator", {}, replace(FILE, floats={"Softmax": ("a", "b", "c")}), "a, b and 1 more", "Softmax comp"),
@@ -89,6 +112,16 @@ def test_a_rule_finds_what_it_is_for(
     assert found.todo
     good = FILE if "power_of_two" in str(fields) or "False" not in str(fields) else replace(FILE, layers=())
     assert not lint(good, on(rule, **{k: v for k, v in fields.items() if k != "operators"})).findings
+
+
+def test_operators_of_tflite_files_are_known_by_what_onnx_calls_them() -> None:
+    """A CONCATENATION is a Concat, in ties and among operators; what is not run there is no work of integers."""
+    tied = replace(FILE, alike={"#3": ("CONCATENATION", (U8, scaled(U8, 0.5))), "#4": ("ADD", (U8, scaled(U8, 0.5)))})
+    assert [f.at for f in lint(tied, on("ties")).findings] == ["#3"]
+    file = replace(FILE, layers=(replace(CONV, op="CONV_2D"), replace(DENSE, op="FULLY_CONNECTED")), opset=None)
+    assert lint(file, on("opset")).clean
+    assert lint(file, on("opset", operators=("Conv",))).integer_share == 0.75
+    assert lint(file, on("opset", litert_operators=("FULLY_CONNECTED",))).integer_share == 0.25
 
 
 def test_every_rule_is_computed_and_tried() -> None:

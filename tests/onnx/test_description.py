@@ -107,11 +107,15 @@ def test_what_is_said_to_be_float_is_float_in_onnxruntime(how: str, tmp_path: Pa
 
 
 def test_clamps_on_integers() -> None:
+    """They are told by the activations of the network that they stand for, and its input by its own name."""
     proto = equint.quantize(model_path(), target="per-tensor-clip", input=(0, 1)).proto
-    clamps = [n.name for n in proto.graph.node if n.op_type in ("Min", "Max")]
-    assert list(describe(proto).clamps) == clamps
+    clamps = [n.name.removesuffix(f"_{n.op_type}") for n in proto.graph.node if n.op_type in ("Min", "Max")]
+    assert list(describe(proto).clamps) == list(dict.fromkeys(clamps))
     assert len(clamps) > 10
     assert {f.at for f in equint.lint(proto, "qnn").findings if f.level == "error"} == set(clamps)
+    own = onnx.load(model_path()).graph
+    assert set(clamps) <= {n.name for n in own.node} | {o for n in own.node for o in n.output}
+    assert own.input[0].name in describe(proto).activations
 
 
 def test_constants_between_quantizers_are_weights() -> None:

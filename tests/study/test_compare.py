@@ -57,6 +57,25 @@ def test_the_ratio_is_that_of_the_outputs(tmp_path: Path) -> None:
     assert row.peak == pytest.approx(np.abs(a).max())
 
 
+def test_what_is_not_finite_is_counted_and_is_not_called_exact() -> None:
+    """A division by zero in the quantized network alone, at one of four positions."""
+    clean = network("h = Identity(x) q = QuantizeLinear(h, s) y = DequantizeLinear(q, s)", s=np.float32(0.5))
+    (row,) = compare(clean, clean, [np.ones((1, 3, 8, 8), np.float32)])
+    assert (row.sqnr_db, row.not_finite) == (float("inf"), 0)
+    (row,) = compare(clean, _nan_at(clean), [np.ones((1, 3, 8, 8), np.float32)])
+    assert np.isnan(row.sqnr_db)
+    assert row.not_finite == 3 * 8 * 8
+
+
+def _nan_at(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with a scale that is NaN."""
+    broken = onnx.ModelProto()
+    broken.CopyFrom(proto)
+    for tensor in broken.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(np.nan, np.float32), tensor.name))
+    return broken
+
+
 def test_networks_of_other_origin_share_nothing(tmp_path: Path) -> None:
     onnx.save(network("y = Relu(x)", output="float[N,3,8,8] y"), tmp_path / "a.onnx")
     onnx.save(network("z = Relu(x)", output="float[N,3,8,8] z"), tmp_path / "b.onnx")

@@ -73,8 +73,7 @@ def quantize(
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
         result.save(output, io=io)
-        found = equint.lint(result)
-        found = found.in_integers() if for_litert else found
+        found = equint.lint(output if for_litert else result, result.hardware)
         if report is not None:
             cli.write_page(report, equint.report(result, name=model.stem))
     if as_json:

@@ -39,13 +39,15 @@ def inspect(
 
 
 def lint(
-    model: Annotated[Path, Argument(metavar="FILE", help="Quantized ONNX model, of any tool.", show_default=False)],
+    model: Annotated[
+        Path, Argument(metavar="FILE", help="Quantized ONNX or TFLite model, of any tool.", show_default=False)
+    ],
     target: cli.TargetName = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Show what hardware refuses of a quantized network or computes in float; exit code 1 where that is an error.
 
-    Without --target: for the target that equint made the file for, else for onnxruntime.
+    Without --target: for the target that equint made the file for, else for onnxruntime, of .tflite for tflite-int8.
     """
     import equint
 
@@ -178,7 +180,9 @@ def compare(
         return
     rows = []
     for row in found.tensors:
-        bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
+        bar = f"{row.not_finite} values are not finite"
+        if not row.not_finite:
+            bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
     title = f"on {found.data}" if found.data else "on random inputs; --card or --data for real ones"
     cli.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)

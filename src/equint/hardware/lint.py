@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from ..files import Facts, jsonable
 from ..ir.model import Array, Name, QParams, QSpec, Shape
 from ..maths.affine import storage
 from ..ops.listed import is_listed, is_named
+from ..tflite.names import onnx_name
 from .target import Rule, RuleName, Target
 
 
@@ -38,7 +39,7 @@ NO_INTEGER_FORM = "it has no integer form"
 
 @dataclass(frozen=True)
 class LayerForm:
-    """An operator that multiplies and adds, as a file has it.
+    """An operator that multiplies and adds, as a file has it; `op` is its name there.
 
     Attributes:
         work: multiply-accumulates for one sample.
@@ -65,12 +66,15 @@ class Description:
     """A quantized file, as far as rules look at it.
 
     Attributes:
+        opset: of an ONNX file; None of others.
         inputs: their shapes; activations: the grid of every tensor that is no constant.
         clamps: Min and Max on integers, by node; alike: the grids that an operator reads and makes, by node.
         integers, floats: nodes beside layers that compute on integers, or in float, by operator.
+        made: the grid of what an operator makes, by node, beside layers.
+        litert: all operators of a .tflite file but conversions at its ends, by their names there.
     """
 
-    opset: int
+    opset: int | None
     inputs: Mapping[Name, Shape | None]
     activations: Mapping[Name, Grid]
     layers: tuple[LayerForm, ...]
@@ -78,6 +82,8 @@ class Description:
     alike: Mapping[str, tuple[str, tuple[Grid, ...]]] = field(default_factory=dict)
     integers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     floats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    made: Mapping[str, tuple[str, Grid]] = field(default_factory=dict)
+    litert: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def share(self, layer: LayerForm) -> float:
         """A layer's share of all multiply-accumulates."""
@@ -149,17 +155,6 @@ class Findings(Facts):
     ruled: bool = True
     target_from: TargetFrom = "asked"
 
-    def in_integers(self) -> Findings:
-        """The same of a file whose every operator is of integers: nothing that its QDQ form leaves float counts.
-
-        Example:
-            >>> found = Finding("warning", "float-operator", "s", "Sigmoid computes in float", "", "", "", "")
-            >>> Findings("tflite-int8", 1.0, (found,)).in_integers().findings
-            ()
-        """
-        left = tuple(f for f in self.findings if f.rule not in ("float-layer", "float-operator"))
-        return replace(self, integer_share=1.0, findings=left)
-
     def __repr__(self) -> str:
         errors = sum(finding.level == "error" for finding in self.findings)
         return f"Findings(target={self.target!r}, errors={errors}, warnings={len(self.findings) - errors})"
@@ -197,7 +192,7 @@ def lint(description: Description, on: Target, machine: Machine | None = None) -
             found.append(Finding(*said, shares.get(at, 0.0) if rule.in_float else 0.0))
     found.sort(key=lambda finding: finding.level != "error")
     floats = {finding.at for finding in found if finding.float_share}
-    layers = (layer for layer in description.layers if not layer.why_float and is_listed(layer.op, on.operators))
+    layers = (layer for layer in description.layers if not _why_float(layer, on))
     integers = (layer.work for layer in layers if layer.node not in floats)
     return Findings(on.name, sum(integers) / description.work, tuple(found), bool(on.rules))
 
@@ -208,6 +203,27 @@ LEAVE = "leave it to a processor that has floats, or replace it"
 
 UNLISTED = "it has no integer form there"
 """Why a layer computes in float that a target's `operators` leave out."""
+
+
+def _why_float(layer: LayerForm, on: Target) -> str:
+    """Why a layer computes in float on a target, or not on it; empty where it does on integers."""
+    runs = layer.op == onnx_name(layer.op) or is_litert(layer.op, on)
+    return layer.why_float if runs and is_listed(onnx_name(layer.op), on.operators) else UNLISTED
+
+
+def is_litert(operator: str, on: Target) -> bool:
+    """Whether a target runs an operator of .tflite files.
+
+    Example:
+        >>> from .target import target
+        >>> is_litert("GATHER", target("tflite-int8")), is_litert("GATHER", target("ethos-u"))
+        (True, False)
+    """
+    return not on.litert_operators or operator in on.litert_operators
+
+
+def _few(nodes: Sequence[str]) -> str:
+    return f"{', '.join(nodes[:2])}{f' and {len(nodes) - 2} more' if len(nodes) > 2 else ''}"
 
 
 def _weights(d: Description) -> Iterator[tuple[LayerForm, Grid]]:
@@ -234,7 +250,7 @@ def _weight_zero_point(d: Description, on: Target, rule: Rule, machine: Machine)
 
 def _weight_narrow(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for layer, weight in _weights(d):
-        if np.issubdtype(np.dtype(weight.dtype), np.signedinteger) and layer.lowest == np.iinfo(weight.dtype).min:
+        if weight.dtype.startswith("int") and layer.lowest == -(1 << (int(weight.dtype[3:]) - 1)):
             yield layer.node, f"its weight holds {layer.lowest}", f"leave {layer.lowest} out: {REQUANTIZE}"
 
 
@@ -254,6 +270,8 @@ def _activation_type(d: Description, on: Target, rule: Rule, machine: Machine) -
     for name, grid in d.activations.items():
         if grid.dtype != wanted:
             yield name, f"a tensor of {grid.dtype}, not {wanted}", REQUANTIZE
+        elif grid.scale.size > 1:
+            yield name, f"{grid.scale.size} scales for one activation", f"give it one: {REQUANTIZE}"
 
 
 def _activation_zero_point(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
@@ -263,6 +281,7 @@ def _activation_zero_point(d: Description, on: Target, rule: Rule, machine: Mach
 
 
 def _bias(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
+    sums = ("int32", "int64") if d.litert and on.activation.bits == 16 else ("int32",)
     for layer in d.layers:
         if not layer.biased or layer.why_float:
             continue
@@ -271,8 +290,9 @@ def _bias(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
             if bias is not None:
                 yield layer.node, f"its bias is {bias.dtype} behind DequantizeLinear", "store it as a float constant"
         elif bias is None:
-            yield layer.node, "its bias is float", "store it as int32 at scale s_x·s_w behind DequantizeLinear"
-        elif bias.dtype != "int32" or np.any(bias.zero_point):
+            todo = "store it as int32 at scale s_x·s_w" + ("" if d.litert else " behind DequantizeLinear")
+            yield layer.node, "its bias is float", todo
+        elif bias.dtype not in sums or np.any(bias.zero_point):
             yield layer.node, f"its bias is {bias.dtype}, zero point {int(bias.zero_point.flat[0])}", "store int32, 0"
         elif layer.x is not None and layer.weight is not None:
             wanted = layer.x.scale.astype(np.float64) * layer.weight.scale
@@ -297,28 +317,38 @@ def _power_of_two(d: Description, on: Target, rule: Rule, machine: Machine) -> F
 
 
 def _opset(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
-    if d.opset < rule.least:
+    if d.opset is not None and d.opset < rule.least:
         yield "", f"opset {d.opset}, and {rule.least} is asked for", "convert the network with onnx.version_converter"
 
 
 def _static_shapes(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for name, shape in d.inputs.items():
         if shape is None or not all(isinstance(n, int) for n in shape):
-            free = "unknown" if shape is None else ", ".join(str(n) for n in shape)
+            free = "unknown" if shape is None else ", ".join("?" if n is None else str(n) for n in shape)
             todo = "fix it (python -m onnxruntime.tools.make_dynamic_shape_fixed)"
+            todo = "convert the network with a fixed size" if d.litert else todo
             yield name, f"shape ({free}) is not fixed", todo
 
 
 def _ties(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for node, (op, grids) in d.alike.items():
-        if op in on.ties and any(not grid.equals(grids[0]) for grid in grids):
+        if onnx_name(op) in on.ties and any(not grid.equals(grids[0]) for grid in grids):
             steps = ", ".join(f"{float(np.ravel(grid.scale)[0]):.4g}" for grid in grids)
             yield node, f"{op} between grids that differ (scales {steps})", f"give all of them one grid: {REQUANTIZE}"
 
 
+def _fixed_grid(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
+    for node, (op, grid) in d.made.items():
+        scale, zero = on.fixed.get(onnx_name(op), (0.0, 0))
+        same = grid.scale.size == 1 and abs(float(grid.scale) / scale - 1) < 1e-6 if scale else True
+        if not same or (scale and int(np.ravel(grid.zero_point)[0]) != zero):
+            has = f"scale {float(np.ravel(grid.scale)[0]):.6g}, zero point {int(np.ravel(grid.zero_point)[0])}"
+            yield node, f"{op} gives {has}, not {scale:.6g}, {zero}", REQUANTIZE
+
+
 def _float_layer(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for layer in d.layers:
-        why = layer.why_float if is_listed(layer.op, on.operators) else UNLISTED
+        why = _why_float(layer, on)
         if why and not is_named(layer.node, on.float_layers):
             todo = "quantize it" if why not in (UNLISTED, NO_INTEGER_FORM) else LEAVE
             yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {why}", todo
@@ -334,12 +364,17 @@ def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> F
 def _float_operator(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for op, every in d.floats.items():
         left = [node for node in every if not is_named(node, on.float_layers)]
-        few = f"{', '.join(left[:2])}{f' and {len(left) - 2} more' if len(left) > 2 else ''}"
         if left:
-            yield few, f"{op} computes in float", LEAVE
+            yield _few(left), f"{op} computes in float", LEAVE
     for op, nodes in d.integers.items():
-        if not is_listed(op, on.operators):
+        if not is_listed(onnx_name(op), on.operators):
             yield nodes[0], f"{op} has no integer form there ({len(nodes)} nodes)", LEAVE
+
+
+def _litert_operator(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
+    for op, nodes in d.litert.items():
+        if not is_litert(op, on):
+            yield _few(nodes), f"it does not run {op}", "replace it, or leave it to a CPU"
 
 
 def _runtime(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
@@ -362,9 +397,11 @@ RULES: Mapping[RuleName, Callable[[Description, Target, Rule, Machine], Found]] 
     "opset": _opset,
     "static-shapes": _static_shapes,
     "ties": _ties,
+    "fixed-grid": _fixed_grid,
     "float-layer": _float_layer,
     "layer-output": _layer_output,
     "float-operator": _float_operator,
+    "litert-operator": _litert_operator,
     "runtime": _runtime,
 }
 """Everything that is looked at, by the names that targets use."""

@@ -33,9 +33,11 @@ RuleName = Literal[
     "opset",
     "static-shapes",
     "ties",
+    "fixed-grid",
     "float-layer",
     "layer-output",
     "float-operator",
+    "litert-operator",
     "runtime",
 ]
 """What `lint` looks at; `lint.RULES` computes each."""

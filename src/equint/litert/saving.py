@@ -21,10 +21,10 @@ def is_tflite(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name asks for the format.
 
     Example:
-        >>> is_tflite("net.tflite"), is_tflite("net.onnx")
-        (True, False)
+        >>> is_tflite("net.tflite"), is_tflite(".tflite"), is_tflite("net.onnx")
+        (True, True, False)
     """
-    return Path(path).suffix.lower() == SUFFIX
+    return Path(path).name.lower().endswith(SUFFIX)
 
 
 def io_of(text: str | None) -> Io | None:
@@ -40,7 +40,7 @@ def io_of(text: str | None) -> Io | None:
 
 
 def check_target(target: Target) -> None:
-    """Refuse a target whose arithmetic is not LiteRT's.
+    """Refuse a target whose arithmetic is not LiteRT's, or that takes no such files.
 
     Raises:
         TargetMismatch: saying which to take.
@@ -48,6 +48,12 @@ def check_target(target: Target) -> None:
     if target.arithmetic != "litert":
         raise TargetMismatch(
             f"target {target.name}: LiteRT computes otherwise; quantize for {TARGET} to write {SUFFIX}"
+        )
+    if "tflite" not in target.formats:
+        taken = ", ".join(target.formats)
+        raise TargetMismatch(
+            f'target {target.name}: takes no {SUFFIX} files (formats: {taken}); add "tflite" to its formats, or'
+            f" quantize for {TARGET}"
         )
 
 

@@ -52,15 +52,15 @@ def describe(proto: ModelProto, label: str = "model") -> Description:
         raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
     if not any(o.domain in ("", "ai.onnx") for o in proto.opset_import):
         raise UnreadableModel(f"{label}: names no ONNX operator set; export it again")
-    return _Reader(infer_shapes(decode(proto, label)), label).description()
+    return _Reader(infer_shapes(decode(proto, label)), label, proto.producer_name == "equint").description()
 
 
 class _Reader:
     """Follows values to the grids that hold them."""
 
-    def __init__(self, graph: Graph, label: str) -> None:
+    def __init__(self, graph: Graph, label: str, ours: bool = False) -> None:
         same = {n.outputs[0]: n.inputs[0] for n in graph.nodes if n.op == "Identity" and not n.domain}
-        self.graph, self.label, self.same = graph, label, same
+        self.graph, self.label, self.same, self.ours = graph, label, same, ours
 
     def origin(self, name: Name) -> Name:
         while name in self.same:
@@ -144,7 +144,8 @@ class _Reader:
                 if (made := self._made(node)) is not None:
                     activations[node.outputs[0]] = made
             elif node.op in _CLAMPS and not node.domain and self._is_integer(node.inputs[0]):
-                clamped[node.label] = node.op
+                at = node.label.removesuffix(f"_{node.op}") if self.ours else node.label
+                clamped[at] = f"{clamped[at]} and {node.op}" if at in clamped else node.op
             elif work := multiplications(graph, node):
                 layers.append(self._layer(node, work))
             elif self._computes(node):
@@ -169,7 +170,8 @@ class _Reader:
             made.append(before.inputs[0])
         constant = any(self.const(name) is not None for name in made)
         if not constant and grid is not None and (not quantizes or node.outputs[0] in self.graph.outputs):
-            activations[node.outputs[0]] = grid
+            name = node.outputs[0]
+            activations[made[-1] if name.startswith(made[-1]) else name] = grid  # the network's own name of it
 
     def _made(self, node: Node) -> Grid | None:
         """The grid of what an operator on integers makes; its zero point may be left out."""

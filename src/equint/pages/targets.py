@@ -63,7 +63,7 @@ def described(on: Target) -> Iterator[str]:
     yield "rules" if on.rules else "rules         none: lint looks for nothing"
     for rule in on.rules:
         least = f" {rule.least} or newer" if rule.least else ""
-        share = ", in float" if rule.in_float else ""
+        share = ", in float" if rule.in_float and "in float" not in rule.why else ""
         yield f"  {rule.level:<8}{rule.rule}{least}: {rule.why}{share} ({rule.source}, {rule.date})"
 
 

@@ -23,12 +23,16 @@ from ..samples.presented import checked, inputs_alone
 
 @dataclass(frozen=True)
 class TensorNoise:
-    """One tensor's SQNR in dB, its largest float magnitude, and the operator that makes it."""
+    """One tensor's SQNR in dB, its largest float magnitude, and the operator that makes it.
+
+    `not_finite` of its values are NaN or infinite in either network; its SQNR is NaN then.
+    """
 
     tensor: Name
     op: str
     sqnr_db: float
     peak: float
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Comparison:
     data: str = ""
 
     def __repr__(self) -> str:
-        return f"Comparison(tensors={len(self.tensors)}, worst={min(t.sqnr_db for t in self.tensors):.1f} dB)"
+        worst = min((t.sqnr_db for t in self.tensors), key=lambda db: (not np.isnan(db), db))
+        return f"Comparison(tensors={len(self.tensors)}, worst={worst:.1f} dB)"
 
     def facts(self) -> list[dict[str, Any]]:
         """One row for each tensor, ready for JSON."""
@@ -78,6 +83,7 @@ def compare(
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
+    odd = dict.fromkeys(shared, 0)
     total = getattr(feeds, "total", None)
     for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
         a, b = (session.run(checked(feed, session.shapes, label, total)) for session in (clean, noisy))
@@ -86,13 +92,18 @@ def compare(
             if a[t].shape != value.shape:
                 raise UnusableData(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
             x = a[t].astype(np.float64)
+            odd[t] += int(np.count_nonzero(~(np.isfinite(x) & np.isfinite(value))))
             sums[t][0] += float(np.sum(np.square(x)))
             sums[t][1] += float(np.sum(np.square(value - x)))
             sums[t][2] = max(sums[t][2], float(np.max(np.abs(x), initial=0.0)))
     return tuple(
-        TensorNoise(t, makers[t], 10 * float(np.log10(max(s, 1e-300) / n)) if n else float("inf"), p)
+        TensorNoise(t, makers[t], float("nan") if odd[t] else _decibels(s, n), p, odd[t])
         for t, (s, n, p) in sums.items()
     )
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return 10 * float(np.log10(max(signal, 1e-300) / noise)) if noise else float("inf")
 
 
 def _made_up(session: Session, spans: Mapping[Name, tuple[float, float]]) -> Mapping[Name, Array]:

@@ -6,7 +6,7 @@ Nothing is converted here; `reader.py` does that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UnreadableModel, UnsupportedOperator
 from ..ir.model import Array
 from .flatbuffer import Values, unpack
-from .metadata import Preparation, preparation_of
+from .metadata import Preparation, preparation_of, provenance_of
 from .schema import DTYPES, operator_name, schema
 from .sparse import dense
 
@@ -26,14 +26,24 @@ _COPIES = 8
 
 
 @dataclass(frozen=True)
+class Scales:
+    """How integers stand for real values: real = scale·(q − zero_point), both `(1,)`, or `(C,)` along `axis`."""
+
+    scale: Array
+    zero_point: Array
+    axis: int
+
+
+@dataclass(frozen=True)
 class Tensor:
     """A tensor of a subgraph.
 
     Attributes:
         index: its number in the subgraph.
         type: as in the schema: "FLOAT32", …
-        data: its values where it is constant, a view of the file.
+        data: its values where it is constant, a view of the file; of INT4 as int8.
         variable: whether it is a state that outlives a run.
+        scales: of integers that are quantized.
     """
 
     index: int
@@ -42,6 +52,7 @@ class Tensor:
     type: str
     data: Array | None = None
     variable: bool = False
+    scales: Scales | None = None
 
     @property
     def dtype(self) -> str:
@@ -84,15 +95,20 @@ class Content:
 
     Attributes:
         preparation: how its only input is made of pixels, where it says so.
+        provenance: of a file that equint wrote: version, recipe, target, …
     """
 
     label: str
     subgraphs: tuple[Subgraph, ...]
     preparation: Preparation | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def content_of(data: bytes, label: str = "model") -> Content:
-    """What a float file holds.
+def content_of(data: bytes, label: str = "model", quantized: bool = False) -> Content:
+    """What a file holds.
+
+    Args:
+        quantized: whether it may be quantized; else tensors of integers with a scale are refused.
 
     Raises:
         UnreadableModel: not TFLite, damaged, or quantized: it names the tensor.
@@ -114,11 +130,11 @@ def content_of(data: bytes, label: str = "model") -> Content:
     buffers = [_bytes(buffer, data, f"{label}: damaged buffer {k}") for k, buffer in enumerate(model["buffers"])]
     if model["external_buffers"]:
         raise UnreadableModel(f"{label}: its weights lie in other files, which is not read; export it as one file")
-    subgraphs = tuple(_Reading(label, model, buffers).subgraph(each) for each in model["subgraphs"])
+    subgraphs = tuple(_Reading(label, model, buffers, quantized).subgraph(each) for each in model["subgraphs"])
     size = sum(t.data.nbytes for graph in subgraphs for t in graph.tensors if t.data is not None)
     if size > _COPIES * len(data) + 65536:
         raise UnreadableModel(f"{label}: damaged: its constants share their bytes; export it again")
-    return Content(label, subgraphs, preparation_of(model))
+    return Content(label, subgraphs, preparation_of(model), provenance_of(model))
 
 
 def _bytes(buffer: Values, data: bytes, damaged: str) -> Array:
@@ -136,6 +152,7 @@ class _Reading:
     label: str
     model: Values
     buffers: Sequence[Array]
+    quantized: bool
 
     def subgraph(self, values: Values) -> Subgraph:
         operators = tuple(self.operator(k, each) for k, each in enumerate(values["operators"]))
@@ -182,28 +199,61 @@ class _Reading:
             return tensor
         quantization = values["quantization"]
         if quantization and quantization["scale"].any() and not kind.startswith("FLOAT"):
-            raise UnreadableModel(f"{self.label}: already quantized (tensor {name} is {kind}); give the float model")
-        if kind not in DTYPES:
+            if not self.quantized:
+                raise UnreadableModel(
+                    f"{self.label}: already quantized (tensor {name} is {kind}); give the float model"
+                )
+            tensor = replace(tensor, scales=self.scales(quantization, shape, name))
+        if kind not in DTYPES and not self.quantized:
             raise UnsupportedOperator(f"{self.label}: tensor {name} is {kind}, which is not read; give a float model")
         if any(n < 0 for n in shape):
             raise self.damaged(f"shape {list(shape)} of tensor {name}")
         if values["buffer"] >= len(self.buffers):
             raise self.damaged(f"tensor {name}")
-        data = self.buffers[values["buffer"]]
-        if values["sparsity"] is not None and data.size:
-            array = dense(values["sparsity"], data.view(tensor.dtype), shape, f"{self.label}: tensor {name}")
-        elif data.size and not made:
-            if data.size != prod(shape) * np.dtype(tensor.dtype).itemsize:
-                raise self.damaged(f"tensor {name} of shape {list(shape)} has {data.size} bytes")
-            array = data.view(np.dtype(tensor.dtype).newbyteorder("<")).reshape(shape)
-        elif not prod(shape) and not made:
-            array = np.zeros(shape, tensor.dtype)
-        else:
+        if made or (kind not in DTYPES and kind != "INT4"):
             return tensor
-        return Tensor(index, name, tuple(shape), kind, array)
+        array = self.constant(values, kind, shape, name)
+        return tensor if array is None else replace(tensor, dims=tuple(shape), data=array)
+
+    def constant(self, values: Values, kind: str, shape: tuple[int, ...], name: str) -> Array | None:
+        """A tensor's values, where the file has them."""
+        data = self.buffers[values["buffer"]]
+        halves = kind == "INT4"
+        dtype = "int8" if halves else DTYPES[kind]
+        if values["sparsity"] is not None and data.size:
+            return dense(values["sparsity"], data.view(dtype), shape, f"{self.label}: tensor {name}")
+        if data.size:
+            wanted = -(-prod(shape) // 2) if halves else prod(shape) * np.dtype(dtype).itemsize
+            if data.size != wanted:
+                raise self.damaged(f"tensor {name} of shape {list(shape)} has {data.size} bytes")
+            data = _apart(data, prod(shape)) if halves else data.view(np.dtype(dtype).newbyteorder("<"))
+            return data.reshape(shape)
+        return None if prod(shape) else np.zeros(shape, dtype)
+
+    def scales(self, values: Values, shape: tuple[int, ...], name: str) -> Scales:
+        """One scale, or one for each index along an axis; a zero point that is left out is 0."""
+        scale, axis = np.asarray(values["scale"], np.float32), int(values["quantized_dimension"])
+        zero = np.asarray(values["zero_point"] if values["zero_point"].size else np.zeros(scale.shape), np.int64)
+        many = scale.size > 1
+        if not np.all(np.isfinite(scale) & (scale >= 0)) or zero.size not in (1, scale.size):
+            raise self.damaged(f"{scale.size} scales, {zero.size} zero points of tensor {name}")
+        if many and not (0 <= axis < len(shape) and shape[axis] == scale.size):
+            raise self.damaged(f"{scale.size} scales along axis {axis} of tensor {name}, shape {list(shape)}")
+        return Scales(scale, np.broadcast_to(zero, scale.shape), axis)
 
     def damaged(self, what: str) -> UnreadableModel:
         return UnreadableModel(f"{self.label}: damaged ({what}); copy or export it again")
+
+
+def _apart(data: Array, count: int) -> Array:
+    """Two values of four bits in each byte, the lower half first, as int8.
+
+    Example:
+        >>> _apart(np.uint8([0x7F, 0x08]), 3).tolist()
+        [-1, 7, -8]
+    """
+    halves = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
+    return np.asarray((halves ^ 8) - 8, np.int8)
 
 
 def _numbers(values: Iterable[Any]) -> tuple[int, ...]:

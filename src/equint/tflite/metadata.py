@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from .flatbuffer import unpack
 
 NAME = "TFLITE_METADATA"
 """What a file's metadata call the description of its inputs and outputs."""
+
+PROVENANCE = "equint"
+"""The entry, JSON, in which equint says how it made a file."""
 
 Preparation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and spread of pixels, one for all channels or one for each: the input is (pixel − mean) / spread."""
@@ -50,3 +54,24 @@ def preparation_of(model: Mapping[str, Any]) -> Preparation | None:
         mean.size and mean.size == std.size and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
     )
     return (tuple(mean.tolist()), tuple(std.tolist())) if sound else None
+
+
+def provenance_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What equint says of a file that it wrote; nothing of others.
+
+    Args:
+        model: the file's tables, as `flatbuffer.unpack` gives them.
+
+    Example:
+        >>> said = np.frombuffer(b'{"target": "ethos-u"}', np.uint8)
+        >>> provenance_of({"metadata": [{"name": "equint", "buffer": 1}], "buffers": [{}, {"data": said}]})
+        {'target': 'ethos-u'}
+    """
+    places = [entry["buffer"] for entry in model["metadata"] if entry["name"] == PROVENANCE]
+    if not places or places[0] >= len(model["buffers"]):
+        return {}
+    try:
+        said = json.loads(model["buffers"][places[0]]["data"].tobytes())
+    except ValueError:  # somebody else's entry
+        return {}
+    return said if isinstance(said, dict) else {}
