@@ -24,6 +24,7 @@ from .samples.card import Card, Input, read_card
 
 if TYPE_CHECKING:
     from .integers.program import Program
+    from .litert.writer import Io
     from .npu.board import Comparison
     from .npu.sizes import Row
 
@@ -144,12 +145,18 @@ def export_files(path: Named, format: Format) -> tuple[Path, ...]:
     """The files that `export` writes.
 
     Raises:
-        EquintError: a name that no file can have.
+        EquintError: a name that no file can have, or that asks for another format.
 
     Example:
         >>> [file.name for file in export_files("out/net", "encodings")]
         ['net.onnx', 'net.encodings']
     """
+    from .litert.saving import is_tflite
+
+    if is_tflite(path) and format != "tflite":
+        raise InvalidOption(
+            f"{os.fspath(path)}: format {format} writes no .tflite file; choose format tflite, or another name"
+        )
     if format == "npu":
         from .npu.bundle import bundle_files
 
@@ -198,9 +205,13 @@ def golden(
     data: Named | None = None,
     images: int = 1,
     set: Mapping[Name, Any] | None = None,
+    io: str | None = None,
     progress: Progress | None = None,
 ) -> Golden:
     """Write the integers that every layer reads and gives, to check a board against.
+
+    For targets of LiteRT's arithmetic the folder also holds network.tflite, and tensors.npz: the integers of that
+    file's tensors by their names, in its order of axes.
 
     Args:
         source: what `quantize` takes, or a bundle.
@@ -209,6 +220,7 @@ def golden(
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
         images: how many of them; rounded up to whole batches where the network takes a fixed number at once.
         weight_bits, activation_bits, fused_activations, input, set: as for `quantize`.
+        io: of network.tflite, as for `Result.save`.
 
     Raises:
         EquintError: as `program`; also a folder that holds anything else.
@@ -220,6 +232,8 @@ def golden(
         ...     golden(model_path(), f"{here}/golden", input=(0, 1)).images
         'random images'
     """
+    from .litert.dump import beside_golden
+    from .litert.writer import is_for_litert
     from .npu.golden import write_golden
 
     check(folder=folder, images=images, data=data)
@@ -232,7 +246,9 @@ def golden(
     read, result = _opened(source, recipe, target, NPU, **options)
     ready = read()
     feeds, shown = _feeds(ready, data, card if isinstance(card, Card) else Card(), images)
-    steps = write_golden(ready, feeds, folder, raw=raw)
+    ends = _io_of(io, ready)
+    beside = (lambda values: beside_golden(ready, values, ends)) if is_for_litert(ready) else None
+    steps = write_golden(ready, feeds, folder, raw=raw, beside=beside)
     warnings = () if result is None else tuple(str(e) for e in result.warnings)
     return Golden(os.fspath(folder), shown, tuple(steps), warnings, len(next(iter(feeds.values()))))
 
@@ -246,15 +262,17 @@ def compare_board(
     *,
     input: Input = None,
     set: Mapping[Name, Any] | None = None,
+    io: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Name the first layer in which a device differs, by how much and why.
 
     Args:
         source: what `quantize` takes, or a bundle.
-        dump: a folder with the device's tensors, named as `golden` names them.
+        dump: a folder with the device's tensors, named as `golden` names them; for targets of LiteRT's arithmetic also
+            an .npz or a folder of .npy files of the .tflite file's tensors, by name or number.
         golden: the folder of what they should be; computed from the dumped inputs if left out.
-        recipe, target, input, set: as for `quantize`.
+        recipe, target, input, set: as for `quantize`; io: of the .tflite file, as for `Result.save`.
 
     Raises:
         EquintError: as `program`; also files that cannot be read or have another shape, type or size.
@@ -267,12 +285,35 @@ def compare_board(
         ...     compare_board(model_path(), here, input=(0, 1)).first is None
         True
     """
+    from .litert.dump import is_of_tensors, kept, read_dump
+    from .litert.writer import is_for_litert
     from .npu.board import compare_board as compare
     from .npu.board import dumped_inputs
+    from .npu.golden import tensor_files
 
     check(dump=dump, golden=golden)
     ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress)[0]()
+    ends = _io_of(io, ready)
+    if is_for_litert(ready) and is_of_tensors(dump, tensor_files(ready)):
+        places = kept(ready, ends)
+        found = read_dump(dump, places)
+        if golden is None and (missing := [name for name in ready.inputs if name not in found]):
+            what = f"holds no input ({places[missing[0]]})"
+            raise UnusableData(f"{os.fspath(dump)}: {what}; dump it too, or give the golden folder")
+        inputs = {name: found[name] for name in ready.inputs if name in found}
+        said = {name: str(place) for name, place in places.items()}
+        return compare(ready, golden if golden is not None else inputs, found, places=said)
     return compare(ready, golden if golden is not None else dumped_inputs(ready, dump), dump)
+
+
+def _io_of(text: str | None, program: Program) -> Io | None:
+    """What --io says, which is of .tflite files alone."""
+    from .litert.saving import io_of
+    from .litert.writer import is_for_litert
+
+    if text is not None and not is_for_litert(program):
+        raise InvalidOption(f"io = {text!r}: only .tflite files have other inputs and outputs; leave it out")
+    return io_of(text)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,12 @@ def test_bad_input_is_one_line(run: Run, bundle: Path, tmp_path: Path, arguments
     assert why in err
 
 
+def test_a_name_that_asks_for_another_format_is_refused(run: Run, tmp_path: Path) -> None:
+    code, text, err = run("export", model_path(), "-o", tmp_path / "b.tflite", "--input-range", 0, 1)
+    assert (code, text, list(tmp_path.iterdir())) == (2, "", [])
+    assert "b.tflite: format npu writes no .tflite file; choose format tflite, or another name" in err
+
+
 def test_a_bundle_is_measured_without_a_card(run: Run, bundle: Path) -> None:
     pixels = ("--mean", "0", "--std", "16")
     code, out, _ = run("evaluate", bundle, *pixels, "--data", data_path(), "--limit", "100", "--json")

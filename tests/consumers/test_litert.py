@@ -118,3 +118,32 @@ def test_real_networks_give_the_engines_integers(network: str) -> None:
     model = Path(folder) / "models" / f"{network}.onnx"
     program = equint.quantize(model, target=TARGETS[0], effort="fast").program
     assert furthest(program, 1) == 0
+
+
+def test_what_litert_preserves_is_compared_by_operator(tmp_path: Path) -> None:
+    """All tensors of an interpreter, constants included; then one of them changed, as a wrong kernel would."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    asked = {"target": TARGETS[0], "input": (0, 1)}
+    equint.golden(model_path(), tmp_path / "golden", images=1, **asked)  # type: ignore[arg-type]
+    with np.load(tmp_path / "golden/tensors.npz") as found:
+        golden = dict(found)
+    interpreter = Interpreter(
+        str(tmp_path / "golden/network.tflite"),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], golden["input"])
+    interpreter.invoke()
+    dump = {str(d["index"]): interpreter.get_tensor(d["index"]) for d in interpreter.get_tensor_details()}
+    np.savez(tmp_path / "dump.npz", **dump)
+    compared = equint.compare_board(model_path(), tmp_path / "dump.npz", **asked)  # type: ignore[arg-type]
+    assert (compared.first, compared.missing) == (None, ())
+    changed = next(d for d in interpreter.get_tensor_details() if d["name"] == list(golden)[2])
+    dump[str(changed["index"])] = dump[str(changed["index"])] + np.int8(1)
+    np.savez(tmp_path / "dump.npz", **dump)
+    first = equint.compare_board(model_path(), tmp_path / "dump.npz", **asked).first  # type: ignore[arg-type]
+    assert first is not None
+    assert first.mismatch is not None
+    assert f"tensor {changed['index']} {changed['name']}" in first.mismatch.file

@@ -83,16 +83,18 @@ def golden(
     described: cli.Described,
     data: cli.DataPath = None,
     images: Annotated[int, Option(min=1, help="How many images the vectors are of.")] = 1,
+    io: cli.IoName = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Write the integers that every layer reads and gives, to check a board against.
 
+    For LiteRT's targets also network.tflite, and tensors.npz: its tensors by name, as it has them.
     The images are those of --data, or of the card, or random ones; they are not used to quantize.
     """
     import equint
 
     cli.check_file(model)
-    options: dict[str, Any] = {**formats.options(), **described.options(), "data": data, "images": images}
+    options: dict[str, Any] = {**formats.options(), **described.options(), "data": data, "images": images, "io": io}
     with cli.progress_bar(not as_json) as step:
         found = equint.golden(model, output, raw=raw, **options, progress=step)
     if as_json:
@@ -103,7 +105,13 @@ def golden(
 
 def compare_board(
     model: Network,
-    dump: Annotated[Path, Argument(help="Folder with the device's tensors, named as golden names them.")],
+    dump: Annotated[
+        Path,
+        Argument(
+            help="Folder with the device's tensors, named as golden names them; for LiteRT's targets also an .npz "
+            "or folder of a .tflite file's tensors, by name or number."
+        ),
+    ],
     golden: Annotated[
         Path | None, Option("--golden", help="What they should be. [default: computed from the dumped inputs]")
     ] = None,
@@ -111,6 +119,7 @@ def compare_board(
     target: cli.TargetName = None,
     *,
     described: cli.Described,
+    io: cli.IoName = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Name the first layer in which a device differs, by how much and why. Exits with 1 where one does."""
@@ -118,7 +127,7 @@ def compare_board(
 
     cli.check_file(model)
     with cli.progress_bar(not as_json) as step:
-        found = equint.compare_board(model, dump, golden, recipe, target, **described.options(), progress=step)
+        found = equint.compare_board(model, dump, golden, recipe, target, **described.options(), io=io, progress=step)
     if as_json:
         cli.print_json(found.facts())
     else:

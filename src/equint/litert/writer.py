@@ -57,8 +57,14 @@ class Writer:
         if known is None and name in self.program.consts:
             known = self.program.consts[name].shape
         if known is None or any(not isinstance(n, int) for n in known[1:]):
-            raise UnsupportedOperator(f"{name}: its size is not known; export the network with static shapes")
+            raise UnsupportedOperator(f"{name}: its size is not known; {self.sizing(name)}")
         return tuple(n if isinstance(n, int) else 1 for n in known)
+
+    def sizing(self, name: Name) -> str:
+        """What to do about a size that is not known."""
+        if name in self.program.inputs:
+            return "give --data, whose first sample tells it, or export the network with static shapes"
+        return "make the input that it hangs on a constant (--set), or export the network with static shapes"
 
     def rank(self, name: Name) -> int:
         """Number of axes."""
@@ -242,21 +248,7 @@ def write(
         >>> [code["builtin_code"] for code in unpack(write(made))["operator_codes"]]
         ['DEPTHWISE_CONV_2D']
     """
-    from .operators import FORMS
-
-    if io not in (None, *IOS):
-        raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
-    _check_program(program)
-    writer = Writer(program)
-    inputs = [_entered(writer, name, io) for name in program.inputs]
-    for step in program.steps:
-        if step.op not in FORMS:
-            raise writer.refuse(
-                step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it"
-            )
-        FORMS[step.op](writer, step)
-        _check_taken(writer, step, taken)
-    outputs = [_left(writer, name, io) for name in program.outputs]
+    writer, inputs, outputs = filled(program, io, taken)
     from .. import __version__
 
     names = (*program.inputs, *program.outputs)
@@ -269,9 +261,35 @@ def write(
     return writer.file.packed(inputs, outputs, f"equint {__version__}", names, equint=facts)
 
 
+def filled(
+    program: Program, io: Io | None = None, taken: Collection[str] = (), writer: Writer | None = None
+) -> tuple[Writer, list[int], list[int]]:
+    """All that `write` writes, by a writer of its own if none is given; the file's inputs and outputs in it."""
+    from .operators import FORMS
+
+    if io not in (None, *IOS):
+        raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
+    _check_program(program)
+    writer = writer or Writer(program)
+    inputs = [_entered(writer, name, io) for name in program.inputs]
+    for step in program.steps:
+        if step.op not in FORMS:
+            raise writer.refuse(
+                step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it"
+            )
+        FORMS[step.op](writer, step)
+        _check_taken(writer, step, taken)
+    return writer, inputs, [_left(writer, name, io) for name in program.outputs]
+
+
+def is_for_litert(program: Program) -> bool:
+    """Whether a program was lowered for a target whose arithmetic is LiteRT's."""
+    return program.rounding == "double" and program.mantissa_bits == 31
+
+
 def _check_program(program: Program) -> None:
     """Refuse programs that no .tflite file holds, whatever their steps are."""
-    if program.rounding != "double" or program.mantissa_bits != 31:
+    if not is_for_litert(program):
         raise InvalidOption("a .tflite file holds LiteRT's arithmetic; quantize for a target of it, as tflite-int8")
     if program.joins is not None:
         raise UnsupportedOperator(

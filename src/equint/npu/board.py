@@ -171,9 +171,10 @@ def _table(verdicts: list[Verdict]) -> list[str]:
 def compare_board(
     program: Program,
     golden: str | os.PathLike[str] | Feeds,
-    dump: str | os.PathLike[str],
+    dump: str | os.PathLike[str] | Feeds,
     *,
     trace: Trace | None = None,
+    places: Mapping[Name, str] | None = None,
 ) -> Comparison:
     """Find the first step of a board that computes something else, by how much, and why.
 
@@ -183,8 +184,10 @@ def compare_board(
 
     Args:
         golden: a folder of `write_golden`, or the inputs that the board was given.
-        dump: a folder with `.npy` files or raw `.bin` files named like the golden ones, as many as there are.
+        dump: a folder with `.npy` files or raw `.bin` files named like the golden ones, as many as there are; or
+            tensors of the program, as many as there are, whose shapes and types are checked.
         trace: executes the program; the integer engine if not given.
+        places: where the board keeps tensors; left out, their golden files.
 
     Raises:
         EquintError: a folder or file that cannot be read or has another shape, type or size than wanted.
@@ -202,10 +205,11 @@ def compare_board(
         'rounds half_even: to nearest, ties to even'
     """
     run = trace or engine
-    files = tensor_files(program)
-    folder = isinstance(golden, str | os.PathLike)
-    wanted = read_golden(program, golden) if folder else every_tensor(program, golden, run)  # type: ignore[arg-type]
-    device, unknown = _read_dump(program, wanted, dump)
+    files = {**tensor_files(program), **(places or {})}
+    known = isinstance(golden, str | os.PathLike)
+    wanted = read_golden(program, golden) if known else every_tensor(program, golden, run)  # type: ignore[arg-type]
+    told = isinstance(dump, Mapping)
+    device, unknown = (_checked(wanted, dump, files), ()) if told else _read_dump(program, wanted, dump)  # type: ignore[arg-type]
     verdicts = []
     for name in (n for n in program.inputs if n in files):
         found = _mismatch(name, files[name], wanted[name], device[name], 1) if name in device else None
@@ -328,6 +332,17 @@ def _mismatch(tensor: Name, file: str, wanted: Array, found: Array, axis: int) -
         found=int(found[index]),
         bit=int(bits[0]).bit_length() - 1 if alone else None,
     )
+
+
+def _checked(wanted: Feeds, found: Feeds, places: Mapping[Name, str]) -> dict[Name, Array]:
+    for name, values in found.items():
+        like = wanted[name]
+        if values.dtype != like.dtype or values.shape != like.shape:
+            asked = f"{like.dtype} {list(like.shape)}"
+            raise UnusableData(
+                f"{places[name]}: holds {values.dtype} {list(values.shape)}, wanted {asked}; dump it again"
+            )
+    return dict(found)
 
 
 def _read_dump(

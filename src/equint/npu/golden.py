@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +24,18 @@ from .faults import Trace, stored
 MANIFEST = "golden.json"
 FORMAT, VERSION = "equint golden vectors", 1
 Feeds = Mapping[Name, Array]
+Beside = Callable[[Feeds], Mapping[str, bytes]]
+"""Makes files, by name, of the integers of all tensors."""
 
 
 def write_golden(
-    program: Program, feeds: Feeds, folder: str | os.PathLike[str], *, raw: bool = False, trace: Trace | None = None
+    program: Program,
+    feeds: Feeds,
+    folder: str | os.PathLike[str],
+    *,
+    raw: bool = False,
+    trace: Trace | None = None,
+    beside: Beside | None = None,
 ) -> list[dict[str, Any]]:
     """Write the integers of every tensor for some images: a `.npy` file each, and `golden.json` that lists the steps.
 
@@ -38,6 +46,7 @@ def write_golden(
         folder: a new name, an empty folder or a golden folder.
         raw: also a `.bin` file each: the same values, little-endian, the last dimension fastest, nothing else.
         trace: executes the program; the integer engine if not given.
+        beside: what else of all integers is to lie in the folder.
 
     Returns:
         What `golden.json` says of each step, in the order of execution.
@@ -56,11 +65,15 @@ def write_golden(
     values = every_tensor(program, feeds, trace or engine)
     files = tensor_files(program)
     manifest = _manifest_of(program, values, files, raw)
+    more = {} if beside is None else beside(values)
+    manifest |= {"beside": sorted(more)} if more else {}
     with _drafted_folder(folder) as draft:
         for name, stem in files.items():
             np.save(draft / f"{stem}.npy", values[name])
             if raw:
                 (draft / f"{stem}.bin").write_bytes(values[name].tobytes())
+        for name, data in more.items():
+            (draft / name).write_bytes(data)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return list(manifest["steps"])
 
@@ -234,8 +247,9 @@ def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
     except OSError as error:
         raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
     if present:
-        tensors = _manifest(path, "choose an empty folder")["tensors"].values()
-        foreign = present - {MANIFEST, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
+        manifest = _manifest(path, "choose an empty folder")
+        tensors, more = manifest["tensors"].values(), manifest.get("beside", ())
+        foreign = present - {MANIFEST, *more, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
         if foreign:
             raise UnusableData(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
     return True
