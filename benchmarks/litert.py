@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from real import Network, networks
@@ -25,6 +26,23 @@ from equint.maths.noise import sqnr_db
 TARGETS = ("tflite-int8", "tflite-int8-per-tensor")
 
 
+def entered(detail: dict[str, Any], x: Array) -> Array:
+    """One float sample, channels second, as an input of a file takes it."""
+    x, kind = np.moveaxis(x[None], 1, -1) if x.ndim > 2 else x[None], detail["dtype"]
+    if np.issubdtype(kind, np.floating):
+        return np.ascontiguousarray(x)
+    (scale, zero), ends = detail["quantization"], np.iinfo(kind)
+    return np.asarray(np.clip(np.rint(x / scale) + zero, ends.min, ends.max).astype(kind))
+
+
+def left(detail: dict[str, Any], y: Array) -> Array:
+    """A result, real and channels second."""
+    if not np.issubdtype(detail["dtype"], np.floating):
+        scale, zero = detail["quantization"]
+        y = (y.astype(np.float32) - zero) * np.float32(scale)
+    return np.moveaxis(y, -1, 1) if y.ndim > 3 else y
+
+
 def outputs(path: Path, feeds: Sequence[Array], reference: bool) -> list[list[Array]]:
     """What LiteRT gives for float images, channels second, sample by sample; so are the results."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -34,10 +52,9 @@ def outputs(path: Path, feeds: Sequence[Array], reference: bool) -> list[list[Ar
     interpreter.allocate_tensors()
     (entry,), ends, results = interpreter.get_input_details(), interpreter.get_output_details(), []
     for x in (x for batch in feeds for x in batch):
-        interpreter.set_tensor(entry["index"], np.moveaxis(x[None], 1, -1) if x.ndim > 2 else x[None])
+        interpreter.set_tensor(entry["index"], entered(entry, x))
         interpreter.invoke()
-        found = [interpreter.get_tensor(end["index"]) for end in ends]
-        results.append([np.moveaxis(y, -1, 1) if y.ndim > 3 else y for y in found])
+        results.append([left(end, interpreter.get_tensor(end["index"])) for end in ends])
     return results
 
 
