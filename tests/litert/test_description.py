@@ -15,6 +15,7 @@ from equint.ir.model import Array, QParams
 from equint.litert.description import describe
 from equint.litert.file import File
 from equint.tflite.content import content_of
+from equint.tflite.flatbuffer import pack
 
 
 def on(scale: float, zero: int, signed: bool = True) -> QParams:
@@ -235,6 +236,18 @@ def test_damaged_scales_and_files_without_any() -> None:
     real.operator("RELU", [x], [y])
     with pytest.raises(UnreadableModel, match="nothing in it is quantized"):
         describe(content_of(real.packed([x], [y], ""), quantized=True))
+
+
+def test_what_is_compiled_is_judged_before() -> None:
+    file = File()
+    x, y = image(file), image(file, name="y")
+    file.operator("CUSTOM", [x], [y])
+    model = file.model([x], [y])
+    model["operator_codes"][0]["custom_code"] = "ethos-u"
+    with pytest.raises(
+        UnreadableModel, match=r"m\.tflite: compiled by Vela already; give the file that it was made of"
+    ):
+        describe(content_of(pack(model), "m.tflite", quantized=True))
 
 
 @pytest.mark.parametrize("name", ["tflite-int8", "tflite-int8-per-tensor", "tflite-uint8", "ethos-u"])

@@ -29,6 +29,8 @@ _LAYERS: dict[str, tuple[int, int, int | None, int | None]] = {
 _RECURRENT = ("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "RNN", "SVDF")
 _RECURRENT_TOO = ("UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN")
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_COMPILED = {"CUSTOM ethos-u": "Vela", "CUSTOM edgetpu-custom-op": "the Edge TPU compiler"}
+"""Operators that hold a compiler's code, and that compiler."""
 _BITS = {"INT4": "int4", "UINT4": "uint4", "INT2": "int2"}
 
 
@@ -36,7 +38,7 @@ def describe(content: Content) -> Description:
     """What rules look at.
 
     Raises:
-        UnreadableModel: nothing in it is quantized.
+        UnreadableModel: nothing in it is quantized, or it is compiled for an NPU.
 
     Example:
         >>> from ..tflite.content import content_of
@@ -49,6 +51,10 @@ def describe(content: Content) -> Description:
     """
     if not any(graph.operators for graph in content.subgraphs):
         raise UnreadableModel(f"{content.label}: no operators in it; export it again")
+    kinds = {operator.kind for graph in content.subgraphs for operator in graph.operators}
+    if made := sorted(kinds & _COMPILED.keys()):
+        by = _COMPILED[made[0]]
+        raise UnreadableModel(f"{content.label}: compiled by {by} already; give the file that it was made of")
     reader = _Reader()
     for number, graph in enumerate(content.subgraphs):
         reader.read(_Place(graph, number))
