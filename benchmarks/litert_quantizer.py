@@ -5,18 +5,20 @@
 Needs ai-edge-quantizer, which quantizes a float .tflite file of the network (`float_tflite.py`). Options: --images N
 for both (64), --limit N samples of the evaluation data, --effort fast, --rounds N of timing; networks by a part of
 their names. Inputs and outputs are int8. Agreement with the float network and SQNR by LiteRT's default kernels; size
-of the files; time of one sample on one thread: the median ratio over rounds in which all files run after one another.
+of the files; processor time of one sample on one thread: the median ratio over rounds in which all files run in turn.
 """
 
 from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -39,15 +41,16 @@ def by_litert(path: Path, out: Path, network: Network, count: int) -> None:
 
     found = [x for batch, _ in batches(network.card.data["calibration"], network.card, limit=count) for x in batch]
     name = equint.load(network.model).graph.inputs[0]
-    tool = quantizer.Quantizer(str(path))
-    tool.load_quantization_recipe(recipe.static_wi8_ai8())
     entry = {"dtype": np.float32}
-    measured = tool.calibrate({KEY: [{name: entered(entry, x)} for x in found]})
-    tool.quantize(measured).export_model(str(out), overwrite=True)
+    with redirect_stdout(StringIO()):  # it reports its progress there
+        tool = quantizer.Quantizer(str(path))
+        tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        measured = tool.calibrate({KEY: [{name: entered(entry, x)} for x in found]})
+        tool.quantize(measured).export_model(str(out), overwrite=True)
 
 
 def timed(paths: dict[str, Path], x: Array, rounds: int) -> dict[str, list[float]]:
-    """Seconds of one sample, round by round, one thread, default kernels."""
+    """Seconds of one sample that the processor spends, round by round: one thread, default kernels."""
     from ai_edge_litert.interpreter import Interpreter
 
     runs: dict[str, Any] = {key: Interpreter(str(path), num_threads=1) for key, path in paths.items()}
@@ -56,17 +59,17 @@ def timed(paths: dict[str, Path], x: Array, rounds: int) -> dict[str, list[float
         (entry,) = run.get_input_details()
         run.set_tensor(entry["index"], entered(entry, x))
         run.invoke()
-    start = perf_counter()
+    start = process_time()
     for run in runs.values():
         run.invoke()
-    count = max(1, int(0.02 * len(runs) / (perf_counter() - start)))
+    count = max(1, int(0.02 * len(runs) / (process_time() - start)))
     seconds: dict[str, list[float]] = {key: [] for key in runs}
     for number in range(rounds):
         for key in sorted(runs, reverse=bool(number % 2)):
-            start = perf_counter()
+            start = process_time()
             for _ in range(count):
                 runs[key].invoke()
-            seconds[key].append((perf_counter() - start) / count)
+            seconds[key].append((process_time() - start) / count)
     return seconds
 
 
