@@ -190,22 +190,28 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._end = 0
         self._index: list[tuple[int, str, tuple[int, ...]]] = []
         weakref.finalize(self, self._file.close)
 
     def append(self, array: Array) -> None:
         """Put an array at the end."""
-        self._file.seek(0, os.SEEK_END)
-        self._index.append((self._file.tell(), str(array.dtype), array.shape))
-        self._file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        self._file.seek(self._end)
+        self._index.append((self._end, str(array.dtype), array.shape))
+        self._end += len(raw)
+        while len(raw):
+            raw = raw[self._file.write(raw) :]
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, k: int) -> Array:
         start, dtype, shape = self._index[k]
+        found = np.empty(shape, dtype)
+        raw = found.reshape(-1).view(np.uint8).data
         self._file.seek(start)
-        count = int(np.prod(shape, dtype=np.int64))
-        raw = self._file.read(count * np.dtype(dtype).itemsize)
-        return np.frombuffer(raw, dtype, count).reshape(shape)
+        while len(raw):
+            raw = raw[self._file.readinto(raw) :]
+        return found

@@ -97,21 +97,23 @@ def test_of_many_inputs_only_blocks_of_channels_are_kept(monkeypatch: pytest.Mon
     assert list(shapes.values()) == [(1, 8, 3), (2, 8, 4), (2, 5, 4)]
 
 
-def test_values_far_from_zero_and_close_together_keep_how_they_vary() -> None:
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_values_far_from_zero_and_close_together_keep_how_they_vary(blocks: int) -> None:
     """Of values near 30,000 that vary by 1, products in float32 lose more than that; numpy's float64 does not."""
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(600, 6)) @ rng.normal(size=(6, 6))
     x, seen = (3e4 + mixed).astype(np.float32), (3e4 + 1.1 * mixed).astype(np.float32)
-    sums = second_moments._Sums(1, 6)
+    sums, n = second_moments._Sums(blocks, 6 // blocks), 6 // blocks
     for at in range(0, 600, 100):
         sums.add([x[at : at + 100]], seen[at : at + 100], seen[at : at + 100].mean(0, np.float64))
     found = sums.moments(6 * x.mean(0, np.float64))
     both = np.cov(np.concatenate([x, seen], 1).astype(np.float64).T, bias=True)
     largest = np.abs(both).max()
-    np.testing.assert_allclose(found.covariance[0], both[6:, 6:], atol=1e-5 * largest)
-    np.testing.assert_allclose(found.cross[0], both[:6, 6:], atol=1e-5 * largest)
-    np.testing.assert_allclose(found.mean[0], x.astype(np.float64).mean(0), rtol=1e-7)
-    assert np.linalg.eigvalsh(found.covariance[0]).min() > -1e-6 * largest
+    for k, own in enumerate(slice(at, at + n) for at in range(0, 6, n)):
+        np.testing.assert_allclose(found.covariance[k], both[6:, 6:][own, own], atol=1e-5 * largest)
+        np.testing.assert_allclose(found.cross[k], both[:6, 6:][own, own], atol=1e-5 * largest)
+    np.testing.assert_allclose(found.mean.ravel(), x.astype(np.float64).mean(0), rtol=1e-7)
+    assert np.linalg.eigvalsh(found.covariance).min() > -1e-6 * largest
 
 
 def test_what_the_float_network_has_is_read_in_the_units_of_the_rewritten_one() -> None:

@@ -178,7 +178,7 @@ def _successive(w: Array, h: Array, lo: int, hi: int) -> Array:
 def _descended(q: Array, slope: Array, h: Array, lo: int, hi: int, sweeps: int) -> Array:
     n, diagonal = h.shape[-1], np.einsum("...kk->...k", h)
     outer = tuple(range(q.ndim - 2))
-    for _ in range(sweeps):
+    for left in reversed(range(sweeps)):
         moved = False
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
@@ -194,10 +194,11 @@ def _descended(q: Array, slope: Array, h: Array, lo: int, hi: int, sweeps: int) 
                     near[..., k - start + 1 :, rows] += change
             rows = np.flatnonzero(move.any((*outer, -2)))
             q[..., start:stop, :] += move
+            since = 0 if left else stop  # the last sweep asks no more what slopes are where it was
             if 2 * rows.size > q.shape[-1]:  # to pick most costs more than to take all
-                slope += h[..., start:stop] @ move
+                slope[..., since:, :] += h[..., since:, start:stop] @ move
             elif rows.size:
-                slope[..., rows] += h[..., start:stop] @ move[..., rows]
+                slope[..., since:, rows] += h[..., since:, start:stop] @ move[..., rows]
             moved |= rows.size > 0
         if not moved:
             break

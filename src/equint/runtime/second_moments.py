@@ -241,19 +241,19 @@ class _Sums:
             self._multiply()
 
     def _multiply(self) -> None:
-        both, (blocks, n) = list[Array](), self.shape
+        both = list[Array]()  # (rows, blocks, n): sums over few inputs and taps that lie apart take five times as long
         for waiting in self.pending:
-            rows = np.concatenate(waiting, dtype=np.float32).reshape(-1, blocks, n)
-            both.append(np.ascontiguousarray(rows.transpose(1, 0, 2)))
+            both.append(np.concatenate(waiting, dtype=np.float32).reshape(-1, *self.shape))
             waiting.clear()
         if self.about is None:
-            self.about = np.stack([rows.mean(1, dtype=np.float64) for rows in both]).astype(np.float32)
+            self.about = np.stack([rows.mean(0, dtype=np.float64) for rows in both]).astype(np.float32)
         for k, rows in enumerate(both):
-            rows -= self.about[k][:, None, :]
-            self.total[k] += rows.sum(1, dtype=np.float64)
-        self.rows += both[0].shape[1]
+            rows -= self.about[k]
+            self.total[k] += rows.sum(0, dtype=np.float64)
+        self.rows += len(both[0])
+        seen = both[1].swapaxes(0, 1)
         for k, rows in enumerate(both):
-            product = rows.swapaxes(1, 2) @ both[1]
+            product = rows.transpose(1, 2, 0) @ seen
             if len(self.products) == k:
                 self.products.append(product.astype(np.float64))
             else:
