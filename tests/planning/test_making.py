@@ -1,12 +1,16 @@
-"""What was measured of samples in parts is what would be measured of all at once."""
+"""What was measured of samples in parts is what would be measured of all at once; what plans share is made once."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from equint.ir.model import Model
 from equint.onnx.reader import read as read_onnx
-from equint.planning.making import Collector
+from equint.passes import Keeps, Stage
+from equint.planning.making import Collector, Making
 from equint.runtime.collect import collect
 from equint.samples.images import Samples
 from handwritten import Array, network, normal
@@ -44,3 +48,29 @@ def test_what_was_measured_of_a_part_is_not_measured_again(histograms: bool) -> 
         for kind in ("lows", "highs", *(["values"] if histograms else [])):
             np.testing.assert_array_equal(getattr(found, kind).counts, getattr(wanted, kind).counts)
     assert (both.tensors["y"].values is None) is not histograms
+
+
+@dataclass(frozen=True)
+class Noting:
+    """A pass that changes nothing and notes its name where it runs."""
+
+    name: str
+    ran: list[str] = field(compare=False)
+    keeps: ClassVar = Keeps.FLOATS
+    stage: ClassVar = Stage.BEFORE
+
+    def __call__(self, model: Model) -> Model:
+        self.ran.append(self.name)
+        return model
+
+
+def test_what_no_plan_begins_with_is_dropped() -> None:
+    """The start that plans to come share is kept and not run again; what others made is let go."""
+    ran = list[str]()
+    begin, one, other = (Noting(name, ran) for name in ("begin", "one", "other"))
+    making = Making(read_onnx(PROTO), [[begin, one], [begin, other]], Collector({}), None)
+    making([begin, one])
+    making.keep([[begin, other]])
+    assert [steps for steps, _ in making.made] == [[], [begin]]
+    making([begin, other])
+    assert ran == ["begin", "one", "other"]

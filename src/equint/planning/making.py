@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -80,8 +80,12 @@ class Making:
         informed: Pass = replace(step, **given)
         return informed
 
+    def keep(self, plans: Collection[Plan]) -> None:
+        """Drop what was made that none of these plans begins with: it takes memory."""
+        self.made = [found for found in self.made if any(list(plan[: len(found[0])]) == found[0] for plan in plans)]
+
     def last(self, plan: Plan, others: Sequence[Plan] = ()) -> Model:
         """What a plan makes, after which no other runs but `others`; what was made for any other is dropped."""
         self.plans = [list(one) for one in (plan, *others)]
-        self.made = [found for found in self.made if any(one[: len(found[0])] == found[0] for one in self.plans)]
+        self.keep(self.plans)
         return self(plan)

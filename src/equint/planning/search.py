@@ -110,9 +110,11 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     others = None
     if images is not None and kinds and len(models) > 1:
         others = fitting(network.graph, lambda size: beside(network, images))
-    found = _measured(network, models, shown, images is None, others)
-    making.go_on_from(models[found.kept].views)
+    protos, views = _exported(models), {name: model.views for name, model in models.items()}
     del models  # what follows needs the memory
+    making.keep([one for plan in finished.values() for one in (plan, *simpler(plan).values())])
+    found = _measured(network, protos, shown, images is None, others)
+    making.go_on_from(views[found.kept])
     return _made(network, making, finished[found.kept], found, shown).noted(*found.events())
 
 
@@ -232,40 +234,49 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
     shown = made_up_samples(network) if images is None else images
     if shown is None or not model.qparams:
         return model
-    found = _measured(network, {"": model}, shown.first(FIRST), images is None)
+    found = _measured(network, _exported({"": model}), shown.first(FIRST), images is None)
     telling = images is not None or not found.doubts
     if found.judge.sqnr_db("") < LOW_DB and telling and (others := simpler(plan, scaled=False)):
         making = Making(network, list(others.values()), Collector({}), None)
         less = least_loss(network, model, others, making, shown, images is None)
         if less is not model:
-            model, found = less, _measured(network, {"": less}, shown.first(FIRST), images is None)
+            model, found = less, _measured(network, _exported({"": less}), shown.first(FIRST), images is None)
     on = "made-up samples" if images is None else "samples"
     return model.noted(*found.warnings(on))
 
 
-def _measured(
-    network: Model, models: Mapping[str, Model], shown: Samples, made_up: bool, others: Samples | None = None
-) -> Search:
-    """Candidates beside the float network, the first of them the recipe itself, by successive halving."""
+def _exported(models: Mapping[str, Model]) -> dict[str, ModelProto]:
+    """Files of models; what changes nothing is no candidate."""
     protos: dict[str, ModelProto] = {}
     for name, model in models.items():
         proto = export(model)
-        if proto not in protos.values():  # what changes nothing is no candidate
+        if proto not in protos.values():
             protos[name] = proto
-    own, *rest = protos
+    return protos
+
+
+def _measured(
+    network: Model, protos: dict[str, ModelProto], shown: Samples, made_up: bool, others: Samples | None = None
+) -> Search:
+    """Candidates beside the float network, the first of them the recipe itself, by successive halving.
+
+    The files are dropped once sessions are made of them: they take memory.
+    """
+    names = own, *rest = tuple(protos)
     expected = expected_power(network)
     give_back()
     assumed = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "assumed"]
     judge = Judge(network.graph, protos, expected, made_up)
+    protos.clear()
     give_back()
-    found = Search(own, judge, tuple(protos), made_up, tuple(assumed) if made_up else (), _seen(judge, network, others))
+    found = Search(own, judge, names, made_up, tuple(assumed) if made_up else (), _seen(judge, network, others))
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
-        if len(found.left) == len(protos) and judge.images >= FIRST:
+        if len(found.left) == len(names) and judge.images >= FIRST:
             ranked = sorted(rest, key=lambda name: found.gain(name)[0], reverse=True)[:LEFT]
             found = replace(found, left=(own, *ranked))
-            judge.leave(protos.keys() - found.left)
-    judge.leave(protos)
+            judge.leave(set(names) - set(found.left))
+    judge.leave(names)
     return found
 
 
