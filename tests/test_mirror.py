@@ -9,6 +9,7 @@ TESTS, SOURCE = Path(__file__).parent, Path(inspect.getfile(equint)).parent
 ACROSS = {
     "consumers/test_consumers.py": "runtimes of others",
     "consumers/test_litert.py": "LiteRT",
+    "consumers/test_litert_floats.py": "LiteRT's float operators",
     "consumers/test_vela.py": "Vela",
     "helpers/test_nets.py": "random networks",
     "helpers/test_programs.py": "random integer programs",

@@ -23,7 +23,7 @@ from .ops.work import is_recurrent
 from .passes import Pass
 from .passes.activation_ranges import ActivationRanges
 from .passes.quantize import Quantize
-from .planning.data import folded, looked_at, sized
+from .planning.data import folded, looked_at, single, sized
 from .planning.plan import Data, check_images, resolve
 from .planning.recipe import ActivationBits, Recipe, looks, quick, variants, without_images
 from .planning.run import Progress, run
@@ -220,8 +220,9 @@ class Job:
         from .planning.rehearsal import rehearse
 
         check_target(self.target)
+        model = sized(self.rewritten(), self.samples)
         with self.naming_file():
-            rehearse(sized(self.rewritten(), self.samples), self.target)
+            rehearse(single(model, self.samples) if self.target.mixes else model, self.target)
 
     @contextmanager
     def naming_file(self) -> Iterator[None]:

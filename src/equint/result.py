@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from .arguments import Named, check
-from .errors import InvalidOption, UnsupportedOperator
+from .errors import EquintError, InvalidOption, UnsupportedOperator
 from .frontends.sources import present
 from .graph.placement import kept_float
 from .hardware.target import Target, is_built_in
 from .ir.events import Event
 from .ir.model import Model
 from .job import NO_LAYERS, Job
-from .planning.data import sized
+from .planning.data import single, sized
 from .planning.spared import spare
 from .planning.summary import log_facts, network_facts, text
 
@@ -86,10 +86,11 @@ class Result:
         Raises:
             EquintError: something in it has no integer form, or does not fit the target: it names the layer.
         """
-        from .integers.lower import lower
+        from .litert.programs import program_of
 
+        model = sized(self.model, self.job.samples)
         with self.job.naming_file():
-            return lower(sized(self.model, self.job.samples), self.hardware)
+            return program_of(single(model, self.job.samples) if self.hardware.mixes else model, self.hardware)
 
     def save(
         self,
@@ -185,7 +186,21 @@ def quantized(job: Job) -> Result:
         left = f"target {job.target.name} computes none of its layers on integers"
         kept = "; ".join(dict.fromkeys(why for _, why in kept_float(job.network.graph)))
         raise UnsupportedOperator(f"nothing to quantize: {f'{left} ({kept})' if kept else NO_LAYERS}")
-    return Result(job, model, job.seconds + perf_counter() - start)
+    made = Result(job, model, job.seconds + perf_counter() - start)
+    return _with_floats_told(made) if job.target.mixes else made
+
+
+def _with_floats_told(result: Result) -> Result:
+    """The result with a warning of what its program computes in float, if it has one."""
+    from .litert.programs import float_events
+
+    try:
+        program = result.program
+    except EquintError:  # who asks for it is told
+        return result
+    told = replace(result, model=result.model.noted(*float_events(program, result.model.graph)))
+    vars(told)["program"] = program
+    return told
 
 
 def runnable(argument: str, source: Any) -> Any:

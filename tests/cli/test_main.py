@@ -125,9 +125,13 @@ def test_a_target_that_is_not_delivered_in_tflite_files_writes_none(run: Run, tm
 def test_operators_without_a_form_are_named_before_the_work(run: Run, tmp_path: Path) -> None:
     model = network("a = Conv (x, w) b = Conv (x, w) y = Div (a, b)", w=normal(4, 3, 3, 3), inputs="float[1,3,8,8] x")
     onnx.save(model, tmp_path / "net.onnx")
-    code, _, said = run("quantize", tmp_path / "net.onnx", "-o", tmp_path / "net.tflite", "--input-range", 0, 1)
+    asked = ("quantize", tmp_path / "net.onnx", "-o", tmp_path / "net.tflite", "--input-range", 0, 1)
+    code, _, said = run(*asked, "--target", "ethos-u")
     assert code == 2
     assert "net.onnx: y: LiteRT divides no int8 values by one another" in said
+    code, told, _ = run(*asked)
+    assert code == 0
+    assert "Div computes in float, dequantized before and quantized behind" in told
 
 
 def test_what_is_float_in_qdq_alone_is_not_told_of_tflite_files(run: Run, tmp_path: Path) -> None:

@@ -24,33 +24,25 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 TARGETS = "tflite-int8", "tflite-int8-per-tensor", "tflite-uint8"
-REFUSED = {
-    *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
-    *("MeanVarianceNormalization", "ArgMax", "ConstantOfShape", "Cast", "Where", "Equal"),
-}
-"""Operators that have no int8 form in LiteRT, or that equint does not write."""
-ODD = {
-    *("Conv-3-D", "Div-of_constant", "Div-activations", "MaxPool-dilated", "AveragePool-ceil", "Pad-edge"),
-    "Resize-sizes",
-}
-"""Spellings that are refused, each with the node's name."""
-NEAR = {"LpNormalization"}
-"""Operators that LiteRT computes otherwise than the engine; here their results differ by a step."""
-WRITTEN = [case for case in CASES if case.op not in REFUSED and case.id not in ODD]
+ODD = {"Conv-3-D", "Div-of_constant", "Div-activations", "AveragePool-ceil", "Pad-edge", "Resize-sizes"}
+"""Spellings that have no form of integers, each refused with the node's name where floats are not to be had."""
+NEAR = {"LpNormalization-plain", "AveragePool-ceil"}
+"""Cases that LiteRT computes otherwise than the engine; here their results differ by a step."""
+WRITTEN = [case for case in CASES if case.op != "MeanVarianceNormalization"]  # takes samples together
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.id)
 def test_every_operator_gives_the_engines_integers(case: Case) -> None:
     program = equint.quantize(case.whole, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program
-    assert furthest(program) <= (case.op in NEAR)
+    assert furthest(program) <= (case.id in NEAR)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.id in ODD], ids=lambda case: case.id)
 def test_what_cannot_be_written_names_the_node(case: Case) -> None:
     with pytest.raises(UnsupportedOperator, match=r"^[abty]: "):
-        furthest(equint.quantize(case.whole, "lwq", TARGETS[0], input=(-3, 3), effort="fast").program)
+        furthest(equint.quantize(case.whole, "lwq", "ethos-u", input=(-3, 3), effort="fast").program)
 
 
 @pytest.mark.slow

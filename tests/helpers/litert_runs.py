@@ -15,17 +15,17 @@ from equint.tflite.flatbuffer import unpack
 MISSING = None if find_spec("ai_edge_litert") else "LiteRT is missing: pip install equint[consumers]"
 
 
-def run(file: bytes, feeds: Sequence[Array], reference: bool = True) -> list[Array]:
-    """The file's outputs, one sample after the other; inputs as the file has them, samples first."""
+def run(file: bytes, feeds: Sequence[Array], reference: bool = True, rows: int = 1) -> list[Array]:
+    """The file's outputs, so many rows after the other; inputs as the file has them, samples first."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
     interpreter = Interpreter(model_content=file, experimental_op_resolver_type=kernels, num_threads=1)
     interpreter.allocate_tensors()
     results = []
-    for k in range(len(feeds[0])):
+    for k in range(0, len(feeds[0]), rows):
         for detail, values in zip(interpreter.get_input_details(), feeds, strict=True):
-            interpreter.set_tensor(detail["index"], values[k : k + 1])
+            interpreter.set_tensor(detail["index"], values[k : k + rows])
         interpreter.invoke()
         results.append([interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()])
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]

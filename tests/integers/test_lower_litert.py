@@ -9,6 +9,7 @@ import pytest
 import equint
 from equint.errors import InvalidTarget, UnsupportedOperator
 from equint.hardware.target import target
+from equint.integers.lower import lower
 from equint.integers.program import Program
 from handwritten import network, normal
 
@@ -18,7 +19,8 @@ LAYER = {name: normal(4, 3, 3, 3, seed=k) for k, name in enumerate("wvu")}
 
 def lowered(body: str, target: str = "tflite-int8", output: str = "float[N,A,B,C] y") -> Program:
     model = network(CONV + body, inputs="float[1,3,8,8] x", output=output, **LAYER)  # type: ignore[arg-type]
-    return equint.quantize(model, "lwq", target, input=(-2, 2), effort="fast").program
+    result = equint.quantize(model, "lwq", target, input=(-2, 2), effort="fast")
+    return lower(result.model, result.hardware)
 
 
 def operators(program: Program) -> list[str]:

@@ -129,6 +129,12 @@ class Target:
     formats: tuple[FileFormat, ...] = ("qdq",)
     rules: tuple[Rule, ...] = ()
 
+    @property
+    def mixes(self) -> bool:
+        """Whether its programs may hold floats between integers: LiteRT converts them where the hardware runs that."""
+        runs = not self.litert_operators or {"QUANTIZE", "DEQUANTIZE"} <= {*self.litert_operators}
+        return self.arithmetic == "litert" and runs
+
 
 TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules", "litert_operators"})
 """Fields of a target that decide nothing about the integers of a network."""

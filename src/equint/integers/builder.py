@@ -39,6 +39,8 @@ class Lowering:
             nor do its inner ones, each within a function of one value.
         shapes: of tensors that only the program has.
         weight_scales: of layers, by what they make.
+        raw: what exists in float, by the tensors of the graph, and where; types: what such tensors of the program hold.
+        without_form: of nodes that are computed in float, why, by their labels.
     """
 
     model: Model
@@ -49,6 +51,9 @@ class Lowering:
     consts: dict[Name, Array] = field(default_factory=dict)
     shapes: dict[Name, Shape] = field(default_factory=dict)
     weight_scales: dict[Name, Array] = field(default_factory=dict)
+    raw: dict[Name, Name] = field(default_factory=dict)
+    types: dict[Name, str] = field(default_factory=dict)
+    without_form: dict[str, str] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -169,7 +174,7 @@ class Lowering:
 
     def fresh(self, stem: Name) -> Name:
         """A name that nothing has yet."""
-        taken = {*self.graph.consts, *self.graph.producer, *self.graph.inputs, *self.consts, *self.grids}
+        taken = {*self.graph.consts, *self.graph.producer, *self.graph.inputs, *self.consts, *self.grids, *self.types}
         while stem in taken:
             stem += "_"
         return stem
@@ -194,7 +199,10 @@ class Lowering:
         accumulator but 0 saturates, the largest does the same.
         """
         if self.target.arithmetic == "litert":
-            pairs = [quantize_multiplier(f) for f in np.ravel(factor).tolist()]
+            try:
+                pairs = [quantize_multiplier(f) for f in np.ravel(factor).tolist()]
+            except EquintError as error:
+                raise UnsupportedOperator(f"{node.label}: {error}; the range of its result is too small") from error
             return self.multiplied(node, pairs, np.shape(factor), reach, last, axis)
         q, activations = last
         low, high, _ = self.clamp(node, q, activations, (axis,))

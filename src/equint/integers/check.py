@@ -12,7 +12,7 @@ from ..ir.model import Name, QParams
 from ..maths.fixedpoint import MOST_SHIFT, check_format
 from .accumulators import outputs_of
 from .program import Program, Requantize, Step
-from .steps import STEPS, Moves, Sums
+from .steps import STEPS, Floats, Moves, Sums
 
 
 def check(program: Program) -> None:
@@ -59,7 +59,7 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
     for word, fields, given in (("attribute", kind.attrs, step.attrs), ("array", kind.arrays, step.arrays)):
         missing = (key for key, field in fields.items() if key not in given and not field.optional)
         yield from (f"a {step.op} needs {word} {key}" for key in missing)
-    if not isinstance(kind.work, Moves) and not {*step.inputs, *step.outputs} <= program.grids.keys():
+    if not isinstance(kind.work, Moves | Floats) and not {*step.inputs, *step.outputs} <= program.grids.keys():
         yield "its tensors need grids"
     for key, field in kind.attrs.items():
         if not field.holds(program, step, step.attrs[key]):

@@ -18,7 +18,7 @@ from ..maths.fixedpoint import reduced
 from .emit_moves import Move
 from .maker import Maker
 from .program import Program, Requantize, Step
-from .steps import Moves, Sums, bound, kind_of
+from .steps import Floats, Moves, Sums, bound, kind_of
 
 
 def export_integer(program: Program) -> ModelProto:
@@ -59,6 +59,8 @@ def emit(maker: Maker, program: Program, step: Step) -> None:
         requantized(maker, program, step, acc)
     elif isinstance(work, Moves):
         work.form(Move(maker, program, step, step.inputs, step.outputs, program.storage(step.outputs[0])))
+    elif isinstance(work, Floats):
+        raise UnsupportedOperator(f"{step.label}: is computed in float, for which networks of integers have no place")
     else:
         work.integer(maker, program, step)
 

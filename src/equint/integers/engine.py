@@ -18,7 +18,6 @@ import onnxruntime as ort
 
 from ..errors import UnusableData
 from ..ir.model import Array, Name
-from ..maths.affine import storage
 from ..maths.float_proofs import nudge_of
 from ..samples.presented import common_front, fits, in_batches
 from .emit import emit, requantized
@@ -41,7 +40,7 @@ class Proof:
     """How the engine computes one step, and why that is the program's arithmetic.
 
     `way` is "float" (float kernels, on integers that they hold), "mixed" (float sums, integer requantization),
-    "integer" (integer operators) or "moves" (nothing is computed).
+    "integer" (integer operators), "moves" (nothing is computed) or "real" (in float, as the program says).
     """
 
     layer: str
@@ -85,7 +84,8 @@ class Engine:
         self.proof = tuple(compiled.step(step) for step in program.steps)
         for name in self.outputs:
             compiled.integers(name)
-        types = {n: storage(q) for n, q in program.grids.items()}
+        made = (*program.inputs, *(o for step in program.steps for o in step.outputs))
+        types = {n: program.storage(n) for n in made}
         passed = {o: compiled.maker.fresh(f"{o}_again") for o in self.outputs if o in program.inputs}
         for name, again in passed.items():
             compiled.maker.add("Identity", name, to=again)
@@ -134,7 +134,8 @@ class Engine:
         return self._several(self._real, x)
 
     def _real(self, given: Mapping[Name, Array]) -> dict[Name, Array]:
-        found = self._ran({n: self.program.quantized(n, v) for n, v in given.items()})
+        grids = self.program.grids
+        found = self._ran({n: self.program.quantized(n, v) if n in grids else v for n, v in given.items()})
         real = {n: self.program.real(n, v) if n in self.program.grids else v for n, v in found.items()}
         return real if self._join is None else {**self._join({**given, **real}), **self._tapped(real)}
 
@@ -171,14 +172,16 @@ def _session(model: bytes, threads: int) -> Any:
 
 
 def _checked(program: Program, name: Name, value: Array) -> Array:
-    grid, shape = program.grids[name], program.shapes.get(name)
-    if value.dtype.kind not in "iu":
+    grid, shape = program.grids.get(name), program.shapes.get(name)
+    if grid is not None and value.dtype.kind not in "iu":
         raise UnusableData(f"{name}: the engine takes integers, not {value.dtype}; use real(), which quantizes")
     if shape is not None and (
         len(shape) != value.ndim
         or any(isinstance(n, int) and n != have for n, have in zip(shape, value.shape, strict=True))
     ):
         raise UnusableData(f"{name}: has shape {value.shape}; the program takes {tuple(shape)}")
+    if grid is None:
+        return value.astype(program.storage(name), copy=False)
     ends = np.iinfo(value.dtype)
     if (ends.min < grid.qmin or ends.max > grid.qmax) and value.size:
         low, high = int(value.min()), int(value.max())

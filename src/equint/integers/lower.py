@@ -24,6 +24,7 @@ from ..ops.layers import as_layer
 from ..ops.operator import Form, Unknown
 from ..ops.pointwise import operands, value_of
 from ..ops.table import op_of
+from . import lower_floats as islands
 from . import lower_litert as litert
 from . import lower_moves as moves
 from . import lower_reductions as wholes
@@ -35,7 +36,7 @@ from .program import Program, Step
 from .steps import LAYERS, MOVES, bound
 
 
-def lower(model: Model, target: Target) -> Program:
+def lower(model: Model, target: Target, floats: Collection[str] = ()) -> Program:
     """The integer program of a quantized model.
 
     Integers of weights and biases are those of the QDQ model; scales become mantissas and exponents. What follows
@@ -44,6 +45,8 @@ def lower(model: Model, target: Target) -> Program:
     Args:
         model: what the passes made: a float graph and grids of 8 bits or fewer.
         target: says how wide mantissas, exponents and shifts are, and how its operators round.
+        floats: labels of nodes that are computed in float, where the target has floats beside integers; what has no
+            integer form there is, too.
 
     Raises:
         EquintError: an operator without integer form, a tensor without a grid, a grid of more than 8 bits, a shift or
@@ -61,23 +64,30 @@ def lower(model: Model, target: Target) -> Program:
     if any(o in model.graph.consts for o in model.graph.outputs):
         raise UnsupportedOperator("a result of the network is a constant; leave it out of the network")
     work = Lowering(model, target, place(model.graph), _known_grids(model))
+    if target.mixes:
+        _check_grids(work)
     for name in model.graph.inputs:
-        _check_input(model.graph, name)
-        work.grid(name, f"input {name}")
+        _enter(work, name)
     formats = (target.rounding, target.mantissa_bits, target.exponent_bits, target.shift_bits)
     try:
         check_format(*formats[1:], formats[0])
     except EquintError as error:
         raise UnsupportedOperator(f"target {target.name}: {error}") from error
-    joins = joins_of(model.graph, model.apart)
+    joins = None if target.mixes else joins_of(model.graph, model.apart)
     outputs = model.graph.outputs if joins is None else tuple(n for n in joins.inputs if n not in model.graph.inputs)
     made_of = needed(model.graph, outputs)
-    _refuse_float_joins(model, made_of)
     kept = [n for n in model.graph.nodes if joins is None or any(o in made_of for o in n.outputs)]
-    _refuse_kept_float(work, kept)
-    _refuse_without_form(work, kept)
-    for node in kept:
-        _emit(work, node)
+    if target.mixes:
+        named = islands.Kept.of(work, floats)
+        for node in kept:
+            islands.emit(work, node, _emit, named)
+        work.steps = islands.without_unread(work.steps, outputs)
+    else:
+        _refuse_float_joins(model, made_of)
+        _refuse_kept_float(work, kept)
+        _refuse_without_form(work, kept)
+        for node in kept:
+            _emit(work, node)
     made = {*model.graph.inputs, *work.consts, *(o for step in work.steps for o in step.outputs)}
     shapes = {n: s for n, s in {**model.graph.shapes, **work.shapes}.items() if n in made and s is not None}
     return Program(
@@ -92,7 +102,30 @@ def lower(model: Model, target: Target) -> Program:
         model.graph.name,
         joins,
         work.weight_scales,
+        {n: kind for n, kind in work.types.items() if n in made},
     )
+
+
+def _check_grids(work: Lowering) -> None:
+    """What is asked for and no program holds is refused, not left in float."""
+    if work.model.qparams and work.model.qparams.keys() <= work.graph.consts.keys():
+        raise UnsupportedOperator(
+            f"{work.graph.name}: activations are float; .tflite files for {work.target.name} need them as integers"
+        )
+    for name, q in work.model.qparams.items():
+        work.narrow(q, name)
+
+
+def _enter(work: Lowering, name: Name) -> None:
+    """An input on its grid; as it is where the target has floats too."""
+    try:
+        _check_input(work.graph, name)
+        work.grid(name, f"input {name}")
+    except UnsupportedOperator:
+        if not work.target.mixes:
+            raise
+        work.raw[name] = name
+        work.types[name] = work.graph.dtypes.get(name, "float32")
 
 
 def _check_input(graph: Graph, name: Name) -> None:
@@ -150,8 +183,9 @@ def _emit(work: Lowering, node: Node) -> None:
         _layer(work, layer)
         return
     builder = _builder(work, node)
-    if builder is not None:  # others were refused at the start
-        builder(work, node)
+    if builder is None:  # refused at the start, unless the target has floats
+        raise UnsupportedOperator(f"{node.label}: {node.op} has no integer form")
+    builder(work, node)
 
 
 def _applied(work: Lowering, node: Node, name: Name) -> None:

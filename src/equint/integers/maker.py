@@ -29,6 +29,7 @@ class Maker:
         self.taken = set(taken)
         self.nodes: list[Any] = []
         self.consts: dict[Name, Array] = {}
+        self.opset = OPSET
         self._known: dict[tuple[str, bytes, tuple[int, ...]], Name] = {}
         self.bytes: dict[Name, list[tuple[int, Name, int]]] = {}  # of tensors that integer sums read, as their bytes
 
@@ -134,7 +135,7 @@ class Maker:
         ]
         initializers = [numpy_helper.from_array(np.asarray(a), n) for n, a in consts.items()]
         graph = helper.make_graph(self.nodes, program.name, infos[0], infos[1], initializers)
-        return model_proto(graph, OPSET, {"com.microsoft": 1} if any(n.domain for n in self.nodes) else {})
+        return model_proto(graph, self.opset, {"com.microsoft": 1} if any(n.domain for n in self.nodes) else {})
 
 
 def _element(dtype: np.dtype[Any]) -> int:

@@ -93,6 +93,8 @@ class Program:
         rounding, mantissa_bits, exponent_bits, shift_bits: of the target.
         weight_scales: of layers, by what they make: `()` or `(O,)`, real units; for LiteRT's files, which tell scales
             and leave multipliers to the runtime. Other programs have none: no step needs them.
+        types: NumPy's names of what has no grid and is no size in int64: floats, on hardware that has them beside
+            integers, and masks.
         joins: what whoever runs the program does in float to its real outputs, where parts of a result have grids of
             their own (`equint.integers.joins`).
     """
@@ -111,6 +113,7 @@ class Program:
     name: str = "equint"
     joins: Graph | None = None
     weight_scales: Mapping[Name, Array] = field(default_factory=dict)
+    types: Mapping[Name, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Program({self.name!r}, {', '.join(self.inputs)} → {', '.join(self.outputs)}, steps={len(self.steps)})"
@@ -131,8 +134,8 @@ class Program:
         return dequantize(integers.astype(np.int32), self.grids[name])
 
     def storage(self, name: Name) -> np.dtype[Any]:
-        """The integer type that holds a tensor: that of its grid; int64 for shapes."""
-        return storage(self.grids[name]) if name in self.grids else np.dtype(np.int64)
+        """The type that holds a tensor: that of its grid, or its own; int64 for shapes."""
+        return storage(self.grids[name]) if name in self.grids else np.dtype(self.types.get(name, "int64"))
 
     def zero_point(self, name: Name) -> int:
         """The integer that stands for zero."""

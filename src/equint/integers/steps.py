@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UnsupportedOperator
-from ..ir.model import Array, Name, QParams, Shape
+from ..ir.model import Array, Graph, Name, QParams, Shape
 from ..maths.integer_functions import ROOTS
 from . import accumulators as exact
 from . import emit_moves as moves
 from . import emit_reductions as wide
 from . import emit_sums as integer
+from . import floats as reals
 from . import kernels as floats
 from . import mistakes
 from . import reductions as whole
@@ -92,6 +93,13 @@ class Moves:
 
 
 @dataclass(frozen=True)
+class Floats:
+    """How the engine computes a step in float; no integer operators do."""
+
+    floats: Callable[[Compiler, Step], Proof]
+
+
+@dataclass(frozen=True)
 class StepKind:
     """What equint knows of one operator: what it computes and how, and the attributes and arrays that it has.
 
@@ -100,7 +108,7 @@ class StepKind:
     """
 
     meaning: str
-    work: Sums | Values | Moves
+    work: Sums | Values | Moves | Floats
     attrs: Mapping[str, Field]
     arrays: Mapping[str, Field]
     mistakes: frozenset[str]
@@ -330,6 +338,20 @@ STEPS: Mapping[str, StepKind] = {
         "q = q_a where q_x is `value`, else q_b; a and b on one grid",
         Moves(moves.choose),
         {"value": _WHOLE},
+        {},
+        frozenset(),
+    ),
+    "Float": StepKind(
+        "`graph`, a float network, on real values of what is on a grid, for hardware that has floats too",
+        Floats(reals.computed),
+        {"graph": Field("a float network", lambda program, step, v: isinstance(v, Graph))},
+        {},
+        frozenset(),
+    ),
+    "Quantize": StepKind(
+        "q = clamp(z + round(x / scale), qmin, qmax) of a real x, ties away from zero",
+        Floats(reals.rounded),
+        {},
         {},
         frozenset(),
     ),

@@ -67,6 +67,7 @@ class EventKind(Enum):
     OPERATOR_FLOAT = "{op} stays float"
     WORK_FLOAT = "{op} computes in float"
     FLOAT_BY_DESIGN = "{op} stays float by design"
+    FLOAT_BETWEEN = "{op} computes in float, dequantized before and quantized behind: LiteRT has no integer form of it"
     NAMES_NOTHING = "the target's float_layers name nothing in this network"
     BODY_FLOAT = "all inside {op} stays float; convolutions and matrix products there: {layers}"
     FLOAT_BY_OVERRIDE = "stays float: an override says so"

@@ -11,7 +11,15 @@ from ..ir.model import Array, QParams
 from ..tflite.flatbuffer import pack
 from ..tflite.schema import VERSION, operator_code, schema
 
-TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FLOAT32"}
+TYPES = {
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float32": "FLOAT32",
+    "bool": "BOOL",
+}
 """The schema's name of each of NumPy's types that is written."""
 VERSIONS: Mapping[str, int] = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), 3),

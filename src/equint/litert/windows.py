@@ -98,10 +98,16 @@ def imaged(writer: Writer, step: Step, write: Callable[[int, str], None], fuses:
     writer.finished(step, channels_last(rank), write if rank == 4 else signal, fuses)
 
 
-def padded(writer: Writer, name: Name, x: int, windows: Geometry, value: int | None = None) -> tuple[int, str]:
-    """An image with what its windows need around it, and the padding that is left; `value` else the zero point."""
+def padded(
+    writer: Writer, name: Name, x: int, windows: Geometry, value: int | None = None, whole: bool = False
+) -> tuple[int, str]:
+    """An image with what its windows need around it, and the padding that is left, none where it must be `whole`.
+
+    Args:
+        value: the integer around it; the zero point where it is None.
+    """
     kind = windows.padding()
-    if kind:
+    if kind == "VALID" or (kind and not whole):
         return x, kind
     (top, left), (bottom, right) = windows.widths()
     n, height, width, channels = writer.file.tensors[x]["shape"]
@@ -227,11 +233,62 @@ def window_mean(writer: Writer, step: Step) -> None:
 def max_pool(writer: Writer, step: Step) -> None:
     """MAX_POOL_2D; around it lies the least integer, which is never taken."""
     windows = geometry(writer, step, step.attrs["kernel_shape"])
-    if windows.dilations != (1, 1):
-        raise writer.refuse(step, "LiteRT has no dilated MAX_POOL_2D; replace it")
     (name,) = step.inputs
     least = int(np.iinfo(storage(writer.grid(name))).min)
+    if windows.dilations != (1, 1):
+        _dilated(writer, step, windows, least)
+        return
     _pool(writer, step, "MAX_POOL_2D", *_before_pool(writer, name, windows, least))
+
+
+def _dilated(writer: Writer, step: Step, windows: Geometry, least: int) -> None:
+    """The largest of a window's taps, each a STRIDED_SLICE."""
+    (name,), (y,) = step.inputs, step.outputs
+    x, _ = padded(writer, name, image(writer, name), windows, least, whole=True)
+    steps = (windows.kernel, windows.strides, windows.dilations)
+
+    def write(made: int, kind: str) -> None:
+        sizes = writer.file.tensors[made]["shape"]
+        largest_of_taps(writer, x, sizes, steps, writer.dtype(y), writer.grid(y), made)
+
+    imaged(writer, step, write, fuses=False)
+
+
+def largest_of_taps(
+    writer: Writer,
+    x: int,
+    sizes: Sequence[int],
+    steps: tuple[Pair, Pair, Pair],
+    dtype: str,
+    grid: QParams | None,
+    made: int | None = None,
+) -> int:
+    """MAXIMUM of the taps of windows that lie inside an image: first of rows, then of columns.
+
+    Args:
+        sizes: of the result; steps: kernel, strides, dilations.
+    """
+    n, height, width, channels = sizes
+    for axis, count in ((1, height), (2, width)):
+        kernel, stride, dilation = (pair[axis - 1] for pair in steps)
+        shape = [n, count, writer.file.tensors[x]["shape"][2] if axis == 1 else width, channels]
+        taps = list[int]()
+        for k in range(kernel):
+            begin, end = [0] * 4, list(writer.file.tensors[x]["shape"])
+            begin[axis], end[axis] = k * dilation, k * dilation + (count - 1) * stride + 1
+            jumps = [stride if a == axis else 1 for a in range(4)]
+            taps.append(writer.file.tensor("tap", shape, dtype, grid))
+            inputs = [x, *(writer.integers(w, v) for w, v in (("begin", begin), ("end", end), ("strides", jumps)))]
+            writer.file.operator("STRIDED_SLICE", inputs, [taps[-1]])
+        x = taps[0]
+        for k, tap in enumerate(taps[1:], 2):
+            last = axis == 2 and k == kernel and made is not None
+            y = made if last and made is not None else writer.file.tensor("largest", shape, dtype, grid)
+            writer.file.operator("MAXIMUM", [x, tap], [y])
+            x = y
+    if made is not None and x != made:
+        writer.reshape(x, made)
+    return x
 
 
 def _before_pool(writer: Writer, name: Name, windows: Geometry, least: int) -> tuple[int, Geometry, str]:

@@ -13,7 +13,7 @@ from ..integers.program import Program, Step
 from ..ir.model import Array, Name, QParams
 from ..maths.affine import storage
 from .file import File
-from .layouts import Order, as_written, channels_last, moves_nothing, stored
+from .layouts import Order, as_written, moves_nothing, stored
 
 Io = Literal["int8", "uint8", "float"]
 IOS: tuple[Io, ...] = get_args(Io)
@@ -29,7 +29,8 @@ class Writer:
     """What has been written so far, and what every operator needs for it.
 
     Attributes:
-        places: where each tensor of the program is, in every order that something asked for.
+        places: where each tensor of the program is, in every order that something asked for; reals: the same of those
+            that are float, or dequantized.
         mixed: of features that were flattened out of images, for each position in memory which feature lies there;
             matrix products read them so.
     """
@@ -37,6 +38,7 @@ class Writer:
     def __init__(self, program: Program) -> None:
         self.program, self.file = program, File(all(grid.signed for grid in program.grids.values()))
         self.places: dict[Name, list[Place]] = {}
+        self.reals: dict[Name, list[Place]] = {}
         self.mixed: dict[Name, Array] = {}
         self.readers: dict[Name, list[Step]] = {}
         for step in program.steps:
@@ -248,13 +250,15 @@ def write(
         >>> [code["builtin_code"] for code in unpack(write(made))["operator_codes"]]
         ['DEPTHWISE_CONV_2D']
     """
-    writer, inputs, outputs = filled(program, io, taken)
     from .. import __version__
+    from .ends import entry_order, exit_order
+
+    writer, inputs, outputs = filled(program, io, taken)
 
     names = (*program.inputs, *program.outputs)
     orders = {
-        **{n: _entry_order(writer, n) for n in program.inputs},
-        **{n: _exit_order(writer, n) for n in program.outputs},
+        **{n: entry_order(writer, n) for n in program.inputs},
+        **{n: exit_order(writer, n) for n in program.outputs},
     }
     axes = {name: order for name, order in orders.items() if order != as_written(len(order))}
     facts = json.dumps({"equint": __version__, **(about or {}), "axes": axes}).encode()
@@ -265,13 +269,14 @@ def filled(
     program: Program, io: Io | None = None, taken: Collection[str] = (), writer: Writer | None = None
 ) -> tuple[Writer, list[int], list[int]]:
     """All that `write` writes, by a writer of its own if none is given; the file's inputs and outputs in it."""
+    from .ends import entered, left
     from .operators import FORMS
 
     if io not in (None, *IOS):
         raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
     _check_program(program)
     writer = writer or Writer(program)
-    inputs = [_entered(writer, name, io) for name in program.inputs]
+    inputs = [entered(writer, name, io) for name in program.inputs]
     for step in program.steps:
         if step.op not in FORMS:
             raise writer.refuse(
@@ -279,7 +284,7 @@ def filled(
             )
         FORMS[step.op](writer, step)
         _check_taken(writer, step, taken)
-    return writer, inputs, [_left(writer, name, io) for name in program.outputs]
+    return writer, inputs, [left(writer, name, io) for name in program.outputs]
 
 
 def is_for_litert(program: Program) -> bool:
@@ -308,56 +313,3 @@ def _check_taken(writer: Writer, step: Step, taken: Collection[str]) -> None:
         raise writer.refuse(
             step, f"becomes {', '.join(left)}, which the target does not run; replace it, or end the network before it"
         )
-
-
-def _entered(writer: Writer, name: Name, io: Io | None) -> int:
-    """An input of the file, and what the network reads of it."""
-    shape, order = writer.shape(name), _entry_order(writer, name)
-    own = writer.dtype(name)
-    kind = _kind(io) or own
-    if kind == own:
-        return writer.made(name, order)
-    grid = _converted(writer.grid(name), kind)
-    outer = writer.file.tensor(name, stored(shape, order), kind, grid)
-    writer.file.operator("QUANTIZE", [outer], [writer.made(name, order)])
-    return outer
-
-
-def _entry_order(writer: Writer, name: Name) -> Order:
-    """Images have their channels last: those of networks that have them there already stay as they are."""
-    rank, readers = writer.rank(name), writer.readers.get(name, [])
-    first = [0, *range(rank - 1, rank), *range(1, rank - 1)]
-    already = bool(readers) and all(r.op == "Transpose" and list(r.attrs.get("perm", ())) == first for r in readers)
-    return as_written(rank) if rank != 4 or already else channels_last(rank)
-
-
-def _exit_order(writer: Writer, name: Name) -> Order:
-    """Images have their channels last, unless they lie in memory as the network has them."""
-    rank = writer.rank(name)
-    return as_written(rank) if rank != 4 or writer.place(name)[1] == as_written(rank) else channels_last(rank)
-
-
-def _left(writer: Writer, name: Name, io: Io | None) -> int:
-    """An output of the file; one that is an input, too, or asked for twice, is a copy."""
-    order = _exit_order(writer, name)
-    index = writer.read(name, order)
-    own = writer.dtype(name)
-    kind = _kind(io) or own
-    if kind == own:
-        return index
-    grid = _converted(writer.grid(name), kind)
-    outer = writer.file.tensor(f"{name}_{io}", stored(writer.shape(name), order), kind, grid)
-    writer.file.operator("QUANTIZE" if grid is not None else "DEQUANTIZE", [index], [outer])
-    return outer
-
-
-def _kind(io: Io | None) -> str:
-    return "float32" if io == "float" else io or ""
-
-
-def _converted(grid: QParams, kind: str) -> QParams | None:
-    """The same steps in the other type of a byte; floats have no grid."""
-    if kind == "float32":
-        return None
-    moved = 0 if (kind == "int8") == grid.signed else -128 if kind == "int8" else 128
-    return QParams(grid.scale, np.asarray(int(grid.zero_point) + moved, np.int32), grid.bits, kind == "int8")

@@ -119,6 +119,20 @@ def sized(model: Model, images: Samples | None) -> Model:
     return _shaped(replace(model, graph=graph), feed)[0]
 
 
+def single(model: Model, images: Samples | None) -> Model:
+    """The network for one sample at a time, where a free batch leaves sizes inside it open."""
+    graph = model.graph
+    made = (o for node in graph.nodes for o in node.outputs if o)
+    computed = any(node.captured or node.op in ("Shape", "Size") for node in graph.nodes)
+    if not computed and all(
+        (s := graph.shapes.get(n)) is not None and all(isinstance(d, int) for d in s[1:]) for n in made
+    ):
+        return model
+    shapes = {n: s for n in graph.inputs if (s := graph.shapes.get(n))}
+    alone = _known(model, {n: (1, *s[1:]) for n, s in shapes.items() if not isinstance(s[0], int)}, fold=True)
+    return alone if images is None else _shaped(alone, next(iter(images)))[0]
+
+
 def _known(model: Model, shapes: Mapping[Name, Shape], fold: bool) -> Model:
     from ..onnx.reader import with_shapes
 

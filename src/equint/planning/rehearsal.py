@@ -8,8 +8,8 @@ import numpy as np
 
 from ..graph.placement import valued
 from ..hardware.target import Target
-from ..integers.lower import lower
 from ..ir.model import Model, Range
+from ..litert.programs import program_of
 from ..litert.writer import write
 from ..passes.quantize import Quantize
 
@@ -31,11 +31,11 @@ def rehearse(model: Model, target: Target) -> None:
         >>> shapes = {**graph.shapes, "z": graph.shapes["y"]}
         >>> graph = replace(graph, integers_only=True, outputs=("z",), shapes=shapes)
         >>> graph = graph.with_nodes((*graph.nodes, quotient))
-        >>> rehearse(Model(graph), target("tflite-int8"))
+        >>> rehearse(Model(graph), target("ethos-u"))
         Traceback (most recent call last):
         ...
         equint.errors.UnsupportedOperator: z: LiteRT divides no int8 values by one another; replace the Div
     """
     ranges = {name: Range(np.asarray(-1.0), np.asarray(1.0)) for name in valued(model.graph)}
     grids = Quantize(weight=target.weight, activation=target.activation)
-    write(lower(grids(replace(model, ranges=ranges)), target), taken=target.litert_operators)
+    write(program_of(grids(replace(model, ranges=ranges)), target), taken=target.litert_operators)
