@@ -15,6 +15,7 @@ from handwritten import network, normal
 
 CONV = "a = Conv (x, w) "
 LAYER = {name: normal(4, 3, 3, 3, seed=k) for k, name in enumerate("wvu")}
+LAYER |= {"k": normal(4, 5), "slopes": normal(4, 1, 1)}
 
 
 def lowered(body: str, target: str = "tflite-int8", output: str = "float[N,A,B,C] y") -> Program:
@@ -89,9 +90,41 @@ def test_a_target_of_ones_own_must_say_the_grids_that_litert_fixes() -> None:
 
 
 @pytest.mark.parametrize("own", [{"operators": ("Conv",)}, {"float_layers": ("gate",)}])
-def test_what_a_target_keeps_float_is_in_no_program(own: dict[str, Any]) -> None:
+def test_what_a_target_keeps_float_is_float_in_a_program(own: dict[str, Any]) -> None:
     proto = network("a = Conv(x, w) y = Sigmoid(a)", inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3))
     proto.graph.node[1].name = "gate"
     mine = replace(target("tflite-int8"), name="mine", **own)
+    program = equint.quantize(proto, "lwq", mine, input=(-3, 3), effort="fast").program
+    assert operators(program) == ["Conv", "Float", "Quantize"]
+    without = replace(mine, litert_operators=("CONV_2D", "LOGISTIC"))
     with pytest.raises(UnsupportedOperator, match="gate: Sigmoid stays float on target mine"):
-        _ = equint.quantize(proto, "lwq", mine, input=(-3, 3), effort="fast").program
+        _ = equint.quantize(proto, "lwq", without, input=(-3, 3), effort="fast").program
+
+
+def test_sums_of_16_bits_are_multiplied_by_15_places_and_rounded_once() -> None:
+    program = lowered("y = Relu (a)", "tflite-int16")
+    how, grid = program.steps[0].requantize, program.grids["y"]
+    assert how is not None
+    assert how.rounding == "half_up"
+    assert not np.any(how.mantissa & 0xFFFF)
+    assert (grid.bits, int(grid.zero_point)) == (16, 0)
+
+
+def test_dense_layers_of_16_bits_round_away_from_zero() -> None:
+    program = lowered("g = GlobalAveragePool (a) f = Flatten (g) y = Gemm (f, k)", "tflite-int16", "float[N,5] y")
+    how = program.steps[-1].requantize
+    assert how is not None
+    assert how.rounding == "half_away"
+
+
+def test_slopes_of_16_bits_are_two_clamps_a_product_and_a_sum() -> None:
+    program = lowered("y = PRelu (a, slopes)", "tflite-int16")
+    assert operators(program) == ["Conv", "Clip", "Clip", "Mul", "ScaledSum"]
+    assert program.steps[-1].attrs["left"] == 15
+
+
+def test_weights_have_8_bits_all_the_same() -> None:
+    model = network(CONV + "y = Relu (a)", inputs="float[1,3,8,8] x", **LAYER)  # type: ignore[arg-type]
+    made = equint.quantize(model, "lwq", "tflite-int16", input=(-2, 2), effort="fast", weight_bits=16)
+    with pytest.raises(UnsupportedOperator, match=r"^a: weights of 16 bits; LiteRT takes 8"):
+        lower(made.model, made.hardware)

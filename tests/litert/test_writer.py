@@ -164,3 +164,14 @@ def test_activations_of_fewer_bits_are_refused_by_name() -> None:
     made = equint.quantize(proto, "lwq", TARGET, input=(-3, 3), activation_bits=4, effort="fast")
     with pytest.raises(EquintError, match="x: grid of 4 bits"):
         write(made.program)
+
+
+def test_16_bits_have_weights_of_8_and_biases_of_64(tmp_path: Path) -> None:
+    proto = network("c = Conv(x, w) r = Relu (c) y = Conv (r, v)", inputs="float[1,3,8,8] x",
+                    w=normal(4, 3, 3, 3), v=normal(2, 4, 3, 3))  # fmt: skip
+    result = equint.quantize(proto, "cwq", "tflite-int16", input=(-3, 3), effort="fast")
+    kinds = {t["name"]: t["type"] for t in unpack(write(result.program))["subgraphs"][0]["tensors"]}
+    assert kinds == {"x": "INT16", "r_weight": "INT8", "r_bias": "INT64", "r": "INT16",
+                     "y_weight": "INT8", "y_bias": "INT64", "y": "INT16"}  # fmt: skip
+    with pytest.raises(InvalidOption, match="io = 'uint8': activations are int16; choose float"):
+        result.save(tmp_path / "net.tflite", io="uint8")

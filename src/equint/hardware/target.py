@@ -265,7 +265,7 @@ def source(name: str) -> str:
 
 _NAMES = (
     *("onnxruntime", "per-tensor-symmetric", "openvino", "tensorrt", "qnn", "esp-dl", "tidl"),
-    *("tflite-int8", "tflite-int8-per-tensor", "tflite-uint8", "ethos-u"),
+    *("tflite-int8", "tflite-int8-per-tensor", "tflite-uint8", "tflite-int16", "ethos-u"),
     *("per-tensor", "per-tensor-clip", "npu-shift"),
 )
 TARGETS = tuple(parse(tomllib.loads(source(name)), name) for name in _NAMES)

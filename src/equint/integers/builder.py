@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from ..hardware.target import Target
 from ..ir.fields import per_channel
 from ..ir.model import Array, Graph, Model, Name, Node, QParams, QSpec, Shape
 from ..maths.affine import choose_qparams, fake_quantize, quantize, storage
-from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, compound, provable_compound, requantize
-from ..maths.quantized_multiplier import LEAST, quantize_multiplier
+from ..maths.fixedpoint import FLOAT32_DIGITS, MOST_SHIFT, Rounding, compound, provable_compound, reduced, requantize
+from ..maths.quantized_multiplier import LEAST, few_places, quantize_multiplier
 from ..ops.activations import negative_slope
 from .program import Requantize, Step
 
@@ -26,6 +26,8 @@ COEFFICIENT = (1 << 15) - 1
 """Largest magnitude of a sum's coefficients."""
 SATURATES = 512
 """As many steps lie beyond every grid, whatever its zero point."""
+Products = Literal["windows", "dense"]
+"""Of a window's taps, or of rows with weights, whose sums LiteRT multiplies in float64."""
 SUM = 1 << 24
 """What the accumulator of a sum stays below."""
 
@@ -107,11 +109,21 @@ class Lowering:
 
     def narrow(self, q: QParams, label: str) -> QParams:
         """The grid, if integer programs hold it."""
-        if q.bits > 8:
+        if q.bits > self.widest:
             raise UnsupportedOperator(
-                f"{label}: grid of {q.bits} bits; integer programs hold 8 or fewer, quantize to those"
+                f"{label}: grid of {q.bits} bits; integer programs hold {self.widest} or fewer, quantize to those"
             )
         return q
+
+    @property
+    def wide(self) -> bool:
+        """Whether activations have 16 bits, which LiteRT sums in 64."""
+        return self.target.arithmetic == "litert" and self.target.activation.bits > 8
+
+    @property
+    def widest(self) -> int:
+        """Most bits of a grid."""
+        return 16 if self.wide else 8
 
     def result(self, node: Node, output: Name = "", given: QParams | None = None) -> tuple[Name, QParams, list[Node]]:
         """The tensor that a node makes as integers, its grid (or the given one), and the activations merged into it."""
@@ -191,18 +203,33 @@ class Lowering:
         self.grids[output] = q
 
     def requantize(
-        self, node: Node, factor: Array, shift: Array, reach: Array, last: tuple[QParams, list[Node]], axis: int = 1
+        self,
+        node: Node,
+        factor: Array,
+        shift: Array,
+        reach: Array,
+        last: tuple[QParams, list[Node]],
+        axis: int = 1,
+        products: Products | None = None,
     ) -> Requantize:
         """From an accumulator within ±reach to a grid, at `factor` times 2^-shift; each `()` or `(C,)`.
 
         Channels so faint that they never move by more than a step get the smallest factor that there is; where every
         accumulator but 0 saturates, the largest does the same.
+
+        Args:
+            products: what these are sums of, which LiteRT adds in 64 bits where activations have 16.
         """
         if self.target.arithmetic == "litert":
             try:
                 pairs = [quantize_multiplier(f) for f in np.ravel(factor).tolist()]
             except EquintError as error:
                 raise UnsupportedOperator(f"{node.label}: {error}; the range of its result is too small") from error
+            if products and self.wide:
+                dense = products == "dense"
+                pairs = pairs if dense else [(few_places(m), e) for m, e in pairs]
+                rounding: Rounding = "half_away" if dense else "half_up"
+                return self.multiplied(node, pairs, np.shape(factor), reach, last, axis, rounding)
             return self.multiplied(node, pairs, np.shape(factor), reach, last, axis)
         q, activations = last
         low, high, _ = self.clamp(node, q, activations, (axis,))
@@ -241,6 +268,7 @@ class Lowering:
         reach: Array,
         last: tuple[QParams, list[Node]],
         axis: int = 1,
+        rounding: Rounding | None = None,
     ) -> Requantize:
         """The same by multipliers of LiteRT, `()` or `(C,)` of them; one that is 0 becomes one that leaves nothing."""
         q, activations = last
@@ -248,7 +276,7 @@ class Lowering:
         known = [(m, e) if m else (1, LEAST) for m, e in pairs]
         mantissa, exponent = (np.array(a, np.int64).reshape(shape) for a in zip(*known, strict=True))
         zero = np.zeros((), np.int32)
-        made = Requantize(mantissa, exponent.astype(np.int32), zero, int(q.zero_point), low, high)
+        made = Requantize(mantissa, exponent.astype(np.int32), zero, int(q.zero_point), low, high, rounding=rounding)
         self.check(node, made, int(np.max(reach)))
         return made
 
@@ -288,8 +316,13 @@ class Lowering:
                     f"{node.label}: its product is shifted right by {worst} places, 1 to {MOST_SHIFT} are possible; "
                     "its scales, or shifts, are too far apart"
                 )
+            mantissa = np.asarray(side.mantissa)
+            if side.rounding == "half_away" and self.wide:
+                continue  # float64 holds its sums, and multiplies them
+            if side.rounding == "half_up":  # with trailing zeros
+                mantissa, right = reduced(mantissa, right, least=1)
             try:
-                requantize(np.asarray(reach), side.mantissa, right, self.target.rounding)
+                requantize(np.asarray(reach), mantissa, right, side.rounding or self.target.rounding)
             except EquintError as error:
                 raise UnsupportedOperator(f"{node.label}: {error}; use fewer bits for weights") from error
 

@@ -21,9 +21,16 @@ _FAR = 1 << 62
 
 
 def matmul(maker: Maker, program: Program, step: Step) -> Name:
-    """A MatMulInteger of two activations."""
-    ((_, a, zero_a),), ((_, b, zero_b),) = (in_bytes(maker, program, name) for name in step.inputs)
-    return maker.add("MatMulInteger", a, b, np.uint8(zero_a), np.uint8(zero_b))
+    """A MatMulInteger of two activations, or of the bytes of wider ones, added in 64 bits."""
+    left, right = (in_bytes(maker, program, name) for name in step.inputs)
+    terms = [
+        (f * g, maker.add("MatMulInteger", a, b, np.uint8(zero_a), np.uint8(zero_b)))
+        for f, a, zero_a in left
+        for g, b, zero_b in right
+    ]
+    if len(terms) == 1:
+        return terms[0][1]
+    return maker.total([maker.add("Mul", maker.cast(term, np.int64), np.int64(factor)) for factor, term in terms])
 
 
 def reduce_sum(maker: Maker, program: Program, step: Step) -> Name:

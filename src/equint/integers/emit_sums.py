@@ -25,9 +25,21 @@ def in_bytes(maker: Maker, program: Program, name: Name) -> list[tuple[int, Name
         kind, zero = program.storage(name), program.zero_point(name)
         if kind == np.uint8:
             return [(1, name, zero)]
+        if kind.itemsize > 1:
+            maker.bytes[name] = _two_bytes(maker, name, kind, zero)
+            return maker.bytes[name]
         moved = maker.add("Add", maker.cast(name, np.int32), np.int32(128))
         maker.bytes[name] = [(1, maker.cast(moved, np.uint8), zero + 128)]
     return maker.bytes[name]
+
+
+def _two_bytes(maker: Maker, name: Name, kind: np.dtype[Any], zero: int) -> list[tuple[int, Name, int]]:
+    moved = -int(np.iinfo(kind).min)
+    whole = maker.add("Add", maker.cast(name, np.int32), np.int32(moved)) if moved else maker.cast(name, np.int32)
+    upper = maker.add("Div", whole, np.int32(256))
+    lower = maker.add("Sub", whole, maker.add("Mul", upper, np.int32(256)))
+    parts = zip((1, 256), (lower, upper), ((zero + moved) % 256, (zero + moved) // 256), strict=True)
+    return [(factor, maker.cast(part, np.uint8), middle) for factor, part, middle in parts]
 
 
 def weight_bytes(weight: Array) -> list[tuple[int, Array, int]]:

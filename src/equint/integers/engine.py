@@ -27,7 +27,7 @@ from .kernels import EXACT, MAGIC, RELU
 from .maker import Maker
 from .program import Program, Requantize, Step
 from .steps import Moves, Sums, bound, kind_of
-from .twice import holds_in_float64, in_float64
+from .twice import dense_in_float64, holds_in_float64, in_float64
 
 _KEPT = (  # optimizations that merge what must be rounded one by one, or take any padding for zeros
     ["ConvMulFusion", "ConvAddFusion", "ConvBNFusion", "MatMulScaleFusion", "MatMulAddFusion", "MatMulBNFusion"]
@@ -230,9 +230,16 @@ class Compiler:
     def step(self, step: Step) -> Proof:
         """Emit one of them."""
         work = kind_of(step).work
+        self.widened(step)
         if isinstance(work, Moves):
             return self.move(step, work)
         return self.sums(step, work) if isinstance(work, Sums) else work.floats(self, step)
+
+    def widened(self, step: Step) -> None:
+        """What has 16 bits is moved and clamped as floats, which hold it: few kernels take such integers."""
+        if step.op not in ("Table", "Shape"):
+            for name in (n for n in step.inputs if n in self.program.grids and self.program.grids[n].bits > 8):
+                self.centred(name)
 
     def proven(self, step: Step, way: str, why: str) -> Proof:
         return Proof(step.name, step.op, way, why)
@@ -300,6 +307,8 @@ class Compiler:
             return self.whole(step, "")
         if work.floats is None:
             return self.whole(step, "no float kernel computes it")
+        if how.rounding == "half_away" and self.program.grids[step.outputs[0]].bits > 8:
+            return dense_in_float64(self, step, how, work)
         top = int(bound(step, self.program.grids, self.program.shapes).max(initial=0))
         if top >= EXACT:
             return self.whole(step, f"sums up to {top} exceed 2^24")

@@ -133,7 +133,7 @@ def reduce_sum(compiler: Compiler, step: Step) -> Name:
 def clip(compiler: Compiler, step: Step) -> Proof:
     """Max and Min of floats."""
     (x,), (y,), program, add = step.inputs, step.outputs, compiler.program, compiler.maker.add
-    if x in compiler.held:
+    if x in compiler.held and x not in compiler.floats:
         return compiler.whole(step, "its input is held as integers")
     zero = np.float32(program.zero_point(y))
     low, high = (program.along(step, step.arrays[k]).astype(np.float32) - zero for k in ("low", "high"))

@@ -28,10 +28,10 @@ from . import lower_floats as islands
 from . import lower_litert as litert
 from . import lower_moves as moves
 from . import lower_reductions as wholes
-from .builder import Lowering, same
+from .builder import Lowering, Products, same
 from .geometry import static, window
 from .joins import joins_of, needed
-from .lower_reductions import ACCUMULATOR, requantized
+from .lower_reductions import ACCUMULATOR, WIDE_ACCUMULATOR, requantized
 from .program import Program, Step
 from .steps import LAYERS, MOVES, bound
 
@@ -114,6 +114,10 @@ def _check_grids(work: Lowering) -> None:
         )
     for name, q in work.model.qparams.items():
         work.narrow(q, name)
+    for layer in (as_layer(work.graph, node) for node in work.graph.nodes):
+        grid = None if layer is None else work.model.qparams.get(layer.weight)
+        if layer is not None and grid is not None and grid.bits > 8:
+            raise UnsupportedOperator(f"{layer.name}: weights of {grid.bits} bits; LiteRT takes 8, quantize to those")
 
 
 def _enter(work: Lowering, name: Name) -> None:
@@ -263,9 +267,10 @@ def _layer(work: Lowering, layer: Layer) -> None:
     read, made = (layer.x, name) if not layer.weight_first else _turned_over(work, node, layer.x, name)
     step = Step(op, layer.name, (read,), (made,), attrs, arrays)
     reach = bound(step, work.grids, work.graph.shapes)
-    if reach.max() >= ACCUMULATOR:
+    limit, bits = (WIDE_ACCUMULATOR, 48) if work.wide else (ACCUMULATOR, 32)
+    if reach.max() >= limit:
         raise UnsupportedOperator(
-            f"{layer.name}: its accumulator may reach {reach.max():.3g}, which 32 bits do not hold; "
+            f"{layer.name}: its accumulator may reach {reach.max():.3g}, which {bits} bits do not hold; "
             "use fewer bits for weights"
         )
     factor = np.asarray(x.scale, np.float64) * np.asarray(q.scale, np.float64) / float(grid.scale)
@@ -274,7 +279,8 @@ def _layer(work: Lowering, layer: Layer) -> None:
         bias = arrays["bias"] + np.where(reach + half < ACCUMULATOR, half, 0).astype(np.int32)
         step = replace(step, arrays={**arrays, "bias": bias})
         reach = bound(step, work.grids, work.graph.shapes)
-    how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"])
+    products: Products = "dense" if op == "Gemm" else "windows"
+    how = work.requantize(node, factor, shift, reach, (grid, activations), attrs["axis"], products)
     if work.target.arithmetic == "litert":
         how = litert.of_layer(op, how)
         work.weight_scales[made] = np.asarray(q.scale, np.float32)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from ..errors import UnsupportedOperator
 from ..graph import clamps
-from ..graph.placement import float_joins
+from ..graph.placement import float_joins, kept_float
 from ..ir.model import Name, Node
 from ..ops.activations import is_clamp
-from ..ops.listed import is_named
 from ..ops.moves import MOVES
 from .builder import Lowering
 from .lower_moves import only_chooses
@@ -28,7 +27,8 @@ class Kept:
 
     @classmethod
     def of(cls, work: Lowering, labels: Collection[str]) -> Kept:
-        return cls(labels, float_joins(work.graph, work.model.apart))
+        by_target = {node.label for node, _ in kept_float(work.graph)}
+        return cls({*labels, *by_target}, float_joins(work.graph, work.model.apart))
 
 
 def emit(work: Lowering, node: Node, build: Build, kept: Kept) -> None:
@@ -73,7 +73,7 @@ def _tables(work: Lowering) -> tuple[dict[Name, object], ...]:
 
 def _is_float(work: Lowering, node: Node, kept: Kept) -> bool:
     """Whether it is named, or reads what exists as floats alone."""
-    if node.label in kept.labels or is_named(node.label, work.graph.float_layers):
+    if node.label in kept.labels:
         return True
     if any(o in kept.joins for o in node.outputs):
         return True

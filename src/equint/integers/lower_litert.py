@@ -18,7 +18,7 @@ from ..errors import InvalidTarget, UnsupportedOperator
 from ..ir.model import Array, Name, Node, QParams
 from ..maths.affine import choose_qparams, dequantize, quantize, storage
 from ..maths.litert_tables import hard_swish, leaky, sloped
-from ..maths.quantized_multiplier import SUM_BITS, mean_multiplier, sum_multipliers
+from ..maths.quantized_multiplier import SUM_BITS, WIDE_SUM_BITS, mean_multiplier, sum_multipliers
 from ..ops.activations import clamps
 from ..ops.operator import Form
 from .builder import Lowering, same
@@ -67,10 +67,11 @@ def _added(
     work: Lowering, node: Node, names: tuple[Name, Name], sign: int, made: Name, last: tuple[QParams, list[Node]]
 ) -> None:
     a, b = (float(work.grid(n, node.label).scale) for n in names)
-    *pairs, factor = sum_multipliers((a, b), float(last[0].scale))
+    bits = WIDE_SUM_BITS if work.wide else SUM_BITS
+    *pairs, factor = sum_multipliers((a, b), float(last[0].scale), bits)
     multipliers, exponents = zip(*pairs, strict=True)
     arrays = {"multipliers": multipliers, "exponents": exponents, "signs": (1, sign)}
-    attrs = {"left": SUM_BITS, "axis": 1}
+    attrs = {"left": bits, "axis": 1}
     step = Step("ScaledSum", node.label, names, (made,), attrs, {k: np.array(v, np.int32) for k, v in arrays.items()})
     requantized(work, node, step, np.asarray(factor), last)
 
@@ -184,7 +185,7 @@ def table(work: Lowering, node: Node, function: Function, axis: int = 1, given: 
             work.shapes[made] = work.graph.shapes.get(node.outputs[0]) or ()
             work.rescaled(node, made, (q, activations), name)
     else:
-        entries = _hard_swish(work, node, x) if kind == "HardSwish" else None
+        entries = _hard_swish(work, node, x) if kind == "HardSwish" and not work.wide else None
         _tabulated(work, node, given, wanted, axis, {"function": kind} if entries is not None else {}, entries)
 
 
@@ -230,6 +231,9 @@ def sloping(work: Lowering, node: Node, slopes: Array, axis: int) -> None:
     if slopes.ndim == 0 and node.op == "LeakyRelu":
         attrs = {"function": "LeakyRelu", "alpha": float(slopes)}
         entries = leaky(at, scales, float(slopes), zero)
+    elif work.wide:
+        _sloped_apart(work, node, slopes, axis)
+        return
     else:
         grid = choose_qparams(slopes.min(), slopes.max(), work.target.activation)
         name = work.stored(f"{node.outputs[0]}_slopes", slopes, grid)
@@ -238,6 +242,27 @@ def sloping(work: Lowering, node: Node, slopes: Array, axis: int) -> None:
         column = centred.reshape(-1, 1) if slopes.ndim else centred
         entries = sloped(at, column, (scales[0], float(grid.scale), scales[1]), zero)
     _tabulated(work, node, node.inputs[0], entries, axis, attrs, entries)
+
+
+def _sloped_apart(work: Lowering, node: Node, slopes: Array, axis: int) -> None:
+    """max(x, 0) + slopes·min(x, 0): LiteRT has no PRELU of int16."""
+    (name, *_), (out, *_) = node.inputs, node.outputs
+    x, (made, q, activations) = work.grid(name, node.label), work.result(node)
+    shape, ends = work.graph.shapes.get(out) or (), {"above": (0, x.qmax), "below": (x.qmin, 0)}
+    parts = {key: work.fresh(f"{out}_{key}") for key in (*ends, "sloped")}
+    for key, (low, high) in ends.items():
+        arrays = {"low": np.asarray(low, np.int32), "high": np.asarray(high, np.int32)}
+        work.add("Clip", node, [name], parts[key], x, attrs={"axis": 1}, arrays=arrays)
+    wide = (
+        slopes if not slopes.ndim else slopes.reshape([-1 if a == axis % len(shape) else 1 for a in range(len(shape))])
+    )
+    grid = choose_qparams(wide.min(), wide.max(), work.target.activation)
+    factors = work.stored(f"{out}_slopes", wide, grid)
+    far = float(np.max(np.abs(slopes))) * abs(x.lo)
+    last = choose_qparams(-far, far, work.target.activation)
+    work.shapes |= dict.fromkeys(parts.values(), shape)
+    _multiplied(work, node, (parts["below"], factors), parts["sloped"], (last, []))
+    _added(work, node, (parts["above"], parts["sloped"]), 1, made, (q, activations))
 
 
 def of_layer(op: str, how: Requantize) -> Requantize:
@@ -257,6 +282,8 @@ def clamped(work: Lowering, node: Node, name: Name, q: QParams) -> None:
 
 def _softmax(work: Lowering, node: Node) -> None:
     """On its fixed grid, and on another behind that where joins ask for it."""
+    if work.wide:
+        raise UnsupportedOperator(f"{node.label}: a Softmax of int16 has no exact form; it is computed in float")
     name, q, _ = work.result(node)
     asked = _fixed(work, "Softmax")
     if same(q, asked):

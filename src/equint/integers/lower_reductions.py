@@ -16,7 +16,7 @@ from ..maths.integer_functions import exponentials, root_table
 from ..ops.attributes import reduced_axes
 from ..ops.norms import Norm, norm_of
 from ..ops.operator import Form
-from .builder import COEFFICIENT, Lowering, power
+from .builder import COEFFICIENT, Lowering, Products, power
 from .lower_moves import moved
 from .program import Requantize, Step
 from .reductions import FRACTION_BITS, QUOTIENT_BITS, SHARE_BITS, UNKNOWN_SIZE, normalized_bound
@@ -24,6 +24,8 @@ from .steps import bound
 
 ACCUMULATOR = 1 << 31
 """What the accumulator of a layer stays below."""
+WIDE_ACCUMULATOR = 1 << 47
+"""The same of products of 16 bits, which LiteRT adds in 64."""
 EXPONENTIAL_BITS = 22
 """Most binary places of the exponentials of a Softmax: fewer where their sum would not fit into 32 bits."""
 MOST_EXTRA = 1 << 61
@@ -34,12 +36,14 @@ MOST_COUNT = 1 << 21
 Last = tuple[QParams, list[Node]]
 
 
-def requantized(work: Lowering, node: Node, step: Step, factor: Array, last: Last) -> None:
-    """Add a step whose accumulator, times a factor, is what the output's grid holds."""
+def requantized(
+    work: Lowering, node: Node, step: Step, factor: Array, last: Last, products: Products | None = None
+) -> None:
+    """Add a step whose accumulator, times a factor, is what the output's grid holds; `products` as in `requantize`."""
     reach = bound(step, work.grids, {**work.graph.shapes, **work.shapes})
-    if reach.max() >= ACCUMULATOR:
+    if reach.max() >= (WIDE_ACCUMULATOR if products and work.wide else ACCUMULATOR):
         raise UnsupportedOperator(f"{node.label}: its window is too large for a 32-bit accumulator")
-    how = work.requantize(node, factor, np.zeros((), np.int32), reach, last)
+    how = work.requantize(node, factor, np.zeros((), np.int32), reach, last, products=products)
     work.steps.append(replace(step, requantize=how))
     work.grids[step.outputs[0]] = last[0]
 
@@ -51,7 +55,8 @@ def product(work: Lowering, node: Node) -> None:
     name, q, activations = work.result(node)
     scales = [float(work.grid(i, node.label).scale) for i in (a, b)]
     step = Step("MatMul", node.label, (a, b), (name,), {"axis": -1})
-    requantized(work, node, step, np.asarray(scales[0] * scales[1] / float(q.scale)), (q, activations))
+    factor = np.asarray(scales[0] * scales[1] / float(q.scale))
+    requantized(work, node, step, factor, (q, activations), products="windows")
 
 
 def quotient(work: Lowering, node: Node) -> None:

@@ -11,7 +11,8 @@ from ..maths.quantized_multiplier import PLACES
 from .program import Program, Requantize, Step
 
 if TYPE_CHECKING:
-    from .engine import Compiler
+    from .engine import Compiler, Proof
+    from .steps import Sums
 
 FLOAT64_DIGITS = 53
 
@@ -21,8 +22,9 @@ def holds_in_float64(how: Requantize, program: Program) -> bool:
 
     Results of 8 bits are products below 2^9 in whole 2^-right: 9 + right binary digits, and one for the half.
     """
-    right = how.right(program.mantissa_bits)
-    return (how.rounding or program.rounding) in ("double", "half_away") and int(right.max()) + 10 <= FLOAT64_DIGITS
+    right, bits = how.right(program.mantissa_bits), int(np.max(how.high) - np.min(how.low)).bit_length()
+    rounds = (how.rounding or program.rounding) in ("double", "half_away")
+    return rounds and int(right.max()) + max(bits, 8) + 2 <= FLOAT64_DIGITS
 
 
 def in_float64(compiler: Compiler, step: Step, how: Requantize, acc: Name) -> None:
@@ -46,3 +48,23 @@ def in_float64(compiler: Compiler, step: Step, how: Requantize, acc: Name) -> No
         add("Clip", x, low, high, to=y)
     else:
         add("Min", add("Max", x, low), high, to=y)
+
+
+def dense_in_float64(compiler: Compiler, step: Step, how: Requantize, work: Sums) -> Proof:
+    """q − z = clamp(round(acc·factor)), ties away from zero, of sums in 64 bits: FULLY_CONNECTED of int16.
+
+    The factor is s_x·s_w/s_y itself, in float64 as LiteRT computes it.
+    """
+    program, add, (y,) = compiler.program, compiler.maker.add, step.outputs
+    for name in step.inputs:
+        compiler.integers(name)
+    acc = compiler.maker.cast(work.integer(compiler.maker, program, step), np.float64)
+    factor = np.ldexp(how.mantissa.astype(np.float64), -how.right(program.mantissa_bits))
+    if y in program.weight_scales:
+        scales = (np.asarray(s, np.float64) for s in (program.grids[step.inputs[0]].scale, program.weight_scales[y]))
+        factor = np.asarray(np.multiply(*scales) / np.float64(program.grids[y].scale))
+    v = add("Mul", acc, program.along(step, factor))
+    near = add("Mul", add("Sign", v), add("Floor", add("Add", add("Abs", v), np.float64(0.5))))
+    low, high = (program.along(step, (b - how.zero_point).astype(np.float64)) for b in (how.low, how.high))
+    compiler.maker.cast(add("Min", add("Max", near, low), high), np.float32, to=compiler.named(y))
+    return compiler.proven(step, "mixed", "sums in 64 bits, whose products float64 rounds as LiteRT does")

@@ -31,6 +31,17 @@ VERSIONS: Mapping[str, int] = {
     "TRANSPOSE_CONV": 3,
 }
 """The first version of each operator that takes int8 (LiteRT, tools/versioning/op_version.cc); others are at 1."""
+WIDE_VERSIONS: Mapping[str, int] = {
+    **VERSIONS,
+    **dict.fromkeys(("ADD", "SUB", "CONCATENATION", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU", "MEAN"), 3),
+    **dict.fromkeys(("LOGISTIC", "TANH", "DEQUANTIZE"), 3),
+    **dict.fromkeys(("CONV_2D", "MUL", "GATHER", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), 4),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM", "STRIDED_SLICE", "TRANSPOSE"), 4),
+    "DEPTHWISE_CONV_2D": 5,
+    "FULLY_CONNECTED": 7,
+    "QUANTIZE": 2,
+}
+"""The same for int16, as far as they differ."""
 UNSIGNED_VERSIONS: Mapping[str, int] = {"RESIZE_BILINEAR": 3, "TRANSPOSE_CONV": 3}
 """The same for uint8, which operators took from the first on: those that have more than the first had."""
 _OPTIONS = {"QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions"}
@@ -41,6 +52,7 @@ class File:
 
     Args:
         signed: whether its activations are int8, of which older runtimes know nothing; else uint8.
+        wide: whether they are int16.
 
     Example:
         >>> file = File()
@@ -50,8 +62,8 @@ class File:
         [[0]]
     """
 
-    def __init__(self, signed: bool = True) -> None:
-        self.versions = VERSIONS if signed else UNSIGNED_VERSIONS
+    def __init__(self, signed: bool = True, wide: bool = False) -> None:
+        self.versions = WIDE_VERSIONS if wide else VERSIONS if signed else UNSIGNED_VERSIONS
         self.tensors: list[dict[str, Any]] = []
         self.operators: list[dict[str, Any]] = []
         self.buffers: list[dict[str, Any]] = [{}]

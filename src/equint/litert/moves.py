@@ -136,6 +136,9 @@ def blocks(writer: Writer, step: Step) -> None:
     name, (y,), size = step.inputs[0], step.outputs, int(step.attrs["blocksize"])
     order, shape = channels_last(4), writer.shape(name)
     x = writer.read(name, order)
+    if writer.dtype(y) == "int16":
+        _wide_blocks(writer, step, x)
+        return
     if step.op == "DepthToSpace":
         count = shape[1] // size**2
         if step.attrs.get("mode", "DCR") in ("CRD", b"CRD") and count > 1:
@@ -146,6 +149,23 @@ def blocks(writer: Writer, step: Step) -> None:
         writer.file.operator("DEPTH_TO_SPACE", [x], [writer.made(y, order)], block_size=size)
     else:
         writer.file.operator("SPACE_TO_DEPTH", [x], [writer.made(y, order)], block_size=size)
+
+
+def _wide_blocks(writer: Writer, step: Step, x: int) -> None:
+    """The same in a RESHAPE, a TRANSPOSE and a RESHAPE: LiteRT has neither operator of int16."""
+    (y,), size, order = step.outputs, int(step.attrs["blocksize"]), channels_last(4)
+    n, height, width, channels = (int(k) for k in writer.file.tensors[x]["shape"])
+    count, perm = channels // size**2, (0, 1, 3, 2, 4, 5)
+    split = (n, height, width, size, size, count)
+    if step.op != "DepthToSpace":
+        split = (n, height // size, size, width // size, size, channels)
+    elif step.attrs.get("mode", "DCR") in ("CRD", b"CRD"):
+        split, perm = (n, height, width, count, size, size), (0, 1, 4, 2, 5, 3)
+    apart = writer.raw(y, split)
+    writer.reshape(x, apart)
+    turned = writer.raw(y, [split[axis] for axis in perm])
+    writer.file.operator("TRANSPOSE", [apart, writer.integers("perm", perm)], [turned], 5)
+    writer.reshape(turned, writer.made(y, order))
 
 
 def resize(writer: Writer, step: Step) -> None:

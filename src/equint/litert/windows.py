@@ -157,10 +157,11 @@ def weights(writer: Writer, step: Step, stored: Array, axis: int) -> list[int]:
     """The constants of a layer: its weights as they are to be stored, channels along `axis`, and its bias."""
     (x,), (y,) = step.inputs, step.outputs
     scales, zero, kind = layer_scales(writer, step), step.arrays["weight_zero_point"], step.arrays["weight"].dtype
-    if str(kind) != writer.dtype(x) or (np.any(zero) and kind == np.int8):
+    wide = writer.dtype(x) == "int16"
+    if str(kind) != ("int8" if wide else writer.dtype(x)) or (np.any(zero) and kind == np.int8):
         raise writer.refuse(step, f"LiteRT has no {kind} weights of this zero point beside {writer.dtype(x)}")
     grid = QParams(scales, np.broadcast_to(zero.astype(np.int32), scales.shape))
-    bias = step.arrays["bias"].astype(np.int32)
+    bias = step.arrays["bias"].astype(np.int64 if wide else np.int32)
     sums = QParams(np.float32(writer.grid(x).scale) * scales, np.zeros(scales.shape, np.int32))
     return [
         writer.file.constant(f"{y}_weight", stored.astype(kind), grid, axis),
@@ -320,15 +321,16 @@ def gemm(writer: Writer, step: Step) -> None:
 
     def write(made: int, kind: str) -> None:
         options: dict[str, Any] = {"keep_num_dims": rank > 2, "fused_activation_function": kind}
-        writer.file.operator("FULLY_CONNECTED", inputs, [made], 5 if rank > 2 else 0, **options)
+        keeps = rank > 2 and writer.dtype(name) != "int16"
+        writer.file.operator("FULLY_CONNECTED", inputs, [made], 5 if keeps else 0, **options)
 
     writer.finished(step, order, write)
 
 
 def matmul(writer: Writer, step: Step) -> None:
     """BATCH_MATMUL of two tensors."""
-    if writer.dtype(step.inputs[0]) != "int8":
-        raise writer.refuse(step, "LiteRT multiplies matrices of int8 alone; quantize for tflite-int8-per-tensor")
+    if writer.dtype(step.inputs[0]) == "uint8":
+        raise writer.refuse(step, "LiteRT multiplies no matrices of uint8; quantize for tflite-int8-per-tensor")
     inputs = [writer.read(name, tuple(range(writer.rank(name)))) for name in step.inputs]
     order = tuple(range(writer.rank(step.outputs[0])))
     writer.finished(step, order, lambda y, kind: writer.file.operator("BATCH_MATMUL", inputs, [y]), fuses=False)

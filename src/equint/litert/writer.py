@@ -36,7 +36,9 @@ class Writer:
     """
 
     def __init__(self, program: Program) -> None:
-        self.program, self.file = program, File(all(grid.signed for grid in program.grids.values()))
+        grids = program.grids.values()
+        self.program = program
+        self.file = File(all(grid.signed for grid in grids), any(grid.bits > 8 for grid in grids))
         self.places: dict[Name, list[Place]] = {}
         self.reals: dict[Name, list[Place]] = {}
         self.mixed: dict[Name, Array] = {}
@@ -204,7 +206,8 @@ def activation(grid: QParams, low: Array, high: Array) -> str:
     if np.size(low) != 1 or np.size(high) != 1:
         return ""
     ends = int(np.ravel(low)[0]), int(np.ravel(high)[0])
-    whole = -128 if grid.signed else 0, 127 if grid.signed else 255
+    ends_of = np.iinfo(storage(grid))
+    whole = int(ends_of.min), int(ends_of.max)
     if ends == whole:
         return "NONE"
     for kind, (lo, hi) in _ACTIVATIONS.items():
@@ -274,6 +277,8 @@ def filled(
 
     if io not in (None, *IOS):
         raise InvalidOption(f"io = {io!r}: choose {', '.join(IOS)}")
+    if io in ("int8", "uint8") and any(grid.bits > 8 for grid in program.grids.values()):
+        raise InvalidOption(f"io = {io!r}: activations are int16; choose float, or leave it out")
     _check_program(program)
     writer = writer or Writer(program)
     inputs = [entered(writer, name, io) for name in program.inputs]
@@ -301,10 +306,12 @@ def _check_program(program: Program) -> None:
             f"{program.results[0]}: is joined in float, for which files of integers have no place"
         )
     made = (*program.inputs, *(name for step in program.steps for name in step.outputs))
-    odd = next((n for n in made if n in program.grids and program.grids[n].bits != 8), None)
+    odd = next((n for n in made if n in program.grids and program.grids[n].bits not in (8, 16)), None)
     if odd is not None:
         bits = program.grids[odd].bits
-        raise UnsupportedOperator(f"{odd}: grid of {bits} bits; .tflite files hold activations in 8, quantize to those")
+        raise UnsupportedOperator(
+            f"{odd}: grid of {bits} bits; .tflite files hold activations in 8 or 16, quantize to those"
+        )
 
 
 def _check_taken(writer: Writer, step: Step, taken: Collection[str]) -> None:

@@ -19,6 +19,10 @@ PLACES = 31
 """Binary places of a multiplier."""
 SUM_BITS = 20
 """By so many bits ADD and SUB shift 8-bit inputs to the left before they scale them."""
+WIDE_SUM_BITS = 15
+"""The same of 16-bit inputs."""
+FEW_PLACES = 15
+"""Binary places of a multiplier of sums in 64 bits."""
 LEAST, MOST = -31, 30
 """The exponents of a multiplier."""
 
@@ -90,10 +94,24 @@ def multiplied(x: Array, mantissa: Array | int, exponent: Array | int, single: b
     return divided_by_power(high_product(x << np.maximum(exponent, 0), mantissa), np.maximum(-exponent, 0))
 
 
-def sum_multipliers(scales: tuple[float, float], result: float) -> tuple[tuple[int, int], tuple[int, int], float]:
+def few_places(mantissa: int) -> int:
+    """A multiplier of 31 places with the 15 that MultiplyByQuantizedMultiplier keeps for int64 sums, rounded once.
+
+    Example:
+        >>> few_places(0x40008000) == 0x40010000, few_places(0x7FFFFFFF) == 0x7FFF0000
+        (True, True)
+    """
+    dropped = PLACES - FEW_PLACES
+    most = ((1 << FEW_PLACES) - 1) << dropped
+    return most if mantissa >= most else (mantissa + (1 << (dropped - 1))) >> dropped << dropped
+
+
+def sum_multipliers(
+    scales: tuple[float, float], result: float, bits: int = SUM_BITS
+) -> tuple[tuple[int, int], tuple[int, int], float]:
     """The multipliers that ADD gives its inputs of these scales, and the factor of their sum.
 
-    With t twice the larger scale, in float32: s_k/t each, and t/(2^20·s_y).
+    With t twice the larger scale, in float32: s_k/t each, and t/(2^bits·s_y).
 
     Example:
         >>> first, second, factor = sum_multipliers((0.5, 0.25), 0.5)
@@ -103,7 +121,7 @@ def sum_multipliers(scales: tuple[float, float], result: float) -> tuple[tuple[i
     a, b, y = (np.float32(s) for s in (*scales, result))
     twice = np.float64(np.float32(2) * max(a, b))
     first, second = (quantize_multiplier(float(np.float64(s) / twice)) for s in (a, b))
-    return first, second, float(twice / np.float64(np.float32(1 << SUM_BITS) * y))
+    return first, second, float(twice / np.float64(np.float32(1 << bits) * y))
 
 
 def averaged(total: Array, count: Array | int) -> Array:
