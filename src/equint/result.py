@@ -124,9 +124,9 @@ class Result:
             self.spare((path,))
             about: dict[str, Any] = {"recipe": self.recipe, "target": self.target, "level": self.level}
             about |= {} if is_built_in(self.hardware) else {"own": True}
-            program = self.program
+            program, on = self.program, self.hardware
             with self.job.naming_file():
-                save_tflite(program, path, io_of(io), about, self.hardware.litert_operators)
+                save_tflite(program, path, io_of(io), about, on.litert_operators, on.litert_compiler)
             return
         self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
         if format == "qdq":

@@ -15,7 +15,9 @@ import pytest
 
 import equint
 from equint.errors import UnsupportedOperator
+from equint.litert.writer import write
 from handwritten import network, normal
+from vela_cases import BEYOND, WITHIN, made
 
 needs_vela = pytest.mark.skipif(find_spec("ethosu") is None, reason="Vela is missing: pip install equint[consumers]")
 MACHINES = "ethos-u55-256", "ethos-u85-512"
@@ -77,7 +79,7 @@ def test_what_is_written_for_it_is_on_the_npu(body: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("body", "kinds"),
     [
-        ("y = Elu (c)", "CAST, GATHER"),
+        ("y = Mish (c)", "CAST, GATHER"),
         ("y = DepthToSpace <blocksize = 2> (c)", "DEPTH_TO_SPACE"),
     ],
 )
@@ -86,3 +88,13 @@ def test_what_the_npu_does_not_run_is_refused_by_name(body: str, kinds: str, tmp
     result = equint.quantize(model, "cwq", "ethos-u", input=(-3, 3), effort="fast")
     with pytest.raises(UnsupportedOperator, match=rf"^\w+: becomes {kinds}, which the target does not run"):
         result.save(tmp_path / "net.tflite")
+
+
+@needs_vela
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*BEYOND, *WITHIN])
+def test_bounds_on_sizes_are_velas(name: str, tmp_path: Path) -> None:
+    result = made(name)
+    (tmp_path / "net.tflite").write_bytes(write(result.program, taken=result.hardware.litert_operators))
+    left = [compiled(tmp_path / "net.tflite", machine)[0] for machine in MACHINES]
+    assert any(left) == (name in BEYOND), left

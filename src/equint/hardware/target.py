@@ -94,6 +94,7 @@ class Target:
         operators: that it computes on integers, by their ONNX names; empty: all that equint makes integer. What only
             moves values (Reshape, Transpose, Slice, …), and activations that a quantizer replaces, need no entry.
         litert_operators: of .tflite files that it runs, by their names there; empty: all. Others are refused.
+        litert_compiler: what compiles such files for it, to whose bounds on sizes they keep: `vela`.
         float_layers: nodes that stay float on it, by name or pattern, in networks that have them.
         ties: operators whose inputs and outputs must be on one grid.
         fixed: scale and zero point of the one grid that an operator's outputs may be on, by its ONNX name.
@@ -123,6 +124,7 @@ class Target:
     audience: str = ""
     operators: tuple[str, ...] = ()
     litert_operators: tuple[str, ...] = ()
+    litert_compiler: Literal["", "vela"] = ""
     float_layers: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -136,7 +138,9 @@ class Target:
         return self.arithmetic == "litert" and runs
 
 
-TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules", "litert_operators"})
+TOLD = frozenset({"name", "description", "recipe", "aliases", "audience", "formats", "rules", "litert_operators"}) | {
+    "litert_compiler"
+}
 """Fields of a target that decide nothing about the integers of a network."""
 _BOUNDS: Mapping[str, tuple[int, int]] = {
     "shift_bits": (0, 8),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import erf, expit
 
 from ..errors import InvalidTarget, UnsupportedOperator
 from ..ir.model import Array, Name, Node, QParams
@@ -36,6 +36,13 @@ _CURVES: Mapping[str, Function] = {
     "Swish": lambda x: x * expit(x),
 }
 """Functions for which LiteRT has operators, or pairs of them."""
+_OWN: Mapping[str, tuple[str, Function]] = {
+    "Gelu": ("GELU", lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2)))),
+    "Elu": ("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    "Exp": ("EXP", np.exp),
+    "Log": ("LOG", np.log),
+}
+"""Functions that are LiteRT's own operators where the hardware lists those; elsewhere tables, which are exact."""
 
 
 def _sum(work: Lowering, node: Node) -> None:
@@ -185,8 +192,17 @@ def table(work: Lowering, node: Node, function: Function, axis: int = 1, given: 
             work.shapes[made] = work.graph.shapes.get(node.outputs[0]) or ()
             work.rescaled(node, made, (q, activations), name)
     else:
+        own = (n for n, (code, f) in _OWN.items() if code in work.target.litert_operators)
+        kind = kind or next((n for n in own if _is_own(n, wanted, values)), "")
         entries = _hard_swish(work, node, x) if kind == "HardSwish" and not work.wide else None
-        _tabulated(work, node, given, wanted, axis, {"function": kind} if entries is not None else {}, entries)
+        named = entries is not None or kind in _OWN
+        _tabulated(work, node, given, wanted, axis, {"function": kind} if named else {}, entries)
+
+
+def _is_own(kind: str, wanted: Array, x: Array) -> bool:
+    with np.errstate(all="ignore"):
+        values = _OWN[kind][1](x)
+    return wanted.ndim == 1 and bool(np.allclose(wanted, values, 1e-4, 1e-5, equal_nan=True))
 
 
 def _fixed(work: Lowering, kind: str) -> QParams:

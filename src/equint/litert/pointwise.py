@@ -144,6 +144,10 @@ def table(writer: Writer, step: Step) -> None:
     if kind in ("Sigmoid", "Tanh", "HardSwish"):
         op = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "HardSwish": "HARD_SWISH"}[kind]
         writer.file.operator(op, [x], [writer.made(y, order)])
+    elif kind == "Gelu":
+        writer.file.operator("GELU", [x], [writer.made(y, order)], approximate=False)
+    elif kind in ("Elu", "Exp", "Log"):
+        writer.file.operator(kind.upper(), [x], [writer.made(y, order)])
     elif kind == "LeakyRelu":
         writer.file.operator("LEAKY_RELU", [x], [writer.made(y, order)], alpha=float(step.attrs["alpha"]))
     elif kind == "PRelu":

@@ -63,12 +63,13 @@ def save(
     io: Io | None = None,
     about: Mapping[str, Any] | None = None,
     taken: Collection[str] = (),
+    compiler: str = "",
 ) -> None:
     """Write a program as `write` does; the file appears whole or not at all.
 
     Raises:
         EquintError: as `write`; also outputs that cannot be written.
     """
-    data = write(program, io, about, taken)
+    data = write(program, io, about, taken, compiler)
     with drafted(path) as (draft, _):
         draft.write_bytes(data)

@@ -227,7 +227,11 @@ Form = Callable[[Writer, Step], None]
 
 
 def write(
-    program: Program, io: Io | None = None, about: Mapping[str, Any] | None = None, taken: Collection[str] = ()
+    program: Program,
+    io: Io | None = None,
+    about: Mapping[str, Any] | None = None,
+    taken: Collection[str] = (),
+    compiler: str = "",
 ) -> bytes:
     """A program as a .tflite file: images are channels last, inputs and outputs that are images too.
 
@@ -236,6 +240,7 @@ def write(
         io: the type of inputs and outputs: that of the integers where it is None, or one converted at the file's ends.
         about: where it comes from, as JSON, for the file's metadata.
         taken: the operators of LiteRT that the hardware runs; empty: all.
+        compiler: what compiles the file, to whose bounds on sizes it keeps: vela, or none.
 
     Raises:
         EquintError: a step that LiteRT or the hardware has no operator for, or unknown sizes; it names the node.
@@ -256,7 +261,7 @@ def write(
     from .. import __version__
     from .ends import entry_order, exit_order
 
-    writer, inputs, outputs = filled(program, io, taken)
+    writer, inputs, outputs = filled(program, io, taken, compiler)
 
     names = (*program.inputs, *program.outputs)
     orders = {
@@ -269,7 +274,11 @@ def write(
 
 
 def filled(
-    program: Program, io: Io | None = None, taken: Collection[str] = (), writer: Writer | None = None
+    program: Program,
+    io: Io | None = None,
+    taken: Collection[str] = (),
+    compiler: str = "",
+    writer: Writer | None = None,
 ) -> tuple[Writer, list[int], list[int]]:
     """All that `write` writes, by a writer of its own if none is given; the file's inputs and outputs in it."""
     from .ends import entered, left
@@ -287,8 +296,10 @@ def filled(
             raise writer.refuse(
                 step, f"LiteRT has no operator for {step.op} of integers; replace it, or end the network before it"
             )
+        before = len(writer.file.operators)
         FORMS[step.op](writer, step)
         _check_taken(writer, step, taken)
+        _check_sizes(writer, step, before, compiler)
     return writer, inputs, [left(writer, name, io) for name in program.outputs]
 
 
@@ -312,6 +323,15 @@ def _check_program(program: Program) -> None:
         raise UnsupportedOperator(
             f"{odd}: grid of {bits} bits; .tflite files hold activations in 8 or 16, quantize to those"
         )
+
+
+def _check_sizes(writer: Writer, step: Step, first: int, compiler: str) -> None:
+    from .vela import beyond
+
+    for operator in writer.file.operators[first:] if compiler == "vela" else ():
+        why = beyond(writer.file, operator)
+        if why:
+            raise writer.refuse(step, f"becomes {why}; replace it, or end the network before it")
 
 
 def _check_taken(writer: Writer, step: Step, taken: Collection[str]) -> None:

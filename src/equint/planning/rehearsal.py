@@ -38,4 +38,10 @@ def rehearse(model: Model, target: Target) -> None:
     """
     ranges = {name: Range(np.asarray(-1.0), np.asarray(1.0)) for name in valued(model.graph)}
     grids = Quantize(weight=target.weight, activation=target.activation)
-    write(program_of(grids(replace(model, ranges=ranges)), target), taken=target.litert_operators)
+    write(
+        program_of(grids(replace(model, ranges=ranges)), target),
+        None,
+        None,
+        target.litert_operators,
+        target.litert_compiler,
+    )
