@@ -81,6 +81,10 @@ OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "largest places": ("v, i = TopK (x, k) y = Cast <to = 1> (i)", {"k": np.array([2]), "output": "float[1,2] y"}),
     "sums so far": ("y = CumSum <exclusive = 1> (x, k)", {"k": np.array(1), "output": "float[1,5] y"}),
     "least place": ("i = ArgMin <axis = 1> (x) y = Cast <to = 1> (i)", {"output": "float[1,1] y"}),
+    "largest of whole numbers": (
+        "y = ArgMax <axis = 1> (i)",
+        {"inputs": "int64[1,5] i", "output": "int64[1,1] y"},
+    ),
     "lengths": ("y = ReduceL2 <axes = [1]> (x)", {"output": "float[1,1] y"}),
     "sums of magnitudes": ("y = ReduceL1 <axes = [1]> (x)", {"output": "float[1,1] y"}),
     "logarithms of sums": ("y = ReduceLogSumExp <axes = [1]> (x)", {"output": "float[1,1] y"}),

@@ -9,8 +9,9 @@ import numpy as np
 from ..ir.model import Array, Node
 from ..ops.attributes import reduced_axes
 from ..ops.norms import norm_of
+from .file import TYPES
 from .floats import NONE, FloatForm, Floats
-from .layouts import Order, as_written, without
+from .layouts import Order, as_written, stored, without
 
 
 def _axes(f: Floats, node: Node) -> list[int]:
@@ -147,7 +148,12 @@ def where_largest(f: Floats, node: Node) -> None:
     sizes = [f.shape(x)[a] for a in order if a != axis]
     part = f.temporary(y, sizes, f.dtype(y))
     code = {"ArgMax": "ARG_MAX", "ArgMin": "ARG_MIN"}[node.op]
-    f.op(code, [f.read(x, order), f.ints32("axis", order.index(axis))], part, output_type="INT64")
+    given = f.read(x, order)
+    if f.dtype(x) in ("int64", "bool"):  # which LiteRT compares not
+        narrow = f.temporary(x, stored(f.shape(x), order), "int32")
+        types = {"in_data_type": TYPES[f.dtype(x)], "out_data_type": "INT32"}
+        given = f.op("CAST", [given], narrow, **types)
+    f.op(code, [given, f.ints32("axis", order.index(axis))], part, output_type="INT64")
     if node.attrs.get("keepdims", 1):
         f.writer.reshape(part, f.made(y, order))
     else:
