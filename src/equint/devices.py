@@ -409,7 +409,7 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
         return named, f"images of {where}"
     rng, feeds = np.random.default_rng(0), {}
     for name in program.inputs:
-        grid, shape = program.grids[name], program.shapes.get(name, ())
+        grid, shape = program.grid(name), program.shapes.get(name, ())
         if not all(isinstance(n, int) for n in shape[1:]):
             raise UnusableData(f"input {name} has no fixed size {tuple(shape)}; give --data or a card with images")
         front = shape[0] if size is None and shape and isinstance(shape[0], int) else count

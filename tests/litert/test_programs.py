@@ -23,3 +23,10 @@ def test_a_warning_tells_how_much_is_float() -> None:
     (event,) = [e for e in result.warnings if e.source == "litert"]
     assert event.facts == {"op": "Div", "nodes": 1, "of": 3, "share of multiply-accumulates": 0.0}
     assert "Div computes in float" in result.summary()
+
+
+def test_sizes_that_are_not_known_make_nothing_float() -> None:
+    model = network("c = Conv (x, w) y = Relu (c)", inputs="float[1,3,H,W] x", w=normal(4, 3, 3, 3))
+    result = equint.quantize(model, "lwq", "tflite-int8", input=(-2, 2), effort="fast")
+    assert [step.op for step in result.program.steps] == ["Conv"]
+    assert not [e for e in result.warnings if e.source == "litert"]

@@ -110,8 +110,9 @@ class Lowering:
     def narrow(self, q: QParams, label: str) -> QParams:
         """The grid, if integer programs hold it."""
         if q.bits > self.widest:
+            wide = ", or for tflite-int16" if self.target.arithmetic == "litert" else ""
             raise UnsupportedOperator(
-                f"{label}: grid of {q.bits} bits; integer programs hold {self.widest} or fewer, quantize to those"
+                f"{label}: grid of {q.bits} bits; integer programs hold {self.widest} or fewer, quantize to those{wide}"
             )
         return q
 

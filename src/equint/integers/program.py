@@ -137,6 +137,12 @@ class Program:
         """The type that holds a tensor: that of its grid, or its own; int64 for shapes."""
         return storage(self.grids[name]) if name in self.grids else np.dtype(self.types.get(name, "int64"))
 
+    def grid(self, name: Name) -> QParams:
+        """The grid of a tensor; an error where it has none, as inputs that are no activations."""
+        if name not in self.grids:
+            raise UnusableData(f"{name}: holds {self.storage(name)} and has no grid; leave it out of what is compared")
+        return self.grids[name]
+
     def zero_point(self, name: Name) -> int:
         """The integer that stands for zero."""
         return int(self.grids[name].zero_point)

@@ -36,10 +36,17 @@ def program_of(model: Model, target: Target) -> Program:
     floats = set[str]()
     while True:
         program = lower(model, target, floats)
-        lacking = refused(program) if target.mixes else {}
+        lacking = refused(program) if target.mixes and _is_sized(program) else {}
         if not lacking.keys() - floats:
             return program
         floats |= lacking.keys()
+
+
+def _is_sized(program: Program) -> bool:
+    """Whether all sizes but the batch are known, without which no file is written."""
+    made = (*program.inputs, *(o for step in program.steps for o in step.outputs))
+    shapes = [program.shapes.get(name) for name in made if name in program.grids]
+    return all(shape is not None and all(isinstance(n, int) for n in shape[1:]) for shape in shapes)
 
 
 def float_events(program: Program, graph: Graph) -> Iterator[Event]:

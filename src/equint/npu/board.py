@@ -241,7 +241,7 @@ def dumped_inputs(program: Program, dump: str | os.PathLike[str]) -> dict[Name, 
     files, found = tensor_files(program), dict[Name, Array]()
     for name in program.inputs:
         plain, raw = (Path(dump) / f"{files[name]}{ending}" for ending in (".npy", ".bin"))
-        shape, dtype = program.shapes.get(name, ()), storage(program.grids[name])
+        shape, dtype = program.shapes.get(name, ()), storage(program.grid(name))
         sizes = tuple(n for n in shape[1:] if isinstance(n, int))
         if plain.is_file():
             found[name] = load(plain, f"(input {name})", None, dtype)

@@ -124,7 +124,7 @@ def every_tensor(program: Program, feeds: Feeds, trace: Trace) -> dict[Name, Arr
 def _integers(program: Program, name: Name, feeds: Feeds) -> Array:
     if name not in feeds:
         raise UnusableData(f"input {name}: nothing was given for it; give an array")
-    values, grid = np.asarray(feeds[name]), program.grids[name]
+    values, grid = np.asarray(feeds[name]), program.grid(name)
     shape = program.shapes.get(name)
     if shape is not None and not (
         values.ndim == len(shape)
