@@ -50,6 +50,13 @@ WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
     ),
     ("activation-type", {}, replace(FILE, activations={"x": U8, "y": S8}), "y", "a tensor of int8, not uint8"),
     (
+        "activation-type",
+        {"activation": replace(SYMMETRIC, by_sign=True)},
+        replace(FILE, activations={"x": U8, "y": replace(S8, dtype="int16")}),
+        "y",
+        "a tensor of int16, not int8 or uint8",
+    ),
+    (
         "activation-zero-point",
         {},
         replace(FILE, activations={"x": U8, "y": replace(U8, zero_point=np.array(7, np.uint8))}),

@@ -127,6 +127,8 @@ def test_a_recipe_may_name_a_file(tmp_path: Path) -> None:
         ({**WEIGHT, "table_bits": 99}, r"table_bits = 99; choose 8 to 16"),
         ({**WEIGHT, "rounding": "up"}, r"rounding = 'up' in the target; expected 'half_up'"),
         ({**WEIGHT, "ties": "Concat"}, r"ties = 'Concat' in the target; expected a list of str"),
+        ({"weight": {"by_sign": True}}, r"by_sign is for signed, symmetric activations; leave it out of \[weight\]"),
+        ({**WEIGHT, "activation": {"by_sign": True}}, r"by_sign is for .* leave it out of \[activation\]"),
         ({**WEIGHT, "fixed": 1}, r"fixed = 1; write it as a table, \[fixed\]"),
         ({**WEIGHT, "fixed": {"Tanh": [1, 0]}}, r"Tanh = \[1, 0\] in \[fixed\]; write a scale and a zero point"),
         ({**WEIGHT, "fixed": {"Tanh": [0.5]}}, r"Tanh = \[0\.5\] in \[fixed\]; write a scale and a zero point"),

@@ -250,6 +250,14 @@ def test_scales_that_are_powers_of_two(lo: float, hi: float, signed: bool, symme
         assert again.scale == q.scale
 
 
+@given(st.floats(-50, 50), st.floats(0, 50), st.booleans())
+def test_what_has_nothing_negative_has_all_levels(lo: float, hi: float, power_of_two: bool) -> None:
+    assume(lo <= hi and hi > 1e-3)
+    q = choose_qparams(lo, hi, QSpec(8, by_sign=True, power_of_two=power_of_two))
+    alone = QSpec(8, signed=lo < 0, symmetric=lo < 0, power_of_two=power_of_two)
+    assert (float(q.scale), int(q.zero_point), q.signed) == (float(choose_qparams(lo, hi, alone).scale), 0, lo < 0)
+
+
 def test_a_picture_keeps_its_last_bit() -> None:
     """[-1, 1] on 8 bits: step 1/128 is off by 1/128 at 1 alone; step 1/64 would be off by as much everywhere."""
     q = choose_qparams(-1.0, 1.0, QSpec(8, power_of_two=True))

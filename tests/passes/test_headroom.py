@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from equint.ir.events import EventKind
-from equint.ir.model import Model, Range
+from equint.ir.model import Growth, Model, QSpec, Range
+from equint.maths.affine import choose_qparams
 from equint.maths.ranges import least_noise_headroom
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate
@@ -52,6 +53,26 @@ def test_the_least_noise_of_results_by_brute_force() -> None:
         beyond = 2 * scale**2 * np.exp(-h / scale) / ((samples + 1) * values)
         found = least_noise_headroom(width, scale, values, samples, 255)
         assert found == pytest.approx(h[np.argmin(rounding + beyond)], abs=1e-3)
+
+
+def test_powers_of_two_double_only_where_that_makes_less_noise() -> None:
+    """[-126, 0] fills the grid of step 1. Samples that reach little further are better cut off than rounded to twos."""
+    spec = QSpec(8, power_of_two=True)
+    known = Range(np.array(-126.0), np.zeros(()))
+    few = Growth(0.5, 0.0, samples=4, values=1.0)
+    cases = {
+        few: True,
+        few._replace(values=1e6): False,
+        few._replace(low=0.0005): False,
+        few._replace(samples=63): False,
+    }
+    for growth, wide in cases.items():
+        model = Model(read(PROTO).graph, ranges={"y": known}, growth={"y": growth})
+        found = Headroom(rule="least-noise", activation=spec)(model).ranges["y"]
+        assert choose_qparams(found.lo, found.hi, spec).scale == (2 if wide else 1)
+    full = Model(read(PROTO).graph, ranges={"y": Range(np.array(-127.0), np.array(127.0))}, growth={"y": few})
+    assert Headroom(2.0, activation=spec)(full).ranges == full.ranges
+    assert Headroom(2.0)(full).ranges["y"].lo < -200
 
 
 def test_few_values_get_headroom_and_many_do_not() -> None:

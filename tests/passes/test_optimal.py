@@ -12,7 +12,8 @@ from equint.graph.cross_layer import cross_layer
 from equint.graph.overrides import Override
 from equint.graph.placement import place
 from equint.ir.events import EventKind
-from equint.ir.model import Model, QSpec
+from equint.ir.model import Model, QSpec, Range
+from equint.maths.affine import choose_qparams
 from equint.maths.noise import sqnr_db, to_db
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
@@ -241,6 +242,19 @@ def test_powers_of_two_are_chosen_and_not_rounded_to() -> None:
         assert all(np.frexp(scale)[0] == 0.5 for scale in np.concatenate(scales))
         found[name] = sqnr_db(wanted, *Session(export(model)).run(images).values())
     assert found["chosen"] > found["rounded"] + 1
+
+
+@pytest.mark.parametrize(("end", "step"), [(31.0, 0.25), (34.0, 0.25), (40.0, 0.5), (63.0, 0.5)])
+def test_results_take_half_the_step_where_that_holds_nearly_all(end: float, step: float) -> None:
+    """127 quarters are 31.75: of 34 all but the last 7 %, of 40 four fifths."""
+    model = prepared()
+    (name,) = model.graph.outputs
+    wide = Range(np.array(-end), np.array(end / 2))
+    model = replace(model, ranges={**model.ranges, name: wide})
+    spec = QSpec(8, power_of_two=True)
+    found = Optimal(QSpec(8), spec, iterations=1)(model).ranges[name]
+    assert choose_qparams(found.lo, found.hi, spec).scale == step
+    assert Optimal(QSpec(8), QSpec(8), iterations=1)(model).ranges[name] is wide
 
 
 @pytest.mark.parametrize("target", ["npu-shift", "per-tensor", "per-channel"])

@@ -266,10 +266,11 @@ def _weight_axis(d: Description, on: Target, rule: Rule, machine: Machine) -> Fo
 
 
 def _activation_type(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
-    wanted = _stored(on.activation)
+    wanted = [_stored(on.activation)]
+    wanted += [_stored(replace(on.activation, signed=False))] if on.activation.by_sign else []
     for name, grid in d.activations.items():
-        if grid.dtype != wanted:
-            yield name, f"a tensor of {grid.dtype}, not {wanted}", REQUANTIZE
+        if grid.dtype not in wanted:
+            yield name, f"a tensor of {grid.dtype}, not {' or '.join(wanted)}", REQUANTIZE
         elif grid.scale.size > 1:
             yield name, f"{grid.scale.size} scales for one activation", f"give it one: {REQUANTIZE}"
 

@@ -162,8 +162,8 @@ def parse(table: Mapping[str, Any], label: str) -> Target:
         'dsp'
         >>> parse({"weight": {"bit": 8}}, "dsp.toml")
         Traceback (most recent call last):
-        equint.errors.InvalidTarget: dsp.toml: unknown key 'bit' in [weight]; known keys: bits, granularity, narrow, \
-power_of_two, signed, symmetric
+        equint.errors.InvalidTarget: dsp.toml: unknown key 'bit' in [weight]; known keys: bits, by_sign, \
+granularity, narrow, power_of_two, signed, symmetric
     """
     known = {f.name for f in fields(Target)}
     check_keys(label, "the target", table, known, InvalidTarget)
@@ -225,6 +225,8 @@ def _spec(label: str, key: str, table: Any) -> QSpec:
         raise InvalidTarget(f"{label}: bits = {spec.bits} in {where}; choose 2 to 16")
     if key == "activation" and spec.granularity != "tensor":
         raise InvalidTarget(f"{label}: activations have one scale per tensor; leave granularity out of {where}")
+    if spec.by_sign and not (key == "activation" and spec.signed and spec.symmetric):
+        raise InvalidTarget(f"{label}: by_sign is for signed, symmetric activations; leave it out of {where}")
     return spec
 
 

@@ -169,7 +169,11 @@ class Range:
 
 @dataclass(frozen=True)
 class QSpec:
-    """The number format wanted for a tensor; with `power_of_two` its scales are powers of two."""
+    """The number format wanted for a tensor.
+
+    With `power_of_two` its scales are powers of two. With `by_sign` a signed format with zero point 0 is unsigned for
+    tensors in which nothing is negative.
+    """
 
     bits: int = 8
     signed: bool = True
@@ -177,6 +181,7 @@ class QSpec:
     granularity: Granularity = "tensor"
     narrow: bool = False
     power_of_two: bool = False
+    by_sign: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     grids have zero_point 0 and scale = max(|lo|/|qmin|, |hi|/qmax); unsigned grids put the zero_point
     in the middle (Krishnamoorthi 2018, eq. 1-4; ONNX QuantizeLinear). With `power_of_two` the scale is the least
     power of two on whose grid no value of the range is off by more than a step: the next one would round no better.
+    With `by_sign` a range without negative values has an unsigned grid, whose zero_point is 0 too.
 
     Raises:
         EquintError: bits outside 2 to 16, or a range that is not finite.
@@ -38,6 +39,8 @@ def choose_qparams(lo: Array | float, hi: Array | float, spec: QSpec, axis: int 
     check_bits(spec.bits)
     if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
         raise UnusableData("a range to quantize is not finite; check the weights and the input range")
+    if spec.by_sign and np.all(np.asarray(lo) >= 0):
+        spec = replace(spec, signed=False, symmetric=False)
     grid = QParams(np.ones(()), np.zeros(()), spec.bits, spec.signed, axis, None, spec.narrow, spec.power_of_two)
     qmin, qmax, beyond = grid.qmin, grid.qmax, int(spec.power_of_two)
     low, high = np.minimum(np.asarray(lo, np.float64), 0), np.maximum(np.asarray(hi, np.float64), 0)

@@ -49,7 +49,7 @@ class Objective:
         activations  Σ_c g_c·[s_c²·Δx²/12·P_c + E[(min(z, s_c·hi) − min(z, cap_c))²] + the same below]
 
     What lies outside a range pays, so no maximum needs smoothing. Shifts S (`choose_shifts`) are no smooth functions:
-    chosen between descents; nor are steps that must be powers of two (`choose_powers`). `tensors` are those whose grids
+    chosen between descents; nor are steps that must be powers of two (`with_powers`). `tensors` are those whose grids
     are variables; the ends of grids may replace the bounds of `movable` clips.
     """
 
@@ -69,9 +69,8 @@ class Objective:
         weight, bits, new = formats.weight, formats.shift_bits, self._variables
         self.weights = WeightTerms(model.graph, channels, layers, weight, bits, new, noise)
         self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new)
-        specs = (weight, formats.activation)
-        self.power_of_two = any(spec is not None and spec.power_of_two for spec in specs)
         self.settled = np.zeros(0, np.int64)
+        self.powers = [*self.weights.powers(), *self.tensors.powers()]
 
     def _variables(self, count: int) -> Array:
         self.size += count
@@ -108,13 +107,15 @@ class Objective:
     def choose_shifts(self, x: Array) -> None:
         self.weights.choose_shifts(x, self.scales(x))
 
-    def choose_powers(self, x: Array) -> None:
-        """Set ranges in `x` whose steps are powers of two, where the formats ask for it; from then on they stay.
+    def with_powers(self, x: Array) -> Array:
+        """`x` with ranges whose steps are powers of two, where the formats ask for it.
 
         Given the scales, each range's noise is its own, so that the power of least noise is found range by range.
         """
-        scales = self.scales(x)
-        self.settled = np.concatenate([part.choose_powers(x, scales) for part in (self.weights, self.tensors)])
+        chosen, scales = x.copy(), self.scales(x)
+        self.weights.choose_powers(chosen, scales)
+        self.tensors.choose_powers(chosen, scales)
+        return chosen
 
     def shifts(self) -> dict[Name, Array]:
         return self.weights.shifts()

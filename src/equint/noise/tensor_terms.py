@@ -44,10 +44,13 @@ class TensorTerms:
         self.least, self.most = _extents(tensors, ranges)
         self.high = new(len(self.grids))
         negative = self.columns.floor < 0
-        falls = np.bincount(self.columns.grid[negative], minlength=self.high.size) > 0
+        by_sign = spec is not None and spec.by_sign
+        if by_sign:  # what is negative in no range has an unsigned grid
+            negative &= self._each(negative & (self.least > 0))[self.columns.grid]
+        falls = self._each(negative)
         self.symmetric = spec is not None and spec.symmetric
-        self.signed = np.ones(self.high.size, bool) if self.symmetric else falls
-        self.low = self.high if self.symmetric else new(int(falls.sum()))
+        self.signed = np.ones(self.high.size, bool) if self.symmetric and not by_sign else falls
+        self.low = self.high[self.signed] if self.symmetric else new(int(falls.sum()))
         self.below = b = np.flatnonzero(negative)
         c = self.columns
         lows = (-c.slope[b] * c.mean[b], c.slope[b] * c.down[b], -c.floor[b])
@@ -81,6 +84,10 @@ class TensorTerms:
         self._add(gradient, up, np.bincount(grid[b], pull, count))
         return rounded, float(cost.sum())
 
+    def _each(self, columns: Array) -> Array:
+        """Which grids have any of the channels told, `(grids,)`."""
+        return np.bincount(self.columns.grid[columns], minlength=self.high.size) > 0
+
     def _by_grid(self, high: Array, low: Array, scales: Array) -> Array:
         """The noise of each grid's tensors, `(grids,)`."""
         columns, grid, s = self.columns, self.columns.grid, scales[self.columns.scale]
@@ -96,26 +103,32 @@ class TensorTerms:
     def _step(self, high: Array, low: Array) -> Array:
         """The step that `choose_qparams` makes of these ends."""
         assert self.spec is not None
-        ends, steps = (high, 2 ** (self.spec.bits - 1) - 1) if self.symmetric else (high + low, 2**self.spec.bits - 1)
-        return np.asarray(ends / steps)
+        whole, half = (high + low) / (2**self.spec.bits - 1), high / (2 ** (self.spec.bits - 1) - 1)
+        return np.where(self.signed, half, whole) if self.symmetric else np.asarray(whole)
 
-    def choose_powers(self, x: Array, scales: Array) -> Array:
-        """Set the ranges whose steps are powers of two, of least noise each; the numbers of their variables."""
+    def powers(self) -> list[Array]:
+        """Numbers of the variables of each range whose step must be a power of two."""
         if self.spec is None or not self.spec.power_of_two:
-            return np.zeros(0, np.int64)
+            return []
+        lows = dict(zip(np.flatnonzero(self.signed), self.low, strict=True))
+        return [np.unique([high, lows.get(k, high)]) for k, high in enumerate(self.high)]
+
+    def choose_powers(self, x: Array, scales: Array) -> None:
+        """Set the ranges whose steps must be powers of two, of least noise each."""
+        if self.spec is None or not self.spec.power_of_two:
+            return
         ends = self._ends(x)
         tried = [tuple(end * factor for end in ends) for factor in power_of_two_factors(self._step(*ends))]
         best = np.argmin([self._by_grid(high, low, scales) for high, low in tried], 0)
         high, low = (np.choose(best, [t[k] for t in tried]) for k in range(2))
         x[self.high], x[self.low] = np.log(high), np.log(low[self.signed])
-        return np.concatenate([self.high, self.low])
 
     def widest(self, x: Array, scales: Array) -> None:
         high, low = np.full(self.high.size, TINY), np.full(self.high.size, TINY)
         np.maximum.at(high, self.columns.grid, self.most / scales[self.columns.scale])
         np.maximum.at(low, self.columns.grid, self.least / scales[self.columns.scale])
         if self.symmetric:
-            high = low = np.maximum(high, low)
+            high = low = np.where(self.signed, np.maximum(high, low), high)
         x[self.high], x[self.low] = np.log(high), np.log(low[self.signed])
 
     def ranges(self, x: Array) -> dict[int, Range]:

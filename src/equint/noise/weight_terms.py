@@ -148,16 +148,19 @@ class WeightTerms:
         cut = np.bincount(rows.unit[row], cost, self.units)
         return np.asarray(np.bincount(rows.unit, each, self.units) + cut)
 
-    def choose_powers(self, x: Array, scales: Array) -> Array:
-        """Set the ranges whose steps are powers of two, of least noise each; the numbers of their variables."""
+    def powers(self) -> list[Array]:
+        """Numbers of the variables of each range whose step must be a power of two."""
+        return [np.array(ends) for ends in zip(*self.ends, strict=True)] if self.power_of_two else []
+
+    def choose_powers(self, x: Array, scales: Array) -> None:
+        """Set the ranges whose steps must be powers of two, of least noise each."""
         if not self.power_of_two:
-            return np.zeros(0, np.int64)
+            return
         ends = [np.exp(x[e]) for e in self.ends]
         tried = [[end * factor for end in ends] for factor in power_of_two_factors(self._step(ends))]
         best = np.argmin([self._by_unit(t, scales) for t in tried], 0)
         for k, variables in enumerate(self.ends):
             x[variables] = np.log(np.choose(best, [t[k] for t in tried]))
-        return np.concatenate(self.ends)
 
     def _watched(self, ends: list[Array], scales: Array, row_scale: Array) -> _Seen:
         """Weights that may lie outside their ranges: looked for anew where others than the last ones could."""

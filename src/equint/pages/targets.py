@@ -90,6 +90,7 @@ def _format(spec: QSpec) -> str:
     name = f"{'' if spec.signed else 'u'}int{spec.bits}"
     scale = "power of two" if spec.power_of_two else "scale"
     words = [f"{name} without {-(1 << (spec.bits - 1))}" if spec.narrow and spec.signed else name]
+    words[0] += f", u{name} where nothing is negative" if spec.by_sign else ""
     words.append("zero point 0" if spec.symmetric else "any zero point")
     per = {
         "tensor": f"one {scale}",

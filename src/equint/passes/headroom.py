@@ -11,6 +11,7 @@ import numpy as np
 
 from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Growth, Model, Name, QSpec, Range
+from ..maths.affine import choose_qparams
 from ..maths.ranges import extent, least_noise_headroom
 from ..noise.gains import gains
 from ..noise.rounded import rounded_tensors
@@ -38,7 +39,8 @@ class Headroom:
         rule: `least-noise` takes instead, for each end, what makes the least mean squared error on new samples
             (`maths/ranges.least_noise_headroom`): much where a tensor has few values, as results and what is pooled,
             none where it has many. Where channels were scaled, each of them may be the one that exceeds its range. But
-            no more than HORIZON samples would show, or what adds FREE of all rounding noise, as predicted.
+            no more than HORIZON samples would show, or what adds FREE of all rounding noise, as predicted. Where steps
+            are powers of two, a range grows only if twice the step makes less noise.
 
     Example:
         >>> from equint.ops.layers import tiny_graph
@@ -61,7 +63,8 @@ class Headroom:
     def __call__(self, model: Model) -> Model:
         open_ = {n: g for n, g in model.growth.items() if n in model.ranges and n not in model.graph.inputs}
         if self.rule == "doublings":
-            shares = {n: (self.doublings * g.low, self.doublings * g.high) for n, g in open_.items()}
+            moving = {n: g for n, g in open_.items() if not _full(model.ranges[n], self.activation)}
+            shares = {n: (self.doublings * g.low, self.doublings * g.high) for n, g in moving.items()}
         else:
             shares = self._least_noise(model, open_)
         grown = {n: moved for n, moved in shares.items() if any(moved)}
@@ -87,6 +90,8 @@ class Headroom:
         if self.activation is None:
             return {}
         steps = 2**self.activation.bits - 1
+        if self.activation.power_of_two:
+            return {n: _wanted_powers(model.ranges[n], g, self.activation) for n, g in known.items()}
         wanted = {name: _wanted(model, name, growth, steps) for name, growth in known.items()}
         wanted = {name: shares for name, shares in wanted.items() if any(shares)}
         free = _free(model, wanted.keys())
@@ -124,6 +129,40 @@ def _wanted(model: Model, name: Name, growth: Growth, steps: int) -> tuple[float
         return least_noise_headroom(least + most, scale, values, growth.samples, steps) / end if end else 0.0
 
     return share(least, growth.low), share(most, growth.high)
+
+
+def _full(known: Range, spec: QSpec | None) -> bool:
+    """Whether a range fills a grid whose step is a power of two: it was chosen so, and any headroom would double it."""
+    if spec is None or not spec.power_of_two:
+        return False
+    grid = choose_qparams(known.lo.min(), known.hi.max(), spec)
+    return bool(np.isclose(float(known.hi.max()), grid.hi, rtol=1e-5))
+
+
+def _wanted_powers(known: Range, growth: Growth, spec: QSpec) -> tuple[float, float]:
+    """Shares by which a range grows: where HORIZON samples would show more, and twice the step makes less noise."""
+    lo, hi = float(known.lo.min()), float(known.hi.max())
+    grid = choose_qparams(lo, hi, spec)
+    values = growth.values * growth.channels
+    further = max(math.log2(HORIZON / (growth.samples + 1)), 0.0)
+    held = hi * (1 + further * growth.high) <= grid.hi and lo * (1 + further * growth.low) >= grid.lo
+    if held or not values > 0:
+        return 0.0, 0.0
+
+    def noise(factor: float) -> float:
+        ends = ((-lo, -factor * grid.lo, growth.low), (hi, factor * grid.hi, growth.high))
+        lost = [_exceeding(end, room, doubled) for end, room, doubled in ends if end > 0]
+        return (factor * float(grid.scale)) ** 2 / 12 + sum(lost) / ((growth.samples + 1) * values)
+
+    if noise(2.0) >= noise(1.0):
+        return 0.0, 0.0
+    return (1.5 * grid.lo / lo - 1 if lo < 0 else 0.0), (1.5 * grid.hi / hi - 1 if hi > 0 else 0.0)
+
+
+def _exceeding(end: float, room: float, doubled: float) -> float:
+    """Mean square of what new samples have beyond a grid's end, where they exceed `end` (`least_noise_headroom`)."""
+    scale = doubled * end / math.log(2)
+    return 2 * scale**2 * math.exp((end - room) / scale) if scale > 0 else 0.0
 
 
 def _free(model: Model, wanted: Collection[Name]) -> dict[Name, float]:

@@ -15,27 +15,20 @@ from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range, View
-from ..maths.descent import Descent
+from ..maths.affine import choose_qparams
 from ..maths.noise import to_db
 from ..noise.gains import gains
-from ..noise.objective import Formats, Noise, Objective
+from ..noise.least import least
+from ..noise.objective import Formats, Objective
 from ..noise.rounded import RoundedTensor, rounded_layers, rounded_tensors
 from ..ops.attributes import clip_bounds
 from ..ops.layers import layers, leads_to_layer
 from . import Keeps, Need, Stage, needed, require
 
 T = TypeVar("T")
-TRIAL_STEPS = 10
-"""Steps from every start before the worst is given up, and so on."""
-ROUND_STEPS = 50
-"""Steps of a round: between two choices of shifts, and of weights that may leave their ranges."""
-WORTH = 1e-3
-"""A round that takes a smaller share of the noise away is the last."""
-LIMIT = 20.0
-"""Log-scales stay within ±20: beyond, float32 weights would lose digits."""
-GRID, FLAT, DIGITS = 2.0**-14, 2.0**-30, 30
-"""Steps of logarithms, of the objective, and binary digits of slopes, that the descent knows: what processors round
-differently is lost."""
+NEARLY = 0.85
+"""Share of a result's range that a grid of half the step must hold. Where a range reaches six deviations off and tails
+fall off as Laplace's do, this cuts off e^(-6·√2·share)/72 of its square: as much as rounding to twice the step adds."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +39,9 @@ class Optimal:
     gradients), from three starts: as the network is, cross-layer equalization, and equal activation reach. What is
     returned predicts no more noise than any of them. Deterministic. Where hardware has one bound for all channels of a
     clip, channels behind it are scaled too: the bound becomes the end of the grid, and what it then clips wrongly is
-    part of the noise. Where steps must be powers of two, each range takes the best one when the descent is done, and
-    the scales go on until they fit it. Grids of the network's inputs and results are left alone; `activation` None
-    leaves all float.
+    part of the noise. Where steps must be powers of two, ranges take theirs a few at a time when the descent is done,
+    and the scales go on until they fit them (`noise/least.py`). Grids of the network's inputs and results are left
+    alone, but that results take the better power of two; `activation` None leaves all float.
 
     Attributes:
         views: how the network was rewritten for other samples: the scales that were found then are the only start.
@@ -81,7 +74,7 @@ class Optimal:
         first = objective.start(np.ones(channels.size))
         before = objective(first)[0]
         found = None if self.views is None else [_scales(model, channels, self.views)]
-        x, after, steps = _least(objective, found or _starts(model, channels), self.iterations)
+        x, after, steps = least(objective, found or _starts(model, channels), self.iterations)
         scales = objective.scales(x)
         facts = {
             "scales": int(objective.free.size),
@@ -105,6 +98,7 @@ class Optimal:
             events.append(Event(EventKind.CLIP_BOUNDS_MOVED, moved[0], moves, "optimal"))
         ranges = {**scaled.ranges, **_by_weight(graph, objective.weight_ranges(x), _hull)}
         shifts = {**scaled.shifts, **_by_weight(graph, objective.shifts(), np.minimum)}
+        chosen |= _results(scaled, {k: classes[k] for k in fixed}, self.activation)
         for grid, names in enumerate(classes):
             if grid in chosen and self.activation is not None:
                 ranges |= dict.fromkeys(names, chosen[grid])
@@ -117,9 +111,28 @@ def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int
     return frozenset(
         k
         for k, names in enumerate(classes)
-        if any(n in model.graph.inputs or n not in model.moments for n in names)
-        or not any(leads_to_layer(model.graph, n) for n in names)
+        if _inputs_or_unknown(model, names) or not any(leads_to_layer(model.graph, n) for n in names)
     )
+
+
+def _inputs_or_unknown(model: Model, names: tuple[Name, ...]) -> bool:
+    return any(n in model.graph.inputs or n not in model.moments for n in names)
+
+
+def _results(model: Model, grids: Mapping[int, tuple[Name, ...]], spec: QSpec | None) -> dict[int, Range]:
+    """Ranges of grids of results, where steps are powers of two, that nearly end where half the step's grid does."""
+    found = dict[int, Range]()
+    if spec is None or not spec.power_of_two:
+        return found
+    for k, names in grids.items():
+        known = [model.ranges[name] for name in names if name in model.ranges]
+        if _inputs_or_unknown(model, names) or not known:
+            continue
+        lo, hi = min(float(r.lo.min()) for r in known), max(float(r.hi.max()) for r in known)
+        grid = choose_qparams(lo, hi, spec)
+        if 2 * NEARLY * lo >= grid.lo and 2 * NEARLY * hi <= grid.hi:
+            found[k] = Range(np.asarray(grid.lo / 2), np.asarray(grid.hi / 2))
+    return found
 
 
 def _movable(model: Model, tensor: RoundedTensor) -> bool:
@@ -151,75 +164,6 @@ def _scales(model: Model, channels: Channels, views: Mapping[Name, View]) -> Arr
         ids, scale = np.broadcast_arrays(channels.ids[name], scale)
         scales[ids] = scale
     return scales
-
-
-@dataclass(frozen=True)
-class _Point:
-    """Variables, the shifts chosen beside them, the noise that both predict, and the descent that led there."""
-
-    noise: float
-    x: Array
-    shifts: Array
-    descent: Descent | None = None
-
-
-def _least(objective: Objective, starts: list[Array], iterations: int) -> tuple[Array, Noise, int]:
-    """The best variables found, the noise of the best, and the steps taken."""
-    free, steps = objective.free.size, 0
-
-    def within(x: Array) -> Array:  # bounds of the descent itself would make it twice as slow
-        held = GRID * np.rint(x / GRID)
-        held[objective.settled] = x[objective.settled]
-        return np.concatenate([np.clip(held[:free], -LIMIT, LIMIT), held[free:]])
-
-    def logarithm(x: Array) -> tuple[float, Array]:
-        held = within(x)
-        noise, gradient = objective(held)
-        total = max(noise.total, 1e-100)
-        slopes = np.where(np.abs(x[:free]) > LIMIT, 0.0, gradient[:free])
-        return FLAT * round(np.log(total) / FLAT), _same(np.concatenate([slopes, gradient[free:]]) / total)
-
-    def settled(x: Array, descent: Descent | None = None, powers: bool = False) -> _Point:
-        objective.choose_shifts(x)
-        if powers:
-            objective.choose_powers(x)
-        return _Point(objective(x)[0].total, x, objective.chosen, descent)  # true noise: a descent leaves shifts behind
-
-    def further(now: _Point, count: int, powers: bool = False) -> _Point:
-        nonlocal steps
-        objective.restore(now.shifts)
-        with np.errstate(over="ignore", invalid="ignore"):  # a step may go so far that the noise is infinite
-            # other shifts, or powers that stay, make it another function
-            descent = now.descent if now.descent and not objective.shifted else Descent(logarithm, now.x)
-            steps += descent.run(min(count, iterations))
-        return settled(within(descent.x), None if powers else descent, powers)
-
-    def in_rounds(now: _Point, powers: bool = False) -> _Point:
-        best = now
-        for _ in range(max(iterations // ROUND_STEPS, 1)):
-            last, now = now, further(now, ROUND_STEPS, powers)
-            best = min(best, now, key=lambda point: point.noise)
-            gained = last.noise - now.noise
-            if gained < WORTH * last.noise and (gained >= 0 or powers):  # other shifts may make it worse for a while
-                break
-        return best
-
-    tried = [settled(within(objective.start(s))) for s in starts]
-    ways = tried if len(tried) > 1 else []
-    while ways:
-        ways = sorted((further(point, TRIAL_STEPS) for point in ways), key=lambda point: point.noise)
-        tried, ways = [*tried, ways[0]], ways[:-1]
-    best = in_rounds(min(tried, key=lambda point: point.noise))
-    if objective.power_of_two:
-        best = in_rounds(settled(best.x.copy(), powers=True), powers=True)
-    objective.restore(best.shifts)
-    return best.x, objective(best.x)[0], steps
-
-
-def _same(values: Array) -> Array:
-    """`values` to so many digits of the largest that processors which add in another order agree on them."""
-    step = np.ldexp(1.0, int(np.frexp(np.max(np.abs(values), initial=0.0))[1]) - DIGITS)
-    return np.asarray(step * np.rint(values / step)) if step > 0 and np.isfinite(step) else values
 
 
 def _with_bounds(
