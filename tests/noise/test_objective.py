@@ -14,6 +14,7 @@ from equint.graph.channels import Channels, rescale, solve
 from equint.ir.model import Model, QSpec
 from equint.maths.affine import choose_qparams
 from equint.maths.noise import rounding
+from equint.noise.constants import MEASURED
 from equint.noise.gains import gains
 from equint.noise.objective import Formats, Objective
 from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
@@ -170,6 +171,17 @@ def test_activation_noise_is_the_sum_over_channels(activation: str, proto: Model
         for c, scale in enumerate(scales[ids]):
             total += s.scattered[c] * s.active[c] * (scale * step) ** 2 / 12
     assert it.noise(x)[0].activations == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_what_is_cut_off_counts_as_often_as_is_told() -> None:
+    it, formats = case(plain(), "per tensor"), Formats(WEIGHTS["per tensor"], ACTIVATIONS["asymmetric"], shift_bits=4)
+    model = replace(MEASURED, saturation=4.0)
+    often = Objective(it.model, it.channels, it.tensors, it.weights, formats, it.movable, model)
+    x = it.narrowed(it.start(), 0.5)
+    (once, _), (noise, _) = it.noise(x), often(x)
+    assert noise.clipped_activations == pytest.approx(4 * once.clipped_activations)
+    assert replace(noise, clipped_activations=once.clipped_activations) == once
 
 
 def leaky(z: Floats, s: RoundedTensor) -> Floats:

@@ -21,7 +21,7 @@ from equint.noise.rounded import rounded_layers, rounded_tensors
 from equint.onnx.qdq import export
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.optimal import Optimal, _fixed, _scales
+from equint.passes.optimal import UNSEEN, Optimal, _fixed, _scales
 from equint.passes.quantize import Quantize
 from equint.planning.recipe import Recipe, recipe
 from equint.runtime.session import Session
@@ -242,6 +242,17 @@ def test_powers_of_two_are_chosen_and_not_rounded_to() -> None:
         assert all(np.frexp(scale)[0] == 0.5 for scale in np.concatenate(scales))
         found[name] = sqnr_db(wanted, *Session(export(model)).run(images).values())
     assert found["chosen"] > found["rounded"] + 1
+
+
+def test_unseen_tails_are_given_room_where_steps_are_powers_of_two() -> None:
+    """The same moments, told by BatchNorms or measured: where nobody has seen values, less is cut off."""
+    model, spec = prepared(), QSpec(8, power_of_two=True, by_sign=True)
+    measured = {name: replace(m, origin="calibration") for name, m in model.moments.items()}
+    cut = [
+        next(e for e in Optimal(TENSOR, spec)(m).log if e.kind == EventKind.OPTIMIZED).facts["of clips"]
+        for m in (model, replace(model, moments=measured))
+    ]
+    assert cut[0] + 10 * np.log10(UNSEEN) > cut[1] + 1
 
 
 @pytest.mark.parametrize(("end", "step"), [(31.0, 0.25), (34.0, 0.25), (40.0, 0.5), (63.0, 0.5)])

@@ -20,6 +20,7 @@ class NoiseModel:
         tail: spreads from its mean at which a channel's measured extremes lie, where its tails fall off as they
             should. "Tails".
         light, heavy: least and most spread that measured extremes may give, in standard deviations. "Tails".
+        saturation: times that what grids of activations cut off counts.
         extent: standard deviations beyond which sums over many channels are not believed to reach, where no BatchNorm
             tells. "Guesses".
         results: spread of a network's results over that of independent features; 0.8 to 3.7 in eight networks.
@@ -38,6 +39,7 @@ class NoiseModel:
     light: float = 0.3
     heavy: float = 4.0
     extent: float = 6.0
+    saturation: float = 1.0
     results: float = 2.5
     range_factors: tuple[float, ...] = tuple(2.0 ** (k / 8) for k in (0, *range(1, 8), *range(-8, 0)))
     near: float = 0.7

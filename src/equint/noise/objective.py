@@ -68,7 +68,7 @@ class Objective:
         self.size = self.free.size
         weight, bits, new = formats.weight, formats.shift_bits, self._variables
         self.weights = WeightTerms(model.graph, channels, layers, weight, bits, new, noise)
-        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new)
+        self.tensors = TensorTerms(channels, tensors, model.ranges, formats.activation, movable, new, noise)
         self.settled = np.zeros(0, np.int64)
         self.powers = [*self.weights.powers(), *self.tensors.powers()]
 

@@ -11,6 +11,7 @@ from ..ir.model import Array, Name, QSpec, Range
 from ..maths.noise import beyond, mismatch, rounding
 from ..maths.scales import power_of_two_factors
 from .columns import TensorColumns, joined
+from .constants import NoiseModel
 from .rounded import RoundedTensor
 
 TINY = 1e-12
@@ -35,12 +36,15 @@ class TensorTerms:
         spec: QSpec | None,
         movable: frozenset[Name],
         new: Callable[[int], Array],
+        noise: NoiseModel,
     ) -> None:
         tensors = [t for t in tensors if spec is not None or t.activation.clip is not None]
         self.levels = None if spec is None else 2**spec.bits - 1
         self.spec = spec
         self.grids = {grid: k for k, grid in enumerate(sorted({t.grid for t in tensors}))}
-        self.columns = joined(TensorColumns, [_columns(t, channels, self.grids[t.grid], movable) for t in tensors])
+        self.columns = joined(
+            TensorColumns, [_columns(t, channels, self.grids[t.grid], movable, noise) for t in tensors]
+        )
         self.least, self.most = _extents(tensors, ranges)
         self.high = new(len(self.grids))
         negative = self.columns.floor < 0
@@ -146,7 +150,9 @@ class TensorTerms:
         gradient[self.low] += low[self.signed]
 
 
-def _columns(tensor: RoundedTensor, channels: Channels, grid: int, movable: frozenset[Name]) -> TensorColumns:
+def _columns(
+    tensor: RoundedTensor, channels: Channels, grid: int, movable: frozenset[Name], noise: NoiseModel
+) -> TensorColumns:
     before, activation = tensor.before, tensor.activation
     count = before.mean.size
     return TensorColumns(
@@ -157,7 +163,7 @@ def _columns(tensor: RoundedTensor, channels: Channels, grid: int, movable: froz
         cap=activation.cap,
         slope=np.full(count, activation.slope),
         rounding=tensor.scattered * tensor.active,
-        clipping=tensor.steady,
+        clipping=tensor.steady * noise.saturation,
         scale=np.broadcast_to(channels.ids[tensor.name], tensor.shape).ravel(),
         grid=np.full(count, grid),
         movable=np.full(count, activation.clip is not None and activation.clip.outputs[0] in movable),

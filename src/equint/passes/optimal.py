@@ -17,6 +17,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, QSpec, Range, View
 from ..maths.affine import choose_qparams
 from ..maths.noise import to_db
+from ..noise.constants import MEASURED, NoiseModel
 from ..noise.gains import gains
 from ..noise.least import least
 from ..noise.objective import Formats, Objective
@@ -29,6 +30,11 @@ T = TypeVar("T")
 NEARLY = 0.85
 """Share of a result's range that a grid of half the step must hold. Where a range reaches six deviations off and tails
 fall off as Laplace's do, this cuts off e^(-6·√2·share)/72 of its square: as much as rounding to twice the step adds."""
+
+
+UNSEEN = 4.0
+"""Times that what is cut off counts where steps are powers of two and nobody has seen values: half a range or all of it
+is another choice than a few percent, and tails told by BatchNorms alone err most where they cut off most."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Optimal:
         channels = solve(model, priced=clips)
         tensors = [t for t in rounded_tensors(model, table, channels.ids) if t.grid not in fixed]
         formats = Formats(self.weight, self.activation, self.shift_bits)
-        objective = Objective(model, channels, tensors, rounded, formats, clips)
+        seen = any(moments.origin == "calibration" for moments in model.moments.values())
+        objective = Objective(model, channels, tensors, rounded, formats, clips, _noise_model(self.activation, seen))
         first = objective.start(np.ones(channels.size))
         before = objective(first)[0]
         found = None if self.views is None else [_scales(model, channels, self.views)]
@@ -113,6 +120,11 @@ def _fixed(model: Model, classes: tuple[tuple[Name, ...], ...]) -> frozenset[int
         for k, names in enumerate(classes)
         if _inputs_or_unknown(model, names) or not any(leads_to_layer(model.graph, n) for n in names)
     )
+
+
+def _noise_model(activation: QSpec | None, seen: bool) -> NoiseModel:
+    wide = activation is not None and activation.power_of_two and not seen
+    return replace(MEASURED, saturation=UNSEEN) if wide else MEASURED
 
 
 def _inputs_or_unknown(model: Model, names: tuple[Name, ...]) -> bool:
