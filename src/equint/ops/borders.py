@@ -17,6 +17,19 @@ _NO_FORM = Unknown("no integer form yet")
 _NO_TORCH = Unknown("not run in torch yet")
 
 
+_SIZES = ("Shape", "Size")
+
+
+def reads_sizes(node: Node) -> bool:
+    """Whether an operator tells the sizes of what it reads.
+
+    Example:
+        >>> reads_sizes(Node("Shape", ("x",), ("s",))), reads_sizes(Node("Relu", ("x",), ("y",)))
+        (True, False)
+    """
+    return node.op in _SIZES
+
+
 def _softmax(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
     """Somewhere between 0 and 1: what it makes of channels depends on all of them."""
     if operands[0] is None:
@@ -34,7 +47,7 @@ def _softmax_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> 
 def _shape(name: str, torch_form: Callable[..., Any] | Unknown, steps: Form | Unknown = _NO_FORM) -> Operator:
     """Makes no activation: it reads shapes, types or other numbers."""
     why = Unknown("it makes no activation")
-    scales = Scales(Rule.IGNORES) if name in ("Shape", "Size") else Unknown("it reads values and makes none")
+    scales = Scales(Rule.IGNORES) if name in _SIZES else Unknown("it reads values and makes none")
     return Operator(name, why, why, why, scales, _FLOAT, steps, torch_form)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import EquintError, InvalidOption, UnusableData
 from ..ir.model import Model, Name, Shape
+from ..ops.borders import reads_sizes
 from ..passes.fold_batchnorm import FoldBatchnorm
 from ..samples.card import Card
 from ..samples.data import images
@@ -123,7 +124,7 @@ def single(model: Model, images: Samples | None) -> Model:
     """The network for one sample at a time, where a free batch leaves sizes inside it open."""
     graph = model.graph
     made = (o for node in graph.nodes for o in node.outputs if o)
-    computed = any(node.captured or node.op in ("Shape", "Size") for node in graph.nodes)
+    computed = any(node.captured or reads_sizes(node) for node in graph.nodes)
     if not computed and all(
         (s := graph.shapes.get(n)) is not None and all(isinstance(d, int) for d in s[1:]) for n in made
     ):
