@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def in_a_line(text: str) -> str:
@@ -71,6 +73,27 @@ class OutputRefused(EquintError):
 
 class MissingLibrary(EquintError):
     """An optional library that is not installed."""
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question, where a name looks like a misspelt one that is known; else nothing.
+
+    Example:
+        >>> f"unknown target 'openvin'; {meant('openvin', ['openvino', 'qnn'])}choose openvino, qnn"
+        "unknown target 'openvin'; did you mean openvino? choose openvino, qnn"
+    """
+    found = get_close_matches(name, list(known), 1, 0.75)
+    return f"did you mean {found[0]}? " if found else ""
 
 
 _WHERE = re.compile(r"\S*/\S+\.(?:h|hpp|cc|cpp):\d+ (?:[^()]*\([^()]*\)(?: const)?(?: \[[^\]]*\])?)?\s*")

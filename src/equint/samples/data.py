@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +129,11 @@ def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Shap
 
 
 def _total(path: Path, inputs: Sequence[Name]) -> int:
-    return len(_listing(path)[0]) if path.is_dir() else len(_open_arrays(path, inputs)[0])
+    return len(listing(path)[0]) if path.is_dir() else len(open_arrays(path, inputs)[0])
 
 
-def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array | None]:
+def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array | None]:
+    """Inputs and labels, if there are any, of an .npz or .npy file. Raises EquintError as `batches`."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -156,7 +158,7 @@ def _open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array 
 def _arrays(
     path: Path, card: Card, size: int, limit: int | None, inputs: Sequence[Name] = ()
 ) -> Iterator[tuple[Array, Array | None]]:
-    x, y = _open_arrays(path, inputs)
+    x, y = open_arrays(path, inputs)
     if x.dtype.kind not in "fiub":
         raise UnusableData(f"{path}: x holds {x.dtype}, not numbers that a network can read")
     total = len(x) if limit is None else min(limit, len(x))
@@ -171,8 +173,11 @@ def _arrays(
         yield ready, None if y is None else y[start : start + len(part)]
 
 
-def _listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
-    """Pictures, their labels as written, if there are any, and the classes in order, if folders say."""
+def listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
+    """Pictures, their labels as written, if there are any, and the classes in order, if folders say.
+
+    Of class folders one picture each in turn, so that the first few are of all classes.
+    """
     table = path / "labels.csv"
     if table.is_file():
         with table.open(newline="") as handle:
@@ -181,7 +186,8 @@ def _listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
             raise UnusableData(f"{table}: needs columns file and label, and both in every row")
         return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []
     classes = sorted(p for p in path.iterdir() if p.is_dir())
-    labelled = [(f, c.name) for c in classes for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES]
+    held = ([(f, c.name) for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES] for c in classes)
+    labelled = [found for turn in zip_longest(*held) for found in turn if found is not None]
     if labelled:
         return [f for f, _ in labelled], [name for _, name in labelled], [c.name for c in classes]
     return pictures(path), None, []
@@ -200,7 +206,7 @@ def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Arra
 
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
-    files, written, classes = _listing(path)
+    files, written, classes = listing(path)
     if card.kind == "features":
         raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
     table = path / "labels.csv"
