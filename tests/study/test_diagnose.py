@@ -191,7 +191,7 @@ def test_integers_alone_are_offered_no_floats() -> None:
 
 def test_too_few_images() -> None:
     hardware, model = target("per-channel"), classifier()
-    with pytest.raises(EquintError, match="4 images are too few"):
+    with pytest.raises(EquintError, match="4 images: too few"):
         diagnose(model, recipe("cwq"), hardware, quantizer(model, hardware), Samples.of(pictures(4)))
 
 

@@ -16,7 +16,7 @@ from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..samples.card import Card, laid_out
 from ..samples.data import count as total
-from ..samples.data import feeds
+from ..samples.data import feeds, listing, open_arrays
 from ..samples.images import Feed, length
 from ..samples.presented import Shapes, checked, inputs_of_both
 from . import detection, segmentation, super_resolution
@@ -132,6 +132,22 @@ def count(data: str | os.PathLike[str], card: Card, limit: int | None = None, in
         return total(path, limit, inputs)
     found = len(_PAIRED[card.task].labelled(path, card)[0])
     return found if limit is None else min(found, limit)
+
+
+def has_labels(data: str | os.PathLike[str], card: Card) -> bool:
+    """Whether the task's measure can be taken on data. Raises EquintError: they cannot be read.
+
+    Example:
+        >>> from equint.demo import data_path
+        >>> has_labels(data_path(), Card()), has_labels(data_path(), Card(task="features"))
+        (True, False)
+    """
+    path, folder = Path(data), Path(data).is_dir()
+    if card.task in _PAIRED and folder:
+        return not missing(card.task, card.data)
+    if card.task not in DECIDE or (card.task == "segmentation" and path.suffix not in ARRAYS):
+        return False
+    return listing(path)[1] is not None if folder else open_arrays(path)[1] is not None
 
 
 def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> _Source:

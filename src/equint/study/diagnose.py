@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..files import jsonable
 from ..graph.overrides import Override
 from ..hardware.target import Target
@@ -140,7 +140,7 @@ def diagnose(
         raise UnusableData(f"output {name} of the float network is not finite on these images; mend that first")
     fit, check = (every.batches(slice(start, None, 2)) for start in (0, 1))
     if not check.feeds:
-        raise UnusableData(f"{images.label}: {every.images} images are too few; give 16 or more, better 64")
+        raise UnusableData(f"{images.label}: {counted(every.images, 'image')}: too few; give 16 or more, better 64")
     tell(1)
     quantized, plain = quantize(chosen), quantize(unquantized(chosen))
     stages = _stages(plain, quantized, fit)
@@ -224,7 +224,7 @@ def _doubts(seen: Mapping[str, Any], stages: Mapping[str, Score], known: Truth) 
     if stages["rewritten"].sqnr_db < stages["both"].sqnr_db + 3:
         found.append("the recipe changes the network before anything is quantized; try another recipe")
     if known.images < 32:
-        found.append(f"{known.images} images tell gains only roughly; give 64")
+        found.append(f"{counted(known.images, 'image')}: gains are told only roughly; give 64")
     return found
 
 

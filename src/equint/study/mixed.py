@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -42,12 +42,25 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """What a bound is on.
+
+    Attributes:
+        metric: by name; samples: on how many it is measured; lost: points of it that a quantized network loses.
+    """
+
+    metric: str
+    samples: int
+    lost: Callable[[Model], float]
+
+
+@dataclass(frozen=True)
 class Mixed:
     """What was found.
 
     Attributes:
         met: whether the bound is met; drop: points lost against the float network; before: without any override.
-        metric: "top1" where there are labels, else "agreement".
+        metric: "top1" where there are labels, else "agreement"; or what was asked for.
         cost: extra bytes of all overrides; chosen: names of layers and tensors.
         tried: networks that were measured; images: on how many images.
         events: what to tell; a warning where the bound is missed.
@@ -83,6 +96,7 @@ def mixed(
     max_drop: float,
     *,
     labels: Array | None = None,
+    bounded: Bounded | None = None,
     top: int | None = None,
     progress: Progress | None = None,
 ) -> Mixed:
@@ -94,18 +108,16 @@ def mixed(
 
     Args:
         original, chosen, on, quantize, images, labels: as for `equint.study.diagnose.diagnose`.
-        max_drop: points of top-1 where there are labels, else of agreement with the float network.
+        max_drop: points of top-1 where there are labels, else of agreement with the float network, both on the images.
+        bounded: what else the bound is on.
         top: layers and tensors that are candidates; all of them if left out.
 
     Raises:
-        EquintError: a network that does not choose among classes.
+        EquintError: a network that does not choose among classes, where nothing else is bounded.
     """
     known = truth(original.graph, images, labels)
-    first = known.outputs[0][next(iter(known.outputs[0]))]
-    if first.ndim != 2 or first.shape[1] < 2:
-        raise UnusableData("a bound on the drop needs a network that chooses among classes; this one has other outputs")
     quantized = quantize(chosen)
-    search = _Search(chosen, quantize, quantized, known)
+    search = _Search(chosen, quantize, quantized, bounded or _decisions(chosen, quantize, quantized, known))
     before = search.drop(())
     if before <= max_drop:
         return search.result((), max_drop, before)
@@ -151,12 +163,28 @@ def _elements(graph: Graph, name: Name) -> int:
     return prod(n for n in graph.shapes.get(name, ())[1:] if isinstance(n, int))
 
 
+def _decisions(chosen: Recipe, quantize: Quantizer, base: Model, known: Truth) -> Bounded:
+    """Points of top-1 where there are labels, else of agreement."""
+    first = known.outputs[0][next(iter(known.outputs[0]))]
+    if first.ndim != 2 or first.shape[1] < 2:
+        raise UnusableData("a bound on the drop needs a network that chooses among classes; this one has other outputs")
+    start, float_top1 = qdq_graph(base), scores({"": qdq_graph(quantize(unquantized(chosen)))}, known)[""].top1
+
+    def lost(model: Model) -> float:
+        score = scores({"": qdq_graph(model)}, known, start)[""]
+        if score.top1 is not None and float_top1 is not None:
+            return float_top1 - score.top1
+        return 100.0 - (100.0 if score.agreement is None else score.agreement)
+
+    metric = "top1" if known.labels and float_top1 is not None else "agreement"
+    return Bounded(metric, known.images, lost)
+
+
 class _Search:
     """Measures recipes, each once, and remembers them."""
 
-    def __init__(self, chosen: Recipe, quantize: Quantizer, base: Model, known: Truth) -> None:
-        self.chosen, self.quantize, self.known, self.base = chosen, quantize, known, qdq_graph(base)
-        self.float_top1 = scores({"": qdq_graph(quantize(unquantized(chosen)))}, known)[""].top1
+    def __init__(self, chosen: Recipe, quantize: Quantizer, base: Model, bounded: Bounded) -> None:
+        self.chosen, self.quantize, self.base, self.bounded = chosen, quantize, base, bounded
         self.seen: dict[tuple[Override, ...], float] = {}
 
     def recipe(self, parts: Sequence[Candidate]) -> Recipe:
@@ -168,12 +196,7 @@ class _Search:
     def drop(self, parts: Sequence[Candidate]) -> float:
         recipe = self.recipe(parts)
         if recipe.overrides not in self.seen:
-            graph = self.base if not parts else qdq_graph(self.quantize(recipe))
-            score = scores({"": graph}, self.known, self.base)[""]
-            lost = 100.0 - (100.0 if score.agreement is None else score.agreement)
-            if score.top1 is not None and self.float_top1 is not None:
-                lost = self.float_top1 - score.top1
-            self.seen[recipe.overrides] = lost
+            self.seen[recipe.overrides] = self.bounded.lost(self.quantize(recipe) if parts else self.base)
         return self.seen[recipe.overrides]
 
     def shortest(self, offered: Sequence[Candidate], bound: float) -> int:
@@ -203,13 +226,14 @@ class _Search:
     def result(self, kept: Sequence[Candidate], bound: float, before: float, why: str = "") -> Mixed:
         drop, met = self.drop(kept), self.drop(kept) <= bound
         names = tuple(dict.fromkeys(e.at for e in kept))
-        images, reason = self.known.images, {"why": why} if why else {}
+        images, reason = self.bounded.samples, {"why": why} if why else {}
         facts = {"drop": drop, "bound": bound, "overrides": len(names), "images": images, **reason}
         kind = EventKind.DROP_WITHIN_BOUND if met else EventKind.DROP_BEYOND_BOUND
         event = Event(kind, "", facts, "mixed", warning=not met)
         cost = sum({e.at: e.cost for e in kept}.values())
-        metric = "top1" if self.known.labels and self.float_top1 is not None else "agreement"
-        return Mixed(self.recipe(kept), met, drop, before, metric, cost, names, len(self.seen), images, (event,))
+        return Mixed(
+            self.recipe(kept), met, drop, before, self.bounded.metric, cost, names, len(self.seen), images, (event,)
+        )
 
 
 def merged(overrides: Sequence[Override]) -> tuple[Override, ...]:

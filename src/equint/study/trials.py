@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..maths.noise import to_db
 from ..onnx.probes import is_clamp_of_integers, is_quantizer
@@ -92,7 +92,9 @@ def truth(graph: Graph, images: Samples, labels: Array | None = None) -> Truth:
     if labels is not None:
         ends = np.cumsum([length(feed) for feed in feeds])
         if len(labels) != ends[-1]:
-            raise UnusableData(f"{len(labels)} labels for {ends[-1]} images; give one for each")
+            raise UnusableData(
+                f"{counted(len(labels), 'label')} for {counted(int(ends[-1]), 'image')}; give one for each"
+            )
         parts = tuple(np.split(np.asarray(labels), ends[:-1]))
     return Truth(tuple(feeds), outputs, parts, fixed in (None, 1))
 
