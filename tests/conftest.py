@@ -17,7 +17,16 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "equint")
 
 
-SLOW_EXAMPLES = ("api.py", "devices.py", "studies.py", "comparisons.py", "result.py", "job.py", "demo/run.py")
+SLOW_EXAMPLES = (
+    "api.py",
+    "devices.py",
+    "studies.py",
+    "comparisons.py",
+    "result.py",
+    "job.py",
+    "demo/run.py",
+    "automatic.py",
+)
 """Sources whose docstrings quantize a network."""
 
 

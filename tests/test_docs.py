@@ -23,7 +23,7 @@ import pytest
 from typer.main import get_command
 
 import equint
-from equint.cli.main import app
+from equint.cli.main import app, main
 from equint.demo import data_path, model_path
 from equint.hardware.target import parse as parse_target
 from equint.passes import Keeps, needs
@@ -90,6 +90,27 @@ def test_python_runs(page: str, here: Path) -> None:
     images = np.load(data_path())["x"][:32].transpose(0, 3, 1, 2).astype(np.float32) / 16
     code = script([block for block in found if block.skipped is None])
     exec(compile(code, page, "exec"), {"__name__": page, "images": images})
+
+
+def test_the_commands_of_readme_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From nothing but a network and pictures in class folders; a board that gives what it should is made up."""
+    from PIL import Image
+
+    shutil.copy(model_path(), tmp_path / "mobilenet.onnx")
+    with np.load(data_path()) as file:
+        for k, (x, y) in enumerate(zip(file["x"][:200], file["y"][:200], strict=True)):
+            (tmp_path / "photos" / str(y)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((x.reshape(8, 8) * 15.9).astype(np.uint8)).save(tmp_path / "photos" / str(y) / f"{k}.png")
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks("README.md", "bash") for line in block.text.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("equint ")]
+    assert len(commands) > 15
+    for command in commands:
+        if command[0] == "compare-board":
+            shutil.copytree(tmp_path / "golden", tmp_path / "dump")
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert not stop.value.code, command
 
 
 def patched(text: str, diff: str) -> str:

@@ -29,6 +29,7 @@ FLOORS = (
     {"demo", "pages"},
     {"comparisons"},
     {"studies"},
+    {"automatic"},
     {"cli"},
 )
 """Rooms from the ground up: each imports from the floors below it and from itself, lazily or not, types included."""

@@ -125,6 +125,23 @@ def check_target(_: Path) -> None:
     assert equint.quantize(MODEL, target=mine, input=SPAN).target == "mine"
 
 
+@check("auto")
+def check_auto(_: Path) -> None:
+    found = equint.auto(MODEL, card=GRAY, limit=50)
+    short(found)
+    assert found.held is None
+    assert found.evaluation is not None
+    measured = equint.evaluate(found.result, None, GRAY, MODEL, limit=50)
+    assert found.evaluation.figures == measured.figures
+
+
+@check("card")
+def check_card_of(_: Path) -> None:
+    found = equint.card(MODEL, data_path())
+    short(found)
+    assert (found.card.mean, found.card.std, found.clear) == ((0.0,), (16.0,), True)
+
+
 @check("calibrate")
 def check_calibrate(_: Path) -> None:
     images = digits()[0]
@@ -400,7 +417,10 @@ WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
     "activation_bits": (NUMBERS, {name: {"source": MODEL} for name in ("quantize", "explain")}),
     "images": (NUMBERS, {name: {"source": MODEL, "data": digits()[0]} for name in ("quantize", "calibrate")}),
     "input": (JUNK, {name: {"source": MODEL} for name in ("quantize", "explain", "inspect", "sqnr")}),
-    "data": (st.one_of(st.builds(object), st.floats(), st.binary(), st.integers()), {"quantize": {"source": MODEL}}),
+    "data": (
+        st.one_of(st.builds(object), st.floats(), st.binary(), st.integers()),
+        {name: {"source": MODEL} for name in ("quantize", "auto", "card")},
+    ),
     "labels": (st.one_of(st.builds(object), st.floats(), st.booleans()), {"diagnose": {"source": MODEL}}),
     "progress": (st.one_of(st.floats(), st.text()), {name: {"source": MODEL} for name in ("quantize", "explain")}),
     "path": (JUNK, {"export": {"source": MODEL}}),

@@ -30,6 +30,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api import calibrate, quantize, recipes, targets
+    from .automatic import auto, card
     from .comparisons import compare, evaluate, judge, table
     from .devices import compare_board, export, golden, program, sizes
     from .frontends.sources import from_torch, load
@@ -47,13 +48,34 @@ __version__ = "0.1.0"
 __all__ = ["Card", "Model", "Override", "Recipe", "Result", "Samples", "Statistics", "Target", "__version__"]
 __all__ += ["EquintError", "InvalidCard", "InvalidOption", "InvalidRecipe", "InvalidTarget", "MissingLibrary"]
 __all__ += ["OutputRefused", "TargetMismatch", "UnknownName", "UnreadableModel", "UnsupportedOperator", "UnusableData"]
-__all__ += ["calibrate", "compare", "compare_board", "diagnose", "evaluate", "explain", "export", "from_torch"]
+__all__ += [
+    "auto",
+    "calibrate",
+    "card",
+    "compare",
+    "compare_board",
+    "diagnose",
+    "evaluate",
+    "explain",
+    "export",
+    "from_torch",
+]
 __all__ += ["golden", "inspect", "judge", "lint", "load", "mixed", "program", "quantize", "recipes", "report", "sizes"]
 __all__ += ["sqnr", "table", "targets"]
 
 
 _HOMES = (
-    *("api", "devices", "studies", "comparisons", "result", "frontends.sources", "graph.overrides", "hardware.target"),
+    *(
+        "api",
+        "devices",
+        "studies",
+        "comparisons",
+        "result",
+        "automatic",
+        "frontends.sources",
+        "graph.overrides",
+        "hardware.target",
+    ),
     *("ir.model", "planning.recipe", "samples.card", "samples.images", "samples.statistics"),
 )
 """Where public names are defined, in the order in which they are looked for."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ..errors import EquintError, InvalidOption, in_a_line
-from . import npu, study
+from ..errors import EquintError, InvalidOption, counted, in_a_line
+from . import npu, people, study
 from . import options as cli
 
 Misused: Any = typer.BadParameter.__mro__[1]
@@ -20,7 +20,6 @@ Misused: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     help="Turn trained convolutional networks (ONNX) into fixed-point networks, from their weights alone.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -48,15 +47,22 @@ def quantize(
     ] = None,
     io: cli.IoName = None,
     effort: cli.EffortName = "full",
+    measure: Annotated[
+        bool, Option("--measure/--no-measure", help="With a card whose data have labels: measure on 200 samples.")
+    ] = True,
+    verbose: cli.Verbose = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Quantize a float network, without data or with a few unlabelled images.
 
     The output is QDQ ONNX; a name that ends in .tflite asks for a file for LiteRT, whose default target is tflite-int8.
+
+    Example: equint quantize net.onnx -o net.int8.onnx --card net.toml --images 64
     """
     import equint
 
     from ..job import Job
+    from ..pages import story
     from ..pages.findings import kinds
 
     options = {**formats.options(), **described.options(), **shown.options()}
@@ -74,25 +80,26 @@ def quantize(
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
         result.save(output, io=io)
         found = equint.lint(output if for_litert else result, result.hardware)
+        measured = cli.measured(result, model, described.card, step) if measure and not for_litert else None
         if report is not None:
-            cli.write_page(report, equint.report(result, name=model.stem))
+            cli.write_page(report, equint.report(result, measured=measured, name=model.stem))
     if as_json:
         spending = {} if spent is None else {"mixed": spent.facts()}
         written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}
         facts = result.facts()
         facts["warnings"] = [*facts["warnings"], *kinds(found)]
-        cli.print_json({**facts, **spending, **written})
+        told = {} if measured is None else {"measured": measured.facts()}
+        cli.print_json({**facts, **spending, **written, **told}, "quantize")
         return
-    from ..planning.summary import kilobytes
-
-    print(result.summary())
-    for line in kinds(found):
-        print(f"! {line}")
-    if spent is not None:
-        from ..pages.diagnosis import mixed_text
-
-        print(mixed_text(spent.facts()))
-    print(f"wrote {output} ({kilobytes(output.stat().st_size)}; {model} has {kilobytes(model.stat().st_size)})")
+    said = None if measured is None else measured.verdict
+    for line in story.told(result, found, said, spent, output, model, described.card):
+        cli.say(line)
+    if report is not None:
+        cli.say(f"page: {report}")
+    if verbose:
+        print(f"\n{result.summary()}")
+        for line in kinds(found):
+            print(f"! {line}")
 
 
 def calibrate(
@@ -141,7 +148,7 @@ def calibrate(
     if as_json:
         cli.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return
-    print(f"measured {len(found.tensors)} tensors on {found.images} images; wrote {output}")
+    print(f"measured {counted(len(found.tensors), 'tensor')} on {counted(found.images, 'image')}; wrote {output}")
 
 
 def recipes(
@@ -216,7 +223,19 @@ def demo(as_json: cli.AsJson = False) -> None:
 
 
 COMMANDS: tuple[cli.Command, ...] = (
-    *(quantize, calibrate, study.inspect, study.explain, recipes, targets, study.evaluate, study.compare, study.lint),
+    *(
+        people.auto,
+        people.card,
+        quantize,
+        calibrate,
+        study.inspect,
+        study.explain,
+        recipes,
+        targets,
+        study.evaluate,
+        study.compare,
+        study.lint,
+    ),
     *(demo, study.sqnr, npu.export, npu.golden, npu.compare_board, npu.sizes, study.table, study.diagnose),
     study.report,
 )

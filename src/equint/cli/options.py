@@ -16,11 +16,16 @@ from typer import Argument, Option
 from ..errors import InvalidOption, UnreadableModel
 
 if TYPE_CHECKING:
+    from ..comparisons import Evaluation
     from ..job import Effort
     from ..planning.run import Progress
+    from ..result import Result
     from ..samples.card import Card
 
 ModelFile = Annotated[Path, Argument(help="ONNX or TFLite model.", show_default=False)]
+MEASURED = 200
+"""Labelled samples that `quantize` measures on before it ends."""
+Verbose = Annotated[bool, Option("-v", "--verbose", help="Also print what was done and skipped, and why.")]
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON on standard output.")]
 CardFile = Annotated[Path | None, Option("--card", help="TOML card that says how the network's input is made.")]
 Mean = Annotated[str | None, Option(help="Pixel means, comma-separated, as in (x − mean)/std.")]
@@ -307,6 +312,12 @@ def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Pat
     spare([path], {**inputs, **kept})
 
 
+def check_card_name(path: Path) -> None:
+    """Refuse what is not called as cards are."""
+    if path.suffix != ".toml":
+        raise InvalidOption(f"{path}: cards are .toml files; choose another name")
+
+
 def write_page(path: Path, text: str) -> None:
     """A text file that appears whole or not at all."""
     from ..files import drafted
@@ -355,8 +366,35 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def print_json(value: Any) -> None:
-    """A result as JSON on standard output."""
+def print_json(value: Any, schema: str = "") -> None:
+    """A result as JSON on standard output; where it has a schema, it says which, and its version."""
     from ..files import jsonable
 
-    print(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+    told = {"schema": f"equint.{schema}/1"} if schema else {}
+    print(json.dumps(jsonable({**told, **value} if told else value), indent=2, ensure_ascii=False))
+
+
+def say(line: str) -> None:
+    """A line for people: wrapped to the window, a file's is as long as it is."""
+    if not sys.stdout.isatty():
+        print(line)
+        return
+    import shutil
+    from textwrap import fill
+
+    width = min(max(shutil.get_terminal_size().columns, 40), 200)
+    print(fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def measured(result: Result, model: Path, card: Path | None, progress: Progress) -> Evaluation | None:
+    """The quantized network on the card's data, beside the float one; None where these have no labels."""
+    import equint
+
+    from ..samples.card import read_card
+    from ..scoring.metrics import has_labels
+
+    described = None if card is None else read_card(card)
+    where = None if described is None else described.data.get("eval")
+    if described is None or where is None or not has_labels(where, described):
+        return None
+    return equint.evaluate(result, where, described, model, limit=MEASURED, progress=progress)

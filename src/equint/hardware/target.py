@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InvalidTarget, UnknownName
+from ..errors import InvalidTarget, UnknownName, meant
 from ..files import check_keys, check_values, read_toml
 from ..ir.model import QSpec
 from ..maths.fixedpoint import Arithmetic, Mantissa, Rounding
@@ -317,6 +317,7 @@ def target(name: str | os.PathLike[str] | Target) -> Target:
         return with_fields(found, name=label)
     path = Path(label)
     if path.suffix != ".toml":
-        names = ", ".join(n for t in TARGETS for n in (t.name, *t.aliases))
-        raise UnknownName(f"unknown target {label!r}; choose {names} or a .toml file")
+        names = [n for t in TARGETS for n in (t.name, *t.aliases)]
+        told = f"{meant(label, names)}choose {', '.join(names)} or a .toml file"
+        raise UnknownName(f"unknown target {label!r}; {told}")
     return _own(parse(read_toml(path, "target file", InvalidTarget), label), label)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError
+from ..errors import EquintError, counted
 from ..hardware.target import Target
 from ..ir.events import Event
 from ..ir.model import Model, Name, QParams, QSpec
@@ -172,7 +172,7 @@ def _origins(model: Model) -> list[list[int]]:
 def _measured_figures(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     names = [k for k, v in measured.items() if _is_number(v) and k != "samples" and not k.startswith("float_")]
     names.sort(key=lambda k: _LAST.index(k) if k in _LAST else -1)
-    samples = f"on {measured['samples']} samples" if "samples" in measured else ""
+    samples = f"on {counted(measured['samples'], 'sample')}" if "samples" in measured else ""
     found = []
     for name in names:
         label, unit = _SHOWN.get(name, (name.replace("_", " "), ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import counted
 from .explanation import Shown
 
 _STAGES = {
@@ -23,7 +24,7 @@ def stages(found: Mapping[str, Any]) -> Shown:
     ]
     if found.get("float_top1") is not None:
         rows.insert(0, ("float, as it was read", "", "", _percent(found["float_top1"])))
-    return f"step by step, on {found['images']} images", ("", ">SQNR, dB", ">agreement", ">top-1"), rows
+    return f"step by step, on {counted(found['images'], 'image')}", ("", ">SQNR, dB", ">agreement", ">top-1"), rows
 
 
 def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
@@ -49,7 +50,9 @@ def remedies(found: Mapping[str, Any]) -> Shown:
     for row in found["remedies"]:
         gains = f"{row['gain']:+.1f} ± {row['error']:.1f} dB", _gain(row["agreement_gain"], "points")
         rows.append((row["kind"], row["at"], *gains, _gain(row["checked"], "dB")))
-    title = f"remedies tried, on {found['images']} images; the best one checked on {found['checked_on']} others"
+    title = (
+        f"remedies tried, on {counted(found['images'], 'image')}; the best one checked on {found['checked_on']} others"
+    )
     return title, ("remedy", "at", ">SQNR", ">agreement", ">on other images"), rows
 
 
@@ -91,7 +94,7 @@ def mixed_text(found: Mapping[str, Any]) -> str:
     n = found["images"]
     doubt = 196 * (max(abs(found["drop"]) / 100, min(3 / n, 1.0)) / n) ** 0.5  # as `evaluate.tasks.chance`
     tried = f"{found['tried']} {'network was' if found['tried'] == 1 else 'networks were'} measured"
-    lines = [f"{first}, on {n} images (±{doubt:.1f} points by chance); {tried}"]
+    lines = [f"{first}, on {counted(n, 'image')} (±{doubt:.1f} points by chance); {tried}"]
     if found["chosen"]:
         lines.append(f"{found['cost']:,.0f} bytes more: {', '.join(found['chosen'])}")
     return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])

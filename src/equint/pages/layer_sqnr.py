@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingLibrary, OutputRefused
+from ..errors import MissingLibrary, OutputRefused, counted
 from ..files import drafted
 from .explanation import Shown
 
@@ -51,7 +51,7 @@ def overview(found: Mapping[str, Any]) -> Shown:
 
 def layers(found: Mapping[str, Any], side: str) -> Shown:
     """Every layer's SQNR, for each kind of equalization."""
-    kind = f"measured on {found['images']} images" if side == "measured" else "predicted from known errors"
+    kind = f"measured on {counted(found['images'], 'image')}" if side == "measured" else "predicted from known errors"
     title = f"SQNR at each layer's own output, {kind}, dB: {' → '.join(found['methods'])}"
     return title, ("layer", *_right(PARTS)), _by_layer(found, lambda row, part: _value(row, side, part), PARTS)
 
@@ -68,7 +68,7 @@ def distances(found: Mapping[str, Any]) -> Shown:
 def totals(found: Mapping[str, Any]) -> Shown:
     """SQNR of the network's outputs: measured, and the forecast where it holds; else by how much it is off."""
     both = {name: method["total"] for name, method in found["methods"].items()}
-    images = f"biases corrected, on {found['images']} images"
+    images = f"biases corrected, on {counted(found['images'], 'image')}"
     title = f"SQNR at the outputs, {images}, and its forecast by measured gains, dB"
     return (
         title,
@@ -150,7 +150,7 @@ def plot(found: Mapping[str, Any], path: str | os.PathLike[str], network: str = 
     settings["svg.hashsalt"] = "equint"
     with matplotlib.rc_context(settings), drafted(path) as (draft, _):
         figure = Figure(figsize=(10, 3.6 * len(rows) + 0.5), dpi=150, layout="constrained")
-        seen = f"{found['images']} images" if found["images"] else "predicted without images"
+        seen = counted(found["images"], "image") if found["images"] else "predicted without images"
         figure.suptitle(", ".join(p for p in (network, f"target {found['target']}", seen) if p), weight="bold")
         for axes, draw in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
             for one, part in zip(axes, PARTS[:2], strict=True):

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ..errors import counted
 from ..planning.summary import kilobytes
 from .contents import signed
 from .figures import Series, Style, band, band_labels, bars, line_chart
@@ -61,7 +62,7 @@ def charts(contents: Mapping[str, Any]) -> list[dict[str, Any]]:
         (
             "Predicted against measured noise",
             "Each layer reads what the float network puts out, and only its own weights, or its own input, "
-            f"are rounded. Measured on {seen} images.",
+            f"are rounded. Measured on {counted(seen, 'image')}.",
             {"weights": "Noise of rounded weights", "rounding": "Noise of rounded input"} if seen else {},
             {"predicted": ("predicted", "line"), "measured": ("measured", "points")},
         ),

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from ..errors import EquintError, InvalidRecipe
+from ..errors import EquintError, InvalidRecipe, meant
 from ..files import check_keys, check_values, read_toml
 from ..graph.overrides import Override
 from ..hardware.target import TARGETS, target
@@ -152,7 +152,7 @@ def recipe(name: str | os.PathLike[str] | Recipe) -> Recipe:
         return known[label]
     path = Path(label)
     if path.suffix != ".toml":
-        raise InvalidRecipe(f"unknown recipe {label!r}; choose {', '.join(known)} or a .toml file")
+        raise InvalidRecipe(f"unknown recipe {label!r}; {meant(label, known)}choose {', '.join(known)} or a .toml file")
     return parse(read_toml(path, "recipe file", InvalidRecipe), label)
 
 

@@ -54,8 +54,11 @@ def text(facts: Mapping[str, Any], model: Model) -> str:
     return "\n".join(rows)
 
 
-def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
+def grouped(events: Iterable[Event], facts: bool = True) -> list[tuple[bool, str]]:
     """(warning, line) for every kind of event: what was done, or skipped and why, and how often.
+
+    Args:
+        facts: whether the numbers that explain it follow.
 
     Example:
         >>> grouped(Event(EventKind.CLIP_LEFT, at, {"why": "no bound"}) for at in "ab")
@@ -73,7 +76,8 @@ def grouped(events: Iterable[Event]) -> list[tuple[bool, str]]:
             line += f" ({len(found)} times: {', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
         else:
             hidden = ("why", *RANKING.get(found[0].kind, ()))
-            line = described(line, found[0].at, {k: v for k, v in found[0].details.items() if k not in hidden})
+            shown = {k: v for k, v in found[0].details.items() if facts and k not in hidden}
+            line = described(line, found[0].at, shown)
         lines.append((any(e.warning for e in found), in_a_line(line)))
     return lines
 

@@ -1,0 +1,289 @@
+"""What needs no choices: a network quantized, measured and judged at one call, and a card proposed for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import Named, check
+from .comparisons import Evaluation, evaluate, judge
+from .errors import EquintError, InvalidOption
+from .files import jsonable
+from .frontends.sources import load
+from .hardware.target import Target
+from .ir.events import EventKind
+from .ir.model import Model
+from .job import Job
+from .planning.recipe import variants
+from .planning.run import Progress
+from .result import Result, quantized
+from .samples.card import Card
+from .studies import lint, report
+
+if TYPE_CHECKING:
+    from .hardware.lint import Findings
+    from .runtime.judge import Judgement
+    from .study.explain import Explanation
+    from .study.mixed import Bounded, Mixed
+    from .study.proposal import Proposal
+
+MEASURED = 400
+"""Samples that the result is measured on, at most."""
+NAME = "quantized"
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """A quantized network, and all that tells how good it is.
+
+    Attributes:
+        result: the quantized network; findings: what its target refuses.
+        evaluation: measured on the data, with a verdict; judgement: on made-up samples, where there are no data.
+        explanation: where its noise comes from, predicted; None where that cannot be told.
+        proposal: the card that was proposed, where data came without one.
+        max_drop: what may be lost, in points of the task's measure; drop: what is; mixed: what was spent for it.
+        others: whether it was measured on other samples than those that it was made of.
+        notes: what could not be done, and why.
+    """
+
+    result: Result
+    findings: Findings
+    evaluation: Evaluation | None = None
+    judgement: Judgement | None = None
+    explanation: Explanation | None = None
+    proposal: Proposal | None = None
+    max_drop: float | None = None
+    drop: float | None = None
+    mixed: Mixed | None = None
+    others: bool = True
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = f"target={self.result.target!r}, held={self.held}, clean={self.findings.clean}"
+        return f"Automatic({shown}, measured={self.evaluation or self.judgement})"
+
+    @property
+    def held(self) -> bool | None:
+        """Whether no more is lost than `max_drop`; None where nothing was asked for."""
+        return None if self.max_drop is None or self.drop is None else self.drop <= self.max_drop
+
+    @property
+    def verdict(self) -> str:
+        """What it loses, in a sentence."""
+        from .pages.story import on_shown
+
+        if self.evaluation is not None and self.evaluation.verdict is not None:
+            same = "" if self.others else ", the very samples that it was made of: too few are given to part them"
+            return self.evaluation.verdict.words + same + self._bound()
+        if self.judgement is not None:
+            return on_shown(self.judgement, NAME, self.result.model, True)
+        return f"not measured: {self.notes[0]}" if self.notes else "not measured"
+
+    def _bound(self) -> str:
+        if self.held is None:
+            return ""
+        spent = "" if self.mixed is None or not self.held else ", on the samples that formats were chosen by"
+        chance = self._by_chance() if self.held else 0.0
+        doubt = f", though so few samples tell no less than {chance:.1f}" if chance > (self.max_drop or 0) else ""
+        return f"; max-drop {self.max_drop:g} is {'held' if self.held else 'NOT held'}{spent}{doubt}"
+
+    def _by_chance(self) -> float:
+        """Points of top-1 that chance makes of the drop; 0 where nothing is known of it."""
+        from .scoring.tasks import chance
+
+        found = self.evaluation
+        if found is None or found.original is None or "top1" not in found.figures:
+            return 0.0
+        figures = found.figures
+        return chance(found.original["top1"], figures["top1"], figures["samples"], figures.get("agreement"))
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        parts = ("evaluation", "judgement", "proposal", "mixed")
+        found = {name: part.facts() for name in parts if (part := getattr(self, name)) is not None}
+        bound = {} if self.max_drop is None else {"max_drop": self.max_drop, "drop": self.drop, "held": self.held}
+        about = {"verdict": self.verdict, **bound, "notes": list(self.notes), "lint": self.findings.facts()}
+        ready: dict[str, Any] = jsonable({**self.result.facts(), **about, **found})
+        return ready
+
+    def page(self, name: str = "") -> str:
+        """The report on it: see `equint.report`."""
+        told = {"verdict": self.verdict} if self.evaluation is None else self.evaluation
+        return report(self.result, measured=told, name=name)
+
+
+def card(source: Any, data: Named, *, progress: Progress | None = None) -> Proposal:
+    """Propose how a network's input is made of data: it looks at both, and says what speaks for it.
+
+    Each usual way to prepare pixels is held against what the first BatchNorms saw in training; where there are labels,
+    the float network's score tells too.
+
+    Args:
+        source: a path, an ONNX model, or what `load` gave.
+        data: a folder of pictures, of class folders, or of parts (calib and eval, train and val); or an .npz or .npy.
+        progress: called before each way is tried.
+
+    Returns:
+        Its `card` is ready for other functions; `toml(folder)` is the text of a file in that folder.
+
+    Raises:
+        EquintError: what cannot be read, or a network that the data cannot be shown.
+
+    Example:
+        >>> from equint.demo import data_path, model_path
+        >>> found = card(model_path(), data_path())
+        >>> found.way, found.card.std, found.clear
+        ('0 to 1', (16.0,), True)
+    """
+    from .study.proposal import propose
+
+    check(data=data, progress=progress)
+    if data is None:
+        raise InvalidOption("data = None: give a folder of pictures, or an .npz")
+    return propose(load(source), data, progress)
+
+
+def auto(
+    source: Any,
+    target: Named | Target | None = None,
+    *,
+    card: Card | Named | None = None,
+    data: Named | None = None,
+    max_drop: float | None = None,
+    limit: int = MEASURED,
+    progress: Progress | None = None,
+) -> Automatic:
+    """Quantize a network and find out how good that is: nothing but the network is needed.
+
+    Args:
+        source: a path, an ONNX model, or what `load` gave.
+        target: as for `quantize`.
+        card: how the input is made, and the task; proposed if left out where there are data.
+        data: a folder of pictures or an .npz, for the card's own; labelled or not.
+        max_drop: what may be lost at most, in points of the task's measure (in dB for PSNR): where more is, layers and
+            tensors get 16 bits, or stay float, if the target takes that. Needs labels.
+        limit: samples to measure on.
+        progress: called with what is done, how far it is, and how far there is to go.
+
+    Raises:
+        EquintError: as `quantize` and `evaluate`; `max_drop` without labels.
+
+    Example:
+        >>> from equint.demo import data_path, model_path
+        >>> found = auto(model_path(), data=data_path(), max_drop=5.0)
+        >>> found.held, found.findings.clean, found.proposal.way
+        (True, True, '0 to 1')
+    """
+    check(card=card, data=data, limit=limit, progress=progress, **({} if max_drop is None else {"max_drop": max_drop}))
+    if max_drop is not None and not 0 <= max_drop <= 100:
+        raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
+    if limit is None or limit < 1:
+        raise InvalidOption(f"limit = {limit}: give 1 or more")
+    from .study.parts import apart, check_labels, described
+
+    model = load(source)
+    about, proposal = described(model, card, data, progress)
+    where, looked, measure, others = apart(model, about, data, limit)
+    if max_drop is not None:
+        check_labels(about, where)
+    job = Job.of(model, None, target, input=about, data=looked, progress=progress)
+    given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
+    job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
+    result, found, spent = quantized(job), None, None
+    notes = list[str]()
+    if where is not None:
+        found = _evaluated(result, where, about, model, measure, progress, notes if max_drop is None else None)
+    drop = None
+    if max_drop is not None and found is not None and where is not None:
+        key, before = _figure(found)
+        drop = before - found.figures[key]
+        if drop > max_drop:
+            bounded = _bounded(key, before, where, about, measure)
+            spent, better = _spent(job, result, bounded, max_drop, progress)
+            if spent.drop < drop:
+                result, found = better, _evaluated(better, where, about, model, measure, progress)
+                drop = before - found.figures[key]
+    judgement = _judged(result, model, notes) if found is None else None
+    bound: dict[str, Any] = {"proposal": proposal, "max_drop": max_drop, "drop": drop, "mixed": spent, "others": others}
+    return Automatic(result, lint(result), found, judgement, _explained(result), **bound, notes=tuple(notes))
+
+
+def _evaluated(
+    result: Result,
+    where: Path,
+    card: Card | None,
+    model: Model,
+    limit: int,
+    progress: Progress | None,
+    notes: list[str] | None = None,
+) -> Any:
+    """What `evaluate` finds; None, with a note, where that cannot be measured and none needs it."""
+    task = card or Card(task="features")
+    try:
+        return evaluate(result, where, task, model, limit=limit, progress=progress)
+    except EquintError as error:
+        if notes is None:
+            raise
+        try:  # what labels say may not fit; the float network's own answers do
+            alike = replace(task, task="features")
+            found = evaluate(result, where, alike, model, limit=limit, progress=progress)
+        except EquintError:
+            notes.append(str(error))
+            return None
+        notes.append(f"not scored by its task: {error}")
+        return found
+
+
+def _figure(found: Evaluation) -> tuple[str, float]:
+    from .scoring.tasks import task_of
+
+    main = task_of(found.task).main
+    assert main is not None
+    assert found.original is not None
+    return main.key, float(found.original[main.key])
+
+
+def _bounded(key: str, before: float, where: Path, card: Card | None, limit: int) -> Bounded:
+    from .scoring import metrics
+    from .study.mixed import Bounded
+
+    def lost(model: Model) -> float:
+        from .onnx.qdq import export
+
+        return before - float(metrics.evaluate(export(model), where, card or Card(), limit=limit)[key])
+
+    return Bounded(key, limit, lost)
+
+
+def _spent(
+    job: Job, result: Result, bounded: Bounded, max_drop: float, progress: Progress | None
+) -> tuple[Mixed, Result]:
+    """What the bound costs on top of the recipe that was kept, and the network with it."""
+    from .study.diagnose import shown
+    from .study.mixed import mixed
+
+    kept = next((e.facts["candidate"] for e in reversed(result.model.log) if e.kind is EventKind.CANDIDATE_KEPT), "")
+    chosen = next((v for v in variants(job.spelled) if v.name == kept), variants(job.spelled)[0])
+    seen = job.samples or shown(job.network)
+    told = mixed(job.original, chosen, job.target, job.quantizer(), seen, max_drop, bounded=bounded, progress=progress)
+    return told, quantized(replace(job, recipe=told.recipe, weight_bits=None, activation_bits=None))
+
+
+def _judged(result: Result, model: Model, notes: list[str]) -> Judgement | None:
+    try:
+        return judge(result.job.network, {NAME: result})
+    except EquintError as error:
+        notes.append(str(error))
+        return None
+
+
+def _explained(result: Result) -> Explanation | None:
+    from .study.explain import explain
+
+    try:
+        _, before = result.job.plain()
+        return explain(before, before, result.model)
+    except EquintError:
+        return None

@@ -1,0 +1,141 @@
+"""Commands that need no choices: one that does everything, and one that writes a card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Exit, Option
+
+from . import options as cli
+
+if TYPE_CHECKING:
+    from ..automatic import Automatic
+
+MaxDrop = Annotated[
+    float | None,
+    Option("--max-drop", help="Lose at most so many points of the card's measure (dB of PSNR); needs labels."),
+]
+
+
+def auto(
+    model: cli.ModelFile,
+    target: cli.TargetName = None,
+    card: cli.CardFile = None,
+    data: Annotated[
+        Path | None, Option("--data", help="Pictures in a folder, or an .npz; labelled or not. [default: the card's]")
+    ] = None,
+    max_drop: MaxDrop = None,
+    output: Annotated[
+        Path | None, Option("-o", "--output", help="Where to write the int8 model. [default: NAME.int8.onnx, here]")
+    ] = None,
+    limit: Annotated[int, Option(min=1, help="Measure on so many samples at most.")] = 400,
+    verbose: cli.Verbose = False,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Quantize a network, measure it, check it against its target, and say how good it is. MODEL alone will do.
+
+    Writes NAME.int8.onnx and a page about it, NAME.int8.html. Exit code 1: the bound is not held, or the target refuses
+    the file.
+    """
+    import equint
+
+    from ..planning.spared import spare
+
+    cli.check_file(model)
+    output = Path(f"{model.stem}.int8.onnx") if output is None else output
+    if output.is_dir():
+        output = output / f"{model.stem}.int8.onnx"
+    page = output.with_suffix(".html")
+    spare([output, page], {"model": model, "card": card, "data": data, "target": target})
+    with cli.progress_bar(not as_json) as step:
+        found = equint.auto(model, target, card=card, data=data, max_drop=max_drop, limit=limit, progress=step)
+        found.result.save(output)
+        cli.write_page(page, found.page(model.stem))
+    if as_json:
+        written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
+        cli.print_json({**found.facts(), **written}, "auto")
+    else:
+        for line in lines(found, output, page, model):
+            cli.say(line)
+        if verbose:
+            print(f"\n{found.result.summary()}")
+            for note in found.notes:
+                print(f"! {note}")
+    if found.held is False or not found.findings.clean:
+        raise Exit(1)
+
+
+def card(
+    model: cli.ModelFile,
+    data: Annotated[
+        Path,
+        Option(
+            "--data", help="Pictures in a folder (or class folders, or calib and eval); or .npz.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None, Option("-o", "--output", help="Where to write the card (.toml). [default: print it]")
+    ] = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Propose a card: how pictures become the network's input, and what speaks for it; the float score, with labels."""
+    import equint
+
+    from ..pages.proposals import told, ways
+    from ..planning.spared import spare
+
+    cli.check_file(model)
+    if output is not None:
+        cli.check_card_name(output)
+        spare([output], {"model": model, "data": data})
+    with cli.progress_bar(not as_json) as step:
+        found = equint.card(model, data, progress=step)
+    text = found.toml("." if output is None else output.parent)
+    if output is not None:
+        cli.write_page(output, text)
+    if as_json:
+        return cli.print_json({**found.facts(), **({} if output is None else {"output": str(output)})}, "card")
+    cli.print_table(*ways(found))
+    for line in told(found):
+        cli.say(line)
+    print(f"\n{text}" if output is None else f"wrote {output}; equint auto {model} --card {output}")
+    return None
+
+
+def lines(found: Automatic, output: Path, page: Path | None, model: Path) -> Iterator[str]:
+    """Five lines: what it loses, what was written, for whom, what limits it, and what to do next."""
+    from ..pages.story import hardware_line, limit_line, size_line
+
+    result = found.result
+    yield found.verdict
+    written = size_line(os.fspath(output), output.stat().st_size, model.stat().st_size, result.model, result.target)
+    yield f"{written}; page: {page}" if page is not None else written
+    yield hardware_line(found.findings)
+    yield f"limits: {limit_line(found.explanation, result.warnings)}"
+    yield f"next: {advice(found, model, output)}"
+
+
+def advice(found: Automatic, model: Path, output: Path) -> str:
+    """What to do next: one thing."""
+    from ..pages.story import give_data
+
+    if not found.findings.clean:
+        return "equint targets lists targets that take other formats; --target NAME"
+    if found.proposal is not None and not found.proposal.clear:
+        return f"check how pictures are prepared: equint card {model} --data FOLDER -o card.toml, then --card card.toml"
+    if found.held is False:
+        return f"give more samples, or another target; equint diagnose {model} says which layers cost most"
+    if found.result.hardware.weight.granularity == "shift":
+        return f"equint export {model} -o {model.stem} --target {found.result.target} writes the bundle for the NPU"
+    if found.evaluation is None:
+        return (
+            f"equint auto {model} {give_data(found.result.original)} measures it on what it is used for, and its ranges"
+        )
+    if found.evaluation.verdict is not None and found.evaluation.verdict.level in ("poor", "broken"):
+        return f"equint diagnose {model} says which layers cost most, and what helps"
+    if found.evaluation.original is None and found.evaluation.task != "features":
+        return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
+    return f"run {output} as the float network; equint lint {output} --target NAME for other hardware"

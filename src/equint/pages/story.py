@@ -1,0 +1,177 @@
+"""A quantized network in a few lines, for people: what it loses, what was written, what limits it, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import counted
+from ..graph.inputs import CHANNELS, layout_of
+from ..hardware.lint import Findings
+from ..ir.events import Event, EventKind
+from ..ir.model import Model
+from ..planning.summary import grouped, kilobytes, sizes
+from ..scoring.tasks import Verdict, verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..result import Result
+    from ..runtime.judge import Judgement
+    from ..study.explain import Explanation
+    from ..study.mixed import Mixed
+
+SHARE = 0.05
+"""What makes less of the noise limits nothing."""
+
+
+def task_of_outputs(model: Model) -> str:
+    """The task whose bounds on SQNR a network's first output is judged by, where nothing names one.
+
+    Example:
+        >>> from ..ir.model import Graph
+        >>> task_of_outputs(Model(Graph((), {}, (), ("y",), {"y": ("N", 10)})))
+        'classification'
+    """
+    shape = model.graph.shapes.get(model.graph.outputs[0]) or ()
+    classes = len(model.graph.outputs) == 1 and len(shape) == 2 and shape[1] != 1
+    return "classification" if classes else "features"
+
+
+def on_shown(found: Judgement, name: str, model: Model, made_up: bool) -> str:
+    """A verdict from samples without labels, or made-up ones.
+
+    Args:
+        name: the candidate's; model: it.
+    """
+    task = task_of_outputs(model)
+    row = next((r for r in found.losses[name] if r.role == "output" and not r.part), None)
+    reached = found.sqnr_db[name]
+    classes = task == "classification" and row is not None and row.agreement is not None
+    same = f", the same best class in {row.agreement:.0f} %" if row is not None and classes else ""
+    samples = counted(found.images, "made-up sample" if made_up else "sample")
+    doubts = f" (they tell little: {found.blind[0]})" if found.blind else ""
+    tells = "tell" if found.images != 1 else "tells"
+    return (
+        f"{verdict(task, sqnr=reached).level}, as far as {samples} {tells}: output SQNR {reached:.1f} dB{same}{doubts}"
+    )
+
+
+def searched(model: Model) -> str:
+    """A verdict from what the search among candidates measured, or why it measured nothing."""
+    kept = next((e for e in reversed(model.log) if e.kind is EventKind.CANDIDATE_KEPT), None)
+    if kept is None:
+        none = next((e for e in model.log if e.kind is EventKind.NOTHING_MEASURED), None)
+        return "not measured" if none is None else f"not measured: {none.facts['why']}"
+    reached = float(kept.facts["SQNR"])
+    told = verdict(task_of_outputs(model), sqnr=reached)
+    made_up = "made-up" in kept.facts["on"]
+    on = "as far as made-up samples tell" if made_up else "on samples that it was not made of"
+    return f"{told.level}, {on}: output SQNR {reached:.1f} dB"
+
+
+def size_line(output: str, file_bytes: int, float_bytes: int, model: Model, target: str) -> str:
+    """What was written, how large it is, and for whom."""
+    smaller = f", {float_bytes / file_bytes:.1f} times smaller" if float_bytes > 1.05 * file_bytes else ""
+    before, after = map(kilobytes, sizes(model))
+    files = f"{kilobytes(file_bytes)} (float {kilobytes(float_bytes)}{smaller})"
+    return f"{output}: {files}, weights {before} → {after}, for {target}"
+
+
+def hardware_line(found: Findings) -> str:
+    """How much of the work integers do, and what the target refuses."""
+    share = f"integers do {100 * found.integer_share:.1f} % of the multiply-accumulates"
+    errors = [f for f in found.findings if f.level == "error"]
+    others = [f for f in found.findings if f.level != "error"]
+    if errors:
+        first = errors[0]
+        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        return f"{found.target} refuses it: {first.what} [{first.at}]{more}; {first.todo}"
+    if others:
+        rules = dict.fromkeys(f.what for f in others)
+        return f"{share}; float or worth a look: {'; '.join(list(rules)[:2])}{' …' if len(rules) > 2 else ''}"
+    return f"{share}; {found.target} takes all of it" if found.ruled else f"{share}; {found.target} has no rules"
+
+
+def limit_line(found: Explanation | None, warnings: Sequence[Event]) -> str:
+    """What most of the noise comes from, predicted; or what makes the result doubtful."""
+    parts = []
+    if warnings:
+        more = f" (and {len(warnings) - 1} more, -v)" if len(warnings) > 1 else ""
+        at = f" [{warnings[0].at}]" if warnings[0].at else ""
+        why = warnings[0].facts.get("why")
+        parts.append(f"{warnings[0].text}{f': {why}' if why else ''}{at}{more}")
+    rows = [] if found is None else [(r["share"], r["name"], "rounding its weights") for r in found.layers]
+    rows += [] if found is None else [(r["share"], r["name"], "rounding or clipping it") for r in found.tensors]
+    share, name, why = max(rows, default=(0.0, "", ""), key=lambda row: row[0])
+    if share >= SHARE:
+        parts.append(f"{100 * share:.0f} % of the predicted noise comes from {name}, {why}")
+    return "; ".join(parts) or "nothing stands out: noise comes from all layers alike"
+
+
+def warned(warnings: Sequence[Event], most: int = 3) -> Iterator[str]:
+    """What makes the result doubtful, a line each; facts are left to those who ask for them."""
+    for said in (lines := [line for bad, line in grouped(warnings, facts=False) if bad])[:most]:
+        yield f"! {said}"
+    if len(lines) > most:
+        yield f"! and {counted(len(lines) - most, 'more warning')}: -v shows them"
+
+
+def give_data(model: Model) -> str:
+    """What to give a network to be measured on: an option, and what it is to hold.
+
+    Example:
+        >>> from ..ir.model import Graph
+        >>> give_data(Model(Graph((), {}, ("x",), (), {"x": ("N", 400)})))
+        '--data SAMPLES.npz (an array x)'
+    """
+    shapes = [model.graph.shapes.get(name) or () for name in model.graph.inputs]
+    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][CHANNELS[layout_of(shapes[0])]] in (1, 3):
+        return "--data FOLDER (of pictures)"
+    names = ", ".join(model.graph.inputs[:4]) if len(shapes) > 1 else "x"
+    return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
+
+
+def next_step(level: str, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
+    """What to do with a quantized network, in a line.
+
+    Args:
+        data: what to give to be measured on, as `give_data` says.
+    """
+    if level in ("poor", "broken"):
+        described = f" --card {card}" if card else ""
+        return f"equint diagnose {model}{described} says which layers cost most, and what helps"
+    if measured:
+        return f"run {output} as the float network; equint report draws a page about it"
+    if card:
+        return f"equint evaluate {output} --card {card} --against {model} measures it on your data"
+    return f"equint auto {model} {data} measures it on what it is used for, and its ranges"
+
+
+def told(
+    result: Result,
+    found: Findings,
+    said: Verdict | None,
+    spent: Mixed | None,
+    output: Path,
+    model: Path,
+    card: Path | None,
+) -> Iterator[str]:
+    """What `quantize` did: a verdict, what was written, for whom, what is doubtful, and what to do next.
+
+    Args:
+        said: of labelled samples, if there are any; spent: what a bound on the drop cost; card: its file.
+    """
+    from .diagnosis import mixed_text
+
+    words = said.words if said is not None else searched(result.model)
+    yield words
+    sized = output.stat().st_size, model.stat().st_size
+    yield size_line(str(output), *sized, result.model, result.target)
+    yield hardware_line(found)
+    if spent is not None:
+        yield from mixed_text(spent.facts()).splitlines()
+    yield from warned(result.warnings)
+    level, described = words.split(",")[0].split(":")[0], None if card is None else str(card)
+    data = give_data(result.job.original)
+    yield f"next: {next_step(level, str(model), str(output), described, said is not None, data)}"

@@ -1,0 +1,132 @@
+"""Commands that need no choices, as their users run them."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from commands import Run
+from equint.demo import data_path, model_path
+from equint.samples.card import read_card
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_network_is_all_it_needs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text, err = run("auto", model_path())
+    assert (code, err) == (0, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.int8.html", "digits.int8.onnx"]
+    lines = text.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith(("good", "usable", "poor", "broken"))
+    assert lines[1].startswith("digits.int8.onnx: ")
+    assert lines[3].startswith("limits: ")
+    assert lines[4].startswith("next: ")
+    code, text, _ = run("auto", model_path(), "-v")
+    assert "folded BatchNormalization" in text
+
+
+def test_a_card_and_what_it_is_for(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    code, text, _ = run("card", model_path(), "--data", data_path(), "-o", path)
+    assert code == 0
+    assert "98.0 %" in text
+    assert read_card(path).std == (16.0,)
+    code, text, _ = run("auto", model_path(), "--card", path, "--max-drop", 5, "-o", tmp_path, "--json")
+    found = json.loads(text)
+    assert (code, found["held"], found["schema"]) == (0, True, "equint.auto/1")
+    assert (tmp_path / "digits.int8.onnx").stat().st_size == found["file_bytes"]
+
+
+def test_a_bound_that_is_not_held_ends_with_1(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "two.toml"
+    own.write_text('recipe = "wes"\nshift_bits = 4\n[weight]\nbits = 2\ngranularity = "shift"\n')
+    asked = ("auto", model_path(), "--data", data_path(), "--target", own, "--max-drop", 0.5)
+    code, text, _ = run(*asked, "-o", tmp_path / "q.onnx")
+    assert code == 1
+    assert "NOT held" in text
+    assert (tmp_path / "q.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("auto", "none.onnx"), "none.onnx: no such file"),
+        (("auto", model_path(), "--max-drop", 0.5), "max_drop needs labels"),
+        (("auto", model_path(), "--data", "none"), "none: no such file or folder"),
+        (("auto", model_path(), "--data", data_path(), "--target", "openvin"), "did you mean openvino?"),
+        (("card", model_path(), "--data", "none"), "none: no such file or folder"),
+        (("card", model_path(), "--data", data_path(), "-o", "c.txt"), "cards are .toml files"),
+    ],
+)
+def test_refusals_are_a_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_that_was_read_is_written_over(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(model_path().read_bytes())
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 8, 8, 1), np.uint8))
+    for arguments in (("auto", model, "-o", model), ("card", model, "--data", tmp_path / "d.npz", "-o", model)):
+        assert run(*arguments)[0] == 2
+    assert model.read_bytes() == model_path().read_bytes()
+
+
+def test_what_is_printed_as_json_is_as_published(run: Run, tmp_path: Path) -> None:
+    schema = json.loads((resources.files("equint.cli") / "output.schema.json").read_text("utf-8"))
+    path = tmp_path / "c.toml"
+    asked = {
+        "card": ("card", model_path(), "--data", data_path(), "-o", path),
+        "auto": ("auto", model_path(), "--card", path, "--max-drop", 5, "-o", tmp_path / "q.onnx"),
+        "quantize": ("quantize", model_path(), "--card", path, "-o", tmp_path / "q.onnx"),
+    }
+    assert schema["$defs"].keys() == asked.keys()
+    for name, arguments in asked.items():
+        found = json.loads(run(*arguments, "--json")[1])
+        own = {**schema, "$ref": f"#/$defs/{name}"}
+        jsonschema.Draft202012Validator(own).validate(found)
+        assert found.keys() <= schema["$defs"][name]["properties"].keys()
+
+
+def test_quantize_measures_where_there_are_labels(run: Run, tmp_path: Path) -> None:
+    path, out = tmp_path / "c.toml", tmp_path / "q.onnx"
+    run("card", model_path(), "--data", data_path(), "-o", path)
+    asked = ("quantize", model_path(), "-o", out, "--card", path)
+    found = json.loads(run(*asked, "--json")[1])
+    measured = json.loads(run("evaluate", out, "--card", path, "--against", model_path(), "--limit", 200, "--json")[1])
+    assert found["measured"]["samples"] == 200
+    assert found["measured"]["top1"] == measured["top1"]
+    assert measured["verdict"]["words"] in run(*asked)[1].splitlines()[0]
+    assert "measured" not in json.loads(run(*asked, "--no-measure", "--json")[1])
+
+
+def test_a_story_is_no_log(run: Run, tmp_path: Path) -> None:
+    asked = ("quantize", model_path(), "-o", tmp_path / "q.onnx", "--input-range", 0, 1)
+    text = run(*asked)[1]
+    assert len(text.splitlines()) <= 6
+    assert not any(word in text for word in ("clips=", "scales=", "steps="))
+    assert "scales=" in run(*asked, "-v")[1]
+
+
+def test_shells_complete() -> None:
+    assert "--show-completion" in _help()
+
+
+def _help() -> str:
+    from typer.main import get_command
+
+    from equint.cli.main import app
+
+    return " ".join(option for p in get_command(app).params for option in p.opts)

@@ -1,0 +1,73 @@
+"""A result in a few lines: what they say is what was found."""
+
+from __future__ import annotations
+
+import equint
+from equint.demo import model_path
+from equint.hardware.lint import Finding, Findings
+from equint.ir.events import Event, EventKind
+from equint.pages.story import hardware_line, limit_line, next_step, on_shown, searched, size_line, warned
+from equint.study.explain import Explanation
+
+
+def test_without_data_the_verdict_says_so() -> None:
+    result = equint.quantize(model_path(), input=(0, 1))
+    kept = next(e for e in result.model.log if e.kind is EventKind.CANDIDATE_KEPT)
+    words = searched(result.model)
+    assert words.startswith("good, as far as made-up samples tell")
+    assert f"{kept.facts['SQNR']:.1f} dB" in words
+    assert searched(equint.load(model_path())) == "not measured"
+    nothing = Event(EventKind.NOTHING_MEASURED, "", {"why": "one sample alone tells nothing"})
+    assert searched(equint.load(model_path()).noted(nothing)) == "not measured: one sample alone tells nothing"
+    judged = equint.judge(model_path(), {"own": result}, input=(0, 1))
+    told = on_shown(judged, "own", result.model, True)
+    assert f"as far as {judged.images} made-up samples tell: output SQNR {judged.sqnr_db['own']:.1f} dB" in told
+
+
+def test_sizes() -> None:
+    result = equint.quantize(model_path(), "cwq", input=(0, 1))
+    line = size_line("q.onnx", 50_000, 100_000, result.model, "onnxruntime")
+    assert line.startswith("q.onnx: 50.0 kB (float 100.0 kB, 2.0 times smaller)")
+    assert "times" not in size_line("q.onnx", 100_000, 100_000, result.model, "onnxruntime")
+
+
+def finding(level: str, what: str) -> Finding:
+    return Finding(level, "rule", "conv", what, "why", "change it", "source", "date")
+
+
+def test_what_a_target_refuses_comes_first() -> None:
+    found = Findings("qnn", 0.5, (finding("warning", "w"), finding("error", "5 bits"), finding("error", "x")))
+    assert hardware_line(found) == "qnn refuses it: 5 bits [conv], and 1 more; change it"
+    assert "50.0 %" in hardware_line(Findings("qnn", 0.5, (finding("warning", "w"),)))
+    assert "takes all of it" in hardware_line(Findings("qnn", 1.0))
+    assert "has no rules" in hardware_line(Findings("mine", 1.0, (), False))
+
+
+def test_what_limits() -> None:
+    rows = ({"name": "a", "share": 0.6}, {"name": "b", "share": 0.1})
+    found = Explanation({}, rows, ({"name": "t", "share": 0.3},), ())
+    assert limit_line(found, ()) == "60 % of the predicted noise comes from a, rounding its weights"
+    assert "alike" in limit_line(None, ())
+    doubt = Event(EventKind.CALIBRATION_DOUBTFUL, "x", {"why": "all zero"}, "", warning=True)
+    assert limit_line(None, (doubt, doubt)).startswith(
+        "calibration data cannot be right: all zero [x] (and 1 more, -v)"
+    )
+
+
+def test_warnings_are_lines_without_facts() -> None:
+    events = [
+        Event(EventKind.CALIBRATION_DOUBTFUL, "x", {"why": f"reason {k}", "number": k}, "", warning=True)
+        for k in range(5)
+    ]
+    lines = list(warned([*events, Event(EventKind.QUANTIZED)]))
+    assert lines[0] == "! calibration data cannot be right: reason 0 [x]"
+    assert lines[3:] == ["! and 2 more warnings: -v shows them"]
+
+
+def test_what_to_do_next() -> None:
+    assert "diagnose net.onnx --card c.toml" in next_step(
+        "broken", "net.onnx", "q.onnx", "c.toml", True, "--data FOLDER"
+    )
+    assert "evaluate q.onnx --card c.toml" in next_step("good", "net.onnx", "q.onnx", "c.toml", False, "--data FOLDER")
+    assert "--data FOLDER" in next_step("good", "net.onnx", "q.onnx", None, False, "--data FOLDER")
+    assert "run q.onnx" in next_step("good", "net.onnx", "q.onnx", None, True, "--data FOLDER")
