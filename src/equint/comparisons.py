@@ -100,7 +100,7 @@ class Evaluation:
     verdict: Verdict | None = None
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items())
+        shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items() if not isinstance(v, Mapping))
         return f"Evaluation({shown}{'' if self.verdict is None else f', {self.verdict.level}'})"
 
     def facts(self) -> dict[str, Any]:
