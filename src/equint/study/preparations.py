@@ -94,7 +94,7 @@ def input_of(model: Model) -> tuple[Name, str, int]:
     if len(graph.inputs) != 1:
         names = ", ".join(graph.inputs)
         raise InvalidCard(
-            f"{model.source or 'the network'}: {len(graph.inputs)} inputs ({names}); give an .npz of arrays by their names"
+            f"{model.source or 'the network'}: {len(graph.inputs)} inputs ({names}); give an .npz of arrays so called"
         )
     (name,), shape = graph.inputs, graph.shapes.get(graph.inputs[0])
     layout = layout_of(shape or ())
