@@ -506,7 +506,7 @@ def test_calibrate_without_histograms(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_person_reads_what_was_measured(run: Run, tmp_path: Path) -> None:
     described = gray_card(tmp_path)
-    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--card", described, "--images", 20)
+    code, text, _ = run("quantize", model_path(), "-o", tmp_path / "o.onnx", "--card", described, "--images", 20, "-v")
     assert code == 0
     for words in ("(level 2)", "measured moments and ranges", "corrected biases from images"):
         assert words in text

@@ -298,7 +298,7 @@ def test_lint_of_a_tflite_file(run: Run, tmp_path: Path) -> None:
 
 def test_quantize_tells_what_lint_finds(run: Run, tmp_path: Path) -> None:
     arguments = ("quantize", model_path(), "-o", tmp_path / "q.onnx", "--target", "qnn", "--input-range", 0, 1)
-    code, text, _ = run(*arguments, "--effort", "fast")
+    code, text, _ = run(*arguments, "--effort", "fast", "-v")
     assert code == 0
     assert "! warning static-shapes [input]: shape (N, 1, 8, 8) is not fixed" in text
     facts = json.loads(run(*arguments, "--effort", "fast", "--json")[1])
