@@ -12,6 +12,7 @@ ACROSS = {
     "consumers/test_litert_floats.py": "LiteRT's float operators",
     "consumers/test_vela.py": "Vela",
     "helpers/test_nets.py": "random networks",
+    "hostile/test_hostile.py": "all commands, on what nobody should give them",
     "helpers/test_programs.py": "random integer programs",
     "ops/test_conformance.py": "all operators, all facets",
     "pages/test_page_in_browser.py": "pages, looked at by a browser",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import tempfile
 import tomllib
 import weakref
@@ -24,11 +25,44 @@ def is_bundle(source: object) -> bool:
     return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith((".json", ".safetensors"))
 
 
+MOST_TEXT = 1 << 24
+"""Bytes of the longest table, list or manifest that is read."""
+
+
+def readable(path: str | os.PathLike[str], refusal: type[EquintError], what: str = "file", most: int = 0) -> Path:
+    """A file that can be read to its end: a regular one, of `most` bytes where that is not 0.
+
+    Raises:
+        EquintError: the `refusal`: it is not there, a folder, a pipe or a device, too large, or its name is none.
+
+    Example:
+        >>> readable("/dev/zero", InvalidCard, "card")
+        Traceback (most recent call last):
+        equint.errors.InvalidCard: /dev/zero: is no regular file; give a card that is one
+    """
+    found = Path(path)
+    try:
+        status = found.stat()
+    except FileNotFoundError as error:
+        raise refusal(f"{path}: no such {what}; correct its name") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refusal(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); give a {what}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise refusal(f"{path}: is a folder; give a {what}")
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(f"{path}: is no regular file; give a {what} that is one")
+    if most and status.st_size > most:
+        raise refusal(
+            f"{path}: {status.st_size / 1e6:.0f} MB, too long for a {what}; give one of {most / 1e6:.0f} MB at most"
+        )
+    return found
+
+
 def writable(path: str | os.PathLike[str]) -> Path:
     """Where an output goes, links followed.
 
     Raises:
-        EquintError: it is a folder or a device, its folder does not exist, or its name is too long.
+        EquintError: it is a folder or a device, its folder does not exist or takes no files, or its name is too long.
     """
     try:
         target = Path(path).resolve()
@@ -38,8 +72,11 @@ def writable(path: str | os.PathLike[str]) -> Path:
             raise OutputRefused(f"{path}: is no regular file; give a file name for the output")
         if not target.parent.is_dir():
             raise OutputRefused(f"{path}: cannot write (no such folder); make it or choose another output")
-    except OSError as error:
-        raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another output") from error
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-"):
+            pass  # it takes files
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputRefused(f"{path}: cannot write ({why}); choose another output") from error
     return target
 
 
@@ -113,12 +150,45 @@ def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -
     Raises:
         EquintError: it is not there, or no TOML.
     """
+    text = ""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise refusal(f"{path}: no such {what}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise refusal(f"{path}: not a readable TOML {what} ({error})") from error
+        text = readable(path, refusal, what, MOST_TEXT).read_text("utf-8")
+        found = tomllib.loads(text)
+        if deepest(found) > DEEPEST:
+            raise RecursionError
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, numbers of 5,000 digits
+        why = _why_no_toml(error, text)
+        raise refusal(f"{path}: not a readable TOML {what} ({why}); correct it") from error
+    return found
+
+
+def _why_no_toml(error: Exception, text: str) -> str:
+    """What is wrong; of what lies too deep or has too many digits, the key whose line is longest."""
+    digits = "digits" in str(error) or "64 bits" in str(error)
+    if not digits and not isinstance(error, RecursionError):
+        return str(error)[:200]
+    longest = max(text.splitlines(), key=len, default="")
+    return f"{longest.partition('=')[0].strip()[:80]}: {'more than 64 bits' if digits else 'nested too deep'}"
+
+
+DEEPEST = 32
+"""How deep values may lie in tables and lists that are read."""
+
+
+def deepest(value: Any) -> int:
+    """How deep lists and tables lie in one another, without recursion. Raises ValueError: a number beyond 64 bits.
+
+    Example:
+        >>> deepest(3), deepest({"a": [[1], 2]})
+        (0, 3)
+    """
+    depth, level = 0, [value]
+    while inner := [one for one in level if isinstance(one, (list, dict))]:
+        depth += 1
+        level = [each for one in inner for each in (one.values() if isinstance(one, dict) else one)]
+        if any(type(each) is int and abs(each) >> 63 for each in level):
+            raise ValueError("a number of more than 64 bits")
+    return depth
 
 
 def check_keys(

@@ -585,7 +585,7 @@ def test_debug_shows_the_traceback() -> None:
     quiet = subprocess.run(command, capture_output=True, text=True, check=False)
     loud = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
     assert quiet.returncode == 2
-    assert quiet.stderr == "equint: none.onnx: no such file\n"
+    assert quiet.stderr == "equint: none.onnx: no such file; correct its name\n"
     assert "Traceback" in loud.stderr
 
 

@@ -11,6 +11,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Model, Moments
 from equint.maths.noise import sqnr_db
 from equint.onnx.reader import read
+from equint.onnx.writer import to_proto
 from equint.ops.layers import layers
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from handwritten import execute, network, normal
@@ -161,8 +162,17 @@ def test_a_worked_example() -> None:
     assert graph.consts[layer.bias].tolist() == [6.5, 5.0]
 
 
+def test_all_constants_behind_a_layer_are_folded_at_once() -> None:
+    body = f"a = Conv(x, w) n = {BN}(a, g, e, m, v) p = Mul(n, k) q = Sub(p, k) y = Add(q, k)"
+    proto = network(body, inputs=IMAGE, w=normal(4, 4, 1, 1), k=normal(4, 1, 1, scale=1), **BATCHNORM)
+    after = FoldBatchnorm()(read(proto))
+    assert [n.op for n in after.graph.nodes] == ["Conv"]
+    x = normal(2, 4, 6, 6, scale=1)
+    np.testing.assert_allclose(execute(to_proto(after.graph), x)[0], execute(proto, x)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_batchnorm_in_training_is_left_with_an_event() -> None:
-    body = f"a = Conv(x, w) y = {BN} <training_mode = 1> (a, g, e, m, v)"
+    body = f"a = Conv(x, w) y, p, q = {BN} <training_mode = 1> (a, g, e, m, v)"
     after = FoldBatchnorm()(read(network(body, inputs=IMAGE, w=normal(4, 4, 1, 1), **BATCHNORM)))
     assert [n.op for n in after.graph.nodes] == ["Conv", BN]
     assert EventKind.BATCHNORM_LEFT in [e.kind for e in after.log]

@@ -311,7 +311,7 @@ def test_statistics_that_do_not_fit(tmp_path: Path) -> None:
     refused(folded(network("y = Conv <pads = [1, 1, 1, 1]> (x, w)", w=W)), x, "another network", resume=path)
     refused(graph, x, str(path), "without histograms", resume=path, histograms=True)
     path.write_bytes(path.read_bytes()[:200])
-    refused(graph, x, str(path), "not readable statistics", resume=path)
+    refused(graph, x, str(path), "not a readable .npz", resume=path)
     refused(graph, x, "no such folder", resume=tmp_path / "none" / "s.npz")
 
 

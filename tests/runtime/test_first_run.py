@@ -123,6 +123,6 @@ def test_what_a_batch_is_made_of(frames: int) -> None:
 
 
 def test_a_batch_that_is_none_has_no_such_rows() -> None:
-    for inputs in ("float[2,3] x", "float[N,3] x, float[2,N] s"):
+    for inputs in ("float[4,3] x", "float[N,3] x, float[2,N] s"):
         graph = hidden(network("y = Reshape(x, k)", inputs=inputs, output="float[] y", k=[-1, 4, 3]))
         assert rows_of_a_sample(graph, {n: np.ones((1, 3), np.float32) for n in graph.inputs}) is None

@@ -201,9 +201,10 @@ def test_saved_and_loaded(tmp_path: Path, histograms: bool) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_measured_survives_too(tmp_path: Path) -> None:
+def test_nothing_measured_is_refused(tmp_path: Path) -> None:
     Statistics({}, 3, "net").save(tmp_path / "a.npz")
-    assert Statistics.load(tmp_path / "a.npz") == Statistics({}, 3, "net")
+    with pytest.raises(EquintError, match="it lists none"):
+        Statistics.load(tmp_path / "a.npz")
 
 
 def test_moments() -> None:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import Argument, Option
 
-from ..errors import EquintError, InvalidOption, counted, in_a_line
+from ..errors import (
+    EquintError,
+    InvalidOption,
+    TargetMismatch,
+    UnreadableModel,
+    UnsupportedOperator,
+    UnusableData,
+    counted,
+    in_a_line,
+)
 from . import npu, people, study
 from . import options as cli
 
@@ -130,7 +143,7 @@ def calibrate(
     cli.check_file(model)
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
-    cli.check_output(output, model=model, data=data, card=card)
+    cli.check_output(output, model=model, data=data, card=card, **{f"merge {k}": p for k, p in enumerate(merge or ())})
     draft = output.with_name(f"{output.stem}.part.npz")
     looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
@@ -253,21 +266,83 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"equint {__version__}")
         return
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what an encoding has not is spelled out: the work is done
+            stream.reconfigure(errors="backslashreplace")
+    if not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries; what users should know is said by equint
     try:
         code = app([a for a in arguments if a != "--debug"], prog_name="equint", standalone_mode=False)
     except Misused as error:
-        print(_usage(error), file=sys.stderr)
-        sys.exit(2)
+        _end(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _end(f"equint: stopped; {_kept(arguments)}", 130)
+    except EquintError as error:
+        if debug:
+            raise
+        _end(f"equint: {named(error, arguments)}")
     except Exception as error:
         if debug:
             raise
-        said = in_a_line(" ".join(str(error).split()))
-        if not isinstance(error, EquintError):
-            kind = f"unexpected {type(error).__name__}: {said[:300]}"
-            said = f"{'not enough memory' if isinstance(error, MemoryError) else kind}; --debug shows where"
-        print(f"equint: {said}", file=sys.stderr)
-        sys.exit(2)
+        said = " ".join(str(error).split())[:300]
+        kind = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {said}"
+        _end(f"equint: {kind}; --debug shows where")
     sys.exit(code or 0)
+
+
+_ENDLESS = re.compile(r"(\S{60})\S{40,}(\S{20})")
+"""Words of which the middle is left out."""
+LONGEST = 690
+"""Characters of a message; of longer ones the middle is left out."""
+
+
+def _end(said: str, code: int = 2) -> NoReturn:
+    """Say it on standard error in a line of what terminals can be sent, and stop."""
+    line = said if said.startswith("Usage") else in_a_line(" ".join(said.split()))
+    line = line if line is said else _ENDLESS.sub(r"\1…\2", line)
+    if len(line) > LONGEST and line is not said:
+        line = f"{line[: LONGEST - 203]} … {line[-200:]}"
+    print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+OF_FILES = (UnreadableModel, UnsupportedOperator, UnusableData, TargetMismatch)
+"""Kinds of errors that are about what a file holds."""
+
+
+def named(error: EquintError, arguments: Sequence[str]) -> str:
+    """What an error says, behind the first file on the command line where it is about one and names none.
+
+    Example:
+        >>> named(UnsupportedOperator("last: Einsum has no integer form"), ["export", "/usr"])
+        '/usr: last: Einsum has no integer form'
+    """
+    arguments = arguments[1:]  # behind the command
+    said, files = str(error), [a for a in arguments if _is_file(a)]
+    given = {"--data", "--merge", "--card"} if isinstance(error, UnusableData) else set()
+    files = [a for a, before in zip(arguments[1:], arguments, strict=False) if before in given] or files
+    head = said.partition(": ")[0]
+    named_already = _is_file(head) or any(in_a_line(os.path.basename(a)) in said for a in arguments if _is_file(a))
+    if not isinstance(error, OF_FILES) or named_already or not files:
+        return said
+    return f"{files[0]}: {said}"
+
+
+def _is_file(argument: str) -> bool:
+    """Whether something lies there."""
+    try:
+        return os.path.exists(argument) and argument not in ("", ".")
+    except ValueError:  # a name that no file can have
+        return False
+
+
+def _kept(arguments: Sequence[str]) -> str:
+    """What is left of a command that was interrupted."""
+    if "calibrate" in arguments:
+        return "what was measured is kept beside the output, and the same command goes on from it"
+    if "table" in arguments:
+        return "finished cells are kept in the cache, and the same command goes on from them"
+    return "nothing was written; give the command again"
 
 
 def _usage(error: Any) -> str:

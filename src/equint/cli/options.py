@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Argument, Option
 
-from ..errors import InvalidOption, UnreadableModel
+from ..errors import InvalidOption, UnreadableModel, in_a_line
 
 if TYPE_CHECKING:
     from ..comparisons import Evaluation
@@ -240,9 +240,11 @@ def card_of(
     """The card given, or one made of options."""
     from dataclasses import replace
 
-    from ..samples.card import KINDS, Card, read_card
+    from ..samples.card import FARTHEST, KINDS, Card, read_card
 
     _check_layout(layout)
+    if card is not None and (kind, mean, std, size) != (None, None, None, None):
+        raise InvalidOption("--card says kind, mean, std and size; leave these options out, or the card")
     if card is not None:
         return read_card(card) if layout is None else replace(read_card(card), layout=layout)
     if kind is not None and kind not in KINDS:
@@ -250,8 +252,10 @@ def card_of(
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
     count = max(len(means), len(stds), 1)
     means, stds = means or (0.0,) * count, stds or (1.0,) * count
-    if len(means) != len(stds) or any(s <= 0 for s in stds):
-        raise InvalidOption("--mean and --std need as many numbers each, std above 0")
+    if len(means) != len(stds) or not all(1 / FARTHEST <= s <= FARTHEST for s in stds):
+        raise InvalidOption("--mean and --std need as many numbers each, std above 0 and finite")
+    if not all(abs(m) <= FARTHEST for m in means):
+        raise InvalidOption(f"--mean {mean}: give numbers, none beyond {FARTHEST:g}")
     chosen = kind or ("features" if mean is None and std is None else "gray" if count == 1 else "rgb")
     return Card(chosen, means, stds, size, layout=layout)
 
@@ -279,15 +283,10 @@ def labels_of(shown: Shown) -> Any:
     data = shown.data
     if data is None or data.suffix != ".npz" or not data.is_file():
         return None
-    import zipfile
+    from ..samples.stored import stored
 
-    import numpy as np
-
-    try:
-        with data.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = arrays.get("y")
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None  # reading the images says what is wrong
+    held = stored(data)
+    found = held["y"].whole() if "y" in held else None
     return None if found is None or found.ndim != 1 or found.dtype.kind not in "iu" else found[: shown.images]
 
 
@@ -301,7 +300,9 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
 def check_file(path: Path) -> None:
     """Refuse an input that is not there."""
     if not path.is_file():
-        raise UnreadableModel(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        raise UnreadableModel(
+            f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file; correct its name'}"
+        )
 
 
 def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
@@ -344,7 +345,7 @@ def console(errors: bool = False) -> Any:
     from rich.console import Console
 
     stream = sys.stderr if errors else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
+    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False, markup=False, emoji=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -356,7 +357,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(in_a_line, row))
     if table.row_count:
         console().print(table)
 

@@ -208,7 +208,10 @@ def table(
     output: Annotated[Path | None, Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was."""
+    """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was.
+
+    Exit code 1 where nothing could be measured: the table says why.
+    """
     import equint
 
     from ..pages.results import jsonlines
@@ -227,6 +230,8 @@ def table(
     if output is not None:
         cli.write_page(output, found.markdown())
     print(jsonlines(found.rows) if as_json else found.markdown(), end="")
+    if found.rows and all(row.reason for row in found.rows if row.target or len(found.rows) == 1):
+        raise Exit(1)  # the reasons stand in the table
 
 
 def report(
@@ -291,7 +296,10 @@ def diagnose(
 def _widths(text: str) -> tuple[int, Any]:
     weights, _, activations = text.partition("/")
     try:
-        return int(weights), "float" if activations == "float" else int(activations)
+        found = int(weights), "float" if activations == "float" else int(activations)
+        if not all(bits == "float" or 2 <= int(bits) <= 16 for bits in found):
+            raise ValueError("2 to 16 bits")
+        return found
     except ValueError as error:
         raise InvalidOption(f"--bits {text}: give weights/activations, such as 8/8, 4/8 or 8/float") from error
 

@@ -58,4 +58,5 @@ def from_torch(module: Any, example_inputs: Any) -> Model:
 def present(path: str | os.PathLike[str]) -> None:
     """Refuse a file that is not there."""
     if not os.path.isfile(path):
-        raise UnreadableModel(f"{os.fspath(path)}: {'is a folder' if os.path.isdir(path) else 'no such file'}")
+        what = "is a folder; give a file" if os.path.isdir(path) else "no such file; correct its name"
+        raise UnreadableModel(f"{os.fspath(path)}: {what}")

@@ -19,6 +19,21 @@ def end(graph: Graph, merged: Collection[Name], name: Name) -> Name:
     return name
 
 
+def ends(graph: Graph, merged: Collection[Name]) -> dict[Name, Name]:
+    """`end` of all merged tensors, each asked once.
+
+    Example:
+        >>> nodes = Node("Relu", ("x",), ("a",)), Node("Relu", ("a",), ("b",)), Node("Relu", ("b",), ("y",))
+        >>> sorted(ends(Graph(nodes, {}, ("x",), ("y",)), {"a", "b"}).items())
+        [('a', 'y'), ('b', 'y')]
+    """
+    found = dict[Name, Name]()
+    for name in (o for node in reversed(graph.nodes) for o in node.outputs if o in merged):
+        behind = graph.users(name)[0].outputs[0]
+        found[name] = found.get(behind, behind)
+    return found
+
+
 def chain(graph: Graph, merged: Collection[Name], node: Node) -> list[Node]:
     """The activations merged into the quantizer of the node's output, nearest the layer first."""
     found = [node]

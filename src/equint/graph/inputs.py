@@ -131,7 +131,9 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
     What is no picture lies about the middle, waveforms a little closer than features, which reach `REACH` spreads.
     """
     if not abs(lo) + abs(hi) < LARGEST:
-        raise InvalidOption(f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}")
+        raise InvalidOption(
+            f"input range {lo} to {hi} is not finite, or beyond {LARGEST:g}; give what the network reads"
+        )
     if lo >= hi:
         raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)

@@ -95,7 +95,7 @@ def formats(
     """
     every, placement = list(layers(graph)), place(graph, apart)
     classes = {name: names for names in placement.classes for name in names}
-    ends = {n: clamps.end(graph, placement.merged, n) for n in placement.merged}
+    ends = clamps.ends(graph, placement.merged)
     known = [*classes, *(n for n, end in ends.items() if end in classes)]
     weights: dict[Name, QSpec | None] = {}
     tensors: dict[Name, QSpec | None] = {}
@@ -130,7 +130,7 @@ def _matching(patterns: Iterable[str], names: Sequence[str], kind: str) -> set[s
         if not matched and pattern != "*":
             near = get_close_matches(pattern, names, 3, 0.3)
             hint = f"the nearest are {', '.join(near)}" if near else f"the first are {', '.join(names[:3]) or 'none'}"
-            raise UnknownName(f"override: no {kind} is called {pattern!r}; {hint}")
+            raise UnknownName(f"override: no {kind} is called {pattern!r}; {hint}; correct its name")
         chosen |= matched
     return chosen
 

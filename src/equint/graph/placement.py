@@ -48,7 +48,7 @@ def place(graph: Graph, apart: Collection[Name] = ()) -> Placement:
     fused = {
         node.outputs[0]: nodes for node in graph.nodes if node.outputs and (nodes := applied(graph, node.outputs[0]))
     }
-    merged = frozenset(node.outputs[0] for node in graph.nodes if _merges(graph, node))
+    merged = _merged(graph)
     alone = [node for nodes in fused.values() for node in nodes]
     inner = inner_values(graph, lambda n: n in alone or (is_clamp(graph, n) and n.inputs[0] in merged))
     between = inner.keys() | (frozenset() if graph.integers_only else exact(graph))
@@ -128,9 +128,10 @@ def fused(graph: Graph, name: Name) -> tuple[Node, ...]:
         >>> [node.op for node in fused(Graph((conv, clip), tiny_graph().consts, ("x",), ("r",)), "y")]
         ['Relu']
     """
-    nodes = list[Node]()
-    while (node := graph.producer.get(name)) is not None and _merges(graph, node):
+    nodes, merged = list[Node](), _merged_before(graph, name)
+    while (node := graph.producer.get(name)) is not None and _merges(graph, node, merged):
         nodes.append(graph.users(name)[0])
+        merged.add(name)
         name = nodes[-1].outputs[0]
     return tuple(nodes)
 
@@ -179,11 +180,15 @@ _SUMS = (Form.LAYER, Form.SUM, Form.PRODUCT, Form.AVERAGE_POOL, Form.GLOBAL_AVER
 
 def _read_as_integers(graph: Graph, name: Name, inner: Collection[Name] = ()) -> bool:
     """Whether something but what makes `inner` values computes on a tensor's integers, or on what they are moved to."""
-    for user in (u for u in graph.users(name) if name in u.inputs and not _is_piece(u, inner)):
-        if _is_worker(graph, user):
-            return True
-        if keeps_grid(graph, user) and any(_read_as_integers(graph, o, inner) for o in user.outputs if o):
-            return True
+    waiting, seen = [name], {name}
+    while waiting:
+        name = waiting.pop()
+        for user in (u for u in graph.users(name) if name in u.inputs and not _is_piece(u, inner)):
+            if _is_worker(graph, user):
+                return True
+            moved = [o for o in user.outputs if o and o not in seen] if keeps_grid(graph, user) else []
+            waiting += moved
+            seen.update(moved)
     return False
 
 
@@ -284,8 +289,33 @@ def _is_piece(node: Node, inner: Collection[Name]) -> bool:
     return any(name in inner for name in (*node.inputs, *node.outputs))
 
 
-def _merges(graph: Graph, node: Node) -> bool:
-    """Whether the node's output is read by one activation alone which the quantizer replaces, or hardware applies."""
+def _merged(graph: Graph) -> frozenset[Name]:
+    """Outputs of all nodes that merge; each is asked once, from the first to the last."""
+    found = set[Name]()
+    for node in graph.nodes:
+        if node.outputs and _merges(graph, node, found):
+            found.add(node.outputs[0])
+    return frozenset(found)
+
+
+def _merged_before(graph: Graph, name: Name) -> set[Name]:
+    """Tensors that merge in front of a tensor, as far as clamps reach."""
+    clamps_before, found = list[Node](), set[Name]()
+    node = graph.producer.get(name)
+    while node is not None and is_clamp(graph, node) and (node := graph.producer.get(node.inputs[0])) is not None:
+        clamps_before.append(node)
+    for node in reversed(clamps_before):
+        if _merges(graph, node, found):
+            found.add(node.outputs[0])
+    return found
+
+
+def _merges(graph: Graph, node: Node, merged: Collection[Name]) -> bool:
+    """Whether the node's output is read by one activation alone which the quantizer replaces, or hardware applies.
+
+    Args:
+        merged: the same of what stands before.
+    """
     out = node.outputs[0] if node.outputs else ""
     users = graph.users(out)
     if applied(graph, out) or (node.inputs and node in applied(graph, node.inputs[0])[:-1]):
@@ -294,8 +324,7 @@ def _merges(graph: Graph, node: Node) -> bool:
         return False
     if _of_one_value(graph, node) and not clamps(node) and (graph.integers_only or not _is_applied(graph, node)):
         return False  # both are one function
-    before = graph.producer.get(node.inputs[0]) if is_clamp(graph, node) else None
-    return _is_worker(graph, node) or (before is not None and _merges(graph, before))
+    return _is_worker(graph, node) or (is_clamp(graph, node) and node.inputs[0] in merged)
 
 
 def _is_applied(graph: Graph, node: Node) -> bool:

@@ -34,13 +34,18 @@ def parts(graph: Graph, output: Name) -> tuple[Name, ...]:
 
 
 def _parts(graph: Graph, name: Name) -> Iterator[Name]:
-    node = graph.producer.get(name)
-    if node is None or not moves(node):
-        yield name
-        return
-    sources = node.inputs if node.op in JOINS else node.inputs[:1]
-    for source in (s for s in sources if s not in graph.consts):
-        yield from _parts(graph, source)
+    waiting, seen = [name], set[Name]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        node = graph.producer.get(name)
+        if node is None or not moves(node):
+            yield name
+            continue
+        sources = node.inputs if node.op in JOINS else node.inputs[:1]
+        waiting += [s for s in sources[::-1] if s not in graph.consts]
 
 
 def bounded(graph: Graph, name: Name) -> tuple[Name, float] | None:

@@ -53,25 +53,30 @@ def joins_apart(graph: Graph, ranges: Mapping[Name, Range]) -> frozenset[Name]:
 
 def _sources(graph: Graph, node: Node) -> Iterator[Name]:
     """What a join joins, other joins' inputs in their place where only moves stand between."""
-    for name in node.inputs:
-        if name in graph.consts:
+    waiting, seen = list(node.inputs[::-1]), set[Name]()
+    while waiting:
+        name = waiting.pop()
+        if name in graph.consts or name in seen:
             continue
+        seen.add(name)
         maker = graph.producer.get(name)
         while maker is not None and not maker.domain and maker.op in MOVES:
             maker = graph.producer.get(maker.inputs[0])
         if maker is not None and not maker.domain and maker.op in JOINS:
-            yield from _sources(graph, maker)
+            waiting += maker.inputs[::-1]
         else:
             yield name
 
 
 def _readers(graph: Graph, name: Name, join: Node) -> int:
     """How many others read a tensor, or what it was moved from."""
-    count = sum(user is not join for user in graph.users(name))
-    maker = graph.producer.get(name)
-    if maker is not None and grid_of(graph, maker).keeps and not grid_of(graph, maker).ties:
-        count += _readers(graph, maker.inputs[0], maker)
-    return count
+    count, reader = 0, join
+    while True:
+        count += sum(user is not reader for user in graph.users(name))
+        maker = graph.producer.get(name)
+        if maker is None or not grid_of(graph, maker).keeps or grid_of(graph, maker).ties:
+            return count
+        name, reader = maker.inputs[0], maker
 
 
 def faint(model: Model) -> Iterator[Event]:

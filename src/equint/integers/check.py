@@ -34,6 +34,13 @@ def check(program: Program) -> None:
 
 
 def _faults(program: Program) -> Iterator[str]:
+    if not program.inputs or not program.outputs:
+        yield "a program without inputs or results"
+    for name, grid in program.grids.items():
+        if grid.axis is not None and not -AXES <= grid.axis < AXES:
+            yield f"grid of {name}: axis {short(grid.axis)}, where tensors have {AXES} at most"
+        if not np.all(np.isfinite(grid.scale)) or not np.all(np.asarray(grid.scale) > 0):
+            yield f"grid of {name}: a scale that is not finite and above 0"
     known: set[Name] = {*program.inputs, *program.consts}
     for step in program.steps:
         for name in step.inputs:
@@ -76,6 +83,8 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
             yield from _requantize_faults(program, step, step.requantize, program.grids[step.outputs[0]])
 
 
+AXES = 32
+"""Most dimensions of a tensor."""
 _ARRAYS = ("mantissa", "exponent", "shift", "low", "high", "mantissa_below", "exponent_below")
 
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..errors import EquintError, TargetMismatch, UnreadableModel
-from ..files import drafted
+from ..errors import EquintError, TargetMismatch, UnreadableModel, reason
+from ..files import DEEPEST, deepest, drafted, readable
 from ..integers.check import check
 from ..integers.program import Program
 from .records import AGAIN, Record, decode, encode
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 FORMAT, VERSION = "equint.bundle", 1
+MOST = 1 << 30
+"""Bytes of either file."""
 
 
 def save_bundle(
@@ -111,7 +113,20 @@ def load_bundle(path: str | os.PathLike[str]) -> Program:
         check(program)
     except EquintError as error:
         raise UnreadableModel(f"{manifest}: {error}; {AGAIN}") from error
+    _check_form(program, manifest)
     return program
+
+
+def _check_form(program: Program, manifest: Path) -> None:
+    """Windows and shapes agree from step to step: ONNX's checker goes through the program's integer form."""
+    from ..integers.emit import export_integer
+
+    try:
+        export_integer(program)
+    except EquintError:  # what has no integer form in ONNX is not therefore wrong
+        return
+    except Exception as error:
+        raise UnreadableModel(f"{manifest}: its steps do not fit together ({reason(error)}); {AGAIN}") from error
 
 
 @cache
@@ -146,6 +161,8 @@ def bundle_files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
 
 def _bytes_of(file: Path) -> bytes:
     try:
+        if file.exists():
+            readable(file, UnreadableModel, "bundle", MOST)
         return file.read_bytes()
     except FileNotFoundError as error:
         raise UnreadableModel(f"{file}: no such file; a bundle is a .json and a .safetensors of one name") from error
@@ -157,6 +174,8 @@ def _read_manifest(file: Path) -> Record:
     text = _bytes_of(file)
     try:
         found = json.loads(text, parse_constant=_no_number)
+        if deepest(found) > DEEPEST:
+            raise RecursionError
     except (ValueError, RecursionError) as error:
         raise UnreadableModel(f"{file}: no JSON ({error or 'too deep'}); copy both files again, or {AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:

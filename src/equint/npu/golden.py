@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnusableData
+from ..files import MOST_TEXT, readable
 from ..integers.program import Program
 from ..ir.model import Array, Name
 from ..maths.affine import storage
@@ -258,11 +259,13 @@ def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
 def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UnusableData(f"{folder}: is no golden folder (it has no {MANIFEST}); {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise UnusableData(f"{path}: cannot be read ({error}); {remedy}") from error
+        if not path.exists():
+            raise UnusableData(f"{folder}: is no golden folder (it has no {MANIFEST}); {remedy}")
+        file = readable(path, UnusableData, "list of golden vectors", MOST_TEXT)
+        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+        raise UnusableData(f"{path}: cannot be read ({why}); {remedy}") from error
     ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("tensors"), dict)
     if not ours or not all(_is_record(t) for t in found["tensors"].values()):
         raise UnusableData(f"{path}: does not describe golden vectors; {remedy}")
@@ -319,6 +322,8 @@ def layers(program: Program) -> dict[Name, str]:
 def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Array:
     """The array of a .npy file, which must be of that type, and of that shape if one is given."""
     try:
+        if path.exists():
+            readable(path, UnusableData, "file of an array")
         with path.open("rb") as file:
             found: Array = np.lib.format.read_array(file, allow_pickle=False)
             if file.read(1):

@@ -49,7 +49,7 @@ def describe(proto: ModelProto, label: str = "model") -> Description:
         'its input is float'
     """
     if not proto.graph.node:
-        raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
+        raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model? Export it again")
     if not any(o.domain in ("", "ai.onnx") for o in proto.opset_import):
         raise UnreadableModel(f"{label}: names no ONNX operator set; export it again")
     return _Reader(infer_shapes(decode(proto, label)), label, proto.producer_name == "equint").description()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.model import Graph, Name, Node
+from ..ir.model import Graph, Name
 from ..ops.attributes import is_softmax
 from ..ops.operator import Unknown
 from ..ops.table import op_of
@@ -30,11 +30,17 @@ def masks_bounded(graph: Graph) -> Graph:
 
 def is_mask(graph: Graph, name: Name) -> bool:
     """Whether a tensor is moved, added, chosen, or multiplied with a mask on its way to Softmax, and nowhere else."""
-
-    def leads(user: Node) -> bool:
-        grid = op_of(user).grid
-        carries = user.op in ("Add", "Where", "Mul") or (not isinstance(grid, Unknown) and grid.keeps)
-        return is_softmax(user) or (carries and is_mask(graph, user.outputs[0]))
-
-    users = graph.users(name)
-    return bool(users) and name not in graph.outputs and all(map(leads, users))
+    waiting, seen = [name], {name}
+    while waiting:
+        name = waiting.pop()
+        users = graph.users(name)
+        if not users or name in graph.outputs:
+            return False
+        for user in (u for u in users if not is_softmax(u)):
+            grid = op_of(user).grid
+            if user.op not in ("Add", "Where", "Mul") and (isinstance(grid, Unknown) or not grid.keeps):
+                return False
+            if user.outputs[0] not in seen:
+                seen.add(user.outputs[0])
+                waiting.append(user.outputs[0])
+    return True

@@ -167,6 +167,7 @@ class _Exporter:
     def __init__(self, model: Model) -> None:
         self.model, self.float = model, model.graph
         self.merged = place(model.graph).merged
+        self.ends = clamps.ends(model.graph, self.merged)
         self.nodes: list[Node] = []
         self.consts: dict[Name, Array] = dict(model.graph.consts)
         self.reads: dict[Name, Name] = {}  # where consumers find a value now
@@ -226,7 +227,7 @@ class _Exporter:
 
     def grid_behind(self, name: Name) -> QParams | None:
         """The grid in which a chain of activations ends, if an integer clamp can do their work there."""
-        name = clamps.end(self.float, self.merged, name)
+        name = self.ends.get(name, name)
         q = self.model.qparams.get(name)
         clamped = q is not None and q.bits <= 8 and self.float.integer_clamps
         return q if q is not None and (clamped or self.covers(q, name)) else None

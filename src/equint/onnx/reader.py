@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +14,27 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from ..errors import InvalidOption, UnknownName, UnreadableModel
-from ..files import is_bundle
+from ..files import is_bundle, readable
 from ..graph.inputs import CHANNELS, describe_pixels, is_picture, layout_of
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Graph, Model, Name, Node, Shape, frozen
 from ..tflite.reader import is_tflite, load_tflite, told_preparation
+from .agreement import check_agreement
 from .branches import branches_taken
 from .canonical import canonical, padded_outputs, ranked_scans
 from .folding import folded, static_reshapes
+from .functions import inlined
 from .fusions import taken_apart
 from .heads import heads_apart
 from .masks import masks_bounded
 from .picks import picks_of_parts
 from .pieces import put_together
 from .shapes import described, infer_shapes
-from .validity import check_inputs, check_names, check_operators, check_weights, check_windows
+from .validity import check_inputs, check_names, check_operators, check_texts, check_weights, check_windows
 
 OLDEST, NATIVE = 7, 13
+MOST = (1 << 31) - 1
+"""Bytes of a model file: protobuf takes no more; larger weights lie in files of their own."""
 _ALREADY_INTEGER = frozenset(
     ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"]
 )
@@ -56,15 +61,18 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     """
     label = "model" if isinstance(source, ModelProto) else os.fspath(source)
     proto = source if isinstance(source, ModelProto) else load_proto(source)
+    check_texts(proto, label)
     if not proto.graph.node:
-        raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model?")
+        raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model? Export it again")
     proto = _modern(proto, label)
     for node in proto.graph.node:
         if node.op_type in _ALREADY_INTEGER:
             raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
     check_operators(proto, label)
     written = decode(proto, label)
+    check_names(written, label)
     check_windows(written, label)
+    check_agreement(written, label)
     graph = masks_bounded(settled(taken_apart(written)))
     check_names(graph, label)
     check_inputs(graph, label)
@@ -194,8 +202,7 @@ def _filling(values: Array, wanted: Shape) -> Array:
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:
     """An ONNX file as it stands, quantized or not, external data included; a float TFLite file as ONNX."""
     path = Path(path)
-    if not path.is_file():
-        raise UnreadableModel(f"{path}: {'is a folder; give the model file' if path.is_dir() else 'no such file'}")
+    readable(path, UnreadableModel, "file", MOST)
     if is_tflite(path):
         return load_tflite(path)
     try:
@@ -209,6 +216,8 @@ def load_proto(path: str | os.PathLike[str]) -> ModelProto:
             ) from error
         raise UnreadableModel(f"{path}: not an ONNX model, or a truncated one; export it again") from error
     try:
+        for file in external_files(path):
+            readable(file, UnreadableModel, "file of weights")
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
@@ -230,10 +239,7 @@ def external_files(path: str | os.PathLike[str]) -> set[Path]:
 
 
 def _modern(proto: ModelProto, label: str) -> ModelProto:
-    if proto.functions:
-        from onnx import inliner
-
-        proto = inliner.inline_local_functions(proto)
+    proto = inlined(proto, label)
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     if version is None:
         raise UnreadableModel(f"{label}: names no ONNX operator set; export it again")
@@ -284,12 +290,20 @@ def decode(proto: ModelProto, label: str) -> Graph:
 
 def _body(graph: GraphProto, label: str = "model") -> tuple[list[Node], dict[Name, Array]]:
     """Nodes and constants of a network, or of a branch of one."""
+    twice = next((n for n, count in Counter(t.name for t in graph.initializer).items() if count > 1), None)
+    if twice is not None:
+        raise UnreadableModel(f"{label}: two constants are called {twice}; export it again")
     consts = {tensor.name: _array(tensor, label) for tensor in graph.initializer}
     consts |= {sparse.values.name: _dense(sparse, label) for sparse in graph.sparse_initializer}
     nodes = []
     for node in graph.node:
         attrs = {a.name: _attribute(a) for a in node.attribute}
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            if len(node.output) != 1 or len(attrs) != 1:
+                where = node.name or ", ".join(node.output) or "without a name"
+                raise UnreadableModel(
+                    f"{label}: Constant {where}: one value and one output belong to it; export it again"
+                )
             consts[node.output[0]] = _constant(attrs, label)
             continue
         domain = "" if node.domain == "ai.onnx" else node.domain

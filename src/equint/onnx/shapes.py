@@ -71,7 +71,10 @@ def _dtype(info: ValueInfoProto) -> str:
         return ""
     if info.type.tensor_type.elem_type == TensorProto.BFLOAT16:
         return "float32"
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
+    try:
+        return str(np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)))
+    except KeyError as error:
+        raise UnreadableModel(f"{info.name} is of type {error}, which ONNX has not; export it again") from error
 
 
 def described(proto: ModelProto) -> tuple[dict[Name, Shape], dict[Name, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from ..errors import UnreadableModel
 from ..graph.verify import disorder
@@ -20,6 +20,31 @@ _ONNX = ("", "ai.onnx")
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def check_texts(proto: ModelProto, label: str) -> None:
+    """Names are texts, in UTF-8, as ONNX has it; protobuf finds out only when they are asked for.
+
+    Raises:
+        UnreadableModel: naming the first that is none, by its place.
+    """
+    waiting: list[tuple[str, Any]] = [("model", proto)]
+    while waiting:
+        where, message = waiting.pop()
+        if isinstance(message, TensorProto):  # whose values are many, and no texts
+            parts: list[tuple[Any, Any]] = [(None, message.external_data)]
+            texts: list[Any] = [message.name]
+        else:
+            fields = message.ListFields()
+            parts = [(field, value) for field, value in fields if field.message_type is not None]
+            told = [value for field, value in fields if field.type == field.TYPE_STRING]
+            texts = [text for value in told for text in ([value] if isinstance(value, (str, bytes)) else value)]
+        if any(isinstance(text, bytes) for text in texts):  # what protobuf gives in the place of what is none
+            raise UnreadableModel(f"{label}: a name in {where} that is not UTF-8; export it again")
+        for field, value in parts:
+            each = value if isinstance(value, Sequence) or hasattr(value, "add") else [value]
+            named = where if field is None else field.name
+            waiting += [(f"{named} {k + 1}" if len(each) > 1 else named, one) for k, one in enumerate(each)]
 
 
 def check_operators(proto: ModelProto, label: str) -> None:

@@ -31,16 +31,20 @@ def magnitudes(graph: Graph) -> frozenset[Name]:
 
 def _squares(graph: Graph, name: Name) -> set[Name] | None:
     """A sum of squares and numbers with all that it is made of; None where something else is, or reads of it."""
-    node = graph.producer.get(name)
-    if node is None or node.domain or name in graph.outputs or len(graph.users(name)) != 1:
-        return None
-    if (node.op == "Pow" and _exponent(graph, node) == 2) or (node.op == "Mul" and len({*node.inputs}) == 1):
-        return {name}
-    if node.op not in ("Add", "Sum") or not is_pointwise(graph, node):
-        return None
-    terms = [_squares(graph, i) for i in operands(graph, node)]
-    known = [term for term in terms if term is not None]
-    return {name}.union(*known) if known and len(known) == len(terms) else None
+    waiting, found = [name], set[Name]()
+    while waiting:
+        name = waiting.pop()
+        node = graph.producer.get(name)
+        if node is None or node.domain or name in graph.outputs or len(graph.users(name)) != 1:
+            return None
+        found.add(name)
+        if (node.op == "Pow" and _exponent(graph, node) == 2) or (node.op == "Mul" and len({*node.inputs}) == 1):
+            continue
+        terms = operands(graph, node) if node.op in ("Add", "Sum") and is_pointwise(graph, node) else ()
+        if not terms:
+            return None
+        waiting += terms
+    return found
 
 
 def never_zero(graph: Graph) -> frozenset[Name]:

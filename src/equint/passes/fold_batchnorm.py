@@ -41,10 +41,8 @@ class FoldBatchnorm:
     def __call__(self, model: Model) -> Model:
         moments = {**model.moments, **_known_moments(model.graph)}
         folded = {"behind a layer": 0, "before a layer": 0, "as depthwise": 0, "as Mul and Add": 0, "constants": 0}
-        graph, skipped = model.graph, list[Event]()
-        changed = True
-        while changed:  # folding one may bring the next beside a layer
-            graph, changed = _fold_behind(graph, moments, folded)
+        skipped = list[Event]()
+        graph = _fold_behind(model.graph, moments, folded)
         graph = _fold_through_moves(graph, folded)
         graph = _fold_before(graph, folded)
         graph = _stand_alone(graph, folded, skipped)
@@ -106,33 +104,43 @@ def _constant_affine(graph: Graph, node: Node, channels: int, rank: int, axis: i
     return (-one, value) if side == 0 else (one, -value)
 
 
-def _fold_behind(graph: Graph, moments: dict[Name, Moments], folded: dict[str, int]) -> tuple[Graph, bool]:
-    """Fold every affine operator that alone reads a layer; moments of the layer's output move with it."""
-    editor, changed = Editor(graph), False
+def _fold_behind(graph: Graph, moments: dict[Name, Moments], folded: dict[str, int]) -> Graph:
+    """Fold all affine operators that one after the other alone read a layer; moments of its output move with it."""
+    editor = Editor(graph)
     for node in graph.nodes:
         layer = as_layer(graph, node)
-        users = graph.users(layer.y) if layer else ()
-        if layer is None or len(users) != 1 or layer.y in graph.outputs:
-            continue
-        _, outputs = layer.channels(graph.consts[layer.weight])
-        affine = batchnorm_affine(graph, users[0]) if layer.y_axis == 1 else None
-        kind = "behind a layer"
-        rank = graph.rank(layer.y)
-        if affine is None and rank is not None:
-            affine, kind = _constant_affine(graph, users[0], outputs, rank, layer.y_axis), "constants"
-        if affine is None or not all(np.all(np.isfinite(v)) for v in affine):
-            continue
-        _scale_output(graph, editor, layer, *affine)
-        name = users[0].outputs[0]
-        if kind == "constants" and layer.y in moments and rank is not None:
-            a, c = (aligned(v, layer.y_axis, rank) for v in affine)
-            before = moments[layer.y]
-            moments[name] = replace(before, mean=a * before.mean + c, std=np.abs(a) * before.std)
-        editor.swap(users[0], [])
-        editor.rename_output(node, name)
-        folded[kind] += 1
-        changed = True
-    return editor.done(), changed
+        name, whole = layer.y if layer else "", None
+        while layer is not None and (behind := _affine_behind(graph, layer, name)) is not None:
+            user, affine, kind = behind
+            together = affine if whole is None else (affine[0] * whole[0], affine[0] * whole[1] + affine[1])
+            if not all(np.all(np.isfinite(v)) for v in together):
+                break
+            before, whole = name, together
+            name = user.outputs[0]
+            rank = graph.rank(before)
+            if kind == "constants" and before in moments and rank is not None:
+                a, c = (aligned(v, layer.y_axis, rank) for v in affine)
+                known = moments[before]
+                moments[name] = replace(known, mean=a * known.mean + c, std=np.abs(a) * known.std)
+            editor.swap(user, [])
+            folded[kind] += 1
+        if layer is not None and whole is not None:
+            _scale_output(graph, editor, layer, *whole)
+            editor.rename_output(node, name)
+    return editor.done()
+
+
+def _affine_behind(graph: Graph, layer: Layer, name: Name) -> tuple[Node, Affine, str] | None:
+    """What alone reads a layer's output, or what was folded of it, if that is affine: as (a, c), and of which kind."""
+    users = graph.users(name)
+    if len(users) != 1 or name in graph.outputs:
+        return None
+    _, outputs = layer.channels(graph.consts[layer.weight])
+    affine, rank = batchnorm_affine(graph, users[0]) if layer.y_axis == 1 else None, graph.rank(name)
+    if affine is not None:
+        return users[0], affine, "behind a layer"
+    affine = None if rank is None else _constant_affine(graph, users[0], outputs, rank, layer.y_axis)
+    return None if affine is None else (users[0], affine, "constants")
 
 
 def _fold_through_moves(graph: Graph, folded: dict[str, int]) -> Graph:

@@ -51,6 +51,7 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
             raise UnusableData(NO_SAMPLES)
     if data is None:
         return _guessed(model), None
+    label = os.fspath(data) if isinstance(data, (str, os.PathLike)) else "the statistics"
     if isinstance(data, (str, os.PathLike)):
         if is_statistics(data):
             data = Statistics.load(data)
@@ -63,7 +64,7 @@ def looked_at(model: Model, data: Any, card: Card | None, limit: int | None) -> 
         if limit is not None:
             raise InvalidOption("statistics are of all images that were measured; leave the number of images out")
         model = _known(model, data.shapes, data.settled) if data.shapes else _guessed(model)
-        check_statistics(model, data, "the statistics")
+        check_statistics(model, data, label)
         return model, Data(statistics=data, teacher=folded(model).graph)
     listed = not isinstance(data, (Samples, Mapping)) and not hasattr(data, "shape")
     model, shown = _first_shown(model, Samples.of(data), listed)
@@ -142,9 +143,12 @@ def _known(model: Model, shapes: Mapping[Name, Shape], fold: bool) -> Model:
 
 def _guessed(model: Model) -> Model:
     """The network with the shapes that it has on a made-up sample, where inference leaves some open."""
+    from ..runtime.entrance import check_runs
+    from ..runtime.first_run import rows_of_a_sample
+
+    check_runs(model)
     if not open_shapes(model.graph):
         return model
-    from ..runtime.first_run import rows_of_a_sample
 
     for size in tried_sizes(model.graph):
         feed = stand_in(model.graph, size)

@@ -264,6 +264,8 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
     for key in ("weight", "activation"):
         _refuse_unknown(label, f"[{key}]", _table(label, table.get(key, {}), f"[{key}]"), _SPEC_KEYS)
         _check_types(label, f"[{key}]", table.get(key, {}), QSpec)
+        if not 2 <= (bits := table.get(key, {}).get("bits", 8)) <= 16:
+            raise InvalidRecipe(f"{label}: bits = {bits} in [{key}]; choose 2 to 16")
     entries = table.get("passes", [])
     if not isinstance(entries, list) or not entries:
         raise InvalidRecipe(f"{label}: a recipe needs [[passes]]; see `equint recipes --show dfq`")
@@ -282,7 +284,10 @@ def parse(table: Mapping[str, Any], label: str) -> Recipe:
             raise InvalidRecipe(f"{label}: {key} = {table[key]!r}; expected text")
     known_by = {"passes": passes, "candidates": _candidates(label, table.get("candidates", []), passes)}
     plain = {"name": Path(label).stem, **table, "target": table.get("target", TARGETS[0].name)}
-    target(plain["target"])
+    try:
+        target(plain["target"])
+    except EquintError as error:
+        raise InvalidRecipe(f"{label}: target = {plain['target']!r}: {error}") from error
     return Recipe(**{**plain, **known_by, "overrides": _overrides(label, table.get("overrides", []))})
 
 

@@ -41,7 +41,7 @@ def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
     for what, value in given.items():
         if isinstance(value, Card):
             named = {key: Path(at) for key, at in value.data.items() if isinstance(at, (str, os.PathLike))}
-            yield from ((f"{key} of the card", file.resolve()) for key, file in named.items())
+            yield from ((f"{key} of the card", _real(file)) for key, file in named.items())
         if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
             continue
         path = Path(value)
@@ -54,7 +54,12 @@ def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
 
             yield from ((f"the weights of {path}", file) for file in external_files(path))
         if what in ("card", "network"):
-            yield from ((f"{key} of {path}", file.resolve()) for key, file in named_files(path).items())
+            yield from ((f"{key} of {path}", _real(file)) for key, file in named_files(path).items())
+
+
+def _real(file: Path) -> Path:
+    """Links followed; a loop of them is left as it is: who reads it says so."""
+    return Path(os.path.realpath(file))
 
 
 def _both(path: Path) -> tuple[Path, Path]:

@@ -76,12 +76,14 @@ class Session:
         if taps:
             source = _tapped(source, taps)
         if not isinstance(source, ModelProto) and not Path(source).is_file():
-            raise UnreadableModel(f"{label}: {'is a folder' if Path(source).is_dir() else 'no such file'}")
+            raise UnreadableModel(
+                f"{label}: {'is a folder; give a file' if Path(source).is_dir() else 'no such file; correct its name'}"
+            )
         handle = source.SerializeToString() if isinstance(source, ModelProto) else os.fspath(source)
         try:
-            self._session = ort.InferenceSession(handle, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(handle, options, ["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:
-            raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason(error)})") from error
+            raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason(error)}); export it again") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
         self.shapes: Mapping[Name, Sequence[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.types = {i.name: _DTYPES.get(i.type, "") for i in self._session.get_inputs()}
@@ -137,7 +139,7 @@ class Session:
             fed = ", ".join(f"{n} {np.shape(v)}" for n, v in feeds.items())
             asked = ", ".join(f"{n} {tuple(s)}" for n, s in self.shapes.items())
             raise UnusableData(
-                f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason(error)})"
+                f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason(error)}); prepare it so"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 

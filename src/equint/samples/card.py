@@ -5,6 +5,7 @@ docs/cards.md describes every key.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..errors import InvalidCard, InvalidOption, UnknownName
-from ..files import read_toml
+from ..errors import EquintError, InvalidCard, InvalidOption, UnknownName
+from ..files import MOST_TEXT, read_toml, readable
 from ..graph import inputs
 from ..ir.model import Model
 
@@ -27,6 +26,10 @@ TASKS = ("classification", "keyword-spotting", "segmentation", "detection", "sup
 """What networks are for; `equint.scoring.tasks` says how each is measured."""
 PATHS = frozenset({"eval", "calibration", "masks", "boxes", "heads", "priors", "low", "list"})
 """Keys of [data] that name a file or folder, relative to the card."""
+FARTHEST = 1e12
+"""No mean, deviation or bound of an input lies farther from 0, and no deviation nearer than its inverse."""
+MOST_PIXELS = 1 << 26
+"""Of a picture: it is unpacked as a whole, and its numbers take twelve bytes a pixel."""
 WHOLE = {"ignore": 0, "classes": 1, "scale": 1, "border": 0}
 """Keys of [data] that are whole numbers, and the least each can be."""
 
@@ -95,7 +98,8 @@ def named_files(path: Path) -> dict[str, Path]:
         return {}
     table = read_toml(path, "card")
     section = table.get("data")
-    named = {**(section if isinstance(section, dict) else {}), "model": table.get("model")}
+    own = {key: table.get(key) for key in ("model", "labels")}
+    named = {**(section if isinstance(section, dict) else {}), **own}
     return {key: path.parent / value for key, value in named.items() if isinstance(value, str)}
 
 
@@ -131,11 +135,11 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     channels = {"rgb": 3, "gray": 1}.get(kind, 0)
     mean = _numbers(path, given, "mean", [0.0] * channels)
     std = _numbers(path, given, "std", [1.0] * channels)
-    if len(mean) != len(std) or (channels and len(mean) not in (1, channels)) or any(s <= 0 for s in std):
+    if len(mean) != len(std) or (channels and len(mean) not in (1, channels)) or any(s < 1 / FARTHEST for s in std):
         raise InvalidCard(f"{path}: mean and std need {channels or 'as many'} numbers each, std above 0")
     size, span = _numbers(path, given, "size", []), _numbers(path, given, "range", [])
-    if len(size) not in (0, 2) or any(s < 1 for s in size):
-        raise InvalidCard(f"{path}: size must be [height, width]")
+    if len(size) not in (0, 2) or any(s < 1 or s % 1 for s in size) or math.prod(size) > MOST_PIXELS:
+        raise InvalidCard(f"{path}: size must be [height, width], whole numbers, {MOST_PIXELS:,} pixels at most")
     if len(span) not in (0, 2) or (span and span[0] >= span[1]):
         raise InvalidCard(f"{path}: range must be [low, high]")
     layout = given.get("layout")
@@ -240,9 +244,11 @@ def _labels(path: Path, given: Any) -> tuple[str, ...]:
     """Names listed in the card, or in a text file with one name per line."""
     if isinstance(given, str):
         try:
-            given = (path.parent / given).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidCard(f"{path}: labels = {given!r} cannot be read ({error})") from error
+            file = readable(path.parent / given, InvalidCard, "list of names", MOST_TEXT)
+            given = file.read_text("utf-8").splitlines()
+        except (OSError, ValueError, EquintError) as error:
+            why = str(error)[:200]
+            raise InvalidCard(f"{path}: labels = {given!r} cannot be read ({why}); correct labels") from error
         given = [line.strip() for line in given if line.strip()]
     if not isinstance(given, (list, tuple)) or not all(isinstance(name, str) for name in given):
         raise InvalidCard(f"{path}: labels must be a list of names, or a text file with one name per line")
@@ -251,7 +257,7 @@ def _labels(path: Path, given: Any) -> tuple[str, ...]:
 
 def _numbers(path: Path, table: Mapping[str, Any], key: str, absent: list[float]) -> tuple[float, ...]:
     value = table.get(key, absent)
-    value = [value] if isinstance(value, (int, float)) else value
-    if not isinstance(value, list) or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in value):
-        raise InvalidCard(f"{path}: {key} must be a list of numbers")
+    value = [value] if type(value) in (int, float) else value
+    if not isinstance(value, list) or not all(type(v) in (int, float) and abs(v) <= FARTHEST for v in value):
+        raise InvalidCard(f"{path}: {key} must be a list of numbers, none beyond {FARTHEST:g}")
     return tuple(float(v) for v in value)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import EquintError, InvalidCard, UnusableData
+from ..errors import InvalidCard, UnusableData
+from ..files import MOST_TEXT, readable
 from ..ir.model import Array, Name
 from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
 from .images import BATCH, Feed, Samples, length, split
 from .presented import Shapes, inputs_alone, presented
+from .stored import Stored, stored
 
 
 def batches(
@@ -59,8 +62,8 @@ def feeds(
     if shown is None:
         yield from batches(source, card, size, limit, tuple(inputs))
         return
-    with np.load(source, allow_pickle=False) as loaded:
-        labels = loaded["y"] if "y" in loaded and "y" not in inputs else None
+    held = stored(source)
+    labels = held["y"].whole() if "y" in held and "y" not in inputs else None
     seen = 0
     for feed in split(shown if limit is None else shown.first(limit), size):
         yield feed, None if labels is None else labels[seen : seen + length(feed)]
@@ -80,33 +83,40 @@ def images(
         inputs: of the network, by name: an .npz that holds them all is taken as it is, however many there are.
     """
     named = _by_input(Path(source), inputs)
-    if named is not None and (len(inputs) > 1 or card.kind == "features"):
-        only = next(iter(named.values())) if len(named) == 1 else None
-        return Samples.of(named if only is None else only, os.fspath(source))
+    if named is not None and len(inputs) > 1:
+        return Samples.of({name: array.whole() for name, array in named.items()}, os.fspath(source))
+    if named is not None and card.kind == "features":
+        (only,) = named.values()
+        return _streamed(only, size, os.fspath(source))
     total = _total(Path(source), inputs)
     total = total if limit is None else min(total, limit)
     return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source), total=total)
 
 
+def _streamed(array: Stored, size: int, label: str) -> Samples:
+    """The rows of an array, as they are stored."""
+    if len(array.shape) < 2:
+        raise UnusableData(f"{label}: an array of shape {array.shape}; give (N, …), samples first")
+    return Samples(lambda: array.batches(size), label, total=len(array))
+
+
 def _several(source: str | os.PathLike[str], inputs: Shapes) -> Samples | None:
     """The samples of an .npz for a network of several inputs; None where there is one, or no .npz."""
     named = _by_input(Path(source), tuple(inputs)) if len(inputs) > 1 else None
-    return None if named is None else presented(Samples.of(named, os.fspath(source)), inputs_alone(inputs))
+    if named is None:
+        return None
+    arrays = {name: array.whole() for name, array in named.items()}
+    return presented(Samples.of(arrays, os.fspath(source)), inputs_alone(inputs))
 
 
-def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Array] | None:
+def _by_input(path: Path, inputs: Sequence[Name]) -> dict[Name, Stored] | None:
     """The arrays of an .npz that are called like the network's inputs; None where one is missing."""
-    if path.suffix != ".npz" or not inputs or not path.is_file():
+    if path.suffix != ".npz" or not inputs or not path.exists():
         return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            held = set(loaded.files)
-            found = {name: loaded[name] for name in inputs if name in held}
-    except Exception:  # reading it again says what is wrong
-        return None
-    lost = next((name for name in inputs if name not in found), None)
+    held = stored(path)
+    lost = next((name for name in inputs if name not in held), None)
     if lost is None:
-        return found
+        return {name: held[name] for name in inputs}
     if len(inputs) > 1:
         raise UnusableData(f"{path}: {_lacks(sorted(held), lost)}; store an array for each of {', '.join(inputs)}")
     return None
@@ -132,27 +142,17 @@ def _total(path: Path, inputs: Sequence[Name]) -> int:
     return len(listing(path)[0]) if path.is_dir() else len(open_arrays(path, inputs)[0])
 
 
-def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Array, Array | None]:
+def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Stored, Array | None]:
     """Inputs and labels, if there are any, of an .npz or .npy file. Raises EquintError as `batches`."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            whole = isinstance(loaded, np.ndarray)
-            key = next((k for k in ("x", *(inputs if len(inputs) == 1 else ())) if not whole and k in loaded), "x")
-            if not whole and key not in loaded:
-                names = "x" if len(inputs) != 1 or inputs[0] == "x" else f"x or {inputs[0]}"
-                raise UnusableData(f"{path}: {_lacks(loaded, names)}; store inputs as {names} and labels as y")
-            x, y = (loaded, None) if whole else (loaded[key], loaded.get("y", None))
-    except FileNotFoundError as error:
-        raise UnusableData(f"{path}: no such file") from error
-    except EquintError:
-        raise
-    except Exception as error:
-        why = "it is none, or holds pickled objects, which are never loaded" if "pickle" in str(error) else error
-        raise UnusableData(f"{path}: not a readable .npz or .npy file ({why})") from error
-    if x.ndim == 0 or (y is not None and y.ndim == 0):
+    held = stored(path)
+    key = next((k for k in ("", "x", *(inputs if len(inputs) == 1 else ())) if k in held), None)
+    if key is None:
+        names = "x" if len(inputs) != 1 or inputs[0] == "x" else f"x or {inputs[0]}"
+        raise UnusableData(f"{path}: {_lacks(held, names)}; store inputs as {names} and labels as y")
+    x, y = held[key], held["y"] if "y" in held and key != "y" else None
+    if not x.shape or (y is not None and not y.shape):
         raise UnusableData(f"{path}: x and y must hold one entry per sample")
-    return x, y
+    return x, None if y is None else y.whole()
 
 
 def _arrays(
@@ -160,17 +160,20 @@ def _arrays(
 ) -> Iterator[tuple[Array, Array | None]]:
     x, y = open_arrays(path, inputs)
     if x.dtype.kind not in "fiub":
-        raise UnusableData(f"{path}: x holds {x.dtype}, not numbers that a network can read")
-    total = len(x) if limit is None else min(limit, len(x))
-    if total == 0:
+        raise UnusableData(f"{path}: x holds {x.dtype}, not numbers that a network can read; store numbers")
+    if len(x) == 0 or limit == 0:
         raise UnusableData(f"{path}: x is empty; give at least one sample")
-    if x.ndim < 2 or (y is not None and len(y) != len(x)):
+    if len(x.shape) < 2 or (y is not None and len(y) != len(x)):
         raise UnusableData(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
-    for start in range(0, total, size):
-        part = x[start : min(start + size, total)]
+    start = 0
+    for part in x.batches(size, limit):
         as_is = card.kind == "features"
-        ready = part.astype(np.float32) if as_is else np.stack([prepared(p, card, path) for p in part])
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            ready = part.astype(np.float32) if as_is else np.stack([prepared(p, card, path) for p in part])
+        if not np.isfinite(ready).all():
+            raise UnusableData(f"{path}: holds values that are not finite; check how the samples are prepared")
         yield ready, None if y is None else y[start : start + len(part)]
+        start += len(part)
 
 
 def listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
@@ -180,8 +183,11 @@ def listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
     """
     table = path / "labels.csv"
     if table.is_file():
-        with table.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        try:
+            text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8")
+            rows = list(csv.DictReader(StringIO(text, newline="")))
+        except (OSError, ValueError, csv.Error) as error:
+            raise UnusableData(f"{table}: not a readable list of labels ({str(error)[:200]}); correct it") from error
         if not rows or not {"file", "label"} <= rows[0].keys() or any(r["file"] is None for r in rows):
             raise UnusableData(f"{table}: needs columns file and label, and both in every row")
         return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []

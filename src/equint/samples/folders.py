@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import UnusableData
+from ..files import MOST_TEXT, readable
 from ..ir.model import Array
-from .card import Card
+from .card import MOST_PIXELS, Card
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 Item = TypeVar("Item")
@@ -27,11 +28,14 @@ def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
         raise UnusableData(f"{folder}: no such folder; give a folder of pictures")
     found = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
     if not found:
-        raise UnusableData(f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them")
+        raise UnusableData(
+            f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them; put some in it"
+        )
     if listed is None:
         return found
     try:
-        names = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        text = readable(listed, UnusableData, "list of pictures", MOST_TEXT).read_text("utf-8")
+        names = [line.split()[0] for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableData(f"{listed}: not a readable list of pictures ({error})") from error
     known = {f.stem: f for f in found} | {f.name: f for f in found}
@@ -60,14 +64,19 @@ def pixels(file: Path, mode: str) -> Array:
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(readable(file, UnusableData, "picture")) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                size = f"{picture.width}×{picture.height} pixels"
+                raise UnusableData(f"{file}: {size}, of {MOST_PIXELS / 1e6:.0f} million at most; make it smaller")
             if picture.mode.startswith(("I", "F")):
                 raise UnusableData(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
             if mode == "numbers":
                 return np.asarray(picture)
             return np.asarray(picture.convert("RGB" if mode == "rgb" else "L"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnusableData(f"{file}: not a readable picture ({error})") from error
+        raise UnusableData(
+            f"{file}: not a readable picture ({str(error)[:160]}); save it again as .png or .jpg"
+        ) from error
 
 
 def prepared(pixels: Array, card: Card, where: Path) -> Array:

@@ -203,11 +203,13 @@ def _finite(value: Any, label: str) -> Array:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.kind == "O" and any(entry is None for entry in array.flat):
             raise TypeError("it holds None")
+        if array.dtype.kind in "mMSUV":
+            raise TypeError(f"it holds {array.dtype}")
         if array.dtype.kind not in "iub" or array.dtype == np.uint8:
             with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
                 array = array.astype(np.float32, casting="unsafe" if array.dtype.kind != "c" else "safe", copy=False)
     except (TypeError, ValueError) as error:
-        raise UnusableData(f"{label}: a batch that is no array of numbers ({error})") from error
+        raise UnusableData(f"{label}: a batch that is no array of numbers ({error}); give numbers") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         masked = np.isfinite(np.where(np.isneginf(array), 0, array)).all()
         todo = "where -inf masks, give -10000, which hides as much" if masked else "remove those samples"

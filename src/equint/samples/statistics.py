@@ -17,6 +17,7 @@ from ..errors import EquintError, UnusableData
 from ..files import drafted
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Moments, Name, Shape
+from .stored import stored
 
 BINS = 2048
 """Most bins of a histogram."""
@@ -164,34 +165,29 @@ class Statistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .npz file, whole or not at all. Raises EquintError: it cannot be written."""
-        header, arrays = _packed(self)
+        from .statistics_file import packed
+
+        header, arrays = packed(self)
         with drafted(path) as (draft, _), draft.open("wb") as file:
-            packed = np.frombuffer(json.dumps(header).encode(), np.uint8)
-            np.savez_compressed(file, header=packed, **arrays)  # type: ignore[arg-type]
+            spelled = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            np.savez_compressed(file, header=spelled, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what `save` wrote. Raises EquintError: missing, damaged, or no statistics."""
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                if "header" not in stored:
-                    raise UnusableData(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
-                header = json.loads(stored["header"].tobytes())
-                return _unpacked(header, {name: stored[name] for name in stored.files})
-        except FileNotFoundError as error:
-            raise UnusableData(f"{os.fspath(path)}: no such file") from error
-        except EquintError:
-            raise
-        except Exception as error:
-            raise UnusableData(f"{os.fspath(path)}: not readable statistics ({error})") from error
+        from .statistics_file import unpacked
+
+        held = stored(path)
+        if "header" not in held:
+            raise UnusableData(f"{os.fspath(path)}: holds no statistics; write them with `equint calibrate`")
+        return unpacked({name: array.whole() for name, array in held.items()}, os.fspath(path))
 
 
 def is_statistics(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds what `Statistics.save` writes."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            return "header" in stored and "low" in stored
-    except Exception:  # whatever it is, statistics it is not
+        return {"header", "low"} <= stored(path).keys()
+    except EquintError:  # whatever it is, statistics it is not
         return False
 
 
@@ -204,48 +200,6 @@ def fingerprint(graph: Graph) -> str:
         digest.update(repr((name, array.shape, str(array.dtype))).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
-
-
-_COLUMNS = ("low", "high", "total", "square")
-_HISTOGRAMS = ("lows", "highs", "values")
-
-
-def _packed(statistics: Statistics) -> tuple[dict[str, Any], dict[str, Array]]:
-    """A header of plain values, and few long arrays: all tensors behind one another."""
-    rows, tables = [], {name: list[Array]() for name in (*_COLUMNS, *_HISTOGRAMS)}
-    for name, t in statistics.tensors.items():
-        found = [getattr(t, kind) for kind in _HISTOGRAMS]
-        told = [None if h is None else (h.exponent, h.first, h.counts.size) for h in found]
-        rows.append([name, t.axis, t.rank, t.images, t.count, t.low.size, told])
-        for column in _COLUMNS:
-            tables[column].append(getattr(t, column))
-        for kind, h in zip(_HISTOGRAMS, found, strict=True):
-            tables[kind].append(np.zeros(0, np.int64) if h is None else h.counts)
-    header = {"images": statistics.images, "network": statistics.network, "data": statistics.data, "tensors": rows}
-    header |= {"shapes": {n: list(shape) for n, shape in statistics.shapes.items()}, "settled": statistics.settled}
-    return header, {name: np.concatenate(parts) for name, parts in tables.items() if parts}
-
-
-def _unpacked(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Statistics:
-    at, tensors = dict.fromkeys((*_COLUMNS, *_HISTOGRAMS), 0), {}
-
-    def take(name: str, size: int) -> Array:
-        at[name] += size
-        return arrays[name][at[name] - size : at[name]]
-
-    for name, axis, rank, images, count, channels, told in header["tensors"]:
-        columns: Any = {column: take(column, channels) for column in _COLUMNS}
-        found = [
-            None if h is None else Histogram(h[0], h[1], take(kind, h[2]))
-            for kind, h in zip(_HISTOGRAMS, told, strict=True)
-        ]
-        histograms: dict[str, Any] = dict(zip(_HISTOGRAMS, found, strict=True))
-        tensors[name] = TensorStatistics(axis, rank, images, count, **columns, **histograms)
-    if any(at[name] != len(arrays[name]) for name in at if tensors):
-        raise ValueError("lengths do not agree")
-    shapes = {name: tuple(shape) for name, shape in header.get("shapes", {}).items()}
-    about = (int(header["images"]), str(header["network"]), str(header["data"]))
-    return Statistics(tensors, *about, shapes, bool(header.get("settled", True)))
 
 
 def merged(parts: list[Statistics]) -> Statistics:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from ..errors import InvalidCard, UnusableData
+from ..files import readable
 from ..ir.model import Array, Name
 from ..samples.card import Decode
 
@@ -212,6 +213,7 @@ def read_priors(path: Path) -> Array:
 def read_json(path: Path) -> Any:
     """A JSON file as plain values."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableData(f"{path}: not a readable JSON file ({error})") from error
+        return json.loads(readable(path, UnusableData, "JSON file").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+        raise UnusableData(f"{path}: not a readable JSON file ({why}); correct it") from error

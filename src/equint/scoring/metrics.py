@@ -104,7 +104,10 @@ def evaluate(
         outputs = run(checked(x, inputs, os.fspath(data)))
         tally.samples += length(x)
         if truths is not None and card.task in CLASSIFY:
-            tally.add_labels(outputs[results[0]], truths)
+            try:
+                tally.add_labels(outputs[results[0]], truths)
+            except UnusableData as error:
+                raise UnusableData(f"{data}: {error}") from error
         elif truths is not None and meter is not None:
             meter.add(outputs, truths)
             measured = True

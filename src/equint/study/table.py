@@ -86,10 +86,6 @@ def table(
     if jobs < 1:
         raise InvalidOption(f"jobs = {jobs}: give 1 or more")
     folder = Path(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputRefused(f"{folder}: cannot be made ({error.strerror or error}); choose another cache") from error
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
     own, plan = find_networks(networks), list[tuple[Network, Cell, str]]()
@@ -99,6 +95,11 @@ def table(
         raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(names))}")
     for network in own:
         plan += _planned(network, asked, limits.get(network.name), folder, 0 if jobs == 1 else 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputRefused(f"{folder}: cannot be made ({why}); choose another cache") from error
     found = read_lines(folder / LINES)
     before = set(found)
     missing = _compute(plan, found, folder / LINES, jobs, progress)
@@ -253,7 +254,9 @@ def _from_card(card: Path) -> Network:
 
 def _from_model(model: Path) -> Network:
     if not model.is_file():
-        raise UnreadableModel(f"{model}: {'is a folder' if model.is_dir() else 'no such file'}; give networks or cards")
+        raise UnreadableModel(
+            f"{model}: {'is a folder; give a file' if model.is_dir() else 'no such file'}; give networks or cards"
+        )
     near = [c for at in (model.parent, model.resolve().parent.parent) for c in sorted(at.glob("*.toml"))]
     cards = [card for card in near if _names(card, model)]
     same = [card for card in cards if card.stem == model.stem]
