@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -723,3 +724,50 @@ def test_hardware_that_fuses_activations(run: Run, tmp_path: Path) -> None:
         assert kinds.count("QuantizeLinear") == count
         for command in ("explain", "sqnr"):
             assert run(command, model, option, *told, "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"), [("calibrate", "goes on from it"), ("table", "goes on from them"), ("quantize", "nothing was")]
+)
+def test_who_stops_a_command_is_told_what_is_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, kept: str
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["equint.cli.main"], "app", stopped)
+    code, out, err = run(command)
+    assert (code, out) == (130, "")
+    assert err.startswith("equint: stopped; ")
+    assert err.count("\n") == 1
+    assert kept in err
+
+
+def test_an_encoding_that_lacks_signs_costs_nothing() -> None:
+    command = [sys.executable, "-m", "equint", "sizes"]
+    told = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=True)
+    assert b"32\\xb7N" in told.stdout
+    assert told.stderr == b""
+
+
+def test_long_messages_lose_their_middle(run: Run) -> None:
+    code, _, err = run("quantize", "n" * 5000, "-o", "out.onnx", "--recipe", "r" * 5000)
+    assert code == 2
+    assert len(err) <= 700
+    assert err.count("\n") == 1
+
+
+def test_statistics_that_are_merged_and_labels_of_a_card_are_spared(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\n")
+    (tmp_path / "net.toml").write_text('labels = "labels.txt"\n[input]\nkind = "gray"\n')
+    (tmp_path / "a.npz").write_bytes(b"kept")
+    card = tmp_path / "net.toml"
+    for output, command in (
+        ("a.npz", ["calibrate", model_path(), "--merge", tmp_path / "a.npz", "-o"]),
+        ("labels.txt", ["report", model_path(), "--card", card, "-o"]),
+    ):
+        code, _, err = run(*command, tmp_path / output)
+        assert code == 2
+        assert "would overwrite" in err
+    assert (tmp_path / "a.npz").read_bytes() == b"kept"
+    assert (tmp_path / "labels.txt").read_text() == "cat\n"

@@ -120,7 +120,8 @@ def _windows() -> list[Fault]:
             for what, value in values.items():
                 if what == "empty":  # ONNX cannot tell an empty list from one that is not given, but for its type
                     continue
-                found.append(Fault(f"{where} {key} {what}", attribute(where, key, value), (where, key)))
+                told = (where,) if key == "kernel_shape" else (where, key)  # others no longer fit it
+                found.append(Fault(f"{where} {key} {what}", attribute(where, key, value), told))
     four = {"negative": [-1] * 4, "short": [1, 1], "huge": [10**9] * 4, "endless": [2**61] * 4, "float": [0.5] * 4}
     found += [Fault(f"conv2 pads {w}", attribute("conv2", "pads", v), ("conv2", "pads")) for w, v in four.items()]
     for value in ("SIDEWAYS", "same_upper", "", "\x1b[31m"):

@@ -18,6 +18,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "places beyond the end": ("y = Gather <axis = 1> (x, k)", {"k": [9]}, "place 9 of 4"),
     "places before the beginning": ("y = Gather <axis = 1> (x, k)", {"k": [-5]}, "place -5 of 4"),
     "steps of 0": ("y = Slice (x, s, t, a, k)", {"s": [0], "t": [2], "a": [1], "k": [0]}, "cannot be 0 for Slice"),
+    "a bias of another length": ("f = Flatten(x) y = Gemm(f, w, b)", {"w": np.ones((4, 3)), "b": np.ones(4)}, "bias b"),
     "more than memory holds": ("y = Expand (x, k)", {"k": [1000, 4, 1000, 1000]}, "GiB"),
     "a variance below 0": ("y = BatchNormalization(x, g, e, m, v)", {**BATCHNORM, "v": -np.ones(4)}, "variance v"),
     "a short mean": ("y = BatchNormalization(x, g, e, m, v)", {**BATCHNORM, "m": np.ones(3)}, "between 3 and 4"),

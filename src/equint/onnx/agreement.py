@@ -56,7 +56,7 @@ def _check_sizes(graph: Graph, shapes: dict[str, Shape], label: str) -> None:
         for name in node.outputs:
             if (size := _bytes(shapes.get(name))) > LARGEST:
                 raise UnreadableModel(f"{label}: {node.op} {node.label}: {name} {_told(size, shapes[name])}")
-        wrong = next(_wrong_norm(graph, node), None) or _wrong_places(graph, node, shapes)
+        wrong = next(_wrong_norm(graph, node), None) or _wrong_places(graph, node, shapes) or _wrong_bias(graph, node)
         if wrong is not None:
             raise UnreadableModel(f"{label}: {node.op} {node.label}: {wrong}; export it again")
 
@@ -72,6 +72,15 @@ def _told(size: float, shape: Shape) -> str:
 def _bytes(shape: Shape | None) -> float:
     """What a tensor takes as float32; sizes that are free count once."""
     return 4.0 * math.prod(float(n) for n in shape or () if isinstance(n, int) and n > 0)
+
+
+def _wrong_bias(graph: Graph, node: Node) -> str | None:
+    """A Gemm's bias that is not one number for each output."""
+    weight, bias = (graph.consts.get(i) for i in (*node.inputs[1:3], "", "")[:2])
+    if node.op != "Gemm" or node.domain or weight is None or bias is None or weight.ndim != 2 or not bias.ndim:
+        return None
+    outputs = weight.shape[0 if node.attrs.get("transB", 0) else 1]
+    return None if bias.shape[-1] in (1, outputs) else f"bias {node.inputs[2]} {bias.shape} for {outputs} outputs"
 
 
 def _wrong_places(graph: Graph, node: Node, shapes: dict[str, Shape]) -> str | None:

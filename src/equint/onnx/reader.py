@@ -316,6 +316,8 @@ def _body(graph: GraphProto, label: str = "model") -> tuple[list[Node], dict[Nam
 
 def _array(tensor: onnx.TensorProto, label: str) -> Array:
     try:
+        if any(n < 0 for n in tensor.dims):
+            raise ValueError("sizes below 0")
         array = numpy_helper.to_array(tensor)
         # what is stored as bfloat16 is a float32 with half its digits cut off: NumPy computes with the whole
         return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
