@@ -266,13 +266,18 @@ class Shelf:
         weakref.finalize(self, self._file.close)
 
     def append(self, array: Array) -> None:
-        """Put an array at the end."""
+        """Put an array at the end. Raises OutputRefused: there is no room for it."""
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        self._file.seek(self._end)
-        self._index.append((self._end, str(array.dtype), array.shape))
-        self._end += len(raw)
-        while len(raw):
-            raw = raw[self._file.write(raw) :]
+        start, size = self._end, len(raw)
+        self._file.seek(start)
+        try:
+            while len(raw):
+                raw = raw[self._file.write(raw) :]
+        except OSError as error:
+            where = f"{tempfile.gettempdir()}: samples cannot wait there ({error.strerror or error})"
+            raise OutputRefused(f"{where}; free space, or set TMPDIR to where there is some") from error
+        self._index.append((start, str(array.dtype), array.shape))
+        self._end = start + size
 
     def __len__(self) -> int:
         return len(self._index)

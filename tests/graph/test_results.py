@@ -11,8 +11,8 @@ TWO = "c = Concat <axis = 1> (a, b) d = Transpose <perm = [0, 2, 3, 1]> (c)"
 
 
 def test_parts_are_found_behind_moves_and_joins_of_joins() -> None:
-    body = f"a = Relu(x) b = Neg(x) e = Exp(x) {TWO} f = Transpose <perm = [0, 1, 3, 2]> (e)"
-    body += " y = Concat <axis = 1> (d, f)"
+    body = f"a = Relu(x) b = Neg(x) e = Exp(x) {TWO} f = Transpose <perm = [0, 2, 3, 1]> (e)"
+    body += " g = Transpose <perm = [0, 2, 3, 1]> (d) y = Concat <axis = 3> (g, f)"
     graph = read(network(body)).graph
     assert parts(graph, "y") == ("a", "b", "e")
     assert parts(graph, "a") == ("a",)

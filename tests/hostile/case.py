@@ -24,8 +24,8 @@ class Case:
         names: what the refusal must name, each of them: the file; the node, tensor or key.
         may: whether it must be refused, must be accepted, or either, the success being verified.
         writes: files that a success may leave.
-        signal: of which it dies, after so many seconds, where it does not end by itself.
         environment: variables beside those of the parent.
+        full: bytes that any one file may have, as on a disk that is full behind them; 0: no bound.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Case:
     may: May = "refused"
     writes: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    full: int = 0
 
     @property
     def kind(self) -> str:

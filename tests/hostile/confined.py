@@ -46,7 +46,7 @@ _VERBS = (
         "replace",
     ),
     *("repeat", "save", "say", "set", "shorten", "store", "take", "train", "update", "use", "write"),
-    *("beside", "did you mean", "expected", "free", "is needed", "known", "must", "needs?", "says", "takes"),
+    *("beside", "did you mean", "expected", "free", "is needed", "known", "must", "names?", "needs?", "says", "takes"),
 )
 TODO = re.compile(rf"\b({'|'.join(_VERBS)})\b", re.IGNORECASE)
 """What a refusal says one should do."""
@@ -74,20 +74,24 @@ class Outcome:
     wrong: str = ""
 
 
-def forked(work: Callable[[], None], folder: Path, environment: Mapping[str, str] | None = None) -> Outcome:
+def forked(
+    work: Callable[[], None], folder: Path, environment: Mapping[str, str] | None = None, full: int = 0
+) -> Outcome:
     """Work in a child process, in a folder; its output in files, so that what C writes is caught too."""
     with tempfile.TemporaryDirectory(prefix="hostile-said-") as said:
         streams = [Path(said) / name for name in ("out", "err")]
         start, child = time.monotonic(), os.fork()
         if not child:
-            _child(work, folder, streams, environment or {})
+            _child(work, folder, streams, environment or {}, full)
         status, seconds, usage = _waited(child, start + PATIENCE)
         out, err = (s.read_bytes()[:1_000_000].decode("utf-8", "backslashreplace") for s in streams)
     code = None if status is None else os.waitstatus_to_exitcode(status)
     return Outcome(code, out, err, seconds, usage)
 
 
-def _child(work: Callable[[], None], folder: Path, streams: Sequence[Path], environment: Mapping[str, str]) -> None:
+def _child(
+    work: Callable[[], None], folder: Path, streams: Sequence[Path], environment: Mapping[str, str], full: int
+) -> None:
     code = 99
     try:
         os.setsid()
@@ -100,6 +104,8 @@ def _child(work: Callable[[], None], folder: Path, streams: Sequence[Path], envi
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if full:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
         code = _called(work)
     finally:
         os._exit(code)
@@ -169,7 +175,7 @@ def tried(case: Case, workshop: Path) -> Outcome:
         case.make(folder)
         before = prints(folder)
         environment = {"TMPDIR": str(scratch), **case.environment}
-        found = forked(lambda: main(list(case.command)), folder, environment)
+        found = forked(lambda: main(list(case.command)), folder, environment, case.full)
         after = prints(folder)
         changed = [name for name, told in before.items() if after.get(name) != told]
         left = [name for name in after if name not in before] + [p.name for p in scratch.iterdir()]

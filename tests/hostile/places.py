@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from .case import Case, Make
+from .case import Case, Make, written
 from .networks import FAST, RANGED
 from .structures import linked
 
@@ -236,6 +237,24 @@ def _shown() -> list[Case]:
     return found
 
 
+def _full() -> list[Case]:
+    """Disks that are full in the midst of each file that a command writes: none is left, and none that was is lost."""
+    found = []
+    for name, end in {**dict.fromkeys(WRITERS, ".onnx"), **ENDS}.items():
+        if name in ("diagnose", "table", "sqnr"):  # whose files are shorter than messages, or need matplotlib
+            continue
+        for most in (750, 1500, 2900):
+            for there in (False, True):
+                make = written(f"out{end}", "kept") if there and name != "golden" else _nothing
+                command = (*WRITERS[name], f"out{end}")
+                found.append(Case(f"full/{most} bytes{', over a file' * there}/{name}", command, make, full=most))
+    return found
+
+
+def _nothing(folder: Path) -> None:
+    """As it was."""
+
+
 def cases() -> list[Case]:
     """All."""
-    return _spared() + _unwritable() + _options() + _shown()
+    return _spared() + _unwritable() + _options() + _shown() + _full()

@@ -65,7 +65,8 @@ def _runs(path: Path, original: Path, near: bool) -> None:
 
 
 def _sample(described: Any) -> Any:
-    sizes = [n if isinstance(n, int) and n > 0 else 2 for n in described.shape]
+    usual = (2, 3, 8, 8)  # of the workshop's network, for what a file leaves open
+    sizes = [n if isinstance(n, int) and n > 0 else usual[k % 4] for k, n in enumerate(described.shape)]
     values = np.random.default_rng(0).uniform(0, 1, sizes)
     if described.type == "tensor(float)":
         return values.astype(np.float32)
