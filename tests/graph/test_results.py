@@ -12,7 +12,7 @@ TWO = "c = Concat <axis = 1> (a, b) d = Transpose <perm = [0, 2, 3, 1]> (c)"
 
 def test_parts_are_found_behind_moves_and_joins_of_joins() -> None:
     body = f"a = Relu(x) b = Neg(x) e = Exp(x) {TWO} f = Transpose <perm = [0, 2, 3, 1]> (e)"
-    body += " g = Transpose <perm = [0, 2, 3, 1]> (d) y = Concat <axis = 3> (g, f)"
+    body += " y = Concat <axis = 3> (d, f)"
     graph = read(network(body)).graph
     assert parts(graph, "y") == ("a", "b", "e")
     assert parts(graph, "a") == ("a",)

@@ -196,7 +196,7 @@ def _constants() -> list[Fault]:
         "weights half": ("w1", bad.astype(np.float16), ("conv1",)),
         "weights int64": ("w1", bad.astype(np.int64), ("conv1",)),
         "weights bool": ("w1", bad.astype(bool), ("conv1",)),
-        "weights text": ("w1", np.full((6, 3, 3, 3), "one"), ("w1",)),
+        "weights text": ("w1", np.full((6, 3, 3, 3), "one"), ("conv1",)),
         "BatchNorm scale short": ("g1", np.ones(5, np.float32), ("norm1",)),
         "BatchNorm scale of rank 2": ("g1", np.ones((6, 1), np.float32), ("norm1",)),
         "BatchNorm bias long": ("b1", np.ones(7, np.float32), ("norm1",)),

@@ -231,8 +231,9 @@ def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if old:
                     os.rename(Path(room) / "old", target)
                 raise
-    except OSError as error:
-        raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that none can have
+        why = getattr(error, "strerror", None) or error
+        raise UnusableData(f"{path}: cannot write ({why}); choose another folder") from error
 
 
 def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
@@ -245,8 +246,9 @@ def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
         if not target.is_dir():
             raise UnusableData(f"{path}: is a file; choose another folder")
         present = {entry.name for entry in target.iterdir()}
-    except OSError as error:
-        raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that none can have
+        why = getattr(error, "strerror", None) or error
+        raise UnusableData(f"{path}: cannot write ({why}); choose another folder") from error
     if present:
         manifest = _manifest(path, "choose an empty folder")
         tensors, more = manifest["tensors"].values(), manifest.get("beside", ())
