@@ -154,7 +154,7 @@ def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -
     try:
         text = readable(path, refusal, what, MOST_TEXT).read_text("utf-8")
         found = tomllib.loads(text)
-        if deepest(found) > DEEPEST:
+        if deepest(found, 64) > DEEPEST:
             raise RecursionError
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, numbers of 5,000 digits
         why = _why_no_toml(error, text)
@@ -175,8 +175,8 @@ DEEPEST = 32
 """How deep values may lie in tables and lists that are read."""
 
 
-def deepest(value: Any) -> int:
-    """How deep lists and tables lie in one another, without recursion. Raises ValueError: a number beyond 64 bits.
+def deepest(value: Any, bits: int = 0) -> int:
+    """How deep lists and tables lie in one another, without recursion. Raises ValueError: a number beyond so many bits.
 
     Example:
         >>> deepest(3), deepest({"a": [[1], 2]})
@@ -186,8 +186,8 @@ def deepest(value: Any) -> int:
     while inner := [one for one in level if isinstance(one, (list, dict))]:
         depth += 1
         level = [each for one in inner for each in (one.values() if isinstance(one, dict) else one)]
-        if any(type(each) is int and abs(each) >> 63 for each in level):
-            raise ValueError("a number of more than 64 bits")
+        if bits and any(type(each) is int and abs(each) >> (bits - 1) for each in level):
+            raise ValueError(f"a number of more than {bits} bits")
     return depth
 
 

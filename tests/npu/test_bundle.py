@@ -326,7 +326,7 @@ def test_a_file_is_missing(saved: tuple[Path, Path]) -> None:
     with pytest.raises(EquintError, match=r"net\.json: no such file"):
         load_bundle(saved[0])
     saved[0].mkdir()
-    with pytest.raises(EquintError, match=r"net\.json: cannot read"):
+    with pytest.raises(EquintError, match=r"net\.json: is a folder"):
         load_bundle(saved[0])
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from onnx import ModelProto, checker, helper
 
-from ..errors import UnsupportedOperator
+from ..errors import UnreadableModel, UnsupportedOperator, reason
 from ..ir.model import Array, Name
 from ..maths.affine import storage
 from ..maths.fixedpoint import reduced
@@ -47,7 +47,12 @@ def export_integer(program: Program) -> ModelProto:
         for name, q in program.grids.items()
     }
     helper.set_model_props(proto, {"equint.grids": json.dumps(grids), "equint.target": program.target})
-    checker.check_model(proto, full_check=True)
+    try:
+        checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise UnreadableModel(
+            f"{program.name}: its steps do not fit together ({reason(error)}); make it again"
+        ) from error
     return proto
 
 

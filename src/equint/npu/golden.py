@@ -216,7 +216,7 @@ def fingerprint(program: Program) -> str:
 @contextmanager
 def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder that takes its place when the body is done; on failure what was there stays."""
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     old = _replaceable(path, target)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as room:
@@ -231,9 +231,8 @@ def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if old:
                     os.rename(Path(room) / "old", target)
                 raise
-    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that none can have
-        why = getattr(error, "strerror", None) or error
-        raise UnusableData(f"{path}: cannot write ({why}); choose another folder") from error
+    except OSError as error:
+        raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
 
 
 def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:

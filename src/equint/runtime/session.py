@@ -104,7 +104,7 @@ class Session:
         size, count = common_front(self.shapes.values()), common_front([np.shape(v) for v in feeds.values()])
         if isinstance(x, Run) or not count:
             return self._ran(feeds)
-        if size is None:
+        if not size:  # or 0, which some exporters write for a free one
             return self._several(feeds, count)
         return in_batches(self._ran, feeds, count, size)
 
