@@ -118,7 +118,6 @@ def _bundles() -> list[Fault]:
         "tensor of a huge shape": _at("steps", 0, "arrays", "weight", "shape", value=[10**9, 10**9, 3, 3]),
         "tensor of another type": _at("steps", 0, "arrays", "weight", "dtype", value="int8"),
         "tensor of an unknown type": _at("steps", 0, "arrays", "weight", "dtype", value="object"),
-        "shape of 0 channels": _at("shapes", "x", value=["N", 0, 8, 8]),
         "shape of another size": _at("shapes", "x", value=["N", 3, 11, 11]),
         "shape huge": _at("shapes", "x", value=["N", 3, 10**9, 10**9]),
         "not signed": _unsigned,

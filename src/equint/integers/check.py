@@ -68,6 +68,8 @@ def _step_faults(program: Program, step: Step) -> Iterator[str]:
         yield from (f"a {step.op} needs {word} {key}" for key in missing)
     if not isinstance(kind.work, Moves | Floats) and not {*step.inputs, *step.outputs} <= program.grids.keys():
         yield "its tensors need grids"
+    windows = ("strides", "dilations", "pads", "kernel_shape", "ceil_mode")
+    yield from (f"{key} is null" for key in windows if step.attrs.get(key, 0) is None)
     for key, field in kind.attrs.items():
         if not field.holds(program, step, step.attrs[key]):
             yield f"{key} = {short(step.attrs[key])}: {field.needs} is needed"

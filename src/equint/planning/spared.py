@@ -48,7 +48,7 @@ def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
         if what in ("recipe", "target") and path.suffix != ".toml":
             continue  # a name
         for file in _both(path) if is_bundle(path) else (path,):
-            yield f"the {what.replace('_', ' ')}", file.resolve()
+            yield f"the {what.replace('_', ' ')}", _real(file)
         if what in ("model", "network") and there:
             from ..onnx.reader import external_files
 
