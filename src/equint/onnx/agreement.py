@@ -50,6 +50,8 @@ def check_agreement(graph: Graph, label: str) -> None:
 
 def _check_sizes(graph: Graph, shapes: dict[str, Shape], label: str) -> None:
     for name in graph.inputs:
+        if graph.dtypes.get(name) == "object":
+            raise UnreadableModel(f"{label}: input {name} holds texts; export the network behind what reads them")
         if (size := _bytes(shapes.get(name))) > LARGEST:
             raise UnreadableModel(f"{label}: input {name} {_told(size, shapes[name])}")
     for node in graph.nodes:

@@ -200,8 +200,6 @@ def check_inputs(graph: Graph, label: str) -> None:
         UnreadableModel: naming the input, or the node.
     """
     for name in graph.inputs:
-        if graph.dtypes.get(name, "").startswith(("object", "<U", "str")):
-            raise UnreadableModel(f"{label}: input {name} holds texts; export the network behind what reads them")
         if graph.is_float(name) and graph.rank(name) is None:
             raise UnreadableModel(f"{label}: input {name} has no shape; export it with one (symbolic sizes will do)")
     check_windows(graph, label)

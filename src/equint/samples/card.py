@@ -233,7 +233,7 @@ def _decode(path: Path, table: Mapping[str, Any]) -> Decode:
                 raise InvalidCard(f"{path}: {key} must be two numbers above 0")
         elif isinstance(like, float) and isinstance(value, (int, float)) and 0 <= value <= 1:
             values[key] = float(value)
-        elif type(value) is type(like) and (key != "most" or value > 0):
+        elif not isinstance(like, float) and type(value) is type(like) and (key != "most" or value > 0):
             values[key] = value
         else:
             raise InvalidCard(f"{path}: {key} in [decode] must be {_ASKED[type(like)]}, not {value!r}")
