@@ -80,13 +80,14 @@ def survey(source: Path, inputs: Sequence[Name] = ()) -> Survey:
         problem = "no such file or folder" if not source.exists() else "not an .npz, an .npy or a folder of pictures"
         raise UnusableData(f"{source}: {problem}; give pictures in a folder, or an .npz with x and y")
     x, y = open_arrays(source, inputs)
-    if x.dtype.kind not in "fiub" or x.size == 0:
-        raise UnusableData(f"{source}: x holds {x.dtype if x.size else 'nothing'}; give numbers, one entry per sample")
-    part = np.asarray(x[:LOOKED_AT], np.float64)
+    empty = 0 in x.shape
+    if x.dtype.kind not in "fiub" or empty:
+        raise UnusableData(f"{source}: x holds {'nothing' if empty else x.dtype}; give numbers, one entry per sample")
+    part = np.concatenate(list(x.batches(LOOKED_AT, LOOKED_AT))).astype(np.float64)
     if not np.isfinite(part).all():
         raise UnusableData(f"{source}: x holds values that are not finite; check how the samples are made")
     labelled = y is not None and y.ndim == 1 and y.dtype.kind in "iu"
-    size = (x.shape[1], x.shape[2]) if x.ndim == 4 else None
+    size = (x.shape[1], x.shape[2]) if len(x.shape) == 4 else None
     seen = {"low": float(part.min()), "high": float(part.max()), "whole": bool((part == np.rint(part)).all())}
     return Survey(source, source, len(x), labelled, (), (size,) if size else (), tuple(x.shape[1:]), **seen)  # type: ignore[arg-type]
 
