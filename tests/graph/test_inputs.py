@@ -159,4 +159,4 @@ def test_a_single_number_may_be_the_only_input() -> None:
 def test_a_program_takes_no_single_number() -> None:
     proto = network("a = Conv(x, w) y = Mul(a, s)", inputs="float[N,3,8,8] x, float s", w=normal(4, 3, 3, 3))
     with pytest.raises(UnsupportedOperator, match="input s: is a single number"):
-        _ = equint.quantize(proto, target="tflite-int8").program
+        _ = equint.quantize(proto, target="ethos-u").program
