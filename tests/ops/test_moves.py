@@ -30,6 +30,7 @@ MOVED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, ArrayLik
     "transpose": ("Transpose <perm = [0, 2, 3, 1]> (x)", (2, 6, 4, 3), (1, 6, 1, 1), {}),
     "transpose, reverse": ("Transpose(x)", (2, 6, 4), (1, 6, 1), {}),
     "squeeze": ("Squeeze(x, s)", (2, 6, 1, 1), (1, 6, 1, 1), {"s": [2, 3]}),
+    "squeeze from behind": ("Squeeze(x, s)", (2, 6, 1, 4), (1, 6, 1, 1), {"s": [-2]}),
     "unsqueeze": ("Unsqueeze(x, s)", (2, 6), (1, 6), {"s": [1, 3]}),
     "slice": ("Slice(x, a, b, d)", (2, 6, 4, 4), (1, 6, 1, 1), {"a": [1, 1], "b": [4, BIG], "d": [1, 2]}),
     "slice, negative": ("Slice(x, a, b, d, t)", (2, 6, 4), (1, 6, 1), {"a": [-1], "b": [-BIG], "d": [-2], "t": [-2]}),

@@ -127,8 +127,10 @@ class _Solver:
         if layer is not None:
             return self.layer(layer)
         scales = op_of(node).scales
-        if isinstance(scales, Unknown) or scales.rule is Rule.ABSORBS:
+        if isinstance(scales, Unknown):
             return self.border(node, node.op)
+        if scales.rule is Rule.ABSORBS:
+            return self.product(node)
         if scales.rule is Rule.IGNORES:
             return None
         if scales.rule is Rule.GAINS:
@@ -159,6 +161,17 @@ class _Solver:
             self.pin(layer.x, f"{layer.node.op} {layer.name} reads it along another axis")
         rank = self.graph.rank(layer.y) or (x.ndim if x is not None else self.graph.consts[layer.weight].ndim)
         self.ids[layer.y] = aligned(self.new((outputs,)), layer.y_axis, rank)
+
+    def product(self, node: Node) -> None:
+        """A layer without constant weights; of a product of two activations, columns of the second pass: x·(v/s)."""
+        known, rank = self.ids.get(node.inputs[-1]), self.graph.rank(node.outputs[0])
+        apart = known is not None and rank == known.ndim >= 2 and self.ids.keys() >= set(node.inputs)
+        if node.op != "MatMul" or len(node.inputs) != 2 or known is None or not apart:
+            return self.border(node, node.op)
+        self.pin(node.inputs[0], f"read by {node.op} {node.label}")
+        self.tie(known, known[..., :1, :])
+        self.ids[node.outputs[0]] = known[..., :1, :]
+        return None
 
     def norm(self, node: Node, scales: Scales) -> None:
         """A normalization mixes what it reads; what it makes has the scales that its gains and biases take up."""

@@ -64,6 +64,18 @@ def _reshape(graph: Graph, node: Node, field: Array, fill: float) -> list[Array]
     return [collapsed(np.broadcast_to(field, shape).reshape(result_shape))]
 
 
+def _squeeze(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:
+    axes = graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if axes is None or any(field.shape[axis] != 1 for axis in axes):
+        return _reshape(graph, node, field, fill)
+    return [np.squeeze(field, tuple(int(axis) for axis in axes))]
+
+
+def _unsqueeze(graph: Graph, node: Node, field: Array, fill: float) -> list[Array] | None:
+    axes = graph.constant(node.inputs[1])
+    return _reshape(graph, node, field, fill) if axes is None else [np.expand_dims(field, tuple(map(int, axes)))]
+
+
 def _blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     """Pair runs of input dimensions with the runs of output dimensions of the same product."""
     blocks: list[tuple[list[int], list[int]]] = []
@@ -248,8 +260,8 @@ MOVES = by_name(
     _move("Dropout", _same, torch_moves.dropout, Form.IDENTITY),
     _move("Reshape", _reshape, torch_moves.reshape),
     _move("Flatten", _reshape, torch_moves.flatten),
-    _move("Squeeze", _reshape, torch_moves.squeeze),
-    _move("Unsqueeze", _reshape, torch_moves.unsqueeze),
+    _move("Squeeze", _squeeze, torch_moves.squeeze),
+    _move("Unsqueeze", _unsqueeze, torch_moves.unsqueeze),
     _move("Transpose", _transpose, lambda x, *, perm=(): x.permute(list(perm) or list(range(x.ndim))[::-1])),
     _move("Slice", _slice, torch_moves.slice_),
     _move("Split", _split, torch_moves.split, Form.SPLIT),
