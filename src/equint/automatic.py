@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Named, check
 from .comparisons import Evaluation, evaluate, judge
-from .errors import EquintError, InvalidOption
+from .errors import EquintError, InvalidOption, UnusableData
 from .files import jsonable
 from .frontends.sources import load
 from .hardware.target import Target
@@ -76,10 +76,15 @@ class Automatic:
 
         if self.evaluation is not None and self.evaluation.verdict is not None:
             same = "" if self.others else ", the very samples that it was made of: too few are given to part them"
-            return self.evaluation.verdict.words + same + self._bound()
+            unscored = f"; {self.notes[0]}" if self.notes else ""
+            return self.evaluation.verdict.words + same + self._bound() + unscored + self._guessed()
         if self.judgement is not None:
-            return on_shown(self.judgement, NAME, self.result.model, True)
+            return on_shown(self.judgement, NAME, self.result.model, True) + self._guessed()
         return f"not measured: {self.notes[0]}" if self.notes else "not measured"
+
+    def _guessed(self) -> str:
+        known = self.proposal is None or self.proposal.clear
+        return "" if known else "; how its input is prepared was guessed, and all this holds only if that is right"
 
     def _bound(self) -> str:
         if self.held is None:
@@ -181,18 +186,23 @@ def auto(
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
     if limit is None or limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
-    from .study.parts import apart, check_labels, described
+    from .study.parts import apart, check_labels, described, strange_labels
 
     model = load(source)
     about, proposal = described(model, card, data, progress)
     where, looked, measure, others = apart(model, about, data, limit)
+    notes = list[str]()
     if max_drop is not None:
         check_labels(about, where)
+    if (strange := strange_labels(model, about, where)) and max_drop is not None:
+        raise UnusableData(strange)
+    if strange and about is not None:
+        notes.append(f"not scored: {strange}")
+        about = replace(about, task="features")
     job = Job.of(model, None, target, input=about, data=looked, progress=progress)
     given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
     job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
     result, found, spent = quantized(job), None, None
-    notes = list[str]()
     if where is not None:
         found = _evaluated(result, where, about, model, measure, progress, notes if max_drop is None else None)
     drop = None

@@ -567,7 +567,7 @@ def test_bad_looks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
 
 def some_statistics() -> TensorStatistics:
     one, h = np.ones(1), Histogram.of(np.ones(1))
-    return TensorStatistics(1, 4, 1, 64, one, one, one, one, h, h)
+    return TensorStatistics(1, 4, 1, 64, one, one, 64 * one, 64 * one, h, h)
 
 
 @pytest.mark.parametrize("images", ["0", "-1", "many"])

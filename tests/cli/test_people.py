@@ -61,6 +61,7 @@ def test_a_bound_that_is_not_held_ends_with_1(run: Run, tmp_path: Path) -> None:
         (("auto", model_path(), "--max-drop", 0.5), "max_drop needs labels"),
         (("auto", model_path(), "--data", "none"), "none: no such file or folder"),
         (("auto", model_path(), "--data", data_path(), "--target", "openvin"), "did you mean openvino?"),
+        (("auto", model_path(), "-o", "out.html"), "-o out.html: a model is an .onnx or a .tflite file"),
         (("card", model_path(), "--data", "none"), "none: no such file or folder"),
         (("card", model_path(), "--data", data_path(), "-o", "c.txt"), "cards are .toml files"),
     ],
@@ -130,3 +131,19 @@ def _help() -> str:
     from equint.cli.main import app
 
     return " ".join(option for p in get_command(app).params for option in p.opts)
+
+
+def test_a_tflite_file_is_for_litert_and_is_what_is_linted(run: Run, tmp_path: Path) -> None:
+    code, text, _ = run("auto", model_path(), "-o", tmp_path / "d.tflite")
+    lines = text.splitlines()
+    assert code == 0
+    assert lines[1].partition("; page")[0].endswith("for tflite-int8")
+    assert lines[2] == "integers do 100.0 % of the multiply-accumulates; tflite-int8 takes all of it"
+    assert (tmp_path / "d.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_data_that_a_card_names_and_that_are_gone_are_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('kind = "gray"\nstd = [16.0]\n[data]\neval = "gone"\n')
+    code, _, err = run("auto", model_path(), "--card", tmp_path / "c.toml", "-o", tmp_path / "q.onnx")
+    assert code == 2
+    assert "gone: no such file or folder, which the card names as eval" in err

@@ -84,7 +84,7 @@ def test_what_is_written_for_it_is_on_the_npu(body: str, tmp_path: Path) -> None
     ],
 )
 def test_what_the_npu_does_not_run_is_refused_by_name(body: str, kinds: str, tmp_path: Path) -> None:
-    model = network(f"c = Conv (x, w) {body}", w=normal(8, 3, 3, 3), inputs="float[1,3,16,16] x")
+    model = network(f"c = Conv (x, w) {body}", w=normal(8, 3, 3, 3), inputs="float[1,3,16,16] x", opset=18)
     result = equint.quantize(model, "cwq", "ethos-u", input=(-3, 3), effort="fast")
     with pytest.raises(UnsupportedOperator, match=rf"^\w+: becomes {kinds}, which the target does not run"):
         result.save(tmp_path / "net.tflite")

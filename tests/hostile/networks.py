@@ -154,7 +154,7 @@ def _operators() -> list[Fault]:
     change("made twice", lambda p: node(p, "relu2").output.__setitem__(0, "r1"), "r1")
     change("made over the input", lambda p: node(p, "relu2").output.__setitem__(0, "x"), "x")
     change("made over a weight", lambda p: node(p, "relu2").output.__setitem__(0, "w1"), "w1")
-    change("empty output", lambda p: node(p, "relu1").output.__setitem__(0, ""), "relu1")
+    change("empty output", lambda p: node(p, "relu1").output.__setitem__(0, ""), "r1")
     change("empty input", lambda p: node(p, "relu1").input.__setitem__(0, ""), "relu1")
     change("Constant without value", lambda p: p.graph.node.append(helper.make_node("Constant", [], ["k"], "c")), "c")
     change("Constant without output", lambda p: p.graph.node.append(_constant([])), "c")

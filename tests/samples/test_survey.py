@@ -41,6 +41,18 @@ def test_parts_are_no_classes(tmp_path: Path, looked: str, measured: str) -> Non
     assert (found.count, found.classes, found.split) == (6, ("cat", "dog"), True)
 
 
+def test_a_class_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        pictures(tmp_path / name)
+    assert survey(tmp_path).classes == ("bus", "car", "train")
+
+
+def test_single_numbers_are_no_samples(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(8))
+    with pytest.raises(EquintError, match="x holds one number a sample"):
+        survey(tmp_path / "a.npz")
+
+
 def test_one_part_alone_serves_for_both(tmp_path: Path) -> None:
     pictures(tmp_path / "train")
     found = survey(tmp_path)

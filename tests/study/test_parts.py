@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import equint
 from equint import Card, EquintError, load
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
 from equint.samples.data import batches
 from equint.samples.images import Samples
-from equint.study.parts import LOOKED_AT, apart, check_labels, described
+from equint.study.parts import LOOKED_AT, apart, check_labels, described, strange_labels
 
 GRAY = Card("gray", (0.0,), (16.0,))
 
@@ -62,3 +63,18 @@ def test_bounds_need_labels(tmp_path: Path) -> None:
     with pytest.raises(EquintError, match="task features has no measure"):
         check_labels(Card(task="features"), data_path())
     check_labels(GRAY, data_path())
+
+
+def test_labels_beyond_the_classes_are_none_of_the_networks(tmp_path: Path) -> None:
+    """However few samples are measured: the strange one is the last."""
+    model = load(model_path())
+    with np.load(data_path()) as file:
+        np.savez(tmp_path / "odd.npz", x=file["x"][:40], y=np.append(file["y"][:39], 10))
+    assert strange_labels(model, GRAY, data_path()) == ""
+    assert "labels reach 10, and the network tells 10 classes apart" in strange_labels(
+        model, GRAY, tmp_path / "odd.npz"
+    )
+    found = equint.auto(model_path(), card=GRAY, data=tmp_path / "odd.npz", limit=8)
+    assert "not scored: " in found.verdict
+    with pytest.raises(EquintError, match="labels reach 10"):
+        equint.auto(model_path(), card=GRAY, data=tmp_path / "odd.npz", limit=8, max_drop=1.0)

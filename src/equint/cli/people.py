@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option
 
+from ..errors import InvalidOption
 from . import options as cli
 
 if TYPE_CHECKING:
@@ -48,17 +50,24 @@ def auto(
     output = Path(f"{model.stem}.int8.onnx") if output is None else output
     if output.is_dir():
         output = output / f"{model.stem}.int8.onnx"
-    page = output.with_suffix(".html")
+    if output.suffix not in (".onnx", ".tflite"):
+        raise InvalidOption(f"-o {output}: a model is an .onnx or a .tflite file, and a page is written beside it")
+    options: dict[str, Any] = {"target": target}
+    for_litert, page = cli.for_litert(output, None, options), output.with_suffix(".html")
     spare([output, page], {"model": model, "card": card, "data": data, "target": target})
     with cli.progress_bar(not as_json) as step:
-        found = equint.auto(model, target, card=card, data=data, max_drop=max_drop, limit=limit, progress=step)
+        found = equint.auto(
+            model, options["target"], card=card, data=data, max_drop=max_drop, limit=limit, progress=step
+        )
         found.result.save(output)
+        if for_litert:
+            found = replace(found, findings=equint.lint(output, found.result.hardware))
         cli.write_page(page, found.page(model.stem))
     if as_json:
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
         cli.print_json({**found.facts(), **written}, "auto")
     else:
-        for line in lines(found, output, page, model):
+        for line in lines(found, output, page, model, card):
             cli.say(line)
         if verbose:
             print(f"\n{found.result.summary()}")
@@ -105,7 +114,7 @@ def card(
     return None
 
 
-def lines(found: Automatic, output: Path, page: Path | None, model: Path) -> Iterator[str]:
+def lines(found: Automatic, output: Path, page: Path | None, model: Path, card: Path | None = None) -> Iterator[str]:
     """Five lines: what it loses, what was written, for whom, what limits it, and what to do next."""
     from ..pages.story import hardware_line, limit_line, size_line
 
@@ -115,19 +124,21 @@ def lines(found: Automatic, output: Path, page: Path | None, model: Path) -> Ite
     yield f"{written}; page: {page}" if page is not None else written
     yield hardware_line(found.findings)
     yield f"limits: {limit_line(found.explanation, result.warnings)}"
-    yield f"next: {advice(found, model, output)}"
+    yield f"next: {advice(found, model, output, card)}"
 
 
-def advice(found: Automatic, model: Path, output: Path) -> str:
+def advice(found: Automatic, model: Path, output: Path, card: Path | None = None) -> str:
     """What to do next: one thing."""
     from ..pages.story import give_data
+
+    described = f" --card {card}" if card else ""
 
     if not found.findings.clean:
         return "equint targets lists targets that take other formats; --target NAME"
     if found.proposal is not None and not found.proposal.clear:
         return f"check how pictures are prepared: equint card {model} --data FOLDER -o card.toml, then --card card.toml"
     if found.held is False:
-        return f"give more samples, or another target; equint diagnose {model} says which layers cost most"
+        return f"give more samples, or another target; equint diagnose {model}{described} says which layers cost most"
     if found.result.hardware.weight.granularity == "shift":
         return f"equint export {model} -o {model.stem} --target {found.result.target} writes the bundle for the NPU"
     if found.evaluation is None:
@@ -135,7 +146,9 @@ def advice(found: Automatic, model: Path, output: Path) -> str:
             f"equint auto {model} {give_data(found.result.original)} measures it on what it is used for, and its ranges"
         )
     if found.evaluation.verdict is not None and found.evaluation.verdict.level in ("poor", "broken"):
-        return f"equint diagnose {model} says which layers cost most, and what helps"
+        return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
+    if output.suffix == ".tflite":
+        return f"run {output} in LiteRT; equint golden {model}{described} writes vectors to compare a device with"
     return f"run {output} as the float network; equint lint {output} --target NAME for other hardware"

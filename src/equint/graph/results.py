@@ -68,4 +68,5 @@ def bounded(graph: Graph, name: Name) -> tuple[Name, float] | None:
     near, far = (facet(graph, node, [Range(np.full((1,) * rank, -x), np.full((1,) * rank, x))]) for x in FAR)
     if not near or not far or not (np.array_equal(near[0].lo, far[0].lo) and np.array_equal(near[0].hi, far[0].hi)):
         return None
-    return node.inputs[0], float(np.maximum(np.abs(far[0].lo), np.abs(far[0].hi)).max())
+    reach = float(np.maximum(np.abs(far[0].lo), np.abs(far[0].hi)).max())
+    return (node.inputs[0], reach) if reach < FAR[0] else None  # what an Exp ends at is float32's own end

@@ -75,7 +75,9 @@ def check_operators(proto: ModelProto, label: str) -> None:
 
 def _wrong_operator(node: NodeProto, opset: int) -> Iterator[str]:
     if not onnx.defs.has(node.op_type, max_inclusive_version=opset):
-        yield "no operator of ONNX's"
+        later = onnx.defs.has(node.op_type)
+        since = f", which has it from opset {onnx.defs.get_schema(node.op_type).since_version} on" if later else ""
+        yield f"no operator of ONNX's{f' opset {opset}' if later else ''}{since}"
         return
     schema = onnx.defs.get_schema(node.op_type, opset)
     for many, least, most, what in (

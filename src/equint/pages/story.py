@@ -141,6 +141,8 @@ def next_step(level: str, model: str, output: str, card: str | None, measured: b
     if level in ("poor", "broken"):
         described = f" --card {card}" if card else ""
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
+    if output.endswith(".tflite"):
+        return f"run {output} in LiteRT; equint golden {model} writes vectors to compare a device with"
     if measured:
         return f"run {output} as the float network; equint report draws a page about it"
     if card:

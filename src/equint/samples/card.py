@@ -245,7 +245,7 @@ def _labels(path: Path, given: Any) -> tuple[str, ...]:
     if isinstance(given, str):
         try:
             file = readable(path.parent / given, InvalidCard, "list of names", MOST_TEXT)
-            given = file.read_text("utf-8").splitlines()
+            given = file.read_text("utf-8-sig").splitlines()
         except (OSError, ValueError, EquintError) as error:
             why = str(error)[:200]
             raise InvalidCard(f"{path}: labels = {given!r} cannot be read ({why}); correct labels") from error

@@ -184,7 +184,7 @@ def listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
     table = path / "labels.csv"
     if table.is_file():
         try:
-            text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8")
+            text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8-sig")
             rows = list(csv.DictReader(StringIO(text, newline="")))
         except (OSError, ValueError, csv.Error) as error:
             raise UnusableData(f"{table}: not a readable list of labels ({str(error)[:200]}); correct it") from error
@@ -209,6 +209,17 @@ def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Arra
         raise InvalidCard(
             f"{path}: label {stranger!r} is neither a whole number nor among the card's labels; list the classes there"
         ) from error
+
+
+def most_label(path: Path, card: Card) -> int | None:
+    """The largest class number that data are labelled with; None without labels. Raises EquintError: as `batches`."""
+    if path.is_dir():
+        _, labels, classes = listing(path)
+        numbers = None if labels is None else _numbered(path, labels, card.labels or classes)
+    else:
+        held = stored(path)
+        numbers = held["y"].whole() if "y" in held else None
+    return int(np.max(numbers)) if numbers is not None and np.size(numbers) and numbers.dtype.kind in "iu" else None
 
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:

@@ -34,7 +34,7 @@ def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
     if listed is None:
         return found
     try:
-        text = readable(listed, UnusableData, "list of pictures", MOST_TEXT).read_text("utf-8")
+        text = readable(listed, UnusableData, "list of pictures", MOST_TEXT).read_text("utf-8-sig")
         names = [line.split()[0] for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableData(f"{listed}: not a readable list of pictures ({error})") from error

@@ -83,6 +83,8 @@ def survey(source: Path, inputs: Sequence[Name] = ()) -> Survey:
     empty = 0 in x.shape
     if x.dtype.kind not in "fiub" or empty:
         raise UnusableData(f"{source}: x holds {'nothing' if empty else x.dtype}; give numbers, one entry per sample")
+    if len(x.shape) < 2:
+        raise UnusableData(f"{source}: x holds one number a sample; give arrays (N, …) of the network's input")
     part = np.concatenate(list(x.batches(LOOKED_AT, LOOKED_AT))).astype(np.float64)
     if not np.isfinite(part).all():
         raise UnusableData(f"{source}: x holds values that are not finite; check how the samples are made")
@@ -95,7 +97,9 @@ def survey(source: Path, inputs: Sequence[Name] = ()) -> Survey:
 def _of_folder(source: Path) -> Survey:
     parts = {part.name.lower(): part for part in sorted(source.iterdir()) if part.is_dir()}
     used = [next((parts[name] for name in names if name in parts), None) for names in (EVAL, CALIBRATION)]
-    if not (source / "labels.csv").is_file() and all(_holds_pictures(part) for part in used if part) and any(used):
+    beside = [part for name, part in parts.items() if name not in (*EVAL, *CALIBRATION, "images")]
+    split = any(used) and not (source / "labels.csv").is_file() and not any(map(_holds_pictures, beside))
+    if split and all(_holds_pictures(part) for part in used if part):
         measured, looked = (part or used[1 - k] for k, part in enumerate(used))
     else:
         measured = looked = parts.get("images", source)

@@ -10,7 +10,7 @@ from ..errors import InvalidOption, UnusableData
 from ..ir.model import Model
 from ..planning.run import Progress
 from ..samples.card import Card, laid_out, read_card
-from ..samples.data import images
+from ..samples.data import images, most_label
 from ..samples.images import Samples
 from ..samples.survey import survey
 from ..scoring.metrics import has_labels
@@ -50,6 +50,9 @@ def apart(model: Model, card: Card | None, data: Named | None, limit: int) -> tu
             return Path(data), os.fspath(data), limit, False
         found = survey(Path(data), model.graph.inputs)
         measured, looked = found.eval, found.calibration
+    for key, path in (("eval", measured), ("calibration", looked)):
+        if path is not None and not Path(path).exists():
+            raise UnusableData(f"{path}: no such file or folder, which the card names as {key}; correct [data] in it")
     if looked is None or card is None:
         return measured, None, limit, True
     measured, looked = Path(measured or looked), Path(looked)
@@ -77,3 +80,15 @@ def check_labels(card: Card | None, where: Path | None) -> None:
             f"add {lacking} to the card's [data]" if lacking else "give class folders, a labels.csv, or an .npz with y"
         )
         raise UnusableData(f"{where}: no labels, which max_drop needs; {todo}")
+
+
+def strange_labels(model: Model, card: Card | None, where: Path | None) -> str:
+    """Why labels of classes are none of the network's: there are more than it tells apart. Empty where they may be."""
+    shape = model.graph.shapes.get(model.graph.outputs[0]) or ()
+    told = shape[-1] if len(shape) == 2 else None
+    if card is None or where is None or card.task != "classification" or not isinstance(told, int) or told < 2:
+        return ""
+    found = most_label(where, card)
+    if found is None or found < told:
+        return ""
+    return f"{where}: labels reach {found}, and the network tells {told} classes apart; give labels of its own classes"

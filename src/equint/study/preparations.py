@@ -137,8 +137,8 @@ def running(model: Model, card: Card, found: Survey) -> tuple[Card, Array, dict[
     session, refused = Session(to_proto(model.graph)), None
     for size in sizes_tried(model, card.layout or "nchw", found):
         sized = replace(card, size=size)
+        given = [np.asarray(x) for x in islice(iter(images(found.calibration, sized, 3, 1)), 3)]
         try:
-            given = [np.asarray(x) for x in islice(iter(images(found.calibration, sized, 3, 1)), 3)]
             return sized, given[0], next(iter([session.run(x) for x in given]))
         except EquintError as error:
             refused = refused or error
