@@ -17,6 +17,7 @@ from .ir.events import Event
 from .ir.model import Model
 from .job import NO_LAYERS, Job
 from .planning.data import single, sized
+from .planning.recipe import looks
 from .planning.spared import spare
 from .planning.summary import log_facts, network_facts, text
 
@@ -186,6 +187,10 @@ def quantized(job: Job) -> Result:
         left = f"target {job.target.name} computes none of its layers on integers"
         kept = "; ".join(dict.fromkeys(why for _, why in kept_float(job.network.graph)))
         raise UnsupportedOperator(f"nothing to quantize: {f'{left} ({kept})' if kept else NO_LAYERS}")
+    if job.samples is not None or looks(job.recipe):  # other recipes run nothing
+        from .planning.contradicted import contradictions
+
+        model = model.noted(*contradictions(job.network, job.samples))
     made = Result(job, model, job.seconds + perf_counter() - start)
     return _with_floats_told(made) if job.target.mixes else made
 

@@ -31,7 +31,9 @@ def test_what_keeps_values_within_bounds(body: str, reach: float) -> None:
     assert bounded(graph, "y") == ("x", reach)
 
 
-@pytest.mark.parametrize("body", ["Relu(x)", "Exp(x)", "Neg(x)", "Softplus(x)", "GlobalAveragePool(x)", "Clip(x, low, high)"])
+@pytest.mark.parametrize(
+    "body", ["Relu(x)", "Exp(x)", "Neg(x)", "Softplus(x)", "GlobalAveragePool(x)", "Clip(x, low, high)"]
+)
 def test_what_does_not(body: str) -> None:
     graph = read(network(f"y = {body}", low=np.array(0.0), high=np.array(6.0))).graph
     assert bounded(graph, "y") is None

@@ -19,7 +19,7 @@ from ..ir.fields import aligned, collapsed, per_channel
 from ..ir.model import Array, Graph, Model, Name, Node, Range, View
 from ..ir.weights import Layer
 from ..ops.attributes import clip_bounds, regrouped
-from ..ops.layers import as_layer, layers, still_corrected
+from ..ops.layers import as_layer, is_product, layers, still_corrected
 from ..ops.moves import stacked
 from ..ops.norms import Gains, gains_of
 from ..ops.operator import Rule, Scales, Unknown
@@ -166,7 +166,7 @@ class _Solver:
         """A layer without constant weights; of a product of two activations, columns of the second pass: x·(v/s)."""
         known, rank = self.ids.get(node.inputs[-1]), self.graph.rank(node.outputs[0])
         apart = known is not None and rank == known.ndim >= 2 and self.ids.keys() >= set(node.inputs)
-        if node.op != "MatMul" or len(node.inputs) != 2 or known is None or not apart:
+        if not is_product(node) or known is None or not apart:
             return self.border(node, node.op)
         self.pin(node.inputs[0], f"read by {node.op} {node.label}")
         self.tie(known, known[..., :1, :])

@@ -32,6 +32,8 @@ class EventKind(Enum):
     RANGES_FROM_MADE_UP_SAMPLES = "measured on made-up samples what nothing else tells"
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
+    INPUT_CONTRADICTED = "the input as described is not what its first BatchNorms saw in training"
+
     HEADROOM = "widened ranges for what more samples would show"
     NO_HEADROOM = "widened no range"
 

@@ -47,6 +47,16 @@ def as_layer(graph: Graph, node: Node) -> Layer | None:
     return None
 
 
+def is_product(node: Node) -> bool:
+    """Whether a node is a matrix product a·b without a bias: as a layer, or of two activations.
+
+    Example:
+        >>> is_product(Node("MatMul", ("a", "b"), ("y",))), is_product(Node("Gemm", ("a", "b"), ("y",)))
+        (True, False)
+    """
+    return node.op == "MatMul" and len(node.inputs) == 2
+
+
 def bias_of(graph: Graph, layer: Layer) -> Array:
     """A layer's bias, `(O,)`; `(1,)` zero of one that has none."""
     return np.zeros(1) if layer.bias is None else graph.consts[layer.bias].reshape(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from ..errors import EquintError, InvalidCard, UnusableData
 from ..graph.inputs import CHANNELS, layout_of
 from ..graph.preparation import BYTES, NORMALISED, SIGNED, UNIT, remembered
 from ..ir.events import EventKind
-from ..ir.model import Array, Graph, Model, Name, Node
+from ..ir.model import Array, Model, Name
 from ..onnx.writer import to_proto
-from ..ops.attributes import is_batchnorm
 from ..runtime.session import Session
+from ..runtime.training import Training
 from ..samples.card import Card
 from ..samples.data import images
 from ..samples.generated import tried_sizes
@@ -26,15 +25,11 @@ from ..scoring.tasks import Measure, chance, task_of
 
 SHOWN, MEASURED = 16, 100
 """Pictures that are held against BatchNorms, and labelled samples that each way is scored on."""
-FIRST = 4
-"""BatchNorms that are looked at, the first ones: behind them all ways become alike."""
 FITS, CLEARLY = 0.6, 0.2
 """Distance, in spreads and doublings, up to which a way fits BatchNorms, and by how much any other must fit worse. Of
 nine networks whose preparation is known it was 0.08 to 0.56, of all other ways 0.5 to 200 and by 0.21 or more worse."""
 DECIBELS = 1.0
 """By how much a PSNR must be higher to be higher for sure."""
-DEAD = 1e-3
-"""Channels that spread so much less than the others tell nothing."""
 STEP = 32
 """Pictures of networks that take many sizes are made a multiple of this."""
 
@@ -147,13 +142,14 @@ def running(model: Model, card: Card, found: Survey) -> tuple[Card, Array, dict[
 
 def measured(model: Model, card: Card, tried: Sequence[Way], found: Survey, tell: Callable[[int], None]) -> list[Way]:
     """The ways with their distance from BatchNorms, and their score where there are labels."""
-    probe, rows = _Probe(model.graph), []
+    training, rows = Training(model.graph), []
     scored = found.labelled and card.task in metrics.CLASSIFY
     proto = to_proto(model.graph)
     for number, way in enumerate(tried):
         tell(number)
         made = replace(card, mean=way.mean, std=way.std)
-        way = replace(way, distance=probe.distance(images(found.calibration, made, SHOWN)))
+        apart = training.apart(images(found.calibration, made, SHOWN))
+        way = replace(way, distance=float(np.mean([a.distance for a in apart])) if apart else None)
         if scored or card.task == "super-resolution":
             figures = metrics.evaluate(proto, found.eval, made, optimized=True, limit=MEASURED)
             main = task_of(card.task).main
@@ -161,43 +157,6 @@ def measured(model: Model, card: Card, tried: Sequence[Way], found: Survey, tell
             way = replace(way, score=float(figures[main.key]), samples=int(figures["samples"]))
         rows.append(way)
     return rows
-
-
-class _Probe:
-    """The network's first BatchNorms, and what stands in front of them."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.norms = [n for n in graph.nodes if is_batchnorm(n) and self._saw(graph, n) is not None][:FIRST]
-        self.saw = [self._saw(graph, node) for node in self.norms]
-        self.session = Session(to_proto(graph), taps=[n.inputs[0] for n in self.norms]) if self.norms else None
-
-    @staticmethod
-    def _saw(graph: Graph, node: Node) -> tuple[Array, Array] | None:
-        mean, variance = (graph.constant(name) for name in node.inputs[3:5])
-        if mean is None or variance is None or not np.max(variance, initial=0.0) > 0:
-            return None
-        return mean, np.sqrt(np.maximum(variance, 0))
-
-    def distance(self, shown: Any) -> float | None:
-        if self.session is None:
-            return None
-        sums = [np.zeros((3, 1))] * len(self.norms)
-        for batch in shown:
-            outputs = self.session.run(batch)
-            for k, node in enumerate(self.norms):
-                values = outputs[node.inputs[0]].astype(np.float64)
-                axes = (0, *range(2, values.ndim))
-                count = np.full(values.shape[1], values.size / values.shape[1])
-                sums[k] = sums[k] + np.stack([count, values.sum(axes), np.square(values).sum(axes)])
-        return float(np.mean([self._apart(total, saw) for total, saw in zip(sums, self.saw, strict=True) if saw]))
-
-    @staticmethod
-    def _apart(total: Array, saw: tuple[Array, Array]) -> float:
-        mean, std = total[1] / total[0], np.sqrt(np.maximum(total[2] / total[0] - np.square(total[1] / total[0]), 0))
-        alive = saw[1] > DEAD * saw[1].max()
-        apart = np.abs(mean - saw[0])[alive] / saw[1][alive]
-        wider = np.abs(np.log2(np.median(np.maximum(std[alive] / saw[1][alive], 1e-30))))
-        return float(np.median(apart) + wider)
 
 
 def chosen(rows: Sequence[Way], model: Model, card: Card, classes: int) -> tuple[Way, str, bool]:
