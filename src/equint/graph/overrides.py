@@ -45,7 +45,7 @@ class Override:
     def __post_init__(self) -> None:
         this, of_weights = f"the override of {self.names}", self.weight_bits is not None or self.granularity is not None
         if not self.layers and not self.tensors:
-            raise InvalidRecipe("an override needs layers or tensors: names, or patterns such as 'block1/*'")
+            raise InvalidRecipe("overrides: each needs layers or tensors: names, or patterns such as 'block1/*'")
         if not (of_weights or self.activation_bits is not None or self.float):
             raise InvalidRecipe(f"{this} changes nothing; give weight_bits, granularity, activation_bits or float")
         if self.float and (of_weights or self.activation_bits is not None):

@@ -213,7 +213,7 @@ def _data(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidCard(f"{path}: {key} must be a whole number from {least}, not {value!r}")
     for key in PATHS & set(data):
-        if not isinstance(data[key], str):
+        if not isinstance(data[key], str) or "\0" in data[key]:
             raise InvalidCard(f"{path}: {key} must be the path of a file or folder, not {data[key]!r}")
     return {k: path.parent / v if k in PATHS else v for k, v in data.items()}
 
