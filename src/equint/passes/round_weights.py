@@ -116,7 +116,7 @@ class RoundWeights:
             folds = [fold if self.images is not None else fold.about_zero() for fold in seen]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            fit, ridges = (regressed, RIDGES) if self.images is not None else (_half_as_strong, RIDGES[1:])
+            fit, ridges = (regressed, RIDGES) if self.images is not None else (_made_up_fit(grid), RIDGES[1:])
             ridge = _ridge(rows, folds, ridges, fit)
             del folds  # which are large
             wanted = fit(rows, x.covariance, rows @ x.cross, ridge)
@@ -138,10 +138,18 @@ class RoundWeights:
 Fit = Callable[[Array, Array, Array, float], Array]
 
 
-def _half_as_strong(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
-    """A fit to made-up samples, half-way to where weights keep their strength: how noisy inputs are is half trusted."""
-    fitted = regressed(weights, covariance, made, ridge)
-    return (fitted + as_strong(fitted, weights, made)) / 2
+def _made_up_fit(grid: QParams) -> Fit:
+    """A fit to made-up samples: how noisy inputs are is half trusted, half-way to where weights keep their strength.
+
+    All the way where grids are coarse: every layer takes a share of the strength, and the last has little left.
+    """
+    trusted = 0.0 if grid.bits < 8 or grid.power_of_two else 0.5
+
+    def fit(weights: Array, covariance: Array, made: Array, ridge: float) -> Array:
+        fitted = regressed(weights, covariance, made, ridge)
+        return trusted * fitted + (1 - trusted) * as_strong(fitted, weights, made)
+
+    return fit
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:
