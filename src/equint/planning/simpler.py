@@ -39,9 +39,9 @@ def simpler(plan: Plan, scaled: bool = True) -> dict[str, Plan]:
         >>> from equint.hardware.target import target
         >>> from equint.planning.plan import resolve
         >>> from equint.planning.recipe import recipe
-        >>> plan = resolve(recipe("lwq"), target("per-tensor"))
-        >>> [len(plan) - len(less) for less in simpler(plan).values()]
-        [1]
+        >>> plan = resolve(recipe("optimal"), target("per-channel"))
+        >>> {what: len(plan) - len(less) for what, less in simpler(plan).items()}
+        {'corrections from samples': 2, 'corrections': 3}
     """
     plain = [step for step in plan if step.stage not in LATE]
     found = {"corrections from samples": without_late_looks(plan), "corrections": plain}
