@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -341,3 +342,27 @@ def test_a_vector_times_a_matrix_is_one_row() -> None:
     made = equint.quantize(proto, input=(-4, 4))
     (wanted,), (found,) = execute(proto, x), execute(made.proto, x)
     assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 20
+
+
+DILATED = "a = Conv(x, w) y = AveragePool <kernel_shape = [3, 2], dilations = [2, 1], {}> (a)"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "op"),
+    [
+        ("strides = [2, 1]", "Conv"),
+        ("pads = [1, 0, 1, 1], count_include_pad = 1", "Conv"),
+        ("pads = [1, 0, 1, 1]", "AveragePool"),
+        ("strides = [2, 2], ceil_mode = 1", "AveragePool"),
+    ],
+)
+def test_means_over_windows_with_gaps(attrs: str, op: str) -> None:
+    """What onnxruntime averages in float; and of integers it loads, which it does not of such a pool between them."""
+    proto = network(DILATED.format(attrs), opset=19, ir=9, w=normal(4, 3, 3, 3), inputs="float[N,3,12,12] x")
+    x = normal(8, 3, 12, 12, seed=2)
+    assert ops(check(proto, x)) == ["Conv", op]
+    if op == "Conv":
+        made = equint.quantize(proto, "cwq", data=x).proto
+        session = onnxruntime.InferenceSession(made.SerializeToString())
+        (wanted,), (found,) = execute(proto, x), session.run(None, {"x": x})
+        assert np.square(found - wanted).sum() < 0.01 * np.square(wanted).sum()

@@ -13,7 +13,7 @@ from ..ops.attributes import pad_widths
 
 def canonical(graph: Graph) -> Graph:
     """Gemm without alpha, beta and transA; MatMul with its bias; zero Pads merged into convolutions; full operands;
-    vectors as rows.
+    vectors as rows; means over windows with gaps as convolutions.
 
     Example:
         >>> gemm = Node("Gemm", ("x", "w", "b"), ("y",), {"alpha": 2.0, "beta": 0.5})
@@ -24,7 +24,7 @@ def canonical(graph: Graph) -> Graph:
     """
     graph = _rewritten(_rewritten(_rewritten(_scalar_bounds(graph), _full_operands), _gemm), _computed_bias)
     graph = _rewritten(graph, _single_row)
-    return _merged_pads(_biased_matmul(_rewritten(graph, _counted_pads)))
+    return _merged_pads(_biased_matmul(_rewritten(_rewritten(graph, _dilated_average), _counted_pads)))
 
 
 Edit = tuple[list[Node], dict[Name, Array]]
@@ -118,6 +118,24 @@ def _computed_bias(graph: Graph, node: Node) -> Edit | None:
         Node("Add", (product, column), (y,), name=node.name and f"{node.name}_bias"),
     ]
     return made, {sizes: shape}
+
+
+def _dilated_average(graph: Graph, node: Node) -> Edit | None:
+    """An AveragePool whose windows have gaps, as a convolution of each channel: no runtime averages so in integers.
+
+    Not where windows at the border count fewer values, nor of so many channels as nothing tells.
+    """
+    shape, kernel = graph.shapes.get(node.inputs[0]) or (), node.attrs.get("kernel_shape", ())
+    channels = shape[1] if len(shape) > 2 else None
+    if node.op != "AveragePool" or not isinstance(channels, int) or max(node.attrs.get("dilations", (1,))) == 1:
+        return None
+    padded = any(node.attrs.get("pads", ())) or node.attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET")
+    if node.attrs.get("ceil_mode", 0) or (padded and not node.attrs.get("count_include_pad", 0)):
+        return None
+    weight = np.full((channels, 1, *kernel), 1 / np.prod(kernel), np.float32)
+    name = graph.fresh(f"{node.outputs[0]}_mean")
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("ceil_mode", "count_include_pad")}
+    return [replace(node, op="Conv", inputs=(node.inputs[0], name), attrs={**attrs, "group": channels})], {name: weight}
 
 
 def _counted_pads(graph: Graph, node: Node) -> Edit | None:
