@@ -59,7 +59,7 @@ class Outcome:
     Attributes:
         code: exit code, or the signal's number below 0; None where it was killed for its time.
         out, err: standard output and standard error, those of libraries in C included.
-        seconds, bytes: of its processor, and resident memory at its highest.
+        seconds, bytes: of its processor, and resident memory at its highest, less what it was forked with.
         changed: files of the user that are gone or not what they were; left: what is new.
         wrong: what is wrong with a success.
     """
@@ -80,13 +80,14 @@ def forked(
     """Work in a child process, in a folder; its output in files, so that what C writes is caught too."""
     with tempfile.TemporaryDirectory(prefix="hostile-said-") as said:
         streams = [Path(said) / name for name in ("out", "err")]
+        resident = _pages(1)  # which the child begins with
         start, child = time.monotonic(), os.fork()
         if not child:
             _child(work, folder, streams, environment or {}, full)
         status, seconds, usage = _waited(child, start + PATIENCE)
         out, err = (s.read_bytes()[:1_000_000].decode("utf-8", "backslashreplace") for s in streams)
     code = None if status is None else os.waitstatus_to_exitcode(status)
-    return Outcome(code, out, err, seconds, usage)
+    return Outcome(code, out, err, seconds, max(usage - resident, 0))
 
 
 def _child(
@@ -100,7 +101,7 @@ def _child(
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(folder)
         os.environ.update(environment)
-        most = _address_space() + GUARD
+        most = _pages(0) + GUARD
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -132,8 +133,9 @@ def _called(work: Callable[[], None]) -> int:
     return code
 
 
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def _pages(column: int) -> int:
+    """Bytes of this process's address space (column 0), or of what is resident of it (1)."""
+    return int(Path("/proc/self/statm").read_text().split()[column]) * resource.getpagesize()
 
 
 def _waited(child: int, until: float) -> tuple[int | None, float, int]:

@@ -482,7 +482,8 @@ REFUSED = {
     "a = Conv (x, w) \n b = Equal (a, a) \n y = Where (b, a, a)": "y: its condition is computed otherwise",
     "a = Conv (x, w) \n y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (a)":
         "y: AveragePool with ceil_mode has windows that hang over the end",
-    "a = Conv (x, w) \n y = AveragePool <kernel_shape = [2, 2], dilations = [2, 2], pads = [1, 1, 1, 1]> (a)": "y: a dilated AveragePool",
+    "a = Conv (x, w) \n y = AveragePool <kernel_shape = [2, 2], dilations = [2, 2], pads = [1, 1, 1, 1]> (a)":
+        "y: a dilated AveragePool",
     "a = Conv (x, w) \n h = ReduceMax <keepdims = 0> (a) \n y = Pad (a, p, h)": "y: its widths or value are computed",
     "a = Conv (x, w) \n y, i = MaxPool <kernel_shape = [2, 2]> (a)": "y: the indices of a MaxPool",
     'a = Conv (x, w) \n y = Resize <mode = "cubic"> (a, , s)': r"y: Resize \(cubic\) has no integer form",
