@@ -771,3 +771,10 @@ def test_statistics_that_are_merged_and_labels_of_a_card_are_spared(run: Run, tm
         assert "would overwrite" in err
     assert (tmp_path / "a.npz").read_bytes() == b"kept"
     assert (tmp_path / "labels.txt").read_text() == "cat\n"
+
+
+def test_a_name_that_no_file_can_have(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--data", "x" * 300)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "name too long" in err
+    assert "unexpected" not in err

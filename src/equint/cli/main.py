@@ -281,6 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         _end(f"equint: {named(error, arguments)}")
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"equint: {where}{error.strerror or error}; give another file, or make room for it")
     except Exception as error:
         if debug:
             raise
