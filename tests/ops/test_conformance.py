@@ -403,7 +403,7 @@ HOLES = by_name(
         """,
         ("scales", "pins scales"): """
             LayerNormalization GroupNormalization RMSNormalization
-            MatMul-biased MatMul-activations Clip-inputs Clip-attributes Clip-constants Clip-above
+            MatMul-biased Clip-inputs Clip-attributes Clip-constants Clip-above
             HardSwish-by_HardSigmoid HardSwish-by_ReLU6 Swish-by_Sigmoid Swish-by_Sigmoid_first Gelu-by_Erf
             Mish-by_Softplus Mul-itself Div-of_constant ArgMax Pad-value
         """,
