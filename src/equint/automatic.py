@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Named, check
 from .comparisons import Evaluation, evaluate, judge
-from .errors import EquintError, InvalidOption, UnusableData
+from .errors import EquintError, InvalidOption
 from .files import jsonable
 from .frontends.sources import load
 from .hardware.target import Target
@@ -193,10 +193,8 @@ def auto(
     where, looked, measure, others = apart(model, about, data, limit)
     notes = list[str]()
     if max_drop is not None:
-        check_labels(about, where)
-    if (strange := strange_labels(model, about, where)) and max_drop is not None:
-        raise UnusableData(strange)
-    if strange and about is not None:
+        check_labels(model, about, where)
+    elif about is not None and (strange := strange_labels(model, about, where)):
         notes.append(f"not scored: {strange}")
         about = replace(about, task="features")
     job = Job.of(model, None, target, input=about, data=looked, progress=progress)

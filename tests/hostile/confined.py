@@ -48,7 +48,7 @@ _VERBS = (
     *("repeat", "save", "say", "set", "shorten", "store", "take", "train", "update", "use", "write"),
     *("beside", "did you mean", "expected", "free", "is needed", "known", "must", "names?", "needs?", "says", "takes"),
 )
-TODO = re.compile(rf"\b({'|'.join(_VERBS)})\b", re.IGNORECASE)
+ADVICE = re.compile(rf"\b({'|'.join(_VERBS)})\b", re.IGNORECASE)
 """What a refusal says one should do."""
 
 
@@ -230,7 +230,7 @@ def _refusals(case: Case, found: Outcome) -> list[str]:
     missing = [name for name in case.names if name not in found.err]
     if missing:
         said.append(f"unnamed: {', '.join(missing)} in {found.err[:300]!r}")
-    if not TODO.search(found.err):
+    if not ADVICE.search(found.err):
         said.append(f"todo: {found.err[:300]!r}")
     if found.changed:
         said.append(f"lost: {', '.join(found.changed)}")

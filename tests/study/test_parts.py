@@ -57,12 +57,12 @@ def test_bounds_need_labels(tmp_path: Path) -> None:
     with np.load(data_path()) as file:
         np.savez(tmp_path / "bare.npz", x=file["x"][:40])
     with pytest.raises(EquintError, match="no labels, which max_drop needs"):
-        check_labels(GRAY, tmp_path / "bare.npz")
+        check_labels(load(model_path()), GRAY, tmp_path / "bare.npz")
     with pytest.raises(EquintError, match="max_drop needs labels"):
-        check_labels(None, None)
+        check_labels(load(model_path()), None, None)
     with pytest.raises(EquintError, match="task features has no measure"):
-        check_labels(Card(task="features"), data_path())
-    check_labels(GRAY, data_path())
+        check_labels(load(model_path()), Card(task="features"), data_path())
+    check_labels(load(model_path()), GRAY, data_path())
 
 
 def test_labels_beyond_the_classes_are_none_of_the_networks(tmp_path: Path) -> None:

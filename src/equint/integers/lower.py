@@ -44,6 +44,7 @@ def lower(model: Model, target: Target, floats: Collection[str] = ()) -> Program
             exponent that the target does not hold, an accumulator that may overflow; it names the layer.
 
     Example:
+        >>> import numpy as np
         >>> from ..ops.layers import tiny_graph
         >>> from ..hardware.target import target
         >>> grid = QParams(np.float32(0.5), np.int32(3), signed=False)

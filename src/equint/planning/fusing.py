@@ -8,8 +8,8 @@ from ..graph.placement import place
 from ..ir.events import Event, EventKind
 from ..ir.model import Model, Name
 from ..onnx.qdq import export
-from ..runtime.judge import Judge
-from ..samples.images import Samples, split
+from ..runtime.judge import seated
+from ..samples.images import Samples
 from .search import made_up_samples
 
 SHOWN = 8
@@ -45,9 +45,7 @@ def priced(network: Model, model: Model, images: Samples | None) -> Model:
         return model
     rest = {name: grid for name, grid in model.qparams.items() if name not in front}
     bare = replace(model, graph=replace(model.graph, fuses=True), qparams=rest)
-    judge = Judge(network.graph, {"rounded": export(model), "fused": export(bare)})
-    for feed in split(samples.first(SHOWN), judge.batch):
-        judge.show(feed)
+    judge = seated(network.graph, {"rounded": export(model), "fused": export(bare)}, samples.first(SHOWN))
     gained, _ = judge.gain("rounded", "fused")
     if gained < WORTH_DB or judge.blind():
         return model

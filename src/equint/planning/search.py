@@ -34,9 +34,7 @@ from .data import folded
 from .making import Collector, Making, Plan
 from .recipe import QUICK_STEPS
 from .run import Progress, run
-from .simpler import SHOWN as FEW
-from .simpler import WORTH_DB as LOST_DB
-from .simpler import least_loss, loss_db, simpler, without_late_looks
+from .simpler import least_loss, simpler, without_late_looks
 
 if TYPE_CHECKING:
     from ..onnx.writer import ModelProto
@@ -122,11 +120,9 @@ def _made(network: Model, making: Making, plan: Plan, found: Search, shown: Samp
     """What the best plan makes of all samples; less of it where what was not measured before makes it worse."""
     others = {} if found.made_up and found.doubts else simpler(plan)
     model = making.last(plan, list(others.values()))
-    before = found.judge.sqnr_db(found.kept, slice(FEW))
+    before = found.judge.sqnr_db(found.kept, slice(FIRST))
     give_back()
-    if not others or loss_db(network, model, shown, found.made_up) > before - LOST_DB:
-        return model
-    return least_loss(network, model, others, making, shown, found.made_up)
+    return least_loss(network, model, others, making, shown.first(FIRST), found.made_up, before)
 
 
 @dataclass(frozen=True)
@@ -236,9 +232,10 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
         return model
     found = _measured(network, _exported({"": model}), shown.first(FIRST), images is None)
     telling = images is not None or not found.doubts
-    if found.judge.sqnr_db("") < LOW_DB and telling and (others := simpler(plan, scaled=False)):
+    if found.judge.sqnr_db("") < LOW_DB and telling:
+        others = simpler(plan, scaled=False)
         making = Making(network, list(others.values()), Collector({}), None)
-        less = least_loss(network, model, others, making, shown, images is None)
+        less = least_loss(network, model, others, making, shown.first(FIRST), images is None)
         if less is not model:
             model, found = less, _measured(network, _exported({"": less}), shown.first(FIRST), images is None)
     on = "made-up samples" if images is None else "samples"
@@ -285,8 +282,7 @@ def _seen(judge: Judge, network: Model, others: Samples | None) -> Judge | None:
     if others is None:
         return None
     seat = judge.again(made_up=True)
-    for feed in split(others.first(FIRST), seat.batch):
-        seat.show(feed)
+    seat.show_all(others.first(FIRST))
     seat.leave(seat.candidates)
     return None if seat.blind() else seat
 

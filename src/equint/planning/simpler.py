@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
 from ..onnx.qdq import export
 from ..passes import LOOKS, Pass, Stage, needs
 from ..passes.optimal import Optimal
-from ..runtime.judge import Judge
-from ..samples.images import Samples, split
+from ..runtime.judge import seated
+from ..samples.images import Samples
 from .making import Plan
 
-SHOWN = 8
-"""Samples that plans are measured on."""
 WORTH_DB, SURE = 0.5, 0.75
 """Less of a plan is kept where it makes so much less noise, with such a chance on new samples."""
 LATE = (Stage.ROUNDING, Stage.CORRECTION)
@@ -63,32 +63,30 @@ def least_loss(
     make: Callable[[Plan], Model],
     shown: Samples,
     made_up: bool,
+    before: float = np.inf,
 ) -> Model:
-    """The model, or what the best of other plans makes, where that surely loses less on a few samples.
+    """The model, or what the best of other plans makes, where that surely loses less.
 
     Args:
         network: the float network, with what is known of its input; model: what was made of it.
         others: plans by what they leave out; make: what runs them.
         shown: what all are measured on; made_up: whether these samples are.
+        before: what was left on them before, dB: a model that keeps nearly as much is not held against others.
 
     Raises:
         EquintError: as a plan's passes, and as the judge.
     """
+    if not others:
+        return model
+    if np.isfinite(before):
+        alone = seated(network.graph, {"": export(model)}, shown, made_up=made_up)
+        if alone.sqnr_db("") > before - WORTH_DB:
+            return model
     models = {"": model, **{name: make(plan) for name, plan in others.items()}}
-    judge = Judge(network.graph, {name: export(m) for name, m in models.items()}, made_up=made_up)
-    for feed in split(shown.first(SHOWN), judge.batch):
-        judge.show(feed)
+    judge = seated(network.graph, {name: export(m) for name, m in models.items()}, shown, made_up=made_up)
     best = max(judge.candidates, key=judge.sqnr_db)
     gained, sure = judge.gain("", best)
     if gained < WORTH_DB or sure <= SURE:
         return model
     facts = {"what": best, "gain": gained, "SQNR": judge.sqnr_db(best), "SQNR with": judge.sqnr_db("")}
     return models[best].noted(Event(EventKind.LEFT_OUT, "", facts, "search"))
-
-
-def loss_db(network: Model, model: Model, shown: Samples, made_up: bool) -> float:
-    """What a model keeps of the float network's outputs on a few samples, dB."""
-    judge = Judge(network.graph, {"": export(model)}, made_up=made_up)
-    for feed in split(shown.first(SHOWN), judge.batch):
-        judge.show(feed)
-    return judge.sqnr_db("")

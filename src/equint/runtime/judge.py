@@ -217,6 +217,11 @@ class Judge:
                 self._compare(name, place, clean[place.tensor], found[place.tensor], count)
         self.images += count
 
+    def show_all(self, images: Samples) -> None:
+        """Show every sample, batch by batch. Raises EquintError: as `show`."""
+        for feed in split(images, self.batch):
+            self.show(feed)
+
     def leave(self, names: Collection[str]) -> None:
         """Show these candidates nothing more, which gives their memory back; what was seen of them is kept."""
         self._each = {name: session for name, session in self._each.items() if name not in names}
@@ -334,10 +339,20 @@ def judge(
     expected: Mapping[Name, float] | None = None,
 ) -> Judgement:
     """Show candidates and the float network all samples: see `Judge`."""
-    seat = Judge(original, candidates, expected)
-    for feed in split(images, seat.batch):
-        seat.show(feed)
-    return seat.judgement(images.label)
+    return seated(original, candidates, images, expected).judgement(images.label)
+
+
+def seated(
+    original: Graph,
+    candidates: Mapping[str, ModelProto],
+    images: Samples,
+    expected: Mapping[Name, float] | None = None,
+    made_up: bool = False,
+) -> Judge:
+    """A judge that was shown all samples: see `Judge`."""
+    seat = Judge(original, candidates, expected, made_up)
+    seat.show_all(images)
+    return seat
 
 
 def _places(graph: Graph, candidates: Collection[ModelProto]) -> Iterator[Place]:

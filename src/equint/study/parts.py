@@ -67,7 +67,17 @@ def apart(model: Model, card: Card | None, data: Named | None, limit: int) -> tu
     return measured, Samples.of(iter(shown.where(lambda number: number >= kept)), os.fspath(looked)), kept, True
 
 
-def check_labels(card: Card | None, where: Path | None) -> None:
+def check_labels(model: Model, card: Card | None, where: Path | None) -> None:
+    """Refuse data without labels of the network's own classes, which a bound on the drop needs.
+
+    Raises:
+        EquintError: what is missing, and how to give it.
+
+    Example:
+        >>> from equint import load
+        >>> from equint.demo import data_path, model_path
+        >>> check_labels(load(model_path()), Card(), data_path())
+    """
     if card is None or where is None:
         raise InvalidOption(
             "max_drop needs labels: give data with class folders, labels.csv or y, or a card that names some"
@@ -80,6 +90,8 @@ def check_labels(card: Card | None, where: Path | None) -> None:
             f"add {lacking} to the card's [data]" if lacking else "give class folders, a labels.csv, or an .npz with y"
         )
         raise UnusableData(f"{where}: no labels, which max_drop needs; {todo}")
+    if strange := strange_labels(model, card, where):
+        raise UnusableData(strange)
 
 
 def strange_labels(model: Model, card: Card | None, where: Path | None) -> str:
