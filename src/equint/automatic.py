@@ -83,8 +83,11 @@ class Automatic:
         return f"not measured: {self.notes[0]}" if self.notes else "not measured"
 
     def _guessed(self) -> str:
-        known = self.proposal is None or self.proposal.clear
-        return "" if known else "; how its input is prepared was guessed, and all this holds only if that is right"
+        from .pages.story import contradicted
+
+        if (wrong := contradicted(self.result.warnings)) or self.proposal is None or self.proposal.clear:
+            return wrong
+        return "; how its input is prepared was guessed, and all this holds only if that is right"
 
     def _bound(self) -> str:
         if self.held is None:

@@ -182,15 +182,15 @@ def quantized(job: Job) -> Result:
         EquintError: nothing in it can be.
     """
     start = perf_counter()
+    if job.samples is not None or looks(job.recipe):  # other recipes run nothing
+        from .planning.contradicted import contradictions
+
+        job = replace(job, network=job.network.noted(*contradictions(job.network, job.samples)))
     model = job.searched()
     if not model.qparams:
         left = f"target {job.target.name} computes none of its layers on integers"
         kept = "; ".join(dict.fromkeys(why for _, why in kept_float(job.network.graph)))
         raise UnsupportedOperator(f"nothing to quantize: {f'{left} ({kept})' if kept else NO_LAYERS}")
-    if job.samples is not None or looks(job.recipe):  # other recipes run nothing
-        from .planning.contradicted import contradictions
-
-        model = model.noted(*contradictions(job.network, job.samples))
     made = Result(job, model, job.seconds + perf_counter() - start)
     return _with_floats_told(made) if job.target.mixes else made
 

@@ -143,7 +143,7 @@ def test_a_tflite_file_is_for_litert_and_is_what_is_linted(run: Run, tmp_path: P
 
 
 def test_data_that_a_card_names_and_that_are_gone_are_an_error(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text('kind = "gray"\nstd = [16.0]\n[data]\neval = "gone"\n')
+    (tmp_path / "c.toml").write_text('[input]\nkind = "gray"\nstd = [16.0]\n[data]\neval = "gone"\n')
     code, _, err = run("auto", model_path(), "--card", tmp_path / "c.toml", "-o", tmp_path / "q.onnx")
     assert code == 2
     assert "gone: no such file or folder, which the card names as eval" in err

@@ -19,6 +19,11 @@ def test_the_right_input_is_not(span: tuple[float, float] | None) -> None:
     assert not told(equint.quantize(model_path(), effort="fast", input=span))
 
 
+def test_verdicts_say_so() -> None:
+    found = equint.auto(model_path(), card=equint.Card(range=(0.0, 255.0), kind="features"))
+    assert found.verdict.endswith("is not what it was trained on: correct that first")
+
+
 @pytest.mark.parametrize("span", [(0.0, 255.0), (-0.01, 0.01)])
 def test_another_range_is(span: tuple[float, float]) -> None:
     (said,) = told(equint.quantize(model_path(), effort="fast", input=span))

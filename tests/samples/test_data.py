@@ -369,6 +369,10 @@ def test_layouts_are_those_of_the_input(tmp_path: Path) -> None:
     refused(lambda: read_card(card(tmp_path, '[input]\nlayout = "nwhc"')), "layout = 'nwhc'", "nchw, nhwc")
 
 
+def test_what_describes_the_input_belongs_under_its_heading(tmp_path: Path) -> None:
+    refused(lambda: read_card(card(tmp_path, 'kind = "gray"')), "kind stands outside [input]")
+
+
 def test_a_misspelt_table_of_a_card_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_card(card(tmp_path, "[inputs]\nsize = [8, 8]")), "unknown table or key inputs", "mean input?")
     assert read_card(card(tmp_path, 'date = "2026"\n[training]\nepochs = 3')).size is None

@@ -70,6 +70,17 @@ def searched(model: Model) -> str:
     return f"{told.level}, {on}: output SQNR {reached:.1f} dB"
 
 
+def contradicted(warnings: Sequence[Event]) -> str:
+    """What a verdict adds where the input is another than the network was trained on; empty where it is not.
+
+    Example:
+        >>> contradicted([Event(EventKind.INPUT_CONTRADICTED, "x")])
+        '; but its input as described is not what it was trained on: correct that first'
+    """
+    wrong = any(e.kind is EventKind.INPUT_CONTRADICTED for e in warnings)
+    return "; but its input as described is not what it was trained on: correct that first" if wrong else ""
+
+
 def size_line(output: str, file_bytes: int, float_bytes: int, model: Model, target: str) -> str:
     """What was written, how large it is, and for whom."""
     smaller = f", {float_bytes / file_bytes:.1f} times smaller" if float_bytes > 1.05 * file_bytes else ""
@@ -167,7 +178,7 @@ def told(
     from .diagnosis import mixed_text
 
     words = said.words if said is not None else searched(result.model)
-    yield words
+    yield words + contradicted(result.warnings)
     sized = output.stat().st_size, model.stat().st_size
     yield size_line(str(output), *sized, result.model, result.target)
     yield hardware_line(found)

@@ -107,6 +107,9 @@ TABLES = frozenset({"task", "input", "data", "decode", "labels", "model"})
 """What a card holds at its top; others are the user's own, but for those that look like misspelt ones."""
 
 
+_INPUT = frozenset({"kind", "mean", "std", "size", "range", "layout"})
+
+
 def read_card(path: str | os.PathLike[str]) -> Card:
     """Read a card.
 
@@ -124,11 +127,13 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     """
     path = Path(path)
     table = read_toml(path, "card")
-    for name in table.keys() - TABLES:
+    for name in sorted(table.keys() - TABLES):
+        if name in _INPUT:
+            raise InvalidCard(f"{path}: {name} stands outside [input]; put it under that heading")
         meant = get_close_matches(name, TABLES, 1, 0.8)
         if meant:
             raise UnknownName(f"{path}: unknown table or key {name}; did you mean {meant[0]}?")
-    given = _section(path, table, "input", {"kind", "mean", "std", "size", "range", "layout"})
+    given = _section(path, table, "input", set(_INPUT))
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
         raise InvalidCard(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
