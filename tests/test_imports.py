@@ -15,7 +15,7 @@ import equint
 ROOT = Path(equint.__file__).parent
 FLOORS = (
     {"errors", "ir"},
-    {"files", "maths", "tflite"},
+    {"crew", "files", "maths", "tflite"},
     {"ops"},
     {"graph", "hardware"},
     {"noise", "onnx", "samples"},
@@ -41,6 +41,7 @@ LIBRARIES = {
     "jsonschema": {"npu"},
     "jinja2": {"pages"},
     "onnxruntime": {"runtime", "integers"},
+    "ray": {"crew"},
     "PIL": {"samples", "scoring"},
     "typer": {"cli"},
     "matplotlib": {"pages"},
@@ -130,6 +131,7 @@ HEAVY = {
     "rich",
     "matplotlib",
     "torch",
+    "ray",
 }
 
 

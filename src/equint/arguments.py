@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from types import NoneType
 from typing import Any
@@ -16,6 +16,8 @@ from .planning.recipe import recipe as built_in_recipe
 from .samples.card import Card
 
 Named = str | os.PathLike[str]
+Providers = str | Sequence[str] | None
+"""Execution providers of onnxruntime, by name; several in a list, or behind commas."""
 
 
 def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tuple[Recipe, Target]:
@@ -49,6 +51,8 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("images", "limit"), (*_COUNT, NoneType)),
     **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
     "jobs": _COUNT,
+    "ray": ('"local", or the address of a cluster', str, NoneType),
+    "providers": ("names of execution providers", str, Sequence, NoneType),
     "name": ("a name", str),
     "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
     "target": ("a target, its name or its TOML file", str, os.PathLike, Target, NoneType),

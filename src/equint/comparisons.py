@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .arguments import Named, check
+from .arguments import Named, Providers, check
 from .errors import InvalidOption, UnusableData
 from .files import jsonable
 from .hardware.target import Target
@@ -244,6 +244,8 @@ def table(
     limit: int | Mapping[str, int] | None = None,
     cache: Named = "equint-results",
     jobs: int = 1,
+    ray: str | None = None,
+    providers: Providers = None,
     progress: Progress | None = None,
 ) -> Table:
     """Every network in every way: its float figures, then one row per recipe, target, bit widths and images.
@@ -260,6 +262,9 @@ def table(
         limit: samples to judge on, for all or by the network's name.
         cache: folder of what was found: one line per row, and the float networks' outputs.
         jobs: processes, with one thread of onnxruntime each; with 1 it takes all threads.
+        ray: do the work with Ray, on this machine ("local") or on a cluster at an address; needs the extra
+            `equint[ray]`. Its machines must see the same files. docs/fleets.md says more.
+        providers: execution providers of onnxruntime that networks run on, the preferred first; the CPU if left out.
         progress: called with what was done, rows done, and rows in all.
 
     Raises:
@@ -269,16 +274,17 @@ def table(
         >>> table([], ["lwq"])
         Table(rows=0, without result=0)
     """
+    from .crew.workers import hired
+    from .runtime.machine import machine
     from .study.table import table as measure
 
     for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
         if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Sequence):
             raise InvalidOption(f"{name} = {values!r}: give a list")
-    check(cache=cache, jobs=jobs)
-    rows = measure(
-        networks, recipes, targets, bits=bits, images=images, limit=limit, cache=cache, jobs=jobs, progress=progress
-    )
-    return Table(rows)
+    check(cache=cache, jobs=jobs, ray=ray, providers=providers)
+    about: dict[str, Any] = {"bits": bits, "images": images, "limit": limit, "cache": cache, "progress": progress}
+    with hired(jobs, ray) as crew:
+        return Table(measure(networks, recipes, targets, crew=crew, machine=machine(providers), **about))
 
 
 def _card(card: Card | Named | None) -> Card:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import equint
+from equint.crew.workers import Alone, Crew, Processes
 from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.planning.recipe import source
@@ -188,13 +189,13 @@ def test_without_torch_biases_are_not_fine_tuned(cards: Path, monkeypatch: pytes
     assert row.images == 8
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_network_that_fails_stops_no_other(jobs: int, cards: Path) -> None:
+@pytest.mark.parametrize("crew", [Alone(), Processes(2)])
+def test_a_network_that_fails_stops_no_other(crew: Crew, cards: Path) -> None:
     (cards / "broken.onnx").write_bytes(b"no network")
     (cards / "broken.toml").write_text(CARD.format(model="broken.onnx"), "utf-8")
     (cards / "blind.toml").write_text('model = "digits.onnx"\n[input]\nkind = "gray"\nstd = [16.0]\n', "utf-8")
     networks = [cards / f"{name}.toml" for name in ("broken", "blind", "digits")]
-    rows = table(networks, ["lwq"], limit=20, cache=cards.parent / "cache", jobs=jobs)
+    rows = table(networks, ["lwq"], limit=20, cache=cards.parent / "cache", crew=crew)
     assert [bool(row.reason) for row in rows] == [True, True, True, True, False, False]
     assert "broken.onnx" in rows[0].reason
     assert rows[1].reason == rows[0].reason
@@ -205,6 +206,7 @@ def test_a_network_that_fails_stops_no_other(jobs: int, cards: Path) -> None:
 CHILD = """
 import multiprocessing, sys, time
 from pathlib import Path
+from equint.crew.workers import hired
 from equint.study.table import table
 
 def told(name, done, total):
@@ -214,8 +216,9 @@ def told(name, done, total):
         time.sleep(60)
 
 if __name__ == "__main__":
-    table([Path(sys.argv[1]) / "digits.toml"], ["lwq", "cwq", "cwq-bc", "dfq", "optimal"], bits=((8, 8), (6, 6)),
-          limit=40, cache=Path(sys.argv[1]).parent / "cache", jobs=int(sys.argv[2]), progress=told)
+    with hired(int(sys.argv[2])) as crew:
+        table([Path(sys.argv[1]) / "digits.toml"], ["lwq", "cwq", "cwq-bc", "dfq", "optimal"], bits=((8, 8), (6, 6)),
+              limit=40, cache=Path(sys.argv[1]).parent / "cache", crew=crew, progress=told)
 """
 
 
@@ -289,7 +292,7 @@ def test_what_cannot_be_a_network_is_refused(given: str, said: str, cards: Path)
         find_networks([cards / given])
 
 
-@pytest.mark.parametrize("bad", [{"recipes": ["nope"]}, {"targets": ("nope",)}, {"jobs": 0}])
+@pytest.mark.parametrize("bad", [{"recipes": ["nope"]}, {"targets": ("nope",)}])
 def test_what_cannot_be_asked_is_refused(bad: dict[str, Any], cards: Path) -> None:
     with pytest.raises(EquintError):
         run(cards, **bad)

@@ -88,6 +88,15 @@ ImageCountOrNone = Annotated[
     ),
 ]
 
+RayAddress = Annotated[
+    str | None,
+    Option(
+        "--ray",
+        metavar="local|ADDRESS",
+        help="Share the work with Ray: on this machine, or on a cluster at HOST:PORT; needs the extra equint[ray].",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Formats:

@@ -205,6 +205,7 @@ def table(
     ] = None,
     cache: Annotated[Path, Option("--cache", help="Folder that keeps what was found.")] = Path("equint-results"),
     jobs: Annotated[int, Option("--jobs", min=1, help="Processes.")] = 1,
+    ray: cli.RayAddress = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -226,7 +227,7 @@ def table(
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
     asked["images"] = images or None
     with cli.progress_bar(not as_json) as step:
-        found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, progress=step)
+        found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, ray=ray, progress=step)
     if output is not None:
         cli.write_page(output, found.markdown())
     print(jsonlines(found.rows) if as_json else found.markdown(), end="")

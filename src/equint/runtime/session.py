@@ -21,6 +21,7 @@ from ..ir.model import Array, Graph, Name
 from ..samples.generated import stand_in
 from ..samples.images import Run
 from ..samples.presented import common_front, in_batches, in_samples, inputs_alone
+from .machine import here, left_to_cpu
 
 Source = ModelProto | str | os.PathLike[str]
 
@@ -32,6 +33,7 @@ class Session:
         source: an ONNX model or its path.
         optimized: run as deployed, with onnxruntime's graph optimizations and integer kernels.
         taps: further values to return, by name.
+        threads: 0 for all; left out, as many as `equint.runtime.machine.here` says.
         floats: with the float kernels that are fastest, quantizers as they stand: sums are rounded in another order.
         lean: take memory operator by operator and give it back, and not one block for all that is kept; run operators
             in their order, and those that tell sizes at once, so that no tensor waits for them.
@@ -54,7 +56,7 @@ class Session:
         source: Source,
         optimized: bool = False,
         taps: Sequence[Name] = (),
-        threads: int = 0,
+        threads: int | None = None,
         lean: bool = False,
         floats: bool = False,
         together: bool | None = None,
@@ -64,7 +66,7 @@ class Session:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized or floats else levels.ORT_DISABLE_ALL
         if floats:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = here().threads if threads is None else threads
         options.log_severity_level = 4  # what fails is raised
         options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
         orders = ort.ExecutionOrder
@@ -81,7 +83,7 @@ class Session:
             )
         handle = source.SerializeToString() if isinstance(source, ModelProto) else os.fspath(source)
         try:
-            self._session = ort.InferenceSession(handle, options, ["CPUExecutionProvider"], enable_fallback=0)
+            self._session = _session(handle, options)
         except Exception as error:
             raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason(error)}); export it again") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
@@ -142,6 +144,27 @@ class Session:
                 f"{self.label}: does not run on this input, {fed}; it wants {asked} ({reason(error)}); prepare it so"
             ) from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def _session(source: bytes | str, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session on the providers that are `here`; what they leave to the CPU is told."""
+    wanted, strict = here().providers, "session.disable_cpu_ep_fallback"
+    if here().plain:
+        return ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
+    options.add_session_config_entry(strict, "1")
+    try:
+        found = ort.InferenceSession(source, options, list(wanted[:-1]), enable_fallback=0)
+    except Exception:  # of many kinds; what the network itself is to blame for is raised again below
+        options.add_session_config_entry(strict, "0")
+        found = ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
+    else:
+        return found
+    lost = [name for name in wanted if name not in found.get_providers()]
+    if lost:
+        left_to_cpu(lost, "it does not start here, so that networks run on the CPU; mend its libraries")
+    else:
+        left_to_cpu(wanted, "it has no kernels for some operators, which run on the CPU")
+    return found
 
 
 def is_grouped(graph: Graph) -> bool:

@@ -19,6 +19,7 @@ from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..result import quantized
+from ..runtime.machine import CPUS, Machine, on
 from ..runtime.session import Session
 from ..samples.card import Card, laid_out, read_card
 from ..samples.images import length
@@ -45,7 +46,7 @@ class Cell:
     Attributes:
         key: of everything that decides the result.
         store: file of the float network's outputs, batch by batch: written by its own cell, read by the others.
-        way: None for the float network itself; threads: of onnxruntime, 0 for all.
+        way: None for the float network itself; machine: what it runs on.
     """
 
     key: str
@@ -54,7 +55,12 @@ class Cell:
     store: Path
     way: Way | None = None
     limit: int | None = None
-    threads: int = 0
+    machine: Machine = CPUS
+
+
+def measuring(_: None) -> Callable[[Cell], dict[str, Any]]:
+    """What measures cells, for a crew."""
+    return measure
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -65,7 +71,8 @@ def measure(cell: Cell) -> dict[str, Any]:
     """
     try:
         card = read_card(cell.card)
-        return _reference(cell, card) if cell.way is None else _quantized(cell, card, cell.way)
+        with on(cell.machine):
+            return _reference(cell, card) if cell.way is None else _quantized(cell, card, cell.way)
     except EquintError as error:
         return {"reason": str(error)}
 
@@ -73,7 +80,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 def _reference(cell: Cell, card: Card) -> dict[str, Any]:
     """The float network's own figures; its outputs go to the store."""
     start = perf_counter()
-    session = Session(cell.model, optimized=True, threads=cell.threads)
+    session = Session(cell.model, optimized=True)
     with drafted(cell.store) as (draft, _), draft.open("wb") as file:
         np.save(file, np.asarray(session.outputs))
 
@@ -88,7 +95,7 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
     options = Options(weight_bits=way.weight_bits, activation_bits=way.activation_bits, input=card, images=way.images)
     result = quantized(Job.of(cell.model, way.recipe, way.target, **options))
-    session, tally = Session(result.proto, threads=cell.threads), Tally()
+    session, tally = Session(result.proto), Tally()
     with cell.store.open("rb") as file:
         clean = stored(file)
 

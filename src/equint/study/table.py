@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EquintError, InvalidCard, InvalidOption, OutputRefused, UnknownName, UnreadableModel
+from ..crew.workers import Alone, Crew
+from ..errors import EquintError, InvalidCard, OutputRefused, UnknownName, UnreadableModel
 from ..files import read_toml
 from ..hardware.target import TOLD, Target
 from ..hardware.target import target as built_in_target
 from ..planning.plan import Data, resolve
 from ..planning.recipe import ActivationBits, Recipe, needs_images, recipe, without_images
 from ..planning.run import Progress
+from ..runtime.machine import CPUS, Machine
 from ..samples.card import read_card
-from .cells import Cell, Way, measure
+from .cells import Cell, Way, measuring
 from .identity import card_identity, digest, network_identity
 from .ledger import add_line, numbers, read_lines
-from .workers import each
 
 LINES = "results.jsonl"
+ALONE = Alone()
 Named = str | os.PathLike[str]
 
 
@@ -77,15 +79,14 @@ def table(
     images: int | Sequence[int | None] | None = None,
     limit: int | Mapping[str, int] | None = None,
     cache: Named,
-    jobs: int = 1,
+    crew: Crew = ALONE,
+    machine: Machine = CPUS,
     progress: Progress | None = None,
 ) -> tuple[Row, ...]:
     """Every network in every way, as `equint.table` describes it."""
     if not networks:
         return ()
-    if jobs < 1:
-        raise InvalidOption(f"jobs = {jobs}: give 1 or more")
-    folder = Path(cache)
+    folder, machine = Path(cache), replace(machine, threads=crew.threads)
     every = [images] if images is None or isinstance(images, int) else list(images)
     asked = list(_ways([recipe(r) for r in recipes], targets, bits, every))
     own, plan = find_networks(networks), list[tuple[Network, Cell, str]]()
@@ -94,7 +95,7 @@ def table(
     for name in (name for name in limits if name not in names):
         raise UnknownName(f"limit {name}: no such network; choose {', '.join(sorted(names))}")
     for network in own:
-        plan += _planned(network, asked, limits.get(network.name), folder, 0 if jobs == 1 else 1)
+        plan += _planned(network, asked, limits.get(network.name), folder, machine)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -102,7 +103,7 @@ def table(
         raise OutputRefused(f"{folder}: cannot be made ({why}); choose another cache") from error
     found = read_lines(folder / LINES)
     before = set(found)
-    missing = _compute(plan, found, folder / LINES, jobs, progress)
+    missing = _compute(plan, found, folder / LINES, crew, progress)
     return tuple(_row(network, cell, why or missing.get(cell.key, ""), found, before) for network, cell, why in plan)
 
 
@@ -110,7 +111,7 @@ def _compute(
     plan: Sequence[tuple[Network, Cell, str]],
     found: dict[str, dict[str, Any]],
     lines: Path,
-    jobs: int,
+    crew: Crew,
     progress: Progress | None,
 ) -> dict[str, str]:
     """Measure what is not found: float networks first, whose outputs the others need. Why what is missing is missing.
@@ -127,7 +128,7 @@ def _compute(
 
     def run(cells: Iterable[Cell]) -> None:
         tasks = list({cell.key: cell for cell in cells}.values())
-        for cell, outcome in each(measure, tasks, jobs):
+        for cell, outcome in crew.each(measuring, None, tasks):
             if isinstance(outcome, Exception):
                 kind = "" if isinstance(outcome, EquintError) else f"{type(outcome).__name__}: "
                 missing[cell.key] = " ".join(f"{kind}{outcome}".split())
@@ -188,14 +189,15 @@ def _impossible(way: Way) -> str:
 
 
 def _planned(
-    network: Network, asked: Sequence[tuple[Way, str]], limit: int | None, folder: Path, threads: int
+    network: Network, asked: Sequence[tuple[Way, str]], limit: int | None, folder: Path, machine: Machine
 ) -> list[tuple[Network, Cell, str]]:
     """The float network's cell and one for each way."""
     held = network_identity(network.model)
-    judged = {"equint": __version__, "network": held, "limit": limit}
+    judged: dict[str, Any] = {"equint": __version__, "network": held, "limit": limit}
+    judged |= {} if machine.plain else {"providers": machine.providers}
     card = card_identity(network.card, {"calibration": False})
     key = digest([judged, card])
-    float_cell = Cell(key, network.model, network.card, folder / f"{key}.outputs", None, limit, threads)
+    float_cell = Cell(key, network.model, network.card, folder / f"{key}.outputs", None, limit, machine)
     shown = card_identity(network.card, {}) if any(way.images is not None for way, _ in asked) else card
     plan = [(network, float_cell, "")]
     for way, why in asked:

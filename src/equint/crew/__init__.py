@@ -1,0 +1,1 @@
+"""Who does the work: this process, several, or those of a Ray cluster."""
