@@ -1,8 +1,8 @@
 """What the docs show works: their Python runs, the commands and options exist, names and links lead somewhere.
 
-A page's blocks of Python run one after the other in one namespace, in a folder with the files that the pages speak of.
-A block that cannot is marked by a comment that says why: `<!-- not run: reason -->`. Diffs and files of
-docs/extending.md are applied to a copy of the sources, where its blocks and its pytest commands run.
+A page's blocks of Python and of commands run one after the other, in a folder with the files that the pages speak of
+(`doc_blocks`, which also has the comments that say why one does not). Diffs and files of docs/extending.md are applied
+to a copy of the sources, where its blocks and its pytest commands run.
 """
 
 import os
@@ -14,16 +14,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.main import get_command
 
+import doc_blocks
 import equint
-from equint.cli.main import app, main
+from doc_blocks import FENCE, Block
+from equint.cli.main import app
 from equint.demo import data_path, model_path
 from equint.hardware.target import parse as parse_target
 from equint.passes import Keeps, needs
@@ -35,32 +39,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md")}
 PAGES |= {path.relative_to(ROOT / "docs").as_posix(): path for path in sorted(ROOT.glob("docs/**/*.md"))}
 EXTENDING = "extending.md"
-FENCE = re.compile(r"(?:^<!-- not run:(?P<reason>.*)-->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Code between fences; `line` is that of its first line, `skipped` why it does not run."""
-
-    language: str
-    text: str
-    line: int
-    skipped: str | None
-
-    @property
-    def file(self) -> str | None:
-        """The file that a block of Python is, if its first line is a comment that names one."""
-        named = re.match(r"# ((?:src|tests)/\S+\.py)\n", self.text)
-        return named and named[1]
+LANGUAGES = {"python", "bash", "console", "toml", "json", "yaml", "diff", "text"}
 
 
 def blocks(page: str, *languages: str) -> list[Block]:
-    text = PAGES[page].read_text("utf-8")
-    return [
-        Block(m["language"], m["text"], text[: m.start("text")].count("\n") + 1, m["reason"])
-        for m in FENCE.finditer(text)
-        if m["language"] in languages
-    ]
+    return [block for block in doc_blocks.blocks(PAGES[page].read_text("utf-8")) if block.language in languages]
 
 
 def script(found: list[Block]) -> str:
@@ -79,38 +62,41 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(data_path(), tmp_path / "digits.npz")
     data = '[data]\neval = "digits.npz"\ncalibration = "digits.npz"\n'
     (tmp_path / "net.toml").write_text(f'[input]\nkind = "gray"\nstd = [16.0]\n{data}')
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING and blocks(page, "python")])
-def test_python_runs(page: str, here: Path) -> None:
-    found = blocks(page, "python")
-    assert all(block.skipped is None or block.skipped.strip() for block in found), "a reason is missing"
-    images = np.load(data_path())["x"][:32].transpose(0, 3, 1, 2).astype(np.float32) / 16
-    code = script([block for block in found if block.skipped is None])
-    exec(compile(code, page, "exec"), {"__name__": page, "images": images})
-
-
-def test_the_commands_of_readme_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From nothing but a network and pictures in class folders; a board that gives what it should is made up."""
-    from PIL import Image
-
-    shutil.copy(model_path(), tmp_path / "mobilenet.onnx")
     with np.load(data_path()) as file:
         for k, (x, y) in enumerate(zip(file["x"][:200], file["y"][:200], strict=True)):
             (tmp_path / "photos" / str(y)).mkdir(parents=True, exist_ok=True)
             Image.fromarray((x.reshape(8, 8) * 15.9).astype(np.uint8)).save(tmp_path / "photos" / str(y) / f"{k}.png")
     monkeypatch.chdir(tmp_path)
-    lines = [line for block in blocks("README.md", "bash") for line in block.text.splitlines()]
-    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("equint ")]
-    assert len(commands) > 15
-    for command in commands:
-        if command[0] == "compare-board":
-            shutil.copytree(tmp_path / "golden", tmp_path / "dump")
-        with pytest.raises(SystemExit) as stop:
-            main(command)
-        assert not stop.value.code, command
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING and blocks(page, *doc_blocks.RUN)])
+def test_blocks_run(page: str, here: Path) -> None:
+    if page != "README.md":
+        shutil.copy(here / "net.toml", here / "mobilenet.toml")
+    images = np.load(data_path())["x"][:32].transpose(0, 3, 1, 2).astype(np.float32) / 16
+    names = {"__name__": page, "images": images, "module": _module()}
+    doc_blocks.run_blocks(PAGES[page].read_text("utf-8"), page, names)
+
+
+def _module() -> object:
+    """A torch module that takes pictures, where there is torch."""
+    if find_spec("torch") is None:
+        return None
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 8, bias=False), nn.BatchNorm2d(8), nn.ReLU6()).eval()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page: str) -> None:
+    """A language that is known, a reason where it does not run, and no command outside a block."""
+    text = PAGES[page].read_text("utf-8")
+    for block in doc_blocks.blocks(text):
+        assert block.language in LANGUAGES, f"line {block.line}: {block.language or 'no'} language"
+        assert all(reason for reason in block.marks.values()), f"line {block.line}: a reason is missing"
+    outside = doc_blocks.FENCE.sub("", text)
+    assert not re.findall(r"^ {2,}(?:EQUINT_\w+=\S+ )*(?:\$ )?(?:python|equint|pip|pytest) .*", outside, re.M)
 
 
 def patched(text: str, diff: str) -> str:
@@ -175,8 +161,8 @@ def test_what_is_added_passes_its_tests(command: str, extended: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_their_options_exist(page: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    text = "\n".join([*(block.text.replace("\\\n", "") for block in blocks(page, "bash", "sh")), *quoted(page)])
-    for line in re.findall(r"^(?:.*&& )?equint ([a-z].*)", text, re.M):
+    text = "\n".join([*(block.text.replace("\\\n", "") for block in blocks(page, "bash", "console")), *quoted(page)])
+    for line in re.findall(r"^(?:\$ |.*&& )?equint ([a-z].*)", text, re.M):
         name, *arguments = shlex.split(line, comments=True)
         assert name in commands, line
         options = {option for p in commands[name].params for option in (*p.opts, *p.secondary_opts)}

@@ -23,6 +23,7 @@ ACROSS = {
     "test_imports.py": "all rooms",
     "test_mirror.py": "the tests",
     "test_real_networks.py": "real networks",
+    "test_site.py": "the docs as a site",
     "test_surface.py": "all public names",
     "test_wild_networks.py": "networks that nobody here made",
 }
