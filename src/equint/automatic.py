@@ -25,6 +25,7 @@ from .studies import lint, report
 if TYPE_CHECKING:
     from .hardware.lint import Findings
     from .runtime.judge import Judgement
+    from .scoring.verdicts import Verdict
     from .study.explain import Explanation
     from .study.mixed import Bounded, Mixed
     from .study.proposal import Proposal
@@ -70,55 +71,58 @@ class Automatic:
         return None if self.max_drop is None or self.drop is None else self.drop <= self.max_drop
 
     @property
-    def verdict(self) -> str:
-        """What it loses, in a sentence."""
-        from .pages.story import on_shown
+    def judged(self) -> Verdict:
+        """What it loses, and what the samples tell of others."""
+        from .pages.story import contradicted, on_shown
+        from .scoring.verdicts import not_measured
 
+        guessed = contradicted(self.result.warnings) or self._guessed()
         if self.evaluation is not None and self.evaluation.verdict is not None:
-            same = "" if self.others else ", the very samples that it was made of: too few are given to part them"
+            same = "" if self.others else "; these are the samples that it was made of: too few are given to part them"
             unscored = f"; {self.notes[0]}" if self.notes else ""
-            return self.evaluation.verdict.words + same + self._bound() + unscored + self._guessed()
+            return self.evaluation.verdict.but(same + self._bound() + unscored + guessed)
         if self.judgement is not None:
-            return on_shown(self.judgement, NAME, self.result.model, True) + self._guessed()
-        return f"not measured: {self.notes[0]}" if self.notes else "not measured"
+            return on_shown(self.judgement, NAME, self.result.model).but(guessed)
+        return not_measured(self.notes[0] if self.notes else "")
+
+    @property
+    def verdict(self) -> str:
+        """`judged` in a sentence."""
+        return self.judged.words
 
     def _guessed(self) -> str:
-        from .pages.story import contradicted
-
-        if (wrong := contradicted(self.result.warnings)) or self.proposal is None or self.proposal.clear:
-            return wrong
+        if self.proposal is None or self.proposal.clear:
+            return ""
         return "; how its input is prepared was guessed, and all this holds only if that is right"
 
     def _bound(self) -> str:
-        if self.held is None:
+        """Whether no more was lost than asked for, and whether that holds of other samples."""
+        if self.held is None or self.max_drop is None or self.evaluation is None:
             return ""
-        spent = "" if self.mixed is None or not self.held else ", on the samples that formats were chosen by"
-        chance = self._by_chance() if self.held else 0.0
-        doubt = f", though so few samples tell no less than {chance:.1f}" if chance > (self.max_drop or 0) else ""
-        return f"; max-drop {self.max_drop:g} is {'held' if self.held else 'NOT held'}{spent}{doubt}"
-
-    def _by_chance(self) -> float:
-        """Points of top-1 that chance makes of the drop; 0 where nothing is known of it."""
-        from .scoring.tasks import chance
-
-        found = self.evaluation
-        if found is None or found.original is None or "top1" not in found.figures:
-            return 0.0
-        figures = found.figures
-        return chance(found.original["top1"], figures["top1"], figures["samples"], figures.get("agreement"))
+        asked = f"; max-drop {self.max_drop:g}"
+        if not self.held:
+            return f"{asked} is NOT held"
+        spent = "" if self.mixed is None else ", on the samples that formats were chosen by"
+        told = self.evaluation.verdict
+        most = None if told is None or told.chance is None else told.chance[1]
+        doubt = f", though on others up to {most:.1f} may be lost" if most is not None and most > self.max_drop else ""
+        return f"{asked} is held{spent}{doubt}"
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         parts = ("evaluation", "judgement", "proposal", "mixed")
         found = {name: part.facts() for name in parts if (part := getattr(self, name)) is not None}
         bound = {} if self.max_drop is None else {"max_drop": self.max_drop, "drop": self.drop, "held": self.held}
-        about = {"verdict": self.verdict, **bound, "notes": list(self.notes), "lint": self.findings.facts()}
+        verdict = {"verdict": self.verdict, "judged": self.judged.facts()}
+        about = {**verdict, **bound, "notes": list(self.notes), "lint": self.findings.facts()}
         ready: dict[str, Any] = jsonable({**self.result.facts(), **about, **found})
         return ready
 
     def page(self, name: str = "") -> str:
         """The report on it: see `equint.report`."""
-        told = {"verdict": self.verdict} if self.evaluation is None else self.evaluation
+        told: Any = {"verdict": self.verdict}
+        if self.evaluation is not None:
+            told = replace(self.evaluation, verdict=self.judged)
         return report(self.result, measured=told, name=name)
 
 

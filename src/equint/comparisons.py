@@ -22,7 +22,7 @@ from .samples.images import Samples
 
 if TYPE_CHECKING:
     from .runtime.judge import Judgement
-    from .scoring.tasks import Verdict
+    from .scoring.verdicts import Verdict
     from .study.compare import Comparison
     from .study.table import Row
 
@@ -89,6 +89,7 @@ class Evaluation:
     Attributes:
         model, data: what was measured on what, by name.
         figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
+            `chance`: where these lie on other samples (`equint.scoring.metrics.both`).
         original: the same of the float original, where there are labels; verdict: where there is an original.
     """
 
@@ -105,7 +106,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        beside = {"float": self.original, "verdict": None if self.verdict is None else asdict(self.verdict)}
+        beside = {"float": self.original, "verdict": None if self.verdict is None else self.verdict.facts()}
         found = {"model": self.model, "data": self.data, **self.figures}
         ready: dict[str, Any] = jsonable({**found, **{k: v for k, v in beside.items() if v is not None}})
         return ready
@@ -141,7 +142,7 @@ def evaluate(
         Evaluation(samples=50, top1=98, top5=100)
     """
     from .scoring import metrics
-    from .scoring.tasks import judged
+    from .scoring.verdicts import verdict
 
     prepared = _card(card)
     where = prepared.data.get("eval") if data is None else data
@@ -153,16 +154,12 @@ def evaluate(
     network = runnable("source", source)
     original = None if against is None else runnable("against", against)
 
-    def measured(what: str, *networks: Any, fast: bool) -> dict[str, Any]:
-        tell = None if progress is None else lambda done, total: progress(what, done, total)
-        return metrics.evaluate(networks[0], where, prepared, *networks[1:], optimized=fast, limit=limit, progress=tell)
-
-    figures, of_float, verdict = measured("evaluating", network, original, fast=optimized), None, None
-    if original is not None:
-        if metrics.labelled(prepared.task, figures):
-            of_float = measured("evaluating the original", original, fast=True)
-        verdict = judged(prepared.task, figures, of_float)
-    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, verdict)
+    tell = None if progress is None else lambda done, total: progress("evaluating", done, total)
+    figures, of_float = metrics.both(
+        network, where, prepared, original, optimized=optimized, limit=limit, progress=tell
+    )
+    told = None if original is None else verdict(prepared.task, figures, of_float)
+    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told)
 
 
 def compare(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import equint
-from equint.demo import model_path
+from equint.demo import data_path, model_path
 from equint.hardware.lint import Finding, Findings
 from equint.ir.events import Event, EventKind
 from equint.pages.story import hardware_line, limit_line, next_step, on_shown, searched, size_line, warned
@@ -13,15 +15,25 @@ from equint.study.explain import Explanation
 def test_without_data_the_verdict_says_so() -> None:
     result = equint.quantize(model_path(), input=(0, 1))
     kept = next(e for e in result.model.log if e.kind is EventKind.CANDIDATE_KEPT)
-    words = searched(result.model)
-    assert words.startswith("good, as far as made-up samples tell")
-    assert f"{kept.facts['SQNR']:.1f} dB" in words
-    assert searched(equint.load(model_path())) == "not measured"
+    told = searched(result.model)
+    assert told.words.startswith("good, as far as 16 made-up samples tell")
+    assert f"{kept.facts['SQNR']:.1f} dB" in told.words
+    assert told.status == "made up"
+    assert searched(equint.load(model_path())).words == "not measured"
     nothing = Event(EventKind.NOTHING_MEASURED, "", {"why": "one sample alone tells nothing"})
-    assert searched(equint.load(model_path()).noted(nothing)) == "not measured: one sample alone tells nothing"
+    assert searched(equint.load(model_path()).noted(nothing)).words == "not measured: one sample alone tells nothing"
     judged = equint.judge(model_path(), {"own": result}, input=(0, 1))
-    told = on_shown(judged, "own", result.model, True)
-    assert f"as far as {judged.images} made-up samples tell: output SQNR {judged.sqnr_db['own']:.1f} dB" in told
+    words = on_shown(judged, "own", result.model).words
+    assert f"as far as {judged.images} made-up samples tell: output SQNR {judged.sqnr_db['own']:.1f} dB" in words
+
+
+def test_with_samples_the_verdict_says_where_others_lie() -> None:
+    result = equint.quantize(model_path(), input=equint.Card("gray", (0.0,), (16.0,)), data=data_path(), images=64)
+    told = searched(result.model)
+    assert told.chance is not None
+    assert told.chance[0] < float(re.findall(r"output SQNR ([0-9.]+) dB", told.words)[0]) < told.chance[1]
+    assert f"on others like them {told.chance[0]:.1f} to {told.chance[1]:.1f} dB" in told.words
+    assert "made-up" not in told.words
 
 
 def test_sizes() -> None:

@@ -56,7 +56,9 @@ def test_features_are_only_compared(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.eye(5, dtype=np.float32), y=np.zeros(5, np.int64))
     clean, noisy = written(tmp_path, "a.onnx"), written(tmp_path, "b.onnx", 1.4)
     card = Card("features", task="features")
-    assert {"samples", "sqnr_db", "cosine", "outputs"} == set(evaluate(noisy, tmp_path / "data.npz", card, clean))
+    assert {"samples", "sqnr_db", "cosine", "outputs", "chance"} == set(
+        evaluate(noisy, tmp_path / "data.npz", card, clean)
+    )
     with pytest.raises(EquintError, match="no labels for features"):
         evaluate(noisy, tmp_path / "data.npz", card)
 

@@ -121,6 +121,7 @@ def test_folders(voc: tuple[Path, Card]) -> None:
     pictures = folder / "JPEGImages"
     result = evaluate(folder / "net.onnx", pictures, card, folder / "net.onnx")
     assert result.pop("outputs")
+    assert result.pop("chance").keys() == {"agreement", "sqnr_db", "miou"}
     assert result == {
         "samples": 2,
         "unlabelled": 1,

@@ -145,7 +145,7 @@ def advice(found: Automatic, model: Path, output: Path, card: Path | None = None
         return (
             f"equint auto {model} {give_data(found.result.original)} measures it on what it is used for, and its ranges"
         )
-    if found.evaluation.verdict is not None and found.evaluation.verdict.level in ("poor", "broken"):
+    if found.judged.level in ("poor", "broken"):
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"

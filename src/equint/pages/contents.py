@@ -18,9 +18,11 @@ from ..ops.layers import layers
 from ..planning.summary import kilobytes, sizes
 from ..runtime.layer_noise import Measured, measure
 from ..samples.images import Samples
+from ..scoring.verdicts import Verdict
 from ..study.explain import explain
 from ..study.sqnr import agreement, layer_rows, pairs
 from .layer_weights import layer_weights
+from .story import searched
 
 LEVELS = {
     1: "no data, no backpropagation",
@@ -87,7 +89,7 @@ def contents(
         "target": {"name": target.name, "description": target.description},
         "level": level,
         "images": 0 if seen is None else seen.images,
-        "headline": _headline(measured or {}, found.predicted),
+        "headline": _headline(measured or {}, found.predicted, searched(quantized)),
         "measured": bool(measured),
         "figures": figures,
         "warnings": [e for e in events if e["warning"]],
@@ -191,12 +193,14 @@ def _predicted_figures(predicted: Mapping[str, Any]) -> list[dict[str, str]]:
     return [_figure("SQNR at the outputs", f"{signed(now)} dB", detail, "predicted")]
 
 
-def _headline(measured: Mapping[str, Any], predicted: Mapping[str, Any]) -> str:
+def _headline(measured: Mapping[str, Any], predicted: Mapping[str, Any], verdict: Verdict) -> str:
     if "verdict" in measured:
         return str(measured["verdict"])
     if figures := _measured_figures(measured):
         detail = f" ({figures[0]['detail']})" if figures[0]["detail"] else ""
         return f"{figures[0]['label']}: {figures[0]['value']}{detail}"
+    if verdict.level is not None:
+        return verdict.words
     total = predicted["after"]["total"]
     if total is None:
         return "Nothing was measured, and no noise could be predicted"

@@ -11,7 +11,7 @@ from ..hardware.lint import Findings
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
 from ..planning.summary import grouped, kilobytes, sizes
-from ..scoring.tasks import Verdict, verdict
+from ..scoring.verdicts import Verdict, not_measured, of_sqnr, on_made_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,36 +38,30 @@ def task_of_outputs(model: Model) -> str:
     return "classification" if classes else "features"
 
 
-def on_shown(found: Judgement, name: str, model: Model, made_up: bool) -> str:
-    """A verdict from samples without labels, or made-up ones.
+def on_shown(found: Judgement, name: str, model: Model) -> Verdict:
+    """A verdict from made-up samples.
 
     Args:
         name: the candidate's; model: it.
     """
     task = task_of_outputs(model)
     row = next((r for r in found.losses[name] if r.role == "output" and not r.part), None)
-    reached = found.sqnr_db[name]
-    classes = task == "classification" and row is not None and row.agreement is not None
-    same = f", the same best class in {row.agreement:.0f} %" if row is not None and classes else ""
-    samples = counted(found.images, "made-up sample" if made_up else "sample")
-    doubts = f" (they tell little: {found.blind[0]})" if found.blind else ""
-    tells = "tell" if found.images != 1 else "tells"
-    return (
-        f"{verdict(task, sqnr=reached).level}, as far as {samples} {tells}: output SQNR {reached:.1f} dB{same}{doubts}"
-    )
+    same = row.agreement if row is not None and task == "classification" else None
+    told = on_made_up(task, found.sqnr_db[name], found.images, same)
+    return told.but(f"; those made up tell little: {found.blind[0]}") if found.blind else told
 
 
-def searched(model: Model) -> str:
+def searched(model: Model) -> Verdict:
     """A verdict from what the search among candidates measured, or why it measured nothing."""
     kept = next((e for e in reversed(model.log) if e.kind is EventKind.CANDIDATE_KEPT), None)
     if kept is None:
         none = next((e for e in model.log if e.kind is EventKind.NOTHING_MEASURED), None)
-        return "not measured" if none is None else f"not measured: {none.facts['why']}"
-    reached = float(kept.facts["SQNR"])
-    told = verdict(task_of_outputs(model), sqnr=reached)
-    made_up = "made-up" in kept.facts["on"]
-    on = "as far as made-up samples tell" if made_up else "on samples that it was not made of"
-    return f"{told.level}, {on}: output SQNR {reached:.1f} dB"
+        return not_measured() if none is None else not_measured(str(none.facts["why"]))
+    reached, samples, task = float(kept.facts["SQNR"]), int(kept.facts["samples"]), task_of_outputs(model)
+    if "made-up" in kept.facts["on"]:
+        return on_made_up(task, reached, samples)
+    likely = (kept.facts["SQNR from"], kept.facts["SQNR to"]) if "SQNR from" in kept.facts else None
+    return of_sqnr(task, reached, likely, samples)
 
 
 def contradicted(warnings: Sequence[Event]) -> str:
@@ -143,7 +137,7 @@ def give_data(model: Model) -> str:
     return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
 
 
-def next_step(level: str, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
+def next_step(level: str | None, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
     """What to do with a quantized network, in a line.
 
     Args:
@@ -177,14 +171,13 @@ def told(
     """
     from .diagnosis import mixed_text
 
-    words = said.words if said is not None else searched(result.model)
-    yield words + contradicted(result.warnings)
+    verdict = said if said is not None else searched(result.model)
+    yield verdict.words + contradicted(result.warnings)
     sized = output.stat().st_size, model.stat().st_size
     yield size_line(str(output), *sized, result.model, result.target)
     yield hardware_line(found)
     if spent is not None:
         yield from mixed_text(spent.facts()).splitlines()
     yield from warned(result.warnings)
-    level, described = words.split(",")[0].split(":")[0], None if card is None else str(card)
-    data = give_data(result.job.original)
-    yield f"next: {next_step(level, str(model), str(output), described, said is not None, data)}"
+    described, data = None if card is None else str(card), give_data(result.job.original)
+    yield f"next: {next_step(verdict.level, str(model), str(output), described, said is not None, data)}"

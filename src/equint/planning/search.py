@@ -197,6 +197,9 @@ class Search:
         reached = self.judge.sqnr_db(self.kept)
         on = "made-up samples" if self.made_up else "samples that it was not made of"
         about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, "SQNR": reached}
+        about["samples"] = self.judge.shown(self.kept)
+        if (likely := self.judge.likely_db(self.kept)) is not None:
+            about |= {"SQNR from": likely.low, "SQNR to": likely.high}
         if self.others is not None and self.judge.gain(self.own, self.kept)[0] < WORTH_DB and self.kept != self.own:
             gained = self.others.gain(self.own, self.kept)[0]
             about["why"] = f"it loses {gained:.1f} dB less on samples of another kind, which were made up"

@@ -19,6 +19,7 @@ from ..errors import EquintError, UnusableData
 from ..files import Facts
 from ..graph.results import bounded, parts
 from ..ir.model import Array, Graph, Name, Node
+from ..maths.chance import Interval, sqnr
 from ..maths.noise import to_db
 from ..maths.paired import chance, gain_db, relative_noise
 from ..onnx.qdq import held_ranges, views_of
@@ -90,6 +91,7 @@ class Judgement(Facts):
         losses: of each candidate at every place.
         sqnr_db: of each candidate, all outputs together: what candidates are ranked by. Parts of an output count alike,
             and outputs do; where an output shows nothing, what stands before it counts.
+        likely_db: where that lies on other samples, in 95 % of cases; without candidates of which nothing tells.
         best: the candidate that loses least; chances: that it would lose less than each other one on new samples.
         blind: why the samples tell little of what the network is there for; empty where they do.
     """
@@ -101,6 +103,7 @@ class Judgement(Facts):
     best: str
     chances: Mapping[str, float]
     blind: tuple[str, ...] = ()
+    likely_db: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Judgement(images={self.images}, best={self.best!r}, {self.sqnr_db[self.best]:.1f} dB)"
@@ -285,6 +288,10 @@ class Judge:
         """What a candidate is ranked by, on its `own` samples."""
         return to_db(float(relative_noise(*self.powers(name, own))))
 
+    def likely_db(self, name: str, own: slice = slice(None)) -> Interval | None:
+        """Where what a candidate is ranked by lies on other samples, in 95 % of cases, dB; None: nothing tells."""
+        return sqnr(*self.powers(name, own))
+
     def gain(self, before: str, after: str, own: slice = slice(None)) -> tuple[float, float]:
         """How much less noise one makes than another, in dB, and the chance that it makes less on new samples."""
         (signal, a), (_, b) = self.powers(before, own), self.powers(after, own)
@@ -316,11 +323,12 @@ class Judge:
         """What was seen so far."""
         if not self.images:
             raise UnusableData("nothing was shown; give at least one sample")
-        sqnr = {name: self.sqnr_db(name) for name in self.candidates}
-        best = max(sqnr, key=lambda name: sqnr[name])
+        reached = {name: self.sqnr_db(name) for name in self.candidates}
+        best = max(reached, key=lambda name: reached[name])
         chances = {name: self.gain(name, best)[1] for name in self.candidates if name != best}
         losses = {name: tuple(self._losses(name)) for name in self.candidates}
-        return Judgement(self.images, data, losses, sqnr, best, chances, self.blind())
+        spans = {name: span for name in self.candidates if (span := self.likely_db(name)) is not None}
+        return Judgement(self.images, data, losses, reached, best, chances, self.blind(), spans)
 
     def _losses(self, name: str) -> Iterator[Loss]:
         for place, sums in self._lost[name].items():

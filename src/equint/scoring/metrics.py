@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..errors import InvalidCard, UnreadableModel, UnusableData
 from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
+from ..maths.chance import Interval, lost_share, mcnemar
 from ..samples.card import Card, laid_out
 from ..samples.data import count as total
 from ..samples.data import feeds, listing, open_arrays
@@ -42,6 +44,9 @@ class Meter(Protocol):
 
     def results(self) -> dict[str, float]:
         """What was measured, by key."""
+
+    def lost(self, before: Self, /) -> Interval | None:
+        """By how much the task's main measure lies under another network's, on the same samples; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def evaluate(
     Returns:
         samples; unlabelled: pictures left out because nothing says what is on them, if there are any; and, where
         there are labels, top1 and top5, or miou and pixel_accuracy, or map50 and map, all in per cent, or psnr in dB
-        and ssim; agreement in per cent, sqnr_db and cosine (of the worst output) against the original.
+        and ssim; agreement in per cent, sqnr_db and cosine (of the worst output) against the original; and `chance`,
+        as `both` says.
 
     Raises:
         EquintError: files that cannot be read, shapes that do not fit, or nothing to measure.
@@ -87,6 +93,28 @@ def evaluate(
         >>> evaluate(model_path(), data_path(), card, limit=50)["samples"]
         50
     """
+    return both(model, data, card, against, optimized=optimized, limit=limit, progress=progress)[0]
+
+
+def both(
+    model: Source | Program,
+    data: str | os.PathLike[str],
+    card: Card,
+    against: Source | None = None,
+    *,
+    optimized: bool = False,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What `evaluate` finds, and, where there are labels, the float original's own figures on the same samples.
+
+    Of the first, `chance` tells where figures lie on other samples, in 95 % of cases: the main measure's loss by its
+    key (points, or dB), agreement (per cent) and sqnr_db; and `turned`, where classes are right or wrong: how many
+    samples became wrong and right, and how likely two equally good networks differ so (McNemar).
+
+    Raises:
+        EquintError: as `evaluate`.
+    """
     from ..runtime.session import Session
 
     if is_bundle(against):
@@ -96,30 +124,57 @@ def evaluate(
     reference = Session(against, optimized=True) if against is not None else None
     every_input = inputs if reference is None else inputs_of_both(inputs, reference.shapes)
     source = source_of(Path(data), card, results[0], limit, reference is None, every_input)
-    tally, meter, measured = Tally(), source.meter, False
+    tally, of_float, meter, measured = Tally(), Tally(), source.meter, False
+    beside = deepcopy(meter)
     every = 0 if progress is None else count(data, card, limit, every_input)
     for x, truths in source.batches:
         if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
         outputs = run(checked(x, inputs, os.fspath(data)))
         tally.samples += length(x)
+        expected = None
+        if reference is not None:
+            expected = reference.run(checked(x, reference.shapes, os.fspath(data)))
+            tally.add_reference(outputs, expected, card.task in DECIDE, length(x))
         if truths is not None and card.task in CLASSIFY:
             try:
                 tally.add_labels(outputs[results[0]], truths)
+                if expected is not None:
+                    of_float.add_labels(expected[results[0]], truths)
             except UnusableData as error:
                 raise UnusableData(f"{data}: {error}") from error
-        elif truths is not None and meter is not None:
+        elif truths is not None and meter is not None and beside is not None:
             meter.add(outputs, truths)
             measured = True
+            if expected is not None:
+                beside.add(expected, truths)
         elif reference is None:
             raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
-        if reference is not None:
-            expected = reference.run(checked(x, reference.shapes, os.fspath(data)))
-            tally.add_reference(outputs, expected, card.task in DECIDE)
         if progress is not None:
             progress(tally.samples, every)
     left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
-    return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+    found = tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+    if reference is None:
+        return found, None
+    found["chance"] = _chance(tally, of_float, card, (meter, beside) if measured else None)
+    if not labelled(card.task, found):
+        return found, None
+    of_float.samples = tally.samples
+    return found, of_float.results() | left_out | (beside.results() if beside is not None and measured else {})
+
+
+def _chance(tally: Tally, of_float: Tally, card: Card, meters: tuple[Any, Any] | None) -> dict[str, Any]:
+    """What the samples tell of others: see `both`."""
+    told: dict[str, Any] = {key: tuple(interval) for key, interval in tally.intervals().items()}
+    main = task_of(card.task).main
+    if main is not None and tally.labelled:
+        wrong, right = tally.turned(of_float)
+        interval = lost_share(wrong, right, tally.labelled)
+        told[main.key] = 100 * interval.low, 100 * interval.high
+        told["turned"] = {"wrong": wrong, "right": right, "p": mcnemar(wrong, right)}
+    elif main is not None and meters is not None and (lost := meters[0].lost(meters[1])) is not None:
+        told[main.key] = tuple(lost)
+    return told
 
 
 def labelled(task: str, found: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
+from ..maths.chance import Interval, jackknife
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
 from ..samples.images import BATCH, Feed
@@ -70,6 +71,7 @@ class Confusion:
     def __init__(self, output: Name, classes: int | None = None, ignore: int = IGNORE) -> None:
         self._output, self._classes, self._ignore = output, classes, ignore
         self.counts: Array = np.zeros((0, 0), np.int64)
+        self._pictures: list[Array] = []
 
     def add(self, outputs: Mapping[Name, Array], truths: Sequence[Masked]) -> None:
         """Count the pixels of a batch. Raises EquintError: no map of classes, or a class that the network has not."""
@@ -99,18 +101,28 @@ class Confusion:
                     f"{where}: {name} says class {wrong}, but there are {classes}, from 0 (ignored: {self._ignore}); "
                     "set ignore in [data] of the card"
                 )
-        self.counts += np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+        own = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+        self.counts += own
+        self._pictures.append(np.stack([np.diag(own), own.sum(1), own.sum(0)]))
 
     def results(self) -> dict[str, float]:
         """mIoU over the classes in the masks, and right pixels, in per cent. Raises EquintError: no pixel."""
-        right, union = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1) - np.diag(self.counts)
-        occurs = self.counts.sum(1) > 0
-        if not occurs.any():
+        if not self.counts.any():
             raise UnusableData(f"every pixel of the masks is ignored ({self._ignore}); nothing to measure")
-        return {
-            "miou": 100 * float(np.mean(right[occurs] / union[occurs])),
-            "pixel_accuracy": 100 * float(right.sum() / self.counts.sum()),
-        }
+        overlap = _miou(np.stack([np.diag(self.counts), self.counts.sum(1), self.counts.sum(0)]))
+        return {"miou": overlap, "pixel_accuracy": 100 * float(np.trace(self.counts) / self.counts.sum())}
+
+    def lost(self, before: Confusion, /) -> Interval | None:
+        """By how much mIoU lies under another network's on the same pictures, in points."""
+        now, then = np.asarray(self._pictures), np.asarray(before._pictures)
+        return jackknife(lambda kept: _miou(then[kept].sum(0)) - _miou(now[kept].sum(0)), len(now))
+
+
+def _miou(counts: Array) -> float:
+    """Per cent, over the classes in the masks; `(3, classes)`: pixels that are right, true, and found."""
+    right, true, found = counts
+    occurs = true > 0
+    return 100 * float(np.mean(right[occurs] / (true + found - right)[occurs])) if occurs.any() else np.nan
 
 
 def confusion(output: Name, card: Card) -> Confusion:

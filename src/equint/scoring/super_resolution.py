@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
+from ..maths.chance import Interval, mean
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
 
@@ -106,6 +107,10 @@ class Fidelity:
     def results(self) -> dict[str, float]:
         """PSNR in dB and SSIM, the mean over pictures."""
         return {"psnr": float(np.mean(self._psnr)), "ssim": float(np.mean(self._ssim))}
+
+    def lost(self, before: Fidelity, /) -> Interval | None:
+        """By how much PSNR lies under another network's on the same pictures, in dB."""
+        return mean(np.subtract(before._psnr, self._psnr))
 
 
 def luma(picture: Array) -> Array:

@@ -1,7 +1,8 @@
-"""Running sums over batches: hits on labels, closeness to the float original; nothing is kept per sample."""
+"""Running sums over batches: hits on labels, closeness to the float original, and what both tell of other samples."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,17 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..ir.model import Array, Name
+from ..maths import chance
+from ..maths.chance import Interval
 
 
 @dataclass
 class Tally:
-    """Sums of hits, equal decisions, and, by output, signal and noise."""
+    """Sums of hits, equal decisions, and, by output, signal and noise.
+
+    Of each sample are kept: whether it was right, the share of its decisions that are the float network's, and, by
+    output, the powers of signal and noise.
+    """
 
     samples: int = 0
     labelled: int = 0
@@ -22,6 +29,9 @@ class Tally:
     top5: int = 0
     decisions: int = 0
     agreed: int = 0
+    right: list[bool] = field(default_factory=list)
+    alike: list[float] = field(default_factory=list)
+    powers: dict[Name, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     signal: dict[Name, float] = field(default_factory=dict)
     noise: dict[Name, float] = field(default_factory=dict)
     dot: dict[Name, float] = field(default_factory=dict)
@@ -39,13 +49,17 @@ class Tally:
             )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)
+        self.right += (best[:, 0] == labels).tolist()
         self.top1 += int(np.sum(best[:, 0] == labels))
         self.top5 += int(np.sum(best == labels[:, None]))
 
     def add_reference(
-        self, outputs: Mapping[Name, Array], reference: Mapping[Name, Array], decides: bool = True
+        self, outputs: Mapping[Name, Array], reference: Mapping[Name, Array], decides: bool = True, count: int = 1
     ) -> None:
         """Compare outputs with the float network's; where it `decides` among classes, their choices too.
+
+        Args:
+            count: samples of the batch: outputs that hold so many rows, or a multiple, are told apart by them.
 
         Raises:
             EquintError: the networks' outputs differ in name or shape.
@@ -60,11 +74,14 @@ class Tally:
             same = mine == theirs
             self.decisions += same.size
             self.agreed += int(same.sum())
+            self.alike += same.reshape(_rows(same, count), -1).mean(1).tolist()
         for name, clean in reference.items():
             a, b = clean.astype(np.float64).ravel(), outputs[name].astype(np.float64).ravel()
             sums = ((self.signal, a @ a), (self.noise, (b - a) @ (b - a)), (self.dot, a @ b), (self.energy, b @ b))
             for table, value in sums:
                 table[name] = table.get(name, 0.0) + float(value)
+            each = (np.square(v).reshape(_rows(clean, count), -1).sum(1).tolist() for v in (a, b - a))
+            self.powers[name] += zip(*each, strict=True)
 
     def results(self) -> dict[str, Any]:
         """Everything measured, in per cent and dB: of the worst output, and by output as `outputs`."""
@@ -78,6 +95,34 @@ class Tally:
             cosines = {n: self.dot[n] / max((self.signal[n] * self.energy[n]) ** 0.5, 1e-300) for n in self.signal}
             found |= {"sqnr_db": min(decibels.values()), "cosine": min(cosines.values()), "outputs": decibels}
         return found
+
+    def intervals(self) -> dict[str, Interval]:
+        """Where agreement (per cent) and the SQNR of the worst output (dB) lie on other samples, in 95 % of cases.
+
+        What one sample alone, or samples that cannot be told apart, do not tell is left out.
+        """
+        found = dict[str, Interval | None]()
+        if self.samples and self.samples == len(self.alike) == self.decisions:
+            found["agreement"] = chance.share(self.agreed, self.samples)
+        elif self.samples and self.samples == len(self.alike):
+            spread = chance.mean(np.asarray(self.alike)) if min(self.alike) < 1 else chance.share(*[self.samples] * 2)
+            found["agreement"] = None if spread is None else Interval(max(spread.low, 0.0), min(spread.high, 1.0))
+        found = {key: None if i is None else Interval(100 * i.low, 100 * i.high) for key, i in found.items()}
+        if self.signal:
+            worst = min(self.signal, key=lambda name: _decibels(self.signal[name], self.noise[name]))
+            signal, noise = np.asarray(self.powers[worst]).T[:, :, None]
+            found["sqnr_db"] = chance.sqnr(signal, noise) if len(signal) == self.samples else None
+        return {key: interval for key, interval in found.items() if interval is not None}
+
+    def turned(self, original: Tally) -> tuple[int, int]:
+        """How many samples are wrong now and were right in the float network, and the other way round."""
+        now, before = np.asarray(self.right, bool), np.asarray(original.right, bool)
+        return int(np.sum(before & ~now)), int(np.sum(now & ~before))
+
+
+def _rows(value: Array, count: int) -> int:
+    """How many samples can be told apart in an output of a batch of `count`: all or none."""
+    return count if value.ndim and len(value) % count == 0 else 1
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -13,6 +13,7 @@ from ..graph.inputs import CHANNELS, layout_of
 from ..graph.preparation import BYTES, NORMALISED, SIGNED, UNIT, remembered
 from ..ir.events import EventKind
 from ..ir.model import Array, Model, Name
+from ..maths.chance import apart
 from ..onnx.writer import to_proto
 from ..runtime.session import Session
 from ..runtime.training import Training
@@ -21,7 +22,7 @@ from ..samples.data import images
 from ..samples.generated import tried_sizes
 from ..samples.survey import Survey, spread
 from ..scoring import metrics
-from ..scoring.tasks import Measure, chance, task_of
+from ..scoring.tasks import Measure, task_of
 
 SHOWN, MEASURED = 16, 100
 """Pictures that are held against BatchNorms, and labelled samples that each way is scored on."""
@@ -201,7 +202,7 @@ def _highest(rows: Sequence[Way], card: Card) -> tuple[Way | None, bool]:
     if len(scored) < 2 or scored[0][0] == scored[-1][0]:
         return None, False
     (first, samples, k), (second, _, _) = scored[:2]
-    enough = chance(first, second, samples) if _measure(card).unit == "%" else DECIBELS
+    enough = 100 * apart(first / 100, second / 100, samples) if _measure(card).unit == "%" else DECIBELS
     return rows[k], first - second > enough
 
 

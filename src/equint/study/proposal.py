@@ -15,11 +15,12 @@ import numpy as np
 from ..errors import EquintError, counted
 from ..files import Facts, jsonable
 from ..ir.model import Array, Model, Name
+from ..maths.chance import apart
 from ..planning.run import Progress
 from ..samples.card import Card
 from ..samples.data import images
 from ..samples.survey import Survey, survey
-from ..scoring.tasks import chance, task_of
+from ..scoring.tasks import task_of
 from .preparations import AS_TOLD, Way, as_it_is, chosen, input_of, measured, running, told_by_file, ways
 
 WIDTH = 100
@@ -198,7 +199,7 @@ def _doubts(best: Way, clear: bool, why: str, card: Card, classes: int, found: S
         told.append(f"how pixels are prepared is not clear: {why}")
     if best.score is not None and classes > 1 and card.task == "classification":
         guess = 100 / classes
-        if best.score - guess <= chance(best.score, guess, best.samples):
+        if best.score - guess <= 100 * apart(best.score / 100, guess / 100, best.samples):
             todo = "list the classes in `labels`, in the order of its outputs"
             told.append(
                 f"the float network is right in {best.score:.1f} % of {counted(best.samples, 'sample')}, "
