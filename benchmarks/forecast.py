@@ -78,7 +78,7 @@ def row(job: Job) -> tuple[str, float | None]:
     found = forecast(before, after, samples, judged(seat, before.graph))
     spent = perf_counter() - start
     ranked = next((e.facts["predicted SQNR"] for e in after.log if e.kind is EventKind.OPTIMIZED), float("nan"))
-    measured, told = seat.sqnr_db("quantized"), to_db(found.total)
+    measured, told = seat.sqnr_db("quantized"), to_db(found)
     return f"{ranked:.1f} | {told:.1f} | {measured:.1f} | {told - measured:+.1f} | {spent:.1f} of {seconds:.1f} s", (
         told - measured
     )

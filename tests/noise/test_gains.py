@@ -13,7 +13,7 @@ from equint.graph.channels import rescale, solve
 from equint.graph.moments import propagate
 from equint.ir.model import Array, Graph, Moments, Node
 from equint.noise.constants import NoiseModel
-from equint.noise.gains import evenly, gains
+from equint.noise.gains import gains
 from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.ops.activations import squared_slope
@@ -356,10 +356,3 @@ def test_a_resize_of_channels_is_an_end() -> None:
     found = gains(model.graph, propagate(model.graph, model.moments)).steady
     assert found["a"].sum() > 0
     assert found["r"].shape[1] in (1, 8)
-
-
-def test_even_gains_are_one_over_each_tensors_power() -> None:
-    """Noise of as much over signal as in the tensor itself: 3 channels of mean m and spread s hold Σ m² + s²."""
-    found = evenly(graph_of("y = Relu(x)"), KNOWN)
-    for table in found:
-        np.testing.assert_allclose(table["x"], np.full((1, 3, 1, 1), 1 / signal_power(KNOWN["x"])))

@@ -11,7 +11,7 @@ from equint import sqnr
 from equint.ir.model import Array, Model
 from equint.job import Job
 from equint.onnx.qdq import export
-from equint.runtime.forecast import Forecast
+from equint.runtime.forecast import DRAWS, SHOWN
 from equint.runtime.session import Session
 from equint.samples.images import Samples
 from equint.study import totals as study
@@ -64,15 +64,14 @@ def test_every_kind_of_equalization_has_a_total_where_something_was_measured(mon
     for name in METHODS:
         total = found.methods[name]["total"]
         assert total["off_by"] == pytest.approx(total["forecast"] - total["measured"])
-    monkeypatch.setattr(study, "forecast", lambda *given: Forecast(1.0, 0.0, 0.0, 1.0))
+    monkeypatch.setattr(study, "forecast", lambda *given: 1.0)
     wrong = sqnr(PROTO, "per-tensor", input=(-2.0, 2.0), data=x).methods["none"]["total"]
     assert wrong["forecast"] is None
     assert wrong["off_by"] == pytest.approx(-wrong["measured"])  # noise as strong as the signal, 0 dB
     assert sqnr(PROTO, "per-tensor", input=(-2.0, 2.0)).methods["none"]["total"] is None
 
 
-def test_a_forecast_runs_no_more_samples_than_layers_were_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 41 tensors and 21 layers, four take noise for each image, 24 of each kind at most."""
+def test_a_forecast_runs_the_network_a_few_times_on_each_of_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = " ".join(f"h{k} = Conv(r{k}, w) r{k + 1} = Relu(h{k})" for k in range(20))
     proto = network(f"r0 = Relu(x) {layers} y = Conv(r20, w)", w=normal(3, 3, 1, 1))
     ran = list[int]()
@@ -82,7 +81,7 @@ def test_a_forecast_runs_no_more_samples_than_layers_were_measured_on(monkeypatc
         ran.append(sum(name.startswith("error") for name in self.inputs))
         return run(self, given)
 
-    for count, most in ((2, 8), (5, 20), (32, 48)):
+    for count in (2, 32):
         x = images(count)
         job = Job.of(proto, "lwq", "per-tensor", input=(-2.0, 2.0), data=x)
         reference, quantized = job.plain()
@@ -90,4 +89,4 @@ def test_a_forecast_runs_no_more_samples_than_layers_were_measured_on(monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(Session, "run", counted)
             totals(reference.graph, {"plain": (reference, quantized)}, Samples.of(x))
-        assert most // 2 < sum(errors > 0 for errors in ran) <= most
+        assert sum(errors > 0 for errors in ran) == DRAWS * min(count, SHOWN)

@@ -49,22 +49,6 @@ def gains(graph: Graph, moments: Mapping[Name, Moments], noise: NoiseModel = MEA
     return Gains(scattered, _table(graph, moments, lambda n: n**-0.5, noise))
 
 
-def evenly(graph: Graph, moments: Mapping[Name, Moments]) -> Gains:
-    """Gains as if noise over signal were the same everywhere: 1 over each tensor's own power, summed over channels.
-
-    Where moments tell nothing of gains, as through functions that are written in pieces, this is a better start.
-
-    Example:
-        >>> from ..ops.layers import tiny_graph
-        >>> known = {"x": Moments(np.zeros((1, 4, 1, 1)), np.ones((1, 4, 1, 1)), "given")}
-        >>> evenly(tiny_graph(), known).scattered["x"].ravel().tolist()
-        [0.25, 0.25, 0.25, 0.25]
-    """
-    at = Backward(graph, moments, {}, float, np.asarray)
-    table = {name: gain for name in moments if (gain := at.output(name)) is not None}
-    return Gains(table, table)
-
-
 def _table(
     graph: Graph, moments: Mapping[Name, Moments], averaged: Callable[[float], float], noise: NoiseModel
 ) -> dict[Name, Array]:

@@ -71,19 +71,24 @@ class RoundedLayer:
     taps: int  # weights per input channel
 
 
-def rounded_tensors(
-    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
-) -> Iterator[RoundedTensor]:
-    """Every tensor that a quantizer rounds anew, not those that pass a grid's values on; `fields` give finer shapes."""
-    doubtful = heavy_tailed(model.graph, model.moments)
+def rounded_anew(model: Model) -> Iterator[tuple[int, Name]]:
+    """Every tensor that a quantizer rounds anew, not those that pass a grid's values on; with its grid's number."""
     for grid, tensors in enumerate(place(model.graph, model.apart).classes):
         for name in tensors:
             maker = model.graph.producer.get(name)
-            if maker is not None and grid_of(model.graph, maker).keeps and any(i in tensors for i in maker.inputs):
-                continue
-            if name in model.moments and name in gains.scattered:
-                finer = () if fields is None or name not in fields else fields[name].shape
-                yield rounded_tensor(model, name, grid, gains, doubtful, finer, noise)
+            if maker is None or not (grid_of(model.graph, maker).keeps and any(i in tensors for i in maker.inputs)):
+                yield grid, name
+
+
+def rounded_tensors(
+    model: Model, gains: Gains, fields: Mapping[Name, Array] | None = None, noise: NoiseModel = MEASURED
+) -> Iterator[RoundedTensor]:
+    """Every tensor that is rounded anew and whose moments and gains are known; `fields` give finer shapes."""
+    doubtful = heavy_tailed(model.graph, model.moments)
+    for grid, name in rounded_anew(model):
+        if name in model.moments and name in gains.scattered:
+            finer = () if fields is None or name not in fields else fields[name].shape
+            yield rounded_tensor(model, name, grid, gains, doubtful, finer, noise)
 
 
 def rounded_tensor(

@@ -69,7 +69,7 @@ def totals(found: Mapping[str, Any]) -> Shown:
     """SQNR of the network's outputs: measured, and the forecast where it holds; else by how much it is off."""
     both = {name: method["total"] for name, method in found["methods"].items()}
     images = f"biases corrected, on {counted(found['images'], 'image')}"
-    title = f"SQNR at the outputs, {images}, and its forecast by measured gains, dB"
+    title = f"SQNR at the outputs, {images}, and its forecast, dB"
     return (
         title,
         ("equalization", ">measured", "forecast"),

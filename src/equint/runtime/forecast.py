@@ -1,138 +1,139 @@
-"""What a network loses once it is quantized, foretold from the float network: what grids do to its values, times gains.
+"""What a network loses once it is quantized, foretold from the float network.
 
-Nothing quantized runs. The float network shows a few samples: how much its grids would round and cut off is seen on
-them, how far noise of either kind gets is measured (`injection.py`), and what rounded weights do is predicted from the
-errors that they have.
+Nothing quantized runs. The float network shows a few samples, and what its grids and rounded weights do to its values
+is seen on them, tensor by tensor, as if all in front were still exact. All these errors are then put into the float
+network at once (`injection.py`): what its outputs move by is the forecast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from ..graph.results import bounded
-from ..ir.model import Array, Graph, Model, Name, QParams
+from ..ir.model import Array, Graph, Model, Name, Node
 from ..maths.affine import fake_quantize
-from ..noise.gains import Gains, evenly, gains
-from ..noise.prediction import Prediction, predict
-from ..noise.rounded import rounded_layers
+from ..noise.rounded import rounded_anew
 from ..onnx.writer import to_proto
-from ..samples.images import Run, Samples
-from .collect import channel_axes
-from .injection import SHOWN, SITES, VALUES, Injector, Source, arriving, measured_gains, single, steady
+from ..samples.images import Run, Samples, split
+from .injection import Injector
 from .session import Session
 
-LAST = 16
-"""Samples on which noise in front of a function such as Softmax is put through it: most are far from where it bends."""
+SHOWN = 16
+"""Samples that a forecast looks at: where outputs are decided, a few of them make most of the noise."""
+DRAWS = 4
+"""Times that it runs each, the errors as they are or with signs drawn: what is near a decision falls either way."""
+VALUES = 1 << 26
+"""About how many values have errors at most, over all samples: fewer are shown of networks with large tensors."""
+
+MOST = 1e30
+"""Noise over signal where outputs are no numbers any more."""
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Noise over signal at a network's outputs, meaned over them.
+def forecast(reference: Model, quantized: Model, samples: Samples, judged: Sequence[Name] = ()) -> float:
+    """Noise over signal at the network's outputs, meaned over them, as the float network tells it on samples.
 
-    Attributes:
-        weights: of rounded weights, at the outputs, or in front of the function that bounds them. rounding, clips: of
-            what grids round and cut off.
-        total: of all, taken as independent, at the outputs.
-    """
-
-    weights: float
-    rounding: float
-    clips: float
-    total: float
-
-
-def forecast(
-    reference: Model, quantized: Model, samples: Samples, judged: Sequence[Name] = (), sites: int = SITES
-) -> Forecast:
-    """What the grids of `quantized` do to the network's outputs, told by the float network `reference` on samples.
+    Of several draws of the errors' signs it is the geometric mean, since SQNR in dB is what is foretold.
 
     Args:
-        reference: the float network as it is before grids are chosen, in the units of `quantized`: rescaled like it,
-            with moments.
+        reference: the float network as it is before grids are chosen, in the units of `quantized`: rescaled like it.
         judged: tensors whose noise over signal counts, all alike; the outputs, if left out.
-        sites: tensors into which noise of each kind is put, at most: as many runs of one sample, twice.
 
     Raises:
         EquintError: samples that the network does not take.
     """
-    graph, table = reference.graph, gains(reference.graph, reference.moments)
-    reference, quantized = replace(reference, views={}), replace(quantized, views={})
-    feeds = list(single(samples, graph, LAST))
-    samples = Samples(lambda: feeds, samples.label)
-    ends = {name: bounded(graph, name) for name in dict.fromkeys(judged or graph.outputs)}
-    before = {name: found[0] for name, found in ends.items() if found is not None and found[0] in graph.producer}
-    places = [before.get(name, name) for name in ends]
-    plain = predict(reference, quantized, table=table)
-    rounded = [t.tensor for t in plain.tensors]
-    weighted = [r.layer.y for r in rounded_layers(reference, table) if r.layer.weight in quantized.qparams]
-
-    def error(name: Name, value: Array, axis: int, rng: np.random.Generator) -> Array:
-        return fake_quantize(value, quantized.qparams[name]) - value
-
-    sources = Source("scattered", rounded, error, own=True), Source("steady", weighted, steady)
-    tables = table, evenly(graph, {name: m for name, m in reference.moments.items() if name in table.scattered})
-    measured = measured_gains(graph, tables, samples, sources, places, sites)
-    parts = (
-        predict(reference, quantized, table=measured).weights,
-        *_grids(graph, quantized, plain, measured, feeds[:SHOWN]),
-    )
-    total = float(sum(parts))
-    if before:
-        total = _bounded(graph, before, total, list(ends), feeds)
-    return Forecast(*parts, total)
-
-
-def _grids(
-    graph: Graph, quantized: Model, plain: Prediction, measured: Gains, shown: Sequence[Mapping[Name, Array]]
-) -> tuple[float, float]:
-    """Noise over signal of what all grids round and cut off of the float network's values; fewer samples if many."""
-    axes, names = channel_axes(graph), [t.tensor for t in plain.tensors]
-    read = tuple(name for name in names if name not in graph.inputs)
-    session = Session(to_proto(replace(graph, outputs=read or graph.outputs)), optimized=True, lean=True)
-    found, seen = list[tuple[float, float]](), 0
-    for feed in shown:
-        values, rounding, clips = {**feed, **session.run(Run(feed))}, 0.0, 0.0
-        for name in names:
-            if name in axes:
-                rounded, cut = errors(values[name], quantized.qparams[name])
-                rounding += arriving(measured.scattered[name], rounded, axes[name])
-                clips += arriving(measured.scattered[name], cut, axes[name])
-                seen += rounded.size
-        found.append((rounding, clips))
+    places = tuple(dict.fromkeys(judged or reference.graph.outputs))
+    exact, rng = Errors(reference.graph, quantized, places), np.random.default_rng(0)
+    noisy = Injector(reference.graph, exact.bounds, places)
+    signal, noise, seen = np.zeros(len(places)), np.zeros((DRAWS, len(places))), 0
+    for feed in islice(single(samples, reference.graph), SHOWN):
+        values, errors = exact.seen(feed)
+        signal += [_power(values[name]) for name in places]
+        for draw in range(DRAWS):
+            signs = rng.choice([-1.0, 1.0], len(errors)) if draw else np.ones(len(errors))
+            found = noisy.run(feed, {n: s * e for (n, e), s in zip(errors.items(), signs.tolist(), strict=True)})
+            noise[draw] += [_power(found[name].astype(np.float64) - values[name]) for name in places]
+        seen += sum(error.size for error in errors.values())
         if seen >= VALUES:
             break
-    rounding, clips = np.mean(found, 0).tolist()
-    return rounding, clips
+    over = np.nan_to_num(noise / np.maximum(signal, 1e-300), nan=MOST).mean(1)
+    return float(np.exp(np.log(np.clip(over, 1 / MOST, MOST)).mean()))
 
 
-def errors(value: Array, grid: QParams) -> tuple[Array, Array]:
-    """What a grid rounds of a tensor, and what it cuts off.
+class Errors:
+    """What quantization does to each tensor of a float network whose inputs are exact.
 
-    Example:
-        >>> grid = QParams(np.float32(0.5), np.int32(0), bits=2, signed=False)
-        >>> [e.tolist() for e in errors(np.float32([0.375, 2.0]), grid)]
-        [[0.125, 0.0], [0.0, -0.5]]
+    Every node whose constants it changes runs a second time, beside itself, with the constants as they are then.
+
+    Attributes:
+        bounds: tensors that have errors, with the ends of their grids.
     """
-    inside = np.clip(value, grid.lo, grid.hi)
-    return fake_quantize(value, grid) - inside, inside - value
+
+    def __init__(self, graph: Graph, quantized: Model, places: Sequence[Name]) -> None:
+        self._grids = {
+            name: quantized.qparams[name] for _, name in rounded_anew(quantized) if name in quantized.qparams
+        }
+        twins = list(rounded_twins(graph, quantized))
+        self._twins = {name: beside for twin in twins for name, beside in twin.outputs.items()}
+        consts = {name: value for twin in twins for name, value in twin.consts.items()}
+        both = graph.with_nodes([*graph.nodes, *(twin.node for twin in twins)], consts)
+        made = [name for name in (*places, *self._grids, *self._twins) if name in graph.producer]
+        self._session = Session(
+            to_proto(replace(both, outputs=tuple(dict.fromkeys((*made, *self._twins.values()))))),
+            optimized=True,
+            lean=True,
+        )
+        self.bounds = dict.fromkeys(self._twins) | {n: (grid.lo, grid.hi) for n, grid in self._grids.items()}
+
+    def seen(self, feed: Run) -> tuple[Mapping[Name, Array], dict[Name, Array]]:
+        """Values of the float network on one sample, and the errors of its tensors."""
+        values = {**feed, **self._session.run(feed)}
+        errors = {name: values[beside] - values[name] for name, beside in self._twins.items()}
+        for name, grid in self._grids.items():
+            errors[name] = errors.get(name, 0) + fake_quantize(values[name], grid) - values[name]
+        return values, errors
 
 
-def _bounded(
-    graph: Graph, before: Mapping[Name, Name], noise: float, judged: Collection[Name], shown: Sequence[Run]
-) -> float:
-    """Noise over signal at the outputs, for what there is in front of the functions that bound some of them."""
-    noisy, rng = Injector(graph, list(before.values()), list(judged)), np.random.default_rng(0)
-    signal, moved = (dict.fromkeys(judged, 0.0) for _ in range(2))
-    for feed in shown:
-        values, added = noisy.values(feed), dict[Name, Array]()
-        for name in before.values():
-            power = float(np.mean(np.square(values[name], dtype=np.float64)))
-            added[name] = np.sqrt(noise * power) * rng.standard_normal(values[name].shape)
-        for name, change in noisy.moved(feed, added).items():
-            signal[name] += float(np.sum(np.square(values[name], dtype=np.float64)))
-            moved[name] += float(np.sum(np.square(change)))
-    each = [moved[n] / max(signal[n], 1e-300) if n in before else noise for n in judged]
-    return float(np.mean(each))
+@dataclass(frozen=True)
+class Twin:
+    """A node to run beside one of the float network's, with other constants; its outputs by those of the other."""
+
+    node: Node
+    outputs: Mapping[Name, Name]
+    consts: Mapping[Name, Array]
+
+
+def rounded_twins(graph: Graph, quantized: Model) -> Iterator[Twin]:
+    """One for every node whose weights, biases or other constants quantization changed."""
+    for number, node in enumerate(graph.nodes):
+        other = quantized.graph.producer.get(node.outputs[0])
+        if other is None or other.op != node.op or len(other.inputs) != len(node.inputs):
+            continue
+        inputs, consts = list(node.inputs), dict[Name, Array]()
+        for k, (name, now) in enumerate(zip(node.inputs, other.inputs, strict=True)):
+            value = rounded(quantized, now)
+            if value is not None and name in graph.consts and not np.array_equal(value, graph.consts[name]):
+                inputs[k] = graph.fresh(f"rounded_{number}_{k}")
+                consts[inputs[k]] = value
+        if consts:
+            outputs = {o: graph.fresh(f"twin_{number}_{k}") for k, o in enumerate(node.outputs) if o}
+            beside = tuple(outputs.get(o, "") for o in node.outputs)
+            yield Twin(replace(node, inputs=tuple(inputs), outputs=beside, name=""), outputs, consts)
+
+
+def rounded(quantized: Model, name: Name) -> Array | None:
+    """A constant as its grid, where it has one, makes it; None for what is none."""
+    value, grid = quantized.graph.constant(name), quantized.qparams.get(name)
+    return value if value is None or grid is None else fake_quantize(value, grid)
+
+
+def single(samples: Samples, graph: Graph) -> Iterator[Run]:
+    """Samples, as many at once as the network has to take, each the inputs of one run."""
+    for feed in split(samples, 1, fill=True):
+        yield Run(feed if isinstance(feed, Mapping) else {graph.inputs[0]: feed})
+
+
+def _power(value: Array) -> float:
+    return float(np.sum(np.square(value, dtype=np.float64)))

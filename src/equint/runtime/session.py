@@ -217,7 +217,8 @@ def in_rows(several: Array, one: Array, count: int) -> bool:
     if one.dtype.kind not in "fiub":
         return True
     a, b = several[: one.shape[0]].astype(np.float64), one.astype(np.float64)
-    return bool(np.square(a - b).sum() <= ALIKE * np.square(b).sum() + 1e-12)
+    with np.errstate(invalid="ignore"):
+        return bool(np.square(a - b).sum() <= ALIKE * np.square(b).sum() + 1e-12)
 
 
 def _tapped(source: Source, taps: Iterable[Name]) -> ModelProto:

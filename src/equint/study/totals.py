@@ -10,12 +10,9 @@ from ..ir.model import Graph, Model, Name
 from ..maths.noise import to_db
 from ..onnx.qdq import export
 from ..runtime.forecast import forecast
-from ..runtime.injection import SITES
 from ..runtime.judge import Judge
 from ..samples.images import Samples, split
 
-COPIES = 4
-"""Times that measuring its layers (`runtime.layer_noise`) runs a network on each image, at least."""
 WITHIN_DB = 3.0
 """A forecast that is further from what was measured does not hold, and is not shown."""
 
@@ -25,7 +22,7 @@ class Total(Facts):
     """A network's outputs, parts and outputs alike, as `equint.judge` ranks candidates by.
 
     Attributes:
-        measured: SQNR in dB. forecast: the same as foretold with measured gains; None where that does not hold.
+        measured: SQNR in dB. forecast: the same as foretold by the float network; None where that does not hold.
         off_by: by how much the forecast lies above what was measured, dB, whether it holds or not.
     """
 
@@ -41,8 +38,6 @@ def totals(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Total]:
     """What quantized networks lose at the outputs, measured on all images beside the float network, and foretold.
-
-    For a forecast the network runs with noise of both kinds at most as often as for measuring all layers on the images.
 
     Args:
         original: the float network.
@@ -68,10 +63,10 @@ def totals(
         seat.show(feed)
         if progress is not None:
             progress(seat.images)
-    sites, found = min(SITES, COPIES * seat.images // 2), dict[str, Total]()
+    found = dict[str, Total]()
     for name, (before, quantized) in models.items():
-        told = forecast(before, quantized, images, judged(seat, before.graph), sites)
-        found[name] = compared(seat.sqnr_db(name), to_db(told.total))
+        told = forecast(before, quantized, images, judged(seat, before.graph))
+        found[name] = compared(seat.sqnr_db(name), to_db(told))
     return found
 
 
