@@ -85,6 +85,11 @@ def added(name: Name, error: Name, out: Name) -> Node:
     return Node("Add", (name, error), (out,))
 
 
+def within(name: Name, low: Name, high: Name, out: Name) -> Node:
+    """A tensor's values where they lie between two constants, else the nearer of these, as `out`."""
+    return Node("Clip", (name, low, high), (out,))
+
+
 def sizes_of(name: Name, out: Name) -> Node:
     """A tensor's sizes as `out`."""
     return Node("Shape", (name,), (out,))

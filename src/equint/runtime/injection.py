@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.model import Array, Graph, Name, Node
-from ..onnx.probes import added
+from ..onnx.probes import added, within
 from ..onnx.writer import to_proto
 from ..samples.images import Run
 from .session import Session
@@ -42,7 +42,7 @@ class Injector:
                 if o in clean and (bounds := made[o]) is not None:
                     moved, low, high = (graph.fresh(f"{clean[o]}_{kind}") for kind in ("moved", "low", "high"))
                     consts |= {n: np.asarray(end, np.float32) for n, end in zip((low, high), bounds, strict=True)}
-                    nodes += [added(clean[o], self._errors[o], moved), Node("Clip", (moved, low, high), (o,))]
+                    nodes += [added(clean[o], self._errors[o], moved), within(moved, low, high, o)]
                 elif o in clean:
                     nodes.append(added(clean[o], self._errors[o], o))
         types = {error: graph.dtypes.get(name, "float32") for name, error in self._errors.items()}
