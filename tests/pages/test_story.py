@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 import equint
 from equint.demo import data_path, model_path
 from equint.hardware.lint import Finding, Findings
 from equint.ir.events import Event, EventKind
 from equint.pages.story import hardware_line, limit_line, next_step, on_shown, searched, size_line, warned
+from equint.scoring.verdicts import of_sqnr, on_made_up
 from equint.study.explain import Explanation
+from handwritten import network, normal
 
 
 def test_without_data_the_verdict_says_so() -> None:
@@ -77,9 +81,27 @@ def test_warnings_are_lines_without_facts() -> None:
 
 
 def test_what_to_do_next() -> None:
-    assert "diagnose net.onnx --card c.toml" in next_step(
-        "broken", "net.onnx", "q.onnx", "c.toml", True, "--data FOLDER"
-    )
-    assert "evaluate q.onnx --card c.toml" in next_step("good", "net.onnx", "q.onnx", "c.toml", False, "--data FOLDER")
-    assert "--data FOLDER" in next_step("good", "net.onnx", "q.onnx", None, False, "--data FOLDER")
-    assert "run q.onnx" in next_step("good", "net.onnx", "q.onnx", None, True, "--data FOLDER")
+    good, made_up = of_sqnr("features", 40.0, None, 8), on_made_up("features", 3.0, 8)
+    broken, data = of_sqnr("features", 3.0, None, 8), "--data FOLDER"
+    assert "diagnose net.onnx --card c.toml" in next_step(broken, "net.onnx", "q.onnx", "c.toml", True, data)
+    assert "evaluate q.onnx --card c.toml" in next_step(good, "net.onnx", "q.onnx", "c.toml", False, data)
+    assert "--data FOLDER" in next_step(good, "net.onnx", "q.onnx", None, False, data)
+    assert "--data FOLDER" in next_step(made_up, "net.onnx", "q.onnx", None, False, data)
+    assert "run q.onnx" in next_step(good, "net.onnx", "q.onnx", None, True, data)
+
+
+def test_in_haste_it_is_measured_too() -> None:
+    told = searched(equint.quantize(model_path(), input=(0, 1), effort="fast").model)
+    assert told.words.startswith("good, as far as 8 made-up samples tell")
+
+
+def test_an_exp_at_an_output_is_broken_without_samples() -> None:
+    """Its range follows from how far its input may go, and is absurd: no values of it are told apart."""
+    text = "a = Conv (x, v) b = Relu (a) c = Conv (b, w) y = Exp (c)"
+    weights = {"v": normal(16, 3, 3, 3), "w": normal(8, 16, 3, 3)}
+    model = network(text, **weights, inputs="float[1,3,32,32] x")
+    told = searched(equint.quantize(model, target="npu-shift").model)
+    assert told.level == "broken"
+    assert "nothing tells how far Exp goes; give samples (--data)" in told.words
+    shown = np.random.default_rng(0).normal(0, 1, (16, 3, 32, 32)).astype(np.float32)
+    assert "Exp goes" not in searched(equint.quantize(model, target="npu-shift", data=shown).model).words

@@ -98,6 +98,7 @@ class EventKind(Enum):
     CANDIDATE_MEASURED = "measured candidate {candidate}"
     MEASURED_DOUBTFULLY = "{on} tell little of what it loses"
     MEASURED_LOW = "loses much: signal over noise is {SQNR} dB on {on}"
+    MEASURED = "measured on {on}"
     CANDIDATE_KEPT = "kept {candidate} of {count} candidates measured on {on}"
     LEFT_OUT = "left out {what}, which cost more than they saved"
     NOTHING_MEASURED = "measured no candidates"

@@ -15,7 +15,7 @@ from ..ir.model import Model, Name, QParams, QSpec
 from ..noise.prediction import predict
 from ..npu.sizes import SCHEMES, network_sizes
 from ..ops.layers import layers
-from ..planning.summary import kilobytes, sizes
+from ..planning.summary import kilobytes, sizes, told
 from ..runtime.layer_noise import Measured, measure
 from ..samples.images import Samples
 from ..scoring.verdicts import Verdict
@@ -245,7 +245,7 @@ def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
 
 
 def _event(event: Event) -> dict[str, Any]:
-    facts = ", ".join(f"{k} = {_said(v)}" for k, v in event.details.items() if k != "why")
+    facts = ", ".join(f"{k} = {_said(v)}" for k, v in told(event).items())
     row = {"warning": event.warning, "pass": event.source, "did": event.text, "at": event.at}
     return {**row, "why": _said(event.facts.get("why", "")), "facts": facts}
 

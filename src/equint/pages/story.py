@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import counted
 from ..graph.inputs import CHANNELS, layout_of
@@ -48,20 +51,48 @@ def on_shown(found: Judgement, name: str, model: Model) -> Verdict:
     row = next((r for r in found.losses[name] if r.role == "output" and not r.part), None)
     same = row.agreement if row is not None and task == "classification" else None
     told = on_made_up(task, found.sqnr_db[name], found.images, same)
-    return told.but(f"; those made up tell little: {found.blind[0]}") if found.blind else told
+    return coarse(model, told.but(f"; those made up tell little: {found.blind[0]}") if found.blind else told)
 
 
 def searched(model: Model) -> Verdict:
     """A verdict from what the search among candidates measured, or why it measured nothing."""
-    kept = next((e for e in reversed(model.log) if e.kind is EventKind.CANDIDATE_KEPT), None)
+    measured = (EventKind.CANDIDATE_KEPT, EventKind.MEASURED)
+    kept = next((e for e in reversed(model.log) if e.kind in measured), None)
     if kept is None:
         none = next((e for e in model.log if e.kind is EventKind.NOTHING_MEASURED), None)
         return not_measured() if none is None else not_measured(str(none.facts["why"]))
     reached, samples, task = float(kept.facts["SQNR"]), int(kept.facts["samples"]), task_of_outputs(model)
     if "made-up" in kept.facts["on"]:
-        return on_made_up(task, reached, samples)
+        return coarse(model, on_made_up(task, reached, samples))
     likely = (kept.facts["SQNR from"], kept.facts["SQNR to"]) if "SQNR from" in kept.facts else None
     return of_sqnr(task, reached, likely, samples)
+
+
+def coarse(model: Model, said: Verdict) -> Verdict:
+    """A verdict where no samples were given, and why it is broken if an output's grid is too coarse to show anything.
+
+    An Exp at an output makes that: nothing but samples tells how far it goes.
+
+    Example:
+        >>> from ..ir.model import Graph, Moments, Node, QParams
+        >>> graph = Graph((Node("Exp", ("x",), ("y",)),), {}, ("x",), ("y",), {"y": ("N", 1)})
+        >>> grid = QParams(np.float32(500.0), np.int32(0), 8, False)
+        >>> model = Model(graph, {"y": Moments(np.ones((1, 1)), np.full((1, 1), 3.0))}, qparams={"y": grid})
+        >>> print(coarse(model, not_measured()).words)
+        broken: a step of the grid of output y is 500, and its values spread by 3: nothing tells how far Exp goes; \
+give samples (--data)
+    """
+    makers = {o: node.op for node in model.graph.nodes for o in node.outputs}
+    for name in model.graph.outputs:
+        grid, moments = model.qparams.get(name), model.moments.get(name)
+        if grid is None or moments is None:
+            continue
+        step, spread = float(np.max(grid.scale)), float(np.max(moments.std))
+        if step > spread > 0:
+            why = f"a step of the grid of output {name} is {step:.3g}, and its values spread by {spread:.3g}"
+            todo = f"nothing tells how far {makers.get(name, 'it')} goes; give samples (--data)"
+            return replace(said, level="broken", words=f"broken: {why}: {todo}")
+    return said
 
 
 def contradicted(warnings: Sequence[Event]) -> str:
@@ -137,13 +168,13 @@ def give_data(model: Model) -> str:
     return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
 
 
-def next_step(level: str | None, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
+def next_step(said: Verdict, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
     """What to do with a quantized network, in a line.
 
     Args:
         data: what to give to be measured on, as `give_data` says.
     """
-    if level in ("poor", "broken"):
+    if said.level in ("poor", "broken") and not (said.status in ("made up", "not measured") and card is None):
         described = f" --card {card}" if card else ""
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if output.endswith(".tflite"):
@@ -180,4 +211,4 @@ def told(
         yield from mixed_text(spent.facts()).splitlines()
     yield from warned(result.warnings)
     described, data = None if card is None else str(card), give_data(result.job.original)
-    yield f"next: {next_step(verdict.level, str(model), str(output), described, said is not None, data)}"
+    yield f"next: {next_step(verdict, str(model), str(output), described, said is not None, data)}"

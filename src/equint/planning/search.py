@@ -194,17 +194,19 @@ class Search:
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
-        reached = self.judge.sqnr_db(self.kept)
         on = "made-up samples" if self.made_up else "samples that it was not made of"
-        about: dict[str, Any] = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, "SQNR": reached}
-        about["samples"] = self.judge.shown(self.kept)
-        if (likely := self.judge.likely_db(self.kept)) is not None:
-            about |= {"SQNR from": likely.low, "SQNR to": likely.high}
+        about = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, **self.reached()}
         if self.others is not None and self.judge.gain(self.own, self.kept)[0] < WORTH_DB and self.kept != self.own:
             gained = self.others.gain(self.own, self.kept)[0]
             about["why"] = f"it loses {gained:.1f} dB less on samples of another kind, which were made up"
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
         yield from self.warnings(on)
+
+    def reached(self) -> dict[str, Any]:
+        """What the candidate that is kept reaches, on how many samples, and where that lies on others."""
+        likely = self.judge.likely_db(self.kept)
+        between = {} if likely is None else {"SQNR from": likely.low, "SQNR to": likely.high}
+        return {"SQNR": self.judge.sqnr_db(self.kept), "samples": self.judge.shown(self.kept), **between}
 
     def warnings(self, on: str) -> Iterator[Event]:
         """Why what was measured is little to rely on, or low."""
@@ -242,7 +244,8 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
         if less is not model:
             model, found = less, _measured(network, _exported({"": less}), shown.first(FIRST), images is None)
     on = "made-up samples" if images is None else "samples"
-    return model.noted(*found.warnings(on))
+    reached = Event(EventKind.MEASURED, "", {"on": on, **found.reached()}, "search")
+    return model.noted(reached, *found.warnings(on))
 
 
 def _exported(models: Mapping[str, Model]) -> dict[str, ModelProto]:

@@ -75,11 +75,20 @@ def grouped(events: Iterable[Event], facts: bool = True) -> list[tuple[bool, str
             places = [e.at for e in found if e.at]
             line += f" ({len(found)} times: {', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
         else:
-            hidden = ("why", *RANKING.get(found[0].kind, ()))
-            shown = {k: v for k, v in found[0].details.items() if facts and k not in hidden}
-            line = described(line, found[0].at, shown)
+            line = described(line, found[0].at, told(found[0]) if facts else {})
         lines.append((any(e.warning for e in found), in_a_line(line)))
     return lines
+
+
+def told(event: Event) -> dict[str, Any]:
+    """An event's facts for people: those that explain it, and no forecast that they would take for one.
+
+    Example:
+        >>> told(Event(EventKind.OPTIMIZED, "", {"predicted SQNR": 40.0, "scales": 12}))
+        {'scales': 12}
+    """
+    hidden = ("why", *RANKING.get(event.kind, ()))
+    return {k: v for k, v in event.details.items() if k not in hidden}
 
 
 def sizes(model: Model) -> tuple[int, int]:
