@@ -93,8 +93,54 @@ def test_inputs_of_several_kinds(tmp_path: Path) -> None:
     x, z = (rng.normal(size=(40, 3, 8, 8)).astype(np.float32) for _ in range(2))
     np.savez(tmp_path / "a.npz", x=x, z=z)
     found = equint.auto(model, data=tmp_path / "a.npz")
-    assert found.proposal is None
+    assert found.proposal is not None
+    assert found.proposal.card.task == "features"
     assert "output SQNR" in found.verdict
+
+
+def test_inputs_of_several_kinds_may_have_labels(tmp_path: Path) -> None:
+    text = "a = Add (x, z) b = GlobalAveragePool (a) c = Flatten (b) y = MatMul (c, w)"
+    model = network(text, w=normal(3, 5), inputs="float[N,3,8,8] x, float[N,3,8,8] z", outputs="float[N,5] y")
+    rng = np.random.default_rng(0)
+    x, z = (rng.normal(size=(160, 3, 8, 8)).astype(np.float32) for _ in range(2))
+    y = Session(model).run({"x": x, "z": z})["y"].argmax(1)
+    np.savez(tmp_path / "a.npz", x=x, z=z, y=y)
+    found = equint.auto(model, data=tmp_path / "a.npz", max_drop=50.0)
+    assert found.held
+    assert found.evaluation is not None
+    assert found.evaluation.original is not None
+    assert found.evaluation.original["top1"] == 100.0
+
+
+def test_pictures_out_of_pictures_are_no_classes(tmp_path: Path) -> None:
+    text = "a = Conv<pads=[1,1,1,1]> (x, v) b = Relu (a) y = Conv<pads=[1,1,1,1]> (b, w)"
+    model = network(text, v=normal(8, 3, 3, 3), w=normal(3, 8, 3, 3), inputs="float[N,3,16,16] x")
+    x = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", x=x)
+    found = equint.card(model, tmp_path / "a.npz")
+    assert found.card.task == "features"
+    assert "its output is a picture of the input's size" in found.toml(tmp_path)
+
+
+def test_haste_is_enough_where_it_is_good() -> None:
+    assert equint.auto(model_path(), data=data_path()).result.job.effort == "fast"
+    assert equint.auto(model_path(), data=data_path(), effort="full").result.job.effort == "full"
+
+
+def test_more_is_tried_where_haste_is_not_good() -> None:
+    four = equint.Target("four", "four bits", QSpec(4, granularity="tensor"), recipe="optimal")
+    fast = equint.auto(model_path(), four, data=data_path(), effort="fast")
+    both = equint.auto(model_path(), four, data=data_path())
+    assert fast.evaluation is not None
+    assert both.evaluation is not None
+    assert both.evaluation.figures["sqnr_db"] >= fast.evaluation.figures["sqnr_db"]
+
+
+def test_the_range_of_the_input_may_be_given() -> None:
+    found = equint.auto(model_path(), input_range=(0, 1))
+    assert not any(e.kind.name == "INPUT_ASSUMED" for e in found.result.model.log)
+    with pytest.raises(EquintError, match="input_range beside card or data"):
+        equint.auto(model_path(), input_range=(0, 1), data=data_path())
 
 
 @pytest.mark.skipif(not REAL, reason="EQUINT_REAL names no folder of real networks")

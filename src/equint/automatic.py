@@ -15,7 +15,7 @@ from .frontends.sources import load
 from .hardware.target import Target
 from .ir.events import EventKind
 from .ir.model import Model
-from .job import Job
+from .job import EFFORTS, Effort, Job
 from .planning.recipe import variants
 from .planning.run import Progress
 from .result import Result, quantized
@@ -45,7 +45,7 @@ class Automatic:
         explanation: where its noise comes from, predicted; None where that cannot be told.
         proposal: the card that was proposed, where data came without one.
         max_drop: what may be lost, in points of the task's measure; drop: what is; mixed: what was spent for it.
-        others: whether it was measured on other samples than those that it was made of.
+        others: whether it was measured on other samples than those that it was made of; limit: on so many at most.
         notes: what could not be done, and why.
     """
 
@@ -59,6 +59,7 @@ class Automatic:
     drop: float | None = None
     mixed: Mixed | None = None
     others: bool = True
+    limit: int = MEASURED
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -163,8 +164,10 @@ def auto(
     *,
     card: Card | Named | None = None,
     data: Named | None = None,
+    input_range: tuple[float, float] | None = None,
     max_drop: float | None = None,
     limit: int = MEASURED,
+    effort: Effort | None = None,
     progress: Progress | None = None,
 ) -> Automatic:
     """Quantize a network and find out how good that is: nothing but the network is needed.
@@ -174,9 +177,11 @@ def auto(
         target: as for `quantize`.
         card: how the input is made, and the task; proposed if left out where there are data.
         data: a folder of pictures or an .npz, for the card's own; labelled or not.
+        input_range: lowest and highest value of the network's input, instead of a card.
         max_drop: what may be lost at most, in points of the task's measure (in dB for PSNR): where more is, layers and
             tensors get 16 bits, or stay float, if the target takes that. Needs labels.
         limit: samples to measure on.
+        effort: as for `quantize`; left out, fast first, and full only where that is measured to be less than good.
         progress: called with what is done, how far it is, and how far there is to go.
 
     Raises:
@@ -193,6 +198,10 @@ def auto(
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
     if limit is None or limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
+    if effort is not None and effort not in EFFORTS:
+        raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
+    if input_range is not None and (card is not None or data is not None):
+        raise InvalidOption("input_range beside card or data: these say how far the input reaches; leave one out")
     from .study.parts import apart, check_labels, described, strange_labels
 
     model = load(source)
@@ -204,25 +213,115 @@ def auto(
     elif about is not None and (strange := strange_labels(model, about, where)):
         notes.append(f"not scored: {strange}")
         about = replace(about, task="features")
-    job = Job.of(model, None, target, input=about, data=looked, progress=progress)
+    job = Job.of(model, None, target, input=about or input_range, data=looked, progress=progress)
     given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
     job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
-    result, found, spent = quantized(job), None, None
-    if where is not None:
-        found = _evaluated(result, where, about, model, measure, progress, notes if max_drop is None else None)
-    drop = None
-    if max_drop is not None and found is not None and where is not None:
-        key, before = _figure(found)
-        drop = before - found.figures[key]
-        if drop > max_drop:
-            bounded = _bounded(key, before, where, about, measure)
-            spent, better = _spent(job, result, bounded, max_drop, progress)
-            if spent.drop < drop:
-                result, found = better, _evaluated(better, where, about, model, measure, progress)
-                drop = before - found.figures[key]
-    judgement = _judged(result, model, notes) if found is None else None
-    bound: dict[str, Any] = {"proposal": proposal, "max_drop": max_drop, "drop": drop, "mixed": spent, "others": others}
-    return Automatic(result, lint(result), found, judgement, _explained(result), **bound, notes=tuple(notes))
+    on = _Measured(model, about, where, measure, max_drop is None, progress)
+    made = on.tried(replace(job, effort=effort or "fast"), notes)
+    if effort is None and not made.enough:
+        made = max((made, on.tried(job, notes)), key=lambda tried: tried.rank)
+    spent, drop = None, None
+    if max_drop is not None and made.evaluation is not None:
+        key, before = _figure(made.evaluation)
+        if made.drop > max_drop:
+            spent, better = _spent(job, made.result, on.bounded(key, before), max_drop, progress)
+            made = on.of(better, notes) if spent.drop < made.drop else made
+        drop = made.drop
+    found = _explained(made.result)
+    bound: dict[str, Any] = {"proposal": proposal, "max_drop": max_drop, "drop": drop, "mixed": spent}
+    return Automatic(
+        *(made.result, lint(made.result), made.evaluation, made.judgement, found),
+        **bound,
+        others=others,
+        limit=limit,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A quantized network, and what was measured of it: on data, or else on made-up samples."""
+
+    result: Result
+    evaluation: Evaluation | None
+    judgement: Judgement | None
+
+    @property
+    def level(self) -> str | None:
+        """Of the verdict, as it was measured."""
+        from .pages.story import on_shown
+
+        if self.evaluation is not None and self.evaluation.verdict is not None:
+            return self.evaluation.verdict.level
+        return None if self.judgement is None else on_shown(self.judgement, NAME, self.result.model).level
+
+    @property
+    def drop(self) -> float:
+        """Points of the task's measure that are lost; dB of PSNR."""
+        assert self.evaluation is not None
+        key, before = _figure(self.evaluation)
+        return before - float(self.evaluation.figures[key])
+
+    @property
+    def enough(self) -> bool:
+        """Whether it is good by its task, and by its SQNR, of which less is left to chance."""
+        from .pages.story import task_of_outputs
+        from .scoring.tasks import task_of
+
+        task = task_of_outputs(self.result.model) if self.evaluation is None else self.evaluation.task
+        return self.level == "good" and self.rank[1] >= task_of(task).sqnr[0]
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Greater where less is lost: by level, then by SQNR in dB."""
+        from .scoring.verdicts import LEVELS
+
+        level = self.level
+        reached = 0.0 if self.judgement is None else self.judgement.sqnr_db[NAME]
+        reached = reached if self.evaluation is None else float(self.evaluation.figures.get("sqnr_db", 0.0))
+        return (-len(LEVELS) if level is None else -LEVELS.index(level)), reached
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What quantized networks are measured on.
+
+    Attributes:
+        card, where, limit: as for `evaluate`; where is None where there are no data.
+        lenient: whether what cannot be measured is a note, and no error.
+    """
+
+    model: Model
+    card: Card | None
+    where: Path | None
+    limit: int
+    lenient: bool
+    progress: Progress | None
+
+    def tried(self, job: Job, notes: list[str]) -> _Tried:
+        """The job's network, quantized and measured."""
+        return self.of(quantized(job), notes)
+
+    def of(self, result: Result, notes: list[str]) -> _Tried:
+        """A quantized network, measured; notes: what could not be, and why, is added."""
+        found = None
+        if self.where is not None:
+            noted = notes if self.lenient else None
+            found = _evaluated(result, self.where, self.card, self.model, self.limit, self.progress, noted)
+        return _Tried(result, found, _judged(result, self.model, notes) if found is None else None)
+
+    def bounded(self, key: str, before: float) -> Bounded:
+        """A bound on a figure of the task, of which the float network has so much."""
+        from .onnx.qdq import export
+        from .scoring import metrics
+        from .study.mixed import Bounded
+
+        def lost(model: Model) -> float:
+            assert self.where is not None
+            found = metrics.evaluate(export(model), self.where, self.card or Card(), limit=self.limit)
+            return before - float(found[key])
+
+        return Bounded(key, self.limit, lost)
 
 
 def _evaluated(
@@ -258,18 +357,6 @@ def _figure(found: Evaluation) -> tuple[str, float]:
     assert main is not None
     assert found.original is not None
     return main.key, float(found.original[main.key])
-
-
-def _bounded(key: str, before: float, where: Path, card: Card | None, limit: int) -> Bounded:
-    from .scoring import metrics
-    from .study.mixed import Bounded
-
-    def lost(model: Model) -> float:
-        from .onnx.qdq import export
-
-        return before - float(metrics.evaluate(export(model), where, card or Card(), limit=limit)[key])
-
-    return Bounded(key, limit, lost)
 
 
 def _spent(

@@ -248,11 +248,15 @@ class Job:
         return run(replace(seen, moments={**seen.moments, **known}), steps[at:])
 
     def plain(self) -> tuple[Model, Model]:
-        """`reference`, and the same with the recipe's grids.
+        """`reference`, and the same with the recipe's grids; made once.
 
         Raises:
             EquintError: neither the recipe nor the network leaves anything to quantize.
         """
+        return self._plain
+
+    @cached_property
+    def _plain(self) -> tuple[Model, Model]:
         reference = self.reference()
         grids = next((step for step in self.passes if isinstance(step, Quantize)), None)
         before = reference if grids is None else grids(reference)

@@ -98,8 +98,7 @@ def test_in_haste_it_is_measured_too() -> None:
 def test_an_exp_at_an_output_is_broken_without_samples() -> None:
     """Its range follows from how far its input may go, and is absurd: no values of it are told apart."""
     text = "a = Conv (x, v) b = Relu (a) c = Conv (b, w) y = Exp (c)"
-    weights = {"v": normal(16, 3, 3, 3), "w": normal(8, 16, 3, 3)}
-    model = network(text, **weights, inputs="float[1,3,32,32] x")
+    model = network(text, v=normal(16, 3, 3, 3), w=normal(8, 16, 3, 3), inputs="float[1,3,32,32] x")
     told = searched(equint.quantize(model, target="npu-shift").model)
     assert told.level == "broken"
     assert "nothing tells how far Exp goes; give samples (--data)" in told.words

@@ -30,8 +30,14 @@ def auto(
         Path | None, Option("--data", help="Pictures in a folder, or an .npz; labelled or not. [default: the card's]")
     ] = None,
     max_drop: MaxDrop = None,
+    input_range: cli.InputRange = None,
     output: Annotated[
         Path | None, Option("-o", "--output", help="Where to write the int8 model. [default: NAME.int8.onnx, here]")
+    ] = None,
+    io: cli.IoName = None,
+    effort: Annotated[
+        str | None,
+        Option("--effort", help="fast or full, as for quantize. [default: fast first, full where that is not good]"),
     ] = None,
     limit: Annotated[int, Option(min=1, help="Measure on so many samples at most.")] = 400,
     verbose: cli.Verbose = False,
@@ -41,6 +47,8 @@ def auto(
 
     Writes NAME.int8.onnx and a page about it, NAME.int8.html. Exit code 1: the bound is not held, or the target refuses
     the file.
+
+    Example: equint auto net.onnx --data photos/ --target openvino
     """
     import equint
 
@@ -53,13 +61,22 @@ def auto(
     if output.suffix not in (".onnx", ".tflite"):
         raise InvalidOption(f"-o {output}: a model is an .onnx or a .tflite file, and a page is written beside it")
     options: dict[str, Any] = {"target": target}
-    for_litert, page = cli.for_litert(output, None, options), output.with_suffix(".html")
+    for_litert, page = cli.for_litert(output, io, options), _page_of(output)
+    hurry = None if effort is None else cli.effort_of(effort)
     spare([output, page], {"model": model, "card": card, "data": data, "target": target})
     with cli.progress_bar(not as_json) as step:
         found = equint.auto(
-            model, options["target"], card=card, data=data, max_drop=max_drop, limit=limit, progress=step
+            model,
+            options["target"],
+            card=card,
+            data=data,
+            input_range=input_range,
+            max_drop=max_drop,
+            limit=limit,
+            effort=hurry,
+            progress=step,
         )
-        found.result.save(output)
+        found.result.save(output, io=io)
         if for_litert:
             found = replace(found, findings=equint.lint(output, found.result.hardware))
         cli.write_page(page, found.page(model.stem))
@@ -67,7 +84,7 @@ def auto(
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
         cli.print_json({**found.facts(), **written}, "auto")
     else:
-        for line in lines(found, output, page, model, card):
+        for line in lines(found, output, page, model, card, data):
             cli.say(line)
         if verbose:
             print(f"\n{found.result.summary()}")
@@ -114,7 +131,24 @@ def card(
     return None
 
 
-def lines(found: Automatic, output: Path, page: Path | None, model: Path, card: Path | None = None) -> Iterator[str]:
+def _page_of(output: Path) -> Path:
+    """Where the page about a file goes: NAME.int8.html, beside it.
+
+    Example:
+        >>> _page_of(Path("cls.onnx")).name, _page_of(Path("cls.int8.onnx")).name
+        ('cls.int8.html', 'cls.int8.html')
+    """
+    return output.with_name(f"{output.stem.removesuffix('.int8')}.int8.html")
+
+
+def lines(
+    found: Automatic,
+    output: Path,
+    page: Path | None,
+    model: Path,
+    card: Path | None = None,
+    data: Path | None = None,
+) -> Iterator[str]:
     """Five lines: what it loses, what was written, for whom, what limits it, and what to do next."""
     from ..pages.story import hardware_line, limit_line, size_line
 
@@ -124,10 +158,10 @@ def lines(found: Automatic, output: Path, page: Path | None, model: Path, card: 
     yield f"{written}; page: {page}" if page is not None else written
     yield hardware_line(found.findings)
     yield f"limits: {limit_line(found.explanation, result.warnings)}"
-    yield f"next: {advice(found, model, output, card)}"
+    yield f"next: {advice(found, model, output, card, data)}"
 
 
-def advice(found: Automatic, model: Path, output: Path, card: Path | None = None) -> str:
+def advice(found: Automatic, model: Path, output: Path, card: Path | None = None, data: Path | None = None) -> str:
     """What to do next: one thing."""
     from ..pages.story import give_data
 
@@ -136,17 +170,27 @@ def advice(found: Automatic, model: Path, output: Path, card: Path | None = None
     if not found.findings.clean:
         return "equint targets lists targets that take other formats; --target NAME"
     if found.proposal is not None and not found.proposal.clear:
-        return f"check how pictures are prepared: equint card {model} --data FOLDER -o card.toml, then --card card.toml"
+        shown = "FOLDER" if data is None else data
+        return (
+            f"check how pictures are prepared: equint card {model} --data {shown} -o card.toml, then --card card.toml"
+        )
     if found.held is False:
         return f"give more samples, or another target; equint diagnose {model}{described} says which layers cost most"
     if found.result.hardware.weight.granularity == "shift":
         return f"equint export {model} -o {model.stem} --target {found.result.target} writes the bundle for the NPU"
+    if found.evaluation is None and (data is not None or card is not None):
+        return f"mend what kept it from being measured on {card if data is None else data}, and give the command again"
     if found.evaluation is None:
         return (
             f"equint auto {model} {give_data(found.result.original)} measures it on what it is used for, and its ranges"
         )
     if found.judged.level in ("poor", "broken"):
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
+    if found.judged.status == "undecided" and found.judged.needed:
+        more = f"{found.judged.samples + found.judged.needed:,}"
+        if found.judged.samples == found.limit:
+            return f"--limit {more.replace(',', '')} measures on more samples, which decide"
+        return f"give {more} samples, which decide; all {found.judged.samples:,} of {data or card} were used"
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
     if output.suffix == ".tflite":

@@ -143,8 +143,10 @@ def _total(path: Path, inputs: Sequence[Name]) -> int:
 
 
 def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Stored, Array | None]:
-    """Inputs and labels, if there are any, of an .npz or .npy file. Raises EquintError as `batches`."""
+    """Inputs (of several, the first one) and labels, if any, of an .npz or .npy. Raises EquintError as `batches`."""
     held = stored(path)
+    if len(inputs) > 1 and (named := _by_input(path, inputs)) is not None:
+        return named[inputs[0]], held["y"].whole() if "y" in held and "y" not in inputs else None
     key = next((k for k in ("", "x", *(inputs if len(inputs) == 1 else ())) if k in held), None)
     if key is None:
         names = "x" if len(inputs) != 1 or inputs[0] == "x" else f"x or {inputs[0]}"

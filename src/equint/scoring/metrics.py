@@ -18,9 +18,10 @@ from ..ir.model import Array, Name
 from ..maths.chance import Interval, lost_share, mcnemar
 from ..samples.card import Card, laid_out
 from ..samples.data import count as total
-from ..samples.data import feeds, listing, open_arrays
+from ..samples.data import feeds, listing
 from ..samples.images import Feed, length
 from ..samples.presented import Shapes, checked, inputs_of_both
+from ..samples.stored import stored
 from . import detection, segmentation, super_resolution
 from .tally import Tally as Tally
 from .tasks import missing, task_of
@@ -205,7 +206,7 @@ def has_labels(data: str | os.PathLike[str], card: Card) -> bool:
         return not missing(card.task, card.data)
     if card.task not in DECIDE or (card.task == "segmentation" and path.suffix not in ARRAYS):
         return False
-    return listing(path)[1] is not None if folder else open_arrays(path)[1] is not None
+    return listing(path)[1] is not None if folder else "y" in stored(path)
 
 
 def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> _Source:

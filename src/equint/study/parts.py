@@ -28,14 +28,14 @@ Named = str | os.PathLike[str]
 def described(
     model: Model, card: Card | Named | None, data: Named | None, progress: Progress | None
 ) -> tuple[Card | None, Proposal | None]:
-    """The card given, or one that is proposed for the data; none for a network of several inputs."""
+    """The card given, or one that is proposed for the data; none where there are neither."""
     if isinstance(card, Card):
         return card, None
     if card is not None:
         return read_card(card), None
     if data is not None and len(model.graph.inputs) > 1 and Path(data).is_dir():
         input_of(model)  # says what to give
-    if data is None or len(model.graph.inputs) > 1:
+    if data is None:
         return None, None
     found = propose(model, data, progress)
     return found.card, found

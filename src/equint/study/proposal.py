@@ -132,7 +132,8 @@ def _ready(model: Model, found: Survey) -> Proposal | None:
         not isinstance(n, int) or n == m for n, m in zip(shape[1:], found.shape, strict=True)
     )
     pixels = found.whole and found.low >= 0 and len(found.shape) == 3 and found.shape[-1] in (1, 3)
-    if not found.shape or (pixels and graph.is_float(name)) or not (fits or len(found.shape) != 3):
+    other = (pixels and graph.is_float(name)) or not (fits or len(found.shape) != 3)
+    if not found.shape or (other and len(graph.inputs) == 1):
         return None
     seen = images(found.calibration, Card(), None, 8, graph.inputs).first(64)
     values = [v for feed in seen for v in (feed.values() if isinstance(feed, Mapping) else [feed])]
@@ -184,6 +185,9 @@ def _task(card: Card, outputs: Mapping[Name, Array], x: tuple[int, ...] = ()) ->
         return replace(card, task="classification"), why
     if only.ndim == len(x) == 4:
         scales = {n / m for n, m in zip(only.shape[2:], x[2:], strict=True)}
+        if scales == {1.0} and only.shape[1] == x[1] and not np.allclose(only.sum(1), 1, atol=1e-2):
+            why = "its output is a picture of the input's size: nothing tells what it should show"
+            return replace(card, task="features"), why
         if scales == {1.0} and only.shape[1] > 1:
             return replace(card, task="segmentation"), f"its output is a map of {only.shape[1]} values for each pixel"
         scale = scales.pop()
