@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .arguments import Named, check
+from .arguments import Named, Providers, check
 from .errors import InvalidOption, UnusableData
 from .hardware.target import TARGETS, Target
 from .ir.model import Name
@@ -83,6 +83,8 @@ def calibrate(
     histograms: bool = True,
     resume: Named | None = None,
     set: Mapping[Name, Any] | None = None,
+    ray: str | None = None,
+    providers: Providers = None,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Measure a network's tensors on images, once for many recipes: `quantize(…, data=statistics)`.
@@ -91,6 +93,8 @@ def calibrate(
         data, input, images, set: as for `quantize`.
         histograms: count all values too, for the rules `percentile` and `mse` (slower).
         resume: a file for what was measured so far; an interrupted run goes on from it.
+        ray: share the work with Ray: "local", or a cluster's address (docs/fleets.md); the statistics are the same.
+        providers: execution providers of onnxruntime that the network runs on, the preferred first; else the CPU.
         progress: called with the number of images done.
 
     Raises:
@@ -101,18 +105,22 @@ def calibrate(
         >>> calibrate(model_path(), data_path(), input=Card("gray", (0.0,), (16.0,)), images=10).images
         10
     """
+    from .crew.workers import hired
     from .runtime.collect import collect
+    from .runtime.machine import machine, on
 
-    check(resume=resume)
+    check(resume=resume, ray=ray, providers=providers)
     if images == 0:
         raise InvalidOption("images = 0 leaves nothing to measure; give 1 or more")
     input = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     if data is None and isinstance(input, Card):
         data = input.data.get("calibration")
-    job = Job.of(source, input=input, data=data, images=images, set=set)
-    if job.samples is None:
-        raise UnusableData(NO_SAMPLES)
-    return collect(folded(job.original).graph, job.samples, histograms=histograms, resume=resume, progress=progress)
+    with hired(1, ray) as crew, on(machine(providers)):
+        job = Job.of(source, input=input, data=data, images=images, set=set)
+        if job.samples is None:
+            raise UnusableData(NO_SAMPLES)
+        about: dict[str, Any] = {"histograms": histograms, "resume": resume, "progress": progress, "crew": crew}
+        return collect(folded(job.original).graph, job.samples, **about)
 
 
 def recipes() -> tuple[Recipe, ...]:

@@ -120,6 +120,8 @@ def evaluate(
     *,
     optimized: bool = False,
     limit: int | None = None,
+    ray: str | None = None,
+    providers: Providers = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a network by its task, and against the float original; say how good it is.
@@ -131,6 +133,7 @@ def evaluate(
         against: the float original, for agreement, SQNR, cosine similarity and a verdict.
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
         limit: use only the first so many labelled samples.
+        ray, providers: as for `table`; what is found is the same with Ray.
         progress: called with what is done, how many samples are done, and how many there are.
 
     Raises:
@@ -141,6 +144,8 @@ def evaluate(
         >>> evaluate(model_path(), data_path(), Card("gray", (0.0,), (16.0,)), limit=50)
         Evaluation(samples=50, top1=98, top5=100)
     """
+    from .crew.workers import hired
+    from .runtime.machine import machine, on
     from .scoring import metrics
     from .scoring.verdicts import verdict
 
@@ -148,16 +153,16 @@ def evaluate(
     where = prepared.data.get("eval") if data is None else data
     if where is None:
         raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
-    check(data=where, limit=limit)
+    check(data=where, limit=limit, ray=ray, providers=providers)
     if limit is not None and limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = runnable("source", source)
     original = None if against is None else runnable("against", against)
 
     tell = None if progress is None else lambda done, total: progress("evaluating", done, total)
-    figures, of_float = metrics.both(
-        network, where, prepared, original, optimized=optimized, limit=limit, progress=tell
-    )
+    asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "progress": tell}
+    with hired(1, ray) as crew, on(machine(providers)):
+        figures, of_float = metrics.both(network, where, prepared, original, **asked, crew=crew)
     told = None if original is None else verdict(prepared.task, figures, of_float)
     return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 
 import equint
@@ -171,6 +172,35 @@ def test_a_table_is_that_of_one_process(two: Any, card: Path, tmp_path: Path) ->
     assert {k: v["results"] for k, v in kept[0].items()} == {k: v["results"] for k, v in kept[1].items()}
     outputs = [sorted(p.read_bytes() for p in (tmp_path / name).glob("*.outputs")) for name in ("alone", "shared")]
     assert outputs[0] == outputs[1]
+
+
+def test_statistics_are_those_of_one_process(two: Any, card: Path, tmp_path: Path) -> None:
+    told = list[int]()
+    alone = equint.calibrate(model_path(), data_path(), input=card)
+    shared = equint.calibrate(model_path(), data_path(), input=card, ray="local", progress=told.append)
+    with np.load(data_path()) as file:  # of arrays, which are sent once
+        x = np.moveaxis(file["x"].reshape(-1, 8, 8, 1), -1, 1).astype(np.float32) / 16
+    arrays = equint.calibrate(model_path(), x, input=card, ray="local")
+    for name, found in (("alone", alone), ("shared", shared), ("arrays", arrays)):
+        found.save(tmp_path / f"{name}.npz")
+    assert (tmp_path / "shared.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
+    assert (tmp_path / "arrays.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
+    assert told == [256, 500]
+
+
+def test_what_cannot_be_sent_is_refused(two: Any, card: Path) -> None:
+    with pytest.raises(InvalidOption, match="ray local: not all can be sent"):
+        equint.calibrate(model_path(), iter([np.zeros((4, 1, 8, 8), np.float32)] * 2), input=card, ray="local")
+
+
+def test_figures_are_those_of_one_process(two: Any, card: Path) -> None:
+    result = equint.quantize(model_path(), "cwq", input=card)
+    told = list[tuple[str, int, int]]()
+    alone = equint.evaluate(result, None, card, model_path())
+    shared = equint.evaluate(result, None, card, model_path(), ray="local", progress=lambda *a: told.append(a))
+    assert shared == alone
+    assert shared.figures["sqnr_db"] == alone.figures["sqnr_db"]
+    assert told == [("evaluating", n, 500) for n in (256, 500)]
 
 
 # Refused

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from onnx import ModelProto
 
+from crews import Backwards
+from equint.crew.workers import Alone
 from equint.errors import EquintError
 from equint.graph.placement import place
 from equint.ir.model import Array, Graph
@@ -18,11 +20,12 @@ from equint.onnx.reader import read
 from equint.onnx.writer import to_proto
 from equint.ops.attributes import clip_bounds
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.runtime import batches
+from equint.runtime import batches, running
 from equint.runtime import collect as calibrate
-from equint.runtime.collect import channel_axes, collect
+from equint.runtime.collect import collect
 from equint.runtime.session import Session
-from equint.samples.images import Feed, Samples, length
+from equint.runtime.taps import channel_axes
+from equint.samples.images import SPAN, Feed, Samples, length
 from equint.samples.statistics import Histogram, Statistics, TensorStatistics
 from handwritten import execute, network, normal
 from nets import networks, random_network, sample
@@ -206,7 +209,7 @@ def test_channel_axes() -> None:
 def test_histograms_of_large_tensors_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "VALUES", 1)
     check(folded(random_network(1)), [sample(random_network(1), 5)])
-    monkeypatch.setattr(calibrate, "PENDING", 2)
+    monkeypatch.setattr(running, "PENDING", 2)
     check(folded(random_network(2)), [sample(random_network(2), 7)], batch=1)
 
 
@@ -214,6 +217,34 @@ def test_progress() -> None:
     seen: list[int] = []
     collect(folded(network("y = Conv(x, w)", w=W)), Samples.of(drawn(10, 3, 8, 8)), progress=seen.append)
     assert seen == [4, 8, 10]
+
+
+# Whoever does it
+
+
+def saved(found: Statistics, path: Path) -> bytes:
+    found.save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("shape", ["N,3,8,8", "3,3,8,8"])
+def test_spans_by_others_give_the_same_bytes(shape: str, tmp_path: Path) -> None:
+    graph, images = (
+        folded(network("y = Conv(x, w)", inputs=f"float[{shape}] x", w=W)),
+        Samples.of(drawn(2 * SPAN + 44, 3, 8, 8)),
+    )
+    alone = saved(collect(graph, images, histograms=True), tmp_path / "a.npz")
+    told = list[int]()
+    shared = collect(graph, images, histograms=True, crew=Backwards(), progress=told.append)
+    assert saved(shared, tmp_path / "b.npz") == alone
+    assert told == [SPAN, 2 * SPAN, 2 * SPAN + 44]
+    first = collect(graph, images.first(SPAN), histograms=True, resume=tmp_path / "c.npz")
+    assert first.images == SPAN
+    for crew in (Backwards(), Alone()):
+        path = tmp_path / f"{type(crew).__name__}.npz"
+        path.write_bytes((tmp_path / "c.npz").read_bytes())
+        assert saved(collect(graph, images, histograms=True, resume=path, crew=crew), tmp_path / "d.npz") == alone
+        assert path.read_bytes() == alone
 
 
 # PulledPlugError and resumed

@@ -131,6 +131,7 @@ def calibrate(
     merge: Annotated[
         list[Path] | None, Option("--merge", help="Add statistics measured before; may be repeated.")
     ] = None,
+    ray: cli.RayAddress = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
@@ -154,7 +155,7 @@ def calibrate(
         looks["resume"] = draft
         with cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
-            parts.append(equint.calibrate(network, data, histograms=histograms, **looks))
+            parts.append(equint.calibrate(network, data, histograms=histograms, ray=ray, **looks))
         looks["resume"].unlink(missing_ok=True)
     found = merged(parts)
     found.save(output)

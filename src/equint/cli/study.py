@@ -139,6 +139,7 @@ def evaluate(
     optimized: Annotated[
         bool, Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
     ] = False,
+    ray: cli.RayAddress = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network or bundle by its task, and against the float original; say how good it is."""
@@ -148,8 +149,9 @@ def evaluate(
 
     cli.check_file(model)
     prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size, layout)
+    asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "ray": ray}
     with cli.progress_bar(not as_json) as step:
-        found = equint.evaluate(model, data, prepared, against, optimized=optimized, limit=limit, progress=step)
+        found = equint.evaluate(model, data, prepared, against, **asked, progress=step)
     if as_json:
         cli.print_json(found.facts())
         return

@@ -97,7 +97,11 @@ class Cluster:
         if not upcoming:
             return
         ray = self._join()
-        token, held = uuid4().hex, ray.put((__version__, os.getcwd(), start, shared))
+        try:
+            token, held = uuid4().hex, ray.put((__version__, os.getcwd(), start, shared))
+        except Exception as error:  # of many kinds
+            why = in_a_line(" ".join(str(error).split()))[:100]
+            raise InvalidOption(f"ray {self.address}: not all can be sent ({why}); give files or arrays") from error
         call = ray.remote(num_cpus=1, max_retries=RETRIES)(_done)
         running, at = dict[Any, tuple[int, Task]](), 0
         try:

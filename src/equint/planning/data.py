@@ -81,7 +81,7 @@ def _first_shown(model: Model, images: Samples, listed: bool) -> tuple[Model, Sa
 
     def shaped(shown: Samples) -> tuple[Model, Samples]:
         known, seen = _shaped(model, next(iter(shown)))
-        return known, Samples(shown.__iter__, shown.label, seen.batch, seen)
+        return known, shown.known(seen)
 
     shown = presented(images, model.graph)
     feed = next(iter(shown))
@@ -96,9 +96,10 @@ def _first_shown(model: Model, images: Samples, listed: bool) -> tuple[Model, Sa
             if rows is not None:
                 with suppress(UnusableData):  # fewer rows than that
                     return shaped(as_runs(shown, model.graph, rows))
-        if images.total is None:
+        total = images.total
+        if total is None:
             raise
-        raise UnusableData(f"{images.label}: the first of {images.total} samples: {error}") from error
+        raise UnusableData(f"{images.label}: the first of {total} samples: {error}") from error
 
 
 def _shaped(model: Model, feed: Feed) -> tuple[Model, FirstRun]:

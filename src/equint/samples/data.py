@@ -22,7 +22,12 @@ from .stored import Stored, stored
 
 
 def batches(
-    source: str | os.PathLike[str], card: Card, size: int = 32, limit: int | None = None, inputs: Sequence[Name] = ()
+    source: str | os.PathLike[str],
+    card: Card,
+    size: int = 32,
+    limit: int | None = None,
+    inputs: Sequence[Name] = (),
+    start: int = 0,
 ) -> Iterator[tuple[Array, Array | None]]:
     """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
 
@@ -32,15 +37,16 @@ def batches(
 
     Args:
         inputs: of the network, by name.
+        limit: the sample before which it ends; start: the first one.
 
     Raises:
         EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
     """
     path = Path(source)
     if path.is_dir():
-        yield from _pictures(path, card, size, limit)
+        yield from _pictures(path, card, size, limit, start)
     elif path.suffix in (".npz", ".npy"):
-        yield from _arrays(path, card, size, limit, inputs)
+        yield from _arrays(path, card, size, limit, inputs, start)
     else:
         problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
         raise UnusableData(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
@@ -52,6 +58,7 @@ def feeds(
     inputs: Shapes,
     size: int = 32,
     limit: int | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[Feed, Array | None]]:
     """As `batches`; of networks with several inputs from an .npz that holds an array for each.
 
@@ -60,12 +67,12 @@ def feeds(
     """
     shown = _several(source, inputs)
     if shown is None:
-        yield from batches(source, card, size, limit, tuple(inputs))
+        yield from batches(source, card, size, limit, tuple(inputs), start)
         return
     held = stored(source)
     labels = held["y"].whole() if "y" in held and "y" not in inputs else None
-    seen = 0
-    for feed in split(shown if limit is None else shown.first(limit), size):
+    seen = start
+    for feed in split(shown if limit is None else shown.first(limit), size, start=start):
         yield feed, None if labels is None else labels[seen : seen + length(feed)]
         seen += length(feed)
 
@@ -90,14 +97,22 @@ def images(
         return _streamed(only, size, os.fspath(source))
     total = _total(Path(source), inputs)
     total = total if limit is None else min(total, limit)
-    return Samples(lambda: (x for x, _ in batches(source, card, size, limit, inputs)), os.fspath(source), total=total)
+
+    def since(start: int = 0) -> Iterator[Array]:
+        return (x for x, _ in batches(source, card, size, limit, inputs, start))
+
+    return Samples(since, os.fspath(source), total=total, since=since)
 
 
 def _streamed(array: Stored, size: int, label: str) -> Samples:
     """The rows of an array, as they are stored."""
     if len(array.shape) < 2:
         raise UnusableData(f"{label}: an array of shape {array.shape}; give (N, …), samples first")
-    return Samples(lambda: array.batches(size), label, total=len(array))
+
+    def since(start: int = 0) -> Iterator[Array]:
+        return array.batches(size, start=start)
+
+    return Samples(since, label, total=len(array), since=since)
 
 
 def _several(source: str | os.PathLike[str], inputs: Shapes) -> Samples | None:
@@ -158,7 +173,7 @@ def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Stored, Array 
 
 
 def _arrays(
-    path: Path, card: Card, size: int, limit: int | None, inputs: Sequence[Name] = ()
+    path: Path, card: Card, size: int, limit: int | None, inputs: Sequence[Name], start: int
 ) -> Iterator[tuple[Array, Array | None]]:
     x, y = open_arrays(path, inputs)
     if x.dtype.kind not in "fiub":
@@ -167,8 +182,7 @@ def _arrays(
         raise UnusableData(f"{path}: x is empty; give at least one sample")
     if len(x.shape) < 2 or (y is not None and len(y) != len(x)):
         raise UnusableData(f"{path}: x has shape {x.shape} and y {None if y is None else y.shape}; lengths must agree")
-    start = 0
-    for part in x.batches(size, limit):
+    for part in x.batches(size, limit, start):
         as_is = card.kind == "features"
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             ready = part.astype(np.float32) if as_is else np.stack([prepared(p, card, path) for p in part])
@@ -224,14 +238,14 @@ def most_label(path: Path, card: Card) -> int | None:
     return int(np.max(numbers)) if numbers is not None and np.size(numbers) and numbers.dtype.kind in "iu" else None
 
 
-def _pictures(path: Path, card: Card, size: int, limit: int | None) -> Iterator[tuple[Array, Array | None]]:
+def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) -> Iterator[tuple[Array, Array | None]]:
     files, written, classes = listing(path)
     if card.kind == "features":
         raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
     table = path / "labels.csv"
     where = table if table.is_file() else path
     labels = None if written is None else _numbered(where, written, card.labels or classes)
-    rows = list(enumerate(files[:limit]))
+    rows = list(enumerate(files[:limit]))[start:]
     for x, row in stacked(
         rows, card, size, lambda item: (prepared(pixels(item[1], card.kind), card, item[1]), item[0])
     ):

@@ -16,6 +16,8 @@ from ..ir.model import Array, Name, Shape
 Feed = Array | Mapping[Name, Array]
 """One batch: an array where the network has one input, else an array for each."""
 
+SPAN = 256
+"""Samples whose sums are made together, whoever makes them; batches do not reach across a multiple of it."""
 BATCH = 8
 """Samples that go through a network at once: more cost memory and save little time."""
 
@@ -47,7 +49,8 @@ class Samples:
         label: how messages name it.
         batch: how many samples the network takes at once; None: any number.
         seen: what the first showed of the network.
-        total: how many samples there are, where they were given as one array.
+        total: how many samples there are, where that is known, or what counts them.
+        since: starts the stream at a sample, by its number, where that is cheaper than to read all before.
 
     Raises:
         EquintError: while reading: no batch at all, values that are not finite.
@@ -66,37 +69,69 @@ class Samples:
         label: str = "calibration data",
         batch: int | None = None,
         seen: FirstRun | None = None,
-        total: int | None = None,
+        total: int | Callable[[], int | None] | None = None,
+        since: Callable[[int], Iterable[Feed]] | None = None,
     ) -> None:
-        self._batches, self.label, self.batch, self.seen, self.total = batches, label, batch, seen, total
+        self._batches, self.label, self.batch, self.seen = batches, label, batch, seen
+        self._total, self._since = total, since
 
     def __repr__(self) -> str:
         return f"Samples({self.label!r})"
 
     def __iter__(self) -> Iterator[Feed]:
-        empty = True
-        for batch in self._batches():
+        return self.since(0)
+
+    def since(self, start: int) -> Iterator[Feed]:
+        """The stream from sample number `start` on; nothing where it ends before.
+
+        Example:
+            >>> images = Samples.of(np.arange(10).reshape(5, 2), size=2)
+            >>> [batch[:, 0].tolist() for batch in images.since(1)]
+            [[2, 4], [6, 8]]
+        """
+        empty = start == 0
+        for batch in self._batches() if self._since is None else self._since(start):
             checked = _checked(batch, self.label)
-            if length(checked):
+            skip = min(start, length(checked)) if self._since is None else 0
+            start -= skip
+            if length(checked) > skip:
                 empty = False
-                yield checked
+                yield part(checked, skip, length(checked)) if skip else checked
         if empty:
             raise UnusableData(f"{self.label}: empty; give at least one sample")
+
+    @property
+    def total(self) -> int | None:
+        """How many samples there are, where that is known without reading them."""
+        return self._total() if callable(self._total) else self._total
+
+    def count(self) -> int:
+        """How many samples there are; they are read where nothing else tells."""
+        known = self.total
+        return sum(length(batch) for batch in self) if known is None else known
+
+    def known(self, seen: FirstRun) -> Samples:
+        """The same, with what the first sample showed of the network."""
+        return Samples(self.__iter__, self.label, seen.batch, seen, lambda: self.total, self.since)
 
     def first(self, limit: int) -> Samples:
         """The stream's first `limit` samples. Raises EquintError: none wanted."""
         if limit < 1:
             raise UnusableData(f"{self.label}: {limit} samples wanted; give at least one")
 
-        def cut() -> Iterator[Feed]:
-            left = limit
-            for batch in self:
+        def cut(start: int = 0) -> Iterator[Feed]:
+            left = limit - start
+            for batch in self.since(start) if left > 0 else ():
                 yield batch if length(batch) <= left else part(batch, 0, left)
                 left -= length(batch)
                 if left <= 0:
                     return
 
-        return Samples(cut, self.label, self.batch, self.seen)
+        def total() -> int | None:
+            known = self.total
+            return None if known is None else min(known, limit)
+
+        return Samples(cut, self.label, self.batch, self.seen, total, cut)
 
     def every(self, step: int, start: int = 0) -> Samples:
         """Every `step`th sample, from number `start` on: what is left over are the others' streams.
@@ -144,7 +179,11 @@ class Samples:
         if isinstance(source, np.ndarray):
             if source.ndim < 2:
                 raise UnusableData(f"{label}: an array of shape {source.shape}; give (N, …), samples first")
-            return cls(lambda: (source[k : k + size] for k in range(0, len(source), size)), label, total=len(source))
+
+            def since(start: int = 0) -> Iterator[Feed]:
+                return (source[k : k + size] for k in range(start, len(source), size))
+
+            return cls(since, label, total=len(source), since=since)
         if isinstance(source, Mapping):
             whole = _checked(source, label)
             return cls(lambda: [whole], label)
@@ -240,11 +279,12 @@ def length(batch: Feed) -> int:
     return len(batch)
 
 
-def split(images: Samples, size: int, fill: bool = False) -> Iterator[Feed]:
+def split(images: Samples, size: int, fill: bool = False, start: int = 0) -> Iterator[Feed]:
     """The stream in batches of at most `size` samples, and of what the network takes at once, if that is known.
 
     Args:
         fill: repeat the last sample until the last batch has as many as the network takes.
+        start: the sample that the stream is read from.
 
     Example:
         >>> images = Samples(lambda: [np.zeros((3, 1))] * 3, batch=4)
@@ -252,19 +292,19 @@ def split(images: Samples, size: int, fill: bool = False) -> Iterator[Feed]:
         [[4, 4, 1], [4, 4, 4]]
     """
     if images.batch is not None and images.batch > 1:
-        yield from _regrouped(images, images.batch, fill)
+        yield from _regrouped(images, images.batch, fill, start)
         return
     size = images.batch or size
-    for batch in images:
+    for batch in images.since(start):
         for start in range(0, length(batch), size):
             yield part(batch, start, start + size)
 
 
-def _regrouped(images: Samples, size: int, fill: bool) -> Iterator[Feed]:
-    waiting: Feed | None = None
-    for batch in images:
-        waiting = batch if waiting is None else joined(waiting, batch)
-        while length(waiting) >= size:
+def _regrouped(images: Samples, size: int, fill: bool, start: int) -> Iterator[Feed]:
+    waiting, at = None, start
+    for batch in images.since(start):
+        waiting, at = batch if waiting is None else joined(waiting, batch), at + length(batch)
+        while length(waiting) >= size or (at % SPAN == 0 and not fill and length(waiting)):
             yield part(waiting, 0, size)
             waiting = part(waiting, size, length(waiting))
     if waiting is not None and length(waiting):

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import UnusableData
 from ..ir.model import Array, Graph, Name, Shape
-from .images import BATCH, Feed, Run, Samples, joined, length, split
+from .images import BATCH, SPAN, Feed, Run, Samples, joined, length, split
+from .spans import cut
 
 _TURNED = {(0, 3, 1, 2): "channels first", (0, 2, 3, 1): "channels last", (0, 2, 1): "the last two axes the other way"}
 """How pictures and series are turned to where a network reads their channels."""
@@ -126,8 +127,8 @@ def presented(images: Samples, graph: Graph, gathered: bool = True) -> Samples:
     each = entries(graph)
     rows = all(count == 1 for count in each.values())
 
-    def checked() -> Iterator[Feed]:
-        for feed in images:
+    def checked(start: int) -> Iterator[Feed]:
+        for feed in cut(images.since(start), start) if rows else images:
             named = _named(feed, graph, images.label)
             for name, value in named.items():
                 _check(name, value, graph, images.label, each[name], images.total)
@@ -138,7 +139,11 @@ def presented(images: Samples, graph: Graph, gathered: bool = True) -> Samples:
             for k in range(count):
                 yield Run({n: v[k * each[n] : (k + 1) * each[n]] if each[n] else v for n, v in named.items()})
 
-    return Samples(lambda: _gathered(checked()) if gathered else checked(), images.label, fixed_batch(graph))
+    def shown(start: int = 0) -> Iterator[Feed]:
+        return _gathered(checked(start), start) if gathered else checked(start)
+
+    since, total = (shown, lambda: images.total) if rows else (None, None)
+    return Samples(shown, images.label, fixed_batch(graph), total=total, since=since)
 
 
 def as_runs(images: Samples, graph: Graph, rows: int | None = None) -> Samples:
@@ -162,11 +167,13 @@ def as_runs(images: Samples, graph: Graph, rows: int | None = None) -> Samples:
     return Samples(runs, images.label)
 
 
-def _gathered(feeds: Iterator[Feed]) -> Iterator[Feed]:
-    """Batches of few samples put together where their shapes allow it."""
-    waiting: Feed | None = None
+def _gathered(feeds: Iterator[Feed], start: int) -> Iterator[Feed]:
+    """Batches of few samples put together where their shapes allow it; the first begins at sample `start`."""
+    waiting, at = None, start
     for feed in feeds:
-        if waiting is not None and length(waiting) + length(feed) <= BATCH and _alike(waiting, feed):
+        few = waiting is not None and length(waiting) + length(feed) <= BATCH and at % SPAN != 0
+        at += length(feed)
+        if waiting is not None and few and _alike(waiting, feed):
             waiting = joined(waiting, feed)
             continue
         if waiting is not None:

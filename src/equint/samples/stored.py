@@ -56,22 +56,25 @@ class Stored:
             return np.zeros(self.shape, self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def batches(self, size: int, limit: int | None = None) -> Iterator[Array]:
-        """Rows from the first on, at most so many at a time; nothing else is kept in memory.
+    def batches(self, size: int, limit: int | None = None, start: int = 0) -> Iterator[Array]:
+        """Rows, at most so many at a time; nothing else is kept in memory.
+
+        Args:
+            limit: the row before which it ends; start: the first row.
 
         Raises:
             UnusableData: it is damaged, or of an order in which rows do not follow one another and too large.
         """
         try:
-            yield from self._read(size, limit)
+            yield from self._read(size, limit, start)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise damaged(self.path, error) from error
 
-    def _read(self, size: int, limit: int | None) -> Iterator[Array]:
+    def _read(self, size: int, limit: int | None, first: int) -> Iterator[Array]:
         if self.fortran and self.shape:
             array = self._transposed()
             total = len(array) if limit is None else min(limit, len(array))
-            yield from (array[k : min(k + size, total)] for k in range(0, total, size))
+            yield from (array[k : min(k + size, total)] for k in range(first, total, size))
             return
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         if row > MOST:
@@ -80,7 +83,8 @@ class Stored:
         total = total if limit is None else min(limit, total)
         with _opened(self.path, self.entry) as file:
             _header(file)
-            for start in range(0, total, size):
+            file.seek(first * row, os.SEEK_CUR)
+            for start in range(first, total, size):
                 count = min(size, total - start)
                 raw = file.read(count * row)
                 if len(raw) != count * row:

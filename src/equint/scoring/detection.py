@@ -77,6 +77,11 @@ class Detections:
             self._found.append(Boxes(boxes.corners * (width, height, width, height), boxes.classes, boxes.scores))
             self._truths.append(truth)
 
+    def merge(self, other: Detections) -> None:
+        """Take the pictures that another has seen behind these."""
+        self._found += other._found
+        self._truths += other._truths
+
     def results(self) -> dict[str, float]:
         """AP at IoU 0.5 and from 0.5 to 0.95, in per cent."""
         return average_precision(self._truths, self._found)

@@ -3,60 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..errors import InvalidCard, UnreadableModel, UnusableData
+from ..crew.workers import Alone, Crew, in_order
+from ..errors import InvalidCard, UnreadableModel
 from ..files import is_bundle
 from ..integers.program import Program
 from ..ir.model import Array, Name
-from ..maths.chance import Interval, lost_share, mcnemar
+from ..maths.chance import lost_share, mcnemar
+from ..runtime.machine import Machine, here, on
 from ..samples.card import Card, laid_out
 from ..samples.data import count as total
 from ..samples.data import feeds, listing
-from ..samples.images import Feed, length
+from ..samples.images import SPAN, Feed
 from ..samples.presented import Shapes, checked, inputs_of_both
+from ..samples.spans import Span, spans
 from ..samples.stored import stored
 from . import detection, segmentation, super_resolution
+from .bench import DECIDE, Bench, Meter, Part
+from .bench import Source as Labelled
 from .tally import Tally as Tally
 from .tasks import missing, task_of
 
 if TYPE_CHECKING:
     from ..runtime.session import Source
 
-CLASSIFY = frozenset({"classification", "keyword-spotting"})
-DECIDE = CLASSIFY | {"segmentation"}
-"""Tasks whose networks choose among classes, so that two can agree."""
+ALONE = Alone()
 ARRAYS = (".npz", ".npy")
 _PAIRED = {"segmentation": segmentation, "detection": detection, "super-resolution": super_resolution}
 """Tasks whose truth lies beside the pictures."""
 
 
-class Meter(Protocol):
-    """Measures outputs against the truth, batch by batch."""
-
-    def add(self, outputs: Mapping[Name, Array], truths: Any, /) -> None:
-        """Take a batch."""
-
-    def results(self) -> dict[str, float]:
-        """What was measured, by key."""
-
-    def lost(self, before: Self, /) -> Interval | None:
-        """By how much the task's main measure lies under another network's, on the same samples; None: not known."""
-
-
 @dataclass(frozen=True)
-class _Source:
-    """Batches of (network input, truth or None), what measures them, and how many pictures have no truth."""
+class _Evaluation:
+    """What is to be measured, as it is sent to those who do it: see `evaluate`.
 
-    batches: Iterable[tuple[Feed, Any]]
-    meter: Meter | None = None
-    unlabelled: int = 0
+    Attributes:
+        together: whether network and original take several samples at once, where that is known.
+    """
+
+    model: Source | Program
+    data: str
+    card: Card
+    against: Source | None
+    optimized: bool
+    limit: int | None
+    machine: Machine
+    together: tuple[bool | None, bool | None] = (None, None)
 
 
 def evaluate(
@@ -68,6 +65,7 @@ def evaluate(
     optimized: bool = False,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crew: Crew = ALONE,
 ) -> dict[str, Any]:
     """Run a network over data and measure it.
 
@@ -78,6 +76,7 @@ def evaluate(
         optimized: run as deployed, with onnxruntime's optimizations; off is the reference simulation.
         limit: use only the first so many labelled samples.
         progress: called with the number of samples done, and how many there are.
+        crew: who does it, span by span; what is found is the same.
 
     Returns:
         samples; unlabelled: pictures left out because nothing says what is on them, if there are any; and, where
@@ -94,7 +93,7 @@ def evaluate(
         >>> evaluate(model_path(), data_path(), card, limit=50)["samples"]
         50
     """
-    return both(model, data, card, against, optimized=optimized, limit=limit, progress=progress)[0]
+    return both(model, data, card, against, optimized=optimized, limit=limit, progress=progress, crew=crew)[0]
 
 
 def both(
@@ -106,6 +105,7 @@ def both(
     optimized: bool = False,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crew: Crew = ALONE,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What `evaluate` finds, and, where there are labels, the float original's own figures on the same samples.
 
@@ -116,65 +116,82 @@ def both(
     Raises:
         EquintError: as `evaluate`.
     """
+    asked = _Evaluation(model, os.fspath(data), card, against, optimized, limit, replace(here(), threads=crew.threads))
+    alone, found = isinstance(crew, Alone), Part()
+    bench, sessions = _benched(asked)
+    every = None if alone and progress is None else count(data, card, limit, bench.known)
+
+    def told(done: int) -> None:
+        if progress is not None and every is not None:
+            progress(done, every)
+
+    if alone:
+        own = replace(bench, told=told)
+        parts = in_order(crew, Bench.measuring, own, spans(every or None))
+    else:
+        parts = in_order(crew, _measuring, replace(asked, together=_together(bench, sessions)), spans(every or None))
+    for part in parts:
+        found.merge(part)
+        if not alone:
+            told(found.samples)
+        if part.samples == 0 or found.samples % SPAN:
+            break
+    left_out = {"unlabelled": bench.source.unlabelled} if bench.source.unlabelled else {}
+    figures = found.own.results() | left_out
+    if against is None:
+        return figures, None
+    figures["chance"] = _chance(found, card.task)
+    if not labelled(card.task, figures):
+        return figures, None
+    found.original.tally.samples = found.samples
+    return figures, found.original.results() | left_out
+
+
+def _measuring(asked: _Evaluation) -> Callable[[Span], Part]:
+    """What measures spans of the data, for a crew."""
+    return _benched(asked)[0].measuring()
+
+
+def _benched(asked: _Evaluation) -> tuple[Bench, Sequence[Any]]:
+    """The network beside the data, and the sessions that run it and its original."""
     from ..runtime.session import Session
 
-    if is_bundle(against):
-        raise UnreadableModel(f"{against}: a bundle; compare with the float ONNX network")
-    run, results, inputs = _opened(model, optimized)
-    card = laid_out(card, inputs.values())
-    reference = Session(against, optimized=True) if against is not None else None
-    every_input = inputs if reference is None else inputs_of_both(inputs, reference.shapes)
-    source = source_of(Path(data), card, results[0], limit, reference is None, every_input)
-    tally, of_float, meter, measured = Tally(), Tally(), source.meter, False
-    beside = deepcopy(meter)
-    every = 0 if progress is None else count(data, card, limit, every_input)
-    for x, truths in source.batches:
-        if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
-            raise UnusableData(f"{data}: holds values that are not finite; check how the samples are prepared")
-        outputs = run(checked(x, inputs, os.fspath(data)))
-        tally.samples += length(x)
-        expected = None
-        if reference is not None:
-            expected = reference.run(checked(x, reference.shapes, os.fspath(data)))
-            tally.add_reference(outputs, expected, card.task in DECIDE, length(x))
-        if truths is not None and card.task in CLASSIFY:
-            try:
-                tally.add_labels(outputs[results[0]], truths)
-                if expected is not None:
-                    of_float.add_labels(expected[results[0]], truths)
-            except UnusableData as error:
-                raise UnusableData(f"{data}: {error}") from error
-        elif truths is not None and meter is not None and beside is not None:
-            meter.add(outputs, truths)
-            measured = True
-            if expected is not None:
-                beside.add(expected, truths)
-        elif reference is None:
-            raise UnusableData(f"{data}: no labels for {card.task}; give --against FLOAT.onnx to compare with")
-        if progress is not None:
-            progress(tally.samples, every)
-    left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
-    found = tally.results() | left_out | (meter.results() if meter is not None and measured else {})
-    if reference is None:
-        return found, None
-    found["chance"] = _chance(tally, of_float, card, (meter, beside) if measured else None)
-    if not labelled(card.task, found):
-        return found, None
-    of_float.samples = tally.samples
-    return found, of_float.results() | left_out | (beside.results() if beside is not None and measured else {})
+    if is_bundle(asked.against):
+        raise UnreadableModel(f"{asked.against}: a bundle; compare with the float ONNX network")
+    with on(asked.machine):
+        run, results, inputs = _opened(asked.model, asked.optimized, asked.together[0])
+        original = None if asked.against is None else Session(asked.against, True, together=asked.together[1])
+    card = laid_out(asked.card, inputs.values())
+    every = inputs if original is None else inputs_of_both(inputs, original.shapes)
+    source = source_of(Path(asked.data), card, results[0], asked.limit, original is None, every)
+    reference = None if original is None else lambda x: original.run(checked(x, original.shapes, asked.data))
+    bench = Bench(run, results, inputs, source, asked.data, card.task, every, reference, alone=original is None)
+    return bench, (getattr(run, "__self__", None), original)
 
 
-def _chance(tally: Tally, of_float: Tally, card: Card, meters: tuple[Any, Any] | None) -> dict[str, Any]:
+def _together(bench: Bench, sessions: Sequence[Any]) -> tuple[bool | None, bool | None]:
+    """Whether the networks take several samples at once, as the first batch tells: the same for all who measure."""
+    for x, _ in islice(bench.source.since(0), 1):
+        bench.run(checked(x, bench.inputs, bench.label))
+        if bench.reference is not None:
+            bench.reference(x)
+    first, second = (getattr(session, "together", None) for session in sessions)
+    return first, second
+
+
+def _chance(found: Part, task: str) -> dict[str, Any]:
     """What the samples tell of others: see `both`."""
-    told: dict[str, Any] = {key: tuple(interval) for key, interval in tally.intervals().items()}
-    main = task_of(card.task).main
-    if main is not None and tally.labelled:
-        wrong, right = tally.turned(of_float)
-        interval = lost_share(wrong, right, tally.labelled)
+    own, original = found.own, found.original
+    told: dict[str, Any] = {key: tuple(interval) for key, interval in own.tally.intervals().items()}
+    main = task_of(task).main
+    if main is not None and own.tally.labelled:
+        wrong, right = own.tally.turned(original.tally)
+        interval = lost_share(wrong, right, own.tally.labelled)
         told[main.key] = 100 * interval.low, 100 * interval.high
         told["turned"] = {"wrong": wrong, "right": right, "p": mcnemar(wrong, right)}
-    elif main is not None and meters is not None and (lost := meters[0].lost(meters[1])) is not None:
-        told[main.key] = tuple(lost)
+    elif main is not None and own.meter is not None and original.meter is not None:
+        lost = own.meter.lost(original.meter)
+        told |= {} if lost is None else {main.key: tuple(lost)}
     return told
 
 
@@ -209,29 +226,33 @@ def has_labels(data: str | os.PathLike[str], card: Card) -> bool:
     return listing(path)[1] is not None if folder else "y" in stored(path)
 
 
-def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> _Source:
+def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> Labelled:
     """Data with what measures them; where the card lacks something, only inputs, unless the network is `alone`."""
-    plain = feeds(data, card, inputs, limit=limit)
+
+    def plain(start: int) -> Iterator[tuple[Feed, Array | None]]:
+        return feeds(data, card, inputs, limit=limit, start=start)
+
     if card.task == "segmentation" and data.suffix in ARRAYS:
-        return _Source(segmentation.from_arrays(plain, data), segmentation.confusion(output, card))
+        masked = lambda start: segmentation.from_arrays(plain(start), data)
+        return Labelled(masked, lambda: segmentation.confusion(output, card))
     lacking = missing(card.task, card.data)
     if alone and lacking:
         keys = " and ".join(lacking)
         raise InvalidCard(f"{data}: the card has no {keys} in [data] to measure {card.task}; add it, or --against")
     if card.task not in _PAIRED or not data.is_dir() or lacking:
-        return _Source(plain)
-    files: Sequence[Any]
+        return Labelled(plain)
+    paired: Any = _PAIRED[card.task]
+    meter: Callable[[], Meter]
     match card.task:
         case "segmentation":
-            files, left = segmentation.labelled(data, card)
-            return _Source(segmentation.samples(files[:limit], card), segmentation.confusion(output, card), left)
+            meter = lambda: segmentation.confusion(output, card)
         case "detection":
-            files, left = detection.labelled(data, card)
-            return _Source(detection.samples(files[:limit], card), detection.Detections(card), left)
+            meter = lambda: detection.Detections(card)
         case _:
-            files, left = super_resolution.labelled(data, card)
-            meter = super_resolution.Fidelity(output, card)
-            return _Source(super_resolution.samples(files[:limit], card), meter, left)
+            meter = lambda: super_resolution.Fidelity(output, card)
+    files, left = paired.labelled(data, card)
+    meter()  # what it lacks is said before anything runs
+    return Labelled(lambda start: paired.samples(files[start:limit], card), meter, left)
 
 
 def input_shapes(model: Source | Program) -> Shapes:
@@ -246,7 +267,7 @@ def input_shapes(model: Source | Program) -> Shapes:
 
 
 def _opened(
-    model: Source | Program, optimized: bool
+    model: Source | Program, optimized: bool, together: bool | None = None
 ) -> tuple[Callable[[Feed], Mapping[Name, Array]], tuple[Name, ...], Shapes]:
     """What gives a network's real outputs for a batch, their names, and the shapes of its inputs."""
     if is_bundle(model):
@@ -260,5 +281,5 @@ def _opened(
         return engine.real, model.results, {name: model.shapes.get(name, ()) for name in model.inputs}
     from ..runtime.session import Session
 
-    session = Session(model, optimized)
+    session = Session(model, optimized, together=together)
     return session.run, session.outputs, session.shapes

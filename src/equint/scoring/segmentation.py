@@ -105,6 +105,12 @@ class Confusion:
         self.counts += own
         self._pictures.append(np.stack([np.diag(own), own.sum(1), own.sum(0)]))
 
+    def merge(self, other: Confusion) -> None:
+        """Count what another has counted."""
+        if other.counts.size:
+            self.counts = self.counts + other.counts if self.counts.size else other.counts
+        self._pictures += other._pictures
+
     def results(self) -> dict[str, float]:
         """mIoU over the classes in the masks, and right pixels, in per cent. Raises EquintError: no pixel."""
         if not self.counts.any():

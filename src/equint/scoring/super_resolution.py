@@ -104,6 +104,11 @@ class Fidelity:
             self._psnr.append(psnr(a, c))
             self._ssim.append(ssim(a, c))
 
+    def merge(self, other: Fidelity) -> None:
+        """Take the pictures that another has compared behind these."""
+        self._psnr += other._psnr
+        self._ssim += other._ssim
+
     def results(self) -> dict[str, float]:
         """PSNR in dB and SSIM, the mean over pictures."""
         return {"psnr": float(np.mean(self._psnr)), "ssim": float(np.mean(self._ssim))}

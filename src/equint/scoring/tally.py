@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,7 @@ class Tally:
     agreed: int = 0
     right: list[bool] = field(default_factory=list)
     alike: list[float] = field(default_factory=list)
-    powers: dict[Name, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    powers: dict[Name, list[tuple[float, float]]] = field(default_factory=dict)
     signal: dict[Name, float] = field(default_factory=dict)
     noise: dict[Name, float] = field(default_factory=dict)
     dot: dict[Name, float] = field(default_factory=dict)
@@ -77,11 +76,31 @@ class Tally:
             self.alike += same.reshape(_rows(same, count), -1).mean(1).tolist()
         for name, clean in reference.items():
             a, b = clean.astype(np.float64).ravel(), outputs[name].astype(np.float64).ravel()
-            sums = ((self.signal, a @ a), (self.noise, (b - a) @ (b - a)), (self.dot, a @ b), (self.energy, b @ b))
+            products = ((a, a), (b - a, b - a), (a, b), (b, b))
+            tables = (self.signal, self.noise, self.dot, self.energy)
+            sums = zip(tables, (np.sum(x * y) for x, y in products), strict=True)  # BLAS adds as its threads are
             for table, value in sums:
                 table[name] = table.get(name, 0.0) + float(value)
             each = (np.square(v).reshape(_rows(clean, count), -1).sum(1).tolist() for v in (a, b - a))
-            self.powers[name] += zip(*each, strict=True)
+            self.powers.setdefault(name, []).extend(zip(*each, strict=True))
+
+    def merge(self, other: Tally) -> None:
+        """Add what was counted behind this.
+
+        Example:
+            >>> first, second = Tally(samples=2, signal={"y": 1.0}), Tally(samples=3, signal={"y": 0.5})
+            >>> first.merge(second)
+            >>> first.samples, first.signal
+            (5, {'y': 1.5})
+        """
+        for counted in ("samples", "labelled", "top1", "top5", "decisions", "agreed", "right", "alike"):
+            setattr(self, counted, getattr(self, counted) + getattr(other, counted))
+        for summed in ("signal", "noise", "dot", "energy"):
+            mine: dict[Name, float] = getattr(self, summed)
+            for name, value in getattr(other, summed).items():
+                mine[name] = mine.get(name, 0.0) + value
+        for name, each in other.powers.items():
+            self.powers.setdefault(name, []).extend(each)
 
     def results(self) -> dict[str, Any]:
         """Everything measured, in per cent and dB: of the worst output, and by output as `outputs`."""

@@ -22,8 +22,10 @@ from ..result import quantized
 from ..runtime.machine import CPUS, Machine, on
 from ..runtime.session import Session
 from ..samples.card import Card, laid_out, read_card
-from ..samples.images import length
-from ..scoring.metrics import CLASSIFY, DECIDE, Tally, source_of
+from ..samples.images import SPAN, Feed
+from ..samples.spans import spans
+from ..scoring.bench import Bench, Part
+from ..scoring.metrics import source_of
 
 Outputs = Mapping[Name, Array]
 
@@ -88,44 +90,41 @@ def _reference(cell: Cell, card: Card) -> dict[str, Any]:
             for name in session.outputs:
                 np.save(file, outputs[name])
 
-        results = _judged(session, cell, card, Tally(), keep)
+        results = _judged(session, cell, card, inspect=keep)
     return {"results": results, "seconds": perf_counter() - start, "stored": cell.store.stat().st_size}
 
 
 def _quantized(cell: Cell, card: Card, way: Way) -> dict[str, Any]:
     options = Options(weight_bits=way.weight_bits, activation_bits=way.activation_bits, input=card, images=way.images)
     result = quantized(Job.of(cell.model, way.recipe, way.target, **options))
-    session, tally = Session(result.proto), Tally()
     with cell.store.open("rb") as file:
         clean = stored(file)
-
-        def compare(outputs: Outputs) -> None:
-            tally.add_reference(outputs, next(clean), card.task in DECIDE)
-
-        results = _judged(session, cell, card, tally, compare)
+        results = _judged(Session(result.proto), cell, card, reference=lambda x: next(clean))
     found = {"results": results, "level": result.level, "seconds": result.seconds}
     return {**found, **dict(zip(("float_bytes", "integer_bytes"), sizes(result.model), strict=True))}
 
 
-def _judged(session: Session, cell: Cell, card: Card, tally: Tally, then: Callable[[Outputs], None]) -> dict[str, Any]:
-    """What the evaluation data say of a network, as `evaluate` would; `then` takes every batch of outputs."""
+def _judged(
+    session: Session,
+    cell: Cell,
+    card: Card,
+    reference: Callable[[Feed], Outputs] | None = None,
+    inspect: Callable[[Outputs], None] | None = None,
+) -> dict[str, Any]:
+    """What the evaluation data say of a network, as `evaluate` would."""
     if "eval" not in card.data:
         raise InvalidCard(f"{cell.card}: no evaluation data; name them as eval in [data]")
-    card = laid_out(card, session.shapes.values())
+    card, inputs = laid_out(card, session.shapes.values()), session.shapes
     data = Path(card.data["eval"])
-    source = source_of(data, card, session.outputs[0], cell.limit, alone=False, inputs=session.shapes)
-    meter, measured = source.meter, False
-    for x, truths in source.batches:
-        outputs = session.run(x)
-        tally.samples += length(x)
-        if truths is not None and card.task in CLASSIFY:
-            tally.add_labels(outputs[session.outputs[0]], truths)
-        elif truths is not None and meter is not None:
-            meter.add(outputs, truths)
-            measured = True
-        then(outputs)
-    left_out = {"unlabelled": source.unlabelled} if source.unlabelled else {}
-    return tally.results() | left_out | (meter.results() if meter is not None and measured else {})
+    source = source_of(data, card, session.outputs[0], cell.limit, alone=False, inputs=inputs)
+    about = (session.run, session.outputs, inputs, source, os.fspath(data), card.task, inputs)
+    found, measured = Part(), Bench(*about, reference=reference, inspect=inspect).measuring()
+    for span in spans(None):
+        part = measured(span)
+        found.merge(part)
+        if part.samples < SPAN:
+            break
+    return found.own.results() | ({"unlabelled": source.unlabelled} if source.unlabelled else {})
 
 
 def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:

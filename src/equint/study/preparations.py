@@ -22,6 +22,7 @@ from ..samples.data import images
 from ..samples.generated import tried_sizes
 from ..samples.survey import Survey, spread
 from ..scoring import metrics
+from ..scoring.bench import CLASSIFY
 from ..scoring.tasks import Measure, task_of
 
 SHOWN, MEASURED = 16, 100
@@ -144,7 +145,7 @@ def running(model: Model, card: Card, found: Survey) -> tuple[Card, Array, dict[
 def measured(model: Model, card: Card, tried: Sequence[Way], found: Survey, tell: Callable[[int], None]) -> list[Way]:
     """The ways with their distance from BatchNorms, and their score where there are labels."""
     training, rows = Training(model.graph), []
-    scored = found.labelled and card.task in metrics.CLASSIFY
+    scored = found.labelled and card.task in CLASSIFY
     proto = to_proto(model.graph)
     for number, way in enumerate(tried):
         tell(number)
