@@ -42,7 +42,7 @@ LIBRARIES = {
     "jinja2": {"pages"},
     "onnxruntime": {"runtime", "integers"},
     "ray": {"crew"},
-    "PIL": {"samples", "scoring"},
+    "PIL": {"pages", "samples", "scoring"},  # pages show thumbnails
     "typer": {"cli"},
     "matplotlib": {"pages"},
     "rich": {"cli", "pages", "demo"},

@@ -46,7 +46,7 @@ _PATH, _BITS, _COUNT = ("a path", str, os.PathLike), ("a whole number from 2 to 
 _KINDS: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("source", "original", "quantized", "against"), _NETWORK),
     **dict.fromkeys(("path", "folder", "dump", "cache"), _PATH),
-    **dict.fromkeys(("golden", "resume", "data"), (*_PATH, NoneType)),
+    **dict.fromkeys(("golden", "resume", "data", "saved"), (*_PATH, NoneType)),
     **dict.fromkeys(("weight_bits", "activation_bits"), (*_BITS, NoneType)),
     **dict.fromkeys(("images", "limit"), (*_COUNT, NoneType)),
     **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
@@ -54,6 +54,7 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     "ray": ('"local", or the address of a cluster', str, NoneType),
     "providers": ("names of execution providers", str, Sequence, NoneType),
     "name": ("a name", str),
+    **dict.fromkeys(("command", "todo"), ("a text", str)),
     "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),
     "target": ("a target, its name or its TOML file", str, os.PathLike, Target, NoneType),
     "card": ("a card or its path", str, os.PathLike, Card, NoneType),

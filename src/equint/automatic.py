@@ -119,12 +119,12 @@ class Automatic:
         ready: dict[str, Any] = jsonable({**self.result.facts(), **about, **found})
         return ready
 
-    def page(self, name: str = "") -> str:
-        """The report on it: see `equint.report`."""
-        told: Any = {"verdict": self.verdict}
+    def page(self, name: str = "", **about: Any) -> str:
+        """The report on it: see `equint.report`, which takes what is said `about` it."""
+        told: Any = {"verdict": self.judged}
         if self.evaluation is not None:
             told = replace(self.evaluation, verdict=self.judged)
-        return report(self.result, measured=told, name=name)
+        return report(self.result, measured=told, name=name, **about)
 
 
 def card(source: Any, data: Named, *, progress: Progress | None = None) -> Proposal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Named, Providers, check
@@ -91,6 +91,7 @@ class Evaluation:
         figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
             `chance`: where these lie on other samples (`equint.scoring.metrics.both`).
         original: the same of the float original, where there are labels; verdict: where there is an original.
+        card: how the samples were prepared.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Evaluation:
     figures: Mapping[str, Any]
     original: Mapping[str, Any] | None = None
     verdict: Verdict | None = None
+    card: Card | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items() if not isinstance(v, Mapping))
@@ -164,7 +166,7 @@ def evaluate(
     with hired(1, ray) as crew, on(machine(providers)):
         figures, of_float = metrics.both(network, where, prepared, original, **asked, crew=crew)
     told = None if original is None else verdict(prepared.task, figures, of_float)
-    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told)
+    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told, prepared)
 
 
 def compare(

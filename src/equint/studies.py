@@ -22,6 +22,9 @@ from .result import Result, runnable
 from .samples.card import Input
 from .samples.images import Samples
 
+MADE_UP = 8
+"""Made-up samples on which a page measures layers, where there are no others."""
+
 if TYPE_CHECKING:
     from .hardware.lint import Findings
     from .study.diagnose import Diagnosis, Quantizer
@@ -268,14 +271,20 @@ def report(
     images: int | None = None,
     measured: Mapping[str, Any] | Evaluation | None = None,
     name: str = "",
+    saved: Named | None = None,
+    command: str = "",
+    todo: str = "",
 ) -> str:
-    """A page about a quantized network, as one HTML file: verdict, layers, ranges, noise, sizes, and what was done.
+    """A page about a quantized network, as one HTML file: verdict, what limits it, layers, candidates, sizes, origin.
 
     Args:
         input, data, images: left out, those that the result was made with; on images the noise of every layer is
-            measured too.
+            measured too, and on a few made-up ones where there are none.
         measured: what `evaluate` found; or its figures, the float network's with "float_" before them.
         name: the network's.
+        saved: the file that the result was saved as: its size and checksum are shown.
+        command: how it was made, shown with versions and checksums of what was read.
+        todo: what to do next; left out, it follows from what was measured.
 
     Raises:
         EquintError: as `quantize`.
@@ -286,12 +295,15 @@ def report(
         >>> report(quantize(model_path(), input=(0, 1))).splitlines()[0]
         '<!doctype html>'
     """
-    from .pages.contents import contents
+    from .pages.contents import Beside, contents
     from .pages.page import page
+    from .pages.provenance import provenance
+    from .pages.views import histograms, pictures
+    from .planning.search import made_up_samples
 
     if not isinstance(result, Result):
         raise refused("result", result, "what quantize gave")
-    check(name=name)
+    check(name=name, saved=saved, command=command, todo=todo)
     if not isinstance(measured, Mapping | Evaluation | None):
         raise InvalidOption(f"measured = {measured!r}: give what evaluate found")
     job = result.job
@@ -299,12 +311,41 @@ def report(
         bits: dict[str, Any] = {"weight_bits": job.weight_bits, "activation_bits": job.activation_bits}
         job = Job.of(job.original, job.recipe, job.target, input=input, data=data, images=images, **bits)
     _, before = job.plain()
-    if isinstance(measured, Evaluation):
-        of_float = {f"float_{key}": value for key, value in (measured.original or {}).items()}
-        words = {} if measured.verdict is None else {"verdict": measured.verdict.words}
-        measured = {**measured.figures, **of_float, **words}
-    about: dict[str, Any] = {"name": name, "measured": measured, "images": job.samples}
-    return page(contents(before, result.model, result.recipe, result.hardware, result.level, **about))
+    shown = job.samples or made_up_samples(job.network)
+    shown = shown if job.samples or shown is None else shown.first(MADE_UP)
+    card, where = (measured.card, measured.data) if isinstance(measured, Evaluation) else (None, None)
+    files = {**result.job.given, "saved": saved, "data": _looked_at(result, measured)}
+    return page(
+        contents(
+            result,
+            before,
+            Beside(
+                name=name,
+                measured=_figures(measured),
+                images=shown,
+                made_up=job.samples is None,
+                todo=todo,
+                made=provenance(files, command),
+                file_bytes=None if saved is None else Path(saved).stat().st_size,
+                pictures=pictures(result, card, where, job.samples),
+                activations=histograms(result, shown),
+            ),
+        )
+    )
+
+
+def _figures(measured: Mapping[str, Any] | Evaluation | None) -> Mapping[str, Any]:
+    """Figures by name, the float network's with "float_" before them, and the verdict's words."""
+    if not isinstance(measured, Evaluation):
+        return measured or {}
+    of_float = {f"float_{key}": value for key, value in (measured.original or {}).items()}
+    verdict = {} if measured.verdict is None else {"verdict": measured.verdict}
+    return {**measured.figures, **of_float, **verdict}
+
+
+def _looked_at(result: Result, measured: Mapping[str, Any] | Evaluation | None) -> Any:
+    """The data that a page names: those that were measured on, else those that were given."""
+    return measured.data if isinstance(measured, Evaluation) else result.job.given.get("data")
 
 
 def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:

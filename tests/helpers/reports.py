@@ -9,7 +9,7 @@ import numpy as np
 from equint import Result
 from equint.demo import data_path
 from equint.ir.model import Model
-from equint.pages.contents import contents, formats
+from equint.pages.contents import Beside, contents, formats
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
@@ -43,5 +43,4 @@ def told(
     result: Result, measured: Mapping[str, Any] | None = None, images: Samples | None = None, **given: Any
 ) -> dict[str, Any]:
     """The contents of a result's report."""
-    plain, named = plain_grids(result), (result.recipe, result.hardware, result.level)
-    return contents(plain, result.model, *named, measured=measured, images=images, **given)
+    return contents(result, plain_grids(result), Beside(measured=measured or {}, images=images, **given))

@@ -70,7 +70,7 @@ def test_choosing_a_layer_shows_its_channels(opened: Any) -> None:
     channels = int(opened.evaluate("JSON.parse(document.getElementById('data').textContent).layers[2].channels"))
     drawn = opened.locator("#detail svg path.range").first.get_attribute("d")
     assert drawn.count("M") == channels
-    opened.locator("#detail summary").click()
+    opened.locator("#detail summary").last.click()
     opened.locator("#detail tbody tr").first.wait_for()
     assert opened.locator("#detail tbody tr").count() == channels
     for k in range(count):
@@ -82,12 +82,12 @@ def test_numbers_shown_are_those_of_the_contents(opened: Any, report: Path) -> N
     result = equint.quantize(model_path(), "wes", "npu-shift", input=(0, 1))
     row = told(result)["layers"][1]
     opened.locator("#layer-2").click()
-    opened.locator("#detail summary").click()
+    opened.locator("#detail summary").last.click()
     opened.locator("#detail tbody tr").first.wait_for()
     cells = opened.locator("#detail tbody tr").first.locator("td").all_inner_texts()
     assert int(cells[-1]) == row["shifts"][0]
     assert float(cells[0].replace("−", "-")) <= float(cells[1].replace("−", "-")) <= float(cells[2].replace("−", "-"))
-    assert f"{row['histogram']['used']} of 256" in opened.locator("#detail .facts").inner_text()
+    assert f"{row['histogram']['used']} of 256" in opened.locator("#detail .facts").first.inner_text()
 
 
 def test_the_map_is_one_stop_for_the_keyboard(opened: Any) -> None:
@@ -113,14 +113,16 @@ def test_the_map_is_one_stop_for_the_keyboard(opened: Any) -> None:
 def test_measured_colours_can_be_chosen(opened: Any) -> None:
     tile = opened.locator("#layer-2")
     before = tile.locator("b").inner_text()
-    opened.get_by_role("radio", name="measured").check()
-    assert tile.locator("b").inner_text() == tile.get_attribute("data-tm")
-    opened.get_by_role("radio", name="predicted").check()
+    assert before == tile.get_attribute("data-tm")
+    opened.get_by_role("radio", name="predicted", exact=True).check()
+    assert tile.locator("b").inner_text() == tile.get_attribute("data-tp")
+    opened.get_by_role("radio", name="measured", exact=True).check()
     assert tile.locator("b").inner_text() == before
 
 
 def test_pointing_at_a_chart_tells_its_values(opened: Any) -> None:
-    plot = opened.locator(".plot").first
+    opened.locator("#predicted > summary").click()
+    plot = opened.locator("#predicted .plot").first
     plot.scroll_into_view_if_needed()
     plot.locator("svg").hover(position={"x": 250, "y": 100})
     said = plot.locator(".readout").inner_text()
@@ -151,7 +153,7 @@ def test_text_is_readable_on_every_colour(opened: Any) -> None:
       for (const theme of ['light', 'dark']) { document.documentElement.dataset.theme = theme;
         for (const k of [0, 1, 2, 3, 4, 5, 6, 'x']) { const e = document.createElement('p'); e.className = 'b' + k;
           document.body.append(e); const s = getComputedStyle(e); out.push([s.color, s.backgroundColor]); e.remove(); }
-        for (const sel of ['.detail', '.basis.predicted', '.sub', '.over', 'a'])
+        for (const sel of ['.detail', '.sub', '.over', 'a'])
           { const e = document.querySelector(sel); for (const under of [document.body, document.querySelector('#map')])
             out.push([getComputedStyle(e).color, getComputedStyle(under).backgroundColor]); } }
       return out; }"""

@@ -77,6 +77,7 @@ def quantize(
     from ..job import Job
     from ..pages import story
     from ..pages.findings import kinds
+    from ..pages.provenance import command_line
 
     options = {**formats.options(), **described.options(), **shown.options()}
     for_litert = cli.for_litert(output, io, options)
@@ -95,7 +96,8 @@ def quantize(
         found = equint.lint(output if for_litert else result, result.hardware)
         measured = cli.measured(result, model, described.card, step) if measure and not for_litert else None
         if report is not None:
-            cli.write_page(report, equint.report(result, measured=measured, name=model.stem))
+            about: dict[str, Any] = {"name": model.stem, "saved": output, "command": command_line()}
+            cli.write_page(report, equint.report(result, measured=measured, **about))
     if as_json:
         spending = {} if spent is None else {"mixed": spent.facts()}
         written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}

@@ -52,6 +52,7 @@ def auto(
     """
     import equint
 
+    from ..pages.provenance import command_line
     from ..planning.spared import spare
 
     cli.check_file(model)
@@ -79,7 +80,8 @@ def auto(
         found.result.save(output, io=io)
         if for_litert:
             found = replace(found, findings=equint.lint(output, found.result.hardware))
-        cli.write_page(page, found.page(model.stem))
+        about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, card, data)}
+        cli.write_page(page, found.page(model.stem, **about))
     if as_json:
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
         cli.print_json({**found.facts(), **written}, "auto")

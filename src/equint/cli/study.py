@@ -250,6 +250,8 @@ def report(
     """Quantize a network and write a page about what that did: one HTML file that needs nothing else."""
     import equint
 
+    from ..pages.provenance import command_line
+
     cli.check_output(output, formats, described, shown, model=model)
     if limit is not None and described.card is None:
         raise InvalidOption("--limit needs a card that names what to judge on (eval in [data])")
@@ -259,7 +261,7 @@ def report(
         measured = None
         if limit is not None and described.card is not None:
             measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
-    cli.write_page(output, equint.report(result, measured=measured, name=model.stem))
+    cli.write_page(output, equint.report(result, measured=measured, name=model.stem, command=command_line()))
     print(f"wrote {output}")
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EquintError, counted
-from ..hardware.target import Target
-from ..ir.events import Event
+from ..errors import EquintError
 from ..ir.model import Model, Name, QParams, QSpec
-from ..noise.prediction import predict
+from ..noise.prediction import Prediction, predict
 from ..npu.sizes import SCHEMES, network_sizes
 from ..ops.layers import layers
-from ..planning.summary import kilobytes, sizes, told
+from ..planning.summary import sizes
 from ..runtime.layer_noise import Measured, measure
 from ..samples.images import Samples
 from ..scoring.verdicts import Verdict
 from ..study.explain import explain
 from ..study.sqnr import agreement, layer_rows, pairs
+from . import headline, story
+from .activations import layer_tensors
+from .candidates import candidates
 from .layer_weights import layer_weights
-from .story import searched
+from .network_drawing import drawing
+from .noise_charts import steps_of
+from .wording import in_words, is_number
+
+if TYPE_CHECKING:
+    from ..result import Result
 
 LEVELS = {
     1: "no data, no backpropagation",
@@ -30,78 +36,95 @@ LEVELS = {
     3: "data and backpropagation",
     4: "retraining, or a changed architecture",
 }
-_SHOWN = {
-    "top1": ("Top-1 accuracy", " %"),
-    "top5": ("Top-5 accuracy", " %"),
-    "agreement": ("Same answer as the float network", " %"),
-    "sqnr_db": ("SQNR at the outputs", " dB"),
-    "cosine": ("Cosine similarity of the outputs", ""),
-    "milliseconds": ("Time per run", " ms"),
-    "speedup": ("Speed against float", " ×"),
-}
 WORTH_TELLING = 0.05
 """Gain in dB below which a change is not proposed."""
-_LAST = ("agreement", "sqnr_db", "cosine", "milliseconds", "speedup")
 _PLAIN_LANGUAGE = {"lwq": "one grid per layer", "cwq": "one grid per channel", "wes": "one grid, shift per channel"}
 
 
-def contents(
-    plain: Model,
-    quantized: Model,
-    recipe: str,
-    target: Target,
-    level: int,
-    *,
-    name: str = "",
-    measured: Mapping[str, Any] | None = None,
-    images: Samples | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Beside:
+    """What a page is told beside the result.
+
+    Attributes:
+        name: the network's.
+        measured: what `evaluate` found, in per cent and dB; a figure `float_x` is the float network's `x`, `verdict`
+            that on it. Any other figures are shown by their names.
+        images: where given, the noise of every layer is measured on them; made_up: whether they are.
+        todo: what to do next; left out, it follows from the verdict.
+        made: where the page comes from (`provenance`); file_bytes: size of the file that was written.
+        pictures, activations: what `views` found.
+    """
+
+    name: str = ""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    images: Samples | None = None
+    made_up: bool = False
+    todo: str = ""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    file_bytes: int | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    activations: Mapping[str, Any] = field(default_factory=dict)
+
+
+def contents(result: Result, plain: Model, beside: Beside | None = None) -> dict[str, Any]:
     """The report's numbers and words, ready for JSON.
 
     Args:
+        result: what `quantize` gave.
         plain: the float network, BatchNorms folded, with moments and ranges of every tensor, and with grids in the
-            format of `quantized`: `formats` tells it.
-        quantized: what the recipe made of it; recipe, target, level: as the result of `quantize` has them.
-        measured: what `evaluate` found, in per cent and dB; a figure `float_x` is the float network's `x`. Any other
-            figures are shown by their names.
-        images: where given, the noise of every layer is measured on them.
+            format of the result: `formats` tells it.
 
     Returns:
-        name, recipe, target, level; headline and figures (what a reader wants first); warnings; layers, one row each;
-        totals (predicted SQNR at the outputs); agreement of predicted and measured noise; fits by kind of layer;
-        sizes by scheme; events, warnings first; notes on what could not be shown.
+        name, recipe, target, level; verdict (level and words), figures (what a reader wants first), limits and todo;
+        warnings; layers, one row each; network (a drawing); totals (predicted SQNR at the outputs); agreement of
+        predicted and measured noise; fits by kind of layer; pictures; activations; candidates; sizes by scheme; events,
+        warnings first; made; notes on what could not be shown.
     """
-    seen, notes = _measure(plain, quantized, images)
+    told, quantized = beside or Beside(), result.model
+    seen, notes = _measure(plain, quantized, told.images)
+    parts = {"Pictures are": told.pictures, "Activations are": told.activations}
+    notes += [f"{what} not shown: {part['why']}." for what, part in parts.items() if "why" in part]
     found = explain(plain, plain, quantized)
-    rows = _layers(plain, quantized, seen)
-    float_bytes, integer_bytes = sizes(quantized)
-    smaller = f"float {kilobytes(float_bytes)}, {float_bytes / max(integer_bytes, 1):.2f} × smaller"
-    figures = [
-        *_measured_figures(measured or {}),
-        *_predicted_figures(found.predicted),
-        _figure("Parameters", kilobytes(integer_bytes), smaller, "counted"),
-        _figure("Level", f"{level} of 4", LEVELS[level], "stated"),
-    ]
-    events = [_event(e) for e in sorted(quantized.log, key=lambda e: not e.warning)]
+    noise = predict(plain, quantized)
+    rows = _layers(plain, quantized, seen, noise)
+    events = [in_words(e) for e in sorted(quantized.log, key=lambda e: not e.warning)]
+    verdict = headline.verdict(told.measured, quantized)
+    scored = any(is_number(value) for value in told.measured.values())
     return {
-        "name": name or plain.graph.name,
-        "recipe": recipe,
-        "target": {"name": target.name, "description": target.description},
-        "level": level,
+        "name": told.name or plain.graph.name,
+        "recipe": result.recipe,
+        "target": {"name": result.hardware.name, "description": result.hardware.description},
+        "level": {"number": result.level, "words": LEVELS[result.level]},
         "images": 0 if seen is None else seen.images,
-        "headline": _headline(measured or {}, found.predicted, searched(quantized)),
-        "measured": bool(measured),
-        "figures": figures,
+        "made_up": told.made_up,
+        "verdict": {**headline.shown(verdict), "words": verdict.words},
+        "measured": scored,
+        "figures": headline.figures(told.measured, quantized, told.file_bytes),
+        "limits": headline.limits(found, ()),
+        "todo": told.todo or _todo(result, verdict, scored),
         "warnings": [e for e in events if e["warning"]],
         "layers": rows,
+        "network": drawing(quantized, [row["type"] for row in rows], _shares(noise)),
         "totals": found.predicted,
         "changes": [c for c in found.changes if c["gain"] >= WORTH_TELLING],
+        "steps": steps_of(quantized),
         "agreement": _agreement(rows),
         "fits": _fits(rows),
-        "sizes": _sizes(quantized, float_bytes, notes),
+        "candidates": candidates(quantized),
+        "pictures": told.pictures if told.pictures.get("shown") else {},
+        "activations": told.activations if told.activations.get("tensors") else {},
+        "sizes": _sizes(quantized, told.file_bytes, notes),
         "events": events,
+        "made": told.made,
         "notes": notes,
     }
+
+
+def _todo(result: Result, said: Verdict, measured: bool) -> str:
+    """What to do next, with the names of the files that were given."""
+    given = {k: str(v) for k, v in result.job.given.items() if isinstance(v, str) or hasattr(v, "__fspath__")}
+    network, data = given.get("model") or "NETWORK.onnx", story.give_data(result.job.original)
+    return story.next_step(said, network, given.get("saved") or "NETWORK.int8.onnx", given.get("card"), measured, data)
 
 
 def spec_of(grid: QParams) -> QSpec:
@@ -130,21 +153,32 @@ def _measure(plain: Model, quantized: Model, images: Samples | None) -> tuple[Me
         return None, [f"The noise of single layers was not measured: {error}."]
 
 
-def _layers(plain: Model, quantized: Model, seen: Measured | None) -> list[dict[str, Any]]:
+def _shares(noise: Prediction) -> dict[Name, float]:
+    """The share of all predicted noise at the outputs that enters at each tensor."""
+    found: dict[Name, float] = {}
+    of_weights = [(layer.tensor, layer.reaching) for layer in noise.layers]
+    of_grids = [(t.tensor, t.rounding + t.clips) for t in noise.tensors]
+    for name, part in (*of_weights, *of_grids) if noise.total > 0 else ():
+        found[name] = found.get(name, 0.0) + part / noise.total
+    return found
+
+
+def _layers(plain: Model, quantized: Model, seen: Measured | None, noise: Prediction) -> list[dict[str, Any]]:
     weight, activation = formats(quantized)
     formatted = (weight, activation or QSpec(signed=False, symmetric=False))
     first = {r["tensor"]: r for r in layer_rows(plain, plain, *formatted)}
     last = {r["tensor"]: r for r in layer_rows(plain, quantized, *formatted, seen)}
-    noise = predict(plain, quantized)
     known = {layer.tensor: layer for layer in noise.layers}
     rows = list[dict[str, Any]]()
-    for number, (facts, origins) in enumerate(zip(layer_weights(plain, quantized), _origins(quantized), strict=True)):
+    tables = layer_weights(plain, quantized), _origins(quantized), layer_tensors(quantized)
+    for number, (facts, origins, tensors) in enumerate(zip(*tables, strict=True)):
         y = facts.pop("tensor")
         now, then = (found.get(y, {"predicted": {}, "measured": None, "equalization": {}}) for found in (last, first))
         row = {
             "number": number + 1,
             **facts,
             "from": origins,
+            "tensors": tensors,
             "limit": known[y].limit if y in known else "",
             "share": known[y].reaching / noise.total if y in known and noise.total > 0 else 0.0,
             "predicted": now["predicted"],
@@ -171,46 +205,6 @@ def _origins(model: Model) -> list[list[int]]:
     return found
 
 
-def _measured_figures(measured: Mapping[str, Any]) -> list[dict[str, str]]:
-    names = [k for k, v in measured.items() if _is_number(v) and k != "samples" and not k.startswith("float_")]
-    names.sort(key=lambda k: _LAST.index(k) if k in _LAST else -1)
-    samples = f"on {counted(measured['samples'], 'sample')}" if "samples" in measured else ""
-    found = []
-    for name in names:
-        label, unit = _SHOWN.get(name, (name.replace("_", " "), ""))
-        floats = measured.get(f"float_{name}")
-        beside = f"float {_with_unit(floats, unit)}" if _is_number(floats) else ""
-        detail = ", ".join(p for p in (beside, samples) if p)
-        found.append(_figure(label, _with_unit(measured[name], unit), detail, "measured"))
-    return found
-
-
-def _predicted_figures(predicted: Mapping[str, Any]) -> list[dict[str, str]]:
-    now, then = predicted["after"]["total"], predicted["before"]["total"]
-    if now is None:
-        return []
-    detail = "" if then is None else f"with plain grids {signed(then)} dB"
-    return [_figure("SQNR at the outputs", f"{signed(now)} dB", detail, "predicted")]
-
-
-def _headline(measured: Mapping[str, Any], predicted: Mapping[str, Any], verdict: Verdict) -> str:
-    if "verdict" in measured:
-        return str(measured["verdict"])
-    if figures := _measured_figures(measured):
-        detail = f" ({figures[0]['detail']})" if figures[0]["detail"] else ""
-        return f"{figures[0]['label']}: {figures[0]['value']}{detail}"
-    if verdict.level is not None:
-        return verdict.words
-    total = predicted["after"]["total"]
-    if total is None:
-        return "Nothing was measured, and no noise could be predicted"
-    return f"Predicted SQNR at the outputs: {signed(total)} dB"
-
-
-def _figure(label: str, value: str, detail: str, basis: str) -> dict[str, str]:
-    return {"label": label, "value": value, "detail": detail, "basis": basis}
-
-
 def _agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """How well predicted and measured SQNRs agree, for weights and rounded inputs."""
     table = {kind: agreement(pairs(rows, kind)) for kind in ("weights", "rounding")}
@@ -229,8 +223,9 @@ def _fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return fits
 
 
-def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
+def _sizes(model: Model, file_bytes: int | None, notes: list[str]) -> dict[str, Any]:
     """Bytes by scheme, as figure 4 of WES; what is not weights and biases counts as parameters of the grids."""
+    float_bytes, integer_bytes = sizes(model)
     try:
         found = network_sizes(model)
     except EquintError as error:
@@ -241,34 +236,4 @@ def _sizes(model: Model, float_bytes: int, notes: list[str]) -> dict[str, Any]:
     for scheme in SCHEMES:
         row = {"scheme": scheme, "meaning": _PLAIN_LANGUAGE[scheme], "total": int(found["total"][scheme])}
         table.append({**row, "grids": int(found["total"][scheme]) - fixed, "used": scheme == used})
-    return {"float": float_bytes, "fixed": fixed, "schemes": table}
-
-
-def _event(event: Event) -> dict[str, Any]:
-    facts = ", ".join(f"{k} = {_said(v)}" for k, v in told(event).items())
-    row = {"warning": event.warning, "pass": event.source, "did": event.text, "at": event.at}
-    return {**row, "why": _said(event.facts.get("why", "")), "facts": facts}
-
-
-def signed(value: float) -> str:
-    """A number with one decimal and a true minus."""
-    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
-
-
-def _with_unit(value: Any, unit: str) -> str:
-    decimals = {" %": 2, " dB": 1}.get(unit)
-    return f"{_number(value) if decimals is None else f'{value:.{decimals}f}'}{unit}".replace("-", "−")
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_said(v)}" for k, v in value.items())
-    return _number(value) if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+    return {"float": float_bytes, "integer": integer_bytes, "file": file_bytes, "fixed": fixed, "schemes": table}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import ceil, floor, isfinite, log10
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 44, 12, 10, 40, 260
 NARROW, PER_LAYER = 520, 7
 """Least width of a chart, and what a layer takes where there are many."""
 
-Style = Literal["line", "dashed", "points", "ghost"]
+Style = Literal["line", "bound", "points", "ghost"]
+"""Classes of the style sheet: filled dots, short bars, hollow dots, grey dots."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ def ticks(lo: float, hi: float, most: int = 6) -> list[float]:
     return [lo, hi]
 
 
-def line_chart(series: Iterable[Series], title: str, y_label: str) -> str:
+def dot_chart(series: Iterable[Series], title: str, y_label: str) -> str:
     """Series over the layers of a network, 1 on the left, as one SVG; empty where nothing is known.
+
+    Layers are not points of a curve: no line joins them. Where several series are shown, a thin line joins what
+    belongs to one layer.
 
     Points stand at `data-left` + k·`data-step` of the drawing's units, for scripts; screen readers say the title.
     """
@@ -76,7 +80,7 @@ def line_chart(series: Iterable[Series], title: str, y_label: str) -> str:
     middle = f"{(floor_y + TOP) / 2:.0f}"
     turned = f'<text class="tick mid" transform="translate(11 {middle}) rotate(-90)">{escape(y_label)}</text>'
     parts = [_y_axis(marks, y, width), _x_axis(count, left, step, width), turned]
-    parts += [_drawn(s, left, step, y) for s in shown]
+    parts += [_stems(shown, left, step, y), *(_drawn(s, left, step, y) for s in shown)]
     return _svg(width, HEIGHT, title, "".join(parts), {"data-left": f"{left:g}", "data-step": f"{step:g}"})
 
 
@@ -126,12 +130,20 @@ def _x_axis(count: int, left: float, step: float, width: float) -> str:
     return "".join(texts) + f'<text class="tick mid" x="{middle}" y="{base + 34}">layer, in network order</text>'
 
 
+def _stems(shown: Sequence[Series], left: float, step: float, y: Any) -> str:
+    """A thin line from the least to the largest value of each layer."""
+    parts = []
+    for k, column in enumerate(zip_longest(*(s.values for s in shown))):
+        known = [v for v in column if v is not None and isfinite(v)]
+        if len(known) > 1:
+            parts.append(f"M{left + k * step:.1f} {y(min(known)):.1f}V{y(max(known)):.1f}")
+    return f'<path class="stem" d="{"".join(parts)}"/>' if parts else ""
+
+
 def _drawn(series: Series, left: float, step: float, y: Any) -> str:
-    places = [None if v is None or not isfinite(v) else (left + k * step, y(v)) for k, v in enumerate(series.values)]
-    mark, r = ("points", 3) if series.style == "points" else (f"dot {series.style}", 2)
-    dots = "".join(f'<circle class="{mark}" cx="{p[0]:.1f}" cy="{p[1]:.1f}" r="{r}"/>' for p in places if p)
-    if series.style == "points":
-        return dots
-    pens = ("L" if before else "M" for before in (None, *places))
-    path = "".join(f"{pen}{p[0]:.1f} {p[1]:.1f}" for pen, p in zip(pens, places, strict=False) if p)
-    return f'<path class="{series.style}" d="{path}"/>{"" if series.style == "dashed" else dots}'
+    places = [(left + k * step, y(v)) for k, v in enumerate(series.values) if v is not None and isfinite(v)]
+    if series.style == "bound":
+        wide = min(step, 12.0) * 0.8
+        return "".join(f'<path class="bound" d="M{a - wide / 2:.1f} {b:.1f}h{wide:.1f}"/>' for a, b in places)
+    r = 3.4 if series.style == "points" else 3
+    return "".join(f'<circle class="dot {series.style}" cx="{a:.1f}" cy="{b:.1f}" r="{r}"/>' for a, b in places)

@@ -125,3 +125,37 @@ function histogram(box, l) {
       `${counts[k]} weights (${((100 * counts[k]) / total).toFixed(1)} %)`,
   });
 }
+
+/* Values of an activation over its grid and beyond, of which the outermost bars hold the rest. */
+function activation(parent, title, t) {
+  const { inside, beyond } = data,
+    total = t.counts.reduce((a, b) => a + b, 0),
+    width = (t.hi - t.lo) / inside,
+    most = Math.max(...t.counts);
+  const share = (n) => `${((100 * n) / total).toPrecision(2)} %`;
+  const cut = t.saturated > 0 ? `${(100 * t.saturated).toPrecision(2)} % of the values lie beyond it` : "no value beyond it";
+  const box = figure(parent, title, `${t.bits} bits, ${short(t.lo)} to ${short(t.hi)}; ${cut}; heights are square roots`, [
+    ["limit", "ends of the grid"],
+  ]);
+  const f = frame(box, `${title}: ${cut}`, [0, 1], 250, "value, real units");
+  f.root.querySelectorAll("text.end, line.grid").forEach((e) => e.remove());
+  const step = (f.right - f.left) / t.counts.length;
+  const x = (v) => f.left + ((v - t.lo) / width + beyond) * step;
+  let bars = "";
+  t.counts.forEach((c, k) => {
+    if (c)
+      bars +=
+        `M${(f.left + k * step).toFixed(2)} ${f.base}V${Math.min(f.y(Math.sqrt(c / most)), f.base - 1).toFixed(1)}` +
+        `h${(step * 0.85).toFixed(2)}V${f.base}z`;
+  });
+  f.root.append(svg("path", { class: "hist", d: bars }));
+  for (const v of [t.lo, t.hi])
+    f.root.append(svg("line", { class: "limit", x1: x(v), x2: x(v), y1: f.top, y2: f.base }));
+  for (const v of new Set([t.lo, ...(t.lo < 0 && t.hi > 0 ? [0] : []), t.hi]))
+    f.root.append(svg("text", { class: "tick mid", x: x(v), y: f.base + 16 }, short(v)));
+  const low = (k) => t.lo + (k - beyond) * width;
+  pointed(f, t.counts.length, (p) => Math.floor((p - f.left) / step), box, {
+    at: (k) => f.left + (k + 0.5) * step,
+    say: (k) => `${short(low(k))} to ${short(low(k + 1))}: ${t.counts[k]} values (${share(t.counts[k])})`,
+  });
+}

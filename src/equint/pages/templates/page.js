@@ -5,6 +5,7 @@ const tiles = [...document.querySelectorAll(".tile")];
 const into = layers.map(() => []);
 layers.forEach((l, k) => l.from.forEach((j) => into[j].push(k)));
 let chosen = -1;
+const chosenListeners = []; // called with the number of the layer that was chosen
 
 function make(tag, attrs, ...kids) {
   const e = document.createElement(tag);
@@ -52,27 +53,30 @@ function facts(l) {
     rows.push(["integers used", `${l.histogram.used} of ${g.last - g.first + 1}`]);
   } else rows.push(["grid", "none: weights stay float"]);
   if (l.shifts) rows.push(["shifts", `${Math.min(...l.shifts)} to ${Math.max(...l.shifts)} bits`]);
-  for (const [key, label] of [
-    ["weights", "of weights"],
-    ["activations", "of input"],
-    ["both", "of both"],
-  ])
-    rows.push([
-      `SQNR ${label}`,
-      l.measured
-        ? `predicted ${db(l.predicted[key]).replace(" dB", "")}, measured ${db(l.measured[key])}`
-        : `${db(l.predicted[key])} predicted`,
-    ]);
-  rows.push(["limited by", l.limit || "–"], ["share of all noise", `${(100 * l.share).toFixed(1)} % by its weights`]);
+  if (l.measured) rows.push(...sqnrs(l.measured, "measured"));
   rows.push(
     ["overlap ratio", pair(l.overlap, (v) => v.toFixed(2))],
     ["rounding error", pair(l.error, (v) => short(100 * v) + " %")],
   );
+  return listed(rows);
+}
+const sqnrs = (noise, how) =>
+  [
+    ["weights", "of weights"],
+    ["activations", "of input"],
+    ["both", "of both"],
+  ].map(([key, label]) => [`SQNR ${label}, ${how}`, db(noise[key])]);
+function listed(rows) {
   return make(
     "dl",
     { class: "facts" },
     ...rows.map(([k, v]) => make("div", {}, make("dt", {}, k), make("dd", {}, v))),
   );
+}
+function predictions(l) {
+  const rows = sqnrs(l.predicted, "predicted");
+  rows.push(["limited by", l.limit || "–"], ["share of all noise", `${(100 * l.share).toFixed(1)} % by its weights`]);
+  return make("details", {}, make("summary", {}, "Predicted for this layer"), listed(rows));
 }
 
 function steps(k) {
@@ -146,6 +150,7 @@ function show(k) {
     steps(k),
     facts(l),
     grid,
+    predictions(l),
     numbers(before, after, l),
   );
   const legend = [
@@ -179,6 +184,13 @@ function show(k) {
     [],
     (j) => name(before, j),
   );
+  for (const [side, words] of [
+    ["input", "Input on its grid"],
+    ["output", "Output on its grid"],
+  ]) {
+    const tensor = l.tensors[side] && data.activations[l.tensors[side]];
+    if (tensor) activation(grid, words, tensor);
+  }
   if (!g) return;
   const marks = [0, 1, 2, 3, 4].map((j) => Math.min(g.first + (j * (g.last - g.first + 1)) / 4, g.last));
   channelChart(
@@ -203,7 +215,8 @@ function choose(k, focus) {
   if (t.offsetTop < map.scrollTop || t.offsetTop + t.offsetHeight > map.scrollTop + map.clientHeight)
     map.scrollTop = t.offsetTop - map.clientHeight / 2;
   show(k);
-  if (focus !== undefined) $("said").textContent = `Layer ${k + 1}, ${layers[k].name}, is shown below`;
+  for (const listener of chosenListeners) listener(k);
+  if (focus !== undefined) $("said").textContent = `Layer ${k + 1}, ${layers[k].name}, is shown`;
 }
 
 tiles.forEach((t, k) => t.addEventListener("click", () => choose(k, false)));
@@ -275,12 +288,4 @@ window.addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => chosen >= 0 && show(chosen), 150);
 });
-window.addEventListener("beforeprint", () => ["table", "events"].forEach((id) => ($(id).open = true)));
-if (layers.length) {
-  let worst = 0;
-  const own = (l) => l.predicted.both ?? l.predicted.weights ?? Infinity;
-  layers.forEach((l, k) => {
-    if (own(l) < own(layers[worst])) worst = k;
-  });
-  choose(worst);
-}
+window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => (d.open = true)));
