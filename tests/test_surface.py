@@ -441,6 +441,11 @@ WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
     "bits": (JUNK, {"table": {"networks": [MODEL], "recipes": ["cwq"]}}),
     "cache": (JUNK, {"table": {"networks": [MODEL], "recipes": ["cwq"]}}),
     "jobs": (NUMBERS, {"table": {"networks": [MODEL], "recipes": ["cwq"]}}),
+    "ray": (
+        st.one_of(st.builds(object), st.floats(), st.binary(), st.booleans()),
+        {"evaluate": {"source": MODEL, "card": GRAY}},
+    ),
+    "providers": (st.one_of(st.builds(object), st.floats(), st.binary(), st.just({})), {"quantize": {"source": MODEL}}),
     "result": (JUNK, {"report": {}}),
     "name": (JUNK, {"report": {"result": RESULT}}),
     "measured": (st.one_of(st.builds(object), st.floats(), st.text()), {"report": {"result": RESULT}}),

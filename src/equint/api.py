@@ -34,6 +34,7 @@ def quantize(
     progress: Progress | None = None,
     effort: Effort = "full",
     fused_activations: bool | None = None,
+    providers: Providers = None,
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
 
@@ -58,6 +59,8 @@ def quantize(
             where the recipe rounds by second moments.
         fused_activations: whether the hardware applies an activation (LeakyRelu, HardSwish, …) to a layer's sums, so
             that nothing is rounded between them; the target says it if left out.
+        providers: execution providers of onnxruntime that networks are measured on, the preferred first, by name; the
+            CPU if left out. What they leave to the CPU is a warning (`equint.runtime.machine.LeftToCpu`).
 
     Raises:
         EquintError: anything about the network, recipe, target, data or bit widths that cannot be used.
@@ -67,11 +70,15 @@ def quantize(
         >>> quantize(model_path(), input=(0, 1)).recipe
         'optimal'
     """
+    from .runtime.machine import machine, on
+
+    check(providers=providers)
     shown = Options(input=input, data=data, images=images, example_inputs=example_inputs)
     looks = Options(**shown, set=set, progress=progress)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
     options = Options(effort=effort, **formats, **looks)
-    return quantized(Job.of(source, recipe, target, **options))
+    with on(machine(providers)):
+        return quantized(Job.of(source, recipe, target, **options))
 
 
 def calibrate(

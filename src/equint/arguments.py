@@ -52,7 +52,7 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
     "jobs": _COUNT,
     "ray": ('"local", or the address of a cluster', str, NoneType),
-    "providers": ("names of execution providers", str, Sequence, NoneType),
+    "providers": ("names of execution providers", str, list, tuple, NoneType),
     "name": ("a name", str),
     **dict.fromkeys(("command", "todo"), ("a text", str)),
     "recipe": ("a recipe, its name or its TOML file", str, os.PathLike, Recipe, NoneType),

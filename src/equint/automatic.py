@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import Named, check
+from .arguments import Named, Providers, check
 from .comparisons import Evaluation, evaluate, judge
 from .errors import EquintError, InvalidOption
 from .files import jsonable
@@ -168,6 +168,7 @@ def auto(
     max_drop: float | None = None,
     limit: int = MEASURED,
     effort: Effort | None = None,
+    providers: Providers = None,
     progress: Progress | None = None,
 ) -> Automatic:
     """Quantize a network and find out how good that is: nothing but the network is needed.
@@ -182,6 +183,7 @@ def auto(
             tensors get 16 bits, or stay float, if the target takes that. Needs labels.
         limit: samples to measure on.
         effort: as for `quantize`; left out, fast first, and full only where that is measured to be less than good.
+        providers: as for `quantize`.
         progress: called with what is done, how far it is, and how far there is to go.
 
     Raises:
@@ -202,40 +204,44 @@ def auto(
         raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
     if input_range is not None and (card is not None or data is not None):
         raise InvalidOption("input_range beside card or data: these say how far the input reaches; leave one out")
+    from .runtime.machine import machine
+    from .runtime.machine import on as running_on
     from .study.parts import apart, check_labels, described, strange_labels
 
-    model = load(source)
-    about, proposal = described(model, card, data, progress)
-    where, looked, measure, others = apart(model, about, data, limit)
-    notes = list[str]()
-    if max_drop is not None:
-        check_labels(model, about, where)
-    elif about is not None and (strange := strange_labels(model, about, where)):
-        notes.append(f"not scored: {strange}")
-        about = replace(about, task="features")
-    job = Job.of(model, None, target, input=about or input_range, data=looked, progress=progress)
-    given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
-    job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
-    on = _Measured(model, about, where, measure, max_drop is None, progress)
-    made = on.tried(replace(job, effort=effort or "fast"), notes)
-    if effort is None and not made.enough:
-        made = max((made, on.tried(job, notes)), key=lambda tried: tried.rank)
-    spent, drop = None, None
-    if max_drop is not None and made.evaluation is not None:
-        key, before = _figure(made.evaluation)
-        if made.drop > max_drop:
-            spent, better = _spent(job, made.result, on.bounded(key, before), max_drop, progress)
-            made = on.of(better, notes) if spent.drop < made.drop else made
-        drop = made.drop
-    found = _explained(made.result)
-    bound: dict[str, Any] = {"proposal": proposal, "max_drop": max_drop, "drop": drop, "mixed": spent}
-    return Automatic(
-        *(made.result, lint(made.result), made.evaluation, made.judgement, found),
-        **bound,
-        others=others,
-        limit=limit,
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    check(providers=providers)
+    with running_on(machine(providers)):
+        model = load(source)
+        about, proposal = described(model, card, data, progress)
+        where, looked, measure, others = apart(model, about, data, limit)
+        notes = list[str]()
+        if max_drop is not None:
+            check_labels(model, about, where)
+        elif about is not None and (strange := strange_labels(model, about, where)):
+            notes.append(f"not scored: {strange}")
+            about = replace(about, task="features")
+        job = Job.of(model, None, target, input=about or input_range, data=looked, progress=progress)
+        given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
+        job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
+        on = _Measured(model, about, where, measure, max_drop is None, progress)
+        made = on.tried(replace(job, effort=effort or "fast"), notes)
+        if effort is None and not made.enough:
+            made = max((made, on.tried(job, notes)), key=lambda tried: tried.rank)
+        spent, drop = None, None
+        if max_drop is not None and made.evaluation is not None:
+            key, before = _figure(made.evaluation)
+            if made.drop > max_drop:
+                spent, better = _spent(job, made.result, on.bounded(key, before), max_drop, progress)
+                made = on.of(better, notes) if spent.drop < made.drop else made
+            drop = made.drop
+        found = _explained(made.result)
+        bound: dict[str, Any] = {"proposal": proposal, "max_drop": max_drop, "drop": drop, "mixed": spent}
+        return Automatic(
+            *(made.result, lint(made.result), made.evaluation, made.judgement, found),
+            **bound,
+            others=others,
+            limit=limit,
+            notes=tuple(dict.fromkeys(notes)),
+        )
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,13 @@ def evaluate(
 
 
 def compare(
-    original: Any, quantized: Any, data: Any = None, card: Card | Named | None = None, *, limit: int = 16
+    original: Any,
+    quantized: Any,
+    data: Any = None,
+    card: Card | Named | None = None,
+    *,
+    limit: int = 16,
+    providers: Providers = None,
 ) -> Comparison:
     """The SQNR of every tensor that two networks have, layer by layer.
 
@@ -179,6 +185,7 @@ def compare(
         data: a file or folder, prepared as the card says, or images as `quantize` takes them; the card's calibration
             data if left out, else random inputs.
         limit: use only the first so many samples.
+        providers: as for `quantize`.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
@@ -190,25 +197,27 @@ def compare(
         >>> found.tensors[-1].tensor, found.tensors[-1].sqnr_db > 10
         ('output', True)
     """
+    from .runtime.machine import machine, on
     from .runtime.session import Session
     from .samples.data import feeds as read_feeds
     from .samples.presented import inputs_alone, inputs_of_both, presented
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
-    check(limit=limit)
-    prepared = _card(card)
-    networks = runnable("original", original), runnable("quantized", quantized)
-    where: Any = prepared.data.get("calibration") if data is None else data
-    feeds: Iterable[Any] | None = None
-    inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}
-    if isinstance(where, (str, os.PathLike)):
-        laid = laid_out(prepared, inputs.values())
-        feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
-        where = os.fspath(where)
-    elif where is not None:
-        feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
-    return Comparison(measure(*networks, feeds, where or "data"), where or "")
+    check(limit=limit, providers=providers)
+    with on(machine(providers)):
+        prepared = _card(card)
+        networks = runnable("original", original), runnable("quantized", quantized)
+        where: Any = prepared.data.get("calibration") if data is None else data
+        feeds: Iterable[Any] | None = None
+        inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}
+        if isinstance(where, (str, os.PathLike)):
+            laid = laid_out(prepared, inputs.values())
+            feeds = (x for x, _ in read_feeds(where, laid, inputs, size=8, limit=limit))
+            where = os.fspath(where)
+        elif where is not None:
+            feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
+        return Comparison(measure(*networks, feeds, where or "data"), where or "")
 
 
 @dataclass(frozen=True)

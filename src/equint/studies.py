@@ -200,6 +200,7 @@ def diagnose(
     target: Named | Target | None = None,
     *,
     labels: Array | None = None,
+    ray: str | None = None,
     **options: Unpack[Options],
 ) -> Diagnosis:
     """Which layers and tensors cost a quantized network most, why, and what helps: measured on images.
@@ -208,6 +209,7 @@ def diagnose(
 
     Args:
         labels: `(N,)` class of each image, for the float network's own accuracy.
+        ray: variants are measured by Ray: "local", or a cluster's address (docs/fleets.md); what is found is the same.
 
     Returns:
         Its `recipe` is the one to use, with overrides where they pay; `facts()` is everything, ready for JSON.
@@ -222,11 +224,14 @@ def diagnose(
         >>> sorted(found.stages)
         ['activations', 'both', 'rewritten', 'weights']
     """
+    from .crew.workers import hired
     from .study.diagnose import diagnose as look
 
-    job = Job.of(source, recipe, target, **options)
-    _check_labels(labels)
-    return look(*_subject(job), labels=labels, progress=job.progress)
+    check(ray=ray)
+    with hired(1, ray) as crew:
+        job = Job.of(source, recipe, target, **options)
+        _check_labels(labels)
+        return look(*_subject(job), labels=labels, progress=job.progress, crew=crew)
 
 
 def mixed(

@@ -203,6 +203,16 @@ def test_figures_are_those_of_one_process(two: Any, card: Path) -> None:
     assert told == [("evaluating", n, 500) for n in (256, 500)]
 
 
+def test_a_diagnosis_is_that_of_one_process(two: Any, card: Path) -> None:
+    with np.load(data_path()) as file:
+        labels = file["y"][:64]
+    given: dict[str, Any] = {"input": card, "data": data_path(), "images": 64, "labels": labels}
+    alone = equint.diagnose(model_path(), "lwq", **given)
+    shared = equint.diagnose(model_path(), "lwq", **given, ray="local")
+    assert shared.best is not None
+    assert shared == alone
+
+
 # Refused
 
 

@@ -63,6 +63,7 @@ def quantize(
     measure: Annotated[
         bool, Option("--measure/--no-measure", help="With a card whose data have labels: measure on 200 samples.")
     ] = True,
+    provider: cli.ProviderNames = None,
     verbose: cli.Verbose = False,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -84,7 +85,7 @@ def quantize(
     cli.check_output(output, formats, described, shown, model=model)
     if report is not None:
         cli.check_output(report, formats, described, shown, model=model, quantized_model=output)
-    with cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
         options["progress"], spent = step, None
         if for_litert:
             Job.of(model, **options).rehearse()
@@ -134,6 +135,7 @@ def calibrate(
         list[Path] | None, Option("--merge", help="Add statistics measured before; may be repeated.")
     ] = None,
     ray: cli.RayAddress = None,
+    provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
@@ -155,7 +157,7 @@ def calibrate(
         check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
         looks["resume"] = draft
-        with cli.progress_bar(not as_json) as step:
+        with cli.running_on(provider), cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, ray=ray, **looks))
         looks["resume"].unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -94,6 +95,15 @@ RayAddress = Annotated[
         "--ray",
         metavar="local|ADDRESS",
         help="Share the work with Ray: on this machine, or on a cluster at HOST:PORT; needs the extra equint[ray].",
+    ),
+]
+ProviderNames = Annotated[
+    str | None,
+    Option(
+        "--provider",
+        metavar="NAME[,NAME]",
+        help="Execution providers of onnxruntime to run networks on, the preferred first. [default: CPU]",
+        show_default=False,
     ),
 ]
 
@@ -334,6 +344,28 @@ def write_page(path: Path, text: str) -> None:
 
     with drafted(path) as (draft, _):
         draft.write_text(text, "utf-8")
+
+
+@contextmanager
+def running_on(providers: str | None) -> Iterator[None]:
+    """Networks run on these; what they leave to the CPU is told on standard error, each thing once."""
+    from ..runtime.machine import LeftToCpu, machine, on
+
+    told = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftToCpu)
+        others = warnings.showwarning
+
+        def show(message: Any, category: Any, *rest: Any, **named: Any) -> None:
+            if category is not LeftToCpu:
+                others(message, category, *rest, **named)
+            elif str(message) not in told:
+                told.add(str(message))
+                print(f"! {in_a_line(str(message))}", file=sys.stderr)
+
+        warnings.showwarning = show
+        with on(machine(providers)):
+            yield
 
 
 @contextmanager

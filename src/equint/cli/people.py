@@ -40,6 +40,7 @@ def auto(
         Option("--effort", help="fast or full, as for quantize. [default: fast first, full where that is not good]"),
     ] = None,
     limit: Annotated[int, Option(min=1, help="Measure on so many samples at most.")] = 400,
+    provider: cli.ProviderNames = None,
     verbose: cli.Verbose = False,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -65,7 +66,7 @@ def auto(
     for_litert, page = cli.for_litert(output, io, options), _page_of(output)
     hurry = None if effort is None else cli.effort_of(effort)
     spare([output, page], {"model": model, "card": card, "data": data, "target": target})
-    with cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
         found = equint.auto(
             model,
             options["target"],

@@ -140,6 +140,7 @@ def evaluate(
         bool, Option("--optimized", help="Run as deployed, with onnxruntime's integer kernels.")
     ] = False,
     ray: cli.RayAddress = None,
+    provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network or bundle by its task, and against the float original; say how good it is."""
@@ -150,7 +151,7 @@ def evaluate(
     cli.check_file(model)
     prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size, layout)
     asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "ray": ray}
-    with cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
         found = equint.evaluate(model, data, prepared, against, **asked, progress=step)
     if as_json:
         cli.print_json(found.facts())
@@ -171,12 +172,14 @@ def compare(
     card: cli.CardFile = None,
     data: Annotated[Path | None, Option("--data", help="Inputs. [default: the card's, else random]")] = None,
     limit: Annotated[int, Option(min=1, help="Use only the first so many samples.")] = 16,
+    provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Show the SQNR of every tensor, layer by layer."""
     import equint
 
-    found = equint.compare(original, quantized, data, card, limit=limit)
+    with cli.running_on(provider):
+        found = equint.compare(original, quantized, data, card, limit=limit)
     if as_json:
         cli.print_json(found.facts())
         return
@@ -208,6 +211,7 @@ def table(
     cache: Annotated[Path, Option("--cache", help="Folder that keeps what was found.")] = Path("equint-results"),
     jobs: Annotated[int, Option("--jobs", min=1, help="Processes.")] = 1,
     ray: cli.RayAddress = None,
+    provider: cli.ProviderNames = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -228,7 +232,7 @@ def table(
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
     asked["images"] = images or None
-    with cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
         found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, ray=ray, progress=step)
     if output is not None:
         cli.write_page(output, found.markdown())
@@ -273,6 +277,7 @@ def diagnose(
     described: cli.Described,
     shown: cli.Shown,
     every: Annotated[bool, Option("--all", help="Show all layers and tensors that were measured.")] = False,
+    ray: cli.RayAddress = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""
@@ -287,7 +292,7 @@ def diagnose(
         cli.check_output(output, formats, described, shown, model=model)
     options = {**formats.options(), **described.options(), **shown.options()}
     with cli.progress_bar(not as_json) as step:
-        found = equint.diagnose(model, labels=cli.labels_of(shown), **options, progress=step)
+        found = equint.diagnose(model, labels=cli.labels_of(shown), ray=ray, **options, progress=step)
     if output is not None:
         cli.write_page(output, to_toml(found.recipe))
     if as_json:

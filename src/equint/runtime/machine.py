@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InvalidOption
 
@@ -56,8 +56,8 @@ def on(machine: Machine) -> Iterator[None]:
         _HERE.reset(before)
 
 
-def machine(providers: str | Sequence[str] | None, threads: int = 0) -> Machine:
-    """What a user names: providers as onnxruntime spells them, or without their ending; None: the CPU.
+def machine(providers: str | Sequence[str] | None) -> Machine:
+    """What a user names: providers as onnxruntime spells them, or without their ending; None: as `here` says.
 
     Raises:
         InvalidOption: a provider that is unknown or not installed; the message lists what is.
@@ -65,25 +65,22 @@ def machine(providers: str | Sequence[str] | None, threads: int = 0) -> Machine:
     Example:
         >>> machine("cpu").providers
         ('CPUExecutionProvider',)
-        >>> machine("abacus")
-        Traceback (most recent call last):
-        equint.errors.InvalidOption: provider abacus: not in this onnxruntime; choose ...
     """
     if providers is None:
-        return Machine(threads=threads)
+        return here()
     from onnxruntime import get_available_providers
 
     installed = {name.lower(): name for name in get_available_providers()}
     known = installed | {name.removesuffix(ENDING.lower()): full for name, full in installed.items()}
     names = providers.split(",") if isinstance(providers, str) else list(providers)
-    for name in names:
+    for name in names or [""]:
         if not isinstance(name, str) or name.strip().lower() not in known:
             choices = ", ".join(name.removesuffix(ENDING) for name in installed.values())
             raise InvalidOption(
-                f"provider {name}: not in this onnxruntime; choose {choices}, or install the package that has it"
+                f"provider {name!r}: not in this onnxruntime, which has {choices}; choose one of these, or install the "
+                "package that has it"
             )
-    chosen = dict.fromkeys((*(known[name.strip().lower()] for name in names), CPU))
-    return Machine(tuple(chosen), threads)
+    return replace(here(), providers=tuple(dict.fromkeys((*(known[name.strip().lower()] for name in names), CPU))))
 
 
 def left_to_cpu(wanted: Sequence[str], why: str) -> None:

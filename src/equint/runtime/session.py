@@ -153,17 +153,15 @@ def _session(source: bytes | str, options: ort.SessionOptions) -> ort.InferenceS
         return ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
     options.add_session_config_entry(strict, "1")
     try:
-        found = ort.InferenceSession(source, options, list(wanted[:-1]), enable_fallback=0)
+        found, why = ort.InferenceSession(source, options, list(wanted[:-1]), enable_fallback=0), ""
     except Exception:  # of many kinds; what the network itself is to blame for is raised again below
         options.add_session_config_entry(strict, "0")
         found = ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
-    else:
-        return found
-    lost = [name for name in wanted if name not in found.get_providers()]
-    if lost:
+        why = "it has no kernels for some operators, which run on the CPU"
+    if lost := [name for name in wanted[:-1] if name not in found.get_providers()]:
         left_to_cpu(lost, "it does not start here, so that networks run on the CPU; mend its libraries")
-    else:
-        left_to_cpu(wanted, "it has no kernels for some operators, which run on the CPU")
+    elif why:
+        left_to_cpu(wanted, why)
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from ..job import Job, Options
 from ..planning.recipe import ActivationBits, Recipe
 from ..planning.summary import sizes
 from ..result import quantized
-from ..runtime.machine import CPUS, Machine, on
+from ..runtime.machine import CPUS, LeftToCpu, Machine, on
 from ..runtime.session import Session
 from ..samples.card import Card, laid_out, read_card
 from ..samples.images import SPAN, Feed
@@ -73,8 +74,11 @@ def measure(cell: Cell) -> dict[str, Any]:
     """
     try:
         card = read_card(cell.card)
-        with on(cell.machine):
-            return _reference(cell, card) if cell.way is None else _quantized(cell, card, cell.way)
+        with on(cell.machine), catch_warnings(record=True) as said:
+            simplefilter("always", LeftToCpu)
+            found = _reference(cell, card) if cell.way is None else _quantized(cell, card, cell.way)
+        left = dict.fromkeys(str(w.message) for w in said if w.category is LeftToCpu)
+        return {**found, "left_to_cpu": list(left)} if left else found
     except EquintError as error:
         return {"reason": str(error)}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..crew.workers import Alone, Crew, in_order
 from ..errors import UnusableData, counted
 from ..files import jsonable
 from ..graph.overrides import Override
@@ -17,16 +18,19 @@ from ..onnx.qdq import qdq_graph
 from ..ops.layers import layers
 from ..planning.recipe import Recipe, to_toml
 from ..planning.run import Progress
+from ..runtime.machine import Machine, here
+from ..runtime.machine import on as running_on
 from ..samples.generated import generated, picture_shape
 from ..samples.images import Samples
 from .causes import Cause, causes
 from .remedies import Trial, trials
 from .sensitivity import RANKED, TOP, Sensitivity, sensitivity
-from .trials import Score, Truth, composed, scores, truth
+from .trials import Score, Truth, composed, scores, shared_scores, together, truth
 
 Quantizer = Callable[[Recipe], Model]
 """What a recipe makes of the network."""
 
+ALONE = Alone()
 NEAR = 0.5
 """Gains in dB that differ by less are the same: the cheaper remedy is preferred."""
 WORTH = 0.3
@@ -115,6 +119,7 @@ def diagnose(
     top: int = TOP,
     worst: int = 3,
     progress: Progress | None = None,
+    crew: Crew = ALONE,
 ) -> Diagnosis:
     """Find what a recipe loses on a network, where, why, and what gets it back.
 
@@ -124,6 +129,7 @@ def diagnose(
         chosen: the recipe that is diagnosed; on: the target; labels: `(N,)` class of each image.
         quantize: what a recipe makes of the network: it is called with many variants that begin alike.
         top: layers, and tensors, that are measured; worst: how many of them remedies are tried for.
+        crew: who measures variants; what is found is the same.
 
     Raises:
         EquintError: fewer than two batches' worth of images, or a float network whose outputs are not finite.
@@ -143,14 +149,14 @@ def diagnose(
         raise UnusableData(f"{images.label}: {counted(every.images, 'image')}: too few; give 16 or more, better 64")
     tell(1)
     quantized, plain = quantize(chosen), quantize(unquantized(chosen))
-    stages = _stages(plain, quantized, fit)
+    stages = _stages(plain, quantized, fit, crew)
     tell(2)
-    ranked = sensitivity(plain, quantized, fit.batches(slice(RANKED)), top)
+    ranked = sensitivity(plain, quantized, fit.batches(slice(RANKED)), top, crew)
     seen = _input(every, plain)
     found = causes(plain, quantized, ranked, fit)
     tell(3)
     proposals = trials(chosen, on, plain, quantized, ranked, worst)
-    tried = _tried(chosen, proposals, quantize, quantized, stages["both"], fit)
+    tried = _tried(chosen, proposals, _Measured(quantize, quantized, stages["both"], fit, crew))
     tell(4)
     best = _best(tried)
     if best is not None:
@@ -185,7 +191,7 @@ def unquantized(chosen: Recipe) -> Recipe:
     return replace(chosen, passes=chosen.passes[: names.index("quantize") + 1], overrides=(everything,))
 
 
-def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
+def _stages(plain: Model, quantized: Model, known: Truth, crew: Crew) -> dict[str, Score]:
     every = [layer.y for layer in layers(quantized.graph)]
     variants = {
         "rewritten": composed(plain, quantized, [], []),
@@ -193,7 +199,7 @@ def _stages(plain: Model, quantized: Model, known: Truth) -> dict[str, Score]:
         "activations": composed(plain, quantized, [], list(quantized.qparams)),
         "both": quantized,
     }
-    return scores({name: qdq_graph(model) for name, model in variants.items()}, known)
+    return shared_scores(crew, {name: qdq_graph(model) for name, model in variants.items()}, known)
 
 
 def _input(known: Truth, plain: Model) -> dict[str, Any]:
@@ -236,28 +242,56 @@ def _float_top1(known: Truth) -> float | None:
     return 100 * hits / known.images
 
 
-def _tried(
-    chosen: Recipe, proposals: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth
-) -> list[Remedy]:
+@dataclass(frozen=True)
+class _Measured:
+    """What measures proposals.
+
+    Attributes:
+        quantize: what a recipe makes of the network; now, before: what was diagnosed, and its score.
+    """
+
+    quantize: Quantizer
+    now: Model
+    before: Score
+    known: Truth
+    crew: Crew
+
+    def of(self, wanted: Sequence[Trial]) -> list[Remedy]:
+        """Each proposal, tried."""
+        shared = (self.quantize, self.now, self.known, replace(here(), threads=self.crew.threads))
+        groups = together(self.crew, [trial.recipe for trial in wanted], 1)
+        every = (score for part in in_order(self.crew, _trying, shared, groups) for score in part)
+        return [self._remedy(trial, score) for trial, score in zip(wanted, every, strict=True)]
+
+    def _remedy(self, trial: Trial, score: Score) -> Remedy:
+        better, then = score.agreement, self.before.agreement
+        points = None if better is None or then is None else better - then
+        return Remedy(trial.kind, trial.at, trial.recipe, score, *score.gain(self.before), points)
+
+
+def _trying(shared: tuple[Quantizer, Model, Truth, Machine]) -> Callable[[Sequence[Recipe]], list[Score]]:
+    """What makes networks of recipes and measures them; what they share with the one diagnosed runs once."""
+    quantize, now, known, machine = shared
+    base = qdq_graph(now)
+
+    def work(recipes: Sequence[Recipe]) -> list[Score]:
+        with running_on(machine):
+            graphs = {number: qdq_graph(quantize(recipe)) for number, recipe in enumerate(recipes)}
+            found = scores(graphs, known, base)
+        return [found[number] for number in graphs]
+
+    return work
+
+
+def _tried(chosen: Recipe, proposals: list[Trial], measured: _Measured) -> list[Remedy]:
     """Every proposal measured; and the overrides that help, together."""
-    done = _measured(proposals, quantize, now, before, known)
+    done = measured.of(proposals)
     helping = [r for r in done if r.kind in ("granularity", "16 bits") and r.gain >= WORTH]
     if len(helping) > 1:
         joined = dict.fromkeys(o for r in helping for o in r.recipe.overrides[len(chosen.overrides) :])
         recipe = replace(helping[0].recipe, overrides=(*chosen.overrides, *joined))
-        together = Trial("together", ", ".join(r.at for r in helping), recipe)
-        done += _measured([together], quantize, now, before, known)
+        done += measured.of([Trial("together", ", ".join(r.at for r in helping), recipe)])
     return done
-
-
-def _measured(wanted: list[Trial], quantize: Quantizer, now: Model, before: Score, known: Truth) -> list[Remedy]:
-    graphs = {number: qdq_graph(quantize(trial.recipe)) for number, trial in enumerate(wanted)}
-    found, remedies = scores(graphs, known, qdq_graph(now)), []
-    for trial, score in zip(wanted, (found[k] for k in graphs), strict=True):
-        better, then = score.agreement, before.agreement
-        points = None if better is None or then is None else better - then
-        remedies.append(Remedy(trial.kind, trial.at, trial.recipe, score, *score.gain(before), points))
-    return remedies
 
 
 def _best(tried: list[Remedy]) -> Remedy | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..crew.workers import Alone, Crew
 from ..graph.clamps import end
 from ..graph.placement import place
 from ..ir.model import Model, Name
@@ -12,8 +13,9 @@ from ..maths.noise import to_db
 from ..noise.prediction import predict
 from ..onnx.qdq import qdq_graph
 from ..ops.layers import layers
-from .trials import Score, Truth, composed, scores
+from .trials import Score, Truth, composed, shared_scores
 
+ALONE = Alone()
 TOP = 8
 """Layers, and tensors, that are measured: those that are predicted to cost most."""
 RANKED = 2
@@ -65,7 +67,7 @@ class Sensitivity:
     tensors: tuple[TensorCost, ...]
 
 
-def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = TOP) -> Sensitivity:
+def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = TOP, crew: Crew = ALONE) -> Sensitivity:
     """Rank layers and tensors by predicted noise, and measure the first of each.
 
     A variant in which one layer is quantized differs from the float network from that layer on, and one that leaves a
@@ -73,7 +75,7 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
 
     Args:
         plain, quantized: as for `composed`; known: images, and what the original answers.
-        top: how many of each are measured; None measures all.
+        top: how many of each are measured; None measures all. crew: who does it.
     """
     named = costs(plain, quantized)
     first, second = named.layers[:top], named.tensors[:top]
@@ -94,8 +96,8 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
         ones["tensor", grid.tensor] = composed(plain, quantized, [], own)
         others["left", grid.tensor] = composed(plain, quantized, every, [n for n in grids if n not in own])
     measured = {
-        **_measured(composed(plain, quantized, [], []), ones, known),
-        **_measured(composed(plain, quantized, every, grids), others, known),
+        **_measured(composed(plain, quantized, [], []), ones, known, crew),
+        **_measured(composed(plain, quantized, every, grids), others, known, crew),
     }
     ranked = []
     for c in first:
@@ -108,8 +110,10 @@ def sensitivity(plain: Model, quantized: Model, known: Truth, top: int | None = 
     )
 
 
-def _measured(base: Model, variants: Mapping[tuple[str, Name], Model], known: Truth) -> dict[tuple[str, Name], Score]:
-    return scores({key: qdq_graph(model) for key, model in variants.items()}, known, qdq_graph(base))
+def _measured(
+    base: Model, variants: Mapping[tuple[str, Name], Model], known: Truth, crew: Crew
+) -> dict[tuple[str, Name], Score]:
+    return shared_scores(crew, {key: qdq_graph(model) for key, model in variants.items()}, known, qdq_graph(base))
 
 
 def _alone(cost: LayerCost | TensorCost) -> float:

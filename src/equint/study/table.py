@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import count, product
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from .. import __version__
 from ..crew.workers import Alone, Crew
@@ -19,7 +20,7 @@ from ..hardware.target import target as built_in_target
 from ..planning.plan import Data, resolve
 from ..planning.recipe import ActivationBits, Recipe, needs_images, recipe, without_images
 from ..planning.run import Progress
-from ..runtime.machine import CPUS, Machine
+from ..runtime.machine import CPUS, LeftToCpu, Machine
 from ..samples.card import read_card
 from .cells import Cell, Way, measuring
 from .identity import card_identity, digest, network_identity
@@ -135,6 +136,8 @@ def _compute(
             else:
                 add_line(lines, {"key": cell.key, "what": names[cell.key], **outcome})
                 found[cell.key] = outcome
+                for said in outcome.get("left_to_cpu", ()):
+                    warn(LeftToCpu(said), stacklevel=2)
             told(cell.key)
 
     wanted = [cell for _, cell, why in plan if not why and cell.way is not None and cell.key not in found]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
+from ..crew.workers import Alone, Crew, in_order
 from ..errors import UnusableData, counted
 from ..ir.model import Array, Graph, Model, Name, Node
 from ..maths.noise import to_db
 from ..onnx.probes import is_clamp_of_integers, is_quantizer
 from ..onnx.writer import to_proto
 from ..ops.layers import as_layer, layers
+from ..runtime.machine import Machine, here, on
 from ..runtime.session import Session
 from ..samples.images import BATCH, Samples, length, split
 from ..scoring.metrics import Tally
 
 Key = TypeVar("Key", bound=Hashable)
 Values = Mapping[Name, Array]
+AT_ONCE = 4
+"""Variants that one of several who share the work measures at a time."""
 EXACT = 120.0
 """SQNR in dB from which an answer counts as exact: float32 rounds no finer."""
 
@@ -120,6 +124,36 @@ def scores(variants: Mapping[Key, Graph], against: Truth, base: Graph | None = N
             at = cut
         found[key] = _scored(_ran(_part(graph, cut, len(graph.nodes), graph.outputs), held), against)
     return found
+
+
+def shared_scores(
+    crew: Crew, variants: Mapping[Key, Graph], against: Truth, base: Graph | None = None
+) -> dict[Key, Score]:
+    """As `scores`, by whoever does it: a few variants at a time, those together that begin to differ nearby."""
+    order = sorted(variants, key=lambda key: 0 if base is None else common(base, variants[key]))
+    shared = (dict(variants), against, base, replace(here(), threads=crew.threads))
+    found = dict[Key, Score]()
+    for part in in_order(crew, _scoring, shared, together(crew, order, AT_ONCE)):
+        found |= part
+    return found
+
+
+def together(crew: Crew, tasks: Sequence[Key], most: int) -> list[Sequence[Key]]:
+    """Tasks in groups for a crew: at most so many, all in one where there is nobody to share them with."""
+    size = max(1, len(tasks)) if isinstance(crew, Alone) else most
+    return [tasks[k : k + size] for k in range(0, len(tasks), size)]
+
+
+def _scoring(
+    shared: tuple[Mapping[Key, Graph], Truth, Graph | None, Machine],
+) -> Callable[[Sequence[Key]], dict[Key, Score]]:
+    variants, against, base, machine = shared
+
+    def work(keys: Sequence[Key]) -> dict[Key, Score]:
+        with on(machine):
+            return scores({key: variants[key] for key in keys}, against, base)
+
+    return work
 
 
 def _scored(answers: Iterable[Values], against: Truth) -> Score:
