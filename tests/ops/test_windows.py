@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from equint.ir.model import Array
+from equint.ir.model import Array, Node
 from equint.onnx.reader import read
 from equint.ops.layers import layers
-from equint.ops.windows import Windows
+from equint.ops.windows import OUTSIDE, Windows, met, share_met
 from handwritten import execute, network, normal
 
 IMAGE = "float[N,4,7,6] x"
@@ -51,6 +51,18 @@ def test_all_patches_give_the_output(name: str) -> None:
     body = f"y = {op} <{', '.join(filter(None, (kernel, attributes)))}> (x, w)"
     found, wanted = products(body, IMAGE, normal(3, 4, 7, 6), normal(*shape, seed=2))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("pads", [(0, 0), (1, 2), (7, 4)])
+def test_shares_are_counts_of_the_table(op: str, stride: int, pads: tuple[int, int]) -> None:
+    for dilation, taps, size in ((1, 3, 7), (2, 4, 9), (3, 2, 30), (1, 7, 20)):
+        attributes = {"strides": [stride], "dilations": [dilation], "pads": pads}
+        node = Node(op, ("x", "w"), ("y",), attributes)
+        table = met(node, 0, taps, size)
+        if len(table):
+            np.testing.assert_array_equal(share_met(node, 0, taps, size), (table != OUTSIDE).mean(0))
 
 
 @pytest.mark.parametrize(

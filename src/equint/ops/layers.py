@@ -13,7 +13,7 @@ from ..ir.model import Array, Correction, Graph, Model, Moments, Name, Node, Sha
 from ..ir.weights import Layer
 from . import torch_kernels
 from .operator import Backward, BoundFacet, Form, Gained, Grid, Operator, Pair, Rule, Scales, by_name
-from .windows import OUTSIDE, met
+from .windows import share_met
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -103,9 +103,9 @@ def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None) -> Ar
     n, transposed, per_dim = len(kernel), layer.node.op == "ConvTranspose", list[Array]()
     for d, taps in enumerate(kernel):
         size = x_shape[2 + d] if x_shape else None
-        table = met(layer.node, d, taps, size) if isinstance(size, int) else np.zeros(0)
         stride = layer.node.attrs.get("strides", [1] * n)[d] if transposed else 1
-        per_dim.append((table != OUTSIDE).mean(0) if len(table) else np.full(taps, 1 / stride))
+        known = isinstance(size, int) and size > 0
+        per_dim.append(share_met(layer.node, d, taps, size) if known else np.full(taps, 1 / stride))
     return np.asarray(reduce(np.multiply.outer, per_dim), np.float64).reshape(-1)
 
 

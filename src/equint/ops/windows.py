@@ -28,6 +28,36 @@ def met(node: Node, axis: int, taps: int, size: int) -> Array:
         >>> met(Node("ConvTranspose", ("x", "w"), ("y",), {"strides": [2]}), 0, 3, 2).tolist()
         [[0, -1, -1], [-1, 0, -1], [1, -1, 0], [-1, 1, -1], [-1, -1, 1]]
     """
+    stride, offsets, outputs = geometry(node, axis, taps, size)
+    at = np.arange(outputs)[:, None]
+    if node.op == "ConvTranspose":
+        position, rest = np.divmod(at - offsets, stride)
+        position = np.where(rest == 0, position, OUTSIDE)
+    else:
+        position = at * stride + offsets
+    return np.where((position >= 0) & (position < size), position, OUTSIDE)
+
+
+def share_met(node: Node, axis: int, taps: int, size: int) -> Array:
+    """The share of output positions at which each tap meets the input, `(K,)`: counted without a table of all.
+
+    Tap k meets the input where 0 ≤ stride·i + offset_k < m for an i < n: of n outputs the positions in m inputs, for
+    ConvTranspose of n inputs those in m outputs.
+
+    Example:
+        >>> share_met(Node("Conv", ("x", "w"), ("y",), {"pads": [1, 1]}), 0, 3, 4).tolist()
+        [0.75, 1.0, 0.75]
+        >>> share_met(Node("ConvTranspose", ("x", "w"), ("y",), {"strides": [2]}), 0, 3, 2).tolist()
+        [0.4, 0.4, 0.4]
+    """
+    stride, offsets, outputs = geometry(node, axis, taps, size)
+    n, m = (size, outputs) if node.op == "ConvTranspose" else (outputs, size)
+    first, last = np.maximum(-(offsets // stride), 0), np.minimum((m - 1 - offsets) // stride, n - 1)
+    return np.asarray(np.maximum(last - first + 1, 0) / max(outputs, 1))
+
+
+def geometry(node: Node, axis: int, taps: int, size: int) -> tuple[int, Array, int]:
+    """Stride, offset dilation·k − pad of each tap, and number of output positions, along a spatial axis."""
     attrs, transposed = node.attrs, node.op == "ConvTranspose"
     stride, dilation = ((attrs.get(key) or {axis: 1})[axis] for key in ("strides", "dilations"))
     extra, asked = (attrs.get("output_padding") or {axis: 0})[axis], attrs.get("output_shape")
@@ -41,13 +71,7 @@ def met(node: Node, axis: int, taps: int, size: int) -> Array:
         before = total // 2 if auto == "SAME_UPPER" else total - total // 2
         after = total - before
     outputs = full - before - after if transposed else (size + before + after - span) // stride + 1
-    at = np.arange(outputs)[:, None], np.arange(taps)[None, :] * dilation
-    if transposed:
-        position, rest = np.divmod(at[0] + before - at[1], stride)
-        position = np.where(rest == 0, position, OUTSIDE)
-    else:
-        position = at[0] * stride + at[1] - before
-    return np.where((position >= 0) & (position < size), position, OUTSIDE)
+    return stride, np.arange(taps) * dilation - before, outputs
 
 
 class Windows:
