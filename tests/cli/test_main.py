@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 import equint
 from commands import Run
+from equint.cli.main import COMMANDS
 from equint.demo import data_path, model_path
 from equint.hardware.target import source
 from equint.ir.model import Array
@@ -700,7 +701,9 @@ def test_a_layout_beside_a_range_is_refused(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["quantize", "m.onnx", "--bogus"], "no such option: --bogus"),
+        (["quantize", "m.onnx", "--bogus"], "no such option: --bogus; equint quantize --help"),
+        (["quantize", "m.onnx", "--tagret", "qnn"], "no such option: --tagret; did you mean --target? equint quantize"),
+        (["quantze", "m.onnx"], "no such command 'quantze'; did you mean quantize? equint --help"),
         (["quantize", "m.onnx", "-o", "q.onnx", "--images", "many"], "'--images': Input should be a valid integer"),
         (["evaluate"], "missing argument 'model'"),
         (["quantise"], "no such command 'quantise'"),
@@ -778,3 +781,10 @@ def test_a_name_that_no_file_can_have(run: Run, tmp_path: Path) -> None:
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "name too long" in err
     assert "unexpected" not in err
+
+
+@pytest.mark.parametrize("command", [c.__name__.replace("_", "-") for c in COMMANDS])
+def test_help_shows_an_example(run: Run, command: str) -> None:
+    code, text, _ = run(command, "--help")
+    assert code == 0
+    assert f"Example: equint {command}" in " ".join(text.split())

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from equint.errors import EquintError
-from equint.samples.folders import beside, pictures, pixels
+from equint.samples.card import Card
+from equint.samples.folders import beside, pictures, pixels, prepared
 
 
 @pytest.fixture
@@ -53,3 +54,12 @@ def test_pixels(folder: Path) -> None:
         pixels(folder / "deep.png", "gray")
     with pytest.raises(EquintError, match=r"absent\.png"):
         pixels(folder / "absent.png", "gray")
+
+
+def test_channels_leave_in_the_order_of_the_kind() -> None:
+    """Means and spreads are in the network's order, as its own training has them."""
+    pixels = np.stack([np.full((2, 2), v, np.uint8) for v in (10, 20, 30)], -1)
+    rgb = prepared(pixels, Card("rgb", (1.0, 2.0, 3.0), (1.0, 1.0, 1.0)), Path("a.png"))
+    bgr = prepared(pixels, Card("bgr", (3.0, 2.0, 1.0), (1.0, 1.0, 1.0)), Path("a.png"))
+    assert rgb[:, 0, 0].tolist() == [9.0, 18.0, 27.0]
+    assert bgr[:, 0, 0].tolist() == [27.0, 18.0, 9.0]

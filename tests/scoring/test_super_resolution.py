@@ -164,6 +164,6 @@ def test_errors_name_the_file(folder: Path) -> None:
     refused(r"0\.png: smaller than \(30, 10\)", replace(card("gray"), size=(30, 10)))
     refused(r"0\.png: .*too few", card("gray", border=15))
     refused(r"0\.png: .*too few", card("gray", border=40))
-    refused("set kind to rgb or gray", replace(card("gray"), kind="features"))
+    refused("set kind to rgb, bgr or gray", replace(card("gray"), kind="features"))
     Image.new("L", (3, 1)).save(folder / "high" / "0.png")
     refused(r"0\.png", card("gray"))

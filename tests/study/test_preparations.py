@@ -17,6 +17,7 @@ from equint.runtime.session import Session
 from equint.samples.card import Card
 from equint.samples.survey import survey
 from equint.study.preparations import chosen, input_of, measured, running, sizes_tried, ways
+from equint.study.proposal import propose
 from handwritten import network, normal
 
 WAYS = {way.words: way for way in ways(3)}
@@ -92,3 +93,20 @@ def test_the_float_network_is_what_is_scored(photos: Path) -> None:
     model = trained("0 to 1", photos)
     x = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
     assert Session(to_proto(model.graph)).run(x)["y"].shape == (1, 16, 30, 30)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "bgr"])
+def test_labels_tell_the_order_of_channels(kind: str, tmp_path: Path) -> None:
+    """A network that tells red from blue by the channel that comes first."""
+    first = np.array([[1, 0], [0, 0], [0, 1]], np.float32)
+    text = "a = GlobalAveragePool (x) b = Flatten (a) y = MatMul (b, w)"
+    model = network(text, w=first, inputs="float[N,3,8,8] x", output="float[N,2] y")
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    x = rng.integers(0, 100, (80, 8, 8, 3), np.uint8)
+    x[y == 0, :, :, 0 if kind == "rgb" else 2] += 100
+    x[y == 1, :, :, 2 if kind == "rgb" else 0] += 100
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    found = propose(load(model), tmp_path / "a.npz")
+    assert found.card.kind == kind
+    assert "100.0 % as" in found.toml(tmp_path)

@@ -23,6 +23,7 @@ from ..errors import (
     UnusableData,
     counted,
     in_a_line,
+    meant,
 )
 from . import npu, people, study
 from . import options as cli
@@ -138,7 +139,10 @@ def calibrate(
     provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data."""
+    """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data.
+
+    Example: equint calibrate net.onnx -o statistics.npz --card net.toml --images 64
+    """
     import equint
 
     from ..onnx.reader import with_constants
@@ -173,7 +177,10 @@ def recipes(
     show: Annotated[str | None, Option("--show", help="Print this recipe's TOML, to copy and change.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """List the built-in recipes and targets."""
+    """List the built-in recipes and targets.
+
+    Example: equint recipes --show optimal
+    """
     from dataclasses import asdict
 
     import equint
@@ -198,7 +205,10 @@ def targets(
     show: Annotated[str | None, Option("--show", help="Show this target: its formats and rules, with sources.")] = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """List the built-in targets, or show one."""
+    """List the built-in targets, or show one.
+
+    Example: equint targets openvino
+    """
     if show is not None and target is not None:
         raise InvalidOption(f"--show {show}: {target} is named already; give one of them")
     if show is None and target is None:
@@ -227,7 +237,10 @@ def _list_targets(as_json: bool) -> None:
 
 
 def demo(as_json: cli.AsJson = False) -> None:
-    """Quantize a small bundled network without data and show what that did."""
+    """Quantize a small bundled network without data and show what that did.
+
+    Example: equint demo
+    """
     from ..demo.run import run
 
     with cli.progress_bar(not as_json) as step:
@@ -355,10 +368,17 @@ def _kept(arguments: Sequence[str]) -> str:
     return "nothing was written; give the command again"
 
 
+_GUESS = re.compile(r"\.? \(?(?:Did you mean|Possible options:) .*$")
+"""What the parser guesses, which is asked in our words."""
+
+
 def _usage(error: Any) -> str:
     """What is wrong with the arguments, in a line, and where to look; help where there were none."""
     said = str(error.format_message()).rstrip(".")
     if "\n" in said:
         return said
+    said = _GUESS.sub("", said)
+    wrong = getattr(error, "option_name", "") or said.partition("No such command ")[2].strip("'")
+    known = getattr(error, "possibilities", None) or [c.__name__.replace("_", "-") for c in COMMANDS]
     command = error.ctx.command_path if error.ctx is not None else "equint"
-    return f"equint: {said[:1].lower()}{said[1:]}; {command} --help says more"
+    return f"equint: {said[:1].lower()}{said[1:]}; {meant(wrong, known) if wrong else ''}{command} --help says more"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, counted
 from . import options as cli
 
 Network = Annotated[
@@ -40,6 +40,8 @@ def export(
     """Quantize a network for an NPU and write it in integers alone, or for a compiler.
 
     Default target: npu-shift; of tflite tflite-int8, of onnx-float that of quantize, of encodings qnn.
+
+    Example: equint export net.onnx -o net --card net.toml --target npu-shift
     """
     import equint
 
@@ -90,6 +92,8 @@ def golden(
 
     For LiteRT's targets also network.tflite, and tensors.npz: its tensors by name, as it has them.
     The images are those of --data, or of the card, or random ones; they are not used to quantize.
+
+    Example: equint golden net.json -o golden/ --card net.toml
     """
     import equint
 
@@ -100,7 +104,7 @@ def golden(
     if as_json:
         cli.print_json(found.facts())
         return
-    print(f"wrote {output}: {len(found.steps)} steps on {found.count} {found.images}")
+    print(f"wrote {output}: {counted(len(found.steps), 'step')} on {found.count} {found.images}")
 
 
 def compare_board(
@@ -122,7 +126,10 @@ def compare_board(
     io: cli.IoName = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Name the first layer in which a device differs, by how much and why. Exits with 1 where one does."""
+    """Name the first layer in which a device differs, by how much and why. Exits with 1 where one does.
+
+    Example: equint compare-board net.json dump/ --golden golden/
+    """
     import equint
 
     cli.check_file(model)
@@ -145,7 +152,10 @@ def sizes(
     weight_bits: cli.WeightBits = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Show the parameter bytes of a network under LWQ, CWQ and WES, dense and sparse."""
+    """Show the parameter bytes of a network under LWQ, CWQ and WES, dense and sparse.
+
+    Example: equint sizes net.onnx
+    """
     import equint
 
     from ..npu.sizes import SCHEMES

@@ -110,7 +110,10 @@ def card(
     ] = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Propose a card: how pictures become the network's input, and what speaks for it; the float score, with labels."""
+    """Propose a card: how pictures become the network's input, and what speaks for it; the float score, with labels.
+
+    Example: equint card net.onnx --data photos/ -o net.toml
+    """
     import equint
 
     from ..pages.proposals import told, ways

@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, counted
 from . import options as cli
 
 
 def inspect(
     model: cli.ModelFile, target: cli.TargetName = None, card: cli.CardFile = None, as_json: cli.AsJson = False
 ) -> None:
-    """Show layers, free channel scales, and what pins the others."""
+    """Show layers, free channel scales, and what pins the others.
+
+    Example: equint inspect net.onnx
+    """
     import equint
 
     found = equint.inspect(model, target, input=card)
@@ -48,6 +51,8 @@ def lint(
     """Show what hardware refuses of a quantized network or computes in float; exit code 1 where that is an error.
 
     Without --target: for the target that equint made the file for, else for onnxruntime, of .tflite for tflite-int8.
+
+    Example: equint lint net.int8.onnx --target openvino
     """
     import equint
 
@@ -71,7 +76,10 @@ def explain(
     every: Annotated[bool, Option("--all", help="Show all layers, not only the ten that matter most.")] = False,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Show what limits each layer once quantized, and what each change would gain: predicted, without data."""
+    """Show what limits each layer once quantized, and what each change would gain: predicted, without data.
+
+    Example: equint explain net.onnx --target per-tensor
+    """
     import equint
 
     options = {**formats.options(), **described.options(), **shown.options()}
@@ -101,7 +109,10 @@ def sqnr(
     ] = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Show each layer's own noise, predicted and measured on images, before and after each kind of equalization."""
+    """Show each layer's own noise, predicted and measured on images, before and after each kind of equalization.
+
+    Example: equint sqnr net.onnx --card net.toml --images 16 --plot net.png
+    """
     import equint
 
     from ..pages import layer_sqnr as page
@@ -143,7 +154,10 @@ def evaluate(
     provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Measure a network or bundle by its task, and against the float original; say how good it is."""
+    """Measure a network or bundle by its task, and against the float original; say how good it is.
+
+    Example: equint evaluate net.int8.onnx --card net.toml --against net.onnx
+    """
     import equint
 
     from ..scoring.tasks import shown
@@ -175,7 +189,10 @@ def compare(
     provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Show the SQNR of every tensor, layer by layer."""
+    """Show the SQNR of every tensor, layer by layer.
+
+    Example: equint compare net.onnx net.int8.onnx --card net.toml
+    """
     import equint
 
     with cli.running_on(provider):
@@ -185,7 +202,7 @@ def compare(
         return
     rows = []
     for row in found.tensors:
-        bar = f"{row.not_finite} values are not finite"
+        bar = f"{counted(row.not_finite, 'value')} not finite"
         if not row.not_finite:
             bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
@@ -218,6 +235,8 @@ def table(
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was.
 
     Exit code 1 where nothing could be measured: the table says why.
+
+    Example: equint table net.toml other.toml --recipe lwq --recipe optimal -o table.md
     """
     import equint
 
@@ -251,7 +270,10 @@ def report(
         int | None, Option("--limit", min=1, help="Also judge it on so many samples of the card's eval.")
     ] = None,
 ) -> None:
-    """Quantize a network and write a page about what that did: one HTML file that needs nothing else."""
+    """Quantize a network and write a page about what that did: one HTML file that needs nothing else.
+
+    Example: equint report net.onnx -o net.html --card net.toml --limit 200
+    """
     import equint
 
     from ..pages.provenance import command_line
@@ -280,7 +302,10 @@ def diagnose(
     ray: cli.RayAddress = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Find which layers cost a quantized network most, why, and what helps; every gain is measured."""
+    """Find which layers cost a quantized network most, why, and what helps; every gain is measured.
+
+    Example: equint diagnose net.onnx --card net.toml --images 64 -o better.toml
+    """
     import equint
 
     from ..pages.diagnosis import text

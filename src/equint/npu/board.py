@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..integers.program import Program, Step
 from ..ir.model import Array, Name
 from ..maths.affine import storage
@@ -98,7 +98,7 @@ class Comparison:
         """All of it for people, first what matters most."""
         counts = {status: sum(v.status == status for v in self.steps) for status in _STATUS}
         told = ", ".join(f"{n} {_STATUS[s][n != 1]}" for s, n in counts.items() if n)
-        lines = [f"{self.compared} of {self.compared + len(self.missing)} tensors compared: {told}"]
+        lines = [f"{self.compared} of {counted(self.compared + len(self.missing), 'tensor')} compared: {told}"]
         if self.first is None:
             lines.append("no difference")
         else:
@@ -123,11 +123,11 @@ def _described(v: Verdict) -> list[str]:
     m = v.own or v.mismatch
     assert m is not None
     where = f"[{', '.join(map(str, m.index))}]" + ("" if m.channel is None else f", channel {m.channel}")
-    spread = "" if m.channel is None else f", in {m.channels} channel{'s' * (m.channels != 1)}"
-    steps = f"{m.largest} step{'s' * (m.largest != 1)}"
+    spread = "" if m.channel is None else f", in {counted(m.channels, 'channel')}"
+    steps = counted(m.largest, "step")
     lines = [
         f"first divergence: step {v.number}, {v.op} {v.layer} ({m.file})",
-        f"  {m.count} of {m.size} values differ, by at most {steps}{spread}",
+        f"  {m.count} of {counted(m.size, 'value')} differ, by at most {steps}{spread}",
         f"  first at {where}: wanted {m.wanted}, found {m.found}",
     ]
     if m.bit is not None:
@@ -374,5 +374,5 @@ def _read_dump(
         if read:
             found[name] = read[0]
     if not found:
-        raise UnusableData(f"{folder}: holds none of the {len(files)} tensors; {example}")
+        raise UnusableData(f"{folder}: holds none of the {counted(len(files), 'tensor')}; {example}")
     return found, tuple(sorted(present - used))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..files import MOST_TEXT, readable
 from ..integers.program import Program
 from ..ir.model import Array, Name
@@ -337,7 +337,9 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
     if found.dtype != dtype:
         raise UnusableData(f"{path}: layer {layer}: holds {found.dtype}, wanted {dtype}; dump the integers as stored")
     if shape and found.shape[1:] == shape[1:] and found.ndim == len(shape) and len(found) != shape[0]:
-        raise UnusableData(f"{path}: layer {layer}: {len(found)} images, wanted {shape[0]}; dump the same ones")
+        raise UnusableData(
+            f"{path}: layer {layer}: {counted(len(found), 'image')}, wanted {shape[0]}; dump the same ones"
+        )
     if shape is not None and found.shape != shape:
         raise UnusableData(
             f"{path}: layer {layer}: shape {list(found.shape)}, wanted {list(shape)}; dump it in this order"

@@ -96,7 +96,7 @@ def mixed_text(found: Mapping[str, Any]) -> str:
     tried = f"{found['tried']} {'network was' if found['tried'] == 1 else 'networks were'} measured"
     lines = [f"{first}, on {counted(n, 'image')} (±{doubt:.1f} points by chance); {tried}"]
     if found["chosen"]:
-        lines.append(f"{found['cost']:,.0f} bytes more: {', '.join(found['chosen'])}")
+        lines.append(f"{counted(round(found['cost']), 'byte')} more: {', '.join(found['chosen'])}")
     return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])
 
 

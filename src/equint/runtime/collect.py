@@ -98,7 +98,7 @@ def collect(
         raise
     if done == skip and skip > (count := images.count()):
         raise UnusableData(
-            f"{path}: statistics of {skip} images, and now there are {count}; delete it, or choose another"
+            f"{path}: statistics of {counted(skip, 'image')}, and now there are {count}; delete it, or choose another"
         )
     kept.save()
     return kept.total()

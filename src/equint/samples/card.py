@@ -19,7 +19,9 @@ from ..files import MOST_TEXT, read_toml, readable
 from ..graph import inputs
 from ..ir.model import Model
 
-KINDS = ("rgb", "gray", "features")
+CHANNELS_OF = {"rgb": 3, "bgr": 3, "gray": 1}
+"""Kinds of pixels, and how many channels each has."""
+KINDS = (*CHANNELS_OF, "features")
 LAYOUTS = ("nchw", "nhwc")
 """Where the channels of pictures lie."""
 TASKS = ("classification", "keyword-spotting", "segmentation", "detection", "super-resolution", "features")
@@ -61,8 +63,9 @@ class Card:
     """How a network's input is made, where its data lie, and what its output means.
 
     Attributes:
-        kind: "rgb", "gray" (pixels 0 to 255, then (x − mean)/std) or "features" (fed as they are).
-        mean, std: per channel, in pixel units.
+        kind: "rgb", "bgr" (channels in that order), "gray" (pixels 0 to 255, then (x − mean)/std) or "features" (fed as
+            they are).
+        mean, std: per channel, in the network's order, in pixel units.
         size: (height, width), or None to keep the images'.
         range: lowest and highest value of the network's input, where known.
         task: one of `TASKS`.
@@ -137,7 +140,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     kind = given.get("kind", "rgb")
     if kind not in KINDS:
         raise InvalidCard(f"{path}: kind = {kind!r}; choose {', '.join(KINDS)}")
-    channels = {"rgb": 3, "gray": 1}.get(kind, 0)
+    channels = CHANNELS_OF.get(kind, 0)
     mean = _numbers(path, given, "mean", [0.0] * channels)
     std = _numbers(path, given, "std", [1.0] * channels)
     if len(mean) != len(std) or (channels and len(mean) not in (1, channels)) or any(s < 1 / FARTHEST for s in std):
@@ -175,7 +178,7 @@ def laid_out(card: Card, shapes: Iterable[Sequence[int | str | None] | None]) ->
         return card
     if card.layout is None:
         return replace(card, layout=inputs.layout_of(shape))
-    channels = {"rgb": 3, "gray": 1}.get(card.kind)
+    channels = CHANNELS_OF.get(card.kind)
     found = shape[inputs.CHANNELS[card.layout]]
     if channels is not None and isinstance(found, int) and found != channels:
         sizes = ", ".join(str(n or "?") for n in shape)

@@ -241,7 +241,7 @@ def most_label(path: Path, card: Card) -> int | None:
 def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) -> Iterator[tuple[Array, Array | None]]:
     files, written, classes = listing(path)
     if card.kind == "features":
-        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb, bgr or gray")
     table = path / "labels.csv"
     where = table if table.is_file() else path
     labels = None if written is None else _numbered(where, written, card.labels or classes)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UnusableData
 from ..files import MOST_TEXT, readable
 from ..ir.model import Array
-from .card import MOST_PIXELS, Card
+from .card import CHANNELS_OF, MOST_PIXELS, Card
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 Item = TypeVar("Item")
@@ -60,7 +60,11 @@ def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, P
 
 
 def pixels(file: Path, mode: str) -> Array:
-    """Pixels 0 to 255: (H, W, 3) of "rgb", (H, W) of "gray", "numbers" as they are. Raises EquintError: unreadable."""
+    """Pixels 0 to 255: (H, W, 3) of red, green and blue for "rgb" and "bgr", (H, W) of "gray", "numbers" as they are.
+
+    Raises:
+        EquintError: unreadable.
+    """
     from PIL import Image
 
     try:
@@ -72,7 +76,7 @@ def pixels(file: Path, mode: str) -> Array:
                 raise UnusableData(f"{file}: pixels of more than 8 bits; save it with 8 bits per channel")
             if mode == "numbers":
                 return np.asarray(picture)
-            return np.asarray(picture.convert("RGB" if mode == "rgb" else "L"))
+            return np.asarray(picture.convert("L" if mode == "gray" else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableData(
             f"{file}: not a readable picture ({str(error)[:160]}); save it again as .png or .jpg"
@@ -82,6 +86,8 @@ def pixels(file: Path, mode: str) -> Array:
 def prepared(pixels: Array, card: Card, where: Path) -> Array:
     """(H, W, C) or (H, W) pixels to a normalised float32 array, (C, H, W) or as the card's layout says.
 
+    Red, green and blue come in that order, and leave in the order of the card's kind.
+
     Raises:
         EquintError: channels that the card's kind does not have.
 
@@ -90,11 +96,12 @@ def prepared(pixels: Array, card: Card, where: Path) -> Array:
         [[[1.0, 1.0], [1.0, 1.0]]]
     """
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    channels = 3 if card.kind == "rgb" else 1
+    channels = CHANNELS_OF.get(card.kind, 1)
     if pixels.ndim != 3 or pixels.shape[-1] != channels:
         raise UnusableData(f"{where}: a sample of shape {pixels.shape}; kind {card.kind} needs (H, W, {channels})")
     if card.size and pixels.shape[:2] != card.size:
         pixels = _resized(pixels, card.size)
+    pixels = pixels[..., ::-1] if card.kind == "bgr" else pixels
     mean, std = np.asarray(card.mean or 0, np.float32), np.asarray(card.std or 1, np.float32)
     normal = (pixels.astype(np.float32) - mean) / std
     return normal if card.layout == "nhwc" else np.ascontiguousarray(normal.transpose(2, 0, 1))
@@ -114,7 +121,7 @@ def stacked(
 ) -> Iterator[tuple[Array, list[Truth]]]:
     """Batches of (network input, truths); pictures that keep their own sizes come one by one. Raises EquintError."""
     if card.kind == "features":
-        raise UnusableData("the data are pictures but the card says features; set kind to rgb or gray")
+        raise UnusableData("the data are pictures but the card says features; set kind to rgb, bgr or gray")
     step = size if card.size else 1
     for start in range(0, len(items), step):
         loaded = [load(item) for item in items[start : start + step]]

@@ -81,6 +81,7 @@ class Fidelity:
 
     def __init__(self, output: Name, card: Card) -> None:
         self._output, self._mean, self._std = output, card.mean or (0.0,), card.std or (1.0,)
+        self._reversed = card.kind == "bgr"
         self._border = int(card.data.get("border", card.data["scale"]))
         self._psnr: list[float] = []
         self._ssim: list[float] = []
@@ -94,6 +95,7 @@ class Fidelity:
                     f"rows and {truth.shape[1]} columns; check scale in [data] of the card"
                 )
             units = value.astype(float).transpose(1, 2, 0) * np.asarray(self._std) + np.asarray(self._mean)
+            units = units[..., ::-1] if self._reversed else units
             made = luma(np.round(np.clip(units, 0, PEAK)))
             b = self._border
             a, c = (v[b : v.shape[0] - b, b : v.shape[1] - b] for v in (luma(truth.astype(float)), made))

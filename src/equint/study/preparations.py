@@ -189,6 +189,29 @@ def chosen(rows: Sequence[Way], model: Model, card: Card, classes: int) -> tuple
     return row, "a guess, the usual way: nothing in network or data tells", False
 
 
+def ordered(model: Model, card: Card, best: Way, found: Survey) -> tuple[Card, str]:
+    """The card with the order of channels that the network seems to want, and what speaks for it.
+
+    The labels' score decides where it differs by more than chance, else the distance from BatchNorms where it differs
+    clearly; else red, green, blue is taken for granted.
+    """
+    way = replace(best, mean=best.mean[::-1], std=best.std[::-1])
+    (other,) = measured(model, replace(card, kind="bgr"), (way,), found, lambda number: None)
+    turned = replace(card, kind="bgr", mean=way.mean, std=way.std)
+    if best.score is not None and other.score is not None:
+        measure = _measure(card)
+        enough = 100 * apart(best.score / 100, other.score / 100, best.samples) if measure.unit == "%" else DECIBELS
+        told = f"float {measure.title} {{}} as red, green, blue, {{}} as blue, green, red"
+        told = told.format(measure.shown(best.score), measure.shown(other.score))
+        if abs(other.score - best.score) > enough:
+            return (turned if other.score > best.score else card), told
+    if best.distance is not None and other.distance is not None:
+        told = f"as red, green, blue {best.distance:.2f} spreads from the BatchNorms, turned {other.distance:.2f}"
+        if abs(other.distance - best.distance) > CLEARLY:
+            return (turned if other.distance < best.distance else card), told
+    return card, 'the usual order, red, green, blue: nothing tells; kind = "bgr" is the other'
+
+
 def _distance(way: Way) -> float:
     return np.inf if way.distance is None else way.distance
 

@@ -21,7 +21,7 @@ from ..samples.card import Card
 from ..samples.data import images
 from ..samples.survey import Survey, survey
 from ..scoring.tasks import task_of
-from .preparations import AS_TOLD, Way, as_it_is, chosen, input_of, measured, running, told_by_file, ways
+from .preparations import AS_TOLD, Way, as_it_is, chosen, input_of, measured, ordered, running, told_by_file, ways
 
 WIDTH = 100
 """Comments are wrapped to this many columns."""
@@ -117,8 +117,11 @@ def propose(model: Model, data: str | os.PathLike[str], progress: Progress | Non
         rows = measured(model, card, pixels, found, tell)
     best, why, clear = chosen(rows, model, card, classes)
     card = replace(card, mean=best.mean, std=best.std, range=_reach(best, found.white))
+    order = ""
+    if channels == 3:
+        card, order = ordered(model, card, best, found)
     doubts = [*([unread] if unread else []), *_doubts(best, clear, why, card, classes, found)]
-    reasons = _reasons(model, card, found, best, why, of_task, rows)
+    reasons = _reasons(model, card, found, best, why, of_task, rows, order)
     words = best.words if best.words != AS_TOLD else f"(pixel − {best.mean[0]:g}) / {best.std[0]:g}, {AS_TOLD}"
     return Proposal(model.source, card, words, why, clear, tuple(rows), reasons, tuple(doubts))
 
@@ -215,7 +218,7 @@ def _doubts(best: Way, clear: bool, why: str, card: Card, classes: int, found: S
 
 
 def _reasons(
-    model: Model, card: Card, found: Survey, best: Way, why: str, task: str, rows: Sequence[Way]
+    model: Model, card: Card, found: Survey, best: Way, why: str, task: str, rows: Sequence[Way], order: str
 ) -> tuple[Reason, ...]:
     name = model.graph.inputs[0]
     shape = ", ".join(str(n or "?") for n in model.graph.shapes[name])
@@ -230,7 +233,8 @@ def _reasons(
         seen.append(f"float {measure.title} {measure.shown(best.score)} on {counted(best.samples, 'sample')}{most}")
     sized = "the network's own" if card.size else ""
     labelled = "labelled" if found.labelled else "without labels"
-    table = {"task": task, "kind": f"input {name} ({shape})", "mean": "; ".join(seen), "size": sized}
+    of_kind = f"input {name} ({shape}){f'; {order}' if order else ''}"
+    table = {"task": task, "kind": of_kind, "mean": "; ".join(seen), "size": sized}
     table |= {"range": f"pixels reach {found.white:g}, not 255"} if card.range else {}
     table |= {
         "eval": f"{counted(found.count, 'sample')}, {labelled}",

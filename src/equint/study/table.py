@@ -13,7 +13,7 @@ from warnings import warn
 
 from .. import __version__
 from ..crew.workers import Alone, Crew
-from ..errors import EquintError, InvalidCard, OutputRefused, UnknownName, UnreadableModel
+from ..errors import EquintError, InvalidCard, OutputRefused, UnknownName, UnreadableModel, counted
 from ..files import read_toml
 from ..hardware.target import TOLD, Target
 from ..hardware.target import target as built_in_target
@@ -232,7 +232,7 @@ def _title(network: Network, cell: Cell) -> str:
         return f"{network.name} float"
     way = cell.way
     bits = "/".join("-" if b is None else str(b) for b in (way.weight_bits, way.activation_bits))
-    images = "" if way.images is None else f" {way.images} images"
+    images = "" if way.images is None else f" {counted(way.images, 'image')}"
     return f"{network.name} {way.recipe.name} {way.target.name} {bits}{images}"
 
 
