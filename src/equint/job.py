@@ -135,7 +135,7 @@ class Job:
         if isinstance(input, Card):
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
         original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
-        network = described(original, input)
+        network = described(original, _seen_input(original, seen) if input is None else input)
         if seen is not None:  # the input is measured: its range need not be guessed
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
             network = replace(network, log=tuple(e for e in network.log if e.kind not in guessed))
@@ -267,6 +267,16 @@ class Job:
     def quantizer(self) -> Callable[[Recipe], Model]:
         """What variants of the recipe make of the network; what they have in common is done once."""
         return quantizer(self.network, self.target, self.data)
+
+
+def _seen_input(original: Model, seen: Data | None) -> Input:
+    """How far statistics say that the only input reaches; None where there are none, or several inputs."""
+    name = original.graph.inputs[0]
+    if seen is None or seen.statistics is None or len(original.graph.inputs) > 1:
+        return None
+    found = seen.statistics.tensors.get(name)
+    low, high = (0.0, 0.0) if found is None else (float(found.low.min()), float(found.high.max()))
+    return (low, high) if low < high else None
 
 
 def _for_hardware(network: Model, on: Target) -> Model:

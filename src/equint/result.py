@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,8 +10,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from .arguments import Named, check
-from .errors import EquintError, InvalidOption, UnsupportedOperator
-from .frontends.sources import present
+from .errors import EquintError, InvalidOption, UnreadableModel, UnsupportedOperator
+from .frontends.sources import load, present
 from .graph.placement import kept_float
 from .hardware.target import Target, is_built_in
 from .ir.events import Event
@@ -230,4 +231,15 @@ def runnable(argument: str, source: Any) -> Any:
         return source
     check(**{argument: source})
     present(source)
-    return source
+    return _float_of_tflite(source) if os.fspath(source).endswith(".tflite") else source
+
+
+def _float_of_tflite(source: Any) -> Any:
+    """A float .tflite file as ONNX. Raises EquintError: it is quantized, and says what to run instead."""
+    from .onnx.writer import to_proto
+
+    try:
+        return to_proto(load(source).graph)
+    except UnreadableModel as error:
+        todo = "quantize to an .onnx file for the same target, whose integers are the same, and give that"
+        raise UnreadableModel(f"{str(error).partition(';')[0]}: only LiteRT runs that; {todo}") from error

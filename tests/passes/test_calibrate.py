@@ -255,7 +255,7 @@ def test_without_images_batchnorm_is_left_alone() -> None:
     after = Calibrate()(model)
     assert after == model.noted(after.log[-1])
     assert after.log[-1].kind is EventKind.NOT_CALIBRATED
-    assert "no images given" in after.log[-1].facts["why"]
+    assert "no images to look at" in after.log[-1].facts["why"]
 
 
 PARTLY = network(

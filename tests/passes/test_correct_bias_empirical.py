@@ -248,7 +248,7 @@ def test_no_images() -> None:
     after = CorrectBiasEmpirical()(model)
     assert after == model.noted(after.log[-1])
     assert after.log[-1].kind is EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES
-    assert after.log[-1].facts == {"why": "no images given"}
+    assert after.log[-1].facts == {"why": "no images to look at"}
 
 
 def test_progress() -> None:

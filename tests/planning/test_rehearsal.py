@@ -37,6 +37,13 @@ def test_what_litert_has_not_even_in_float_is_refused() -> None:
         job("a = Conv (x, w) d = Det (a) k = Unsqueeze (d, s) y = Mul (a, k)", s=[2, 3]).rehearse()
 
 
+def test_what_litert_has_and_equint_does_not_write_is_called_so() -> None:
+    with pytest.raises(
+        UnsupportedOperator, match="n: LiteRT's LOCAL_RESPONSE_NORMALIZATION is not written; replace it"
+    ):
+        job("a = Conv (x, w) n = LRN <size = 3> (a) y = Conv (n, v)", v=normal(4, 4, 3, 3)).rehearse()
+
+
 def test_other_targets_are_named() -> None:
     with pytest.raises(equint.EquintError, match="target openvino: LiteRT computes otherwise"):
         Job.of(network("y = Conv (x, w)", w=normal(4, 3, 3, 3)), target="openvino", input=(0, 1)).rehearse()

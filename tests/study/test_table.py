@@ -296,3 +296,13 @@ def test_what_cannot_be_a_network_is_refused(given: str, said: str, cards: Path)
 def test_what_cannot_be_asked_is_refused(bad: dict[str, Any], cards: Path) -> None:
     with pytest.raises(EquintError):
         run(cards, **bad)
+
+
+@pytest.mark.parametrize(("text", "kind"), [("passes = []\n", "recipe"), ("[weight]\nbits = 8\n", "target")])
+def test_other_tables_among_cards_are_named(tmp_path: Path, text: str, kind: str) -> None:
+    """As `table *.toml` picks them up."""
+    (tmp_path / "better.toml").write_text(text)
+    with pytest.raises(
+        EquintError, match=rf"better.toml: is a {kind}, and no card; leave it out, or give it as --{kind}"
+    ):
+        find_networks([tmp_path / "better.toml"])

@@ -194,9 +194,8 @@ def advice(found: Automatic, model: Path, output: Path, card: Path | None = None
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if found.judged.status == "undecided" and found.judged.needed:
         more = f"{found.judged.samples + found.judged.needed:,}"
-        if found.judged.samples == found.limit:
-            return f"--limit {more.replace(',', '')} measures on more samples, which decide"
-        return f"give {more} samples, which decide; all {found.judged.samples:,} of {data or card} were used"
+        where = f"--data {data}" if data else f"--card {card}"
+        return f"equint auto {model} {where} --limit {more.replace(',', '')}, with as many samples there, would decide"
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
     if output.suffix == ".tflite":

@@ -162,6 +162,19 @@ def real_places(writer: Writer, name: Name) -> list[Place]:
     return writer.reals[name]
 
 
+UNWRITTEN = {
+    "BitShift": "RIGHT_SHIFT",
+    "GatherND": "GATHER_ND",
+    "LRN": "LOCAL_RESPONSE_NORMALIZATION",
+    "NonZero": "WHERE",
+    "OneHot": "ONE_HOT",
+    "Range": "RANGE",
+    "ReverseSequence": "REVERSE_SEQUENCE",
+    "ScatterND": "SCATTER_ND",
+    "Unique": "UNIQUE",
+}
+"""Operators that LiteRT computes in float, under its names, and that equint does not write."""
+
 FloatForm = Callable[[Floats, Node], None]
 
 
@@ -172,9 +185,9 @@ def write_floats(writer: Writer, step: Step) -> None:
     floats = Floats(writer, step)
     lacking = [n for n in floats.graph.nodes if n.domain or n.op not in FLOAT_FORMS]
     if lacking:
-        raise floats.refuse(
-            lacking[0], f"LiteRT has no operator for {lacking[0].op}; replace it, or end the network before it"
-        )
+        op = lacking[0].op
+        said = f"LiteRT's {UNWRITTEN[op]} is not written" if op in UNWRITTEN else f"LiteRT has no operator for {op}"
+        raise floats.refuse(lacking[0], f"{said}; replace it, or end the network before it")
     for node in floats.graph.nodes:
         FLOAT_FORMS[node.op](floats, node)
     for inside, name in zip(floats.graph.outputs, step.outputs, strict=True):

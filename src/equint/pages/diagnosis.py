@@ -77,8 +77,29 @@ def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
     """Everything as plain text."""
     tables = [stages(found), layers(found, limit), tensors(found, limit), remedies(found)]
     parts = ["\n".join([title, *_aligned(columns, rows)]) for title, columns, rows in tables]
-    warnings = "\n".join(f"! {line}" for line in found["warnings"])
+    warnings = "\n".join(f"! {line}" for line in once(found["warnings"]))
     return "\n\n".join([*([warnings] if warnings else []), *parts, advice(found)])
+
+
+def once(lines: Sequence[str]) -> list[str]:
+    """Sentences that differ only in where they hold, each once, with how often and where.
+
+    Example:
+        >>> once(["no range [a] (n=1)", "no range [b] (n=2)", "too few"])
+        ['no range (2 times: a, b)', 'too few']
+    """
+    table = dict[str, list[str]]()
+    for line in lines:
+        table.setdefault(line.partition(" [")[0], []).append(line)
+    return [
+        found[0] if len(found) == 1 else f"{what} ({len(found)} times: {_places(found)})"
+        for what, found in table.items()
+    ]
+
+
+def _places(lines: Sequence[str]) -> str:
+    at = [line.partition(" [")[2].partition("]")[0] for line in lines]
+    return ", ".join(at[:3]) + (", …" if len(at) > 3 else "")
 
 
 def mixed_text(found: Mapping[str, Any]) -> str:

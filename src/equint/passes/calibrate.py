@@ -146,7 +146,7 @@ class Calibrate:
         if samples is None:
             return self._completed(model.noted(self._without(why)))
         imagined = self._imagined(model, self._measured(model, samples, counted=False), samples.label)
-        return imagined if self.rule == "min-max" else imagined.noted(self._without("no images given"))
+        return imagined if self.rule == "min-max" else imagined.noted(self._without("no images to look at"))
 
     def _measured(self, model: Model, images: Samples, counted: bool) -> Statistics:
         """What the network's tensors do on images; where `counted`, with histograms."""
@@ -172,19 +172,22 @@ class Calibrate:
     def _stand_in(self, model: Model) -> tuple[Samples | None, str]:
         """Generated pictures, waveforms or features, or why none are shown."""
         if misleading(model) or (model.trained and not _untold(model)):
-            return None, "no images given; BatchNorm tells means and spreads"
+            return None, "no images to look at; BatchNorm tells means and spreads"
         if self.stand_in == "propagated":
-            return None, "no images given; means and spreads are propagated from the input"
+            return None, "no images to look at; means and spreads are propagated from the input"
         shape = picture_shape(model)
         if shape is not None and min(shape[1:]) < LEAST and self.stand_in == "auto":
-            return None, "no images given, and the input is too small for a picture"
+            return None, "no images to look at, and the input is too small for a picture"
         from ..runtime.first_run import fitting
 
         def made(size: int) -> Samples | None:
             return made_up(model, size) if shape is None else generated(model, picture_shape(model, size) or shape)
 
         images = fitting(model.graph, made)
-        return images, "" if images is not None else "no images given, and the network runs on none that was made up"
+        return (
+            images,
+            "" if images is not None else "no images to look at, and the network runs on none that was made up",
+        )
 
     def _completed(self, model: Model) -> Model:
         """What is to become integer, and of which nothing tells a range, as made-up samples show it.

@@ -45,7 +45,7 @@ class CorrectBiasEmpirical:
 
     def __call__(self, model: Model) -> Model:
         if self.images is None:
-            why = {"why": "no images given"}
+            why = {"why": "no images to look at"}
             return model.noted(Event(EventKind.BIASES_NOT_CORRECTED_FROM_IMAGES, "", why, "correct_bias_empirical"))
         from ..runtime.sweep import mean_errors
 

@@ -165,14 +165,14 @@ def _pictures(model: Model) -> tuple[Samples | None, str]:
     """Generated pictures that the network runs on, or why there are none."""
     shape = picture_shape(model)
     if shape is None or min(shape[1:]) < LEAST:
-        return None, f"no images given, and the input is no picture of {LEAST} pixels or more"
+        return None, f"no images to look at, and the input is no picture of {LEAST} pixels or more"
     if misleading(model):
-        return None, "no images given, and nothing tells how far the input reaches"
+        return None, "no images to look at, and nothing tells how far the input reaches"
     from ..runtime.first_run import fitting
 
     images = fitting(model.graph, lambda size: generated(model, picture_shape(model, size) or shape))
     if images is None:
-        return None, "no images given, and the network runs on none that was made up"
+        return None, "no images to look at, and the network runs on none that was made up"
     return images.first(PICTURES), ""
 
 

@@ -248,7 +248,11 @@ def find_networks(paths: Sequence[Named]) -> list[Network]:
 
 
 def _from_card(card: Path) -> Network:
-    task, told = read_card(card).task, read_toml(card, "card")
+    told = read_toml(card, "card")
+    for kind, keys in (("recipe", ("passes", "candidates")), ("target", ("weight", "activation", "rules"))):
+        if any(key in told for key in keys) and "model" not in told and "input" not in told:
+            raise InvalidCard(f"{card}: is a {kind}, and no card; leave it out, or give it as --{kind} {card}")
+    task = read_card(card).task
     if not isinstance(told.get("model"), str):
         raise InvalidCard(f'{card}: names no network; add model = "NETWORK.onnx"')
     model = card.parent / told["model"]
