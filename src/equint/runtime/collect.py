@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 
 from ..crew.workers import Alone, Crew, in_order
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..ir.model import Graph
 from ..samples.images import SPAN, Feed, Samples, length, part, split
 from ..samples.spans import Continued, Span, spans
