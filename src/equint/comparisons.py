@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .arguments import Named, Providers, check
+from .arguments import Named, Providers, check, refused
 from .errors import InvalidOption, UnusableData
 from .files import jsonable
 from .hardware.target import Target
@@ -64,6 +64,8 @@ def judge(
     from .planning.search import expected_power, made_up_samples
     from .runtime.judge import judge as measure
 
+    if not isinstance(candidates, Mapping):
+        raise refused("candidates", candidates, "networks by names of your own")
     if not candidates:
         raise InvalidOption("candidates = {}: give at least one network by a name of its own")
     job = Job.of(source, input=input, data=data, images=images, set=set)

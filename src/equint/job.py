@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from .arguments import Named, check, choose
-from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator
+from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator, meant
 from .frontends.sources import from_torch, load
 from .graph.overrides import Override
 from .graph.placement import place
@@ -98,6 +98,7 @@ class Job:
         progress: Progress | None = None,
         effort: Effort = "full",
         fused_activations: bool | None = None,
+        **unknown: Any,
     ) -> Self:
         """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
 
@@ -110,6 +111,8 @@ class Job:
             >>> job.recipe.name, job.data
             ('wes-optimal', None)
         """
+        for name in unknown:
+            raise InvalidOption(f"{name}: no such argument; {meant(name, Options.__annotations__)}")
         check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, set=set, progress=progress)
         if effort not in EFFORTS:
             raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
