@@ -38,12 +38,12 @@ def quantized(name: str, effort: str) -> None:
             wild.yardstick(name, path)
         else:
             data = given(wild.feeds(name, "calib"), "list", Path(folder))
-            equint.quantize(wild.path(name), data=data, effort=effort).save(path)
+            equint.quantize(wild.path(name), data=data, effort="full" if effort == "full" else "fast").save(path)
 
 
 def spent(name: str, effort: str) -> Spent | None:
     """What it took in a process of its own; None where it failed."""
-    command = [sys.executable, Path(__file__).absolute(), "--one", name, effort]
+    command = [sys.executable, str(Path(__file__).absolute()), "--one", name, effort]
     with tempfile.TemporaryDirectory() as folder:  # onnxruntime's quantizer leaves files where it runs
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)

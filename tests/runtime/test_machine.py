@@ -34,7 +34,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("wrong", ["abacus", "", "cpu,", [], ["cpu", 3], "Tensorrt"])
 def test_what_is_not_installed_is_refused_by_what_is(wrong: Any) -> None:
-    with pytest.raises(InvalidOption, match="not in this onnxruntime, which has .*CPU"):
+    with pytest.raises(InvalidOption, match=r"not in this onnxruntime, which has .*CPU"):
         machine(wrong)
 
 

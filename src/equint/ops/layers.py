@@ -104,8 +104,8 @@ def coverage(layer: Layer, kernel: tuple[int, ...], x_shape: Shape | None) -> Ar
     for d, taps in enumerate(kernel):
         size = x_shape[2 + d] if x_shape else None
         stride = layer.node.attrs.get("strides", [1] * n)[d] if transposed else 1
-        known = isinstance(size, int) and size > 0
-        per_dim.append(share_met(layer.node, d, taps, size) if known else np.full(taps, 1 / stride))
+        known = size if isinstance(size, int) and size > 0 else 0
+        per_dim.append(share_met(layer.node, d, taps, known) if known else np.full(taps, 1 / stride))
     return np.asarray(reduce(np.multiply.outer, per_dim), np.float64).reshape(-1)
 
 
