@@ -14,7 +14,7 @@ import equint
 
 ROOT = Path(equint.__file__).parent
 FLOORS = (
-    {"errors", "ir"},
+    {"errors", "ir", "markup"},
     {"crew", "files", "maths", "tflite"},
     {"ops"},
     {"graph", "hardware"},

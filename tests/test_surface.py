@@ -326,6 +326,15 @@ def check_report(_: Path) -> None:
     assert equint.report(result) == equint.report(result, input=SPAN)  # it knows its input
 
 
+@check("page")
+def check_page(folder: Path) -> None:
+    facts = {"schema": "equint.quantize/1", **equint.quantize(MODEL, "cwq", input=SPAN).facts(), "file_bytes": 9}
+    files = [folder / f"{name}.json" for name in ("a", "b")]
+    for file in files:
+        file.write_text(json.dumps(facts), "utf-8")
+    assert equint.page(files, name="two <runs>").count("two &lt;runs&gt;") == 2
+
+
 @check("sizes")
 def check_sizes(_: Path) -> None:
     found = equint.sizes(MODEL)
@@ -448,6 +457,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "providers": (st.one_of(st.builds(object), st.floats(), st.binary(), st.just({})), {"quantize": {"source": MODEL}}),
     "result": (JUNK, {"report": {}}),
+    "results": (JUNK, {"page": {}}),
     "name": (JUNK, {"report": {"result": RESULT}}),
     "measured": (st.one_of(st.builds(object), st.floats(), st.text()), {"report": {"result": RESULT}}),
 }  # fmt: skip

@@ -31,7 +31,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .api import calibrate, quantize, recipes, targets
     from .automatic import auto, card
-    from .comparisons import compare, evaluate, judge, table
+    from .comparisons import compare, evaluate, judge, page, table
     from .devices import compare_board, export, golden, program, sizes
     from .frontends.sources import from_torch, load
     from .graph.overrides import Override
@@ -60,7 +60,20 @@ __all__ += [
     "export",
     "from_torch",
 ]
-__all__ += ["golden", "inspect", "judge", "lint", "load", "mixed", "program", "quantize", "recipes", "report", "sizes"]
+__all__ += [
+    "golden",
+    "inspect",
+    "judge",
+    "lint",
+    "load",
+    "mixed",
+    "page",
+    "program",
+    "quantize",
+    "recipes",
+    "report",
+    "sizes",
+]
 __all__ += ["sqnr", "table", "targets"]
 
 

@@ -16,6 +16,7 @@ from .hardware.target import Target
 from .ir.events import EventKind
 from .ir.model import Model
 from .job import EFFORTS, Effort, Job
+from .markup import block
 from .planning.recipe import variants
 from .planning.run import Progress
 from .result import Result, quantized
@@ -108,6 +109,13 @@ class Automatic:
         most = None if told is None or told.chance is None else told.chance[1]
         doubt = f", though on others up to {most:.1f} may be lost" if most is not None and most > self.max_drop else ""
         return f"{asked} is held{spent}{doubt}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, what hardware makes of it, and what limits it."""
+        from .pages.story import hardware_line, limit_line
+
+        lines = [hardware_line(self.findings), f"limits: {limit_line(self.explanation, self.result.warnings)}"]
+        return block(self.verdict, [*lines, *self.notes])
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""

@@ -13,6 +13,8 @@ from .files import jsonable
 from .hardware.target import Target
 from .ir.model import Name
 from .job import Job
+from .markup import block
+from .markup import table as table_of
 from .planning.data import NO_SAMPLES
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
@@ -107,6 +109,15 @@ class Evaluation:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items() if not isinstance(v, Mapping))
         return f"Evaluation({shown}{'' if self.verdict is None else f', {self.verdict.level}'})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, and what was measured, the float network's beside it."""
+        from .scoring.tasks import shown
+
+        floats = {} if self.original is None else dict(shown(self.task, self.original))
+        rows = [(name, value, floats.get(name, "")) for name, value in shown(self.task, self.figures)]
+        title = repr(self) if self.verdict is None else self.verdict.words
+        return block(title, (), [table_of(self.data, ("measure", "value", "float"), rows)])
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -238,6 +249,18 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each way, the figures that were measured."""
+        from .pages.results import FIGURES
+
+        keys = [key for key in FIGURES if any(key in row.results for row in self.rows)]
+        heads = ("network", "recipe", "target", *(FIGURES[key][0] for key in keys))
+        rows = [
+            (row.network, row.recipe, row.target, *(row.results.get(key, row.reason or None) for key in keys))
+            for row in self.rows
+        ]
+        return block(repr(self), (), [table_of("measured", heads, rows, 40)])
+
     def facts(self) -> list[dict[str, Any]]:
         """One table for each row, ready for JSON; what is infinite or no number is text."""
         return [jsonable(asdict(row), str) for row in self.rows]
@@ -300,6 +323,35 @@ def table(
     about: dict[str, Any] = {"bits": bits, "images": images, "limit": limit, "cache": cache, "progress": progress}
     with hired(jobs, ray) as crew:
         return Table(measure(networks, recipes, targets, crew=crew, machine=machine(providers), **about))
+
+
+def page(results: Sequence[Named], *, name: str = "") -> str:
+    """Results of several runs beside one another, as one HTML page: verdicts, figures, sizes, and what differs.
+
+    Args:
+        results: files that hold what `equint quantize --json` or `equint auto --json` printed; two or more.
+        name: what the page is called.
+
+    Raises:
+        EquintError: fewer than two, or a file that holds something else.
+
+    Example:
+        >>> page([])
+        Traceback (most recent call last):
+        equint.errors.InvalidOption: results = []: give two files or more; equint report shows one network
+    """
+    from .pages.runs import read_run, runs_page
+
+    check(name=name)
+    if isinstance(results, (str, bytes, os.PathLike)) or not isinstance(results, Sequence):
+        raise InvalidOption(f"results = {results!r}: give a list of files")
+    if len(results) < 2:
+        raise InvalidOption(
+            f"results = {list(map(str, results))}: give two files or more; equint report shows one network"
+        )
+    for path in results:
+        check(path=path)
+    return runs_page([read_run(path) for path in results], name)
 
 
 def _card(card: Card | Named | None) -> Card:

@@ -18,6 +18,7 @@ import numpy as np
 
 from .errors import EquintError, InvalidCard, OutputRefused
 from .ir.model import Array
+from .markup import of_facts
 
 
 def is_bundle(source: object) -> bool:
@@ -102,6 +103,10 @@ class Facts(Protocol):
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the line that `repr` is, and the facts as small tables."""
+        return of_facts(repr(self), self.facts())
 
     def keys(self) -> KeysView[str]:
         """Names of the facts."""

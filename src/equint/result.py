@@ -17,6 +17,7 @@ from .hardware.target import Target, is_built_in
 from .ir.events import Event
 from .ir.model import Model
 from .job import NO_LAYERS, Job
+from .markup import block
 from .planning.data import single, sized
 from .planning.recipe import looks
 from .planning.spared import spare
@@ -45,6 +46,11 @@ class Result:
         weights = sum(name in self.model.graph.consts for name in self.model.qparams)
         made = f"recipe={self.recipe!r}, target={self.target!r}, level={self.level}"
         return f"Result({made}, quantized weights={weights})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what `summary` says first, and its warnings."""
+        first, *lines = self.summary().splitlines()
+        return block(first, [line for line in lines if not line.startswith("- ")])
 
     @property
     def original(self) -> Model:

@@ -318,7 +318,9 @@ def report(
     _, before = job.plain()
     shown = job.samples or made_up_samples(job.network)
     shown = shown if job.samples or shown is None else shown.first(MADE_UP)
-    card, where = (measured.card, measured.data) if isinstance(measured, Evaluation) else (None, None)
+    seen: tuple[Any, ...] = ()
+    if isinstance(measured, Evaluation):
+        seen = measured.card, measured.data, job.samples, int(measured.figures["samples"])
     files = {**result.job.given, "saved": saved, "data": _looked_at(result, measured)}
     return page(
         contents(
@@ -331,8 +333,9 @@ def report(
                 made_up=job.samples is None,
                 todo=todo,
                 made=provenance(files, command),
+                saved="" if saved is None else os.fspath(saved),
                 file_bytes=None if saved is None else Path(saved).stat().st_size,
-                pictures=pictures(result, card, where, job.samples),
+                pictures=pictures(result, *(seen or (None, None, job.samples))),
                 activations=histograms(result, shown),
             ),
         )

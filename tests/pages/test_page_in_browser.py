@@ -1,6 +1,5 @@
 """The report in a real browser: choosing layers, keyboard, dark mode, phones, paper, and names that mean harm."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,16 @@ from typing import Any
 import pytest
 
 import equint
+from browsers import open_browser, tab
 from equint.demo import model_path
 from equint.pages.page import page
 from handwritten import network, normal
 from reports import HOSTILE, digits, told
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(found).exists():
-            pytest.skip("there is no Chromium here")
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    yield from open_browser()
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +30,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[Any]:
     yield from tab(browser, report)
-
-
-def tab(browser: Any, path: Path, **options: Any) -> Iterator[Any]:
-    """A page that must not complain, nor ask for anything but the file itself."""
-    context, told_by = browser.new_context(**options), list[str]()
-    view = context.new_page()
-    view.on("console", lambda message: told_by.append(message.text))
-    view.on("pageerror", lambda error: told_by.append(str(error)))
-    view.on("dialog", lambda dialog: told_by.append(dialog.message) or dialog.dismiss())  # type: ignore[func-returns-value]
-    view.on("request", lambda request: None if request.url == path.as_uri() else told_by.append(request.url))
-    view.goto(path.as_uri())
-    yield view
-    context.close()
-    assert [t for t in told_by if t != "data:,"] == []
 
 
 def sideways(view: Any) -> int:

@@ -268,7 +268,7 @@ COMMANDS: tuple[cli.Command, ...] = (
         study.lint,
     ),
     *(demo, study.sqnr, npu.export, npu.golden, npu.compare_board, npu.sizes, study.table, study.diagnose),
-    study.report,
+    *(study.report, study.page),
 )
 """All commands, in the order in which help lists them."""
 for command in COMMANDS:

@@ -291,6 +291,23 @@ def report(
     print(f"wrote {output}")
 
 
+def page(
+    results: Annotated[list[Path], Argument(help="What quantize --json or auto --json printed, kept in files.")],
+    output: Annotated[Path, Option("-o", "--output", help="Where to write the page.", show_default=False)],
+    name: Annotated[str, Option("--name", help="What the page is called. [default: the files']")] = "",
+) -> None:
+    """Put results of two or more runs beside one another on one page: verdicts, figures, sizes, what differs.
+
+    Example: equint page a.json b.json -o both.html
+    """
+    import equint
+
+    for path in results:
+        cli.check_output(output, result=path)
+    cli.write_page(output, equint.page(results, name=name))
+    print(f"wrote {output}")
+
+
 def diagnose(
     model: cli.ModelFile,
     output: Annotated[Path | None, Option("-o", "--output", help="Write the recipe that pays most (.toml).")] = None,

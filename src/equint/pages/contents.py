@@ -51,7 +51,7 @@ class Beside:
             that on it. Any other figures are shown by their names.
         images: where given, the noise of every layer is measured on them; made_up: whether they are.
         todo: what to do next; left out, it follows from the verdict.
-        made: where the page comes from (`provenance`); file_bytes: size of the file that was written.
+        made: where the page comes from (`provenance`); saved, file_bytes: the file that was written.
         pictures, activations: what `views` found.
     """
 
@@ -61,6 +61,7 @@ class Beside:
     made_up: bool = False
     todo: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
+    saved: str = ""
     file_bytes: int | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
     activations: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +102,7 @@ def contents(result: Result, plain: Model, beside: Beside | None = None) -> dict
         "measured": scored,
         "figures": headline.figures(told.measured, quantized, told.file_bytes),
         "limits": headline.limits(found, ()),
-        "todo": told.todo or _todo(result, verdict, scored),
+        "todo": told.todo or _todo(result, verdict, told.saved, scored),
         "warnings": [e for e in events if e["warning"]],
         "layers": rows,
         "network": drawing(quantized, [row["type"] for row in rows], _shares(noise)),
@@ -120,11 +121,11 @@ def contents(result: Result, plain: Model, beside: Beside | None = None) -> dict
     }
 
 
-def _todo(result: Result, said: Verdict, measured: bool) -> str:
+def _todo(result: Result, said: Verdict, saved: str, measured: bool) -> str:
     """What to do next, with the names of the files that were given."""
     given = {k: str(v) for k, v in result.job.given.items() if isinstance(v, str) or hasattr(v, "__fspath__")}
     network, data = given.get("model") or "NETWORK.onnx", story.give_data(result.job.original)
-    return story.next_step(said, network, given.get("saved") or "NETWORK.int8.onnx", given.get("card"), measured, data)
+    return story.next_step(said, network, saved or "NETWORK.int8.onnx", given.get("card"), measured, data)
 
 
 def spec_of(grid: QParams) -> QSpec:

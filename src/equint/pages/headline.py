@@ -11,26 +11,11 @@ from ..ir.model import Model
 from ..planning.summary import kilobytes, sizes
 from ..scoring.verdicts import Verdict
 from . import story
-from .wording import is_number, with_unit
+from .wording import FIGURES, is_number, with_unit
 
 if TYPE_CHECKING:
     from ..study.explain import Explanation
 
-_SHOWN = {
-    "top1": ("Top-1 accuracy", " %"),
-    "top5": ("Top-5 accuracy", " %"),
-    "miou": ("Mean IoU", " %"),
-    "pixel_accuracy": ("Right pixels", " %"),
-    "map50": ("AP at IoU 0.5", " %"),
-    "map": ("AP at IoU 0.5 to 0.95", " %"),
-    "psnr": ("PSNR", " dB"),
-    "ssim": ("SSIM", ""),
-    "agreement": ("Same answer as the float network", " %"),
-    "sqnr_db": ("SQNR at the outputs", " dB"),
-    "cosine": ("Cosine similarity of the outputs", ""),
-    "milliseconds": ("Time per run", " ms"),
-    "speedup": ("Speed against float", " ×"),
-}
 _LAST = ("agreement", "sqnr_db", "cosine", "milliseconds", "speedup")
 _COUNTS = ("samples", "unlabelled")
 """Figures that say what was measured on, and stand beside the others."""
@@ -80,7 +65,7 @@ def _measured(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     samples = f"on {counted(measured['samples'], 'sample')}" if "samples" in measured else ""
     found = []
     for name in names:
-        label, unit = _SHOWN.get(name, (name.replace("_", " "), ""))
+        label, unit = FIGURES.get(name, (name.replace("_", " "), ""))
         floats = measured.get(f"float_{name}")
         beside = f"float {with_unit(floats, unit)}" if is_number(floats) else ""
         detail = ", ".join(p for p in (beside, samples) if p)

@@ -15,7 +15,7 @@ from .page_data import embedded, short
 from .wording import db, in_bytes, signed
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 _NOT_EMBEDDED = {"number", "kind", "plain", "bound", "before", "after"}
 
@@ -23,7 +23,8 @@ _NOT_EMBEDDED = {"number", "kind", "plain", "bound", "before", "after"}
 def page(contents: Mapping[str, Any]) -> str:
     """The report as HTML: no framework, no network access, light and dark, for screens of any width and for paper."""
     rows = contents["layers"]
-    return _template().render(
+    return render(
+        "page.html.j2",
         told=contents,
         tiles=[_tile(row) for row in rows],
         bands=band_labels(),
@@ -35,7 +36,6 @@ def page(contents: Mapping[str, Any]) -> str:
         data=embedded(_data(contents)),
         network=contents["network"],
         share_labels=share_labels(),
-        css="".join(map(_text, ("page.css", "parts.css", "network.css", "pictures.css"))),
         js="".join(map(_text, ("charts.js", "page.js", "network.js", "start.js"))),
         bytes=in_bytes,
         db=db,
@@ -107,13 +107,20 @@ def _size_bars(sizes: Mapping[str, Any]) -> str:
     return bars(shown, "Sizes: " + "; ".join(f"{r[0]} {r[2]}" for r in shown), "kB")
 
 
+STYLES = ("page.css", "parts.css", "network.css", "pictures.css")
+
+
+def render(template: str, **values: Any) -> str:
+    """A page made of a template; all pages share their style."""
+    return _environment().get_template(template).render(css="".join(map(_text, STYLES)), **values)
+
+
 @cache
-def _template() -> Template:
+def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}
-    environment = Environment(loader=FunctionLoader(_text), trim_blocks=True, lstrip_blocks=True, **options)
-    return environment.get_template("page.html.j2")
+    return Environment(loader=FunctionLoader(_text), trim_blocks=True, lstrip_blocks=True, **options)
 
 
 @cache

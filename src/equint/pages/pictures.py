@@ -48,7 +48,12 @@ class _View:
 
 
 def picture_view(
-    original: Runs, quantized: Runs, batches: Iterable[tuple[Feed, Any]], card: Card, outputs: Sequence[Name]
+    original: Runs,
+    quantized: Runs,
+    batches: Iterable[tuple[Feed, Any]],
+    card: Card,
+    outputs: Sequence[Name],
+    limit: int = LOOKED_AT,
 ) -> dict[str, Any]:
     """What the page shows of pictures; empty where the network reads none, or decides nothing that can be drawn.
 
@@ -56,6 +61,7 @@ def picture_view(
         original, quantized: give the outputs for a batch.
         batches: samples, and what is true of each, or None.
         card: how pictures become the network's input, and its task; outputs: of the network.
+        limit: samples to look at, at most.
 
     Raises:
         EquintError: data that cannot be read, or answers that do not fit the task.
@@ -63,7 +69,7 @@ def picture_view(
     view = _view(card, outputs)
     if view is None:
         return {}
-    found = disagreements(original, quantized, batches, view.distance, LOOKED_AT, SHOWN)
+    found = disagreements(original, quantized, batches, view.distance, min(limit, LOOKED_AT), SHOWN)
     shown = [_picture(answers, card, view) for answers in found.worst if answers.distance > 0]
     return {"samples": found.samples, "words": _words(found, view), "task": card.task, "shown": shown}
 

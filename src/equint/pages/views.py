@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from ..result import Result
 
 
-def pictures(result: Result, card: Any, data: Any, images: Samples | None) -> dict[str, Any]:
+def pictures(result: Result, card: Any, data: Any, images: Samples | None, limit: int = LOOKED_AT) -> dict[str, Any]:
     """The samples on which both networks disagree most; empty where there are none, or they are no pictures.
 
     Args:
-        card: what `evaluate` was given; left out, that of the result. data: what was measured on; left out, `images`.
+        card: what `evaluate` was given; left out, that of the result. data: what was measured on, and
+            `limit` samples of it; left out, `images`.
     """
     described = _card(card if card is not None else result.job.given.get("card"))
     if described is None or len(result.original.graph.inputs) != 1 or (data is None and images is None):
@@ -39,7 +40,7 @@ def pictures(result: Result, card: Any, data: Any, images: Samples | None) -> di
         else:
             assert images is not None
             batches = ((feed, None) for feed in split(images, 1))
-        return picture_view(original.run, quantized.run, batches, described, original.outputs)
+        return picture_view(original.run, quantized.run, batches, described, original.outputs, limit)
     except EquintError as error:
         return {"why": str(error)}
 

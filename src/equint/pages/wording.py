@@ -10,6 +10,22 @@ import numpy as np
 from ..ir.events import Event, EventKind
 from ..planning.summary import kilobytes, told
 
+FIGURES = {
+    "top1": ("Top-1 accuracy", " %"),
+    "top5": ("Top-5 accuracy", " %"),
+    "miou": ("Mean IoU", " %"),
+    "pixel_accuracy": ("Right pixels", " %"),
+    "map50": ("AP at IoU 0.5", " %"),
+    "map": ("AP at IoU 0.5 to 0.95", " %"),
+    "psnr": ("PSNR", " dB"),
+    "ssim": ("SSIM", ""),
+    "agreement": ("Same answer as the float network", " %"),
+    "sqnr_db": ("SQNR at the outputs", " dB"),
+    "cosine": ("Cosine similarity of the outputs", ""),
+    "milliseconds": ("Time per run", " ms"),
+    "speedup": ("Speed against float", " ×"),
+}
+"""Figures by key: how people call them, and their unit; more is better of all but times."""
 IN_DB = frozenset({"SQNR", "SQNR with", "SQNR without", "SQNR of another kind", "cost"})
 """Facts of the log that are in decibels, which their names do not tell."""
 
