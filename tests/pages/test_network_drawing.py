@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
+
 import equint
 from equint.demo import model_path
 from equint.ops.layers import layers
@@ -37,6 +39,21 @@ def test_a_layer_without_a_grid_is_float() -> None:
     bare = replace(model, qparams={n: q for n, q in model.qparams.items() if n != third})
     boxes, _ = graph_of(bare, ["conv"] * 3, {})
     assert [b.form for b in boxes if b.layer is not None] == ["integer", "integer", "float"]
+
+
+def test_what_moves_integers_is_integer() -> None:
+    """Between the grids of two layers nothing is computed: reshaped and turned values stay integers."""
+    proto = network(
+        "a = Conv(x, w) s = Reshape(a, k) t = Transpose <perm = [0, 2, 1, 3, 4]> (s) u = Reshape(t, m) y = Conv(u, v)",
+        w=normal(6, 3, 1, 1),
+        k=np.array([1, 2, 3, 8, 8]),
+        m=np.array([1, 6, 8, 8]),
+        v=normal(2, 6, 1, 1),
+    )
+    boxes, _ = graph_of(equint.quantize(proto, "cwq", input=(0, 1)).model, ["conv"] * 2, {})
+    assert {b.text: b.form for b in boxes if b.text in ("Reshape", "Transpose")} == dict.fromkeys(
+        ("Reshape", "Transpose"), "integer"
+    )
 
 
 def test_noise_stands_where_it_enters() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from ..graph.placement import fused, grid_of, place
+from ..graph.placement import fused, grid_of, keeps_grid, place
 from ..ir.model import Graph, Model, Name, Node
 from ..ops.layers import layers
 from .layout import Edge, Layout, layered
@@ -108,6 +108,10 @@ class _Forms:
         self._weights = {layer.y for layer in layers(model.graph) if layer.weight in model.qparams}
         self._layers = {layer.y for layer in layers(model.graph)}
         self._held = {*model.qparams, *placed.merged, *placed.inner}
+        for node in model.graph.nodes:  # what only moves values moves integers
+            moves = keeps_grid(model.graph, node)
+            if moves and node.inputs[0] in self._held:
+                self._held |= {o for o in node.outputs if o}
 
     def __call__(self, node: Node) -> str:
         graph, out = self._graph, node.outputs[0]
