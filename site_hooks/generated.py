@@ -44,12 +44,12 @@ def _command(name: str, command: Any) -> Iterator[str]:
         yield f"```bash\n{' '.join(example.split())}\n```\n"
     yield "| argument or option | what it is |\n|---|---|"
     for names, text in records:
-        yield f"| `{_cell(names)}` | {_cell(text)} |"
+        yield f"| `{_cell(names)}` | {_cell(text).replace('<', '&lt;')} |"
     yield ""
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;" if "`" not in text else "<")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def recipes() -> str:

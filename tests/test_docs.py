@@ -79,6 +79,16 @@ def test_blocks_run(page: str, here: Path) -> None:
     doc_blocks.run_blocks(PAGES[page].read_text("utf-8"), page, names)
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.marks.get("needs") == "torch" for b in blocks(page, "python"))]
+)
+def test_blocks_that_need_torch_run(page: str, here: Path) -> None:
+    """By themselves, for where torch is installed apart."""
+    pytest.importorskip("torch")
+    code = script([block for block in blocks(page, "python") if block.marks.get("needs") == "torch"])
+    exec(compile(code, page, "exec"), {"equint": equint, "module": _module()})
+
+
 def _module() -> object:
     """A torch module that takes pictures, where there is torch."""
     if find_spec("torch") is None:

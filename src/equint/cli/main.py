@@ -183,18 +183,17 @@ def recipes(
     """
     from dataclasses import asdict
 
-    import equint
-
-    from ..planning.recipe import recipe, source
+    from ..hardware.target import TARGETS
+    from ..planning.recipe import built_in, recipe, source  # where `import equint` would load far more
 
     if show is not None:
         print(source(recipe(show).name), end="")
         return
     if as_json:
-        listed = {"recipes": [asdict(r) for r in equint.recipes()], "targets": [asdict(t) for t in equint.targets()]}
+        listed = {"recipes": [asdict(r) for r in built_in()], "targets": [asdict(t) for t in TARGETS]}
         cli.print_json(listed)
         return
-    rows = [(r.name, str(r.level), r.target, r.description) for r in equint.recipes()]
+    rows = [(r.name, str(r.level), r.target, r.description) for r in built_in()]
     cli.print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
     _list_targets(False)
     print("levels: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining")
@@ -228,11 +227,11 @@ def targets(
 def _list_targets(as_json: bool) -> None:
     from dataclasses import asdict
 
-    import equint
+    from ..hardware.target import TARGETS
 
     if as_json:
-        return cli.print_json([asdict(target) for target in equint.targets()])
-    rows = [(", ".join((t.name, *t.aliases)), t.recipe, t.audience, t.description) for t in equint.targets()]
+        return cli.print_json([asdict(target) for target in TARGETS])
+    rows = [(", ".join((t.name, *t.aliases)), t.recipe, t.audience, t.description) for t in TARGETS]
     return cli.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
 
 

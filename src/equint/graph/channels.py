@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..ir.edit import Editor
 from ..ir.fields import aligned, collapsed, per_channel
@@ -280,6 +278,9 @@ class _Solver:
                 self.ids[o] = np.zeros((1,) * rank, np.int64)
 
     def solved(self) -> Channels:
+        from scipy.sparse import coo_array  # which takes a tenth of a second to import
+        from scipy.sparse.csgraph import connected_components
+
         rows = np.concatenate([a for a, _ in self.ties] or [np.zeros(0, np.int64)])
         cols = np.concatenate([b for _, b in self.ties] or [np.zeros(0, np.int64)])
         links = coo_array((np.ones(rows.size, np.int8), (rows, cols)), shape=(self.size, self.size))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaln, wrightomega
 
 from ..ir.model import Array, QSpec
 from .affine import choose_qparams, fake_quantize
+from .special import gammaln, wrightomega
 
 COARSER = 8.0
 """A tensor whose grid is coarser by so much has lost three of its bits."""

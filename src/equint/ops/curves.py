@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import erf, expit, ndtr
 
 from ..ir.model import Array, Graph, Name, Node, Range
 from ..maths import gaussian
+from ..maths.special import erf, expit, ndtr
 from .lazy_torch import functional
 from .operator import Backward, Form, Gained, Grid, Operator, Pair, Rule, Scales, Unknown, by_name
 
