@@ -176,7 +176,7 @@ def test_commands_and_their_options_exist(page: str) -> None:
         name, *arguments = shlex.split(line, comments=True)
         assert name in commands, line
         options = {option for p in commands[name].params for option in (*p.opts, *p.secondary_opts)}
-        assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= options, line
+        assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= {*options, "--help"}, line
         targets = {n for t in equint.targets() for n in (t.name, *t.aliases)}
         for kind, known in (("--recipe", {recipe.name for recipe in equint.recipes()}), ("--target", targets)):
             values = [b for a, b in pairwise(arguments) if a == kind and not b.endswith(".toml")]
