@@ -51,7 +51,15 @@ def test_figures_stand_beside_one_another(tmp_path: Path) -> None:
     assert "<b>&lt;lwq&gt;</b>" in html
     assert "<b>per-channel</b>" not in html
     assert "cannot be compared" not in html
+    assert "0.1 points lost" in html
+    assert "good: 0.1" not in html
     assert "<title>a and b" in html
+
+
+def test_what_is_shown_alike_is_equally_good(tmp_path: Path) -> None:
+    nearly = {**BASE["evaluation"], "sqnr_db": 30.01, "top1": 80.0}
+    first, second = read_run(stored(tmp_path, "a")), read_run(stored(tmp_path, "b", evaluation=nearly))
+    assert runs_page([first, second]).count("<b>30.0 dB</b>") == 2
 
 
 def test_other_data_are_said(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Run:
     Attributes:
         name: the file, without its ending.
         setup: recipe, target and formats; figures: what was measured, by key; floats: the same of the float network.
-        level, words: of the verdict; sizes: bytes of weights before and after, and of the file.
+        level, words: of the verdict, apart; sizes: bytes of weights before and after, and of the file.
     """
 
     name: str
@@ -79,7 +79,7 @@ def _run(name: str, found: Mapping[str, Any]) -> Run:
         _figures(measured),
         _figures(measured.get("float") or {}),
         level if level in LEVELS else "unknown",
-        words,
+        words.removeprefix(f"{level}: "),
         sizes,
         f"{measured.get('data', '')}, {measured.get('samples', '')}" if measured else "",
         float(found["seconds"]),
@@ -118,13 +118,14 @@ def _figure_row(key: str, runs: Sequence[Run]) -> dict[str, Any]:
     known = [v for v in values if v is not None]
     differs = key in FIGURES and len(set(known)) > 1
     best = max(known) if differs and key != "milliseconds" else None
+    texts = ["–" if v is None else with_unit(v, unit) for v in values]
     cells = [
         {
-            "text": "–" if v is None else with_unit(v, unit),
+            "text": text,
             "float": with_unit(run.floats[key], unit) if key in run.floats else "",
-            "best": best is not None and v == best,
+            "best": best is not None and text == with_unit(best, unit),
         }
-        for v, run in zip(values, runs, strict=True)
+        for text, run in zip(texts, runs, strict=True)
     ]
     return {"label": label, "unit": unit, "cells": cells, "values": values, "best": best}
 
