@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from . import arrays, devices, networks, places, structures, tables
+from . import arrays, devices, networks, places, shards, structures, tables
 from .case import Case
 
 SEED = 19
@@ -14,7 +14,7 @@ SEED = 19
 def corpus(seed: int = SEED) -> list[Case]:
     """All, each once."""
     found = [*networks.cases(), *structures.cases(seed), *tables.cases(), *arrays.cases(seed), *devices.cases(seed)]
-    return list({case.name: case for case in [*found, *places.cases()]}.values())
+    return list({case.name: case for case in [*found, *places.cases(), *shards.cases()]}.values())
 
 
 def sampled(cases: Sequence[Case], count: int, seed: int) -> list[Case]:

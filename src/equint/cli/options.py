@@ -73,7 +73,8 @@ IoName = Annotated[
     ),
 ]
 DataPath = Annotated[
-    Path | None, Option("--data", help="Unlabelled images: .npz, .npy, a folder (with --card), or saved statistics.")
+    Path | None,
+    Option("--data", help="Unlabelled images: .npz, .npy, a folder or .tar files (with --card), or saved statistics."),
 ]
 ImageCount = Annotated[
     int | None,

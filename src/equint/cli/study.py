@@ -139,7 +139,7 @@ def evaluate(
     card: cli.CardFile = None,
     against: Annotated[Path | None, Option("--against", help="The float original, for agreement and SQNR.")] = None,
     data: Annotated[
-        Path | None, Option("--data", help=".npz with x and y, or a folder. [default: the card's eval]")
+        Path | None, Option("--data", help=".npz with x and y, a folder, or .tar files. [default: the card's eval]")
     ] = None,
     kind: Annotated[str | None, Option(help="rgb, gray or features, where there is no card.")] = None,
     mean: cli.Mean = None,

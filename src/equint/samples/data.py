@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from .card import Card
 from .folders import PICTURES, pictures, pixels, prepared, stacked
 from .images import BATCH, Feed, Samples, length, split
 from .presented import Shapes, inputs_alone, presented
+from .shards import count as entry_count
+from .shards import entries, shards
 from .stored import Stored, stored
 
 
@@ -29,7 +31,7 @@ def batches(
     inputs: Sequence[Name] = (),
     start: int = 0,
 ) -> Iterator[tuple[Array, Array | None]]:
-    """Batches of (network input, labels) from an .npz or .npy file or a folder of pictures.
+    """Batches of (network input, labels) from an .npz or .npy file, a folder of pictures, or .tar files of them.
 
     A folder holds class folders (numbered by their names, or as the card's labels say), or a labels.csv with
     columns file and label, or just pictures (then the labels are None). An .npz holds `x` (N, H, W, C) or the only
@@ -43,13 +45,17 @@ def batches(
         EquintError: nothing there, arrays of a wrong shape, an unreadable picture.
     """
     path = Path(source)
-    if path.is_dir():
+    if files := shards(path):
+        yield from _sharded(path, files, card, size, limit, start)
+    elif path.is_dir():
         yield from _pictures(path, card, size, limit, start)
     elif path.suffix in (".npz", ".npy"):
         yield from _arrays(path, card, size, limit, inputs, start)
     else:
-        problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy or a folder of pictures"
-        raise UnusableData(f"{path}: {problem}; give data as .npz with x and y, or as a folder of pictures")
+        problem = "no such file or folder" if not path.exists() else "not an .npz, an .npy, a .tar or a folder"
+        raise UnusableData(
+            f"{path}: {problem}; give data as .npz with x and y, or pictures in a folder or in .tar files"
+        )
 
 
 def feeds(
@@ -95,8 +101,10 @@ def images(
     if named is not None and card.kind == "features":
         (only,) = named.values()
         return _streamed(only, size, os.fspath(source))
-    total = _total(Path(source), inputs)
-    total = total if limit is None else min(total, limit)
+    known = None if shards(Path(source)) else count(source, limit)
+
+    def total() -> int:
+        return count(source, limit) if known is None else known
 
     def since(start: int = 0) -> Iterator[Array]:
         return (x for x, _ in batches(source, card, size, limit, inputs, start))
@@ -154,6 +162,8 @@ def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Shap
 
 
 def _total(path: Path, inputs: Sequence[Name]) -> int:
+    if files := shards(path):
+        return entry_count(files)
     return len(listing(path)[0]) if path.is_dir() else len(open_arrays(path, inputs)[0])
 
 
@@ -229,13 +239,38 @@ def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Arra
 
 def most_label(path: Path, card: Card) -> int | None:
     """The largest class number that data are labelled with; None without labels. Raises EquintError: as `batches`."""
-    if path.is_dir():
+    if files := shards(path):
+        found = {e.label for e in entries(files) if e.label is not None}
+        numbers = _numbered(path, sorted(found), card.labels) if found else None
+    elif path.is_dir():
         _, labels, classes = listing(path)
         numbers = None if labels is None else _numbered(path, labels, card.labels or classes)
     else:
         held = stored(path)
         numbers = held["y"].whole() if "y" in held else None
     return int(np.max(numbers)) if numbers is not None and np.size(numbers) and numbers.dtype.kind in "iu" else None
+
+
+def _sharded(
+    path: Path, files: Sequence[Path], card: Card, size: int, limit: int | None, start: int
+) -> Iterator[tuple[Array, Array | None]]:
+    if card.kind == "features":
+        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+    wanted = islice(entries(files, start), None if limit is None else max(0, limit - start))
+    step, empty = size if card.size else 1, start == 0
+    while held := list(islice(wanted, step)):
+        x = np.stack([prepared(pixels(e.where, card.kind, e.picture), card, e.where) for e in held])
+        empty, labels = False, [e.label for e in held if e.label is not None]
+        yield x, _numbered(held[0].where, labels, card.labels) if labels else None
+    if empty:
+        raise UnusableData(f"{path}: no pictures in it (.jpg, .png or .bmp); put some in it")
+
+
+def is_labelled(path: Path) -> bool:
+    """Whether data say of which class samples are. Raises EquintError: as `batches`."""
+    if files := shards(path):
+        return any(e.label is not None for e in islice(entries(files), 1))
+    return listing(path)[1] is not None if path.is_dir() else "y" in stored(path)
 
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) -> Iterator[tuple[Array, Array | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,8 +60,11 @@ def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, P
     return pairs
 
 
-def pixels(file: Path, mode: str) -> Array:
+def pixels(file: Path, mode: str, content: bytes | None = None) -> Array:
     """Pixels 0 to 255: (H, W, 3) of red, green and blue for "rgb" and "bgr", (H, W) of "gray", "numbers" as they are.
+
+    Args:
+        content: of the file, where it lies in another.
 
     Raises:
         EquintError: unreadable.
@@ -68,7 +72,8 @@ def pixels(file: Path, mode: str) -> Array:
     from PIL import Image
 
     try:
-        with Image.open(readable(file, UnusableData, "picture")) as picture:
+        source = readable(file, UnusableData, "picture") if content is None else BytesIO(content)
+        with Image.open(source) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 size = f"{picture.width}×{picture.height} pixels"
                 raise UnusableData(f"{file}: {size}, of {MOST_PIXELS / 1e6:.0f} million at most; make it smaller")

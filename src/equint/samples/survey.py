@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from ..errors import UnusableData
 from ..ir.model import Array, Name
 from .data import listing, open_arrays
-from .folders import PICTURES
+from .folders import PICTURES, pixels
+from .shards import count, entries, shards
 
 LOOKED_AT = 64
 """Pictures or samples whose sizes and values are looked at."""
@@ -74,6 +76,8 @@ def survey(source: Path, inputs: Sequence[Name] = ()) -> Survey:
         >>> found.count, found.labelled, found.shape, found.high
         (500, True, (8, 8, 1), 16.0)
     """
+    if files := shards(source):
+        return _of_shards(source, files)
     if source.is_dir():
         return _of_folder(source)
     if source.suffix not in (".npz", ".npy"):
@@ -109,6 +113,14 @@ def _of_folder(source: Path) -> Survey:
     if not files:
         raise UnusableData(f"{measured}: no pictures in it; give a folder of pictures")
     return Survey(measured, looked, len(files), labels is not None, tuple(classes), _sizes(files))
+
+
+def _of_shards(source: Path, files: Sequence[Path]) -> Survey:
+    first = list(islice(entries(files), LOOKED_AT))
+    if not first:
+        raise UnusableData(f"{source}: no pictures in it; put some in it")
+    sizes = tuple(pixels(e.where, "rgb", e.picture).shape[:2] for e in first)
+    return Survey(source, source, count(files), first[0].label is not None, (), sizes)
 
 
 def _holds_pictures(folder: Path) -> bool:

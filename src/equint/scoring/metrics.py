@@ -18,11 +18,10 @@ from ..maths.chance import lost_share, mcnemar
 from ..runtime.machine import Machine, here, on
 from ..samples.card import Card, laid_out
 from ..samples.data import count as total
-from ..samples.data import feeds, listing
+from ..samples.data import feeds, is_labelled
 from ..samples.images import SPAN, Feed
 from ..samples.presented import Shapes, checked, inputs_of_both
 from ..samples.spans import Span, spans
-from ..samples.stored import stored
 from . import detection, segmentation, super_resolution
 from .bench import DECIDE, Bench, Meter, Part
 from .bench import Source as Labelled
@@ -223,7 +222,7 @@ def has_labels(data: str | os.PathLike[str], card: Card) -> bool:
         return not missing(card.task, card.data)
     if card.task not in DECIDE or (card.task == "segmentation" and path.suffix not in ARRAYS):
         return False
-    return listing(path)[1] is not None if folder else "y" in stored(path)
+    return is_labelled(path)
 
 
 def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> Labelled:

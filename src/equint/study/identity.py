@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import UnusableData
 from ..files import read_toml
+from ..samples.shards import shards
 
 HASHED = 64 << 20
 """Bytes up to which data are told apart by what they hold; larger files by path, size and time of change."""
@@ -55,9 +56,14 @@ def card_identity(path: Path, roles: Mapping[str, bool]) -> dict[str, Any]:
     data = table.get("data", {})
     named = {k: path.parent / v for k, v in data.items() if isinstance(v, str) and roles.get(k, True)}
     said = {k: v for k, v in data.items() if not isinstance(v, str)}
-    held = {k: data_identity(p) if p.exists() else data[k] for k, p in named.items()}
+    held = {k: _held(p) if (p.exists() or set(p.name) & set("*?[")) else data[k] for k, p in named.items()}
     rest = {k: v for k, v in table.items() if k not in ("model", "data")}
     return {"card": rest, "data": said, "held": held}
+
+
+def _held(path: Path) -> Any:
+    """What the data that a card names hold: a file, a folder, or the shards that a glob fits."""
+    return data_identity(path) if path.exists() else [(f.name, data_identity(f)) for f in shards(path)]
 
 
 def _content(path: Path) -> str:
