@@ -190,6 +190,7 @@ def compare(
     *,
     limit: int = 16,
     providers: Providers = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """The SQNR of every tensor that two networks have, layer by layer.
 
@@ -199,6 +200,7 @@ def compare(
             data if left out, else random inputs.
         limit: use only the first so many samples.
         providers: as for `quantize`.
+        progress: called before each batch, with how many samples are done, and the limit.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
@@ -217,7 +219,8 @@ def compare(
     from .study.compare import Comparison
     from .study.compare import compare as measure
 
-    check(limit=limit, providers=providers)
+    check(limit=limit, providers=providers, progress=progress)
+    tell = None if progress is None else lambda done: progress("comparing", done, limit)
     with on(machine(providers)):
         prepared = _card(card)
         networks = runnable("original", original), runnable("quantized", quantized)
@@ -230,7 +233,8 @@ def compare(
             where = os.fspath(where)
         elif where is not None:
             feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
-        return Comparison(measure(*networks, feeds, where or "data"), where or "")
+        found = measure(*networks, feeds, where or "data", tell)
+    return Comparison(found, where or "", None if card is None else prepared.task)
 
 
 @dataclass(frozen=True)

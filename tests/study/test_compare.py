@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 import equint
+from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.graph.inputs import describe_range
 from equint.ir.model import QSpec
@@ -155,3 +156,14 @@ def test_where_nothing_made_up_runs_data_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(EquintError, match="runs on no inputs that were made up; give --data"):
         equint.compare(tmp_path / "float.onnx", tmp_path / "int8.onnx")
     assert equint.compare(tmp_path / "float.onnx", tmp_path / "int8.onnx", normal(8, 9)).tensors[-1].sqnr_db > 15
+
+
+def test_a_comparison_ends_with_a_verdict_that_knows_its_samples() -> None:
+    quantized = equint.quantize(model_path(), input=(0, 1))
+    card = equint.Card("gray", (0.0,), (16.0,))
+    told = equint.compare(model_path(), quantized, data_path(), card).verdict
+    assert (told.samples, told.status != "made up") == (16, True)
+    assert told.chance is not None
+    assert "on others like them" in told.words
+    random = equint.compare(model_path(), quantized).verdict
+    assert "made-up sample" in random.words

@@ -137,7 +137,7 @@ def sqnr(
 def evaluate(
     model: cli.ModelFile,
     card: cli.CardFile = None,
-    against: Annotated[Path | None, Option("--against", help="The float original, for agreement and SQNR.")] = None,
+    against: Annotated[Path | None, Option("--against", help="The float network, for agreement and SQNR.")] = None,
     data: Annotated[
         Path | None, Option("--data", help=".npz with x and y, a folder, or .tar files. [default: the card's eval]")
     ] = None,
@@ -177,12 +177,12 @@ def evaluate(
     ]
     cli.print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
     if found.verdict is not None:
-        print(found.verdict.words)
+        cli.say(found.verdict.words)
 
 
 def compare(
-    original: Annotated[Path, Argument(metavar="FLOAT", help="The float model.")],
-    quantized: Annotated[Path, Argument(metavar="INT8", help="The quantized model.")],
+    original: Annotated[Path, Argument(metavar="FLOAT", help="The float network.")],
+    quantized: Annotated[Path, Argument(metavar="INT8", help="The quantized network.")],
     card: cli.CardFile = None,
     data: Annotated[Path | None, Option("--data", help="Inputs. [default: the card's, else random]")] = None,
     limit: Annotated[int, Option(min=1, help="Use only the first so many samples.")] = 16,
@@ -195,8 +195,8 @@ def compare(
     """
     import equint
 
-    with cli.running_on(provider):
-        found = equint.compare(original, quantized, data, card, limit=limit)
+    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+        found = equint.compare(original, quantized, data, card, limit=limit, progress=step)
     if as_json:
         cli.print_json(found.facts())
         return
@@ -208,6 +208,7 @@ def compare(
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
     title = f"on {found.data}" if found.data else "on random inputs; --card or --data for real ones"
     cli.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
+    cli.say(found.verdict.words)
 
 
 def table(

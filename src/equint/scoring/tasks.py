@@ -24,7 +24,7 @@ class Measure:
 
 SQNR = Measure("sqnr_db", "output SQNR", "dB")
 CLOSENESS = (
-    Measure("agreement", "agreement with the original"),
+    Measure("agreement", "agreement with the float network"),
     SQNR,
     Measure("cosine", "cosine similarity", "", 4),
 )

@@ -87,7 +87,7 @@ alone does); on others like them 1.5 points gained to 3.5 lost; about 9,600 more
         raise UnusableData(f"the two networks were measured on {counts} samples; measure both on the same ones")
     known = found.get("chance", {})
     if math.isnan(found.get("sqnr_db", 0.0)):
-        return Verdict("broken", "broken: its outputs, or the original's, are not finite", "decided", "sqnr_db")
+        return Verdict("broken", "broken: its outputs, or the float network's, are not finite", "decided", "sqnr_db")
     if task.main is not None and task.main.key in found and original is not None and task.main.key in original:
         return _of_loss(task, task.main, original[task.main.key], found[task.main.key], known, samples)
     if "agreement" in found and task.agreement is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -13,19 +13,27 @@ import numpy as np
 from ..errors import UnusableData
 from ..files import jsonable
 from ..ir.model import Array, Name
+from ..maths.chance import sqnr
 from ..onnx.qdq import input_spans, views_of
 from ..onnx.reader import load_proto
 from ..runtime.first_run import ROWS
 from ..runtime.session import Session, Source, random_inputs
 from ..samples.generated import SIZES, tried_sizes
+from ..samples.images import length
 from ..samples.presented import checked, inputs_alone
+from ..scoring.verdicts import Verdict, of_sqnr, on_made_up, verdict
+
+CLASSES = 100_000
+"""An output of more numbers a sample is no row of scores."""
 
 
 @dataclass(frozen=True)
 class TensorNoise:
     """One tensor's SQNR in dB, its largest float magnitude, and the operator that makes it.
 
-    `not_finite` of its values are NaN or infinite in either network; its SQNR is NaN then.
+    `not_finite` of its values are NaN or infinite in either network; its SQNR is NaN then. `likely_db`: where the SQNR
+    lies on other samples, in 95 % of cases, None where the `samples` do not tell; `result`: whether it is an output, of
+    so many numbers a sample.
     """
 
     tensor: Name
@@ -33,6 +41,9 @@ class TensorNoise:
     sqnr_db: float
     peak: float
     not_finite: int = 0
+    samples: int = 0
+    likely_db: tuple[float, float] | None = None
+    result: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,19 @@ class Comparison:
 
     tensors: tuple[TensorNoise, ...]
     data: str = ""
+    task: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """By the worst of the network's outputs, on the samples that were compared; on random ones, roughly."""
+        outputs = [t for t in self.tensors if t.result] or list(self.tensors)
+        worst = min(outputs, key=lambda t: (not np.isnan(t.sqnr_db), t.sqnr_db))
+        task = self.task or ("classification" if len(outputs) == 1 and 1 < worst.result <= CLASSES else "features")
+        if np.isnan(worst.sqnr_db):
+            return verdict(task, {"sqnr_db": worst.sqnr_db})
+        if not self.data:
+            return on_made_up(task, worst.sqnr_db, worst.samples)
+        return of_sqnr(task, worst.sqnr_db, worst.likely_db, worst.samples)
 
     def __repr__(self) -> str:
         worst = min((t.sqnr_db for t in self.tensors), key=lambda db: (not np.isnan(db), db))
@@ -56,6 +80,7 @@ def compare(
     quantized: Source,
     feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
     label: str = "data",
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
@@ -66,6 +91,7 @@ def compare(
         feeds: batches of input; if left out, random ones within the range that the quantized network takes, of a size
             that the original runs on.
         label: how messages name them.
+        progress: called before each batch, with how many samples are done.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor.
@@ -83,9 +109,12 @@ def compare(
     views = views_of(noisy_proto)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
-    odd = dict.fromkeys(shared, 0)
+    odd, each, done = dict.fromkeys(shared, 0), dict[Name, list[Array]](), 0
     total = getattr(feeds, "total", None)
     for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
+        if progress is not None:
+            progress(done)
+        done += (count := length(feed))
         a, b = (session.run(checked(feed, session.shapes, label, total)) for session in (clean, noisy))
         for t in shared:
             value = b[t] if t not in views else views[t].scale * (b[t] + views[t].offset)
@@ -93,13 +122,20 @@ def compare(
                 raise UnusableData(f"tensor {t} has shape {a[t].shape} in one network and {value.shape} in the other")
             x = a[t].astype(np.float64)
             odd[t] += int(np.count_nonzero(~(np.isfinite(x) & np.isfinite(value))))
+            rows = count if x.ndim and len(x) % count == 0 else 1
+            powers = (np.square(v).reshape(rows, -1).sum(1) for v in (x, value - x))
+            each.setdefault(t, []).append(np.stack(list(powers), 1))
             sums[t][0] += float(np.sum(np.square(x)))
             sums[t][1] += float(np.sum(np.square(value - x)))
             sums[t][2] = max(sums[t][2], float(np.max(np.abs(x), initial=0.0)))
-    return tuple(
-        TensorNoise(t, makers[t], float("nan") if odd[t] else _decibels(s, n), p, odd[t])
-        for t, (s, n, p) in sums.items()
-    )
+    found = list[TensorNoise]()
+    for t, (s, n, p) in sums.items():
+        signal, noise = np.concatenate(each[t]).T[:, :, None]
+        likely = sqnr(signal, noise) if len(signal) == done else None
+        numbers = a[t].size // max(count, 1) if t in outputs else 0
+        reached = float("nan") if odd[t] else _decibels(s, n)
+        found.append(TensorNoise(t, makers[t], reached, p, odd[t], done, likely, numbers))
+    return tuple(found)
 
 
 def _decibels(signal: float, noise: float) -> float:
