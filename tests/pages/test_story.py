@@ -18,7 +18,7 @@ from handwritten import network, normal
 
 def test_without_data_the_verdict_says_so() -> None:
     result = equint.quantize(model_path(), input=(0, 1))
-    kept = next(e for e in result.model.log if e.kind is EventKind.CANDIDATE_KEPT)
+    kept = next(e for e in result.model.log if e.kind is EventKind.MEASURED)
     told = searched(result.model)
     assert told.words.startswith("good, as far as 16 made-up samples tell")
     assert f"{kept.facts['SQNR']:.1f} dB" in told.words
@@ -27,6 +27,9 @@ def test_without_data_the_verdict_says_so() -> None:
     nothing = Event(EventKind.NOTHING_MEASURED, "", {"why": "one sample alone tells nothing"})
     assert searched(equint.load(model_path()).noted(nothing)).words == "not measured: one sample alone tells nothing"
     judged = equint.judge(model_path(), {"own": result}, input=(0, 1))
+    assert f"output SQNR {judged.sqnr_db['own']:.1f} dB" in told.words, (
+        "of the file that is written, by a judge of its own"
+    )
     words = on_shown(judged, "own", result.model).words
     assert f"as far as {judged.images} made-up samples tell: output SQNR {judged.sqnr_db['own']:.1f} dB" in words
 

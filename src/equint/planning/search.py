@@ -58,6 +58,8 @@ fewer by as many: 10·log10(1 + OTHERS/N) dB."""
 ENOUGH_DB = 40.0
 """Signal over noise above which it does not matter what those that are given lose."""
 
+MADE_UP_TOLD, OTHERS_TOLD = "made-up samples", "samples that it was not made of"
+
 LOW_DB = 15.0
 """Signal over noise below which a result is worth a warning: classifiers say something else there."""
 
@@ -113,7 +115,13 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     making.keep([one for plan in finished.values() for one in (plan, *simpler(plan).values())])
     found = _measured(network, protos, shown, images is None, others)
     making.go_on_from(views[found.kept])
-    return _made(network, making, finished[found.kept], found, shown).noted(*found.events())
+    model = _made(network, making, finished[found.kept], found, shown).noted(*found.events())
+    if images is not None:  # of which it is made by now: what was measured before that stands
+        return model.noted(*found.warnings(OTHERS_TOLD))
+    last = _measured(network, _exported({"": model}), shown, True)
+    return model.noted(
+        Event(EventKind.MEASURED, "", {"on": MADE_UP_TOLD, **last.reached()}, "search"), *last.warnings(MADE_UP_TOLD)
+    )
 
 
 def _made(network: Model, making: Making, plan: Plan, found: Search, shown: Samples) -> Model:
@@ -194,13 +202,12 @@ class Search:
             if name not in self.left:
                 facts["why"] = "left out after the first samples"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
-        on = "made-up samples" if self.made_up else "samples that it was not made of"
+        on = MADE_UP_TOLD if self.made_up else OTHERS_TOLD
         about = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, **self.reached()}
         if self.others is not None and self.judge.gain(self.own, self.kept)[0] < WORTH_DB and self.kept != self.own:
             gained = self.others.gain(self.own, self.kept)[0]
             about["why"] = f"it loses {gained:.1f} dB less on samples of another kind, which were made up"
         yield Event(EventKind.CANDIDATE_KEPT, "", about, "search")
-        yield from self.warnings(on)
 
     def reached(self) -> dict[str, Any]:
         """What the candidate that is kept reaches, on how many samples, and where that lies on others."""
@@ -243,7 +250,7 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
         less = least_loss(network, model, others, making, shown.first(FIRST), images is None)
         if less is not model:
             model, found = less, _measured(network, _exported({"": less}), shown.first(FIRST), images is None)
-    on = "made-up samples" if images is None else "samples"
+    on = MADE_UP_TOLD if images is None else "samples"
     reached = Event(EventKind.MEASURED, "", {"on": on, **found.reached()}, "search")
     return model.noted(reached, *found.warnings(on))
 
