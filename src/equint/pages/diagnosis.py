@@ -16,6 +16,10 @@ _STAGES = {
 }
 
 
+PLAIN = ("weights", "activations")
+"""Causes that are no more than rounding: said once, of all layers that have no other."""
+
+
 def stages(found: Mapping[str, Any]) -> Shown:
     """The network as it is quantized step by step."""
     rows = [
@@ -31,10 +35,24 @@ def layers(found: Mapping[str, Any], limit: int | None = None) -> Shown:
     """The layers that cost most, and why: SQNR at the network's outputs in dB."""
     rows = []
     for row in [row for row in found["sensitivity"]["layers"] if row["alone"] is not None][:limit]:
-        why = "; ".join(cause["text"] for cause in found["causes"].get(row["layer"], ()))
+        why = "; ".join(cause["text"] for cause in found["causes"].get(row["layer"], ()) if cause["kind"] not in PLAIN)
         rows.append((row["layer"], *(_db(row[kind]["sqnr_db"]) for kind in ("weights", "alone", "without")), why))
     title = "layers that cost most, one at a time: SQNR at the outputs, dB"
     return title, ("layer", ">its weights alone", ">with its output", ">all but it", "why"), rows
+
+
+def plain(found: Mapping[str, Any], limit: int | None = None) -> str:
+    """How many of the layers shown cost what rounding costs, and nothing else; empty where none does.
+
+    Example:
+        >>> rows = [{"layer": name, "alone": 1.0} for name in "ab"]
+        >>> causes = {"a": [{"kind": "weights", "text": "…"}], "b": [{"kind": "dead channels", "text": "…"}]}
+        >>> plain({"sensitivity": {"layers": rows}, "causes": causes})
+        'nothing but rounding stands out of 1 of these layers'
+    """
+    shown = [row["layer"] for row in found["sensitivity"]["layers"] if row["alone"] is not None][:limit]
+    alone = sum(all(cause["kind"] in PLAIN for cause in found["causes"].get(name, ())) for name in shown)
+    return f"nothing but rounding stands out of {alone} of these layers" if alone else ""
 
 
 def tensors(found: Mapping[str, Any], limit: int | None = None) -> Shown:
@@ -77,6 +95,7 @@ def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
     """Everything as plain text."""
     tables = [stages(found), layers(found, limit), tensors(found, limit), remedies(found)]
     parts = ["\n".join([title, *_aligned(columns, rows)]) for title, columns, rows in tables]
+    parts[1] = "\n".join(filter(None, [parts[1], plain(found, limit)]))
     warnings = "\n".join(f"! {line}" for line in once(found["warnings"]))
     return "\n\n".join([*([warnings] if warnings else []), *parts, advice(found)])
 
