@@ -18,7 +18,7 @@ from .markup import table as table_of
 from .planning.data import NO_SAMPLES
 from .planning.recipe import ActivationBits, Recipe
 from .planning.run import Progress
-from .result import runnable
+from .result import executable, runnable
 from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
 
@@ -171,8 +171,8 @@ def evaluate(
     check(data=where, limit=limit, ray=ray, providers=providers)
     if limit is not None and limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
-    network = runnable("source", source)
-    original = None if against is None else runnable("against", against)
+    network = executable("source", source)
+    original = None if against is None else executable("against", against)
 
     tell = None if progress is None else lambda done, total: progress("evaluating", done, total)
     asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "progress": tell}
@@ -223,7 +223,7 @@ def compare(
     tell = None if progress is None else lambda done: progress("comparing", done, limit)
     with on(machine(providers)):
         prepared = _card(card)
-        networks = runnable("original", original), runnable("quantized", quantized)
+        networks = executable("original", original), executable("quantized", quantized)
         where: Any = prepared.data.get("calibration") if data is None else data
         feeds: Iterable[Any] | None = None
         inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}

@@ -237,15 +237,22 @@ def runnable(argument: str, source: Any) -> Any:
         return source
     check(**{argument: source})
     present(source)
-    return _float_of_tflite(source) if os.fspath(source).endswith(".tflite") else source
+    return source
 
 
-def _float_of_tflite(source: Any) -> Any:
-    """A float .tflite file as ONNX. Raises EquintError: it is quantized, and says what to run instead."""
+def executable(argument: str, source: Any) -> Any:
+    """What `runnable` gives, with float .tflite files as ONNX.
+
+    Raises:
+        EquintError: as `runnable`; a quantized .tflite file, with what to run instead.
+    """
     from .onnx.writer import to_proto
 
+    given = runnable(argument, source)
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given).endswith(".tflite"):
+        return given
     try:
-        return to_proto(load(source).graph)
+        return to_proto(load(given).graph)
     except UnreadableModel as error:
         todo = "quantize to an .onnx file for the same target, whose integers are the same, and give that"
         raise UnreadableModel(f"{str(error).partition(';')[0]}: only LiteRT runs that; {todo}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import counted
+from ..maths.chance import share
 from .explanation import Shown
 
 _STAGES = {
@@ -127,14 +128,15 @@ def mixed_text(found: Mapping[str, Any]) -> str:
     Example:
         >>> facts = {"met": True, "drop": 0.0, "before": 3.0, "metric": "agreement", "cost": 64.0, "tried": 9}
         >>> print(mixed_text({**facts, "images": 64, "chosen": ["conv1"], "events": []}))
-        agreement drops by 0.0 points instead of 3.0, on 64 images (±5.3 points by chance); 9 networks were measured
+        agreement drops by 0.0 points instead of 3.0, on 64 images; on others like them by up to 5.7; 9 \
+networks were measured
         64 bytes more: conv1
     """
     first = f"{found['metric']} drops by {found['drop']:.1f} points instead of {found['before']:.1f}"
     n = found["images"]
-    doubt = 196 * (max(abs(found["drop"]) / 100, min(3 / n, 1.0)) / n) ** 0.5  # as `evaluate.tasks.chance`
+    most = 100 * share(round(max(found["drop"], 0.0) / 100 * n), n).high
     tried = f"{found['tried']} {'network was' if found['tried'] == 1 else 'networks were'} measured"
-    lines = [f"{first}, on {counted(n, 'image')} (±{doubt:.1f} points by chance); {tried}"]
+    lines = [f"{first}, on {counted(n, 'image')}; on others like them by up to {most:.1f}; {tried}"]
     if found["chosen"]:
         lines.append(f"{counted(round(found['cost']), 'byte')} more: {', '.join(found['chosen'])}")
     return "\n".join([*lines, *(f"! {e}" for e in found["events"] if not found["met"])])

@@ -13,8 +13,10 @@ from ..graph.inputs import CHANNELS, layout_of
 from ..hardware.lint import Findings
 from ..ir.events import Event, EventKind
 from ..ir.model import Model
+from ..maths.chance import share
 from ..planning.summary import grouped, kilobytes, sizes
-from ..scoring.verdicts import Verdict, not_measured, of_sqnr, on_made_up
+from ..scoring.verdicts import Verdict, not_measured, of_drop, of_sqnr, on_made_up
+from ..scoring.verdicts import verdict as verdict_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +68,16 @@ def searched(model: Model) -> Verdict:
         return coarse(model, on_made_up(task, reached, samples))
     likely = (kept.facts["SQNR from"], kept.facts["SQNR to"]) if "SQNR from" in kept.facts else None
     return of_sqnr(task, reached, likely, samples)
+
+
+def bounded(spent: Mixed) -> Verdict:
+    """A verdict from what a bound on the drop was measured to leave."""
+    if spent.metric != "agreement":
+        return of_drop(spent.drop, spent.images)
+    alike = round((1 - spent.drop / 100) * spent.images)
+    low, high = share(alike, spent.images)
+    figures = {"samples": spent.images, "agreement": 100 - spent.drop, "chance": {"agreement": (100 * low, 100 * high)}}
+    return verdict_on("classification", figures)
 
 
 def coarse(model: Model, said: Verdict) -> Verdict:
@@ -202,7 +214,7 @@ def told(
     """
     from .diagnosis import mixed_text
 
-    verdict = said if said is not None else searched(result.model)
+    verdict = said if said is not None else searched(result.model) if spent is None else bounded(spent)
     yield verdict.words + contradicted(result.warnings)
     sized = output.stat().st_size, model.stat().st_size
     yield size_line(str(output), *sized, result.model, result.target)
@@ -211,4 +223,5 @@ def told(
         yield from mixed_text(spent.facts()).splitlines()
     yield from warned(result.warnings)
     described, data = None if card is None else str(card), give_data(result.job.original)
-    yield f"next: {next_step(verdict, str(model), str(output), described, said is not None, data)}"
+    seen = said is not None or (card is None and (spent is not None or result.job.samples is not None))
+    yield f"next: {next_step(verdict, str(model), str(output), described, seen, data)}"

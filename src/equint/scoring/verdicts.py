@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..errors import UnusableData, counted
-from ..maths.chance import Interval, needed
+from ..maths.chance import Interval, lost_share, needed
 from .tasks import Measure, Task, task_of
 
 Level = Literal["good", "usable", "poor", "broken"]
@@ -128,6 +128,24 @@ def on_made_up(task: Task | str, reached: float, samples: int, agreement: float 
     tell = "tells" if samples == 1 else "tell"
     words = f"{level}, as far as {counted(samples, 'made-up sample')} {tell}: output SQNR {decibels(reached)}{same}"
     return Verdict(level, f"{words}; samples of your own decide", "made up", "sqnr_db", None, samples)
+
+
+def of_drop(lost: float, samples: int) -> Verdict:
+    """A verdict from points of top-1 lost on so many samples, of which nothing else is kept.
+
+    At least so many samples turned wrong; the interval is that of as many and no others (`lost_share`).
+
+    Example:
+        >>> of_drop(1.0, 500).words.partition(";")[0]
+        'good to poor: 1.0 points of top-1 lost on 500 samples'
+    """
+    turned = round(abs(lost) / 100 * samples)
+    low, high = lost_share(turned if lost > 0 else 0, turned if lost < 0 else 0, samples)
+    task, likely = task_of("classification"), (100 * low, 100 * high)
+    assert task.main is not None
+    said = f"{_change(lost, task.main)} of top-1 {'gained' if lost < 0 else 'lost'} on {counted(samples, 'sample')}"
+    between = _between(likely, task.main, "points")
+    return _decided("top1", lost, task.drops, likely, samples, said, between, strict=True)
 
 
 def not_measured(why: str = "") -> Verdict:
