@@ -61,7 +61,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(model_path(), tmp_path / name)
     shutil.copy(data_path(), tmp_path / "digits.npz")
     data = '[data]\neval = "digits.npz"\ncalibration = "digits.npz"\n'
-    (tmp_path / "net.toml").write_text(f'[input]\nkind = "gray"\nstd = [16.0]\n{data}')
+    (tmp_path / "net.toml").write_text(f'[input]\nkind = "gray"\nstd = [16.0]\nrange = [0.0, 1.0]\n{data}')
     with np.load(data_path()) as file:
         for k, (x, y) in enumerate(zip(file["x"][:200], file["y"][:200], strict=True)):
             (tmp_path / "photos" / str(y)).mkdir(parents=True, exist_ok=True)

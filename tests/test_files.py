@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from equint.drafts import writable
 from equint.errors import InvalidCard, OutputRefused
-from equint.files import MOST_TEXT, Shelf, deepest, read_toml, readable, writable
+from equint.files import MOST_TEXT, Shelf, deepest, read_toml, readable
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import equint
 ROOT = Path(equint.__file__).parent
 FLOORS = (
     {"errors", "ir", "markup"},
-    {"crew", "files", "maths", "tflite"},
+    {"crew", "drafts", "files", "maths", "tflite"},
     {"ops"},
     {"graph", "hardware"},
     {"noise", "onnx", "samples"},
@@ -202,3 +202,16 @@ def test_no_operator_is_known_by_a_part_of_its_name(path: Path) -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("startswith", "endswith"):
             called_on = node.value
             assert not (isinstance(called_on, ast.Attribute) and called_on.attr in ("op", "op_type")), f"{node.lineno}"
+
+
+def test_nothing_is_unpickled() -> None:
+    """No library that makes objects of bytes, and no array that may hold such."""
+    makers = {"pickle", "dill", "marshal", "shelve", "joblib"}
+    for path in FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        assert not {name.split(".")[0] for name in imported(path)} & makers, path
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called = ast.unparse(call.func)
+            if called in ("np.load", "numpy.load") or called.endswith("read_array"):
+                assert "allow_pickle=False" in ast.unparse(call), (path, call.lineno)
+            assert called not in ("torch.load", "eval", "exec"), (path, call.lineno)

@@ -32,7 +32,7 @@ MODEL, SPAN = model_path(), (0.0, 1.0)
 def card(tmp_path: Path) -> Path:
     path = tmp_path / "digits.toml"
     path.write_text(
-        f'model = "{MODEL}"\n[input]\nkind = "gray"\nmean = 0.0\nstd = 16.0\n'
+        f'model = "{MODEL}"\n[input]\nkind = "gray"\nmean = 0.0\nstd = 16.0\nrange = [0.0, 1.0]\n'
         f'[data]\neval = "{data_path()}"\ncalibration = "{data_path()}"\n'
     )
     return path

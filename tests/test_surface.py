@@ -27,7 +27,7 @@ from equint.onnx.writer import to_proto
 from equint.runtime.session import Session
 
 MODEL, SPAN = model_path(), (0.0, 1.0)
-GRAY = Card("gray", (0.0,), (16.0,), data={"eval": data_path()})
+GRAY = Card("gray", (0.0,), (16.0,), range=(0.0, 1.0), data={"eval": data_path()})
 CHECKS: dict[str, Callable[[Path], object]] = {}
 Check = Callable[[Path], object]
 
@@ -369,7 +369,7 @@ def check_sqnr(_: Path) -> None:
 def check_table(here: Path) -> None:
     card = here / "digits.toml"
     card.write_text(
-        f'model = "{MODEL}"\n[input]\nkind = "gray"\nmean = 0.0\nstd = 16.0\n[data]\neval = "{data_path()}"\n'
+        f'model = "{MODEL}"\n[input]\nkind = "gray"\nstd = 16\nrange = [0, 1]\n[data]\neval = "{data_path()}"\n'
     )
     found = equint.table([card], ["cwq"], limit=20, cache=here / "kept")
     short(found)

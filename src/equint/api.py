@@ -35,6 +35,7 @@ def quantize(
     effort: Effort = "full",
     fused_activations: bool | None = None,
     providers: Providers = None,
+    force: bool = False,
 ) -> Result:
     """Quantize a network, from its weights alone or with a few unlabelled images.
 
@@ -61,9 +62,11 @@ def quantize(
             that nothing is rounded between them; the target says it if left out.
         providers: execution providers of onnxruntime that networks are measured on, the preferred first, by name; the
             CPU if left out. What they leave to the CPU is a warning (`equint.runtime.machine.LeftToCpu`).
+        force: warn, and go on, where the input as described or prepared is not what the network was trained on.
 
     Raises:
-        EquintError: anything about the network, recipe, target, data or bit widths that cannot be used.
+        EquintError: anything about the network, recipe, target, data or bit widths that cannot be used; an input that
+            lies far off what its BatchNorms saw in training, or off what statistics hold.
 
     Example:
         >>> from equint.demo import model_path
@@ -76,7 +79,7 @@ def quantize(
     shown = Options(input=input, data=data, images=images, example_inputs=example_inputs)
     looks = Options(**shown, set=set, progress=progress)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
-    options = Options(effort=effort, **formats, **looks)
+    options = Options(effort=effort, force=force, **formats, **looks)
     with on(machine(providers)):
         return quantized(Job.of(source, recipe, target, **options))
 
@@ -93,11 +96,12 @@ def calibrate(
     ray: str | None = None,
     providers: Providers = None,
     progress: Callable[[int], None] | None = None,
+    force: bool = False,
 ) -> Statistics:
     """Measure a network's tensors on images, once for many recipes: `quantize(…, data=statistics)`.
 
     Args:
-        data, input, images, set: as for `quantize`.
+        data, input, images, set, force: as for `quantize`.
         histograms: count all values too, for the rules `percentile` and `mse` (slower).
         resume: a file for what was measured so far; an interrupted run goes on from it.
         ray: share the work with Ray: "local", or a cluster's address (docs/fleets.md); the statistics are the same.
@@ -123,9 +127,10 @@ def calibrate(
     if data is None and isinstance(input, Card):
         data = input.data.get("calibration")
     with hired(1, ray) as crew, on(machine(providers)):
-        job = Job.of(source, input=input, data=data, images=images, set=set)
+        job = Job.of(source, input=input, data=data, images=images, set=set, force=force)
         if job.samples is None:
             raise UnusableData(NO_SAMPLES)
+        job.checked()
         about: dict[str, Any] = {"histograms": histograms, "resume": resume, "progress": progress, "crew": crew}
         return collect(folded(job.original).graph, job.samples, **about)
 

@@ -41,6 +41,8 @@ def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tupl
     return chosen, on or built_in_target(chosen.target)
 
 
+MOST_SAMPLES = 100_000_000
+"""Samples that anything is asked to look at: more than any set of data holds."""
 _NETWORK = ("a path, an ONNX model, or what load or quantize gave", str, os.PathLike)
 _PATH, _BITS, _COUNT = ("a path", str, os.PathLike), ("a whole number from 2 to 16", int), ("how many", int)
 _KINDS: Mapping[str, tuple[Any, ...]] = {
@@ -79,6 +81,8 @@ def check(**arguments: object) -> None:
         wanted, *kinds = _KINDS[name]
         if not isinstance(value, tuple(kinds)) or isinstance(value, bool):
             raise refused(name, value, wanted)
+        if wanted == "how many" and isinstance(value, int) and value > MOST_SAMPLES:
+            raise refused(name, value, f"{MOST_SAMPLES:,} at most")
 
 
 def refused(name: str, value: object, wanted: str) -> InvalidOption:

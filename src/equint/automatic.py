@@ -178,6 +178,7 @@ def auto(
     effort: Effort | None = None,
     providers: Providers = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Automatic:
     """Quantize a network and find out how good that is: nothing but the network is needed.
 
@@ -193,6 +194,7 @@ def auto(
         effort: as for `quantize`; left out, fast first, and full only where that is measured to be less than good.
         providers: as for `quantize`.
         progress: called with what is done, how far it is, and how far there is to go.
+        force: as for `quantize`.
 
     Raises:
         EquintError: as `quantize` and `evaluate`; `max_drop` without labels.
@@ -227,7 +229,7 @@ def auto(
         elif about is not None and (strange := strange_labels(model, about, where)):
             notes.append(f"not scored: {strange}")
             about = replace(about, task="features")
-        job = Job.of(model, None, target, input=about or input_range, data=looked, progress=progress)
+        job = Job.of(model, None, target, input=about or input_range, data=looked, progress=progress, force=force)
         given = {k: v for k, v in (("model", model.source), ("card", card), ("data", data), ("target", target)) if v}
         job = replace(job, given={**job.given, **{k: v for k, v in given.items() if isinstance(v, (str, os.PathLike))}})
         on = _Measured(model, about, where, measure, max_drop is None, progress)

@@ -56,7 +56,7 @@ def judge(
     Example:
         >>> from equint import quantize
         >>> from equint.demo import data_path, model_path
-        >>> card = Card("gray", (0.0,), (16.0,))
+        >>> card = Card("gray", (0.0,), (16.0,), range=(0.0, 1.0))
         >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("cwq", "cwq-bc")}
         >>> found = judge(model_path(), candidates, input=card, data=data_path(), images=32)
         >>> found.best, found.chances["cwq"] > 0.8, found.blind
@@ -197,13 +197,13 @@ def compare(
     Args:
         original, quantized: ONNX files or models, a `Model`, or a `Result`.
         data: a file or folder, prepared as the card says, or images as `quantize` takes them; the card's calibration
-            data if left out, else random inputs.
+            data if left out, else samples made up as the card describes the input, or as the quantized file says.
         limit: use only the first so many samples.
         providers: as for `quantize`.
         progress: called before each batch, with how many samples are done, and the limit.
 
     Raises:
-        EquintError: files that cannot be read, or that share no tensor.
+        EquintError: files that cannot be read, or that share no tensor; nothing that tells what the input looks like.
 
     Example:
         >>> from equint import quantize
@@ -233,8 +233,29 @@ def compare(
             where = os.fspath(where)
         elif where is not None:
             feeds, where = presented(Samples.of(where, "data"), inputs_alone(inputs)).first(limit), "data"
+        else:
+            feeds = _made_up(*networks, None if card is None else prepared)
+            feeds = None if feeds is None else feeds.first(limit)
         found = measure(*networks, feeds, where or "data", tell)
     return Comparison(found, where or "", None if card is None else prepared.task)
+
+
+def _made_up(original: Any, quantized: Any, card: Card | None) -> Samples | None:
+    """Samples made up as a card, or else the quantized network's file, describes the input; None where neither does."""
+    from .frontends.sources import load
+    from .onnx.qdq import described_inputs
+    from .onnx.reader import load_proto
+    from .planning.search import made_up_samples
+    from .samples.card import described
+
+    network = load(original)
+    if card is not None:
+        network = described(network, laid_out(card, [network.graph.shapes.get(n) for n in network.graph.inputs]))
+    else:
+        proto = load_proto(quantized) if isinstance(quantized, (str, os.PathLike)) else quantized
+        network = described_inputs(proto, network)
+    known = any(network.moments[n].origin == "given" for n in network.graph.inputs if n in network.moments)
+    return made_up_samples(network) if known else None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def program(
         return quantized(Job.of(source, recipe, target or NPU, **options)).program
     from .npu.bundle import load_bundle
 
-    if any(v is not None for k, v in [("recipe", recipe), ("target", target), *options.items()] if k != "progress"):
+    said = {k: v for k, v in options.items() if k not in ("progress", "force")}
+    if any(v is not None for v in (recipe, target, *said.values())):
         raise InvalidOption(f"{source}: a bundle is quantized already; leave recipe, target, input and data out")
     return load_bundle(source)
 
@@ -207,6 +208,7 @@ def golden(
     set: Mapping[Name, Any] | None = None,
     io: str | None = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Golden:
     """Write the integers that every layer reads and gives, to check a board against.
 
@@ -219,7 +221,7 @@ def golden(
         raw: also .bin files: the same values and nothing else.
         data: a file or folder of images, else those of the card, else random ones; they are not used to quantize.
         images: how many of them; rounded up to whole batches where the network takes a fixed number at once.
-        weight_bits, activation_bits, fused_activations, input, set: as for `quantize`.
+        weight_bits, activation_bits, fused_activations, input, set, force: as for `quantize`.
         io: of network.tflite, as for `Result.save`.
 
     Raises:
@@ -240,7 +242,7 @@ def golden(
     if images < 1:
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
-    looks = Options(input=card, set=set, progress=progress)
+    looks = Options(input=card, set=set, progress=progress, force=force)
     formats = Options(weight_bits=weight_bits, activation_bits=activation_bits, fused_activations=fused_activations)
     options = Options(**formats, **looks)
     read, result = _opened(source, recipe, target, NPU, **options)
@@ -264,6 +266,7 @@ def compare_board(
     set: Mapping[Name, Any] | None = None,
     io: str | None = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Comparison:
     """Name the first layer in which a device differs, by how much and why.
 
@@ -272,7 +275,7 @@ def compare_board(
         dump: a folder with the device's tensors, named as `golden` names them; for targets of LiteRT's arithmetic also
             an .npz or a folder of .npy files of the .tflite file's tensors, by name or number.
         golden: the folder of what they should be; computed from the dumped inputs if left out.
-        recipe, target, input, set: as for `quantize`; io: of the .tflite file, as for `Result.save`.
+        recipe, target, input, set, force: as for `quantize`; io: of the .tflite file, as for `Result.save`.
 
     Raises:
         EquintError: as `program`; also files that cannot be read or have another shape, type or size.
@@ -292,7 +295,7 @@ def compare_board(
     from .npu.golden import tensor_files
 
     check(dump=dump, golden=golden)
-    ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress)[0]()
+    ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress, force=force)[0]()
     ends = _io_of(io, ready)
     if is_for_litert(ready) and is_of_tensors(dump, tensor_files(ready)):
         places = kept(ready, ends)
@@ -395,6 +398,7 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
     from .samples.card import laid_out
     from .samples.data import feeds as read_feeds
     from .samples.presented import common_front
+    from .samples.stored import MOST
 
     size = common_front(program.shapes.get(name, ()) for name in program.inputs)
     count = -(-count // (size or 1)) * (size or 1)  # whole batches, where the program takes a fixed number at once
@@ -414,5 +418,7 @@ def _feeds(program: Program, data: Named | None, card: Card, count: int) -> tupl
             raise UnusableData(f"input {name} has no fixed size {tuple(shape)}; give --data or a card with images")
         front = shape[0] if size is None and shape and isinstance(shape[0], int) else count
         sizes = [front, *(int(n) for n in shape[1:] if isinstance(n, int))]
+        if np.prod(sizes, dtype=object) * storage(grid).itemsize > MOST:
+            raise InvalidOption(f"images = {count}: input {name} would take more than {MOST / 2**30:g} GiB; give fewer")
         feeds[name] = rng.integers(grid.qmin, grid.qmax, sizes, endpoint=True).astype(storage(grid))
     return feeds, "random images"

@@ -1,4 +1,4 @@
-"""Files: plain values for JSON, TOML, outputs that appear whole or not at all, and arrays that wait on disk."""
+"""Files: what is opened, plain values for JSON, TOML, and arrays that wait on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import tempfile
 import tomllib
 import weakref
 from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
@@ -59,28 +58,6 @@ def readable(path: str | os.PathLike[str], refusal: type[EquintError], what: str
     return found
 
 
-def writable(path: str | os.PathLike[str]) -> Path:
-    """Where an output goes, links followed.
-
-    Raises:
-        EquintError: it is a folder or a device, its folder does not exist or takes no files, or its name is too long.
-    """
-    try:
-        target = Path(path).resolve()
-        if target.is_dir():
-            raise OutputRefused(f"{path}: is a folder; give a file name for the output")
-        if target.exists() and not target.is_file():
-            raise OutputRefused(f"{path}: is no regular file; give a file name for the output")
-        if not target.parent.is_dir():
-            raise OutputRefused(f"{path}: cannot write (no such folder); make it or choose another output")
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-"):
-            pass  # it takes files
-    except (OSError, ValueError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise OutputRefused(f"{path}: cannot write ({why}); choose another output") from error
-    return target
-
-
 def jsonable(value: Any, odd: Callable[[float], Any] = lambda value: None) -> Any:
     """Plain values for JSON, which knows no infinity: what is not finite becomes what `odd` makes of it, null.
 
@@ -117,32 +94,6 @@ class Facts(Protocol):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
-
-
-@contextmanager
-def drafted(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
-    """(draft, target): what is written to the draft, in the target's folder, takes the target's place at the end.
-
-    Where the body fails, nothing is left behind and what was there stays.
-
-    Raises:
-        EquintError: as `writable`, and where writing fails.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with drafted(Path(folder) / "a.txt") as (draft, target):
-        ...         _ = draft.write_text("whole")
-        ...     target.read_text()
-        'whole'
-    """
-    target = writable(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as folder:
-            draft = Path(folder) / target.name
-            yield draft, target
-            os.replace(draft, target)
-    except OSError as error:
-        raise OutputRefused(f"{target}: cannot write ({error.strerror or error}); choose another output") from error
 
 
 def read_toml(path: Path, what: str, refusal: type[EquintError] = InvalidCard) -> dict[str, Any]:

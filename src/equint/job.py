@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
     progress: Progress | None
     effort: Effort
     fused_activations: bool | None
+    force: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Job:
         data: what recipes may look at beside the weights, if anything.
         effort: "fast" runs the recipe alone and rounds by kernels, "full" measures its candidates and keeps the best.
         seconds: time spent in reading.
+        force: whether to go on where what was said of the input is contradicted; always where nothing was.
         given: the files that were read, by what they are: outputs spare them.
     """
 
@@ -80,6 +82,7 @@ class Job:
     effort: Effort = "full"
     seconds: float = field(compare=False, default=0.0)
     given: Mapping[str, Any] = field(compare=False, default_factory=dict)
+    force: bool = field(compare=False, default=False)
 
     @classmethod
     def of(
@@ -98,6 +101,7 @@ class Job:
         progress: Progress | None = None,
         effort: Effort = "full",
         fused_activations: bool | None = None,
+        force: bool = False,
         **unknown: Any,
     ) -> Self:
         """Read what the arguments of `equint.quantize` name: network, recipe, target, card and data, each once.
@@ -145,7 +149,18 @@ class Job:
         network = _for_hardware(network, on)
         bits = (weight_bits, activation_bits)
         given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
-        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given)
+        force = force or (input is None and data is None)
+        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given, force)
+
+    def checked(self) -> Self:
+        """The job, with a warning in its log where the input is not what the network was trained on.
+
+        Raises:
+            UnusableData: it lies too far off, and nobody said to go on.
+        """
+        from .planning.contradicted import contradictions
+
+        return replace(self, network=self.network.noted(*contradictions(self.network, self.data, self.force)))
 
     @property
     def samples(self) -> Samples | None:

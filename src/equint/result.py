@@ -19,7 +19,6 @@ from .ir.model import Model
 from .job import NO_LAYERS, Job
 from .markup import block
 from .planning.data import single, sized
-from .planning.recipe import looks
 from .planning.spared import spare
 from .planning.summary import log_facts, network_facts, text
 
@@ -189,10 +188,7 @@ def quantized(job: Job) -> Result:
         EquintError: nothing in it can be.
     """
     start = perf_counter()
-    if job.samples is not None or looks(job.recipe):  # other recipes run nothing
-        from .planning.contradicted import contradictions
-
-        job = replace(job, network=job.network.noted(*contradictions(job.network, job.samples)))
+    job = job.checked()
     model = job.searched()
     if not model.qparams:
         left = f"target {job.target.name} computes none of its layers on integers"

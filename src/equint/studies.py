@@ -145,7 +145,7 @@ def explain(
     """
     from .study.explain import explain as analyse
 
-    job = Job.of(source, recipe, target, **options)
+    job = Job.of(source, recipe, target, **options).checked()
     reference, before = job.plain()
     on, finer = job.target, None
     if on.weight.granularity == "tensor" and "granularity" not in job.recipe.weight:
@@ -164,6 +164,7 @@ def sqnr(
     set: Mapping[Name, Any] | None = None,
     fused_activations: bool | None = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> LayerSqnr:
     """Every layer's own quantization noise, without equalization and with one-step, two-step and optimal scales.
 
@@ -172,8 +173,8 @@ def sqnr(
     weights and input are from optimal equalization is the distance of figure 5 of Meller et al. (2019).
 
     Args:
-        target, input, data, images, set, fused_activations: as for `quantize`; `Statistics` tell moments and ranges,
-            and nothing is measured.
+        target, input, data, images, set, fused_activations, force: as for `quantize`; `Statistics` tell moments and
+            ranges, and nothing is measured.
 
     Raises:
         EquintError: as `quantize`.
@@ -186,8 +187,8 @@ def sqnr(
     """
     from .study.sqnr import sqnr as analyse
 
-    looks = Options(input=input, data=data, images=images, set=set, progress=progress)
-    job = Job.of(source, None, target, **Options(fused_activations=fused_activations, **looks))
+    looks = Options(input=input, data=data, images=images, set=set, progress=progress, force=force)
+    job = Job.of(source, None, target, **Options(fused_activations=fused_activations, **looks)).checked()
     found = analyse(job.reference(), job.target, job.samples, progress, job.warnings)
     if not found.methods["none"]["layers"]:
         raise UnsupportedOperator(f"nothing to analyse: {NO_LAYERS}")
@@ -229,7 +230,7 @@ def diagnose(
 
     check(ray=ray)
     with hired(1, ray) as crew:
-        job = Job.of(source, recipe, target, **options)
+        job = Job.of(source, recipe, target, **options).checked()
         _check_labels(labels)
         return look(*_subject(job), labels=labels, progress=job.progress, crew=crew)
 
@@ -263,7 +264,7 @@ def mixed(
     check(max_drop=max_drop)
     if not 0 <= max_drop <= 100:
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
-    job = Job.of(source, recipe, target, **options)
+    job = Job.of(source, recipe, target, **options).checked()
     _check_labels(labels)
     return search(*_subject(job), max_drop, labels=labels, progress=job.progress)
 

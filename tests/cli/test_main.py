@@ -40,7 +40,9 @@ def conv_model(path: Path, weight: Array, op: str = "Conv") -> Path:
 
 def card(path: Path, text: str = "") -> Path:
     """A card for the digits."""
-    path.write_text(text or f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\neval = "{data_path()}"\n')
+    path.write_text(
+        text or f'[input]\nkind = "gray"\nmean = 0\nstd = 16\nrange = [0, 1]\n[data]\neval = "{data_path()}"\n'
+    )
     return path
 
 
@@ -425,7 +427,9 @@ def test_empty_data_is_refused(run: Run, tmp_path: Path) -> None:
 def gray_card(folder: Path) -> Path:
     """A card for the digits that names images to calibrate on."""
     path = folder / "look.toml"
-    path.write_text(f'[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\ncalibration = "{data_path()}"\n')
+    path.write_text(
+        f'[input]\nkind = "gray"\nmean = 0\nstd = 16\nrange = [0, 1]\n[data]\ncalibration = "{data_path()}"\n'
+    )
     return path
 
 
@@ -608,7 +612,9 @@ def test_nothing_that_a_card_names_is_overwritten(run: Run, tmp_path: Path) -> N
     model, data, card = tmp_path / "net.onnx", tmp_path / "digits.npz", tmp_path / "net.toml"
     shutil.copy(model_path(), model)
     shutil.copy(data_path(), data)
-    card.write_text('model = "net.onnx"\n[input]\nkind = "gray"\nstd = [16.0]\n[data]\ncalibration = "digits.npz"\n')
+    card.write_text(
+        'model = "net.onnx"\n[input]\nkind = "gray"\nstd = 16\nrange = [0, 1]\n[data]\ncalibration = "digits.npz"\n'
+    )
     before = {file: file.read_bytes() for file in (model, data, card)}
     for arguments in (
         ("calibrate", model, "-o", data, "--card", card, "--images", 4),

@@ -24,7 +24,8 @@ from handwritten import execute, network, normal
 def card(tmp_path: Path) -> Path:
     path = tmp_path / "digits.toml"
     path.write_text(
-        f'model = "{model_path()}"\ntask = "classification"\n[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n'
+        f'model = "{model_path()}"\ntask = "classification"\n[input]\nkind = "gray"\nmean = 0\nstd = 16\n'
+        "range = [0, 1]\n"
         f'[data]\neval = "{data_path()}"\n'
     )
     return path

@@ -83,7 +83,7 @@ def _samples() -> list[Fault]:
     objects = np.empty(2, object)
     objects[:] = [rng, {"a": 1}]
     pickled = lambda folder: np.savez(folder / "arrays.npz", x=objects)
-    found.append(Fault("samples: pickled", pickled, ("pickle",)))
+    found.append(Fault("samples: pickled", pickled, ("Python's objects",)))
     lies: dict[str, Make] = {
         "3 GB of zeros": bomb("arrays.npz", (1_000_000, 3, 16, 16)),
         "3 GB of zeros, of its size": bomb("arrays.npz", (4_000_000, 3, 8, 8)),
@@ -271,6 +271,7 @@ def cases(seed: int) -> list[Case]:
     scaled = ("--mean", "0,0,0", "--std", "255,255,255")
     shown = (
         Reader("evaluate", ("evaluate", "net.onnx", "--card", "net.toml", "--data", "pictures"), ()),
+        Reader("card", ("card", "net.onnx", "--data", "pictures", "-o", "out.toml"), ("out.toml",)),
         Reader(
             "calibrate",
             ("calibrate", "net.onnx", "-o", "out.npz", "--card", "net.toml", "--data", "pictures"),

@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .case import Case, Make, written
+import numpy as np
+
+from .case import Case, Make, May, written
 from .networks import FAST, RANGED
 from .structures import linked
 
@@ -25,6 +27,8 @@ WRITERS: dict[str, tuple[str, ...]] = {
     "table": ("table", "net.toml", "--recipe", "mine.toml", "--cache", "kept", "-o"),
     "golden": ("golden", "bundle.json", "--data", "arrays.npz", "-o"),
     "sqnr": ("sqnr", "net.onnx", "--card", "net.toml", "--plot"),
+    "auto": ("auto", "net.onnx", "--card", "net.toml", "--limit", "4", "-o"),
+    "card": ("card", "net.onnx", "--data", "data.npz", "-o"),
 }
 READ: dict[str, tuple[str, ...]] = {
     "quantize": ("net.onnx",),
@@ -41,8 +45,11 @@ READ: dict[str, tuple[str, ...]] = {
     "table": ("net.toml", "mine.toml", "net.onnx", "data.npz", "labels.txt"),
     "golden": ("bundle.json", "arrays.npz", "pictures", "."),
     "sqnr": ("net.onnx",),
+    "auto": ("net.onnx", "net.toml", "data.npz", "labels.txt"),
+    "card": ("net.onnx", "data.npz"),
 }
-ENDS = {"calibrate": ".npz", "merge": ".npz", "diagnose": ".toml", "report": ".html", "table": ".md", "sqnr": ".png"}
+ENDS = {"calibrate": ".npz", "merge": ".npz", "diagnose": ".toml", "card": ".toml"}
+ENDS |= {"report": ".html", "table": ".md", "sqnr": ".png"}
 
 
 def _spared() -> list[Case]:
@@ -83,8 +90,8 @@ def _unwritable() -> list[Case]:
             "in /sys": (f"/sys/out{end}", lambda folder: None),
         }
         for what, (path, make) in places.items():
-            if name == "golden" and what == "a folder":
-                continue
+            if (name == "golden" and what == "a folder") or (name == "auto" and what in ("a folder", "nothing")):
+                continue  # where they write
             found.append(Case(f"place/{what}/{name}", (*command, path), make))
     return found
 
@@ -209,6 +216,40 @@ def _options() -> list[Case]:
     return list({case.name: case for case in found}.values())
 
 
+FAR = ("--input-range", "0", "1e6")
+"""An input that lies far off what the BatchNorm of the network saw."""
+
+
+def _forced() -> list[Case]:
+    """What is refused for the input that is described, and done where somebody insists."""
+    commands: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "quantize": (("quantize", "net.onnx", "-o", "out.onnx", "--recipe", "lwq"), ("out.onnx",)),
+        "tflite": (("quantize", "net.onnx", "-o", "out.tflite", "--recipe", "lwq"), ("out.tflite",)),
+        "explain": (("explain", "net.onnx"), ()),
+        "sqnr": (("sqnr", "net.onnx"), ()),
+        "diagnose": (("diagnose", "net.onnx", "--recipe", "lwq"), ()),
+        "report": (("report", "net.onnx", "-o", "out.html", "--recipe", "lwq"), ("out.html",)),
+        "export": (("export", "net.onnx", "-o", "new", "--recipe", "lwq"), ("new.json", "new.safetensors")),
+        "golden": (("golden", "net.onnx", "-o", "vectors", "--recipe", "lwq"), ("vectors",)),
+        "calibrate": (("calibrate", "net.onnx", "-o", "out.npz", "--data", "far.npz"), ("out.npz",)),
+    }
+    found = []
+    for name, (command, writes) in commands.items():
+        told = command if name == "calibrate" else (*command, *FAR)
+        for force in (False, True):
+            may: May = "accepted" if force else "refused"
+            file = "far.npz" if name == "calibrate" else "net.onnx"
+            asked, names = (*told, *["--force"] * force), () if force else (file, "10 spreads")
+            case = f"far off/{'forced' if force else 'told'}/{name}"
+            found.append(Case(case, asked, _far, names, may, writes, verify=lambda folder, out: None))
+    return found
+
+
+def _far(folder: Path) -> None:
+    values = np.random.default_rng(0).uniform(0, 1e6, (8, 3, 8, 8))
+    np.savez(folder / "far.npz", x=values.astype(np.float32))
+
+
 def _shown() -> list[Case]:
     """Commands whose words a terminal's encoding lacks: they do their work, and say it as far as that goes."""
     commands: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -241,7 +282,7 @@ def _full() -> list[Case]:
     """Disks that are full in the midst of each file that a command writes: none is left, and none that was is lost."""
     found = []
     for name, end in {**dict.fromkeys(WRITERS, ".onnx"), **ENDS}.items():
-        if name in ("diagnose", "table", "sqnr"):  # whose files are shorter than messages, or need matplotlib
+        if name in ("diagnose", "table", "sqnr", "card"):  # whose files are shorter than messages, or need matplotlib
             continue
         for most in (750, 1500, 2900):
             for there in (False, True):
@@ -257,4 +298,4 @@ def _nothing(folder: Path) -> None:
 
 def cases() -> list[Case]:
     """All."""
-    return _spared() + _unwritable() + _options() + _shown() + _full()
+    return _spared() + _unwritable() + _options() + _forced() + _shown() + _full()

@@ -118,6 +118,8 @@ def _cards() -> list[Case]:
         Reader("compare", ("compare", "net.onnx", "int8.onnx", "--card", "net.toml"), (), "net.toml"),
         Reader("inspect", ("inspect", "net.onnx", "--card", "net.toml"), (), "net.toml"),
         Reader("table", ("table", "net.toml", "--recipe", "lwq", "--cache", "kept"), (), "net.toml"),
+        Reader("auto", ("auto", "net.onnx", "-o", "out.onnx", "--card", "net.toml", "--limit", "4"), (), "net.toml"),
+        Reader("forced", ("quantize", "net.onnx", "-o", "out.onnx", "--card", "net.toml", "--force"), (), "net.toml"),
     )
     found = crossed("card", [*faults, *texts("net.toml", CARD)], reads, 1)
     whole = [f for f in whole_files("net.toml") if f.name != "net.toml is empty"]  # all of its keys have defaults

@@ -159,7 +159,7 @@ def test_the_old_folder_stays_where_the_new_one_cannot_take_its_place(
     rename = os.rename
 
     def refusing(source: Path, target: Path) -> None:
-        if Path(source).name == "new":
+        if Path(source).parent.name == "new":
             raise PermissionError(13, "Permission denied")
         rename(source, target)
 

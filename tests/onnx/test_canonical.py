@@ -279,6 +279,15 @@ def test_pads_that_an_average_counts_become_a_pad_where_sizes_are_rounded_up() -
     assert "count_include_pad" not in bare.graph.nodes[0].attrs
 
 
+@pytest.mark.parametrize(("kernel", "step", "pads"), [(2, 2, (0, 1)), (2, 2, (1, 1)), (3, 2, (1, 2)), (3, 3, (2, 2))])
+def test_windows_that_begin_in_the_padding_behind_are_none(kernel: int, step: int, pads: tuple[int, int]) -> None:
+    begin, end = pads
+    how = f"kernel_shape = [1, {kernel}], strides = [1, {step}], pads = [0, {begin}, 0, {end}], count_include_pad = 1"
+    for width in range(5, 13):
+        proto = network(f"y = AveragePool <{how}, ceil_mode = 1> (x)", inputs=f"float[N,3,8,{width}] x")
+        check(proto, normal(2, 3, 8, width, scale=1))
+
+
 def test_a_concat_has_no_empty_operands() -> None:
     body = "a = Conv(x, w) y = Concat <axis = 1> (a, none, a)"
     consts: dict[str, Any] = {"w": normal(4, 3, 3, 3), "none": np.zeros((1, 0, 6, 6), np.float32)}

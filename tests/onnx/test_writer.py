@@ -198,10 +198,15 @@ def test_failure_midway_keeps_the_old_file(
     path = tmp_path / "net.onnx"
     path.write_bytes(b"old")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    rename = os.rename
+
+    def full(source: Path, target: Path) -> None:
+        if Path(source).parent.name == "new":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
 
     monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
     with pytest.raises(EquintError, match="No space left on device"):
         save_proto(proto, path, external_above)
     assert path.read_bytes() == b"old"

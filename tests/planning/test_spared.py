@@ -19,7 +19,7 @@ from equint.demo import data_path, model_path
 from equint.errors import OutputRefused
 from equint.onnx.encodings import Beside
 
-CARD = '[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n[data]\ncalibration = "calib.npz"\n'
+CARD = '[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\nrange = [0, 1]\n[data]\ncalibration = "calib.npz"\n'
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def refuses(write: Callable[[], object], lost: str, what: str, folder: Path) -> 
 
 
 def test_results_and_exports_spare_what_they_are_of(files: Path) -> None:
-    result = equint.quantize("net.onnx", **GIVEN)
+    result = equint.quantize("net.onnx", force=True, **GIVEN)
     for lost, what in LOST:
         refuses(partial(result.save, lost), lost, what, files)
         refuses(partial(equint.export, "net.onnx", lost, format="qdq", **GIVEN), lost, what, files)
@@ -87,7 +87,7 @@ def test_results_and_exports_spare_what_they_are_of(files: Path) -> None:
 def test_what_was_loaded_before_is_spared_too(files: Path) -> None:
     network, card = (
         equint.load("net.onnx"),
-        equint.Card("gray", (0.0,), (16.0,), data={"calibration": Path("calib.npz")}),
+        equint.Card("gray", (0.0,), (16.0,), range=(0.0, 1.0), data={"calibration": Path("calib.npz")}),
     )
     os.chdir("photos")
     result = equint.quantize(network, "lwq", input=(0, 1))

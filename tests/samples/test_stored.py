@@ -45,7 +45,7 @@ def test_a_header_that_says_more_than_there_is(tmp_path: Path) -> None:
         stored(tmp_path / "a.npz")
 
 
-def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+def test_objects_of_python_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(UnusableData, match="pickled"):
+    with pytest.raises(UnusableData, match="Python's objects"):
         stored(tmp_path / "a.npy")

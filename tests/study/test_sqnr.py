@@ -227,7 +227,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 @pytest.mark.slow
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     card = tmp_path / "card.toml"
-    card.write_text('[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\n')
+    card.write_text('[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\nrange = [0.0, 1.0]\n')
     options: tuple[Any, ...] = ("sqnr", model_path(), "--card", card, "--target", "per-tensor", "--data", data_path())
     code, out, err = run(capsys, *options, "--images", 8, "--json")
     found = json.loads(out)

@@ -28,6 +28,7 @@ CARD = """model = "{model}"
 kind = "gray"
 mean = [0.0]
 std = [16.0]
+range = [0.0, 1.0]
 [data]
 eval = "digits.npz"
 calibration = "digits.npz"
@@ -193,7 +194,9 @@ def test_without_torch_biases_are_not_fine_tuned(cards: Path, monkeypatch: pytes
 def test_a_network_that_fails_stops_no_other(crew: Crew, cards: Path) -> None:
     (cards / "broken.onnx").write_bytes(b"no network")
     (cards / "broken.toml").write_text(CARD.format(model="broken.onnx"), "utf-8")
-    (cards / "blind.toml").write_text('model = "digits.onnx"\n[input]\nkind = "gray"\nstd = [16.0]\n', "utf-8")
+    (cards / "blind.toml").write_text(
+        'model = "digits.onnx"\n[input]\nkind = "gray"\nstd = [16.0]\nrange = [0.0, 1.0]\n', "utf-8"
+    )
     networks = [cards / f"{name}.toml" for name in ("broken", "blind", "digits")]
     rows = table(networks, ["lwq"], limit=20, cache=cards.parent / "cache", crew=crew)
     assert [bool(row.reason) for row in rows] == [True, True, True, True, False, False]

@@ -94,9 +94,9 @@ def quantize(
             spent = equint.mixed(model, max_drop, labels=cli.labels_of(shown), **options)
             options |= {"recipe": spent.recipe, "weight_bits": None, "activation_bits": None}
         result = equint.quantize(model, **options, effort=cli.effort_of(effort))
+        measured = cli.measured(result, model, described.card, step) if measure and not for_litert else None
         result.save(output, io=io)
         found = equint.lint(output if for_litert else result, result.hardware)
-        measured = cli.measured(result, model, described.card, step) if measure and not for_litert else None
         if report is not None:
             about: dict[str, Any] = {"name": model.stem, "saved": output, "command": command_line()}
             cli.write_page(report, equint.report(result, measured=measured, **about))
@@ -137,6 +137,7 @@ def calibrate(
     ] = None,
     ray: cli.RayAddress = None,
     provider: cli.ProviderNames = None,
+    force: cli.Force = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure a network's tensors on images; interrupted, it goes on where it was. Use with quantize --data.
@@ -145,6 +146,7 @@ def calibrate(
     """
     import equint
 
+    from ..drafts import remove
     from ..onnx.reader import with_constants
     from ..planning.data import check_statistics
     from ..samples.statistics import Statistics, merged
@@ -154,7 +156,7 @@ def calibrate(
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
     cli.check_output(output, model=model, data=data, card=card, **{f"merge {k}": p for k, p in enumerate(merge or ())})
     draft = output.with_name(f"{output.stem}.part.npz")
-    looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set).options(), "images": images}
+    looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set, force).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
     network = with_constants(network, looks.pop("set") or {})
     for path, part in zip(merge or (), parts, strict=True):
@@ -164,9 +166,10 @@ def calibrate(
         with cli.running_on(provider), cli.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, ray=ray, **looks))
-        looks["resume"].unlink(missing_ok=True)
     found = merged(parts)
     found.save(output)
+    if "resume" in looks:
+        remove(draft)
     if as_json:
         cli.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return

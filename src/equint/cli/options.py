@@ -66,6 +66,9 @@ SetInputs = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Make an input a constant, such as a sampling rate; may be repeated."),
 ]
+Force = Annotated[
+    bool, Option("--force", help="Warn and go on where the input as described is not what the network was trained on.")
+]
 IoName = Annotated[
     str | None,
     Option(
@@ -139,10 +142,11 @@ class Described:
     std: Std = None
     layout: Layout = None
     set: SetInputs = None
+    force: Force = False
 
     def options(self) -> dict[str, Any]:
         """For the library: the card, one made of the options, or the range; and inputs that become constants."""
-        return {"input": self._input(), "set": constants(self.set)}
+        return {"input": self._input(), "set": constants(self.set), "force": self.force}
 
     def _input(self) -> Any:
         _check_layout(self.layout)
@@ -341,7 +345,7 @@ def check_card_name(path: Path) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """A text file that appears whole or not at all."""
-    from ..files import drafted
+    from ..drafts import drafted
 
     with drafted(path) as (draft, _):
         draft.write_text(text, "utf-8")

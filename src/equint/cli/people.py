@@ -41,6 +41,7 @@ def auto(
     ] = None,
     limit: Annotated[int, Option(min=1, help="Measure on so many samples at most.")] = 400,
     provider: cli.ProviderNames = None,
+    force: cli.Force = False,
     verbose: cli.Verbose = False,
     as_json: cli.AsJson = False,
 ) -> None:
@@ -76,6 +77,7 @@ def auto(
             max_drop=max_drop,
             limit=limit,
             effort=hurry,
+            force=force,
             progress=step,
         )
         found.result.save(output, io=io)

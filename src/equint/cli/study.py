@@ -184,7 +184,7 @@ def compare(
     original: Annotated[Path, Argument(metavar="FLOAT", help="The float network.")],
     quantized: Annotated[Path, Argument(metavar="INT8", help="The quantized network.")],
     card: cli.CardFile = None,
-    data: Annotated[Path | None, Option("--data", help="Inputs. [default: the card's, else random]")] = None,
+    data: Annotated[Path | None, Option("--data", help="Inputs. [default: the card's, else made up]")] = None,
     limit: Annotated[int, Option(min=1, help="Use only the first so many samples.")] = 16,
     provider: cli.ProviderNames = None,
     as_json: cli.AsJson = False,
@@ -206,7 +206,7 @@ def compare(
         if not row.not_finite:
             bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
-    title = f"on {found.data}" if found.data else "on random inputs; --card or --data for real ones"
+    title = f"on {found.data}" if found.data else "on made-up inputs; --card or --data for real ones"
     cli.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
     cli.say(found.verdict.words)
 

@@ -20,6 +20,8 @@ from .preparation import first_layers, remembered
 
 LARGEST = 1e12
 """No network's input is larger than this."""
+FINEST = 2.0**-23
+"""The least share of itself by which one float32 differs from the next."""
 REACH = 4.0
 """Standard deviations that pictures of unknown range are assumed to reach: ImageNet's normalisation ends at 2.6."""
 FEATURE_REACH = 8.0
@@ -136,6 +138,8 @@ def describe_range(model: Model, lo: float, hi: float) -> Model:
         )
     if lo >= hi:
         raise InvalidOption(f"input range {lo} to {hi} is empty; give the lowest and then the highest value")
+    if not hi - lo > max(1 / LARGEST, FINEST * max(abs(lo), abs(hi))):
+        raise InvalidOption(f"input range {lo} to {hi} is too narrow for float32; give what the network reads")
     low, high = np.asarray([lo], np.float64), np.asarray([hi], np.float64)
     centre, spread = low + (high - low) * PIXEL_MEAN / 255, (high - low) * PIXEL_STD / 255
     (name, *_), graph = (*_described_inputs(model), ""), model.graph

@@ -33,6 +33,7 @@ class EventKind(Enum):
     RANGES_FROM_MOMENTS = "activation ranges from moments"
 
     INPUT_CONTRADICTED = "the input as described is not what its first BatchNorms saw in training"
+    STATISTICS_CONTRADICTED = "the statistics are not of the input as described"
 
     HEADROOM = "widened ranges for what more samples would show"
     NO_HEADROOM = "widened no range"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io as streams
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from ..errors import UnusableData
 from ..integers.program import Program
 from ..ir.model import Array, Name
+from ..samples.stored import stored
 from .layouts import Order
 from .writer import Io, Writer, filled, write
 
@@ -150,12 +150,9 @@ def _safe(name: str) -> str:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
+    if not path.is_dir():
+        return {key: array.whole() for key, array in stored(path).items()}
     try:
-        if path.is_dir():
-            return {file.stem: np.load(file, allow_pickle=False) for file in path.iterdir() if file.suffix == ".npy"}
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
-            return {key: found[key] for key in found.files}
-    except FileNotFoundError:
-        raise UnusableData(f"{path}: no such file or folder; give what was dumped") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UnusableData(f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); dump it again") from error
+        return {file.stem: stored(file)[""].whole() for file in path.iterdir() if file.suffix == ".npy"}
+    except (OSError, KeyError) as error:
+        raise UnusableData(f"{path}: cannot be read ({error}); dump it again") from error

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..drafts import drafted
 from ..errors import InvalidOption, TargetMismatch
-from ..files import drafted
 from ..hardware.target import Target
 from ..integers.program import Program
 from .writer import IOS, TARGET, Io, write

@@ -78,11 +78,14 @@ def _table(
 
 
 def _fitted(gain: Array, shape: tuple[int, ...]) -> Array:
-    """The gain as a field of the given shape: summed where the operator broadcast the tensor."""
+    """The gain as a field of the given shape: summed where the operator broadcast the tensor, and the mean of positions
+    where it has others."""
     gain = gain.reshape(gain.shape + (1,) * max(len(shape) - gain.ndim, 0))
     lead = gain.ndim - len(shape)
     gain = gain.sum(tuple(range(lead))) if lead else gain
     for axis, n in enumerate(shape):
+        if axis > 1 and n > 1 and gain.shape[axis] not in (1, n):
+            gain = gain.mean(axis, keepdims=True)
         if n == 1 and gain.shape[axis] > 1:
             gain = gain.sum(axis, keepdims=True)
     return np.asarray(np.broadcast_to(gain, np.broadcast_shapes(gain.shape, shape)))

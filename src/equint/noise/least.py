@@ -128,6 +128,8 @@ class _Search:
         held, free = self.within(x), self.free
         noise, gradient = self.objective(held)
         total = max(noise.total, 1e-100)
+        if not np.isfinite(total):  # beyond what floats hold: nothing to go to
+            return np.inf, np.zeros_like(x)
         slopes = np.where(np.abs(x[:free]) > LIMIT, 0.0, gradient[:free])
         return FLAT * round(np.log(total) / FLAT), _same(np.concatenate([slopes, gradient[free:]]) / total)
 

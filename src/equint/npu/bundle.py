@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from ..drafts import drafted_together
 from ..errors import EquintError, TargetMismatch, UnreadableModel, reason
-from ..files import DEEPEST, deepest, drafted, readable
+from ..files import DEEPEST, deepest, readable
 from ..integers.check import check
 from ..integers.program import Program
 from .records import AGAIN, Record, decode, encode
@@ -72,10 +73,10 @@ def save_bundle(
     described["tensors"] = {"bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()}
     described["sha256"] = digest(described)
     text = json.dumps(described, indent=1, allow_nan=False) + "\n"
-    with drafted(manifest) as (text_draft, written), drafted(tensors) as (blob_draft, beside):
+    with drafted_together([manifest, tensors]) as (text_draft, blob_draft):
         text_draft.write_text(text, "ascii")
         blob_draft.write_bytes(blob)
-    return written, beside
+    return manifest.resolve(), tensors.resolve()
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Program:

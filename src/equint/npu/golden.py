@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..drafts import placed
 from ..errors import UnusableData, counted
 from ..files import MOST_TEXT, readable
 from ..integers.program import Program
@@ -217,31 +217,22 @@ def fingerprint(program: Program) -> str:
 def _drafted_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder that takes its place when the body is done; on failure what was there stays."""
     target = Path(os.path.realpath(path))
-    old = _replaceable(path, target)
+    _check_replaceable(path, target)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".equint-") as room:
-            draft = Path(room) / "new"
+        with placed([target]) as (draft,):
             draft.mkdir()
             yield draft
-            if old:
-                os.rename(target, Path(room) / "old")
-            try:
-                os.rename(draft, target)
-            except OSError:
-                if old:
-                    os.rename(Path(room) / "old", target)
-                raise
     except OSError as error:
         raise UnusableData(f"{path}: cannot write ({error.strerror or error}); choose another folder") from error
 
 
-def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
-    """Whether there is a folder to be replaced; refuses what is not ours."""
+def _check_replaceable(path: str | os.PathLike[str], target: Path) -> None:
+    """Refuse what is there and not ours to replace."""
     try:
         if not target.parent.is_dir():
             raise UnusableData(f"{path}: cannot write (no such folder); make it or choose another folder")
         if not target.exists():
-            return False
+            return
         if not target.is_dir():
             raise UnusableData(f"{path}: is a file; choose another folder")
         present = {entry.name for entry in target.iterdir()}
@@ -254,7 +245,6 @@ def _replaceable(path: str | os.PathLike[str], target: Path) -> bool:
         foreign = present - {MANIFEST, *more, *(t["file"] for t in tensors), *(t.get("raw", "") for t in tensors)}
         if foreign:
             raise UnusableData(f"{path}: holds {min(foreign)}, which equint did not write; choose an empty folder")
-    return True
 
 
 def _manifest(folder: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
@@ -326,6 +316,9 @@ def load(path: Path, layer: str, shape: tuple[int, ...] | None, dtype: np.dtype[
         if path.exists():
             readable(path, UnusableData, "file of an array")
         with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("it does not begin as such files do")
+            file.seek(0)
             found: Array = np.lib.format.read_array(file, allow_pickle=False)
             if file.read(1):
                 raise ValueError("more follows the array")

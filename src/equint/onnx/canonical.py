@@ -139,7 +139,10 @@ def _dilated_average(graph: Graph, node: Node) -> Edit | None:
 
 
 def _counted_pads(graph: Graph, node: Node) -> Edit | None:
-    """An AveragePool that counts its padding, and rounds its size up, behind a Pad: integer kernels miscount there."""
+    """An AveragePool that counts its padding, and rounds its size up, behind a Pad: integer kernels miscount there.
+
+    Windows that begin in the padding behind are none of its own, but are behind a Pad: where such may be, it stays.
+    """
     counts = node.attrs.get("count_include_pad", 0) and node.attrs.get("ceil_mode", 0)
     if node.op != "AveragePool" or not counts or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
         return None
@@ -150,8 +153,22 @@ def _counted_pads(graph: Graph, node: Node) -> Edit | None:
     padded, widths = (graph.fresh(f"{node.outputs[0]}_{what}") for what in ("padded", "pads"))
     half = len(pads) // 2
     value = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
+    if _begins_behind(graph, node):
+        return None
     pool = replace(node, inputs=(padded,), attrs=attrs)
     return [Node("Pad", (node.inputs[0], widths), (padded,)), pool], {widths: value}
+
+
+def _begins_behind(graph: Graph, node: Node) -> bool:
+    """Whether the last window that a pool's size has room for begins in the padding behind, along any dimension."""
+    sizes, kernel, pads = graph.shapes.get(node.inputs[0]), node.attrs["kernel_shape"], node.attrs["pads"]
+    strides, half = node.attrs.get("strides", [1] * len(kernel)), len(kernel)
+    for d, (k, step, begin, end) in enumerate(zip(kernel, strides, pads[:half], pads[half:], strict=True), 2):
+        n = sizes[d] if sizes is not None else None
+        last = -(-(n + begin + end - k) // step) * step if isinstance(n, int) else 0
+        if end and (not isinstance(n, int) or n + begin <= last < n + begin + end):
+            return True
+    return False
 
 
 def padded_outputs(graph: Graph) -> Graph:

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..drafts import drafted_together
 from ..errors import OutputRefused
-from ..files import drafted
 from ..ir.model import Array, Graph, Model, Name, Node, QParams
 from ..maths.affine import along_axis, quantize_bias
 from ..ops.layers import as_layer
-from .writer import save_proto, to_proto
+from .writer import parts, put, to_proto
 
 BIAS_BITS = 32
 Grids = Mapping[Name, QParams]
@@ -136,9 +136,10 @@ def save_float(
         **_BESIDE[format][1](graph, grids),
     }
     text = json.dumps(described, indent=1, allow_nan=False) + "\n"
-    with drafted(beside) as (draft, _):
+    proto = to_proto(graph)
+    with drafted_together([beside, *parts(proto, network)]) as (draft, *drafts):
         draft.write_text(text, "utf-8")
-        save_proto(to_proto(graph), network)
+        put(proto, *drafts)
     return network, beside
 
 

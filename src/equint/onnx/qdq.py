@@ -20,7 +20,7 @@ from onnx import ModelProto, checker, helper, numpy_helper, shape_inference
 
 from ..graph import clamps
 from ..graph.placement import grid_of, place
-from ..ir.model import Array, Graph, Model, Name, Node, QParams, View
+from ..ir.model import Array, Graph, Model, Moments, Name, Node, QParams, Range, View
 from ..ir.weights import Layer
 from ..maths.affine import quantize, quantize_bias, storage
 from ..ops.activations import is_clamp
@@ -37,8 +37,8 @@ def export(model: Model, about: Mapping[str, str] | None = None) -> ModelProto:
     """The quantized model as ONNX.
 
     Tensors keep their names: what a consumer reads as `t` is the dequantized `t`. The scale and offset that
-    relate rewritten tensors to the original network's travel in the metadata, for `compare`, and so does what is said
-    `about` the file, by keys that get "equint." in front: the target, for `lint`.
+    relate rewritten tensors to the original network's travel in the metadata, for `compare`, and so do what its inputs
+    look like and what is said `about` the file, by keys that get "equint." in front: the target, for `lint`.
 
     Raises:
         onnx.checker.ValidationError: never on models that the passes made; it would be a bug here.
@@ -52,7 +52,8 @@ def export(model: Model, about: Mapping[str, str] | None = None) -> ModelProto:
     """
     proto = to_proto(qdq_graph(model))
     said = {f"equint.{key}": value for key, value in (about or {}).items()}
-    helper.set_model_props(proto, {"equint.views": _packed_views(model.views), **said})
+    about_inputs = {"equint.inputs": json.dumps(_inputs(model))}
+    helper.set_model_props(proto, {"equint.views": _packed_views(model.views), **about_inputs, **said})
     if proto.ByteSize() < 1 << 31 and all(o.type.tensor_type.HasField("shape") for o in proto.graph.output):
         try:
             checker.check_model(proto, full_check=True)
@@ -76,6 +77,36 @@ def views_of(proto: ModelProto) -> dict[Name, View]:
     arrays = [np.frombuffer(base64.b64decode(a), np.float32) for a in table["arrays"]]
     shaped = {name: [arrays[i].reshape(s) for i, s in pairs] for name, pairs in table["views"].items()}
     return {name: View(scale, offset) for name, (scale, offset) in shaped.items()}
+
+
+def _inputs(model: Model) -> dict[Name, dict[str, Any]]:
+    """What float inputs were taken for: lowest and highest value, mean and spread."""
+    told = dict[Name, dict[str, Any]]()
+    for name in model.graph.inputs:
+        moments, span = model.moments.get(name), model.ranges.get(name)
+        if moments is None or span is None or not model.graph.is_float(name):
+            continue
+        fields = {"low": span.lo, "high": span.hi, "mean": moments.mean, "std": moments.std}
+        told[name] = {key: np.asarray(value, np.float64).tolist() for key, value in fields.items()}
+    return told
+
+
+def described_inputs(proto: ModelProto, model: Model) -> Model:
+    """A float network whose inputs are known as an exported model's metadata describe them; as it is without.
+
+    Example:
+        >>> from equint.ops.layers import tiny_graph
+        >>> one = np.ones((1, 1, 1, 1))
+        >>> known = Model(tiny_graph(), {"x": Moments(0 * one, one, "given")}, {"x": Range(-2 * one, one)})
+        >>> read = described_inputs(export(known), Model(tiny_graph()))
+        >>> read.ranges["x"].lo.item(), read.moments["x"].origin
+        (-2.0, 'given')
+    """
+    told = json.loads(said_of(proto, "inputs") or "{}")
+    fields = {name: {k: np.asarray(v) for k, v in told[name].items()} for name in model.graph.inputs if name in told}
+    moments = {name: Moments(f["mean"], f["std"], "given") for name, f in fields.items()}
+    ranges = {name: Range(f["low"], f["high"]) for name, f in fields.items()}
+    return replace(model, moments={**model.moments, **moments}, ranges={**model.ranges, **ranges})
 
 
 def input_spans(proto: ModelProto) -> dict[Name, tuple[float, float]]:

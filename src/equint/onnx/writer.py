@@ -13,7 +13,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx import ModelProto as ModelProto
 
-from ..files import drafted
+from ..drafts import drafted_together
 from ..ir.model import Graph, Name, Node
 from .newer import without_newer
 
@@ -152,13 +152,21 @@ def save_proto(proto: ModelProto, path: str | os.PathLike[str], external_above: 
     Raises:
         EquintError: the folder does not exist or cannot be written.
     """
+    with drafted_together(parts(proto, path, external_above)) as drafts:
+        put(proto, *drafts)
+
+
+def parts(proto: ModelProto, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> tuple[Path, ...]:
+    """The files of a model: one, or two where its constants take more than so many bytes."""
     size = sum(len(t.raw_data) for t in proto.graph.initializer)
-    with drafted(path) as (draft, target):
-        data = beside(target).name
-        if size > external_above:
-            copy = ModelProto()  # save_model moves the constants out of what it is given
-            copy.CopyFrom(proto)
-            onnx.save_model(copy, draft, save_as_external_data=True, location=data, size_threshold=1024)
-            os.replace(draft.parent / data, target.parent / data)
-        else:
-            draft.write_bytes(proto.SerializeToString())
+    return (Path(path), beside(path)) if size > external_above else (Path(path),)
+
+
+def put(proto: ModelProto, draft: Path, data: Path | None = None) -> None:
+    """Write a model to a draft, its constants to another where there is one."""
+    if data is None:
+        draft.write_bytes(proto.SerializeToString())
+        return
+    copy = ModelProto()  # save_model moves the constants out of what it is given
+    copy.CopyFrom(proto)
+    onnx.save_model(copy, draft, save_as_external_data=True, location=data.name, size_threshold=1024)

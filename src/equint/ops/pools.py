@@ -182,12 +182,25 @@ REDUCTIONS = by_name(
 def _resized(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> list[Pair] | None:
     if operands[0] is None or _extrapolates(node):
         return None
-    mean, std = operands[0]
-    if not resizes_channels(graph, node):
-        return [(mean, std)]
-    all_of_it = mean.mean(keepdims=True)
-    spread = np.square(std).mean(keepdims=True) + np.square(mean - all_of_it).mean(keepdims=True)
-    return [(all_of_it, np.sqrt(spread))]
+    return [_pooled(*operands[0], _stretched(graph, node, operands[0][0].ndim))]
+
+
+def _pooled(mean: Array, std: Array, over: tuple[int, ...]) -> Pair:
+    """Moments of all values along some dimensions together."""
+    mean, std = np.broadcast_arrays(mean, std)
+    all_of_it = mean.mean(over, keepdims=True)
+    spread = np.square(std).mean(over, keepdims=True) + np.square(mean - all_of_it).mean(over, keepdims=True)
+    return all_of_it, np.sqrt(spread)
+
+
+def _stretched(graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
+    """The dimensions along which a Resize mixes values: fields are constant there behind it."""
+    if resizes_channels(graph, node):
+        return tuple(range(rank))
+    before, after = graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0])
+    if before is None or after is None or len(before) != rank:
+        return tuple(range(2, rank))
+    return tuple(d for d in range(1, rank) if before[d] is None or before[d] != after[d])
 
 
 def overshoots(node: Node) -> bool:
@@ -213,7 +226,8 @@ def _resized_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> 
     known = ranges[0]
     if known is None:
         return None
-    known = _whole(known) if resizes_channels(graph, node) else known
+    over = _stretched(graph, node, known.lo.ndim)
+    known = Range(known.lo.min(over, keepdims=True), known.hi.max(over, keepdims=True))
     if _said(node, "mode") == "cubic":
         known = _cubic(known, float(node.attrs.get("cubic_coeff_a", -0.75)), _resized_axes(graph, node))
     if _extrapolates(node):
@@ -240,7 +254,10 @@ def _whole(known: Range) -> Range:
 
 
 def _through_resize(node: Node, at: Backward) -> Gained | None:
-    return None if resizes_channels(at.graph, node) else [(node.inputs[0], at.behind[node.outputs[0]])]
+    if resizes_channels(at.graph, node):
+        return None
+    behind = at.behind[node.outputs[0]]
+    return [(node.inputs[0], behind.mean(_stretched(at.graph, node, behind.ndim), keepdims=True))]
 
 
 def _along_channels(graph: Graph, node: Node, field: Array) -> str:
@@ -253,7 +270,7 @@ def _interleaved(graph: Graph, node: Node, operands: Sequence[Pair | None]) -> l
     """An output channel is a mixture of the channels that it interleaves."""
     if operands[0] is None:
         return None
-    mean, std = np.broadcast_arrays(*operands[0])
+    mean, std = _pooled(*operands[0], tuple(range(2, operands[0][0].ndim)))
     if mean.size == 1:
         return [(mean, std)]
     means, stds = regrouped(node, mean), regrouped(node, std)
@@ -270,7 +287,8 @@ def _through_blocks(node: Node, at: Backward) -> Gained:
     x, behind = node.inputs[0], at.behind[node.outputs[0]]
     if x not in at.moments:
         return []
-    places = at.places(x)
+    behind = behind.mean(tuple(range(2, behind.ndim)), keepdims=True)
+    places = np.arange(at.shape(x)[1]).reshape(1, -1, *[1] * (behind.ndim - 2))
     if places.size == 1:
         return [(x, behind.mean(keepdims=True))]
     blocks = regrouped(node, places)

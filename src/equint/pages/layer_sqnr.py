@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from ..drafts import drafted
 from ..errors import MissingLibrary, OutputRefused, counted
-from ..files import drafted
 from .explanation import Shown
 
 if TYPE_CHECKING:

@@ -114,7 +114,8 @@ def contradicted(warnings: Sequence[Event]) -> str:
         >>> contradicted([Event(EventKind.INPUT_CONTRADICTED, "x")])
         '; but its input as described is not what it was trained on: correct that first'
     """
-    wrong = any(e.kind is EventKind.INPUT_CONTRADICTED for e in warnings)
+    kinds = (EventKind.INPUT_CONTRADICTED, EventKind.STATISTICS_CONTRADICTED)
+    wrong = any(e.kind in kinds for e in warnings)
     return "; but its input as described is not what it was trained on: correct that first" if wrong else ""
 
 

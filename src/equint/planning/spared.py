@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..drafts import writable
 from ..errors import OutputRefused
-from ..files import is_bundle, writable
+from ..files import is_bundle
 from ..samples.card import Card, named_files
 
 

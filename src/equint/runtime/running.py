@@ -42,7 +42,7 @@ class Running:
 
         floors = [np.full((n, t.channels), t.floor, np.float32) if t.low is None else table[t.low] for t in self.taps]
         squares = (
-            np.square(table[t.name], dtype=np.float64) if t.square is None else table[t.square] for t in self.taps
+            np.square(table[t.mean], dtype=np.float64) if t.square is None else table[t.square] for t in self.taps
         )
         low, high = joined(floors, np.minimum), joined((table[t.high] for t in self.taps), np.maximum)
         mean, square = joined((table[t.mean] for t in self.taps), np.add), joined(squares, np.add)

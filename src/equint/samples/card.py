@@ -166,7 +166,7 @@ def laid_out(card: Card, shapes: Iterable[Sequence[int | str | None] | None]) ->
     """The card with the layout of the network's only input, where that has four dimensions.
 
     Raises:
-        InvalidCard: the card names another layout than the input can have.
+        InvalidCard: the card names another layout or size than the input can have.
 
     Example:
         >>> laid_out(Card("rgb"), [("N", 50, 155, 3)]).layout
@@ -176,14 +176,17 @@ def laid_out(card: Card, shapes: Iterable[Sequence[int | str | None] | None]) ->
     shape = only[0] if len(only) == 1 else None
     if shape is None or len(shape) != 4:
         return card
-    if card.layout is None:
-        return replace(card, layout=inputs.layout_of(shape))
+    layout, sizes = card.layout or inputs.layout_of(shape), ", ".join(str(n or "?") for n in shape)
+    axis = inputs.CHANNELS[layout]
     channels = CHANNELS_OF.get(card.kind)
-    found = shape[inputs.CHANNELS[card.layout]]
-    if channels is not None and isinstance(found, int) and found != channels:
-        sizes = ", ".join(str(n or "?") for n in shape)
-        raise InvalidCard(f"layout {card.layout}: the network's input ({sizes}) has {found} channels there; correct it")
-    return card
+    if card.layout and channels is not None and isinstance(shape[axis], int) and shape[axis] != channels:
+        raise InvalidCard(
+            f"layout {layout}: the network's input ({sizes}) has {shape[axis]} channels there; correct it"
+        )
+    fixed = [n for d, n in enumerate(shape) if d not in (0, axis)]
+    if card.size and any(isinstance(n, int) and n > 0 and n != m for n, m in zip(fixed, card.size, strict=True)):
+        raise InvalidCard(f"size = {list(card.size)}: the network's input ({sizes}) is of another; correct size")
+    return replace(card, layout=layout)
 
 
 def described(model: Model, given: Input) -> Model:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..drafts import drafted
 from ..errors import EquintError, UnusableData
-from ..files import drafted
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Moments, Name, Shape
 from .stored import stored

@@ -104,7 +104,7 @@ def stored(path: str | os.PathLike[str]) -> dict[Name, Stored]:
     """The arrays of an .npz by name, or that of an .npy by the empty name; only their headers are read.
 
     Raises:
-        UnusableData: no regular file, none of these, damaged, or pickled objects, which are never loaded.
+        UnusableData: no regular file, none of these, damaged, or Python's objects, which are never loaded.
 
     Example:
         >>> import tempfile
@@ -142,7 +142,7 @@ def damaged(path: str | os.PathLike[str], error: Exception) -> UnusableData:
 def _described(path: Path, entry: str | None, file: IO[bytes], size: int) -> Stored:
     shape, fortran, dtype = _header(file)
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which are never loaded")
+        raise ValueError("it holds Python's objects, which are never loaded, and no plain numbers")
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > max(size, 0):
         raise ValueError(f"its header says {dtype} {shape}, and there are {size} bytes"[:150])
     return Stored(path, entry, shape, dtype, fortran)

@@ -18,6 +18,7 @@ from ..errors import InvalidCard, UnusableData
 from ..files import readable
 from ..ir.model import Array, Name
 from ..samples.card import Decode
+from ..samples.stored import stored
 
 CANDIDATES = 1000
 """Boxes per picture that go into suppression: the best ones."""
@@ -201,11 +202,11 @@ def read_heads(path: Path) -> tuple[Head, ...]:
 
 def read_priors(path: Path) -> Array:
     """An SSD network's priors: (n, 4) from an .npy file. Raises EquintError: unreadable, or of another shape."""
-    try:
-        priors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnusableData(f"{path}: not a readable .npy file of priors ({error})") from error
-    if not isinstance(priors, np.ndarray) or priors.ndim != 2 or priors.shape[1] != 4:
+    held = stored(path)
+    if "" not in held:
+        raise UnusableData(f"{path}: is an .npz; store the priors alone, as an .npy file")
+    priors = held[""].whole()
+    if priors.ndim != 2 or priors.shape[1] != 4:
         raise UnusableData(f"{path}: priors must have shape (n, 4): centre x, centre y, width, height")
     return priors.astype(float)
 

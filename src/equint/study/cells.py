@@ -12,8 +12,8 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
+from ..drafts import drafted
 from ..errors import EquintError, InvalidCard
-from ..files import drafted
 from ..hardware.target import Target
 from ..ir.model import Array, Name
 from ..job import Job, Options
@@ -135,6 +135,6 @@ def stored(file: IO[bytes]) -> Iterator[dict[Name, Array]]:
     """The float network's outputs as its own cell stored them, batch by batch."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
-    names = [str(name) for name in np.load(file)]
+    names = [str(name) for name in np.load(file, allow_pickle=False)]
     while file.tell() < end:
-        yield {name: np.load(file) for name in names}
+        yield {name: np.load(file, allow_pickle=False) for name in names}

@@ -88,13 +88,13 @@ def compare(
     which models written by equint carry in their metadata.
 
     Args:
-        feeds: batches of input; if left out, random ones within the range that the quantized network takes, of a size
-            that the original runs on.
+        feeds: batches of input; if left out, random ones within the range that the quantized network's grids take, of
+            a size that the original runs on.
         label: how messages name them.
         progress: called before each batch, with how many samples are done.
 
     Raises:
-        EquintError: files that cannot be read, or that share no tensor.
+        EquintError: files that cannot be read, or that share no tensor; no range for made-up inputs.
     """
     clean_proto, noisy_proto = (
         load_proto(source) if isinstance(source, (str, os.PathLike)) else source for source in (original, quantized)
@@ -148,6 +148,9 @@ def _made_up(session: Session, spans: Mapping[Name, tuple[float, float]]) -> Map
     Lengths that are told come first, and long waveforms: by a count of 0 a network may divide, which ends the process.
     """
     graph = replace(inputs_alone(session.shapes), dtypes={n: t or "float32" for n, t in session.types.items()})
+    unknown = next((name for name in graph.inputs if graph.is_float(name) and name not in spans), None)
+    if unknown is not None:
+        raise UnusableData(f"{unknown}: nothing tells the range of this input; give --data, or a card that says it")
     usual = [(2, size) for size in tried_sizes(graph)]
     for (rows, size), told in product((*usual, *((rows, SIZES[0]) for rows in ROWS)), (True, False)):
         feed = random_inputs(session, rows, spans, size=size, told=told)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import drafts
 from ..errors import OutputRefused, UnusableData
 from ..files import jsonable
 
@@ -39,10 +40,7 @@ def add_line(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
     """Write an entry at the end of the file, in one piece; it is on the disk when this returns."""
     line = json.dumps(jsonable(entry, str), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
-        with open(path, "ab+", buffering=0) as file:
-            whole = file.tell() == 0 or (file.seek(-1, os.SEEK_END) and file.read(1) == b"\n")
-            file.write(line if whole else b"\n" + line)
-            os.fsync(file.fileno())
+        drafts.add_line(path, line)
     except OSError as error:
         raise OutputRefused(f"{path}: cannot write ({error.strerror or error}); choose another cache") from error
 

@@ -13,6 +13,7 @@ from warnings import warn
 
 from .. import __version__
 from ..crew.workers import Alone, Crew
+from ..drafts import make_folder
 from ..errors import EquintError, InvalidCard, OutputRefused, UnknownName, UnreadableModel, counted
 from ..files import read_toml
 from ..hardware.target import TOLD, Target
@@ -98,7 +99,7 @@ def table(
     for network in own:
         plan += _planned(network, asked, limits.get(network.name), folder, machine)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise OutputRefused(f"{folder}: cannot be made ({why}); choose another cache") from error
