@@ -22,6 +22,7 @@ ACROSS = {
     "scoring/test_tasks_real.py": "real networks",
     "test_docs.py": "the docs",
     "test_imports.py": "all rooms",
+    "test_lowest.py": "the lowest versions of what equint depends on",
     "test_mirror.py": "the tests",
     "test_notebooks.py": "the example notebooks",
     "test_real_networks.py": "real networks",

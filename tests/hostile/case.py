@@ -26,6 +26,7 @@ class Case:
         writes: files that a success may leave.
         environment: variables beside those of the parent.
         full: bytes that any one file may have, as on a disk that is full behind them; 0: no bound.
+        verify: raises AssertionError where a success in a folder, with what it printed, is wrong; None: as others are.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Case:
     writes: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     full: int = 0
+    verify: Callable[[Path, str], None] | None = None
 
     @property
     def kind(self) -> str:

@@ -183,7 +183,8 @@ def tried(case: Case, workshop: Path) -> Outcome:
         left = [name for name in after if name not in before] + [p.name for p in scratch.iterdir()]
         wrong = ""
         if found.code == 0 and case.may != "refused":
-            looked = forked(lambda: verified(case, folder), folder, environment)
+            check = case.verify or (lambda where, _: verified(case, where))
+            looked = forked(lambda: check(folder, found.out), folder, environment)
             wrong = "" if looked.code == 0 else f"{looked.code}: {(looked.out + looked.err).strip()[-400:]}"
         for path in folder.rglob("*"):
             if path.is_dir() and not path.is_symlink():

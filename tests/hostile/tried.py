@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,9 +24,9 @@ class Tried:
     complaints: Sequence[str]
 
 
-def try_all(cases: Sequence[Case], jobs: int = 1) -> Iterator[Tried]:
+def try_all(cases: Iterable[Case], jobs: int = 1) -> Iterator[Tried]:
     """Each case in a process of its own; so many at once."""
-    _warm()
+    warm()
     with tempfile.TemporaryDirectory(prefix="hostile-shop-") as place:
         shop = Path(place)
         made = forked(lambda: furnish(shop), shop, {})
@@ -36,7 +36,7 @@ def try_all(cases: Sequence[Case], jobs: int = 1) -> Iterator[Tried]:
             for case in cases:
                 yield _one(case, shop)
             return
-        yield from _several(cases, jobs, shop)
+        yield from _several(list(cases), jobs, shop)
 
 
 def _one(case: Case, shop: Path) -> Tried:
@@ -69,7 +69,7 @@ def _several(cases: Sequence[Case], jobs: int, shop: Path) -> Iterator[Tried]:
         os.waitpid(child, 0)
 
 
-def _warm() -> None:
+def warm() -> None:
     """Import what commands import, once: forked processes have it. Nothing runs here, so that no threads are there."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in IMPORTED:
