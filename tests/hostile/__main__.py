@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .confined import forked
+from .confined import BYTES, SECONDS, forked
 from .corpus import SEED, corpus, sampled
 from .fuzzed import fuzzed
 from .killed import COMMANDS, try_kills
@@ -96,26 +96,31 @@ def _told(tried: Iterable[Tried]) -> int:
 
 
 def summary(found: list[Tried]) -> list[str]:
-    """A table in Markdown: a row for each kind, and what was wrong."""
-    rows, every = defaultdict[str, Counter[str]](Counter), Counter[str]()
+    """A table in Markdown: a row for each kind, and one for all."""
+    rows = defaultdict[str, Counter[str]](Counter)
     for one in found:
-        outcome = "wrong" if one.complaints else "success, verified" if one.outcome.code == 0 else "clean refusal"
-        rows[one.case.kind].update((outcome, "inputs"))
-        every.update((outcome, "inputs", *{c.split(":")[0] for c in one.complaints}))
-    columns = ("inputs", "clean refusal", "success, verified", "wrong")
-    lines = [f"| kind | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
-    for kind, counts in (*sorted(rows.items()), ("all", every)):
-        lines.append(f"| {kind} | {' | '.join(str(counts[c]) for c in columns)} |")
+        ways = {WRONG.get(complaint.split(":")[0], OTHER) for complaint in one.complaints}
+        outcome = ways or {"success, verified" if one.outcome.code == 0 else "clean refusal"}
+        for row in (one.case.kind, "all"):
+            rows[row].update(("inputs", *outcome))
+    lines = [f"| kind | {' | '.join(COLUMNS)} |", f"|---|{'--:|' * len(COLUMNS)}"]
+    for kind in (*sorted(rows.keys() - {"all"}), "all"):
+        lines.append(f"| {kind} | {' | '.join(str(rows[kind][c]) for c in COLUMNS)} |")
     slowest, largest = max(o.outcome.seconds for o in found), max(o.outcome.bytes for o in found)
-    lines += ["", f"slowest {slowest:.1f} s, largest {largest / 1e9:.2f} GB resident"]
-    return lines + [f"{what}: {every[what]}" for what in WRONG]
+    return [*lines, "", f"slowest {slowest:.1f} s, largest {largest / 1e9:.2f} GB resident"]
 
 
-WRONG = (
-    *("hang", "memory", "crash", "masked", "success", "wrong", "lost", "left", "refused"),
-    *("lines", "long", "escapes", "unnamed", "todo", "output", "noise"),
-)
-"""Ways in which an outcome can be wrong: the first words of complaints."""
+WRONG = {
+    **dict.fromkeys(("masked", "crash"), "masked error"),
+    "hang": f"over {SECONDS} s",
+    "memory": f"over {BYTES / 1e9:g} GB",
+    **dict.fromkeys(("success", "wrong"), "wrong success"),
+    **dict.fromkeys(("lost", "left"), "file lost or left"),
+}
+"""Ways in which an outcome can be wrong, by the first words of complaints."""
+OTHER = "other"
+"""A message of several lines, too long, that names nothing or gives no advice; output; a good file that is refused."""
+COLUMNS = ("inputs", "clean refusal", "success, verified", *dict.fromkeys(WRONG.values()), OTHER)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ READERS = (
     Reader("evaluate", ("evaluate", "net.onnx", "--card", "net.toml"), (), "net.onnx"),
     Reader("compare", ("compare", "net.onnx", "int8.onnx", "--data", "arrays.npz"), (), "net.onnx"),
     Reader("lint", ("lint", "net.onnx"), (), "net.onnx"),
-    Reader("auto", ("auto", "net.onnx", "-o", "out.onnx"), ("out.onnx", "out.html"), "net.onnx"),
-    Reader("card", ("card", "net.onnx", "--data", "data.npz", "-o", "out.toml"), ("out.toml",), "net.onnx"),
     Reader(
         "data", ("quantize", "net.onnx", "-o", "out.onnx", "--data", "arrays.npz", "--effort", "fast"), ("out.onnx",)
     ),
+    Reader("auto", ("auto", "net.onnx", "-o", "out.onnx"), ("out.onnx", "out.html"), "net.onnx"),
+    Reader("card", ("card", "net.onnx", "--data", "data.npz", "-o", "out.toml"), ("out.toml",), "net.onnx"),
 )
 STRICT = READERS[:11]
 """Those that read a network whole; the others leave some of it to onnxruntime."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph.moments import heavy_tailed
 from ..graph.placement import grid_of, place
 from ..ir.fields import channel_means
-from ..ir.model import Array, Graph, Model, Moments, Name, Node
+from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range
 from ..ir.weights import Layer
 from ..maths.gaussian import between
 from ..ops.activations import clamps, negative_slope
@@ -166,7 +166,9 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
     if maker is not None and adds(maker):  # a sum reaches as far as its moments say
         return name, np.zeros(1) if np.all(known.lo >= 0) else lo, hi, 1.0
     if maker is not None and maker.op in POOLS:  # a mean or maximum reaches as far as what it looks at
-        known = model.ranges.get(maker.inputs[0], known)
+        seen = model.ranges.get(maker.inputs[0], known)
+        over = tuple(range(2, seen.lo.ndim))  # whose positions are others
+        known = Range(seen.lo.min(over, keepdims=True), seen.hi.max(over, keepdims=True))
     return name, known.lo, known.hi, 1.0
 
 
