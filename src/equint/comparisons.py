@@ -241,7 +241,7 @@ def compare(
 
 
 def _made_up(original: Any, quantized: Any, card: Card | None) -> Samples | None:
-    """Samples made up as a card, or else the quantized network's file, describes the input; None where neither does."""
+    """Samples made up as a card, or else the quantized network's file, describes its only input; else None."""
     from .frontends.sources import load
     from .onnx.qdq import described_inputs
     from .onnx.reader import load_proto
@@ -254,8 +254,8 @@ def _made_up(original: Any, quantized: Any, card: Card | None) -> Samples | None
     else:
         proto = load_proto(quantized) if isinstance(quantized, (str, os.PathLike)) else quantized
         network = described_inputs(proto, network)
-    known = any(network.moments[n].origin == "given" for n in network.graph.inputs if n in network.moments)
-    return made_up_samples(network) if known else None
+    known = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "given"]
+    return made_up_samples(network) if known and len(network.graph.inputs) == 1 else None
 
 
 @dataclass(frozen=True)

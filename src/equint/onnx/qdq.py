@@ -110,9 +110,10 @@ def described_inputs(proto: ModelProto, model: Model) -> Model:
 
 
 def input_spans(proto: ModelProto) -> dict[Name, tuple[float, float]]:
-    """The range that a quantized model's first quantizer gives each of its inputs."""
+    """The range that a quantized model's first quantizer gives each of its inputs, or else that its metadata tell."""
     consts = {t.name: t for t in proto.graph.initializer}
-    spans = {}
+    told = json.loads(said_of(proto, "inputs") or "{}")
+    spans = {name: (float(np.min(about["low"])), float(np.max(about["high"]))) for name, about in told.items()}
     for node in proto.graph.node:
         if node.op_type == "QuantizeLinear" and {*node.input[1:3]} <= consts.keys() and len(node.input) == 3:
             scale, zero = (numpy_helper.to_array(consts[i]) for i in node.input[1:3])
