@@ -138,7 +138,7 @@ def _sizes(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
             with Image.open(file) as picture:
                 found.append((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnusableData(f"{file}: not a readable picture ({error})") from error
+            raise UnusableData(f"{file}: not a readable picture ({error}); remove or replace it") from error
     return tuple(found)
 
 
