@@ -123,6 +123,8 @@ class Job:
         check(activation_bits=None if activation_bits == "float" else activation_bits)
         if not isinstance(fused_activations, bool | None):
             raise InvalidOption(f"fused_activations = {fused_activations!r}: give True or False")
+        if not isinstance(force, bool):
+            raise InvalidOption(f"force = {force!r}: give True or False")
         start, given = perf_counter(), {"recipe": recipe, "target": target, "card": input, "data": data}
         chosen, on = choose(recipe, target)
         if fused_activations is not None:
