@@ -1,6 +1,7 @@
 """Peak memory of evaluation and calibration while pictures stream: as a folder, an .npz, a .tar and a .tar.gz shard.
 
-Pictures are made up, 32 × 32 pixels; each run is a process of its own, and what it peaks at is the system's own figure.
+Pictures are made up, 32 × 32 pixels, by processes of their own, since a process begins with the peak of the one that
+started it; each run is one too, and what it peaks at is the system's own figure.
 
     EQUINT_REAL=folder python benchmarks/streaming.py [--counts 1000 10000 50000]
 """
@@ -92,9 +93,13 @@ def main() -> None:
     parser.add_argument("--work", nargs="+", default=["evaluate", "calibrate"])
     parser.add_argument("--sources", nargs="+", default=SOURCES)
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.run:
         run(given.run[0], Path(given.run[1]))
+        return
+    if given.make:
+        print(make(Path(given.make[0]), given.make[1], int(given.make[2])))
         return
     counts = given.counts
     print(f"| data | | {' | '.join(f'{n:,}, MB' for n in counts)} | largest ÷ smallest | ms a picture |")
@@ -104,7 +109,8 @@ def main() -> None:
             made = {}
             for count in counts:
                 (Path(place) / str(count)).mkdir()
-                made[count] = make(Path(place) / str(count), source, count)
+                command = [sys.executable, __file__, "--make", str(Path(place) / str(count)), source, str(count)]
+                made[count] = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
             for work in given.work:
                 peaks, pace = list[float](), 0.0
                 for count, data in made.items():

@@ -107,7 +107,11 @@ def mean(values: Array) -> Interval | None:
     return Interval(float(values.mean()) - half, float(values.mean()) + half)
 
 
-def jackknife(statistic: Callable[[Array], float], samples: int, groups: int = 10) -> Interval | None:
+GROUPS = 10
+"""Of samples, of which the jackknife leaves out one at a time."""
+
+
+def jackknife(statistic: Callable[[Array], float], samples: int, groups: int = GROUPS) -> Interval | None:
     """A figure that is no mean over samples, such as a precision: the jackknife that leaves out a group at a time.
 
     Of g groups, θ_(j) without group j: pseudo-values g·θ − (g − 1)·θ_(j), and their `mean` (Tukey 1958; Efron and

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InvalidCard, UnusableData
 from ..ir.model import Array, Name
-from ..maths.chance import Interval, jackknife
+from ..maths.chance import GROUPS, Interval, jackknife
 from ..samples.card import Card
 from ..samples.folders import beside, pictures, pixels, prepared, stacked
 from ..samples.images import BATCH, Feed
@@ -71,7 +71,8 @@ class Confusion:
     def __init__(self, output: Name, classes: int | None = None, ignore: int = IGNORE) -> None:
         self._output, self._classes, self._ignore = output, classes, ignore
         self.counts: Array = np.zeros((0, 0), np.int64)
-        self._pictures: list[Array] = []
+        self._pictures = 0
+        self._groups: Array = np.zeros((GROUPS, 3, 0), np.int64)  # pictures in turns: pixels right, true and found
 
     def add(self, outputs: Mapping[Name, Array], truths: Sequence[Masked]) -> None:
         """Count the pixels of a batch. Raises EquintError: no map of classes, or a class that the network has not."""
@@ -87,6 +88,7 @@ class Confusion:
             raise InvalidCard("the output gives class numbers; say how many classes there are, in [data] of the card")
         if not self.counts.size:
             self.counts = np.zeros((classes, classes), np.int64)
+            self._groups = np.zeros((GROUPS, 3, classes), np.int64)
         for picture, (mask, where) in zip(value, truths, strict=True):
             decided = enlarged(picture, mask.shape).argmax(0) if scores else _nearest(picture, mask.shape)
             self._count(decided.astype(np.int64), mask.astype(np.int64), classes, where)
@@ -103,12 +105,15 @@ class Confusion:
                 )
         own = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
         self.counts += own
-        self._pictures.append(np.stack([np.diag(own), own.sum(1), own.sum(0)]))
+        self._groups[self._pictures % GROUPS] += [np.diag(own), own.sum(1), own.sum(0)]
+        self._pictures += 1
 
     def merge(self, other: Confusion) -> None:
         """Count what another has counted."""
         if other.counts.size:
+            turned = np.roll(other._groups, self._pictures, 0)
             self.counts = self.counts + other.counts if self.counts.size else other.counts
+            self._groups = self._groups + turned if self._groups.size else turned
         self._pictures += other._pictures
 
     def results(self) -> dict[str, float]:
@@ -120,8 +125,8 @@ class Confusion:
 
     def lost(self, before: Confusion, /) -> Interval | None:
         """By how much mIoU lies under another network's on the same pictures, in points."""
-        now, then = np.asarray(self._pictures), np.asarray(before._pictures)
-        return jackknife(lambda kept: _miou(then[kept].sum(0)) - _miou(now[kept].sum(0)), len(now))
+        now, then, groups = self._groups, before._groups, min(self._pictures, GROUPS)
+        return jackknife(lambda kept: _miou(then[kept].sum(0)) - _miou(now[kept].sum(0)), groups)
 
 
 def _miou(counts: Array) -> float:

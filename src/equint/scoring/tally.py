@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,16 @@ from ..maths import chance
 from ..maths.chance import Interval
 
 
+def _floats() -> array[float]:
+    return array("d")
+
+
 @dataclass
 class Tally:
     """Sums of hits, equal decisions, and, by output, signal and noise.
 
     Of each sample are kept: whether it was right, the share of its decisions that are the float network's, and, by
-    output, the powers of signal and noise.
+    output, the powers of signal and noise, one behind the other.
     """
 
     samples: int = 0
@@ -28,9 +33,9 @@ class Tally:
     top5: int = 0
     decisions: int = 0
     agreed: int = 0
-    right: list[bool] = field(default_factory=list)
-    alike: list[float] = field(default_factory=list)
-    powers: dict[Name, list[tuple[float, float]]] = field(default_factory=dict)
+    right: bytearray = field(default_factory=bytearray)
+    alike: array[float] = field(default_factory=_floats)
+    powers: dict[Name, array[float]] = field(default_factory=dict)
     signal: dict[Name, float] = field(default_factory=dict)
     noise: dict[Name, float] = field(default_factory=dict)
     dot: dict[Name, float] = field(default_factory=dict)
@@ -48,7 +53,7 @@ class Tally:
             )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)
-        self.right += (best[:, 0] == labels).tolist()
+        self.right += bytes((best[:, 0] == labels).tolist())
         self.top1 += int(np.sum(best[:, 0] == labels))
         self.top5 += int(np.sum(best == labels[:, None]))
 
@@ -73,7 +78,7 @@ class Tally:
             same = mine == theirs
             self.decisions += same.size
             self.agreed += int(same.sum())
-            self.alike += same.reshape(_rows(same, count), -1).mean(1).tolist()
+            self.alike.extend(same.reshape(_rows(same, count), -1).mean(1).tolist())
         for name, clean in reference.items():
             a, b = clean.astype(np.float64).ravel(), outputs[name].astype(np.float64).ravel()
             products = ((a, a), (b - a, b - a), (a, b), (b, b))
@@ -81,8 +86,8 @@ class Tally:
             sums = zip(tables, (np.sum(x * y) for x, y in products), strict=True)  # BLAS adds as its threads are
             for table, value in sums:
                 table[name] = table.get(name, 0.0) + float(value)
-            each = (np.square(v).reshape(_rows(clean, count), -1).sum(1).tolist() for v in (a, b - a))
-            self.powers.setdefault(name, []).extend(zip(*each, strict=True))
+            each = [np.square(v).reshape(_rows(clean, count), -1).sum(1) for v in (a, b - a)]
+            self.powers.setdefault(name, _floats()).extend(np.stack(each, 1).ravel().tolist())
 
     def merge(self, other: Tally) -> None:
         """Add what was counted behind this.
@@ -100,7 +105,7 @@ class Tally:
             for name, value in getattr(other, summed).items():
                 mine[name] = mine.get(name, 0.0) + value
         for name, each in other.powers.items():
-            self.powers.setdefault(name, []).extend(each)
+            self.powers.setdefault(name, _floats()).extend(each)
 
     def results(self) -> dict[str, Any]:
         """Everything measured, in per cent and dB: of the worst output, and by output as `outputs`."""
@@ -129,7 +134,7 @@ class Tally:
         found = {key: None if i is None else Interval(100 * i.low, 100 * i.high) for key, i in found.items()}
         if self.signal:
             worst = min(self.signal, key=lambda name: _decibels(self.signal[name], self.noise[name]))
-            signal, noise = np.asarray(self.powers[worst]).T[:, :, None]
+            signal, noise = np.asarray(self.powers[worst]).reshape(-1, 2).T[:, :, None]
             found["sqnr_db"] = chance.sqnr(signal, noise) if len(signal) == self.samples else None
         return {key: interval for key, interval in found.items() if interval is not None}
 
