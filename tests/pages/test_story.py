@@ -91,6 +91,8 @@ def test_what_to_do_next() -> None:
     assert "--data FOLDER" in next_step(good, "net.onnx", "q.onnx", None, False, data)
     assert "--data FOLDER" in next_step(made_up, "net.onnx", "q.onnx", None, False, data)
     assert "run q.onnx" in next_step(good, "net.onnx", "q.onnx", None, True, data)
+    told = next_step(good, "a/net.onnx", "", "c.toml", True, data)
+    assert told == "equint quantize a/net.onnx -o net.int8.onnx --card c.toml writes it"
 
 
 def test_in_haste_it_is_measured_too() -> None:

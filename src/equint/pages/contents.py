@@ -125,7 +125,7 @@ def _todo(result: Result, said: Verdict, saved: str, measured: bool) -> str:
     """What to do next, with the names of the files that were given."""
     given = {k: str(v) for k, v in result.job.given.items() if isinstance(v, str) or hasattr(v, "__fspath__")}
     network, data = given.get("model") or "NETWORK.onnx", story.give_data(result.job.original)
-    return story.next_step(said, network, saved or "NETWORK.int8.onnx", given.get("card"), measured, data)
+    return story.next_step(said, network, saved, given.get("card"), measured, data)
 
 
 def spec_of(grid: QParams) -> QSpec:

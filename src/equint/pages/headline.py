@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,14 @@ def verdict(measured: Mapping[str, Any], model: Model) -> Verdict:
 
 
 def shown(told: Verdict) -> dict[str, str]:
-    """A verdict as the page shows it: its level, or that nothing was measured, and the words behind that.
+    """A verdict as the page shows it: its level, or levels, or that nothing was measured; and the words behind that.
 
     Example:
-        >>> shown(Verdict("poor", "poor: 5.0 points lost", "decided"))
-        {'level': 'poor', 'label': 'poor', 'reason': '5.0 points lost', 'status': 'decided'}
+        >>> shown(Verdict("poor", "usable or poor: 5.0 points lost", "undecided"))
+        {'level': 'poor', 'label': 'usable or poor', 'reason': '5.0 points lost', 'status': 'undecided'}
     """
-    label = told.level or "not measured"
-    reason = told.words.removeprefix(label).lstrip(":,; ") or "Give samples to be measured on"
+    label, _, behind = re.sub("[:,;]", "\n", told.words, count=1).partition("\n")
+    reason = behind.strip() or "Give samples to be measured on"
     return {"level": told.level or "unknown", "label": label, "reason": reason[:1].upper() + reason[1:]} | {
         "status": told.status
     }

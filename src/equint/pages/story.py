@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -185,6 +186,7 @@ def next_step(said: Verdict, model: str, output: str, card: str | None, measured
     """What to do with a quantized network, in a line.
 
     Args:
+        output: the network's file; empty where none was written, as for a page alone.
         data: what to give to be measured on, as `give_data` says.
     """
     if said.level in ("poor", "broken") and not (said.status in ("made up", "not measured") and card is None):
@@ -192,9 +194,12 @@ def next_step(said: Verdict, model: str, output: str, card: str | None, measured
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if output.endswith(".tflite"):
         return f"run {output} in LiteRT; equint golden {model} writes vectors to compare a device with"
+    if measured and not output:
+        described = f" --card {card}" if card else ""
+        return f"equint quantize {model} -o {Path(model).stem}.int8.onnx{described} writes it"
     if measured:
         return f"run {output} as the float network; equint report draws a page about it"
-    if card:
+    if card and output:
         return f"equint evaluate {output} --card {card} --against {model} measures it on your data"
     return f"equint auto {model} {data} measures it on what it is used for, and its ranges"
 

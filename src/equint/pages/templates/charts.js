@@ -151,7 +151,8 @@ function activation(parent, title, t) {
   f.root.append(svg("path", { class: "hist", d: bars }));
   for (const v of [t.lo, t.hi])
     f.root.append(svg("line", { class: "limit", x1: x(v), x2: x(v), y1: f.top, y2: f.base }));
-  for (const v of new Set([t.lo, ...(t.lo < 0 && t.hi > 0 ? [0] : []), t.hi]))
+  const apart = (v) => Math.abs(x(0) - x(v)) > 40;
+  for (const v of new Set([t.lo, ...(t.lo < 0 && t.hi > 0 && apart(t.lo) && apart(t.hi) ? [0] : []), t.hi]))
     f.root.append(svg("text", { class: "tick mid", x: x(v), y: f.base + 16 }, short(v)));
   const low = (k) => t.lo + (k - beyond) * width;
   pointed(f, t.counts.length, (p) => Math.floor((p - f.left) / step), box, {
