@@ -394,18 +394,42 @@ def console(errors: bool = False) -> Any:
     return Console(file=stream, width=None if stream.isatty() else 160, highlight=False, markup=False, emoji=False)
 
 
+NARROW = 60
+"""Columns of a window in which a row that does not fit is told line by line."""
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of rows, if there are any; columns that begin with ">" are set to the right."""
+    """A table of rows, if there are any; columns that begin with ">" are set to the right, bars have no name."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table, shown = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"), console()
     for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(in_a_line, row))
-    if table.row_count:
-        console().print(table)
+        justify: Any = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">"), justify=justify, overflow="fold" if name else "crop", no_wrap=not name)
+    cells = [[in_a_line(cell) for cell in row] for row in rows]
+    for row in cells:
+        table.add_row(*row)
+    wide = shown.measure(table, options=shown.options.update(width=1000)).maximum
+    if cells and wide > shown.width and shown.width < NARROW:
+        for line in (title, *records([name.lstrip(">") for name in columns], cells)):
+            say(line)
+    elif cells:
+        shown.print(table)
+
+
+def records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Rows of a table, each as its first cell and a line for every other that says something and has a name.
+
+    Example:
+        >>> print(*records(["layer", "SQNR dB", ""], [["conv", "31.2", "███"], ["head", "", "█"]]), sep="\\n")
+        conv
+          SQNR dB: 31.2
+        head
+    """
+    for first, *others in rows:
+        yield first
+        yield from (f"  {name}: {cell}" for name, cell in zip(columns[1:], others, strict=True) if name and cell)
 
 
 def few(names: Sequence[str]) -> str:
