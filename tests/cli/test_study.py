@@ -110,7 +110,10 @@ def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_page_about_a_network(run: Run, card: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "one.html", tmp_path / "two.html"
-    assert run("report", model_path(), "-o", first, "--card", card, "--limit", 50)[0] == 0
+    code, said, _ = run("report", model_path(), "-o", first, "--card", card, "--limit", 50)
+    assert code == 0
+    assert "top-1" in said.splitlines()[0]
+    assert said.endswith(f"wrote {first}\n")
     assert run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--card", card, "--report", second)[0] == 0
     for page in (first, second):
         text = page.read_text()

@@ -278,6 +278,7 @@ def report(
     import equint
 
     from ..pages.provenance import command_line
+    from ..pages.story import contradicted, searched
 
     cli.check_output(output, formats, described, shown, model=model)
     if limit is not None and described.card is None:
@@ -289,6 +290,8 @@ def report(
         if limit is not None and described.card is not None:
             measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
     cli.write_page(output, equint.report(result, measured=measured, name=model.stem, command=command_line()))
+    said = measured.verdict if measured is not None and measured.verdict is not None else searched(result.model)
+    cli.say(said.words + contradicted(result.warnings))
     print(f"wrote {output}")
 
 
