@@ -25,7 +25,7 @@ from ..errors import (
     in_a_line,
     meant,
 )
-from . import npu, people, study
+from . import npu, people, study, terminal
 from . import options as cli
 
 Misused: Any = typer.BadParameter.__mro__[1]
@@ -86,7 +86,7 @@ def quantize(
     cli.check_output(output, formats, described, shown, model=model)
     if report is not None:
         cli.check_output(report, formats, described, shown, model=model, quantized_model=output)
-    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         options["progress"], spent = step, None
         if for_litert:
             Job.of(model, **options).rehearse()
@@ -106,13 +106,13 @@ def quantize(
         facts = result.facts()
         facts["warnings"] = [*facts["warnings"], *kinds(found)]
         told = {} if measured is None else {"measured": measured.facts()}
-        cli.print_json({**facts, **spending, **written, **told}, "quantize")
+        terminal.print_json({**facts, **spending, **written, **told}, "quantize")
         return
     said = None if measured is None else measured.verdict
     for line in story.told(result, found, said, spent, output, model, described.card):
-        cli.say(line)
+        terminal.say(line)
     if report is not None:
-        cli.say(f"page: {report}")
+        terminal.say(f"page: {report}")
     if verbose:
         print(f"\n{result.summary()}")
         for line in kinds(found):
@@ -163,7 +163,7 @@ def calibrate(
         check_statistics(network, part, str(path))
     if data is not None or images is not None or not parts:
         looks["resume"] = draft
-        with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+        with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
             looks["progress"] = lambda done: step("calibrating", done, images or 0)
             parts.append(equint.calibrate(network, data, histograms=histograms, ray=ray, **looks))
     found = merged(parts)
@@ -171,7 +171,7 @@ def calibrate(
     if "resume" in looks:
         remove(draft)
     if as_json:
-        cli.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
+        terminal.print_json({"output": str(output), "images": found.images, "tensors": len(found.tensors)})
         return
     print(f"measured {counted(len(found.tensors), 'tensor')} on {counted(found.images, 'image')}; wrote {output}")
 
@@ -194,10 +194,10 @@ def recipes(
         return
     if as_json:
         listed = {"recipes": [asdict(r) for r in built_in()], "targets": [asdict(t) for t in TARGETS]}
-        cli.print_json(listed)
+        terminal.print_json(listed)
         return
     rows = [(r.name, str(r.level), r.target, r.description) for r in built_in()]
-    cli.print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
+    terminal.print_table("recipes", ("recipe", ">level", "default target", "what it does"), rows)
     _list_targets(False)
     print("levels: 1 no data, no backpropagation; 2 data; 3 data and backpropagation; 4 retraining")
 
@@ -222,7 +222,7 @@ def targets(
 
     on = found(target or show or "")
     if as_json:
-        return cli.print_json(asdict(on))
+        return terminal.print_json(asdict(on))
     print("\n".join(described(on)))
     return None
 
@@ -233,9 +233,9 @@ def _list_targets(as_json: bool) -> None:
     from ..hardware.target import TARGETS
 
     if as_json:
-        return cli.print_json([asdict(target) for target in TARGETS])
+        return terminal.print_json([asdict(target) for target in TARGETS])
     rows = [(", ".join((t.name, *t.aliases)), t.recipe, t.audience, t.description) for t in TARGETS]
-    return cli.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
+    return terminal.print_table("targets", ("target", "best recipe", "who it is for", "what it is"), rows)
 
 
 def demo(as_json: cli.AsJson = False) -> None:
@@ -245,14 +245,14 @@ def demo(as_json: cli.AsJson = False) -> None:
     """
     from ..demo.run import run
 
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         rows = run(step)
     if as_json:
-        cli.print_json(rows)
+        terminal.print_json(rows)
         return
     cells = [(r["network"], f"{r['accuracy']:.1f} %", f"{r['agreement']:.1f} %", r["size"]) for r in rows]
     title = "digits, 500 held-out images, no data used"
-    cli.print_table(title, ("network", ">accuracy", ">agreement", ">parameters"), cells)
+    terminal.print_table(title, ("network", ">accuracy", ">agreement", ">parameters"), cells)
 
 
 COMMANDS: tuple[cli.Command, ...] = (

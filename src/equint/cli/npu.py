@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from ..errors import InvalidOption, counted
 from . import options as cli
+from . import terminal
 
 Network = Annotated[
     Path, Argument(metavar="MODEL", help="Float ONNX model, or a bundle made by export.", show_default=False)
@@ -64,10 +65,10 @@ def export(
     options = {**formats.options(), **described.options(), **shown.options()}
     if not is_bundle(model):
         options["effort"] = cli.effort_of(effort)
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.export(model, output, format=chosen, sparse=kept[sparse], **options, progress=step)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
         return
     from ..planning.summary import kilobytes
 
@@ -99,10 +100,10 @@ def golden(
 
     cli.check_file(model)
     options: dict[str, Any] = {**formats.options(), **described.options(), "data": data, "images": images, "io": io}
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.golden(model, output, raw=raw, **options, progress=step)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
         return
     print(f"wrote {output}: {counted(len(found.steps), 'step')} on {found.count} {found.images}")
 
@@ -133,10 +134,10 @@ def compare_board(
     import equint
 
     cli.check_file(model)
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.compare_board(model, dump, golden, recipe, target, **described.options(), io=io, progress=step)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
     else:
         print("\n".join(found.lines()))
     if found.first is not None:
@@ -167,7 +168,7 @@ def sizes(
     cli.check_file(model)
     found = equint.sizes(model, sparsity=sparsity, weight_bits=weight_bits)
     if as_json:
-        return cli.print_json(found.facts())
+        return terminal.print_json(found.facts())
     for title, suffix in (("dense", ""), ("sparse", "_sparse")):
         rows = [
             (row["layer"], f"{row['weights']:,}", f"{100 * row['zeros']:.1f} %")
@@ -177,7 +178,7 @@ def sizes(
         more = (100 * (found.total[s + suffix] / found.total[f"lwq{suffix}"] - 1) for s in ("cwq", "wes"))
         rows.append(("more than LWQ", "", "", "", *(f"+{percent:.1f} %" for percent in more)))
         columns = ("layer", ">weights", ">zeros", ">LWQ", ">CWQ", ">WES")
-        cli.print_table(f"parameter bytes, {title}", columns, rows)
+        terminal.print_table(f"parameter bytes, {title}", columns, rows)
     print("CWQ: 38-bit scale compound, 8-bit zero point per channel. WES: one of each per layer, 4-bit shifts")
     return None
 
@@ -188,11 +189,13 @@ def _paper_sizes(as_json: bool) -> None:
 
     if as_json:
         bits = {n: parameter_bits(n) for n in (1, 32, 1024)}
-        return cli.print_json({"bits": bits, "figure_4": figure_4(), "printed": paper_tables(), "table_4": table_4()})
+        return terminal.print_json(
+            {"bits": bits, "figure_4": figure_4(), "printed": paper_tables(), "table_4": table_4()}
+        )
     first = [("mantissa M", "32", "32·N", "32"), ("exponent s", "6", "6·N", "6")]
     first += [("shift S", "", "", "4·N"), ("zero point z", "8", "8·N", "8")]
     schemes = (">LWQ", ">CWQ", ">WES")
-    cli.print_table("table 1: bits, N output channels", ("weight parameters", *schemes), first)
+    terminal.print_table("table 1: bits, N output channels", ("weight parameters", *schemes), first)
     printed, layers, networks = {(r["part"], r["scheme"], r["channels"]): r["printed"] for r in paper_tables()}, [], []
     for row in figure_4():
         cells = []
@@ -201,9 +204,9 @@ def _paper_sizes(as_json: bool) -> None:
             cells.append(f"+{row[f'{scheme}_more']:.1f} %" + (f" ({known})" if known is not None else ""))
         layers.append((row["layer"], f"{row['channels']:,}", f"{row['lwq']:,.0f}", *cells))
     title = "figure 4: bytes of a layer (in brackets: as printed)"
-    cli.print_table(title, ("layer", ">channels", *schemes), layers)
+    terminal.print_table(title, ("layer", ">channels", *schemes), layers)
     for row in table_4():
         cells = [f"{row[s]:.{len(row['printed'][s].split('.')[1])}f} ({row['printed'][s]})" for s in ("fp32", *SCHEMES)]
         networks.append((row["network"], *cells))
-    cli.print_table("table 4: MB (in brackets: as printed)", ("network", ">FP32", *schemes), networks)
+    terminal.print_table("table 4: MB (in brackets: as printed)", ("network", ">FP32", *schemes), networks)
     return None

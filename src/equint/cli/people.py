@@ -12,6 +12,7 @@ from typer import Exit, Option
 
 from ..errors import InvalidOption
 from . import options as cli
+from . import terminal
 
 if TYPE_CHECKING:
     from ..automatic import Automatic
@@ -67,7 +68,7 @@ def auto(
     for_litert, page = cli.for_litert(output, io, options), _page_of(output)
     hurry = None if effort is None else cli.effort_of(effort)
     spare([output, page], {"model": model, "card": card, "data": data, "target": target})
-    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         found = equint.auto(
             model,
             options["target"],
@@ -87,10 +88,10 @@ def auto(
         cli.write_page(page, found.page(model.stem, **about))
     if as_json:
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
-        cli.print_json({**found.facts(), **written}, "auto")
+        terminal.print_json({**found.facts(), **written}, "auto")
     else:
         for line in lines(found, output, page, model, card, data):
-            cli.say(line)
+            terminal.say(line)
         if verbose:
             print(f"\n{found.result.summary()}")
             for note in found.notes:
@@ -125,16 +126,16 @@ def card(
     if output is not None:
         cli.check_card_name(output)
         spare([output], {"model": model, "data": data})
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.card(model, data, progress=step)
     text = found.toml("." if output is None else output.parent)
     if output is not None:
         cli.write_page(output, text)
     if as_json:
-        return cli.print_json({**found.facts(), **({} if output is None else {"output": str(output)})}, "card")
-    cli.print_table(*ways(found))
+        return terminal.print_json({**found.facts(), **({} if output is None else {"output": str(output)})}, "card")
+    terminal.print_table(*ways(found))
     for line in told(found):
-        cli.say(line)
+        terminal.say(line)
     print(f"\n{text}" if output is None else f"wrote {output}; equint auto {model} --card {output}")
     return None
 

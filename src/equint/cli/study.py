@@ -9,6 +9,7 @@ from typer import Argument, Exit, Option
 
 from ..errors import InvalidOption, counted
 from . import options as cli
+from . import terminal
 
 
 def inspect(
@@ -22,7 +23,7 @@ def inspect(
 
     found = equint.inspect(model, target, input=card)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
         return
     columns = ("layer", "kind", ">weights", ">spread", ">overlap", ">dead", "moments")
     rows = [
@@ -30,15 +31,15 @@ def inspect(
         + (str(r["dead"]), r["moments"])
         for r in found.layers
     ]
-    cli.print_table("layers", columns, rows)
+    terminal.print_table("layers", columns, rows)
     groups = [
-        (str(r["channels"]), *(cli.few(r[key]) for key in ("givers", "takers", "tensors", "clips")))
+        (str(r["channels"]), *(terminal.few(r[key]) for key in ("givers", "takers", "tensors", "clips")))
         for r in found.groups
     ]
-    cli.print_table("free channel scales", (">channels", "given by", "taken by", "passed", "clips"), groups)
-    cli.print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
+    terminal.print_table("free channel scales", (">channels", "given by", "taken by", "passed", "clips"), groups)
+    terminal.print_table("pinned to scale 1", ("tensor", "why"), found.pinned.items())
     for op, nodes in found.borders.items():
-        print(f"{op} stays float: {cli.few(nodes)}")
+        print(f"{op} stays float: {terminal.few(nodes)}")
 
 
 def lint(
@@ -61,7 +62,7 @@ def lint(
     cli.check_file(model)
     found = equint.lint(model, target)
     if as_json:
-        cli.print_json({"file": str(model), **found.facts()})
+        terminal.print_json({"file": str(model), **found.facts()})
     else:
         print("\n".join(lines(found, model.name)))
     if not found.clean:
@@ -83,15 +84,15 @@ def explain(
     import equint
 
     options = {**formats.options(), **described.options(), **shown.options()}
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.explain(model, **options, progress=step).facts()
     if as_json:
-        cli.print_json(found)
+        terminal.print_json(found)
         return
     from ..pages.explanation import changes, layers, totals
 
     for table in (totals(found), layers(found, None if every else 10), changes(found)):
-        cli.print_table(*table)
+        terminal.print_table(*table)
     print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
     for warning in found["warnings"]:
         print(f"! {warning}")
@@ -120,16 +121,16 @@ def sqnr(
     if plot is not None:
         page.check_plot(plot)
         cli.check_output(plot, described, shown, model=model)
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         options = {**described.options(), **shown.options(), "fused_activations": fused_activations}
         found = equint.sqnr(model, target, **options, progress=step).facts()
     if plot is not None:
         page.plot(found, plot, model.stem)
     if as_json:
-        cli.print_json(found)
+        terminal.print_json(found)
         return
     for table in page.tables(found):
-        cli.print_table(*table)
+        terminal.print_table(*table)
     for line in (*page.notes(found), *([f"wrote {plot}"] if plot else [])):
         print(line)
 
@@ -165,19 +166,19 @@ def evaluate(
     cli.check_file(model)
     prepared = cli.card_of(card, kind or cli.kind_of(model, mean, std), mean, std, size, layout)
     asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "ray": ray}
-    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         found = equint.evaluate(model, data, prepared, against, **asked, progress=step)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
         return
     of_float = None if found.original is None else dict(shown(found.task, found.original))
     rows = [
         (name, value, *([] if of_float is None else [of_float.get(name, "")]))
         for name, value in shown(found.task, found.figures)
     ]
-    cli.print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
+    terminal.print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
     if found.verdict is not None:
-        cli.say(found.verdict.words)
+        terminal.say(found.verdict.words)
 
 
 def compare(
@@ -195,10 +196,10 @@ def compare(
     """
     import equint
 
-    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         found = equint.compare(original, quantized, data, card, limit=limit, progress=step)
     if as_json:
-        cli.print_json(found.facts())
+        terminal.print_json(found.facts())
         return
     rows = []
     for row in found.tensors:
@@ -207,8 +208,8 @@ def compare(
             bar = "█" * max(0, min(30, round(row.sqnr_db / 2))) if row.sqnr_db < 1e3 else "exact"
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
     title = f"on {found.data}" if found.data else "on made-up inputs; --card or --data for real ones"
-    cli.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
-    cli.say(found.verdict.words)
+    terminal.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
+    terminal.say(found.verdict.words)
 
 
 def table(
@@ -252,7 +253,7 @@ def table(
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
     asked["images"] = images or None
-    with cli.running_on(provider), cli.progress_bar(not as_json) as step:
+    with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         found = equint.table(networks, recipe, target or (), **asked, cache=cache, jobs=jobs, ray=ray, progress=step)
     if output is not None:
         cli.write_page(output, found.markdown())
@@ -284,14 +285,14 @@ def report(
     if limit is not None and described.card is None:
         raise InvalidOption("--limit needs a card that names what to judge on (eval in [data])")
     options = {**formats.options(), **described.options(), **shown.options()}
-    with cli.progress_bar(True) as step:
+    with terminal.progress_bar(True) as step:
         result = equint.quantize(model, **options, progress=step)
         measured = None
         if limit is not None and described.card is not None:
             measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
     cli.write_page(output, equint.report(result, measured=measured, name=model.stem, command=command_line()))
     said = measured.verdict if measured is not None and measured.verdict is not None else searched(result.model)
-    cli.say(said.words + contradicted(result.warnings))
+    terminal.say(said.words + contradicted(result.warnings))
     print(f"wrote {output}")
 
 
@@ -337,12 +338,12 @@ def diagnose(
             raise InvalidOption(f"{output}: recipes are .toml files; choose another name")
         cli.check_output(output, formats, described, shown, model=model)
     options = {**formats.options(), **described.options(), **shown.options()}
-    with cli.progress_bar(not as_json) as step:
+    with terminal.progress_bar(not as_json) as step:
         found = equint.diagnose(model, labels=cli.labels_of(shown), ray=ray, **options, progress=step)
     if output is not None:
         cli.write_page(output, to_toml(found.recipe))
     if as_json:
-        cli.print_json({**found.facts(), **({"output": str(output)} if output else {})})
+        terminal.print_json({**found.facts(), **({"output": str(output)} if output else {})})
         return
     print(text(found.facts(), None if every else 8))
     if output is not None:

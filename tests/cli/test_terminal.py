@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from equint.cli.options import NARROW, print_table
+from equint.cli.terminal import NARROW, print_table
 
 ROWS = [
     ("block1.depthwise/conv", "31.25", "███████████████"),
