@@ -288,6 +288,18 @@ def test_windows_that_begin_in_the_padding_behind_are_none(kernel: int, step: in
         check(proto, normal(2, 3, 8, width, scale=1))
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("kernel", "step", "pads"), [(1, 2, (0, 0)), (1, 3, (0, 0)), (2, 3, (1, 1)), (3, 3, (0, 2))])
+def test_sizes_count_no_window_behind_all_values(op: str, kernel: int, step: int, pads: tuple[int, int]) -> None:
+    begin, end = pads
+    how = f"kernel_shape = [2, {kernel}], strides = [2, {step}], pads = [0, {begin}, 1, {end}], ceil_mode = 1"
+    for width in range(5, 13):
+        x = normal(2, 3, 8, width, scale=1)
+        proto = network(f"y = {op} <{how}> (x)", inputs=f"float[N,3,8,{width}] x")
+        model = check(proto, x)
+        assert model.graph.shapes["y"][1:] == execute(proto, x)[0].shape[1:]
+
+
 def test_a_concat_has_no_empty_operands() -> None:
     body = "a = Conv(x, w) y = Concat <axis = 1> (a, none, a)"
     consts: dict[str, Any] = {"w": normal(4, 3, 3, 3), "none": np.zeros((1, 0, 6, 6), np.float32)}

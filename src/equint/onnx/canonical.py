@@ -172,10 +172,10 @@ def _begins_behind(graph: Graph, node: Node) -> bool:
 
 
 def padded_outputs(graph: Graph) -> Graph:
-    """ConvTransposes of known input sizes that ask for an output shape, with the pads that give it; else the graph.
+    """ConvTransposes that ask for an output shape, and pools of a window behind all values, with pads that give it.
 
-    Where an output is smaller than its input, ONNX's shape inference, which onnxruntime trusts when it loads a network,
-    takes it for one of two dimensions.
+    Where a ConvTranspose's output is smaller than its input, ONNX's shape inference, which onnxruntime trusts when it
+    loads a network, takes it for one of two dimensions. The same graph where there are none of known input sizes.
 
     Example:
         >>> attrs = {"output_shape": [5], "strides": [2]}
@@ -184,7 +184,7 @@ def padded_outputs(graph: Graph) -> Graph:
         >>> padded_outputs(graph).nodes[0].attrs["pads"]
         [4, 4]
     """
-    nodes = [_padded_output(graph, node) or node for node in graph.nodes]
+    nodes = [_padded_output(graph, node) or _windows_inside(graph, node) or node for node in graph.nodes]
     return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
 
 
@@ -207,6 +207,36 @@ def _padded_output(graph: Graph, node: Node) -> Node | None:
     pads = (less, more) if node.attrs.get("auto_pad") == "SAME_UPPER" else (more, less)
     attrs = {k: v for k, v in node.attrs.items() if k not in ("output_shape", "auto_pad")}
     return replace(node, attrs={**attrs, "pads": [int(p) for p in np.concatenate(pads)]})
+
+
+def _windows_inside(graph: Graph, node: Node) -> Node | None:
+    """A pool that rounds its size up to a window behind all values, with pads that give the size it has instead.
+
+    Such a window is left out by PyTorch and by onnxruntime, and counted by ONNX's shape inference.
+    """
+    sizes, kernel = (graph.shapes.get(node.inputs[0]) or ())[2:], node.attrs.get("kernel_shape", ())
+    known = len(sizes) == len(kernel) > 0 and all(isinstance(n, int) for n in sizes)
+    plain = node.attrs.get("auto_pad", "NOTSET") == "NOTSET" and not node.attrs.get("count_include_pad", 0)
+    if (
+        node.domain
+        or node.op not in ("MaxPool", "AveragePool")
+        or not node.attrs.get("ceil_mode", 0)
+        or not known
+        or not plain
+    ):
+        return None
+    ones = [1] * len(kernel)
+    strides, dilations = (node.attrs.get(key) or ones for key in ("strides", "dilations"))
+    pads, behind = list(node.attrs.get("pads") or [0, 0] * len(kernel)), False
+    for d, (n, taps, step, gap) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
+        before, after = pads[d], pads[len(kernel) + d]
+        span = (taps - 1) * gap + 1
+        count = -(-(int(n or 0) + before + after - span) // step) + 1
+        over = (count - 1) * step >= int(n or 0) + before
+        behind = behind or over
+        pads[len(kernel) + d] = max((count - 1 - over) * step + span - int(n or 0) - before, 0)
+    attrs = {k: v for k, v in node.attrs.items() if k != "ceil_mode"}
+    return replace(node, attrs={**attrs, "pads": pads}) if behind else None
 
 
 def ranked_scans(graph: Graph) -> Graph:

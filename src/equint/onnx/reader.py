@@ -108,6 +108,7 @@ def settled(graph: Graph, shapes: Mapping[Name, Shape] | None = None, fold: bool
     told, graph = graph.shapes, infer_shapes(graph, shapes)
     if fold:
         while (padded := padded_outputs(graph)) is not graph:  # what was inferred behind them may be wrong
+            told = {name: shape for name, shape in told.items() if name not in graph.outputs}
             graph = infer_shapes(replace(padded, shapes=told), shapes)
         graph = folded(graph)
         while (taken := branches_taken(graph, _body)) is not graph:
