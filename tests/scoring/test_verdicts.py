@@ -84,8 +84,9 @@ def test_what_few_samples_tell_of_others_stands_in_the_words() -> None:
     found = counted_by(14, 10, 400)
     assert (found.level, found.status, found.samples) == ("usable", "undecided", 400)
     assert found.words == (
-        "good to poor: 1.0 points of top-1 lost (50.0 to 49.0 %; of 400 samples 14 turned wrong and 10 right, as "
-        "chance alone does); on others like them 1.5 points gained to 3.5 lost; about 9,600 more samples would decide"
+        "usable, though 400 samples cannot tell it from good or poor: 1.0 points of top-1 lost (50.0 to 49.0 %; of 400 "
+        "samples 14 turned wrong and 10 right, a difference that chance alone makes); on others like them 1.5 points "
+        "gained to 3.5 lost; about 9,600 more samples would decide"
     )
 
 
@@ -110,15 +111,15 @@ def test_what_chance_alone_would_not_do_is_not_said_to_be_chance() -> None:
 def test_no_number_of_samples_decides_what_stands_on_a_border() -> None:
     found = counted_by(2, 0, 400)  # half a point: the border of good and usable
     assert (found.status, found.needed) == ("undecided", None)
-    assert found.words.endswith("more than 1,000,000 samples would decide")
+    assert found.words.endswith("; no number of samples that one collects would decide")
 
 
-def test_levels_are_those_that_the_interval_reaches() -> None:
+def test_the_measured_level_comes_first_and_then_those_that_the_interval_reaches() -> None:
     for low, high, said in (
         (31.0, 35.0, "good"),
-        (29.0, 35.0, "good or usable"),
-        (19.0, 35.0, "good to poor"),
-        (9.0, 35.0, "good to broken"),
+        (29.0, 35.0, "good, though 64 samples cannot tell it from usable"),
+        (19.0, 35.0, "good, though 64 samples cannot tell it from poor"),
+        (9.0, 35.0, "good, though 64 samples cannot tell it from broken"),
     ):
         found = of_sqnr("features", 33.0, (low, high), 64)
         assert found.words.startswith(f"{said}: output SQNR 33.0 dB on 64 samples")
@@ -135,7 +136,8 @@ def test_words() -> None:
     )
     figures = {"samples": 400, "agreement": 97.25, "sqnr_db": 19.9, "chance": {"agreement": (95.1, 98.4)}}
     assert verdict("classification", figures).words == (
-        "good or usable: the same decision as the float network in 97.2 % of 400 samples; output SQNR 19.9 dB; "
+        "usable, though 400 samples cannot tell it from good: the same decision as the float network in 97.2 % of 400 "
+        "samples; output SQNR 19.9 dB; "
         "on others like them 95.1 to 98.4 %; about 550 more samples would decide"
     )
     assert verdict("features", {"sqnr_db": math.inf}).words.startswith("good: output SQNR exact")

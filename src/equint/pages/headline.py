@@ -31,11 +31,11 @@ def verdict(measured: Mapping[str, Any], model: Model) -> Verdict:
 
 
 def shown(told: Verdict) -> dict[str, str]:
-    """A verdict as the page shows it: its level, or levels, or that nothing was measured; and the words behind that.
+    """A verdict as the page shows it: its level, or that nothing was measured; and the words behind that.
 
     Example:
-        >>> shown(Verdict("poor", "usable or poor: 5.0 points lost", "undecided"))
-        {'level': 'poor', 'label': 'usable or poor', 'reason': '5.0 points lost', 'status': 'undecided'}
+        >>> shown(Verdict("poor", "poor, though 9 samples cannot tell: 5.0 points lost", "undecided"))["label"]
+        'poor'
     """
     label, _, behind = re.sub("[:,;]", "\n", told.words, count=1).partition("\n")
     reason = behind.strip() or "Give samples to be measured on"

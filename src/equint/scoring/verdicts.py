@@ -73,8 +73,9 @@ def verdict(task: Task | str, found: Mapping[str, Any], original: Mapping[str, A
         >>> told.level, told.status, told.needed
         ('usable', 'undecided', 9600)
         >>> print(told.words)
-        good to poor: 1.0 points of top-1 lost (56.0 to 55.0 %; of 400 samples 14 turned wrong and 10 right, as chance \
-alone does); on others like them 1.5 points gained to 3.5 lost; about 9,600 more samples would decide
+        usable, though 400 samples cannot tell it from good or poor: 1.0 points of top-1 lost (56.0 to 55.0 %; of 400 \
+samples 14 turned wrong and 10 right, a difference that chance alone makes); on others like them 1.5 points gained to \
+3.5 lost; about 9,600 more samples would decide
         >>> verdict("super-resolution", {"psnr": 33.51}, {"psnr": 33.54}).words
         'good: 0.03 dB of PSNR lost (33.54 to 33.51 dB)'
         >>> verdict("super-resolution", {"sqnr_db": 30.0}).level
@@ -137,7 +138,7 @@ def of_drop(lost: float, samples: int) -> Verdict:
 
     Example:
         >>> of_drop(1.0, 500).words.partition(";")[0]
-        'good to poor: 1.0 points of top-1 lost on 500 samples'
+        'usable, though 500 samples cannot tell it from good or poor: 1.0 points of top-1 lost on 500 samples'
     """
     turned = round(abs(lost) / 100 * samples)
     low, high = lost_share(turned if lost > 0 else 0, turned if lost < 0 else 0, samples)
@@ -164,7 +165,11 @@ def _of_loss(task: Task, main: Measure, before: float, after: float, known: Mapp
     said = f"{_change(lost, main)} of {main.title} {'gained' if round(lost, main.decimals) < 0 else 'lost'}"
     facts = f"{before:.{main.decimals}f} to {main.shown(after)}"
     if turned := known.get("turned"):
-        alone = ", as chance alone does" if turned["wrong"] != turned["right"] and turned["p"] > ALONE else ""
+        alone = (
+            ", a difference that chance alone makes"
+            if turned["wrong"] != turned["right"] and turned["p"] > ALONE
+            else ""
+        )
         facts += f"; of {counted(samples, 'sample')} {turned['wrong']} turned wrong and {turned['right']} right{alone}"
     elif samples:
         facts += f"; {counted(samples, 'sample')}"
@@ -213,9 +218,10 @@ def _decided(
     edges, k = (-math.inf, *bounds, math.inf), LEVELS.index(level)
     more = needed(value, Interval(*chance), Interval(edges[k], edges[k + 1]), samples)
     many = None if more > MOST else _rounded(more)
-    range_ = f"{LEVELS[first]} {'or' if last == first + 1 else 'to'} {LEVELS[last]}"
-    todo = f"more than {MOST:,} samples" if many is None else f"about {counted(many, 'more sample')}"
-    return Verdict(level, f"{range_}: {said}{others}; {todo} would decide", "undecided", key, chance, samples, many)
+    reached = " or ".join(LEVELS[end] for end in (first, last) if end != k)
+    doubt = f"{level}, though {counted(samples, 'sample')} cannot tell it from {reached}"
+    todo = "no number of samples that one collects" if many is None else f"about {counted(many, 'more sample')}"
+    return Verdict(level, f"{doubt}: {said}{others}; {todo} would decide", "undecided", key, chance, samples, many)
 
 
 def _change(lost: float, main: Measure) -> str:
