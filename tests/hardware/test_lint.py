@@ -102,6 +102,8 @@ WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
         "#1, #2 and 1 more",
         "it does not run GATHER",
     ),
+    ("layer-width", {}, changed(weight=replace(S8, dtype="int16")), "conv", "int16 weights"),
+    ("layer-width", {}, changed(x=replace(U8, dtype="uint16")), "conv", "uint16 activations"),
     ("float-layer", {}, changed(why_float="its input is float"), "conv", "Conv has 75.0% of all work, and its"),
     ("layer-output", {}, changed(y=None), "conv", "nothing rounds the output of a layer with 75.0%"),
     ("float-operator", {}, replace(FILE, floats={"Softmax": ("a", "b", "c")}), "a, b and 1 more", "Softmax comp"),
@@ -155,6 +157,17 @@ def test_the_share_of_work_that_is_done_in_float() -> None:
     assert not found.clean
     assert lint(asymmetric, target("per-tensor")).integer_share == 1
     assert lint(changed(why_float="its weight is float"), target("onnxruntime")).integer_share == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("wide", [{"weight": replace(S8, dtype="int16")}, {"x": replace(U8, dtype="uint16")}])
+def test_layers_of_sixteen_bits_are_no_work_of_integers_in_onnxruntime(wide: dict[str, Grid]) -> None:
+    """Its optimized graph has a float Conv for either; each is said once, with what helps."""
+    found = lint(changed(**wide), target("onnxruntime"))
+    assert found.integer_share == pytest.approx(0.25)
+    (one,) = found.findings
+    assert (one.rule, one.at) == ("layer-width", "conv")
+    assert one.float_share == pytest.approx(0.75)
+    assert "--max-drop" in one.todo
 
 
 def test_warnings_leave_a_file_clean_and_come_last() -> None:

@@ -11,7 +11,7 @@ def found(at: str, what: str, level: str = "warning") -> Finding:
 def test_places_of_which_the_same_is_true_share_a_line() -> None:
     (line,) = kinds(Findings("t", 1.0, tuple(found(at, "odd") for at in "abcde")))
     assert line == (
-        "warning a-rule [a, b, c, and 2 more] (62.5 % of all multiply-accumulates): odd: it is slow; mend it "
+        "warning a-rule, 5 places [a, b, c, and 2 more] (62.5 % of all multiply-accumulates): odd: it is slow; mend it "
         "(the manual, 2025-01-31)"
     )
 

@@ -235,9 +235,9 @@ def _stored(spec: QSpec) -> str:
 
 
 def _weight_type(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
-    wanted = _stored(on.weight)
+    wanted, told = _stored(on.weight), any(other.rule == "layer-width" for other in on.rules)
     for layer, weight in _weights(d):
-        if weight.dtype != wanted:
+        if weight.dtype != wanted and not (told and _is_wide(weight)):
             yield layer.node, f"{weight.dtype} weights, not {wanted}", f"store them as {wanted}: {REQUANTIZE}"
 
 
@@ -263,6 +263,19 @@ def _weight_axis(d: Description, on: Target, rule: Rule, machine: Machine) -> Fo
         elif layer.out_axis is not None and weight.axis != layer.out_axis:
             what = f"scales along axis {weight.axis} of its weight, whose output channels lie along {layer.out_axis}"
             yield layer.node, what, "scale output channels"
+
+
+def _is_wide(grid: Grid | None) -> bool:
+    return grid is not None and grid.dtype in ("int16", "uint16")
+
+
+def _layer_width(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
+    for layer in d.layers:
+        sides = {"weight": layer.weight, "activation": layer.x}
+        for what, grid in () if layer.why_float else sides.items():
+            if grid is not None and _is_wide(grid):
+                yield layer.node, f"{grid.dtype} {what}s", f"fewer --{what}-bits, or a looser --max-drop"
+                break
 
 
 def _activation_type(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
@@ -390,6 +403,7 @@ RULES: Mapping[RuleName, Callable[[Description, Target, Rule, Machine], Found]] 
     "weight-zero-point": _weight_zero_point,
     "weight-narrow": _weight_narrow,
     "weight-axis": _weight_axis,
+    "layer-width": _layer_width,
     "activation-type": _activation_type,
     "activation-zero-point": _activation_zero_point,
     "bias": _bias,

@@ -25,6 +25,7 @@ RuleName = Literal[
     "weight-zero-point",
     "weight-narrow",
     "weight-axis",
+    "layer-width",
     "activation-type",
     "activation-zero-point",
     "bias",

@@ -42,7 +42,7 @@ def kinds(found: Findings) -> Iterator[str]:
         first, places = same[0], [f.at for f in same if f.at]
         more = f", and {len(same) - SHOWN} more" if len(same) > SHOWN else ""
         share = 100 * sum(f.float_share for f in same)
-        head, said = f"{level} {rule}", first.what
+        head, said = f"{level} {rule}{f', {len(same)} places' if len(same) > 1 else ''}", first.what
         if any(f.what != first.what for f in same):
             said = ", ".join(f"{f.what} [{f.at}]" for f in same[:SHOWN]) + more
         elif places:
