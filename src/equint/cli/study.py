@@ -347,7 +347,8 @@ def diagnose(
         return
     print(text(found.facts(), None if every else 8))
     if output is not None:
-        print(f"wrote {output}; equint quantize --recipe takes it")
+        which = "the recipe as it is" if found.best is None else "the recipe with what helps"
+        print(f"wrote {output}, {which}; equint quantize --recipe takes it")
 
 
 def _widths(text: str) -> tuple[int, Any]:

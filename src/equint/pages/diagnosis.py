@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import counted
 from ..maths.chance import share
 from .explanation import Shown
+from .wording import signed
 
 _STAGES = {
     "rewritten": "rewritten by the recipe, still float",
@@ -17,6 +18,9 @@ _STAGES = {
 }
 
 
+LEAST_GAIN = 0.3
+"""Gains in dB below this are told as none."""
+_FAILED = "the other half of the images, so it is not kept"
 PLAIN = ("weights", "activations")
 """Causes that are no more than rounding: said once, of all layers that have no other."""
 
@@ -76,10 +80,17 @@ def remedies(found: Mapping[str, Any]) -> Shown:
 
 
 def advice(found: Mapping[str, Any]) -> str:
-    """The diagnosis in one sentence."""
+    """The diagnosis in one sentence, which follows from the remedies shown.
+
+    Example:
+        >>> best = {"kind": "recipe", "at": "dfq", "gain": 6.4, "error": 2.0, "checked": -1.7}
+        >>> print(advice({"best": None, "remedies": [best]}))
+        keep the recipe: recipe dfq gains +6.4 ± 2.0 dB where it was chosen, but −1.7 dB on the other half of the \
+images, so it is not kept
+    """
     best = found["best"]
     if best is None:
-        return "nothing that was tried gains more than 0.3 dB; keep the recipe"
+        return f"keep the recipe: {_why_kept(found['remedies'])}"
     what = {
         "recipe": f"take recipe {best['at']}",
         "ranges": "let ranges hold all that was seen",
@@ -90,6 +101,17 @@ def advice(found: Mapping[str, Any]) -> str:
     }[best["kind"]]
     parts = f"{best['gain']:+.1f} ± {best['error']:.1f} where it was chosen, {best['checked']:+.1f} on other images"
     return f"{what}: about {_gain(best['expected'], 'dB')} ({parts})"
+
+
+def _why_kept(tried: Sequence[Mapping[str, Any]]) -> str:
+    """Why none of the remedies is taken: the one that was checked failed, or none was worth a check."""
+    for row in tried:
+        if row["checked"] is not None:
+            gain = f"{signed(row['gain'])} ± {row['error']:.1f} dB where it was chosen"
+            return f"{row['kind']} {row['at']} gains +{gain}, but {signed(row['checked'])} dB on {_FAILED}"
+    if any(row["gain"] >= LEAST_GAIN for row in tried):
+        return "what gains more than 0.3 dB gains less than its standard error; more images may tell"
+    return "nothing that was tried gains more than 0.3 dB"
 
 
 def text(found: Mapping[str, Any], limit: int | None = 8) -> str:
@@ -143,6 +165,9 @@ networks were measured
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table, without columns that are empty everywhere."""
+    filled = [k for k in range(len(columns)) if not rows or any(row[k] for row in rows)]
+    columns, rows = [columns[k] for k in filled], [tuple(row[k] for k in filled) for row in rows]
     lines = (tuple(c.removeprefix(">") for c in columns), *rows)
     sides = [">" if c.startswith(">") else "<" for c in columns]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
