@@ -94,8 +94,9 @@ def test_evaluate_reads_arrays_by_the_names_of_the_inputs(
 @pytest.mark.slow
 def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
     asked = ("table", card, "--recipe", "lwq", "--recipe", "optimal", "--limit", 50, "--cache", tmp_path / "found")
-    code, text, _ = run(*asked, "-o", tmp_path / "table.md")
+    code, text, said = run(*asked, "-o", tmp_path / "table.md")
     assert code == 0
+    assert str(tmp_path / "found") in said.splitlines()[-1]
     assert (tmp_path / "table.md").read_text() == text
     assert "lwq" in text
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}

@@ -15,6 +15,7 @@ from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.pages.layer_sqnr import (
     agreements,
+    conclusion,
     distances,
     layers,
     notes,
@@ -195,3 +196,14 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(EquintError, match=r"needs the extra equint\[plot\]"):
         plot(MEASURED, tmp_path / "a.svg")
     assert not list(tmp_path.iterdir())
+
+
+def test_it_ends_in_what_is_best_at_the_outputs() -> None:
+    said = conclusion(MEASURED)
+    assert "optimal, 21.0 dB, 4.0 dB above none" in said
+    assert "default recipe" not in said
+    worse = {**MEASURED["methods"], "optimal": {"total": {"measured": 17.0}}}
+    assert conclusion({**MEASURED, "methods": worse}).endswith(
+        "none, 17.0 dB, 0.0 dB above optimal, the default recipe's"
+    )
+    assert "not measured" in conclusion({**MEASURED, "images": 0})

@@ -11,7 +11,9 @@ import pytest
 from commands import Run
 from equint.demo import data_path, model_path
 from equint.errors import UnusableData
+from equint.pages.headline import shown
 from equint.pages.runs import read_run, runs_page
+from equint.scoring.verdicts import Verdict
 
 BASE: dict[str, Any] = {
     "schema": "equint.auto/1",
@@ -64,8 +66,22 @@ def test_what_is_shown_alike_is_equally_good(tmp_path: Path) -> None:
 
 def test_other_data_are_said(tmp_path: Path) -> None:
     other = {**BASE["evaluation"], "samples": 51}
-    html = runs_page([read_run(stored(tmp_path, "a")), read_run(stored(tmp_path, "b", evaluation=other))])
+    html = runs_page([read_run(stored(tmp_path, "a")), read_run(stored(tmp_path, "b", evaluation=other, target="x"))])
     assert "cannot be compared" in html
+    other["top1"], other["sqnr_db"] = 88.0, 31.0
+    html = runs_page([read_run(stored(tmp_path, "a")), read_run(stored(tmp_path, "b", evaluation=other))])
+    assert "<b>90.00 %</b>" not in html
+    assert "<svg" not in html
+    assert "bold, the float" not in html
+
+
+def test_a_run_is_labelled_as_on_its_own_page(tmp_path: Path) -> None:
+    words = "poor, though 9 samples cannot tell: 5.0 points lost"
+    judged = {"level": "poor", "words": words, "status": "undecided"}
+    html = runs_page([read_run(stored(tmp_path, name, judged=judged, verdict=words)) for name in ("a", "b", "own")])
+    told = shown(Verdict("poor", words, "undecided"))
+    assert html.count(f'<span class="status">{told["label"]}</span> {told["reason"]}') == 3
+    assert "<title>a, b and own" in html
 
 
 def test_runs_without_measurement_are_shown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,10 +90,11 @@ def explain(
     if as_json:
         terminal.print_json(found)
         return
-    from ..pages.explanation import changes, layers, totals
+    from ..pages.explanation import LEGEND, changes, layers, totals
 
     for table in (totals(found), layers(found, None if every else 10), changes(found)):
         terminal.print_table(*table)
+    print(LEGEND)
     print("predicted from weights and moments: good for comparing, not a forecast; `equint evaluate` measures")
     for warning in found["warnings"]:
         print(f"! {warning}")
@@ -131,8 +133,8 @@ def sqnr(
         return
     for table in page.tables(found):
         terminal.print_table(*table)
-    for line in (*page.notes(found), *([f"wrote {plot}"] if plot else [])):
-        print(line)
+    for line in (*page.notes(found), *([f"wrote {plot}"] if plot else []), page.conclusion(found)):
+        terminal.say(line)
 
 
 def evaluate(
@@ -258,6 +260,8 @@ def table(
     if output is not None:
         cli.write_page(output, found.markdown())
     print(jsonlines(found.rows) if as_json else found.markdown(), end="")
+    if not as_json:  # behind the table, which stays Markdown where it is redirected
+        print(f"results are kept in the folder {cache}; the same command goes on from them", file=sys.stderr)
     if found.rows and all(row.reason for row in found.rows if row.target or len(found.rows) == 1):
         raise Exit(1)  # the reasons stand in the table
 

@@ -10,6 +10,13 @@ Shown = tuple[str, Sequence[str], Sequence[tuple[str, ...]]]
 _PARTS = ("weights", "activations", "clips")
 
 
+LEGEND = (
+    "a → b: dB before → after the recipe, at the layer's own output; where b is lower, equalization made this layer "
+    "noisier for the sake of others: the totals above tell what the outputs gain"
+)
+"""What the arrows in `layers` mean, and why less on their right is not worse for the outputs."""
+
+
 def totals(found: Mapping[str, Any]) -> Shown:
     """Predicted SQNR at the outputs, before and after."""
     kinds = (("before", "plain grids"), ("after", "with the recipe"))

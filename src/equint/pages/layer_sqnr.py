@@ -106,6 +106,27 @@ def tables(found: Mapping[str, Any]) -> list[Shown]:
     return [*first, layers(found, "predicted"), published(found), distances(found), *last, overview(found), *end]
 
 
+def conclusion(found: Mapping[str, Any]) -> str:
+    """Which equalization is best at the outputs, in a sentence; without measurement, that nothing tells.
+
+    Example:
+        >>> both = {"none": {"total": {"measured": 20.0}}, "two-step": {"total": {"measured": 25.5}}}
+        >>> conclusion({"images": 8, "methods": both})
+        'best at the outputs, which are what counts: two-step, 25.5 dB, 5.5 dB above none'
+        >>> print(conclusion({"images": 8, "methods": {**both, "optimal": {"total": {"measured": 24.0}}}}))
+        best at the outputs, which are what counts: two-step, 25.5 dB, 1.5 dB above optimal, the default recipe's
+    """
+    known = {name: method["total"]["measured"] for name, method in found["methods"].items()} if found["images"] else {}
+    ranked = sorted((name for name in known if known[name] is not None), key=lambda name: -known[name])
+    if len(ranked) < 2:
+        return "nothing tells which equalization is best: the outputs are what counts, and they were not measured"
+    best = ranked[0]
+    other = "optimal" if best != "optimal" and "optimal" in ranked else ranked[1]
+    ahead = f"{_db(known[best])} dB, {_db(known[best] - known[other])} dB above {other}"
+    recipe = ", the default recipe's" if other == "optimal" else ""
+    return f"best at the outputs, which are what counts: {best}, {ahead}{recipe}"
+
+
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What a reader should know of the numbers."""
     note = "nothing was measured: give --data, or --images with a card that names calibration data"

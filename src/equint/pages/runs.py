@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import UnusableData
 from ..files import MOST_TEXT, readable
-from ..scoring.verdicts import LEVELS
+from ..scoring.verdicts import LEVELS, Verdict
 from .figures import bars
+from .headline import shown
 from .page import render
 from .wording import FIGURES, in_bytes, is_number, with_unit
 
@@ -29,15 +30,15 @@ class Run:
     Attributes:
         name: the file, without its ending.
         setup: recipe, target and formats; figures: what was measured, by key; floats: the same of the float network.
-        level, words: of the verdict, apart; sizes: bytes of weights before and after, and of the file.
+        told: its verdict, as its own page shows it (`headline.shown`).
+        sizes: bytes of weights before and after, and of the file.
     """
 
     name: str
     setup: Mapping[str, str]
     figures: Mapping[str, float]
     floats: Mapping[str, float]
-    level: str
-    words: str
+    told: Mapping[str, str]
     sizes: Mapping[str, int]
     data: str
     seconds: float
@@ -78,8 +79,7 @@ def _run(name: str, found: Mapping[str, Any]) -> Run:
         {key: str(found[key]) for key in _SETUP},
         _figures(measured),
         _figures(measured.get("float") or {}),
-        level if level in LEVELS else "unknown",
-        words.removeprefix(f"{level}: "),
+        shown(Verdict(level if level in LEVELS else None, words, judged.get("status", "unknown"))),
         sizes,
         f"{measured.get('data', '')}, {measured.get('samples', '')}" if measured else "",
         float(found["seconds"]),
@@ -95,10 +95,12 @@ def runs_page(runs: Sequence[Run], name: str = "") -> str:
     """One HTML page with all runs: verdicts, figures and sizes side by side, and what differs between them."""
     named = _apart([run.name for run in runs])
     keys = list(dict.fromkeys(key for run in runs for key in run.figures))
-    rows = [_figure_row(key, runs) for key in keys]
+    comparable = len({run.data for run in runs}) == 1
+    rows = [_figure_row(key, runs, comparable) for key in keys]
     return render(
         "runs.html.j2",
-        title=name or " and ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else ""),
+        title=name or _listed(named),
+        comparable=comparable,
         runs=[{"name": n, "run": run} for n, run in zip(named, runs, strict=True)],
         rows=rows,
         setup=[_setup_row(key, runs) for key in _SETUP],
@@ -111,12 +113,23 @@ def runs_page(runs: Sequence[Run], name: str = "") -> str:
 _SIZES = {"float_bytes": "float weights", "integer_bytes": "integer weights", "file_bytes": "file"}
 
 
-def _figure_row(key: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """A figure of every run; the best where it is known that more is better."""
+def _listed(names: Sequence[str]) -> str:
+    """Names in a title, the first four of many.
+
+    Example:
+        >>> _listed(["a", "b", "own"]), _listed(list("abcdef"))
+        ('a, b and own', 'a, b, c, d and 2 more')
+    """
+    names = [*names[:4], f"{len(names) - 4} more"] if len(names) > 5 else list(names)
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _figure_row(key: str, runs: Sequence[Run], comparable: bool) -> dict[str, Any]:
+    """A figure of every run; the best where it is known that more is better, and all were measured on the same."""
     label, unit = FIGURES.get(key, (key.replace("_", " "), ""))
     values = [run.figures.get(key) for run in runs]
     known = [v for v in values if v is not None]
-    differs = key in FIGURES and len(set(known)) > 1
+    differs = comparable and key in FIGURES and len(set(known)) > 1
     best = max(known) if differs and key != "milliseconds" else None
     texts = ["–" if v is None else with_unit(v, unit) for v in values]
     cells = [
@@ -140,14 +153,14 @@ def _size_row(key: str, label: str, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _chart(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    shown: list[Any] = [
+    lines: list[Any] = [
         (name[:18], float(v), cell["text"], "line" if cell["best"] else "ghost")
         for name, v, cell in zip(names, row["values"], row["cells"], strict=True)
         if v is not None
     ]
-    title = f"{row['label']}: " + "; ".join(f"{r[0]} {r[2]}" for r in shown)
-    positive = all(v >= 0 for _, v, _, _ in shown)
-    return {"label": row["label"], "drawing": bars(shown, title, row["unit"].strip()) if positive else ""}
+    title = f"{row['label']}: " + "; ".join(f"{r[0]} {r[2]}" for r in lines)
+    positive = all(v >= 0 for _, v, _, _ in lines)
+    return {"label": row["label"], "drawing": bars(lines, title, row["unit"].strip()) if positive else ""}
 
 
 def _doubt(runs: Sequence[Run]) -> str:
