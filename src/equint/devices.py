@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
 from .arguments import Named, check
-from .errors import InvalidOption, TargetMismatch, UnusableData
+from .errors import InvalidOption, TargetMismatch, UnusableData, counted
 from .files import Facts, is_bundle
 from .frontends.sources import present
 from .hardware.target import Target
@@ -186,7 +186,18 @@ class Golden(Facts):
     count: int
 
     def __repr__(self) -> str:
-        return f"Golden(output={self.output!r}, steps={len(self.steps)}, {self.count} {self.images})"
+        return f"Golden(output={self.output!r}, steps={len(self.steps)}, {self.seen})"
+
+    @property
+    def seen(self) -> str:
+        """What the vectors are of, with how many.
+
+        Example:
+            >>> Golden("out", "random images", (), (), 1).seen, Golden("out", "images of x.npz", (), (), 2).seen
+            ('1 random image', '2 images of x.npz')
+        """
+        kind, images, where = self.images.partition("images")
+        return f"{counted(self.count, f'{kind}image')}{where}" if images else f"{self.count} {self.images}"
 
     def facts(self) -> dict[str, Any]:
         return {k: v for k, v in super().facts().items() if k != "count"}

@@ -36,3 +36,9 @@ def test_words_as_people_read_them() -> None:
         str(Event(EventKind.OPERATOR_FLOAT, "s", {"op": "Softsign", "nodes": 2}))
         == "Softsign stays float [s] (nodes=2)"
     )
+
+
+def test_facts_have_their_units() -> None:
+    facts = {"SQNR": 22.54, "gain": -0.66, "chance": 0.398, "bits": "W8A8", "seconds": 0.25, "samples": 16}
+    said = str(Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": "a", **facts}))
+    assert said == "measured candidate a (SQNR=22.5 dB, gain=-0.7 dB, chance=40 %, bits=W8A8, seconds=0.25, samples=16)"

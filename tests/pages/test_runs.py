@@ -104,7 +104,9 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.slow
 def test_what_commands_print_is_taken(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("net.toml").write_text(f'[input]\nkind = "gray"\nstd = [16.0]\n[data]\neval = "{data_path()}"\n', "utf-8")
+    Path("net.toml").write_text(
+        f'[input]\nkind = "gray"\nstd = [16.0]\nrange = [0, 1]\n[data]\neval = "{data_path()}"\n', "utf-8"
+    )
     for recipe in ("lwq", "cwq"):
         code, out, _ = run(
             *("quantize", model_path(), "-o", f"{recipe}.onnx", "--recipe", recipe, "--card", "net.toml", "--json")

@@ -105,7 +105,7 @@ def golden(
     if as_json:
         terminal.print_json(found.facts())
         return
-    print(f"wrote {output}: {counted(len(found.steps), 'step')} on {found.count} {found.images}")
+    print(f"wrote {output}: {counted(len(found.steps), 'step')} on {found.seen}")
 
 
 def compare_board(

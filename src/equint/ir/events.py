@@ -143,5 +143,26 @@ class Event:
 
 def described(text: str, at: str, facts: Mapping[str, Any]) -> str:
     """One line: what, [where], (facts)."""
-    listed = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
+    listed = ", ".join(f"{name}={valued(name, value)}" for name, value in facts.items())
     return " ".join(p for p in (text, at and f"[{at}]", listed and f"({listed})") if p)
+
+
+IN_DB = frozenset(
+    {"SQNR", "SQNR with", "SQNR without", "SQNR of another kind", "SQNR from", "SQNR to", "cost", "gain"}
+    | {"predicted gain"}
+)
+"""Facts that are in decibels, which their names do not tell."""
+
+
+def valued(name: str, value: Any) -> str:
+    """A fact's value with its unit, where that is known of its name.
+
+    Example:
+        >>> valued("SQNR", 22.5), valued("predicted gain", 5.277), valued("chance", 0.398), valued("bits", "W8A8")
+        ('22.5 dB', '5.3 dB', '40 %', 'W8A8')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    if name in IN_DB:
+        return f"{value:.1f} dB"
+    return f"{100 * value:.0f} %" if name == "chance" else f"{value:.4g}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.events import Event, EventKind
+from ..ir.events import IN_DB, Event, EventKind
 from ..planning.summary import kilobytes, told
 
 FIGURES = {
@@ -26,8 +26,6 @@ FIGURES = {
     "speedup": ("Speed against float", " ×"),
 }
 """Figures by key: how people call them, and their unit; more is better of all but times."""
-IN_DB = frozenset({"SQNR", "SQNR with", "SQNR without", "SQNR of another kind", "cost"})
-"""Facts of the log that are in decibels, which their names do not tell."""
 
 
 def signed(value: float, decimals: int = 1) -> str:
