@@ -128,6 +128,16 @@ def _write(arguments: tuple[str, int]) -> None:
         add_line(Path(folder) / "lines", json.dumps({"key": str(number) * 300}).encode() + b"\n")
 
 
+@pytest.mark.parametrize(("name", "inside"), [("notes", "new"), ("notebook", "thesis.txt")])
+def test_folders_of_others_are_left_alone(tmp_path: Path, name: str, inside: str) -> None:
+    own = tmp_path / f"{PREFIX}{name}" / inside
+    own.parent.mkdir()
+    own.write_text("mine")
+    with drafted(tmp_path / "out") as (draft, _):
+        draft.write_text("whole")
+    assert own.read_text() == "mine"
+
+
 def test_of_writers_at_once_the_output_is_one_of_theirs(tmp_path: Path) -> None:
     with get_context("spawn").Pool(3) as pool:
         pool.map(_write, [(str(tmp_path), k) for k in range(3)], chunksize=1)

@@ -23,6 +23,8 @@ except ImportError:  # no such locks there: nothing is cleaned up, and of two wr
 
 PREFIX = ".equint-"
 """Names of folders in which outputs wait."""
+RANDOM = 8
+"""Characters behind, as `tempfile` draws them; a folder that holds anything else is somebody else's."""
 PLAN = "plan.json"
 """What is to be placed, by name: its number in the file system, by which it is known again."""
 
@@ -153,13 +155,15 @@ def _room(parent: Path) -> Iterator[Path]:
 
 def _clear(parent: Path) -> None:
     """Undo and remove what killed runs left: what nobody has locked."""
-    for room in parent.glob(f"{PREFIX}*"):
+    for room in parent.glob(f"{PREFIX}{'?' * RANDOM}"):
         with suppress(OSError):
             used = _locked(room)
-            if used is not None:
+            if used is None:
+                continue
+            if {path.name for path in room.iterdir()} <= {"new", "old", PLAN}:
                 _undo(room)
                 shutil.rmtree(room)
-                os.close(used)
+            os.close(used)
 
 
 @contextmanager

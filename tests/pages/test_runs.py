@@ -101,6 +101,24 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
         read_run(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", "[]"),
+        ("schema", "{}"),
+        ("file_bytes", "1" * 4000),
+        ("float_bytes", "Infinity"),
+        ("float_bytes", "1e999"),
+        ("evaluation", '{"sqnr_db": NaN}'),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path: Path, key: str, value: str) -> None:
+    given = {k: json.dumps(v) for k, v in {**BASE, "schema": "equint.quantize/1"}.items()} | {key: value}
+    (tmp_path / "a.json").write_text("{" + ", ".join(f'"{k}": {v}' for k, v in given.items()) + "}", "utf-8")
+    with pytest.raises(UnusableData, match=r"a\.json.*give what"):
+        read_run(tmp_path / "a.json")
+
+
 @pytest.mark.slow
 def test_what_commands_print_is_taken(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,8 @@ from commands import Run
 from equint.demo import data_path, model_path
 from equint.errors import OutputRefused
 from equint.onnx.encodings import Beside
+from equint.planning.spared import spare
+from equint.samples.card import Card
 
 CARD = '[input]\nkind = "gray"\nmean = [0.0]\nstd = [16.0]\nrange = [0, 1]\n[data]\ncalibration = "calib.npz"\n'
 
@@ -129,6 +131,21 @@ def test_the_command_line_has_the_same_guard(files: Path, run: Run) -> None:
             assert (code, text) == (2, "")
             assert f"{lost}: would overwrite {what}" in err
             assert contents(files) == before
+
+
+def test_files_that_a_pattern_fits_are_spared(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / name).write_text("mine")
+    card = tmp_path / "c.toml"
+    card.write_text('[data]\neval = "*.tar"\n')
+    for given in (
+        {"data": tmp_path / "*.tar"},
+        {"card": card},
+        {"card": Card("rgb", data={"eval": f"{tmp_path}/*.tar"})},
+    ):
+        spare([tmp_path / "2.tar"], given)
+        with pytest.raises(OutputRefused, match="would overwrite"):
+            spare([tmp_path / "1.tar"], given)
 
 
 def test_an_output_may_join_the_images(files: Path) -> None:

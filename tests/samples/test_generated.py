@@ -1,10 +1,12 @@
 """Samples that are made up: how many, by their size."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from equint.ir.model import Graph, Model, Moments, Range
-from equint.samples.generated import generated, made_up
+from equint.samples.generated import _kept, generated, made_up
 from equint.samples.images import length
 
 
@@ -28,3 +30,16 @@ def test_large_samples_are_fewer(values: int, count: int) -> None:
     made = made_up(model_of(1, values))
     assert made is not None
     assert sum(map(length, made)) == count
+
+
+def test_threads_see_the_pictures_that_one_sees() -> None:
+    """More threads than pictures are kept for, on a size that nothing was drawn of before."""
+    model = model_of(1, 3, 40, 56)
+
+    def sums(_: int) -> list[float]:
+        return [float(np.asarray(batch).sum(dtype=np.float64)) for batch in generated(model, (3, 40, 56))]
+
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(sums, range(4)))
+    _kept.cache_clear()
+    assert several == [sums(0)] * 4

@@ -135,6 +135,7 @@ BAD: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "no pictures": (packed([("a.txt", b"")]), "no pictures in it"),
     "cut in a picture": (HEADER[:560], "not a readable tar file"),
     "cut in a header": (HEADER[:1500], "not a readable tar file"),
+    "cut behind a member": (lambda: HEADER[: HEADER.index(b"0.cls")], "it is cut off"),
     "garbage behind a member": (overwritten(1024, b"x" * 512), "no header"),
     "another behind it": (HEADER + HEADER, "something lies behind its end"),
     "negative size": (negative, "not a readable tar file"),

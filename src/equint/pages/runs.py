@@ -19,6 +19,7 @@ from .wording import FIGURES, in_bytes, is_number, with_unit
 
 SCHEMAS = {"equint.quantize/1": "quantize", "equint.auto/1": "auto"}
 """Objects that are taken, and the command that prints each."""
+MOST_DIGITS = 18
 _SETUP = ("recipe", "target", "weights", "activations", "level")
 _GREY = ("float_", "samples", "unlabelled")
 
@@ -53,16 +54,27 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """
     label = os.fspath(path)
     try:
-        found = json.loads(readable(path, UnusableData, "result", MOST_TEXT).read_text("utf-8"))
+        text = readable(path, UnusableData, "result", MOST_TEXT).read_text("utf-8-sig")
+        found = json.loads(text, parse_int=_whole, parse_constant=_finite)
     except (ValueError, OSError, RecursionError) as error:
         raise UnusableData(f"{label}: not readable as JSON ({str(error)[:120]}); {_GIVE}") from error
     schema = found.get("schema") if isinstance(found, dict) else None
-    if schema not in SCHEMAS:
+    if not isinstance(schema, str) or schema not in SCHEMAS:
         raise UnusableData(f"{label}: schema {schema!r} is none of {', '.join(SCHEMAS)}; {_GIVE}")
     try:
         return _run(Path(path).stem, found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnusableData(f"{label}: {error!r} is missing, or of another type; {_GIVE}") from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 _GIVE = "give what `equint quantize --json` or `equint auto --json` printed"

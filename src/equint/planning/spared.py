@@ -33,7 +33,11 @@ def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any])
     for output in outputs:
         target = writable(output)
         for what, file in _files(given, target.exists()):
-            if target == file or (target.exists() and file in target.parents and file.is_dir()):
+            if (
+                target == file
+                or target in _fitting(file)
+                or (target.exists() and file in target.parents and file.is_dir())
+            ):
                 raise OutputRefused(f"{output}: would overwrite {what}; choose another output")
 
 
@@ -56,6 +60,13 @@ def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
             yield from ((f"the weights of {path}", file) for file in external_files(path))
         if what in ("card", "network"):
             yield from ((f"{key} of {path}", _real(file)) for key, file in named_files(path).items())
+
+
+def _fitting(pattern: Path) -> list[Path]:
+    """What fits a name such as `shards/*.tar`, links followed."""
+    if not any(c in pattern.name for c in "*?["):
+        return []
+    return [_real(file) for file in pattern.parent.glob(pattern.name)]
 
 
 def _real(file: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from math import ceil
+from threading import Lock
 
 import numpy as np
 
@@ -94,10 +95,15 @@ def _prepared(model: Model, name: Name, pixels: Array) -> Array:
 
 def _drawn(height: int, width: int, channels: int, number: int) -> Array:
     """A batch of pictures; those drawn before are read again, as many networks may be shown them."""
-    shelf = _kept(height, width, channels)
-    while len(shelf) <= number:
-        shelf.append(pictures(BATCH, height, width, channels, len(shelf)))
-    return shelf[number]
+    with _drawing:
+        shelf = _kept(height, width, channels)
+        while len(shelf) <= number:
+            shelf.append(pictures(BATCH, height, width, channels, len(shelf)))
+        return shelf[number]
+
+
+_drawing = Lock()
+"""Threads share what is kept, and its file's place."""
 
 
 @lru_cache(maxsize=1)

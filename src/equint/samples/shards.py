@@ -134,6 +134,8 @@ def _members(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                 size = f"{member.size / 1e6:.0f} MB, of {MOST_MEMBER / 1e6:.0f} at most"
                 raise UnusableData(f"{_where(file, member.name)}: {size}; leave it out")
             yield member.name, partial(_content, file, raw, member)
+        if not stream.last:
+            raise EOFError("it is cut off: the empty blocks at its end are not there")
         if stream.last.strip(b"\0"):
             raise ValueError("what lies behind a member is no header")
         if raw.read(MOST_HEADER).strip(b"\0"):
