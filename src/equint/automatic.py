@@ -47,6 +47,7 @@ class Automatic:
         proposal: the card that was proposed, where data came without one.
         max_drop: what may be lost, in points of the task's measure; drop: what is; mixed: what was spent for it.
         others: whether it was measured on other samples than those that it was made of; limit: on so many at most.
+        total: samples that the data hold, where that is known.
         notes: what could not be done, and why.
     """
 
@@ -61,6 +62,7 @@ class Automatic:
     mixed: Mixed | None = None
     others: bool = True
     limit: int = MEASURED
+    total: int | None = None
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -80,7 +82,8 @@ class Automatic:
 
         guessed = contradicted(self.result.warnings) or self._guessed()
         if self.evaluation is not None and self.evaluation.verdict is not None:
-            same = "" if self.others else "; these are the samples that it was made of: too few are given to part them"
+            same = "; measured on samples that it was also calibrated with: too few are given to part them"
+            same = "" if self.others else same
             unscored = f"; {self.notes[0]}" if self.notes else ""
             return self.evaluation.verdict.but(same + self._bound() + unscored + guessed)
         if self.judgement is not None:
@@ -107,8 +110,7 @@ class Automatic:
         spent = "" if self.mixed is None else ", on the samples that formats were chosen by"
         told = self.evaluation.verdict
         most = None if told is None or told.chance is None else told.chance[1]
-        doubt = f", though on others up to {most:.1f} may be lost" if most is not None and most > self.max_drop else ""
-        return f"{asked} is held{spent}{doubt}"
+        return f"{asked} is held{spent}{'' if most is None else more_elsewhere(most, self.max_drop)}"
 
     def _repr_html_(self) -> str:
         """For notebooks: the verdict, what hardware makes of it, and what limits it."""
@@ -133,6 +135,22 @@ class Automatic:
         if self.evaluation is not None:
             told = replace(self.evaluation, verdict=self.judged)
         return report(self.result, measured=told, name=name, **about)
+
+
+def more_elsewhere(most: float, asked: float) -> str:
+    """What is said of a bound that is held here, where on other samples up to `most` points may be lost.
+
+    Example:
+        >>> more_elsewhere(3.5, 0.5), more_elsewhere(0.54, 0.5), more_elsewhere(0.4, 0.5)
+        (', though on others up to 3.5 may be lost', ', though on others up to 0.54 may be lost', '')
+        >>> more_elsewhere(0.502, 0.5)
+        ', and on others about as much may be lost'
+    """
+    if most <= asked:
+        return ""
+    if most - asked < 0.01:
+        return ", and on others about as much may be lost"
+    return f", though on others up to {most:.{1 if most - asked >= 0.1 else 2}f} may be lost"
 
 
 def card(source: Any, data: Named, *, progress: Progress | None = None) -> Proposal:
@@ -216,7 +234,7 @@ def auto(
         raise InvalidOption("input_range beside card or data: these say how far the input reaches; leave one out")
     from .runtime.machine import machine
     from .runtime.machine import on as running_on
-    from .study.parts import apart, check_labels, described, strange_labels
+    from .study.parts import apart, check_labels, described, held, strange_labels
 
     check(providers=providers)
     with running_on(machine(providers)):
@@ -250,6 +268,7 @@ def auto(
             **bound,
             others=others,
             limit=limit,
+            total=held(model, about, where),
             notes=tuple(dict.fromkeys(notes)),
         )
 

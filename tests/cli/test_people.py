@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from commands import Run
+from equint.cli.people import more_samples
 from equint.demo import data_path, model_path
 from equint.samples.card import read_card
 
@@ -138,6 +139,7 @@ def test_a_tflite_file_is_for_litert_and_is_what_is_linted(run: Run, tmp_path: P
     lines = text.splitlines()
     assert code == 0
     assert lines[1].partition("; page")[0].endswith("for tflite-int8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.tflite", "d.tflite.html"]
     assert lines[2] == "integers do 100.0 % of the multiply-accumulates; tflite-int8 takes all of it"
     assert (tmp_path / "d.tflite").read_bytes()[4:8] == b"TFL3"
 
@@ -147,3 +149,40 @@ def test_data_that_a_card_names_and_that_are_gone_are_an_error(run: Run, tmp_pat
     code, _, err = run("auto", model_path(), "--card", tmp_path / "c.toml", "-o", tmp_path / "q.onnx")
     assert code == 2
     assert "gone: no such file or folder, which the card names as eval" in err
+
+
+def test_the_golden_command_that_is_advised_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run("quantize", model_path(), "-o", "d.tflite", "--input-range", 0, 1)[1].splitlines()[-1]
+    words = said.partition("; equint ")[2].partition(" writes ")[0].split()
+    assert "--input-range" in words
+    assert run(*words)[0] == 0
+    assert (tmp_path / "golden" / "network.tflite").exists()
+
+
+def test_quantize_says_whether_a_bound_is_held_on_labels(run: Run, tmp_path: Path) -> None:
+    path, out = tmp_path / "c.toml", tmp_path / "q.onnx"
+    run("card", model_path(), "--data", data_path(), "-o", path)
+    for bits, bound in ((3, 0), (8, 50)):
+        formats = ("--weight-bits", bits, "--target", "npu-shift", "--max-drop", bound)
+        asked = ("quantize", model_path(), "-o", out, "--card", path, "--images", 16, *formats)
+        found = json.loads(run(*asked, "--json")[1])["measured"]
+        lost = found["float"]["top1"] - found["top1"]
+        first = run(*asked)[1].splitlines()[0]
+        assert first.startswith(
+            f"max-drop {bound} is {'held' if lost <= bound else 'missed'}, {lost:.1f} points of top-1"
+        )
+        assert "measured on samples that it was also calibrated with" in first
+
+
+def test_more_samples_are_asked_of_data_that_hold_them() -> None:
+    assert more_samples(336, 92, 4000) == "the same command with --limit 428 would decide"
+    assert more_samples(336, 92, None) == "the same command with --limit 428 would decide"
+    assert more_samples(100, 7636, 100).startswith("add about 7,636 samples of your own")
+
+
+def test_auto_knows_how_many_samples_data_hold(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    run("card", model_path(), "--data", data_path(), "-o", path)
+    text = run("auto", model_path(), "--card", path, "-o", tmp_path / "q.onnx")[1]
+    assert "the data hold 500" in text.splitlines()[-1]

@@ -57,6 +57,8 @@ def finding(level: str, what: str) -> Finding:
 def test_what_a_target_refuses_comes_first() -> None:
     found = Findings("qnn", 0.5, (finding("warning", "w"), finding("error", "5 bits"), finding("error", "x")))
     assert hardware_line(found) == "qnn refuses it: 5 bits [conv], and 1 more; change it"
+    three = Findings("qnn", 1.0, (finding("warning", "a"), finding("warning", "b"), finding("warning", "c")))
+    assert hardware_line(three, "q.onnx").endswith("a; b; and 1 more (equint lint q.onnx tells all)")
     assert "50.0 %" in hardware_line(Findings("qnn", 0.5, (finding("warning", "w"),)))
     assert "takes all of it" in hardware_line(Findings("qnn", 1.0))
     assert "has no rules" in hardware_line(Findings("mine", 1.0, (), False))

@@ -1,5 +1,6 @@
 """Measured moments and ranges: each rule against numpy on the values themselves, and what is left alone."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -269,7 +270,7 @@ def test_pictures_tell_what_batchnorms_do_not() -> None:
     after = Calibrate()(model)
     assert after.log[-1].kind is EventKind.CALIBRATED_ON_PICTURES
     assert after.log[-1].warning
-    assert "BatchNorms tell nothing of these" in after.log[-1].facts["why"]
+    assert re.search(r"BatchNorms tell nothing of \d+ tensors?, \w+ first", after.log[-1].facts["why"])
     np.testing.assert_allclose(after.moments["n"].mean.ravel(), [1, -2, 0, 4])
     np.testing.assert_allclose(after.moments["n"].std.ravel(), [2, 1, 3, 0.5], rtol=1e-4)
     assert "n" not in after.ranges

@@ -54,7 +54,12 @@ def quantize(
     described: cli.Described,
     shown: cli.Shown,
     max_drop: Annotated[
-        float | None, Option("--max-drop", help="Spend bits where needed, to lose at most so many points of agreement.")
+        float | None,
+        Option(
+            "--max-drop",
+            help="Spend bits where needed, to lose at most so many points: of top-1 where --data is an .npz with "
+            "labels (y), else of agreement with the float network. For top-1 on a card's labelled data: equint auto.",
+        ),
     ] = None,
     report: Annotated[
         Path | None, Option("--report", help="Also write a page about the result: one HTML file.")
@@ -109,7 +114,9 @@ def quantize(
         terminal.print_json({**facts, **spending, **written, **told}, "quantize")
         return
     said = None if measured is None else measured.verdict
-    for line in story.told(result, found, said, spent, output, model, described.card):
+    golden = cli.golden_again(model, result.target, formats, described)
+    bound = "" if spent is None or max_drop is None else story.bound_kept(max_drop, spent, cli.top1_of(measured))
+    for line in story.told(result, found, said, spent, output, model, described.card, golden, bound):
         terminal.say(line)
     if report is not None:
         terminal.say(f"page: {report}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -200,6 +201,29 @@ def effort_of(text: str) -> Effort:
     return EFFORTS[EFFORTS.index(text)]
 
 
+def golden_again(model: Path, target: str | None, *groups: Formats | Described) -> str:
+    """The command that writes a device's vectors of a network, with what was said of it.
+
+    Example:
+        >>> golden_again(Path("a b.onnx"), None, Formats(target="tflite-int8"), Described(input_range=(0.0, 1.0)))
+        "equint golden 'a b.onnx' -o golden --target tflite-int8 --input-range 0 1"
+    """
+    words = ["equint", "golden", str(model), "-o", "golden"]
+    given = {name: value for group in groups for name, value in vars(group).items()}
+    for name, value in {**given, "target": given.get("target") or target}.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [option if value else f"--no-{option[2:]}"] if value or name != "force" else []
+        elif isinstance(value, list):
+            words += [word for one in value for word in (option, str(one))]
+        elif value is not None:
+            words += [
+                option,
+                *(str(one).removesuffix(".0") for one in (value if isinstance(value, tuple) else (value,))),
+            ]
+    return shlex.join(words)
+
+
 Command = Callable[..., None]
 
 
@@ -383,4 +407,16 @@ def measured(result: Result, model: Path, card: Path | None, progress: Progress)
     where = None if described is None else described.data.get("eval")
     if described is None or where is None or not has_labels(where, described):
         return None
-    return equint.evaluate(result, where, described, model, limit=MEASURED, progress=progress)
+    found = equint.evaluate(result, where, described, model, limit=MEASURED, progress=progress)
+    looked = result.job.given.get("data") or described.data.get("calibration")
+    same = result.job.samples is not None and looked is not None and Path(looked).resolve() == Path(where).resolve()
+    if not same or found.verdict is None:
+        return found
+    return replace(found, verdict=found.verdict.but("; measured on samples that it was also calibrated with"))
+
+
+def top1_of(found: Evaluation | None) -> tuple[float, float] | None:
+    """Top-1 of the float and the quantized network, per cent, where that was measured."""
+    if found is None or found.original is None or "top1" not in found.original:
+        return None
+    return float(found.original["top1"]), float(found.figures["top1"])

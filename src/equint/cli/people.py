@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, counted
 from . import options as cli
 from . import terminal
 
@@ -48,8 +48,8 @@ def auto(
 ) -> None:
     """Quantize a network, measure it, check it against its target, and say how good it is. MODEL alone will do.
 
-    Writes NAME.int8.onnx and a page about it, NAME.int8.html. Exit code 1: the bound is not held, or the target refuses
-    the file.
+    Writes NAME.int8.onnx and a page about it, NAME.int8.html (of NAME.tflite: NAME.tflite.html). Exit code 1: the bound
+    is not held, or the target refuses the file.
 
     Example: equint auto net.onnx --data photos/ --target openvino
     """
@@ -84,13 +84,14 @@ def auto(
         found.result.save(output, io=io)
         if for_litert:
             found = replace(found, findings=equint.lint(output, found.result.hardware))
-        about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, card, data)}
+        said = card, data, input_range, hurry == "fast"
+        about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, *said)}
         cli.write_page(page, found.page(model.stem, **about))
     if as_json:
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
         terminal.print_json({**found.facts(), **written}, "auto")
     else:
-        for line in lines(found, output, page, model, card, data):
+        for line in lines(found, output, page, model, *said):
             terminal.say(line)
         if verbose:
             print(f"\n{found.result.summary()}")
@@ -141,12 +142,14 @@ def card(
 
 
 def _page_of(output: Path) -> Path:
-    """Where the page about a file goes: NAME.int8.html, beside it.
+    """Where the page about a file goes, beside it: NAME.int8.html, and of a .tflite file NAME.tflite.html.
 
     Example:
-        >>> _page_of(Path("cls.onnx")).name, _page_of(Path("cls.int8.onnx")).name
-        ('cls.int8.html', 'cls.int8.html')
+        >>> [_page_of(Path(name)).name for name in ("cls.onnx", "cls.int8.onnx", "cls.tflite")]
+        ['cls.int8.html', 'cls.int8.html', 'cls.tflite.html']
     """
+    if output.suffix == ".tflite":
+        return output.with_name(f"{output.name}.html")
     return output.with_name(f"{output.stem.removesuffix('.int8')}.int8.html")
 
 
@@ -157,6 +160,8 @@ def lines(
     model: Path,
     card: Path | None = None,
     data: Path | None = None,
+    input_range: tuple[float, float] | None = None,
+    hasty: bool = False,
 ) -> Iterator[str]:
     """Five lines: what it loses, what was written, for whom, what limits it, and what to do next."""
     from ..pages.story import hardware_line, limit_line, size_line
@@ -165,17 +170,24 @@ def lines(
     yield found.verdict
     written = size_line(os.fspath(output), output.stat().st_size, model.stat().st_size, result.model, result.target)
     yield f"{written}; page: {page}" if page is not None else written
-    yield hardware_line(found.findings)
+    yield hardware_line(found.findings, os.fspath(output))
     yield f"limits: {limit_line(found.explanation, result.warnings)}"
-    yield f"next: {advice(found, model, output, card, data)}"
+    yield f"next: {advice(found, model, output, card, data, input_range, hasty)}"
 
 
-def advice(found: Automatic, model: Path, output: Path, card: Path | None = None, data: Path | None = None) -> str:
-    """What to do next: one thing."""
+def advice(
+    found: Automatic,
+    model: Path,
+    output: Path,
+    card: Path | None = None,
+    data: Path | None = None,
+    input_range: tuple[float, float] | None = None,
+    hasty: bool = False,
+) -> str:
+    """What to do next: one thing. `hasty`: candidates were not tried because that was asked for."""
     from ..pages.story import give_data
 
     described = f" --card {card}" if card else ""
-
     if not found.findings.clean:
         return "equint targets lists targets that take other formats; --target NAME"
     if found.proposal is not None and not found.proposal.clear:
@@ -190,17 +202,38 @@ def advice(found: Automatic, model: Path, output: Path, card: Path | None = None
     if found.evaluation is None and (data is not None or card is not None):
         return f"mend what kept it from being measured on {card if data is None else data}, and give the command again"
     if found.evaluation is None:
-        return (
-            f"equint auto {model} {give_data(found.result.original)} measures it on what it is used for, and its ranges"
-        )
+        given = f"{give_data(found.result.job.original)}{' instead of --input-range' if input_range else ''}"
+        return f"the same command with {given} measures it on what it is used for, and its ranges"
+    if hasty and found.judged.level != "good":
+        return "the same command with --effort full tries candidates, which may lose less"
     if found.judged.level in ("poor", "broken"):
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if found.judged.status == "undecided" and found.judged.needed:
-        more = f"{found.judged.samples + found.judged.needed:,}"
-        where = f"--data {data}" if data else f"--card {card}"
-        return f"equint auto {model} {where} --limit {more.replace(',', '')}, with as many samples there, would decide"
+        return more_samples(found.judged.samples, found.judged.needed, found.total)
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
     if output.suffix == ".tflite":
-        return f"run {output} in LiteRT; equint golden {model}{described} writes vectors to compare a device with"
+        own = cli.Formats(target=found.result.job.given.get("target")), cli.Described(card, input_range)
+        golden = cli.golden_again(model, found.result.target, *own)
+        return f"run {output} in LiteRT; {golden} writes vectors to compare a device with"
     return f"run {output} as the float network; equint lint {output} --target NAME for other hardware"
+
+
+def more_samples(measured: int, needed: int, total: int | None) -> str:
+    """How to come by the samples that would decide.
+
+    Args:
+        measured: on so many; needed: so many more would decide; total: those that the data hold, where that is known.
+
+    Example:
+        >>> more_samples(100, 300, 1000)
+        'the same command with --limit 400 would decide'
+        >>> more_samples(336, 92, 400)
+        'add about 92 samples of your own, which would decide: the data hold 400'
+    """
+    from ..study.parts import LOOKED_AT
+
+    room = needed if total is None else max(total - measured - LOOKED_AT, 0)
+    if needed <= room:
+        return f"the same command with --limit {measured + needed} would decide"
+    return f"add about {counted(needed - room, 'sample')} of your own, which would decide: the data hold {total:,}"

@@ -81,6 +81,24 @@ def bounded(spent: Mixed) -> Verdict:
     return verdict_on("classification", figures)
 
 
+def bound_kept(asked: float, spent: Mixed, top1: tuple[float, float] | None) -> str:
+    """What a verdict begins with where a drop was bounded: by labels where these were measured, else by the search.
+
+    Args:
+        top1: of the float and the quantized network, per cent, where labels were measured.
+
+    Example:
+        >>> bound_kept(0.5, None, (97.0, 96.0))
+        'max-drop 0.5 is missed, 1.0 points of top-1 lost; '
+    """
+    if top1 is not None:
+        lost, what = round(top1[0] - top1[1], 9), "top-1"
+    else:
+        lost, what = spent.drop, "top-1" if spent.metric == "top1" else "agreement with the float network"
+    digits = 1 if abs(lost - asked) >= 0.1 or lost == asked else 2
+    return f"max-drop {asked:g} is {'held' if lost <= asked else 'missed'}, {lost:.{digits}f} points of {what} lost; "
+
+
 def coarse(model: Model, said: Verdict) -> Verdict:
     """A verdict where no samples were given, and why it is broken if an output's grid is too coarse to show anything.
 
@@ -128,8 +146,8 @@ def size_line(output: str, file_bytes: int, float_bytes: int, model: Model, targ
     return f"{output}: {files}, weights {before} → {after}, for {target}"
 
 
-def hardware_line(found: Findings) -> str:
-    """How much of the work integers do, and what the target refuses."""
+def hardware_line(found: Findings, file: str = "FILE") -> str:
+    """How much of the work integers do, and what the target refuses; file: what `equint lint` tells more of."""
     share = f"integers do {100 * found.integer_share:.1f} % of the multiply-accumulates"
     errors = [f for f in found.findings if f.level == "error"]
     others = [f for f in found.findings if f.level != "error"]
@@ -139,7 +157,8 @@ def hardware_line(found: Findings) -> str:
         return f"{found.target} refuses it: {first.what} [{first.at}]{more}; {first.todo}"
     if others:
         rules = dict.fromkeys(f.what for f in others)
-        return f"{share}; float or worth a look: {'; '.join(list(rules)[:2])}{' …' if len(rules) > 2 else ''}"
+        more = f"; and {len(rules) - 2} more (equint lint {file} tells all)" if len(rules) > 2 else ""
+        return f"{share}; float or worth a look: {'; '.join(list(rules)[:2])}{more}"
     return f"{share}; {found.target} takes all of it" if found.ruled else f"{share}; {found.target} has no rules"
 
 
@@ -182,18 +201,27 @@ def give_data(model: Model) -> str:
     return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
 
 
-def next_step(said: Verdict, model: str, output: str, card: str | None, measured: bool, data: str) -> str:
+def next_step(
+    said: Verdict,
+    model: str,
+    output: str,
+    card: str | None,
+    measured: bool,
+    data: str,
+    golden: str = "equint golden",
+) -> str:
     """What to do with a quantized network, in a line.
 
     Args:
         output: the network's file; empty where none was written, as for a page alone.
         data: what to give to be measured on, as `give_data` says.
+        golden: the command that writes a device's vectors.
     """
     if said.level in ("poor", "broken") and not (said.status in ("made up", "not measured") and card is None):
         described = f" --card {card}" if card else ""
         return f"equint diagnose {model}{described} says which layers cost most, and what helps"
     if output.endswith(".tflite"):
-        return f"run {output} in LiteRT; equint golden {model} writes vectors to compare a device with"
+        return f"run {output} in LiteRT; {golden} writes vectors to compare a device with"
     if measured and not output:
         described = f" --card {card}" if card else ""
         return f"equint quantize {model} -o {Path(model).stem}.int8.onnx{described} writes it"
@@ -212,22 +240,25 @@ def told(
     output: Path,
     model: Path,
     card: Path | None,
+    golden: str,
+    bound: str = "",
 ) -> Iterator[str]:
     """What `quantize` did: a verdict, what was written, for whom, what is doubtful, and what to do next.
 
     Args:
         said: of labelled samples, if there are any; spent: what a bound on the drop cost; card: its file.
+        golden: the command that writes a device's vectors; bound: whether what was asked for is held.
     """
     from .diagnosis import mixed_text
 
     verdict = said if said is not None else searched(result.model) if spent is None else bounded(spent)
-    yield verdict.words + contradicted(result.warnings)
+    yield bound + verdict.words + contradicted(result.warnings)
     sized = output.stat().st_size, model.stat().st_size
     yield size_line(str(output), *sized, result.model, result.target)
-    yield hardware_line(found)
+    yield hardware_line(found, str(output))
     if spent is not None:
         yield from mixed_text(spent.facts()).splitlines()
     yield from warned(result.warnings)
     described, data = None if card is None else str(card), give_data(result.job.original)
     seen = said is not None or (card is None and (spent is not None or result.job.samples is not None))
-    yield f"next: {next_step(verdict, str(model), str(output), described, seen, data)}"
+    yield f"next: {next_step(verdict, str(model), str(output), described, seen, data, golden)}"

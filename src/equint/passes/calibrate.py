@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..graph.inputs import LEAST
 from ..graph.moments import propagate, told
 from ..graph.placement import place
@@ -253,7 +253,8 @@ class Calibrate:
             facts["why"] = f"fewer than {FEW} images tell little of ranges; no images at all may serve better"
         imagined = origin == "generated"
         if imagined:
-            facts["why"] = "BatchNorms tell nothing of these" if model.trained else "there is no BatchNorm"
+            some = f"{counted(len(table), 'tensor')}, {next(iter(table), '')} first"
+            facts["why"] = f"BatchNorms tell nothing of {some}" if model.trained else "there is no BatchNorm"
             facts["what"] = what
         kind = EventKind.CALIBRATED_ON_PICTURES if imagined else EventKind.CALIBRATED
         event = Event(kind, "", facts, "calibrate", warning=few or imagined)

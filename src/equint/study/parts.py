@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidOption, UnusableData
+from ..errors import EquintError, InvalidOption, UnusableData
 from ..ir.model import Model
 from ..planning.run import Progress
 from ..samples.card import Card, laid_out, read_card
@@ -57,7 +57,7 @@ def apart(model: Model, card: Card | None, data: Named | None, limit: int) -> tu
         return measured, None, limit, True
     measured, looked = Path(measured or looked), Path(looked)
     laid = laid_out(card, [model.graph.shapes.get(name) for name in model.graph.inputs])
-    if looked != measured:
+    if looked.resolve() != measured.resolve():
         return measured, images(looked, laid, LOOKED_AT, inputs=model.graph.inputs), limit, True
     total = images(looked, laid, inputs=model.graph.inputs).total or 0
     kept = min(limit, total - LOOKED_AT)
@@ -65,6 +65,17 @@ def apart(model: Model, card: Card | None, data: Named | None, limit: int) -> tu
         return measured, images(looked, laid, LOOKED_AT, inputs=model.graph.inputs), limit, False
     shown = images(looked, laid, kept + LOOKED_AT, inputs=model.graph.inputs)
     return measured, Samples.of(iter(shown.where(lambda number: number >= kept)), os.fspath(looked)), kept, True
+
+
+def held(model: Model, card: Card | None, where: Path | None) -> int | None:
+    """How many samples data hold; None where nothing tells."""
+    if where is None or card is None:
+        return None
+    laid = laid_out(card, [model.graph.shapes.get(name) for name in model.graph.inputs])
+    try:
+        return images(where, laid, inputs=model.graph.inputs).total
+    except EquintError:
+        return None
 
 
 def check_labels(model: Model, card: Card | None, where: Path | None) -> None:
