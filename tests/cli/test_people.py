@@ -102,6 +102,15 @@ def test_what_is_printed_as_json_is_as_published(run: Run, tmp_path: Path) -> No
         assert found.keys() <= schema["$defs"][name]["properties"].keys()
 
 
+@pytest.mark.parametrize("ending", ["onnx", "tflite"])
+def test_quantize_says_as_json_the_verdict_that_it_shows(run: Run, tmp_path: Path, ending: str) -> None:
+    asked = ("quantize", model_path(), "-o", tmp_path / f"q.{ending}", "--input-range", 0, 1)
+    found = json.loads(run(*asked, "--json")[1])
+    first = run(*asked)[1].splitlines()[0]
+    assert found["verdict"] == found["judged"]["words"] == first
+    assert found["judged"]["level"] in first or found["judged"]["status"] == "not measured"
+
+
 def test_quantize_measures_where_there_are_labels(run: Run, tmp_path: Path) -> None:
     path, out = tmp_path / "c.toml", tmp_path / "q.onnx"
     run("card", model_path(), "--data", data_path(), "-o", path)

@@ -82,7 +82,7 @@ def quantize(
     import equint
 
     from ..job import Job
-    from ..pages import story
+    from ..pages import headline, story
     from ..pages.findings import kinds
     from ..pages.provenance import command_line
 
@@ -110,7 +110,8 @@ def quantize(
         written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}
         facts = result.facts()
         facts["warnings"] = [*facts["warnings"], *kinds(found)]
-        told = {} if measured is None else {"measured": measured.facts()}
+        told = headline.judged(None if measured is None else measured.verdict, spent, result.model)
+        told |= {} if measured is None else {"measured": measured.facts()}
         terminal.print_json({**facts, **spending, **written, **told}, "quantize")
         return
     said = None if measured is None else measured.verdict

@@ -16,6 +16,7 @@ from .wording import FIGURES, is_number, with_unit
 
 if TYPE_CHECKING:
     from ..study.explain import Explanation
+    from ..study.mixed import Mixed
 
 _LAST = ("agreement", "sqnr_db", "cosine", "milliseconds", "speedup")
 _COUNTS = ("samples", "unlabelled")
@@ -28,6 +29,12 @@ def verdict(measured: Mapping[str, Any], model: Model) -> Verdict:
     told = found if isinstance(found, Verdict) else story.searched(model)
     doubt = story.contradicted([e for e in model.log if e.warning])
     return told if doubt in told.words else told.but(doubt)
+
+
+def judged(said: Verdict | None, spent: Mixed | None, model: Model) -> dict[str, Any]:
+    """The verdict that people are told, ready for JSON: on labelled samples, else of a bound, else of the search."""
+    told = verdict({"verdict": story.bounded(spent) if said is None and spent is not None else said}, model)
+    return {"verdict": told.words, "judged": told.facts()}
 
 
 def shown(told: Verdict) -> dict[str, str]:
