@@ -65,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with np.load(data_path()) as file:
         for k, (x, y) in enumerate(zip(file["x"][:200], file["y"][:200], strict=True)):
             (tmp_path / "photos" / str(y)).mkdir(parents=True, exist_ok=True)
-            Image.fromarray((x.reshape(8, 8) * 15.9).astype(np.uint8)).save(tmp_path / "photos" / str(y) / f"{k}.png")
+            Image.fromarray(x.reshape(8, 8).astype(np.uint8)).save(tmp_path / "photos" / str(y) / f"{k}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
