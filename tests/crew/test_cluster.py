@@ -33,6 +33,7 @@ CARD = f"""model = "{model_path()}"
 kind = "gray"
 mean = [0.0]
 std = [16.0]
+range = [0.0, 1.0]
 [data]
 eval = "{data_path()}"
 calibration = "{data_path()}"
@@ -43,7 +44,8 @@ calibration = "{data_path()}"
 def two() -> Iterator[Any]:
     """A Ray with two workers, which this process has joined."""
     ray = pytest.importorskip("ray", reason="needs the extra equint[ray]")
-    os.environ.update(cluster.QUIET)
+    helpers = str(Path(__file__).parents[1] / "helpers")  # workers import what this file does
+    os.environ.update(cluster.QUIET, PYTHONPATH=os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.init(
