@@ -151,7 +151,10 @@ class Job:
         network = _for_hardware(network, on)
         bits = (weight_bits, activation_bits)
         given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
-        force = force or (input is None and data is None)
+        assumed = input is None or (isinstance(input, Card) and input.range is None)
+        force = force or (
+            data is None and assumed
+        )  # a range that nobody gave is a guess
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given, force)
 
     def checked(self) -> Self:
