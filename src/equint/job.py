@@ -152,9 +152,7 @@ class Job:
         bits = (weight_bits, activation_bits)
         given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
         assumed = input is None or (isinstance(input, Card) and input.range is None)
-        force = force or (
-            data is None and assumed
-        )  # a range that nobody gave is a guess
+        force = force or (data is None and assumed)  # a range that nobody gave is a guess
         return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given, force)
 
     def checked(self) -> Self:
