@@ -329,3 +329,14 @@ def test_most_random_networks_have_free_channels() -> None:
     """So that the property above says something."""
     found = [solve(Relu6("channel_clip")(FoldBatchnorm()(read(random_network(seed))))).groups for seed in range(40)]
     assert sum(map(bool, found)) >= 30
+
+
+def test_blocks_of_a_tensor_whose_scales_lie_along_positions_are_a_border() -> None:
+    """A matrix product's outputs lie along the last axis, which DepthToSpace spreads channels over."""
+    body = "a = Conv(x, w) h = MatMul(a, k) y = DepthToSpace <blocksize = 2> (h)"
+    proto = network(body, inputs="float[2,3,8,6] x", w=normal(4, 3, 1, 1), k=normal(6, 3))
+    model = read(proto)
+    assert solve(model).ids["h"].max() == 0
+    result = equint.quantize(proto, input=(-3, 3), effort="fast")
+    (clean,), (noisy,) = execute(proto, sample(proto)), execute(result.proto, sample(proto))
+    assert clean.shape == noisy.shape

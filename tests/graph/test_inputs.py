@@ -74,6 +74,15 @@ def test_where_nothing_tells_it_is_assumed_and_said() -> None:
     assert (model.log[-1].kind, model.log[-1].warning) == (EventKind.INPUT_ASSUMED, True)
 
 
+@pytest.mark.parametrize("wide", [3, 7])
+def test_a_batchnorm_of_another_axis_tells_nothing(wide: int) -> None:
+    """It is of axis 1, while a matrix product's outputs lie along the last."""
+    consts: dict[str, Any] = {"w": normal(5, wide), **dict(zip("gbmv", np.ones((4, 3), np.float32), strict=True))}
+    body = "h = MatMul(x, w) y = BatchNormalization(h, g, b, m, v)"
+    model = infer_input(read(network(body, inputs="float[N,3,5] x", **consts)))
+    assert model.moments["x"].origin == "assumed"
+
+
 def test_what_is_given_is_not_inferred() -> None:
     model = describe_range(read(watched(noise(0, 1))), 0, 1)
     assert infer_input(model) is model

@@ -318,3 +318,15 @@ def test_what_batchnorms_tell_ends_at_layers_without_one_and_at_products_of_acti
     sure = told_by_batchnorm(model.graph, model.moments)
     assert {"x", "n", "r", "p", "g", "q", "o"} <= sure  # q is a function of one value: its moments follow
     assert not {"e", "f", "h", "z", "y"} & sure
+
+
+def test_a_product_of_ranges_whose_ends_have_shapes_of_their_own() -> None:
+    """Behind a ReLU the lowest value is one for all channels, the highest is not."""
+    graph = read(network("y = Mul(x, r)", output="float[N,3] y", inputs="float[N,3] x, float[N,3] r")).graph
+    known = {
+        "x": Range(np.full((1, 1), -2.0), np.full((1, 1), 2.0)),
+        "r": Range(np.zeros((1, 1)), np.array([[1.0, 2.0, 3.0]])),
+    }
+    found = tensor_ranges(graph, {}, known, 6.0)["y"]
+    np.testing.assert_allclose(np.broadcast_to(found.hi, (1, 3)), [[2.0, 4.0, 6.0]])
+    np.testing.assert_allclose(np.broadcast_to(found.lo, (1, 3)), [[-2.0, -4.0, -6.0]])

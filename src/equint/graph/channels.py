@@ -189,11 +189,14 @@ class _Solver:
 
     def regrouping(self, node: Node, known: Array) -> None:
         """DepthToSpace: the channels that become one output channel share a scale."""
+        if known.size != known.shape[1]:  # positions, not channels, have scales
+            return self.border(node, node.op)
         if known.size > 1:
             blocks = regrouped(node, known)
             self.tie(blocks, blocks[:1])
             known = blocks[0].reshape((1, -1) + (1,) * (known.ndim - 2))
         self.ids[node.outputs[0]] = known
+        return None
 
     def joined(self, node: Node, scales: Scales) -> None:
         """Operators with several activations: a sum ties them, a Concat stacks them, a product lets one pass."""

@@ -11,6 +11,7 @@ from ..errors import InvalidOption
 from ..ir.events import Event, EventKind
 from ..ir.fields import aligned
 from ..ir.model import Array, Graph, Model, Moments, Name, Range, Shape
+from ..ir.weights import Layer
 from ..maths.pictures import MEAN as PIXEL_MEAN
 from ..maths.pictures import STD as PIXEL_STD
 from ..ops.attributes import is_batchnorm, is_cast
@@ -256,7 +257,7 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
     for node in graph.users(name):
         layer = as_layer(graph, node)
         after = graph.users(layer.y) if layer else ()
-        if layer is None or len(after) != 1 or not is_batchnorm(after[0]):
+        if layer is None or len(after) != 1 or not is_batchnorm(after[0]) or _last(graph, layer):
             continue
         running_mean, running_var = (graph.constant(i) for i in after[0].inputs[3:5])
         if running_mean is None or running_var is None:
@@ -271,6 +272,12 @@ def _from_batchnorm(graph: Graph, name: Name) -> tuple[float, float] | None:
         if np.isfinite(mean) and var > 0:
             return mean, float(np.sqrt(var))
     return None
+
+
+def _last(graph: Graph, layer: Layer) -> bool:
+    """Whether a layer's outputs do not lie along axis 1, which a BatchNorm is of."""
+    rank = graph.rank(layer.y)
+    return layer.y_axis != 1 and (rank is None or layer.y_axis % rank != 1)
 
 
 def _variance(apart: Array, together: Array, running_var: Array) -> float:

@@ -20,6 +20,11 @@ from .steps import LAYERS, bound
 
 
 def layer_steps(work: Lowering, layer: Layer) -> None:
+    """Integer steps of a layer: its sums, and what brings them on the grid of its output.
+
+    Raises:
+        UnsupportedOperator: its weight, input or output stays float.
+    """
     node = layer.node
     x = work.grid(layer.x, layer.name)
     q = work.model.qparams.get(layer.weight)

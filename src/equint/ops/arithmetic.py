@@ -96,7 +96,7 @@ def _fold(
 
 def _corners(a: Range, b: Range) -> Range:
     products = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-    return Range(np.minimum.reduce(products), np.maximum.reduce(products))
+    return Range(reduce(np.minimum, products), reduce(np.maximum, products))  # an end may be shared by all channels
 
 
 def _product_bound(graph: Graph, node: Node, ranges: Sequence[Range | None]) -> list[Range] | None:

@@ -65,10 +65,22 @@ def with_unit(value: Any, unit: str) -> str:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is one figure; truth values are none.
+
+    Example:
+        >>> is_number(np.float32(1)), is_number(True), is_number("1")
+        (True, False, False)
+    """
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def number(value: Any) -> str:
+    """A figure with four digits that count; whole numbers as they are.
+
+    Example:
+        >>> number(3.14159), number(12345)
+        ('3.142', '12345')
+    """
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
 
 

@@ -23,7 +23,7 @@ FAR = 1.5
 was 0.08 to 0.95, up to 1.2 on made-up samples; for pixels from −1 to 1 that should be from 0 to 255, 3 and more."""
 BEYOND, NARROW = 0.1, 1 / 16
 """Shares of the range described: values that were measured so far outside it, or fill less of it, are of another."""
-TODO = "correct --input-range, or mean, std and range in the card, or give the samples that it is for"
+ADVICE = "correct --input-range, or mean, std and range in the card, or give the samples that it is for"
 ANYWAY = "--force (force=True) goes on with it"
 
 
@@ -55,11 +55,11 @@ def contradictions(network: Model, data: Data | None, force: bool = False) -> It
             f"lie over {OFF:g} spreads off what that BatchNorm saw in training (means {first.means:.3g} spreads off, "
             f"values spread {first.spread:.3g} times as wide): the input is not as described"
         )
-        raise UnusableData(f"{where} {saw}; {TODO}; {ANYWAY}")
+        raise UnusableData(f"{where} {saw}; {ADVICE}; {ANYWAY}")
     if off or sum(a.distance for a in apart) / len(apart) >= FAR:
         far = max(apart, key=lambda a: a.distance)
         why = f"values there spread {far.spread:.2g} times as wide, with means {far.means:.1f} spreads off"
-        yield Event(EventKind.INPUT_CONTRADICTED, name, {"why": f"{why}; {TODO}"}, "input", warning=True)
+        yield Event(EventKind.INPUT_CONTRADICTED, name, {"why": f"{why}; {ADVICE}"}, "input", warning=True)
 
 
 def _apart(network: Model, training: Training, images: Samples | None) -> list[Apart]:
