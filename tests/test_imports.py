@@ -14,7 +14,7 @@ import equint
 
 ROOT = Path(equint.__file__).parent
 FLOORS = (
-    {"errors", "ir", "markup"},
+    {"errors", "ir", "kinds", "markup"},
     {"crew", "drafts", "files", "maths", "tflite"},
     {"ops"},
     {"graph", "hardware"},

@@ -57,9 +57,9 @@ def judge(
         >>> from equint import quantize
         >>> from equint.demo import data_path, model_path
         >>> card = Card("gray", (0.0,), (16.0,), range=(0.0, 1.0))
-        >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("cwq", "cwq-bc")}
+        >>> candidates = {name: quantize(model_path(), name, input=card) for name in ("lwq", "cwq-bc")}
         >>> found = judge(model_path(), candidates, input=card, data=data_path(), images=32)
-        >>> found.best, found.chances["cwq"] > 0.8, found.blind
+        >>> found.best, found.chances["lwq"] > 0.9, found.blind
         ('cwq-bc', True, ())
     """
     from .onnx.reader import load_proto

@@ -12,9 +12,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from .errors import OutputRefused
+from .kinds import kind_of
 
 try:
     import fcntl
@@ -27,6 +29,17 @@ RANDOM = 8
 """Characters behind, as `tempfile` draws them; a folder that holds anything else is somebody else's."""
 PLAN = "plan.json"
 """What is to be placed, by name: its number in the file system, by which it is known again."""
+_OVERWRITING: ContextVar[bool] = ContextVar("_OVERWRITING", default=False)
+
+
+@contextmanager
+def overwriting(force: bool) -> Iterator[None]:
+    """Whether outputs may take the place of files of another kind, as long as this lasts."""
+    before = _OVERWRITING.set(force or _OVERWRITING.get())
+    try:
+        yield
+    finally:
+        _OVERWRITING.reset(before)
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
@@ -49,6 +62,22 @@ def writable(path: str | os.PathLike[str]) -> Path:
         why = getattr(error, "strerror", None) or error
         raise OutputRefused(f"{path}: cannot write ({why}); choose another output") from error
     return target
+
+
+def check_kind(path: str | os.PathLike[str], written: str | None) -> None:
+    """Refuse to write over a file of another kind; `written` is the kind that comes, where that is known.
+
+    Raises:
+        OutputRefused: naming the output, and what would be lost.
+    """
+    if written is None or _OVERWRITING.get():
+        return
+    try:
+        there = kind_of(path)
+    except FileNotFoundError:
+        return
+    if there not in (None, written):
+        raise OutputRefused(f"{path}: is {there} that would be lost; choose another output, or give --force")
 
 
 @contextmanager
@@ -77,12 +106,15 @@ def drafted_together(paths: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[
     """Drafts of files in one folder that belong together: none takes its target's place unless all do.
 
     Raises:
-        EquintError: as `writable`, and where writing fails.
+        EquintError: as `writable`, where writing fails, and where what is there is of another kind.
     """
     targets = [writable(path) for path in paths]
     try:
         with placed(targets) as drafts:
             yield drafts
+            for path, draft in zip(paths, drafts, strict=True):
+                if draft.exists():
+                    check_kind(path, kind_of(draft))
     except OSError as error:
         where = ", ".join(map(str, targets))
         raise OutputRefused(f"{where}: cannot write ({error.strerror or error}); choose another output") from error

@@ -69,6 +69,7 @@ class Job:
         seconds: time spent in reading.
         force: whether to go on where what was said of the input is contradicted; always where nothing was.
         given: the files that were read, by what they are: outputs spare them.
+        card: how the input is made, where a card said so.
     """
 
     original: Model
@@ -83,6 +84,7 @@ class Job:
     seconds: float = field(compare=False, default=0.0)
     given: Mapping[str, Any] = field(compare=False, default_factory=dict)
     force: bool = field(compare=False, default=False)
+    card: Card | None = field(compare=False, default=None)
 
     @classmethod
     def of(
@@ -143,7 +145,8 @@ class Job:
             input = read_card(input)
         if isinstance(input, Card):
             input = laid_out(input, [original.graph.shapes.get(name) for name in original.graph.inputs])
-        original, seen = looked_at(original, data, input if isinstance(input, Card) else None, images)
+        card = input if isinstance(input, Card) else None
+        original, seen = looked_at(original, data, card, images)
         network = described(original, _seen_input(original, seen) if input is None else input)
         if seen is not None:  # the input is measured: its range need not be guessed
             guessed = EventKind.INPUT_ASSUMED, EventKind.NUMBER_ASSUMED, EventKind.LENGTHS_ASSUMED
@@ -151,9 +154,10 @@ class Job:
         network = _for_hardware(network, on)
         bits = (weight_bits, activation_bits)
         given = {"model": original.source, **{k: v for k, v in given.items() if isinstance(v, (*_FILES, Card))}}
-        assumed = input is None or (isinstance(input, Card) and input.range is None)
+        assumed = input is None or (card is not None and card.range is None)
         force = force or (data is None and assumed)  # a range that nobody gave is a guess
-        return cls(original, network, chosen, on, *bits, seen, progress, effort, perf_counter() - start, given, force)
+        seconds = perf_counter() - start
+        return cls(original, network, chosen, on, *bits, seen, progress, effort, seconds, given, force, card)
 
     def checked(self) -> Self:
         """The job, with a warning in its log where the input is not what the network was trained on.

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from .arguments import Named, check
+from .drafts import overwriting
 from .errors import EquintError, InvalidOption, UnreadableModel, UnsupportedOperator
 from .frontends.sources import load, present
 from .graph.placement import kept_float
@@ -25,6 +26,8 @@ from .planning.summary import log_facts, network_facts, text
 if TYPE_CHECKING:
     from .integers.program import Program
     from .onnx.writer import ModelProto
+
+Format = Literal["qdq", "tflite", "onnx-float", "encodings"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class Result:
     def save(
         self,
         path: Named,
-        format: Literal["qdq", "tflite", "onnx-float", "encodings"] | None = None,
+        format: Format | None = None,
         io: str | None = None,
+        force: bool = False,
     ) -> None:
         """Write the QDQ model, a .tflite file, or the float network and its grids.
 
@@ -112,17 +116,23 @@ class Result:
         Args:
             format: left out, the name's ending says it: .tflite, or else QDQ.
             io: of a .tflite file, the type of inputs and outputs: int8, uint8 or float.
+            force: write over a file of another kind.
 
         Raises:
             EquintError: the output cannot be written, would overwrite what this was made of (the network and its
-                external data, card, data, recipe or target), or holds something that LiteRT has no operator for.
+                external data, card, data, recipe or target) or a file of another kind, or holds something that LiteRT
+                has no operator for.
         """
+        check(path=path)
+        with overwriting(force):
+            self._save(path, format, io)
+
+    def _save(self, path: Named, format: Format | None, io: str | None) -> None:
         from .litert.saving import check_target, io_of, is_tflite
         from .litert.saving import save as save_tflite
         from .onnx.encodings import float_files, save_float
         from .onnx.writer import beside, save_proto
 
-        check(path=path)
         format = format or ("tflite" if is_tflite(path) else "qdq")
         if io is not None and format != "tflite":
             raise InvalidOption(f"io = {io!r}: only .tflite files have other inputs and outputs; leave it out")

@@ -72,6 +72,27 @@ def _spared() -> list[Case]:
     return found
 
 
+def _of_another_kind() -> list[Case]:
+    """Each writer where something else lies already."""
+    contents = {
+        "a picture": b"\x89PNG\r\n\x1a\n of mine",
+        "notes": b"to do:\n- buy milk\n",
+        "bytes": bytes(range(1, 99)),
+    }
+    found = []
+    for name, command in WRITERS.items():
+        path = f"mine{ENDS.get(name, '.onnx')}"
+        for what, content in contents.items():
+            if name == "golden" or (name, what) in (("table", "notes"), ("sqnr", "a picture")):
+                continue  # it writes a folder; its own kind
+
+            def make(folder: Path, path: str = path, content: bytes = content) -> None:
+                (folder / path).write_bytes(content)
+
+            found.append(Case(f"another kind/{what}/{name}", (*command, path), make, () if name == "sqnr" else (path,)))
+    return found
+
+
 def _unwritable() -> list[Case]:
     found = []
     for name, command in WRITERS.items():
@@ -298,4 +319,4 @@ def _nothing(folder: Path) -> None:
 
 def cases() -> list[Case]:
     """All."""
-    return _spared() + _unwritable() + _options() + _forced() + _shown() + _full()
+    return _spared() + _of_another_kind() + _unwritable() + _options() + _forced() + _shown() + _full()

@@ -122,7 +122,7 @@ def test_save(proto: onnx.ModelProto, tmp_path: Path) -> None:
 
 def test_save_over_an_older_file(proto: onnx.ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    path.write_bytes(b"old")
+    path.write_bytes(b"\x08 old")
     save_proto(proto, path)
     assert onnx.load(path) == proto
 
@@ -196,7 +196,7 @@ def test_failure_midway_keeps_the_old_file(
     proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external_above: int
 ) -> None:
     path = tmp_path / "net.onnx"
-    path.write_bytes(b"old")
+    path.write_bytes(b"\x08 old")
 
     rename = os.rename
 
@@ -209,7 +209,7 @@ def test_failure_midway_keeps_the_old_file(
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(EquintError, match="No space left on device"):
         save_proto(proto, path, external_above)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"\x08 old"
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 

@@ -82,7 +82,7 @@ def test_defaults(tmp_path: Path) -> None:
         ("not toml", "TOML"),
         ("input = 3", "[input]"),
         ("[input]\nkin = 3", "kin"),
-        ('[input]\nkind = "bgr"', "bgr"),
+        ('[input]\nkind = "rbg"', "rbg"),
         ("[input]\nkind = 3", "kind"),
         ("[input]\nmean = [1, 2]", "mean"),
         ('[input]\nmean = ["a"]', "mean"),
@@ -359,9 +359,10 @@ def test_pixels_lie_where_the_card_says(tmp_path: Path) -> None:
 
 
 def test_layouts_are_those_of_the_input(tmp_path: Path) -> None:
-    assert laid_out(RGB, [("N", 224, 224, 3)]).layout == "nhwc"
-    assert laid_out(RGB, [("N", 3, 224, 224)]).layout == "nchw"
-    assert laid_out(RGB, [("N", 3, 224, 224), ("N", 3)]).layout is None
+    assert laid_out(RGB, [("N", 6, 8, 3)]).layout == "nhwc"
+    assert laid_out(RGB, [("N", 3, 6, 8)]).layout == "nchw"
+    assert laid_out(RGB, [("N", 3, 6, 8), ("N", 3)]).layout is None
+    refused(lambda: laid_out(RGB, [("N", 3, 6, 9)]), "size = [6, 8]", "(N, 3, 6, 9)", "correct size")
     assert read_card(card(tmp_path, '[input]\nlayout = "nhwc"')).layout == "nhwc"
     refused(
         lambda: laid_out(replace(RGB, layout="nhwc"), [("N", 3, None, 224)]), "layout nhwc", "(N, 3, ?, 224)", "224"

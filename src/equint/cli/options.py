@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Argument, Option
 
+from ..drafts import drafted, overwriting
 from ..errors import InvalidOption, UnreadableModel, in_a_line
 
 if TYPE_CHECKING:
@@ -67,8 +68,14 @@ SetInputs = Annotated[
     Option("--set", metavar="NAME=VALUE", help="Make an input a constant, such as a sampling rate; may be repeated."),
 ]
 Force = Annotated[
-    bool, Option("--force", help="Warn and go on where the input as described is not what the network was trained on.")
+    bool,
+    Option(
+        "--force",
+        help="Go on with a warning where the input as described is not what the network was trained on; write over "
+        "files of another kind.",
+    ),
 ]
+Overwrite = Annotated[bool, Option("--force", help="Write over files of another kind.")]
 IoName = Annotated[
     str | None,
     Option(
@@ -228,7 +235,10 @@ Command = Callable[..., None]
 
 
 def expanded(command: Command) -> Command:
-    """A command whose parameters that are dataclasses become one option for each of their fields."""
+    """A command whose parameters that are dataclasses become one option for each of their fields.
+
+    With --force it writes over files of another kind.
+    """
     hints, groups, parameters = get_type_hints(command, include_extras=True), dict[str, Any](), []
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(hints[name]):
@@ -239,9 +249,11 @@ def expanded(command: Command) -> Command:
             parameters.append(parameter.replace(annotation=hints[name]))
 
     def call(**given: Any) -> None:
+        force = bool(given.get("force"))
         for name, group in groups.items():
             given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
-        command(**given)
+        with overwriting(force):
+            command(**given)
 
     call.__name__, call.__doc__ = command.__name__, command.__doc__
     call.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -368,8 +380,6 @@ def check_card_name(path: Path) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """A text file that appears whole or not at all."""
-    from ..drafts import drafted
-
     with drafted(path) as (draft, _):
         draft.write_text(text, "utf-8")
 

@@ -112,6 +112,7 @@ def card(
     output: Annotated[
         Path | None, Option("-o", "--output", help="Where to write the card (.toml). [default: print it]")
     ] = None,
+    force: cli.Overwrite = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Propose a card: how pictures become the network's input, and what speaks for it; the float score, with labels.

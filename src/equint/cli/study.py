@@ -234,6 +234,7 @@ def table(
     ray: cli.RayAddress = None,
     provider: cli.ProviderNames = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Also write the table, as Markdown.")] = None,
+    force: cli.Overwrite = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Measure many networks under many recipes, targets and bit widths; interrupted, it goes on where it was.
@@ -260,7 +261,7 @@ def table(
     if output is not None:
         cli.write_page(output, found.markdown())
     print(jsonlines(found.rows) if as_json else found.markdown(), end="")
-    if not as_json:  # behind the table, which stays Markdown where it is redirected
+    if not as_json and sys.stderr.isatty():  # of the table itself, every line is Markdown
         print(f"results are kept in the folder {cache}; the same command goes on from them", file=sys.stderr)
     if found.rows and all(row.reason for row in found.rows if row.target or len(found.rows) == 1):
         raise Exit(1)  # the reasons stand in the table
@@ -304,6 +305,7 @@ def page(
     results: Annotated[list[Path], Argument(help="What quantize --json or auto --json printed, kept in files.")],
     output: Annotated[Path, Option("-o", "--output", help="Where to write the page.", show_default=False)],
     name: Annotated[str, Option("--name", help="What the page is called. [default: the files']")] = "",
+    force: cli.Overwrite = False,
 ) -> None:
     """Put results of two or more runs beside one another on one page: verdicts, figures, sizes, what differs.
 

@@ -56,6 +56,7 @@ def write_golden(
         EquintError: feeds that do not fit the program, or a folder that cannot be written or holds other files.
 
     Example:
+        >>> import tempfile
         >>> from .faults import tiny_program
         >>> program, trace = tiny_program()
         >>> with tempfile.TemporaryDirectory() as here:
@@ -85,6 +86,7 @@ def tensor_files(program: Program) -> dict[Name, str]:
     Names that differ by case alone, or by what no file name may hold, get different files on every system.
 
     Example:
+        >>> import tempfile
         >>> from .faults import tiny_program
         >>> tensor_files(tiny_program()[0])
         {'x': '000_x', 'y': '001_y'}
@@ -280,6 +282,7 @@ def read_golden(program: Program, folder: str | os.PathLike[str]) -> dict[Name, 
         EquintError: a folder or file that is missing, damaged, changed or of another program.
 
     Example:
+        >>> import tempfile
         >>> from .faults import tiny_program
         >>> program, trace = tiny_program()
         >>> with tempfile.TemporaryDirectory() as here:

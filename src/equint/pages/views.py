@@ -27,7 +27,7 @@ def pictures(result: Result, card: Any, data: Any, images: Samples | None, limit
         card: what `evaluate` was given; left out, that of the result. data: what was measured on, and
             `limit` samples of it; left out, `images`.
     """
-    described = _card(card if card is not None else result.job.given.get("card"))
+    described = result.job.card if card is None else _card(card)
     if described is None or len(result.original.graph.inputs) != 1 or (data is None and images is None):
         return {}
     try:
@@ -56,6 +56,6 @@ def histograms(result: Result, images: Samples | None) -> dict[str, Any]:
 
 
 def _card(given: Any) -> Card | None:
-    if given is None or isinstance(given, Card):
-        return given
-    return read_card(given) if isinstance(given, (str, os.PathLike)) else None
+    if isinstance(given, (str, os.PathLike)):
+        return read_card(given)
+    return given if isinstance(given, Card) else None

@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..drafts import writable
+from ..drafts import check_kind, writable
 from ..errors import OutputRefused
 from ..files import is_bundle
+from ..kinds import expected
 from ..samples.card import Card, named_files
 
 
 def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any]) -> None:
-    """Refuse outputs that cannot be written, or that would overwrite what was given.
+    """Refuse outputs that cannot be written, that would overwrite what was given, or a file of another kind.
 
     Args:
         given: by what it is ("model", "network", "card", "data", "recipe", "target", …) a path, a `Card`, or anything
@@ -39,6 +40,7 @@ def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any])
                 or (target.exists() and file in target.parents and file.is_dir())
             ):
                 raise OutputRefused(f"{output}: would overwrite {what}; choose another output")
+        check_kind(output, expected(target))
 
 
 def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
