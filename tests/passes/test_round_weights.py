@@ -7,6 +7,7 @@ from equint.ir.events import EventKind
 from equint.ir.model import Model, QSpec
 from equint.maths.affine import choose_qparams, dequantize, quantize
 from equint.maths.noise import sqnr_db
+from equint.maths.rounding import RIDGES, regressed
 from equint.onnx.qdq import export
 from equint.onnx.reader import read
 from equint.ops.layers import layers, tiny_graph
@@ -14,7 +15,8 @@ from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.calibrate import Calibrate
 from equint.passes.fold_batchnorm import FoldBatchnorm
 from equint.passes.quantize import Quantize
-from equint.passes.round_weights import RoundWeights, kernel_rounding
+from equint.passes.round_weights import RoundWeights, _ridge, kernel_rounding
+from equint.runtime.second_moments import SecondMoments
 from equint.runtime.session import Session
 from equint.samples.images import Samples
 
@@ -80,3 +82,15 @@ def test_without_pictures_it_is_kernel_rounding() -> None:
     assert by_inputs.log[-1].kind is EventKind.NOT_ROUNDED_BY_INPUTS
     for name, value in by_kernels.graph.consts.items():
         assert np.array_equal(by_inputs.graph.consts[name], value)
+
+
+@pytest.mark.parametrize(("gains", "held"), [((0.5, 0.5), 0.01), ((0.5, 1.0), np.inf), ((0.5, 1.2), np.inf)])
+def test_weights_are_fitted_where_it_serves_on_every_fold(gains: tuple[float, float], held: float) -> None:
+    """Folds in which what is read is the float network's input times a gain."""
+
+    def fold(gain: float) -> SecondMoments:
+        nothing, unit = np.zeros((1, 3)), np.eye(3)[None]
+        return SecondMoments(nothing, nothing, gain**2 * unit, gain * unit, 100)
+
+    rows = np.random.default_rng(0).normal(size=(1, 4, 3))
+    assert _ridge(rows, [fold(gain) for gain in gains], RIDGES, regressed) == held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations, product
+from itertools import permutations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -153,12 +153,20 @@ def _made_up_fit(grid: QParams) -> Fit:
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:
-    """What serves best for moments that the weights were not fitted to: each fold is tried on the others."""
-    errors, rows = dict.fromkeys(ridges, 0.0), rows[:, :: -(-rows.shape[1] // TELLING)]
+    """How firmly weights are held: least error for moments that they were not fitted to.
+
+    Each fold is tried on the others. What is worse on one of them than weights left as they are has fitted its noise.
+    """
+    if len(folds) < 2:
+        return np.inf
+    rows = rows[:, :: -(-rows.shape[1] // TELLING)]
     told = [(fold.covariance, rows @ fold.cross) for fold in folds]
-    for ridge, ((covariance, made), other) in product(ridges, permutations(told, 2)):
-        errors[ridge] += fit_error(fit(rows, covariance, made, ridge), *other)
-    return min(errors, key=lambda ridge: errors[ridge]) if len(folds) > 1 else np.inf
+    errors = {
+        ridge: np.array([fit_error(fit(rows, *one, ridge), *other) for one, other in permutations(told, 2)])
+        for ridge in ridges
+    }
+    serving = [ridge for ridge in ridges if np.all(errors[ridge] <= errors[np.inf])]
+    return min(serving, key=lambda ridge: errors[ridge].sum())
 
 
 def _pictures(model: Model) -> tuple[Samples | None, str]:
