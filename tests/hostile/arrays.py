@@ -14,6 +14,7 @@ import numpy as np
 
 from .case import Case, Fault, Make, Reader, both, crossed, removed, written
 from .networks import RANGED
+from .shards import packed
 from .structures import spoilt, whole_files
 
 
@@ -160,6 +161,24 @@ def _pictures() -> list[Fault]:
         Fault("labels.csv empty", written("pictures/labels.csv", ""), ("labels.csv",)),
         Fault("labels.csv null", written("pictures/labels.csv", "file,label\na\x00b,0\n"), ("pictures",)),
         Fault("labels.csv latin-1", written("pictures/labels.csv", b"file,label\ncat/\xe9.png,0\n"), ("labels.csv",)),
+        *(
+            Fault(
+                f"labels.csv of {what}",
+                written("pictures/labels.csv", f"file,label\ncat/a.png,1\ncat/b.png,{label}\ndog/a.png,0\n"),
+                ("labels.csv", "row 3", label),
+            )
+            for what, label in (("1_0", "1_0"), ("a billion", "1000000000"), ("-1", "-1"), ("digits of others", "٣"))
+        ),
+        Fault(
+            "labels.csv of a picture twice",
+            written("pictures/labels.csv", "file,label\ncat/a.png,1\ndog/a.png,0\ncat/../cat/a.png,0\n"),
+            ("labels.csv", "row 4", "row 2"),
+        ),
+        Fault(
+            "shards beside pictures",
+            written("pictures/a.tar", packed([("0.png", png(8, 8, bytes(72)))])),
+            ("pictures", "4 pictures"),
+        ),
         Fault(
             "labels.csv a huge field",
             written("pictures/labels.csv", "file,label\n" + "a" * 200_000 + ",0\n"),

@@ -89,4 +89,8 @@ def cases() -> list[Case]:
     found.append(Case("shards/bomb of 256 MB/evaluate", bomb, zeros(1 << 28), ("shard.tar.gz",)))
     lost = ("evaluate", "net.onnx", "--card", "net.toml", "--data", "*.tar")
     found.append(Case("shards/glob that fits nothing/evaluate", lost, names=("*.tar",)))
+    spoilt = written(SHARD, packed([("0.png", b"hello"), ("0.cls", b"0")]))
+    for name, *command in (("quantize", "-o", "out.onnx"), ("auto", "-o", "out.onnx"), ("evaluate",)):
+        told = (name, "net.onnx", *command, "--card", "net.toml", "--data", "sh*.tar")
+        found.append(Case(f"shards/no picture behind a glob/{name}", told, spoilt, ("equint: shard.tar/0.png: ",)))
     return found

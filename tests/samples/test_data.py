@@ -294,11 +294,27 @@ def test_class_names_of_the_card(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["", "file,class\n0.png,3\n", "file,label\n", "file,label\n0.png,cat\n", "file,label\n0.png\n"]
+    "table",
+    ["", "file,class\n0.png,3\n", "file,label\n", "file,label\n0.png,cat\n", "file,label\n0.png\n", "file,label\n,3\n"],
 )
 def test_bad_labels_table(folder: Path, table: str) -> None:
     (folder / "labels.csv").write_text(table)
     refused(lambda: list(batches(folder, RGB)), "labels.csv")
+
+
+@pytest.mark.parametrize("label", ["1_0", "-1", "1000000000", "9" * 5000, "٣", "1.0", "+1"])
+def test_a_label_that_is_no_class_among_numbers(folder: Path, label: str) -> None:
+    (folder / "labels.csv").write_text(f"file,label\n0.png, 003\n\n2.PNG,{label}\n", "utf-8")
+    for card in (RGB, replace(RGB, labels=("dog",))):
+        refused(lambda card=card: list(batches(folder, card)), "labels.csv: row 4", repr(label[:80]), "correct it")
+    ((_, y),) = batches(folder, replace(RGB, labels=("dog", label)))  # unless it is a name
+    assert y is not None
+    assert y.tolist() == [3, 1]
+
+
+def test_a_picture_listed_twice(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label\n0.png,3\n2.PNG,3\n./0.png,4\n")
+    refused(lambda: count(folder), "labels.csv: row 4: ./0.png is listed in row 2 already")
 
 
 def test_labels_table_names_an_absent_picture(folder: Path) -> None:

@@ -108,7 +108,7 @@ def test_classes_by_name(tmp_path: Path) -> None:
     path.write_bytes(packed([("0.png", picture()), ("0.cls", b"dog"), ("1.png", picture()), ("1.cls", b"cat")]))
     card = Card("gray", (0.0,), (1.0,), labels=("cat", "dog"))
     assert [y.tolist() for _, y in batches(path, card) if y is not None] == [[1], [0]]
-    with pytest.raises(EquintError, match="label 'dog' is neither a whole number nor among"):
+    with pytest.raises(EquintError, match="label 'dog' is neither a whole number from 0 to 999,999 nor among"):
         list(batches(path, CARD))
 
 
@@ -147,7 +147,10 @@ BAD: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "sparse": (packed([("0.png", b"")], type=tarfile.GNUTYPE_SPARSE), "a link or device|not a readable"),
     "two pictures": (packed([("0.png", picture()), ("0.jpg", picture())]), "2 pictures and 0 classes"),
     "class alone": (packed([("0.cls", b"1"), ("1.png", picture())]), "no pictures and 1 classes"),
-    "no picture": (packed([("0.png", b"no picture"), ("0.cls", b"1")]), "0.png: not a readable picture"),
+    "no picture": (
+        packed([("0.png", b"no picture"), ("0.cls", b"1")]),
+        "0.png: not a readable picture .of no known format.",
+    ),
     "class unlike": (packed([*GOOD, ("1.png", picture())]), "1.png: has no class"),
     "class beyond": (packed([("0.png", picture()), ("0.cls", b"1" * 5000)]), "0.cls: not a readable class"),
     "class no text": (packed([("0.png", picture()), ("0.cls", b"\xff\xfe")]), "0.cls: not a readable class"),
@@ -184,6 +187,16 @@ def test_a_gzipped_shard_that_is_cut(cut: int, tmp_path: Path) -> None:
         list(batches(tmp_path / "a.tgz", CARD))
     with pytest.raises(UnusableData, match=r"a\.tgz: not a readable tar file"):
         count(tmp_path / "a.tgz")
+
+
+def test_pictures_beside_shards_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(packed(GOOD))
+    (tmp_path / "cat").mkdir()
+    for name in ("1.png", "cat/2.PNG"):
+        (tmp_path / name).write_bytes(picture())
+    with pytest.raises(UnusableData, match=r"holds 1 tar file and, beside them, 2 pictures; .* give .*/\*\.tar$"):
+        list(batches(tmp_path, CARD))
+    assert count(tmp_path / "*.tar") == 1
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import equint
 from equint import EquintError
@@ -88,3 +89,11 @@ def test_what_is_known_of_real_networks_is_found(name: str) -> None:
     np.testing.assert_allclose(ends[:2], ends[2:], atol=0.01 * (ends[1][0] - ends[0][0]))
     if known.task != "detection":
         assert found.card.task == known.task
+
+
+def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    for k in range(2):
+        Image.fromarray(np.full((8, 8), 9 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n1.png,1_0\n")
+    with pytest.raises(EquintError, match=r"labels\.csv: row 3: label '1_0'"):
+        propose(equint.load(model_path()), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
@@ -362,10 +363,13 @@ def named(error: EquintError, arguments: Sequence[str]) -> str:
 
 
 def _is_file(argument: str) -> bool:
-    """Whether something lies there."""
+    """Whether something lies there, on the disk or in a file that does; or what a pattern fits."""
     try:
-        return os.path.exists(argument) and argument not in ("", ".")
-    except ValueError:  # a name that no file can have
+        if argument in ("", "."):
+            return False
+        inside = any(parent.is_file() for parent in Path(argument).parents)
+        return os.path.exists(argument) or inside or (glob.has_magic(argument) and bool(glob.glob(argument)))
+    except (OSError, ValueError):  # a name that no file can have
         return False
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -164,7 +166,7 @@ def count(source: str | os.PathLike[str], limit: int | None = None, inputs: Shap
 def _total(path: Path, inputs: Sequence[Name]) -> int:
     if files := shards(path):
         return entry_count(files)
-    return len(listing(path)[0]) if path.is_dir() else len(open_arrays(path, inputs)[0])
+    return len(listing(path).files) if path.is_dir() else len(open_arrays(path, inputs)[0])
 
 
 def open_arrays(path: Path, inputs: Sequence[Name] = ()) -> tuple[Stored, Array | None]:
@@ -202,49 +204,105 @@ def _arrays(
         start += len(part)
 
 
-def listing(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
-    """Pictures, their labels as written, if there are any, and the classes in order, if folders say.
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        files: pictures; labels: theirs as written, if there are any; classes: in order, if folders say.
+        table: the labels.csv that says so, if one does; lines: of it, where each picture stands.
+    """
+
+    files: list[Path]
+    labels: list[str] | None = None
+    classes: tuple[str, ...] = ()
+    table: Path | None = None
+    lines: tuple[int, ...] = ()
+
+    def numbers(self, known: Sequence[str]) -> Array | None:
+        """Class numbers of the labels: those of their names among the known, or of the classes where none are known.
+
+        Raises:
+            EquintError: a label that is neither a number nor a name, naming its row or file.
+        """
+        if self.labels is None:
+            return None
+        place = lambda k: str(self.files[k]) if self.table is None else f"{self.table}: row {self.lines[k]}"
+        return _numbered(self.labels, known or self.classes, place)
+
+
+def listing(path: Path) -> Listing:
+    """The pictures in a folder, and of which classes they are.
 
     Of class folders one picture each in turn, so that the first few are of all classes.
+
+    Raises:
+        UnusableData: no pictures, or a labels.csv that cannot be read, lacks something, or names a picture twice.
     """
     table = path / "labels.csv"
     if table.is_file():
-        try:
-            text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8-sig")
-            rows = list(csv.DictReader(StringIO(text, newline="")))
-        except (OSError, ValueError, csv.Error) as error:
-            raise UnusableData(f"{table}: not a readable list of labels ({str(error)[:200]}); correct it") from error
-        if not rows or not {"file", "label"} <= rows[0].keys() or any(r["file"] is None for r in rows):
-            raise UnusableData(f"{table}: needs columns file and label, and both in every row")
-        return [path / r["file"] for r in rows], [r["label"] or "" for r in rows], []
+        return _tabled(path, table)
     classes = sorted(p for p in path.iterdir() if p.is_dir())
     held = ([(f, c.name) for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES] for c in classes)
     labelled = [found for turn in zip_longest(*held) for found in turn if found is not None]
     if labelled:
-        return [f for f, _ in labelled], [name for _, name in labelled], [c.name for c in classes]
-    return pictures(path), None, []
+        return Listing([f for f, _ in labelled], [name for _, name in labelled], tuple(c.name for c in classes))
+    return Listing(pictures(path))
 
 
-def _numbered(path: Path, labels: Sequence[str], classes: Sequence[str]) -> Array:
-    """Class numbers of labels: those of their names, or as they are written."""
-    number = {name: k for k, name in enumerate(classes)}
+def _tabled(path: Path, table: Path) -> Listing:
+    """The pictures that a labels.csv lists."""
+    rows, lines, seen = list[dict[str, str | None]](), list[int](), dict[str, int]()
     try:
+        text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8-sig")
+        reader = csv.DictReader(StringIO(text, newline=""))
+        for row in reader:
+            rows.append(row)
+            lines.append(reader.line_num)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UnusableData(f"{table}: not a readable list of labels ({str(error)[:200]}); correct it") from error
+    if not rows or not {"file", "label"} <= rows[0].keys() or any(not r["file"] for r in rows):
+        raise UnusableData(f"{table}: needs columns file and label, and both in every row")
+    files = [str(r["file"]) for r in rows]
+    for file, line in zip(files, lines, strict=True):
+        first = seen.setdefault(os.path.normpath(file), line)
+        if first != line:
+            raise UnusableData(f"{table}: row {line}: {file} is listed in row {first} already; remove one of them")
+    return Listing([path / file for file in files], [r["label"] or "" for r in rows], (), table, tuple(lines))
+
+
+MOST_CLASSES = 1_000_000
+_NUMBER = re.compile(r"\s*0*[0-9]{1,6}\s*")
+"""Classes that labels number at most, from 0, and how such a number is written."""
+
+
+def _numbered(labels: Sequence[str], classes: Sequence[str], place: Callable[[int], str]) -> Array:
+    """Class numbers of labels: those of their names, or as they are written.
+
+    Args:
+        place: where a label stands, by its index.
+
+    Raises:
+        InvalidCard: what is neither.
+    """
+    number = {name: k for k, name in enumerate(classes)}
+    strange = next((k for k, v in enumerate(labels) if v not in number and not _NUMBER.fullmatch(v)), None)
+    if strange is None:
         return np.asarray([number[v] if v in number else int(v) for v in labels])
-    except ValueError as error:
-        stranger = next((v for v in labels if v not in number and not v.strip().isdecimal()), "")
-        raise InvalidCard(
-            f"{path}: label {stranger!r} is neither a whole number nor among the card's labels; list the classes there"
-        ) from error
+    what = f"neither a whole number from 0 to {MOST_CLASSES - 1:,} nor among the card's labels"
+    raise InvalidCard(
+        f"{place(strange)}: label {labels[strange][:80]!r} is {what}; correct it, or list the classes there"
+    )
 
 
 def most_label(path: Path, card: Card) -> int | None:
     """The largest class number that data are labelled with; None without labels. Raises EquintError: as `batches`."""
     if files := shards(path):
-        found = {e.label for e in entries(files) if e.label is not None}
-        numbers = _numbered(path, sorted(found), card.labels) if found else None
+        found = {e.label: e.where for e in entries(files) if e.label is not None}
+        places = list(found.values())
+        numbers = _numbered(list(found), card.labels, lambda k: str(places[k])) if found else None
     elif path.is_dir():
-        _, labels, classes = listing(path)
-        numbers = None if labels is None else _numbered(path, labels, card.labels or classes)
+        numbers = listing(path).numbers(card.labels)
     else:
         held = stored(path)
         numbers = held["y"].whole() if "y" in held else None
@@ -261,7 +319,7 @@ def _sharded(
     while held := list(islice(wanted, step)):
         x = np.stack([prepared(pixels(e.where, card.kind, e.picture), card, e.where) for e in held])
         empty, labels = False, [e.label for e in held if e.label is not None]
-        yield x, _numbered(held[0].where, labels, card.labels) if labels else None
+        yield x, _numbered(labels, card.labels, lambda k: str(held[k].where)) if labels else None
     if empty:
         raise UnusableData(f"{path}: no pictures in it (.jpg, .png or .bmp); put some in it")
 
@@ -270,17 +328,15 @@ def is_labelled(path: Path) -> bool:
     """Whether data say of which class samples are. Raises EquintError: as `batches`."""
     if files := shards(path):
         return any(e.label is not None for e in islice(entries(files), 1))
-    return listing(path)[1] is not None if path.is_dir() else "y" in stored(path)
+    return listing(path).labels is not None if path.is_dir() else "y" in stored(path)
 
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) -> Iterator[tuple[Array, Array | None]]:
-    files, written, classes = listing(path)
+    found = listing(path)
     if card.kind == "features":
         raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb, bgr or gray")
-    table = path / "labels.csv"
-    where = table if table.is_file() else path
-    labels = None if written is None else _numbered(where, written, card.labels or classes)
-    rows = list(enumerate(files[:limit]))[start:]
+    labels = found.numbers(card.labels)
+    rows = list(enumerate(found.files[:limit]))[start:]
     for x, row in stacked(
         rows, card, size, lambda item: (prepared(pixels(item[1], card.kind), card, item[1]), item[0])
     ):

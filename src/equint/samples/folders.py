@@ -83,9 +83,20 @@ def pixels(file: Path, mode: str, content: bytes | None = None) -> Array:
                 return np.asarray(picture)
             return np.asarray(picture.convert("L" if mode == "gray" else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnusableData(
-            f"{file}: not a readable picture ({str(error)[:160]}); save it again as .png or .jpg"
-        ) from error
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> UnusableData:
+    """What is said of a picture that cannot be read.
+
+    Example:
+        >>> str(unreadable(Path("a.png"), OSError("image file is truncated")))
+        'a.png: not a readable picture (image file is truncated); save it again as .png or .jpg'
+    """
+    from PIL import UnidentifiedImageError
+
+    why = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)[:160]
+    return UnusableData(f"{file}: not a readable picture ({why}); save it again as .png or .jpg")
 
 
 def prepared(pixels: Array, card: Card, where: Path) -> Array:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from ..errors import UnusableData
+from ..errors import UnusableData, counted
 from ..files import readable
 from .folders import PICTURES
 
@@ -42,12 +42,21 @@ class Entry:
 def shards(path: Path) -> list[Path]:
     """The tar files that a path means, by name: one, those of a folder, or those that a glob fits; none for others.
 
+    Raises:
+        UnusableData: a glob that fits none, or a folder that holds pictures beside them.
+
     Example:
         >>> shards(Path("here/photos.tar")), shards(Path("photos.npz"))
         ([PosixPath('here/photos.tar')], [])
     """
     if path.is_dir():
-        return sorted(f for f in path.iterdir() if f.name.lower().endswith(ENDINGS))
+        found = sorted(f for f in path.iterdir() if f.name.lower().endswith(ENDINGS))
+        loose = sum(f.suffix.lower() in PICTURES for f in path.rglob("*")) if found else 0
+        if loose:
+            held = f"{counted(len(found), 'tar file')} and, beside them, {counted(loose, 'picture')}"
+            ending = next(e for e in ENDINGS if found[0].name.lower().endswith(e))
+            raise UnusableData(f"{path}: holds {held}; keep them in folders of their own, or give {path}/*{ending}")
+        return found
     if not path.name.lower().endswith(ENDINGS):
         return []
     if path.exists() or not any(c in path.name for c in "*?["):

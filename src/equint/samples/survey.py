@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UnusableData
 from ..ir.model import Array, Name
 from .data import listing, open_arrays
-from .folders import PICTURES, pixels
+from .folders import PICTURES, pixels, unreadable
 from .shards import count, entries, shards
 
 LOOKED_AT = 64
@@ -109,10 +109,8 @@ def _of_folder(source: Path) -> Survey:
         measured = looked = parts.get("images", source)
     assert measured is not None
     assert looked is not None
-    files, labels, classes = listing(measured)
-    if not files:
-        raise UnusableData(f"{measured}: no pictures in it; give a folder of pictures")
-    return Survey(measured, looked, len(files), labels is not None, tuple(classes), _sizes(files))
+    found = listing(measured)
+    return Survey(measured, looked, len(found.files), found.labels is not None, found.classes, _sizes(found.files))
 
 
 def _of_shards(source: Path, files: Sequence[Path]) -> Survey:
@@ -138,7 +136,7 @@ def _sizes(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
             with Image.open(file) as picture:
                 found.append((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnusableData(f"{file}: not a readable picture ({error}); remove or replace it") from error
+            raise unreadable(file, error) from error
     return tuple(found)
 
 

@@ -46,10 +46,11 @@ class Tally:
         if labels.ndim != 1 or labels.dtype.kind not in "iub":
             raise UnusableData(f"labels of shape {labels.shape}, {labels.dtype}; give one whole number per sample")
         if labels.min(initial=0) < 0:
-            raise UnusableData(f"labels hold {labels.min()}; classes are numbered from 0; correct y")
+            raise UnusableData(f"labels hold {labels.min()}; classes are numbered from 0; correct the labels")
         if scores.ndim != 2 or labels.max(initial=0) >= scores.shape[1]:
             raise UnusableData(
-                f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}; correct y"
+                f"output of shape {scores.shape} does not classify labels up to {labels.max(initial=0)}; correct the "
+                "labels"
             )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)
