@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -160,13 +163,63 @@ def test_data_that_a_card_names_and_that_are_gone_are_an_error(run: Run, tmp_pat
     assert "gone: no such file or folder, which the card names as eval" in err
 
 
-def test_the_golden_command_that_is_advised_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def advised(text: str) -> list[list[str]]:
+    """The commands that the last line advises, as words."""
+    told = re.findall(
+        r"equint (.+?)(?= (?:says|writes|measures|draws|spends|--target NAME)|, then)", text.splitlines()[-1]
+    )
+    return [shlex.split(one.removeprefix("equint ")) for line in told for one in line.split(" && ")]
+
+
+TWO_BITS = '[weight]\nbits = 2\ngranularity = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("asked", "commands", "options"),
+    [
+        (("auto", "--data", "d.npz", "--target", "my shift.toml", "--max-drop", 0.5), ["auto", "card", "diagnose"], []),
+        (("auto", "--card", "c.toml", "--target", "my tensor.toml"), ["diagnose"], ["--card", "--images"]),
+        (("auto", "--data", "d.npz", "--target", "my tensor.toml", "--force"), ["card", "diagnose"], ["--force"]),
+        (("auto", "--data", "d.npz", "--target", "npu-shift"), ["card", "export"], ["--card", "--images"]),
+        (("auto", "--input-range", 0, 1, "--target", "npu-shift"), ["export"], ["--input-range"]),
+        (("auto", "--card", "alike.toml", "-o", "d q.tflite"), ["golden"], ["--card", "--target"]),
+        (("auto", "--card", "alike.toml", "-o", "d q.onnx"), ["lint"], []),
+        (("quantize", "--input-range", 0, 1, "-o", "d.tflite"), ["golden"], ["--input-range", "--target"]),
+        (("quantize", "--card", "c.toml", "--weight-bits", 2, "-o", "q.onnx"), ["diagnose"], ["--weight-bits"]),
+        (("quantize", "--card", "bare.toml", "--recipe", "lwq", "-o", "q.onnx"), ["evaluate"], ["--against"]),
+        (
+            ("quantize", "--mean", "0", "--std", "16", "--data", "d.npz", "-o", "q.onnx"),
+            ["report"],
+            ["--mean", "--data"],
+        ),
+        (("quantize", "--target", "qnn", "--force", "-o", "q.onnx"), ["auto"], ["--target", "--force"]),
+        (("quantize", "--recipe", "lwq", "-o", "q.onnx"), ["card"], ["--data"]),
+    ],
+    ids=lambda value: "-".join(map(str, value[:1])) if isinstance(value, tuple) else None,
+)
+def test_what_is_advised_runs_with_the_options_given(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[object, ...],
+    commands: list[str],
+    options: list[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
-    said = run("quantize", model_path(), "-o", "d.tflite", "--input-range", 0, 1)[1].splitlines()[-1]
-    words = said.partition("; equint ")[2].partition(" writes ")[0].split()
-    assert "--input-range" in words
-    assert run(*words)[0] == 0
-    assert (tmp_path / "golden" / "network.tflite").exists()
+    shutil.copy(model_path(), "my net.onnx")
+    shutil.copy(data_path(), "d.npz")
+    run("card", "my net.onnx", "--data", "d.npz", "-o", "c.toml")
+    Path("alike.toml").write_text(Path("c.toml").read_text("utf-8").replace("classification", "features"), "utf-8")
+    Path("bare.toml").write_text(Path("c.toml").read_text("utf-8").partition("[data]")[0], "utf-8")
+    for kind, recipe in (("shift", 'recipe = "wes"\nshift_bits = 4\n'), ("tensor", 'recipe = "optimal"\n')):
+        Path(f"my {kind}.toml").write_text(recipe + TWO_BITS.format(kind), "utf-8")
+    told = advised(run(asked[0], "my net.onnx", *asked[1:])[1])
+    assert [words[0] for words in told] == commands
+    assert set(options) <= {word for words in told for word in words}
+    for words in told:
+        given = ["d.npz" if word == "FOLDER" else word for word in words if word not in ("(of", "pictures)")]
+        code, _, err = run(*given)
+        assert (code, err) == (0, ""), given
 
 
 def test_quantize_says_whether_a_bound_is_held_on_labels(run: Run, tmp_path: Path) -> None:

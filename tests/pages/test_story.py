@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from equint.demo import data_path, model_path
 from equint.hardware.lint import Finding, Findings
 from equint.ir.events import Event, EventKind
 from equint.pages.story import hardware_line, limit_line, next_step, on_shown, searched, size_line, warned
-from equint.scoring.verdicts import of_sqnr, on_made_up
+from equint.scoring.verdicts import Verdict, of_sqnr, on_made_up
 from equint.study.explain import Explanation
 from handwritten import network, normal
 
@@ -87,14 +88,29 @@ def test_warnings_are_lines_without_facts() -> None:
 
 def test_what_to_do_next() -> None:
     good, made_up = of_sqnr("features", 40.0, None, 8), on_made_up("features", 3.0, 8)
-    broken, data = of_sqnr("features", 3.0, None, 8), "--data FOLDER"
-    assert "diagnose net.onnx --card c.toml" in next_step(broken, "net.onnx", "q.onnx", "c.toml", True, data)
-    assert "evaluate q.onnx --card c.toml" in next_step(good, "net.onnx", "q.onnx", "c.toml", False, data)
-    assert "--data FOLDER" in next_step(good, "net.onnx", "q.onnx", None, False, data)
-    assert "--data FOLDER" in next_step(made_up, "net.onnx", "q.onnx", None, False, data)
-    assert "run q.onnx" in next_step(good, "net.onnx", "q.onnx", None, True, data)
-    told = next_step(good, "a/net.onnx", "", "c.toml", True, data)
-    assert told == "equint quantize a/net.onnx -o net.int8.onnx --card c.toml writes it"
+    broken, result = of_sqnr("features", 3.0, None, 8), equint.quantize(model_path(), input=(0, 1), effort="fast")
+
+    def said(of: Verdict, output: str, measured: bool, paged: bool = False, **given: Any) -> str:
+        return next_step(of, result, "a b/net.onnx", output, given, measured, paged)
+
+    bits: dict[str, Any] = {"weight_bits": 4, "set": ["a=1", "b=2"]}
+    told = said(broken, "q.onnx", True, card="c.toml", target="qnn", images=8, **bits)
+    options = "--card c.toml --target qnn --images 8 --weight-bits 4 --set a=1 --set b=2"
+    assert told == f"equint diagnose 'a b/net.onnx' {options} says which layers cost most, and what helps"
+    told = said(good, "q.onnx", False, card="c.toml", provider="CPUExecutionProvider", target="qnn")
+    own = "--card c.toml --provider CPUExecutionProvider --against 'a b/net.onnx'"
+    assert told == f"equint evaluate q.onnx {own} --data FOLDER (of pictures) measures it on your data"
+    for verdict in (good, made_up):
+        told = said(verdict, "q.onnx", False, target="qnn", input_range=(0.0, 1.0))
+        assert told.startswith("equint auto 'a b/net.onnx' --target qnn --data FOLDER (of pictures) measures")
+    told = said(good, "q.onnx", False, recipe="dfq", input_range=(0.0, 1.0))
+    assert "card 'a b/net.onnx' -o card.toml --data FOLDER (of pictures), then the same command with --card" in told
+    told = said(good, "q.onnx", True, input_range=(0.0, 1.0))
+    assert told.startswith("run q.onnx as the float network; equint report 'a b/net.onnx' -o net.html --input-range 0")
+    assert said(good, "q.onnx", True, True) == "run q.onnx as the float network"
+    told = said(good, "", True, card="c.toml", activation_bits="float")
+    written = "-o net.int8.onnx --card c.toml --activation-bits float"
+    assert told == f"equint quantize 'a b/net.onnx' {written} writes it"
 
 
 def test_in_haste_it_is_measured_too() -> None:

@@ -103,22 +103,23 @@ def quantize(
         measured = cli.measured(result, model, described.card, step) if measure and not for_litert else None
         result.save(output, io=io)
         found = equint.lint(output if for_litert else result, result.hardware)
+        said = None if measured is None else measured.verdict
+        again = {**cli.given(formats, described, shown), "target": options["target"], "io": io, "provider": provider}
         if report is not None:
             about: dict[str, Any] = {"name": model.stem, "saved": output, "command": command_line()}
+            about["todo"] = story.onwards(result, said, spent, output, model, again, True)
             cli.write_page(report, equint.report(result, measured=measured, **about))
     if as_json:
         spending = {} if spent is None else {"mixed": spent.facts()}
         written = {"lint": found.facts(), "output": str(output), "file_bytes": output.stat().st_size}
         facts = result.facts()
         facts["warnings"] = [*facts["warnings"], *kinds(found)]
-        told = headline.judged(None if measured is None else measured.verdict, spent, result.model)
+        told = headline.judged(said, spent, result.model)
         told |= {} if measured is None else {"measured": measured.facts()}
         terminal.print_json({**facts, **spending, **written, **told}, "quantize")
         return
-    said = None if measured is None else measured.verdict
-    golden = cli.golden_again(model, result.target, formats, described)
     bound = "" if spent is None or max_drop is None else story.bound_kept(max_drop, spent, cli.top1_of(measured))
-    for line in story.told(result, found, said, spent, output, model, described.card, golden, bound):
+    for line in story.told(result, found, said, spent, output, model, again, bound, report is not None):
         terminal.say(line)
     if report is not None:
         terminal.say(f"page: {report}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -208,27 +207,9 @@ def effort_of(text: str) -> Effort:
     return EFFORTS[EFFORTS.index(text)]
 
 
-def golden_again(model: Path, target: str | None, *groups: Formats | Described) -> str:
-    """The command that writes a device's vectors of a network, with what was said of it.
-
-    Example:
-        >>> golden_again(Path("a b.onnx"), None, Formats(target="tflite-int8"), Described(input_range=(0.0, 1.0)))
-        "equint golden 'a b.onnx' -o golden --target tflite-int8 --input-range 0 1"
-    """
-    words = ["equint", "golden", str(model), "-o", "golden"]
-    given = {name: value for group in groups for name, value in vars(group).items()}
-    for name, value in {**given, "target": given.get("target") or target}.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words += [option if value else f"--no-{option[2:]}"] if value or name != "force" else []
-        elif isinstance(value, list):
-            words += [word for one in value for word in (option, str(one))]
-        elif value is not None:
-            words += [
-                option,
-                *(str(one).removesuffix(".0") for one in (value if isinstance(value, tuple) else (value,))),
-            ]
-    return shlex.join(words)
+def given(*groups: Formats | Described | Shown) -> dict[str, Any]:
+    """Options by name, as they were given."""
+    return {name: value for group in groups for name, value in vars(group).items()}
 
 
 Command = Callable[..., None]

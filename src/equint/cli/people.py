@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from . import terminal
 
 if TYPE_CHECKING:
     from ..automatic import Automatic
+    from ..hardware.target import Target
 
 MaxDrop = Annotated[
     float | None,
@@ -55,11 +56,12 @@ def auto(
     """
     import equint
 
+    from ..automatic import MEASURED
     from ..pages.provenance import command_line
     from ..planning.spared import spare
 
     cli.check_file(model)
-    output = Path(f"{model.stem}.int8.onnx") if output is None else output
+    asked, output = output, Path(f"{model.stem}.int8.onnx") if output is None else output
     if output.is_dir():
         output = output / f"{model.stem}.int8.onnx"
     if output.suffix not in (".onnx", ".tflite"):
@@ -84,14 +86,16 @@ def auto(
         found.result.save(output, io=io)
         if for_litert:
             found = replace(found, findings=equint.lint(output, found.result.hardware))
-        said = card, data, input_range, hurry == "fast"
-        about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, *said)}
+        given: dict[str, Any] = {"output": asked, "card": card, "data": data, "input_range": input_range}
+        given |= {"max_drop": max_drop, "target": options["target"], "limit": None if limit == MEASURED else limit}
+        given |= {"effort": effort, "io": io, "provider": provider, "force": force}
+        about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, given)}
         cli.write_page(page, found.page(model.stem, **about))
     if as_json:
         written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
         terminal.print_json({**found.facts(), **written}, "auto")
     else:
-        for line in lines(found, output, page, model, *said):
+        for line in lines(found, output, page, model, given):
             terminal.say(line)
         if verbose:
             print(f"\n{found.result.summary()}")
@@ -121,6 +125,7 @@ def card(
     """
     import equint
 
+    from ..pages.commands import spelled
     from ..pages.proposals import told, ways
     from ..planning.spared import spare
 
@@ -138,7 +143,7 @@ def card(
     terminal.print_table(*ways(found))
     for line in told(found):
         terminal.say(line)
-    print(f"\n{text}" if output is None else f"wrote {output}; equint auto {model} --card {output}")
+    print(f"\n{text}" if output is None else f"wrote {output}; {spelled('auto', model, card=output)}")
     return None
 
 
@@ -154,70 +159,80 @@ def _page_of(output: Path) -> Path:
     return output.with_name(f"{output.stem.removesuffix('.int8')}.int8.html")
 
 
-def lines(
-    found: Automatic,
-    output: Path,
-    page: Path | None,
-    model: Path,
-    card: Path | None = None,
-    data: Path | None = None,
-    input_range: tuple[float, float] | None = None,
-    hasty: bool = False,
-) -> Iterator[str]:
+def lines(found: Automatic, output: Path, page: Path, model: Path, given: Mapping[str, Any]) -> Iterator[str]:
     """Five lines: what it loses, what was written, for whom, what limits it, and what to do next."""
     from ..pages.story import hardware_line, limit_line, size_line
 
     result = found.result
     yield found.verdict
     written = size_line(os.fspath(output), output.stat().st_size, model.stat().st_size, result.model, result.target)
-    yield f"{written}; page: {page}" if page is not None else written
+    yield f"{written}; page: {page}"
     yield hardware_line(found.findings, os.fspath(output))
     yield f"limits: {limit_line(found.explanation, result.warnings)}"
-    yield f"next: {advice(found, model, output, card, data, input_range, hasty)}"
+    yield f"next: {advice(found, model, output, given)}"
 
 
-def advice(
-    found: Automatic,
-    model: Path,
-    output: Path,
-    card: Path | None = None,
-    data: Path | None = None,
-    input_range: tuple[float, float] | None = None,
-    hasty: bool = False,
-) -> str:
-    """What to do next: one thing. `hasty`: candidates were not tried because that was asked for."""
-    from ..pages.story import give_data
+def advice(found: Automatic, model: Path, output: Path, given: Mapping[str, Any]) -> str:
+    """What to do next: one thing; given: options by name, as the user gave them."""
+    from ..pages.commands import spelled
+    from ..pages.story import CARD, give_data, golden
 
-    described = f" --card {card}" if card else ""
+    result, card, data = found.result, given["card"], given["data"]
+    carded = spelled("card", model, output=CARD, data=data)
+    first, alike = "", {k: v for k, v in {**given, **_looked_at(found, given)}.items() if k != "output"}
+    if found.proposal is not None:  # other commands want a card beside data
+        first, alike = f"{carded} && ", {**alike, "card": CARD, "data": None}
+    costs = f"{first}{spelled('diagnose', model, **alike)} says which layers cost most"
     if not found.findings.clean:
-        return "equint targets lists targets that take other formats; --target NAME"
+        return "equint targets lists targets that take other formats; the same command with --target NAME"
     if found.proposal is not None and not found.proposal.clear:
-        shown = "FOLDER" if data is None else data
-        return (
-            f"check how pictures are prepared: equint card {model} --data {shown} -o card.toml, then --card card.toml"
-        )
+        return f"check how pictures are prepared: {carded}, then the same command with --card {CARD}"
     if found.held is False:
-        return f"give more samples, or another target; equint diagnose {model}{described} says which layers cost most"
-    if found.result.hardware.weight.granularity == "shift":
-        return f"equint export {model} -o {model.stem} --target {found.result.target} writes the bundle for the NPU"
+        other = _roomier(result.hardware, output)
+        if other is None:
+            return f"{costs}, and what helps"
+        anew = spelled("auto", model, **{**given, "target": other})
+        return f"{anew} spends 16 bits where needed, on hardware that takes them; on this one {costs}"
+    if result.hardware.weight.granularity == "shift":
+        return f"{first}{spelled('export', model, **{**alike, 'output': model.stem})} writes the bundle for the NPU"
     if found.evaluation is None and (data is not None or card is not None):
         return f"mend what kept it from being measured on {card if data is None else data}, and give the command again"
     if found.evaluation is None:
-        given = f"{give_data(found.result.job.original)}{' instead of --input-range' if input_range else ''}"
-        return f"the same command with {given} measures it on what it is used for, and its ranges"
-    if hasty and found.judged.level != "good":
+        shown = f"{give_data(result.job.original)}{' instead of --input-range' if given['input_range'] else ''}"
+        return f"the same command with {shown} measures it on what it is used for, and its ranges"
+    if given["effort"] == "fast" and found.judged.level != "good":
         return "the same command with --effort full tries candidates, which may lose less"
     if found.judged.level in ("poor", "broken"):
-        return f"equint diagnose {model}{described} says which layers cost most, and what helps"
+        return f"{costs}, and what helps"
     if found.judged.status == "undecided" and found.judged.needed:
         return more_samples(found.judged.samples, found.judged.needed, found.total)
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
     if output.suffix == ".tflite":
-        own = cli.Formats(target=found.result.job.given.get("target")), cli.Described(card, input_range)
-        golden = cli.golden_again(model, found.result.target, *own)
-        return f"run {output} in LiteRT; {golden} writes vectors to compare a device with"
-    return f"run {output} as the float network; equint lint {output} --target NAME for other hardware"
+        vectors = f"{first}{golden(str(model), result, alike)}"
+        return f"run {output} in LiteRT; {vectors} writes vectors to compare a device with"
+    return f"run {output} as the float network; {spelled('lint', output)} --target NAME for other hardware"
+
+
+def _looked_at(found: Automatic, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by which other commands look at the samples that `auto` looked at."""
+    from ..samples.survey import survey
+    from ..study.parts import LOOKED_AT
+
+    job, data = found.result.job, given["data"]
+    if data is not None and given["card"] is not None:
+        data = survey(data, job.original.graph.inputs).calibration
+    return {"data": data, "images": None if job.samples is None else LOOKED_AT}
+
+
+def _roomier(on: Target, output: Path) -> str | None:
+    """A target that may hold a bound that is missed: its weights have scales per channel, parts may have 16 bits."""
+    from ..hardware.target import TARGETS
+    from ..litert.writer import TARGET
+
+    if on.weight.granularity == "channel":
+        return None
+    return TARGET if output.suffix == ".tflite" else TARGETS[0].name
 
 
 def more_samples(measured: int, needed: int, total: int | None) -> str:

@@ -284,7 +284,7 @@ def report(
     import equint
 
     from ..pages.provenance import command_line
-    from ..pages.story import contradicted, searched
+    from ..pages.story import contradicted, onwards, searched
 
     cli.check_output(output, formats, described, shown, model=model)
     if limit is not None and described.card is None:
@@ -295,8 +295,11 @@ def report(
         measured = None
         if limit is not None and described.card is not None:
             measured = equint.evaluate(result, None, described.card, model, limit=limit, progress=step)
-    cli.write_page(output, equint.report(result, measured=measured, name=model.stem, command=command_line()))
-    said = measured.verdict if measured is not None and measured.verdict is not None else searched(result.model)
+    judged = None if measured is None else measured.verdict
+    todo = onwards(result, judged, None, None, model, cli.given(formats, described, shown), True)
+    about: dict[str, Any] = {"name": model.stem, "command": command_line(), "todo": todo}
+    cli.write_page(output, equint.report(result, measured=measured, **about))
+    said = searched(result.model) if judged is None else judged
     terminal.say(said.words + contradicted(result.warnings))
     print(f"wrote {output}")
 

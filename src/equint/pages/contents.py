@@ -122,10 +122,12 @@ def contents(result: Result, plain: Model, beside: Beside | None = None) -> dict
 
 
 def _todo(result: Result, said: Verdict, saved: str, measured: bool) -> str:
-    """What to do next, with the names of the files that were given."""
-    given = {k: str(v) for k, v in result.job.given.items() if isinstance(v, str) or hasattr(v, "__fspath__")}
-    network, data = given.get("model") or "NETWORK.onnx", story.give_data(result.job.original)
-    return story.next_step(said, network, saved, given.get("card"), measured, data)
+    """What to do next, with the names of the files that were given, and the bits."""
+    job = result.job
+    files = {k: str(v) for k, v in job.given.items() if isinstance(v, str) or hasattr(v, "__fspath__")}
+    network = files.pop("model", "") or "NETWORK.onnx"
+    given = {**files, "weight_bits": job.weight_bits, "activation_bits": job.activation_bits}
+    return story.next_step(said, result, network, saved, given, measured, True)
 
 
 def spec_of(grid: QParams) -> QSpec:

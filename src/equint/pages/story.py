@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..maths.chance import share
 from ..planning.summary import grouped, kilobytes, sizes
 from ..scoring.verdicts import Verdict, not_measured, of_drop, of_sqnr, on_made_up
 from ..scoring.verdicts import verdict as verdict_on
+from .commands import left_out, spelled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,35 +202,71 @@ def give_data(model: Model) -> str:
     return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
 
 
+CARD = "card.toml"
+"""What a card that is advised is called."""
+
+
 def next_step(
-    said: Verdict,
-    model: str,
-    output: str,
-    card: str | None,
-    measured: bool,
-    data: str,
-    golden: str = "equint golden",
+    said: Verdict, result: Result, model: str, output: str, given: Mapping[str, Any], measured: bool, paged: bool
 ) -> str:
     """What to do with a quantized network, in a line.
 
     Args:
         output: the network's file; empty where none was written, as for a page alone.
-        data: what to give to be measured on, as `give_data` says.
-        golden: the command that writes a device's vectors.
+        given: options by name, as the user gave them.
+        measured: whether samples were; paged: whether there is a page about it.
     """
+    card, data = given.get("card"), give_data(result.job.original)
     if said.level in ("poor", "broken") and not (said.status in ("made up", "not measured") and card is None):
-        described = f" --card {card}" if card else ""
-        return f"equint diagnose {model}{described} says which layers cost most, and what helps"
+        return f"{spelled('diagnose', model, **given)} says which layers cost most, and what helps"
     if output.endswith(".tflite"):
-        return f"run {output} in LiteRT; {golden} writes vectors to compare a device with"
+        return f"run {output} in LiteRT; {golden(model, result, given)} writes vectors to compare a device with"
     if measured and not output:
-        described = f" --card {card}" if card else ""
-        return f"equint quantize {model} -o {Path(model).stem}.int8.onnx{described} writes it"
+        return f"{spelled('quantize', model, **{'output': f'{Path(model).stem}.int8.onnx', **given})} writes it"
     if measured:
-        return f"run {output} as the float network; equint report draws a page about it"
-    if card and output:
-        return f"equint evaluate {output} --card {card} --against {model} measures it on your data"
-    return f"equint auto {model} {data} measures it on what it is used for, and its ranges"
+        page = spelled("report", model, **{"output": f"{Path(model).stem}.html", **given})
+        return f"run {output} as the float network" + ("" if paged else f"; {page} draws a page about it")
+    if card and output and not given.get("set"):
+        described = result.job.card
+        on = "" if described is not None and "eval" in described.data else f" {data}"
+        return f"{spelled('evaluate', output, **{**given, 'data': None}, against=model)}{on} measures it on your data"
+    return f"{_with_data(model, given, data)} measures it on what it is used for, and its ranges"
+
+
+def golden(model: str, result: Result, given: Mapping[str, Any]) -> str:
+    """The command that writes a device's vectors of a network."""
+    own = {"output": "golden", **given, "target": given.get("target") or result.target}
+    return spelled("golden", model, **own)
+
+
+def _with_data(model: str, given: Mapping[str, Any], data: str) -> str:
+    """How to quantize a network again and measure it on data: by `auto`, unless that lacks what was asked for."""
+    given = {**given, "input_range": None, "data": None, "images": None, "output": None}
+    if not left_out("auto", given):
+        return f"{spelled('auto', model, **given)} {data}"
+    pictures = data.startswith("--data FOLDER") and given.get("card") is None and given.get("mean") is None
+    if pictures:
+        return f"{spelled('card', model, output=CARD)} {data}, then the same command with --card {CARD} --images 64,"
+    return f"the same command with {data}"
+
+
+def onwards(
+    result: Result,
+    said: Verdict | None,
+    spent: Mixed | None,
+    output: Path | None,
+    model: Path,
+    given: Mapping[str, Any],
+    paged: bool,
+) -> str:
+    """`next_step` of a network that was quantized by a command; output: its file, if one was written."""
+    seen = said is not None or (given.get("card") is None and (spent is not None or result.job.samples is not None))
+    verdict = _verdict(result, said, spent)
+    return next_step(verdict, result, str(model), "" if output is None else str(output), given, seen, paged)
+
+
+def _verdict(result: Result, said: Verdict | None, spent: Mixed | None) -> Verdict:
+    return said if said is not None else searched(result.model) if spent is None else bounded(spent)
 
 
 def told(
@@ -239,26 +276,24 @@ def told(
     spent: Mixed | None,
     output: Path,
     model: Path,
-    card: Path | None,
-    golden: str,
+    given: Mapping[str, Any],
     bound: str = "",
+    paged: bool = False,
 ) -> Iterator[str]:
     """What `quantize` did: a verdict, what was written, for whom, what is doubtful, and what to do next.
 
     Args:
-        said: of labelled samples, if there are any; spent: what a bound on the drop cost; card: its file.
-        golden: the command that writes a device's vectors; bound: whether what was asked for is held.
+        said: of labelled samples, if there are any; spent: what a bound on the drop cost.
+        given: options by name, as the user gave them; bound: whether what was asked for is held.
+        paged: whether there is a page about it.
     """
     from .diagnosis import mixed_text
 
-    verdict = said if said is not None else searched(result.model) if spent is None else bounded(spent)
-    yield bound + verdict.words + contradicted(result.warnings)
+    yield bound + _verdict(result, said, spent).words + contradicted(result.warnings)
     sized = output.stat().st_size, model.stat().st_size
     yield size_line(str(output), *sized, result.model, result.target)
     yield hardware_line(found, str(output))
     if spent is not None:
         yield from mixed_text(spent.facts()).splitlines()
     yield from warned(result.warnings)
-    described, data = None if card is None else str(card), give_data(result.job.original)
-    seen = said is not None or (card is None and (spent is not None or result.job.samples is not None))
-    yield f"next: {next_step(verdict, str(model), str(output), described, seen, data, golden)}"
+    yield f"next: {onwards(result, said, spent, output, model, given, paged)}"
