@@ -30,6 +30,7 @@ RANDOM = 8
 PLAN = "plan.json"
 """What is to be placed, by name: its number in the file system, by which it is known again."""
 _OVERWRITING: ContextVar[bool] = ContextVar("_OVERWRITING", default=False)
+_APPEARED: ContextVar[list[Path] | None] = ContextVar("_APPEARED", default=None)
 
 
 @contextmanager
@@ -40,6 +41,25 @@ def overwriting(force: bool) -> Iterator[None]:
         yield
     finally:
         _OVERWRITING.reset(before)
+
+
+@contextmanager
+def noted() -> Iterator[list[Path]]:
+    """The outputs that have appeared since this began, as long as it lasts.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, noted() as appeared:
+        ...     with drafted(Path(folder) / "a.txt") as (draft, target):
+        ...         _ = draft.write_text("whole")
+        ...     [path.name for path in appeared]
+        ['a.txt']
+    """
+    appeared = list[Path]()
+    before = _APPEARED.set(appeared)
+    try:
+        yield appeared
+    finally:
+        _APPEARED.reset(before)
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
@@ -131,25 +151,33 @@ def placed(targets: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
         OSError: it cannot be written.
     """
     with _room(targets[0].parent) as room:
-        new, old = room / "new", room / "old"
+        new = room / "new"
         new.mkdir()
         yield tuple(new / target.name for target in targets)
         ready = [target for target in targets if (new / target.name).exists()]
-        if len(ready) == 1 and not ready[0].is_dir():
-            os.replace(new / ready[0].name, ready[0])
-            return
-        old.mkdir()
-        (room / PLAN).write_text(json.dumps({t.name: (new / t.name).stat().st_ino for t in ready}))
-        with _alone(room.parent):
-            try:
-                for target in ready:
-                    if target.exists():
-                        os.rename(target, old / target.name)
-                for target in ready:
-                    os.rename(new / target.name, target)
-            except BaseException:
-                _undo(room)
-                raise
+        _place(room, ready)
+        if (appeared := _APPEARED.get()) is not None:
+            appeared.extend(ready)
+
+
+def _place(room: Path, ready: Sequence[Path]) -> None:
+    """Put what is new in its place, all of it or none."""
+    new, old = room / "new", room / "old"
+    if len(ready) == 1 and not ready[0].is_dir():
+        os.replace(new / ready[0].name, ready[0])
+        return
+    old.mkdir()
+    (room / PLAN).write_text(json.dumps({t.name: (new / t.name).stat().st_ino for t in ready}))
+    with _alone(room.parent):
+        try:
+            for target in ready:
+                if target.exists():
+                    os.rename(target, old / target.name)
+            for target in ready:
+                os.rename(new / target.name, target)
+        except BaseException:
+            _undo(room)
+            raise
 
 
 def _undo(room: Path) -> None:

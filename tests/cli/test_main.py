@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -736,20 +737,55 @@ def test_hardware_that_fuses_activations(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("calibrate", "goes on from it"), ("table", "goes on from them"), ("quantize", "nothing was")]
+    ("function", "command"),
+    [
+        ("auto", ("auto",)),
+        *((name, (name, "-o", f"out.{end}")) for name, end in (("quantize", "onnx"), ("report", "html"))),
+        *((name, (name, "-o", "out")) for name in ("export", "golden")),
+        *((name, (name,)) for name in ("diagnose", "explain", "sqnr", "inspect", "sizes", "lint")),
+        ("evaluate", ("evaluate", "--against", "table")),
+        ("compare", ("compare", "table")),
+        ("calibrate", ("calibrate", "-o", "out.npz")),
+        ("quantize", ("quantize", "-o", "calibrate", "--debug")),
+    ],
 )
-def test_who_stops_a_command_is_told_what_is_kept(
-    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, kept: str
+def test_who_stops_a_command_is_told_that_nothing_was_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, command: tuple[str, ...]
 ) -> None:
-    def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    monkeypatch.chdir(tmp_path)
+    name, *options = command
+    for file in ("net.onnx", "table"):
+        shutil.copy(model_path(), file)
+    monkeypatch.setattr(equint, function, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    code, out, err = run(name, "net.onnx", *options)
+    assert (code, out, err) == (130, "", "equint: stopped; nothing was written; give the command again\n")
+    assert sorted(os.listdir()) == ["net.onnx", "table"]
 
-    monkeypatch.setattr(sys.modules["equint.cli.main"], "app", stopped)
-    code, out, err = run(command)
-    assert (code, out) == (130, "")
-    assert err.startswith("equint: stopped; ")
-    assert err.count("\n") == 1
-    assert kept in err
+
+def test_who_stops_a_command_is_told_what_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = gray_card(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as later:
+        later.setattr("equint.automatic.Automatic.page", stopped)
+        code, out, err = run("auto", model_path(), "-o", "q.onnx")
+    told = "q.onnx was written, and is whole; give the command again for the rest"
+    assert (code, out, err) == (130, "", f"equint: stopped; {told}\n")
+    with monkeypatch.context() as later:
+        later.setattr("equint.samples.statistics.merged", stopped)
+        code, _, err = run("calibrate", model_path(), "-o", "s.npz", "--card", described, "--images", 32)
+    told = "what was measured is kept in s.part.npz, and the same command goes on from it"
+    assert (code, err) == (130, f"equint: stopped; {told}\n")
+    assert run("calibrate", model_path(), "-o", "s.npz", "--card", described, "--images", 32)[0] == 0
+    assert sorted(p.name for p in tmp_path.glob("s.*")) == ["s.npz"]
+    with monkeypatch.context() as later:
+        later.setattr(equint, "table", stopped)
+        err = run("table", described, "--recipe", "lwq")[2]
+    told = "finished cells are kept in the cache, and the same command goes on from them"
+    assert err == f"equint: stopped; {told}\n"
 
 
 def test_an_encoding_that_lacks_signs_costs_nothing() -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import Argument, Option
 
+from ..drafts import noted
 from ..errors import (
     EquintError,
     InvalidOption,
@@ -129,6 +130,10 @@ def quantize(
             print(f"! {line}")
 
 
+PART = ".part.npz"
+"""How the file ends in which an interrupted calibration waits."""
+
+
 def calibrate(
     model: cli.ModelFile,
     output: Annotated[Path, Option("-o", "--output", help="Where to write the statistics (.npz).")],
@@ -165,7 +170,7 @@ def calibrate(
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
     cli.check_output(output, model=model, data=data, card=card, **{f"merge {k}": p for k, p in enumerate(merge or ())})
-    draft = output.with_name(f"{output.stem}.part.npz")
+    draft = output.with_name(f"{output.stem}{PART}")
     looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set, force).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
     network = with_constants(network, looks.pop("set") or {})
@@ -301,12 +306,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     if not debug and not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries; what users should know is said by equint
+    with noted() as written:
+        code = _ran(arguments, debug, written)
+    sys.exit(code)
+
+
+def _ran(arguments: list[str], debug: bool, written: Sequence[Path]) -> int:
+    """Run a command: its exit code; written: what has appeared until then."""
     try:
-        code = app([a for a in arguments if a != "--debug"], prog_name="equint", standalone_mode=False)
+        code = app([a for a in arguments if a != "--debug"], prog_name="equint", standalone_mode=False) or 0
+        if code == STOPPED:  # as the parser tells Ctrl-C
+            raise KeyboardInterrupt
     except Misused as error:
         _end(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
-        _end(f"equint: stopped; {_kept(arguments)}", 130)
+        _end(f"equint: stopped; {_kept(arguments, written)}", STOPPED)
     except EquintError as error:
         if debug:
             raise
@@ -322,7 +336,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         said = " ".join(str(error).split())[:300]
         kind = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {said}"
         _end(f"equint: {kind}; --debug shows where")
-    sys.exit(code or 0)
+    return int(code)
+
+
+STOPPED = 130
+"""Exit code of a command that was interrupted."""
 
 
 _ENDLESS = re.compile(r"(\S{60})\S{40,}(\S{20})")
@@ -374,12 +392,24 @@ def _is_file(argument: str) -> bool:
         return False
 
 
-def _kept(arguments: Sequence[str]) -> str:
-    """What is left of a command that was interrupted."""
-    if "calibrate" in arguments:
-        return "what was measured is kept beside the output, and the same command goes on from it"
-    if "table" in arguments:
+def _kept(arguments: Sequence[str], written: Sequence[Path]) -> str:
+    """What is left of a command that was interrupted.
+
+    Example:
+        >>> _kept(["quantize", "table", "-o", "q.onnx"], [])
+        'nothing was written; give the command again'
+        >>> _kept(["auto", "net.onnx"], [Path("/here/net.int8.onnx")])
+        'net.int8.onnx was written, and is whole; give the command again for the rest'
+    """
+    command, names = next((a for a in arguments if not a.startswith("-")), ""), [path.name for path in written]
+    if command == "table":
         return "finished cells are kept in the cache, and the same command goes on from them"
+    if command == "calibrate" and names and names[-1].endswith(PART):
+        return f"what was measured is kept in {names[-1]}, and the same command goes on from it"
+    if names:
+        files = ", ".join(dict.fromkeys(names))
+        are = "was written, and is whole" if len(set(names)) == 1 else "were written, and are whole"
+        return f"{files} {are}; give the command again for the rest"
     return "nothing was written; give the command again"
 
 
