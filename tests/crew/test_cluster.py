@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 import equint
 from commands import Run
 from equint.crew import cluster
-from equint.crew.cluster import Cluster, check
+from equint.crew.cluster import SETTINGS, Cluster, _rehearse, check
 from equint.crew.workers import in_order
 from equint.demo import data_path, model_path
 from equint.errors import EquintError, InvalidOption, MissingLibrary
@@ -258,6 +259,25 @@ def test_what_listens_and_is_no_cluster_is_refused(answer: bytes, why: str, monk
         with pytest.raises(InvalidOption, match=f"no cluster answers there .*{why}"):
             check(f"127.0.0.1:{server.getsockname()[1]}")
         thread.join()
+
+
+def test_what_speaks_http_2_and_is_no_cluster_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It greets as Ray does, and answers nothing: Ray alone would try for two minutes."""
+    pytest.importorskip("ray", reason="needs the extra equint[ray]")
+    monkeypatch.setattr(cluster, "PATIENCE_TO_JOIN", 4.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as server:
+
+        def serve() -> None:
+            lines = list[socket.socket]()
+            with suppress(OSError):  # closed
+                while True:
+                    lines.append(server.accept()[0])
+                    lines[-1].sendall(bytes([0, 0, 0, *SETTINGS, 0, 0, 0, 0, 0]))
+
+        Thread(target=serve, daemon=True).start()
+        check(at := f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(InvalidOption, match=r"cannot be joined \(nothing of Ray's answers within 4 s\)"):
+            _rehearse(at)
 
 
 def test_a_cluster_at_an_address(two: Any, card: Path, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_what_falls_back_is_told_and_right() -> None:
     np.testing.assert_array_equal(found, Session(model_path()).run(x)["output"])
 
 
+@needs_azure
+def test_onnxruntime_itself_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with on(machine("azure")), pytest.warns(LeftToCpu):
+        Session(model_path())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_cpu_says_nothing() -> None:
     with warnings.catch_warnings(), on(machine("cpu")):
         warnings.simplefilter("error")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -25,9 +27,11 @@ RETRIES = 3
 """How often a task whose worker died is done again."""
 PATIENCE = 5.0
 """Seconds in which a cluster must answer."""
+PATIENCE_TO_JOIN = 20.0
+"""Seconds in which it must have been joined: Ray itself would try for minutes."""
 HELLO, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), b"\x04"
-"""How clients of HTTP/2, which Ray speaks, begin, and the kind of frame that servers answer with: Ray itself would wait
-for minutes for one that does not."""
+"""How clients of HTTP/2, which Ray speaks, begin, and the kind of frame that servers answer with."""
+JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to anyone, and no variable of accelerators is changed."""
 
@@ -134,6 +138,7 @@ class Cluster:
                 options |= {"include_dashboard": False, "object_store_memory": STORE, "address": "local"}
             else:
                 options |= {"address": self.address}
+                _rehearse(self.address)
             try:
                 ray.init(**options)
             except Exception as error:  # whatever it says, there is nothing to work with
@@ -141,6 +146,20 @@ class Cluster:
                 raise InvalidOption(f"ray {self.address}: cannot be joined ({why}); correct the address") from error
         self._joined = True
         return ray
+
+
+def _rehearse(address: str) -> None:
+    """Join a cluster in a process of its own, which can be given up. Raises InvalidOption: it takes too long."""
+    command = [sys.executable, "-W", "ignore", "-c", JOIN, address]
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=PATIENCE_TO_JOIN)
+    except subprocess.TimeoutExpired as error:
+        why = f"nothing of Ray's answers within {PATIENCE_TO_JOIN:g} s"
+        raise InvalidOption(f"ray {address}: cannot be joined ({why}); correct the address") from error
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        why = in_a_line(" ".join(lines[-1:]))[:200]
+        raise InvalidOption(f"ray {address}: cannot be joined ({why}); correct the address") from error
 
 
 def _received(ray: Any, ready: Any) -> Any:

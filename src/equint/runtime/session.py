@@ -7,8 +7,9 @@ optimizer may quantize what was meant to stay float.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +62,6 @@ class Session:
         floats: bool = False,
         together: bool | None = None,
     ) -> None:
-        options = ort.SessionOptions()
-        levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized or floats else levels.ORT_DISABLE_ALL
-        if floats:
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.intra_op_num_threads = here().threads if threads is None else threads
-        options.log_severity_level = 4  # what fails is raised
-        options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
-        orders = ort.ExecutionOrder
-        options.execution_order = orders.PRIORITY_BASED if lean else orders.DEFAULT
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # threads that wait burn another's time
         label = "model" if isinstance(source, ModelProto) else os.fspath(source)
         if taps:
             source = _tapped(source, taps)
@@ -83,7 +71,7 @@ class Session:
             )
         handle = source.SerializeToString() if isinstance(source, ModelProto) else os.fspath(source)
         try:
-            self._session = _session(handle, options)
+            self._session = _session(handle, partial(_options, optimized, floats, lean, threads))
         except Exception as error:
             raise UnreadableModel(f"{label}: onnxruntime cannot load it ({reason(error)}); export it again") from error
         self.inputs = tuple(i.name for i in self._session.get_inputs())
@@ -146,18 +134,33 @@ class Session:
         return dict(zip(self.outputs, values, strict=True))
 
 
-def _session(source: bytes | str, options: ort.SessionOptions) -> ort.InferenceSession:
-    """A session on the providers that are `here`; what they leave to the CPU is told."""
-    wanted, strict = here().providers, "session.disable_cpu_ep_fallback"
+def _options(optimized: bool, floats: bool, lean: bool, threads: int | None) -> ort.SessionOptions:
+    options, levels, orders = ort.SessionOptions(), ort.GraphOptimizationLevel, ort.ExecutionOrder
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized or floats else levels.ORT_DISABLE_ALL
+    if floats:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.intra_op_num_threads = here().threads if threads is None else threads
+    options.log_severity_level = 4  # what fails is raised
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
+    options.execution_order = orders.PRIORITY_BASED if lean else orders.DEFAULT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn another's time
+    return options
+
+
+def _session(source: bytes | str, options: Callable[[], ort.SessionOptions]) -> ort.InferenceSession:
+    """A session on the providers that are `here`; what they leave to the CPU is told, by nobody else."""
+    wanted, strict = here().providers, options()
     if here().plain:
-        return ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
-    options.add_session_config_entry(strict, "1")
+        return ort.InferenceSession(source, strict, list(wanted), enable_fallback=0)
+    strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    ort.set_default_logger_severity(4)
     try:
-        found, why = ort.InferenceSession(source, options, list(wanted[:-1]), enable_fallback=0), ""
+        found, why = ort.InferenceSession(source, strict, list(wanted[:-1]), enable_fallback=0), ""
     except Exception:  # of many kinds; what the network itself is to blame for is raised again below
-        options.add_session_config_entry(strict, "0")
-        found = ort.InferenceSession(source, options, list(wanted), enable_fallback=0)
+        found = ort.InferenceSession(source, options(), list(wanted), enable_fallback=0)
         why = "it has no kernels for some operators, which run on the CPU"
+    finally:
+        ort.set_default_logger_severity(2)  # as it is from the start
     if lost := [name for name in wanted[:-1] if name not in found.get_providers()]:
         left_to_cpu(lost, "it does not start here, so that networks run on the CPU; mend its libraries")
     elif why:
