@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,21 @@ def test_evaluate_reads_arrays_by_the_names_of_the_inputs(
     else:
         (a,), (b,) = (execute(onnx.load(path), *arrays.values()) for path in (net, made))
         assert found["sqnr_db"] == pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [40, 80, 110, 200])
+def test_sqnr_fits_the_window(run: Run, card: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = ("--card", card, "--data", data_path(), "--images", 2)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", run("sqnr", model_path(), *shown)[1])
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("block4.project/conv") == 5, "names of layers are whole, in every table of layers"
+    if width >= 110:
+        assert not any(line.rstrip().endswith("→") for line in text.splitlines() if line[:1] == " "), (
+            "and so are their rows"
+        )
 
 
 @pytest.mark.slow

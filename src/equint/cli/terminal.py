@@ -38,6 +38,9 @@ def console(errors: bool = False) -> Any:
 NARROW = 60
 """Columns of a window in which a row that does not fit is told line by line."""
 
+NAMES = 3
+"""Names in the first column are whole where they fit the window so many times."""
+
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of rows, if there are any; columns that begin with ">" are set to the right, bars have no name."""
@@ -45,10 +48,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
 
     table, shown = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"), console()
-    for name in columns:
-        justify: Any = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip(">"), justify=justify, overflow="fold" if name else "crop", no_wrap=not name)
     cells = [[in_a_line(cell) for cell in row] for row in rows]
+    short = max((len(row[0]) for row in cells), default=0) <= shown.width // NAMES
+    for k, name in enumerate(columns):
+        justify: Any = "right" if name.startswith(">") else "left"
+        whole = not name or (k == 0 and short)
+        table.add_column(name.lstrip(">"), justify=justify, overflow="fold" if name else "crop", no_wrap=whole)
     for row in cells:
         table.add_row(*row)
     wide = shown.measure(table, options=shown.options.update(width=1000)).maximum

@@ -16,16 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PARTS = ("weights", "activations", "both")
-PUBLISHED = {
-    "weights": "weights",
-    "output": "rounded output",
-    "y1": "SQNR_Y1",
-    "input": "rounded input",
-    "earlier": "weights before",
-    "y2": "SQNR_Y2",
-}
-"""What equations 5 to 9 tell of a layer, and its heading: of its weights, its output, both; and, as it leaves the
-layer, of its input, the weights of the layer before, and of these with its own weights."""
+OWN = {"weights": "weights", "output": "rounded output", "y1": "SQNR_Y1"}
+"""What equations 5 to 9 tell of a layer's own noise, and its heading: of its weights, its output, both."""
+ARRIVING = {"input": "rounded input", "earlier": "weights before", "y2": "SQNR_Y2"}
+"""What they tell of noise from before, as it leaves the layer: of its input, the weights of the layer before, and of
+these with its own weights."""
+PUBLISHED = {**OWN, **ARRIVING}
 FORMATS = (".png", ".svg")
 """What figures can be written as."""
 _STYLES = {
@@ -91,19 +87,26 @@ def published_agreements(found: Mapping[str, Any]) -> Shown:
     return title, ("equalization", *_right(PUBLISHED.values())), _agreed(found, "published_agreement", PUBLISHED)
 
 
-def published(found: Mapping[str, Any]) -> Shown:
-    """What equations 5 to 9 predict of every layer, for each kind of equalization."""
-    title = f"SQNR of each layer by equations 5 to 9, dB: {' → '.join(found['methods'])}"
-    rows = _by_layer(found, lambda row, kind: _value(row, "published", kind), PUBLISHED)
-    return title, ("layer", *_right(PUBLISHED.values())), rows
+def published(found: Mapping[str, Any]) -> list[Shown]:
+    """What equations 5 to 9 predict of every layer, for each kind of equalization: its own noise, and what arrives."""
+    title = f"by equations 5 to 9, dB: {' → '.join(found['methods'])}"
+
+    def value(row: Mapping[str, Any], kind: str) -> float | None:
+        return _value(row, "published", kind)
+
+    return [
+        (f"SQNR of {what} {title}", ("layer", *_right(kinds.values())), _by_layer(found, value, kinds))
+        for what, kinds in (("each layer's own noise", OWN), ("noise from before each layer", ARRIVING))
+    ]
 
 
 def tables(found: Mapping[str, Any]) -> list[Shown]:
     """Everything, what matters most last: on a terminal it stays in sight."""
     seen = bool(found["images"])
-    first, last = ([layers(found, "measured")], [agreements(found), published_agreements(found)]) if seen else ([], [])
+    first = [layers(found, "measured")] if seen else []
+    last = [agreements(found), published_agreements(found)] if seen else []
     end = [totals(found)] if seen else []
-    return [*first, layers(found, "predicted"), published(found), distances(found), *last, overview(found), *end]
+    return [*first, layers(found, "predicted"), *published(found), distances(found), *last, overview(found), *end]
 
 
 def conclusion(found: Mapping[str, Any]) -> str:
