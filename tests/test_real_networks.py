@@ -146,7 +146,7 @@ def test_per_tensor_clip_on_imagenet() -> None:
         (IMAGENET, "per-tensor-clip", 400, 85, 17),
         (IMAGENET, "per-tensor", 400, 70, 12),
         (IMAGENET, "per-channel", 400, 87, 20),
-        (IMAGENET, "per-tensor-symmetric", 400, 79, 14),
+        (IMAGENET, "per-tensor-symmetric", 400, 84, 16),
         (IMAGENET, "esp-dl", 400, 77, 13),
         (IMAGENET, "tensorrt", 400, 81, 16),
         ("mobilenet_v2_035_224_flowers", "per-tensor-clip", 400, 95, 21.0),  # 23.4 on one machine, 21.1 on another

@@ -350,9 +350,9 @@ def test_unwritable_outputs_keep_what_was_there(run: Run, tmp_path: Path) -> Non
     if Path("/proc").is_dir():  # a folder that not even root can write to
         refused(run, tmp_path, "cannot write", "quantize", model_path(), "-o", "/proc/out.onnx")
     kept = tmp_path / "kept.onnx"
-    kept.write_bytes(b"old")
+    kept.write_bytes(b"\x08 old")
     refused(run, tmp_path, "1 bits", "quantize", model_path(), "-o", kept, "--weight-bits", 1)
-    assert kept.read_bytes() == b"old"
+    assert kept.read_bytes() == b"\x08 old"
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,15 @@ def test_sqnr_fits_the_window(run: Run, card: Path, monkeypatch: pytest.MonkeyPa
 def test_a_table_is_made_once(run: Run, card: Path, tmp_path: Path) -> None:
     asked = ("table", card, "--recipe", "lwq", "--recipe", "optimal", "--limit", 50, "--cache", tmp_path / "found")
     code, text, said = run(*asked, "-o", tmp_path / "table.md")
-    assert code == 0
-    assert str(tmp_path / "found") in said.splitlines()[-1]
+    assert (code, said) == (0, "")
     assert (tmp_path / "table.md").read_text() == text
     assert "lwq" in text
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
-    code, again, _ = run(*asked)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys.stderr, "isatty", lambda: True)
+        code, again, said = run(*asked)
     assert (code, again) == (0, text)
+    assert str(tmp_path / "found") in said.splitlines()[-1]
     assert kept
     assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "found").rglob("*.jsonl")}
     code, text, _ = run(*asked, "--json")
