@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -253,6 +254,7 @@ def executable(argument: str, source: Any) -> Any:
         EquintError: as `runnable`; a quantized .tflite file, with what to run instead.
     """
     from .onnx.writer import to_proto
+    from .tflite.content import content_of
 
     given = runnable(argument, source)
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given).endswith(".tflite"):
@@ -260,5 +262,8 @@ def executable(argument: str, source: Any) -> Any:
     try:
         return to_proto(load(given).graph)
     except UnreadableModel as error:
-        todo = "quantize to an .onnx file for the same target, whose integers are the same, and give that"
-        raise UnreadableModel(f"{str(error).partition(';')[0]}: only LiteRT runs that; {todo}") from error
+        target = content_of(Path(given).read_bytes(), os.fspath(given), quantized=True).provenance.get("target")
+        same = "for the same target" if target is None else f"for the same target, {target}"
+        todo = f"quantize to an .onnx file {same}, which rounds as it does but for a step here and there, and give that"
+        only = "only LiteRT runs that, and golden writes vectors to compare it with"
+        raise UnreadableModel(f"{str(error).partition(';')[0]}: {only}; {todo}") from error

@@ -369,13 +369,19 @@ def named(error: EquintError, arguments: Sequence[str]) -> str:
     Example:
         >>> named(UnsupportedOperator("last: Einsum has no integer form"), ["export", "/usr"])
         '/usr: last: Einsum has no integer form'
+        >>> named(UnreadableModel("none.onnx: no such file"), ["evaluate", "none.onnx", "--card", "/usr"])
+        'none.onnx: no such file'
     """
     arguments = arguments[1:]  # behind the command
     said, files = str(error), [a for a in arguments if _is_file(a)]
     given = {"--data", "--merge", "--card"} if isinstance(error, UnusableData) else set()
     files = [a for a, before in zip(arguments[1:], arguments, strict=False) if before in given] or files
     head = said.partition(": ")[0]
-    named_already = _is_file(head) or any(in_a_line(os.path.basename(a)) in said for a in arguments if _is_file(a))
+    named_already = (
+        head in arguments
+        or _is_file(head)
+        or any(in_a_line(os.path.basename(a)) in said for a in arguments if _is_file(a))
+    )
     if not isinstance(error, OF_FILES) or named_already or not files:
         return said
     return f"{files[0]}: {said}"
