@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equint.errors import EquintError
+from equint.errors import EquintError, UnreadableModel
 from equint.ir.model import Graph, Shape
 from equint.samples.images import Run, Samples
-from equint.samples.presented import entries, fixed_batch, presented
+from equint.samples.presented import Shapes, entries, fixed_batch, inputs_of_both, presented
 
 
 def reader(**inputs: Shape) -> Graph:
@@ -88,3 +88,14 @@ def test_single_samples_are_put_together() -> None:
         np.testing.assert_array_equal(np.concatenate(shown), x)  # type: ignore[arg-type]
     sizes = [np.zeros((1, n)) for n in (3, 3, 5, 3)]
     assert [batch.shape for batch in presented(Samples.of(sizes), reader(x=("N", "W")))] == [(2, 3), (1, 5), (1, 3)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"image": ("N", 3, 8, 9)}, {"image": ("N", 3, 8)}, {"x": ("N", 4, 8, 8), "rate": ()}],
+)
+def test_networks_of_two_inputs_are_not_compared(other: Shapes) -> None:
+    first: Shapes = {"x": ("N", 3, 8, 8)}
+    with pytest.raises(UnreadableModel, match=r"input x is of two shapes, \(N, 3, 8, 8\) and .* two forms of one"):
+        inputs_of_both(first, other)
+    assert inputs_of_both(first, {"image": (1, 3, None, 8)}) == first

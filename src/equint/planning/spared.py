@@ -72,8 +72,11 @@ def _fitting(pattern: Path) -> list[Path]:
 
 
 def _real(file: Path) -> Path:
-    """Links followed; a loop of them is left as it is: who reads it says so."""
-    return Path(os.path.realpath(file))
+    """Links followed; a loop of them, or a name that no file has, is left as it is: who reads it says so."""
+    try:
+        return Path(os.path.realpath(file))
+    except ValueError:
+        return file
 
 
 def _both(path: Path) -> tuple[Path, Path]:

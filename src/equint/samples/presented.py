@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import UnusableData
+from ..errors import UnreadableModel, UnusableData
 from ..ir.model import Array, Graph, Name, Shape
 from .images import BATCH, SPAN, Feed, Run, Samples, joined, length, split
 from .spans import cut
@@ -246,11 +246,24 @@ def inputs_of_both(first: Shapes, second: Shapes) -> Shapes:
 
     Single inputs are one another's, whatever they are called.
 
+    Raises:
+        UnreadableModel: an input is of two shapes.
+
     Example:
         >>> inputs_of_both({"x": ("N", 9)}, {"x": ("N", 9), "rate": ()})
         {'x': ('N', 9), 'rate': ()}
     """
-    return first if len(first) == len(second) == 1 else {**first, **second}
+    alone = len(first) == len(second) == 1
+    for name in first if alone else first.keys() & second.keys():
+        one, other = first[name], next(iter(second.values())) if alone else second[name]
+        if len(one) != len(other) or any(a != b for a, b in zip(one[1:], other[1:], strict=True) if _known(a, b)):
+            shapes = " and ".join(f"({', '.join(str(n or '?') for n in shape)})" for shape in (one, other))
+            raise UnreadableModel(f"input {name} is of two shapes, {shapes}: give two forms of one network")
+    return first if alone else {**first, **second}
+
+
+def _known(*sizes: int | str | None) -> bool:
+    return all(isinstance(size, int) and size > 0 for size in sizes)
 
 
 def _single(value: Array, wanted: Shape | None) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UnusableData
+from ..files import readable
 from ..ir.model import Array, Name
 from .data import listing, open_arrays
 from .folders import PICTURES, pixels, unreadable
@@ -133,7 +134,7 @@ def _sizes(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     found = []
     for file in files[:LOOKED_AT]:
         try:
-            with Image.open(file) as picture:
+            with Image.open(readable(file, UnusableData, "picture")) as picture:
                 found.append((picture.height, picture.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(file, error) from error
