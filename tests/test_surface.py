@@ -22,7 +22,6 @@ from equint import Card, EquintError, errors
 from equint.cli.main import COMMANDS
 from equint.demo import data_path, model_path
 from equint.ir.model import Array
-from equint.job import Options
 from equint.onnx.writer import to_proto
 from equint.runtime.session import Session
 
@@ -482,30 +481,6 @@ def test_a_path_that_is_none(value: object) -> None:
     for wrong in (None, value):
         with pytest.raises(EquintError, match="path"):
             RESULT.save(wrong)  # type: ignore[arg-type]
-
-
-def _arguments() -> list[tuple[str, str]]:
-    """Every argument of every public function by name; options of quantizing one by one."""
-    found = list[tuple[str, str]]()
-    for name in equint.__all__:
-        call = getattr(equint, name)
-        if callable(call) and not inspect.isclass(call):
-            for key, parameter in inspect.signature(call).parameters.items():
-                options = parameter.kind is parameter.VAR_KEYWORD
-                found += [(name, k) for k in (Options.__annotations__ if options else (key,))]
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "argument"), _arguments())
-def test_no_argument_takes_just_anything(name: str, argument: str) -> None:
-    """What is nothing that the library knows is refused in a line, whatever it is given for."""
-    call = getattr(equint, name)
-    empty, several = inspect.Parameter.empty, inspect.Parameter.VAR_KEYWORD
-    wanted = {k: p for k, p in inspect.signature(call).parameters.items() if p.default is empty and p.kind != several}
-    with pytest.raises(EquintError) as refused:
-        call(**{**dict.fromkeys(wanted, MODEL), argument: object()})
-    assert "\n" not in str(refused.value)
 
 
 def test_unknown_options_are_asked_about() -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .arguments import Named, Providers, check
+from .arguments import Named, Providers, check, check_path
 from .errors import InvalidOption, UnusableData
 from .hardware.target import TARGETS, Target
 from .ir.model import Name
@@ -120,7 +120,8 @@ def calibrate(
     from .runtime.collect import collect
     from .runtime.machine import machine, on
 
-    check(resume=resume, ray=ray, providers=providers)
+    check(images=images, histograms=histograms, resume=resume, ray=ray, providers=providers, progress=progress)
+    check_path("input", input)
     if images == 0:
         raise InvalidOption("images = 0 leaves nothing to measure; give 1 or more")
     input = read_card(input) if isinstance(input, (str, os.PathLike)) else input

@@ -44,6 +44,7 @@ def choose(recipe: Named | Recipe | None, target: Named | Target | None) -> tupl
 MOST_SAMPLES = 100_000_000
 """Samples that anything is asked to look at: more than any set of data holds."""
 _NETWORK = ("a path, an ONNX model, or what load or quantize gave", str, os.PathLike)
+_FLAG = ("True or False", bool)
 _PATH, _BITS, _COUNT = ("a path", str, os.PathLike), ("a whole number from 2 to 16", int), ("how many", int)
 _KINDS: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("source", "original", "quantized", "against"), _NETWORK),
@@ -51,6 +52,11 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("golden", "resume", "data", "saved"), (*_PATH, NoneType)),
     **dict.fromkeys(("weight_bits", "activation_bits"), (*_BITS, NoneType)),
     **dict.fromkeys(("images", "limit"), (*_COUNT, NoneType)),
+    **dict.fromkeys(("histograms", "optimized", "raw", "force"), _FLAG),
+    "fused_activations": (*_FLAG, NoneType),
+    "sparse": ('"auto", True or False', str, bool),
+    **dict.fromkeys(("effort", "format"), ("a text", str)),
+    "io": ("a text", str, NoneType),
     **dict.fromkeys(("max_drop", "sparsity"), ("a number", Real)),
     "jobs": _COUNT,
     "ray": ('"local", or the address of a cluster', str, NoneType),
@@ -64,10 +70,11 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     "progress": ("a function of a name, a number and how many there are", Callable, NoneType),
 }
 """What arguments of public functions are, in words and in types."""
+_PATHS = frozenset(name for name, kind in _KINDS.items() if kind[:3] in (_NETWORK, _PATH)) | {"card"}
 
 
 def check(**arguments: object) -> None:
-    """Refuse arguments of a wrong type; True and False are no numbers.
+    """Refuse arguments of a wrong type, and paths that are none; True and False are no numbers.
 
     Raises:
         InvalidOption: naming the argument.
@@ -79,10 +86,32 @@ def check(**arguments: object) -> None:
     """
     for name, value in arguments.items():
         wanted, *kinds = _KINDS[name]
-        if not isinstance(value, tuple(kinds)) or isinstance(value, bool):
+        if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
             raise refused(name, value, wanted)
+        if name in _PATHS:
+            check_path(name, value)
         if wanted == "how many" and isinstance(value, int) and value > MOST_SAMPLES:
             raise refused(name, value, f"{MOST_SAMPLES:,} at most")
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse a text that no file or folder is called, and so an empty one; whatever else is given passes.
+
+    Raises:
+        InvalidOption: naming the argument.
+
+    Example:
+        >>> check_path("data", "")
+        Traceback (most recent call last):
+        equint.errors.InvalidOption: data = '': an empty path is none; name a file or folder
+    """
+    try:
+        text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else "."
+        what = "an empty path" if not text else "a path with a null character" if b"\0" in os.fsencode(text) else ""
+    except UnicodeEncodeError:
+        what = "a path that cannot be encoded"
+    if what:
+        raise InvalidOption(f"{name} = {value!r}: {what} is none; name a file or folder")
 
 
 def refused(name: str, value: object, wanted: str) -> InvalidOption:

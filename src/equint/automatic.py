@@ -223,12 +223,16 @@ def auto(
         >>> found.held, found.findings.clean, found.proposal.way
         (True, True, '0 to 1')
     """
-    check(card=card, data=data, limit=limit, progress=progress, **({} if max_drop is None else {"max_drop": max_drop}))
+    check(card=card, data=data, limit=limit, progress=progress, force=force)
+    if max_drop is not None:
+        check(max_drop=max_drop)
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise InvalidOption(f"max_drop = {max_drop}: give points from 0 to 100")
     if limit is None or limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
-    if effort is not None and effort not in EFFORTS:
+    if effort is not None:
+        check(effort=effort)
+    if effort not in (None, *EFFORTS):
         raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
     if input_range is not None and (card is not None or data is not None):
         raise InvalidOption("input_range beside card or data: these say how far the input reaches; leave one out")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .arguments import Named, Providers, check, refused
+from .arguments import Named, Providers, check, check_path, refused
 from .errors import InvalidOption, UnusableData
 from .files import jsonable
 from .hardware.target import Target
@@ -168,7 +168,7 @@ def evaluate(
     where = prepared.data.get("eval") if data is None else data
     if where is None:
         raise UnusableData("no data to evaluate on: give data, or a card with eval in [data]")
-    check(data=where, limit=limit, ray=ray, providers=providers)
+    check(data=where, optimized=optimized, limit=limit, ray=ray, providers=providers, progress=progress)
     if limit is not None and limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = executable("source", source)
@@ -220,6 +220,9 @@ def compare(
     from .study.compare import compare as measure
 
     check(limit=limit, providers=providers, progress=progress)
+    check_path("data", data)
+    if limit is None or limit < 1:
+        raise InvalidOption(f"limit = {limit}: give 1 or more")
     tell = None if progress is None else lambda done: progress("comparing", done, limit)
     with on(machine(providers)):
         prepared = _card(card)
@@ -341,13 +344,40 @@ def table(
     from .runtime.machine import machine
     from .study.table import table as measure
 
-    for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
-        if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Sequence):
-            raise InvalidOption(f"{name} = {values!r}: give a list")
-    check(cache=cache, jobs=jobs, ray=ray, providers=providers)
+    _check_ways(networks, recipes, targets, bits, images, limit)
+    check(cache=cache, jobs=jobs, ray=ray, providers=providers, progress=progress)
     about: dict[str, Any] = {"bits": bits, "images": images, "limit": limit, "cache": cache, "progress": progress}
     with hired(jobs, ray) as crew:
         return Table(measure(networks, recipes, targets, crew=crew, machine=machine(providers), **about))
+
+
+def _check_ways(networks: Any, recipes: Any, targets: Any, bits: Any, images: Any, limit: Any) -> None:
+    """Refuse what is no list of networks, recipes, targets, pairs of bit widths, or numbers."""
+    for name, values in (("networks", networks), ("recipes", recipes), ("targets", targets), ("bits", bits)):
+        if not _is_list(values) or None in values:
+            raise refused(name, values, "a list of them")
+    for network in networks:
+        check(path=network)
+    for recipe in recipes:
+        check(recipe=recipe)
+    for target in targets:
+        check(target=target)
+    for pair in bits:
+        if not _is_list(pair) or len(pair) != 2:
+            raise refused("bits", bits, "pairs of bit widths, such as (8, 8)")
+        check(weight_bits=pair[0], activation_bits=None if pair[1] == "float" else pair[1])
+    for number in images if _is_list(images) else [images]:
+        check(images=number)
+        if number is not None and number < 0:
+            raise InvalidOption(f"images = {number}: give 0 or more")
+    for name, number in limit.items() if isinstance(limit, Mapping) else [("", limit)]:
+        check(name=name, limit=number)
+        if number is not None and number < 1:
+            raise InvalidOption(f"limit = {number}: give 1 or more")
+
+
+def _is_list(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
 
 
 def page(results: Sequence[Named], *, name: str = "") -> str:
@@ -368,8 +398,8 @@ def page(results: Sequence[Named], *, name: str = "") -> str:
     from .pages.runs import read_run, runs_page
 
     check(name=name)
-    if isinstance(results, (str, bytes, os.PathLike)) or not isinstance(results, Sequence):
-        raise InvalidOption(f"results = {results!r}: give a list of files")
+    if not _is_list(results):
+        raise refused("results", results, "a list of files")
     if len(results) < 2:
         raise InvalidOption(
             f"results = {list(map(str, results))}: give two files or more; equint report shows one network"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
-from .arguments import Named, check
+from .arguments import Named, check, check_path
 from .errors import InvalidOption, TargetMismatch, UnusableData, counted
 from .files import Facts, is_bundle
 from .frontends.sources import present
@@ -59,7 +59,7 @@ def program(
         'npu-shift'
     """
     if not is_bundle(source):
-        return quantized(Job.of(source, recipe, target or NPU, **options)).program
+        return quantized(Job.of(source, recipe, NPU if target is None else target, **options)).program
     from .npu.bundle import load_bundle
 
     said = {k: v for k, v in options.items() if k not in ("progress", "force")}
@@ -117,9 +117,13 @@ def export(
         >>> [Path(file).name for file in files]
         ['digits.json', 'digits.safetensors']
     """
-    check(path=path)
+    check(path=path, format=format, sparse=sparse)
+    for name, value in {"source": source, **options}.items():
+        check_path(name, value)
     if format not in FORMATS:
         raise InvalidOption(f"format = {format!r}: choose {', '.join(FORMATS)}")
+    if isinstance(sparse, str) and sparse != "auto":
+        raise InvalidOption(f"sparse = {sparse!r}: choose auto, True or False")
     if format != "npu" and sparse != "auto":
         raise InvalidOption(f"sparse = {sparse!r}: only bundles (format npu) hold sparse weights; leave it out")
     if is_bundle(source) and format not in ("npu", "integer"):
@@ -249,8 +253,9 @@ def golden(
     from .litert.writer import is_for_litert
     from .npu.golden import write_golden
 
-    check(folder=folder, images=images, data=data)
-    if images < 1:
+    check(folder=folder, raw=raw, images=images, data=data, io=io)
+    check_path("input", input)
+    if images is None or images < 1:
         raise InvalidOption(f"images = {images}: give 1 or more")
     card = read_card(input) if isinstance(input, (str, os.PathLike)) else input
     looks = Options(input=card, set=set, progress=progress, force=force)
@@ -305,7 +310,7 @@ def compare_board(
     from .npu.board import dumped_inputs
     from .npu.golden import tensor_files
 
-    check(dump=dump, golden=golden)
+    check(dump=dump, golden=golden, io=io)
     ready = _opened(source, recipe, target, NPU, input=input, set=set, progress=progress, force=force)[0]()
     ends = _io_of(io, ready)
     if is_for_litert(ready) and is_of_tensors(dump, tensor_files(ready)):
@@ -394,7 +399,7 @@ def _opened(
         options.pop("input", None)
         present(source)
         return lambda: program(source, recipe, target, **options), None
-    job = Job.of(source, recipe, target or default, **options)
+    job = Job.of(source, recipe, default if target is None else target, **options)
     if default == _TARGETS["tflite"]:
         job.rehearse()
     result = quantized(job)

@@ -40,6 +40,8 @@ def readable(path: str | os.PathLike[str], refusal: type[EquintError], what: str
         Traceback (most recent call last):
         equint.errors.InvalidCard: /dev/zero: is no regular file; give a card that is one
     """
+    if not os.fspath(path):
+        raise refusal(f"{path!r}: an empty path is none; give a {what}")
     found = Path(path)
     try:
         status = found.stat()

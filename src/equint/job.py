@@ -10,7 +10,7 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
-from .arguments import Named, check, choose
+from .arguments import Named, check, check_path, choose
 from .errors import InvalidOption, InvalidRecipe, UnsupportedOperator, meant
 from .frontends.sources import from_torch, load
 from .graph.overrides import Override
@@ -120,13 +120,13 @@ class Job:
         for name in unknown:
             raise InvalidOption(f"{name}: no such argument; {meant(name, Options.__annotations__)}")
         check(weight_bits=weight_bits, images=images, recipe=recipe, target=target, set=set, progress=progress)
+        check(effort=effort, fused_activations=fused_activations, force=force)
         if effort not in EFFORTS:
             raise InvalidOption(f"effort = {effort!r}: choose {' or '.join(EFFORTS)}")
-        check(activation_bits=None if activation_bits == "float" else activation_bits)
-        if not isinstance(fused_activations, bool | None):
-            raise InvalidOption(f"fused_activations = {fused_activations!r}: give True or False")
-        if not isinstance(force, bool):
-            raise InvalidOption(f"force = {force!r}: give True or False")
+        is_float = isinstance(activation_bits, str) and activation_bits == "float"
+        check(activation_bits=None if is_float else activation_bits)
+        for name, value in (("source", source), ("input", input), ("data", data)):
+            check_path(name, value)
         start, given = perf_counter(), {"recipe": recipe, "target": target, "card": input, "data": data}
         chosen, on = choose(recipe, target)
         if fused_activations is not None:

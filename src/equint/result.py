@@ -124,7 +124,9 @@ class Result:
                 external data, card, data, recipe or target) or a file of another kind, or holds something that LiteRT
                 has no operator for.
         """
-        check(path=path)
+        check(path=path, io=io, force=force)
+        if format is not None:
+            check(format=format)
         with overwriting(force):
             self._save(path, format, io)
 

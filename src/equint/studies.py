@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from .arguments import Named, check, refused
 from .comparisons import Evaluation
 from .errors import InvalidOption, TargetMismatch, UnknownName, UnsupportedOperator, UnusableData
-from .files import is_bundle
+from .files import is_bundle, readable
 from .hardware.target import TARGETS, Target
 from .hardware.target import target as built_in_target
 from .ir.model import Array, Model, Name
@@ -310,6 +310,8 @@ def report(
     if not isinstance(result, Result):
         raise refused("result", result, "what quantize gave")
     check(name=name, saved=saved, command=command, todo=todo)
+    if saved is not None:
+        readable(saved, UnusableData, "network that was saved")
     if not isinstance(measured, Mapping | Evaluation | None):
         raise InvalidOption(f"measured = {measured!r}: give what evaluate found")
     job = result.job
@@ -368,5 +370,5 @@ def _subject(job: Job) -> tuple[Model, Recipe, Target, Quantizer, Samples]:
 
 
 def _check_labels(labels: Any) -> None:
-    if labels is not None and not hasattr(labels, "__len__"):
-        raise InvalidOption(f"labels = {labels!r}: give the class of each image")
+    if labels is not None and (isinstance(labels, (str, bytes)) or not hasattr(labels, "__len__")):
+        raise refused("labels", labels, "the class of each image")

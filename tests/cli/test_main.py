@@ -818,6 +818,22 @@ def test_statistics_that_are_merged_and_labels_of_a_card_are_spared(run: Run, tm
     assert (tmp_path / "labels.txt").read_text() == "cat\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("auto", model_path(), "--data", ""), "--data ''"),
+        (("card", model_path(), "--data="), "--data=''"),
+        (("quantize", model_path(), "-o", ""), "-o ''"),
+        (("inspect", ""), "''"),
+    ],
+)
+def test_empty_is_not_the_current_folder(
+    run: Run, tmp_path: Path, command: tuple[object, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run, tmp_path, f"equint: {said}: is empty; give a value, or leave it out", *command)
+
+
 def test_a_name_that_no_file_can_have(run: Run, tmp_path: Path) -> None:
     code, out, err = run("quantize", model_path(), "-o", tmp_path / "q.onnx", "--data", "x" * 300)
     assert (code, out, err.count("\n")) == (2, "", 1)

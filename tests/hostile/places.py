@@ -111,7 +111,7 @@ def _unwritable() -> list[Case]:
             "in /sys": (f"/sys/out{end}", lambda folder: None),
         }
         for what, (path, make) in places.items():
-            if (name == "golden" and what == "a folder") or (name == "auto" and what in ("a folder", "nothing")):
+            if (name == "golden" and what == "a folder") or (name == "auto" and what == "a folder"):
                 continue  # where they write
             found.append(Case(f"place/{what}/{name}", (*command, path), make))
     return found
@@ -133,6 +133,8 @@ def _refused(command: str, given: Sequence[str], *names: str) -> Case:
         "targets": ("targets",),
         "recipes": ("recipes",),
         "inspect": ("inspect", "net.onnx"),
+        "auto": ("auto", "net.onnx", "-o", "out.onnx"),
+        "card": ("card", "net.onnx"),
         "": (),
     }
     return Case(f"option/{said!r}/{command or 'equint'}", (*base[command], *given), names=names)
@@ -223,6 +225,10 @@ def _options() -> list[Case]:
         _refused("quantize", ("--images", "0", "--data", "arrays.npz")),
         _refused("quantize", ("--data", "stats.npz", "--images", "4")),
         _refused("quantize", ("--data", "pictures")),
+        _refused("auto", ("--data", ""), "--data"),
+        _refused("card", ("--data", ""), "--data"),
+        _refused("calibrate", ("--merge", ""), "--merge"),
+        _refused("evaluate", ("--data=",), "--data="),
         _refused("table", ("--recipe", "lwq", "--images", "-1")),
         _refused("table", ("--recipe", "lwq", "--jobs", "0")),
         _refused("table", ("--recipe", "lwq", "--cache", "net.onnx")),

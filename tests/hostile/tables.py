@@ -84,7 +84,7 @@ def _cards() -> list[Case]:
         "input.size": (),
         "input.range": ("empty list",),
         "input.layout": (),
-        "data.calibration": ("empty text",),
+        "data.calibration": (),
         "decode.score": ("number", "float"),
         "decode.most": ("number",),
         "decode.variances": (),

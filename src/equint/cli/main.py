@@ -300,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"equint {__version__}")
         return
+    if empty := _empty(arguments):
+        _end(f"equint: {empty}: is empty; give a value, or leave it out")
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what an encoding has not is spelled out: the work is done
@@ -341,6 +343,21 @@ def _ran(arguments: list[str], debug: bool, written: Sequence[Path]) -> int:
 
 STOPPED = 130
 """Exit code of a command that was interrupted."""
+
+
+def _empty(arguments: Sequence[str]) -> str:
+    """What an empty text is given for, which would mean the current folder where a path is asked for; else nothing.
+
+    Example:
+        >>> _empty(["card", "net.onnx", "--data", ""]), _empty(["card", "net.onnx", "--data="]), _empty(["inspect", ""])
+        ("--data ''", "--data=''", "''")
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if argument.startswith("--") and argument.endswith("="):
+            return f"{argument}''"
+        if not argument:
+            return f"{before} ''" if before.startswith("-") else "''"
+    return ""
 
 
 _ENDLESS = re.compile(r"(\S{60})\S{40,}(\S{20})")

@@ -332,7 +332,7 @@ def labels_of(shown: Shown) -> Any:
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
+        return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InvalidOption(f"{option} {text}: give numbers separated by commas, such as 123.7,116.3,103.5") from error
 

@@ -103,7 +103,7 @@ def named_files(path: Path) -> dict[str, Path]:
     section = table.get("data")
     own = {key: table.get(key) for key in ("model", "labels")}
     named = {**(section if isinstance(section, dict) else {}), **own}
-    return {key: path.parent / value for key, value in named.items() if isinstance(value, str)}
+    return {key: path.parent / value for key, value in named.items() if isinstance(value, str) and "\0" not in value}
 
 
 TABLES = frozenset({"task", "input", "data", "decode", "labels", "model"})
@@ -224,7 +224,7 @@ def _data(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidCard(f"{path}: {key} must be a whole number from {least}, not {value!r}")
     for key in PATHS & set(data):
-        if not isinstance(data[key], str) or "\0" in data[key]:
+        if not isinstance(data[key], str) or not data[key] or "\0" in data[key]:
             raise InvalidCard(f"{path}: {key} must be the path of a file or folder, not {data[key]!r}")
     return {k: path.parent / v if k in PATHS else v for k, v in data.items()}
 
