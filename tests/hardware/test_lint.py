@@ -104,8 +104,8 @@ WRONG: list[tuple[RuleName, dict[str, Any], Description, str, str]] = [
     ),
     ("layer-width", {}, changed(weight=replace(S8, dtype="int16")), "conv", "int16 weights"),
     ("layer-width", {}, changed(x=replace(U8, dtype="uint16")), "conv", "uint16 activations"),
-    ("float-layer", {}, changed(why_float="its input is float"), "conv", "Conv has 75.0% of all work, and its"),
-    ("layer-output", {}, changed(y=None), "conv", "nothing rounds the output of a layer with 75.0%"),
+    ("float-layer", {}, changed(why_float="its input is float"), "conv", "Conv has 75.0 % of all work, and its"),
+    ("layer-output", {}, changed(y=None), "conv", "nothing rounds the output of a layer with 75.0 %"),
     ("float-operator", {}, replace(FILE, floats={"Softmax": ("a", "b", "c")}), "a, b and 1 more", "Softmax comp"),
     ("float-operator", {"operators": ("Conv",)}, replace(FILE, integers={"Add": ("sum",)}), "sum", "Add has no"),
 ]  # fmt: skip

@@ -171,7 +171,7 @@ def test_layers_and_operators_in_float_with_their_share_of_the_work() -> None:
         ("float-operator", "#3 SIN t", 0.0),
     ]
     assert said.findings[0].what == (
-        "CONV_2D has 75.0% of all work, and its input is float, beside int8 weights: it is hybrid"
+        "CONV_2D has 75.0 % of all work, and its input is float, beside int8 weights: it is hybrid"
     )
     assert said.clean
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from equint.maths.chance import Interval, jackknife, lost_share, mcnemar, mean, needed, share, sqnr
+from equint.maths.chance import Interval, guessed, jackknife, lost_share, mcnemar, mean, needed, share, sqnr
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (3, 9), (14, 10), (120, 80), (5, 5)])
@@ -100,3 +100,16 @@ def test_what_is_no_mean_is_near_the_bootstraps() -> None:
     assert sum(found) / 2 == pytest.approx(ratio(np.arange(200)), rel=0.01)
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.5)
     assert jackknife(ratio, 1) is None
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(100, 2), (200, 10), (50, 1000)])
+def test_guesses_are_seen_and_what_is_learned_is_not_called_one(samples: int, classes: int) -> None:
+    """Every number of hits, weighted by how likely guessing, and a network right in three of four, makes it."""
+    hits = np.arange(samples + 1)
+    seen = np.array([guessed(int(n), samples, classes) for n in hits])
+    assert seen @ stats.binom.pmf(hits, samples, 1 / classes) > 0.9
+    assert seen @ stats.binom.pmf(hits, samples, 0.75) < 1e-3
+
+
+def test_few_samples_call_nothing_a_guess() -> None:
+    assert not any(guessed(hits, 1, classes) for hits in (0, 1) for classes in (2, 10, 1000))

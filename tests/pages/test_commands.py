@@ -27,6 +27,7 @@ def test_values_are_spelled_as_shells_take_them() -> None:
     formats = ["--target", "my board.toml", "--input-range", "-1", "1e-05"]
     others = ["--set", "sr=16000", "--set", "n=1,2", "--images", "0", "--no-fused-activations"]
     assert words == ["equint", "quantize", "v1.0", *formats, *others]
+    assert shlex.split(spelled("lint", Path("-q.onnx"))) == ["equint", "lint", "./-q.onnx"]
     assert spelled("export", "m", force=True, fused_activations=True).endswith("m --force --fused-activations")
 
 

@@ -38,6 +38,15 @@ def test_measures_equal_those_of_all_samples_at_once(tmp_path: Path) -> None:
     assert found["cosine"] == pytest.approx((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()), rel=1e-5)
 
 
+def test_labels_in_another_order_look_like_guesses(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, model = rng.normal(size=(150, 5)).astype(np.float32), written(tmp_path, "a.onnx")
+    (scores,) = execute(onnx.load(model), x)
+    for y, guesses in ((scores.argmax(1), False), ((scores.argmax(1) + 1) % 7, True)):
+        np.savez(tmp_path / "data.npz", x=x, y=y)
+        assert evaluate(model, tmp_path / "data.npz", CARD, model)["chance"].get("guessed", False) == guesses
+
+
 def test_limit_takes_the_first_samples(tmp_path: Path) -> None:
     x = np.eye(5, dtype=np.float32)
     np.savez(tmp_path / "data.npz", x=x, y=np.zeros(5, np.int64))

@@ -90,6 +90,13 @@ def test_what_few_samples_tell_of_others_stands_in_the_words() -> None:
     )
 
 
+def test_a_float_network_that_guesses_is_told() -> None:
+    figures = {"samples": 400, "top1": 10.0, "chance": {"top1": (-1.0, 1.0), "guessed": True}}
+    found = verdict("classification", figures, {"samples": 400, "top1": 10.0})
+    assert found.level == "good"
+    assert "the float network itself is right no more than by guessing" in found.words
+
+
 def test_so_many_more_decide() -> None:
     """The same shares on as many samples as were asked for: the level is the only one left."""
     few = counted_by(14, 10, 400)

@@ -53,6 +53,14 @@ def test_arrays_that_fit_are_fed_as_they_are(tmp_path: Path) -> None:
     assert x.max() <= card.range[1]
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1e30])
+def test_arrays_of_one_value_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    model = equint.load(network("y = Conv (x, w)", w=normal(4, 2, 3, 3), inputs="float[N,2,9,9] x"))
+    np.savez(tmp_path / "a.npz", x=np.full((10, 2, 9, 9), value, np.float32))
+    with pytest.raises(EquintError, match=r"a\.npz: its first samples hold nothing but"):
+        propose(model, tmp_path / "a.npz")
+
+
 def test_labels_that_do_not_fit_are_told(tmp_path: Path) -> None:
     with np.load(data_path()) as file:
         np.savez(tmp_path / "a.npz", x=file["x"][:20], y=file["y"][:20] + 50)

@@ -365,13 +365,13 @@ def _float_layer(d: Description, on: Target, rule: Rule, machine: Machine) -> Fo
         why = _why_float(layer, on)
         if why and not is_named(layer.node, on.float_layers):
             todo = "quantize it" if why not in (UNLISTED, NO_INTEGER_FORM) else LEAVE
-            yield layer.node, f"{layer.op} has {d.share(layer):.1%} of all work, and {why}", todo
+            yield layer.node, f"{layer.op} has {100 * d.share(layer):.1f} % of all work, and {why}", todo
 
 
 def _layer_output(d: Description, on: Target, rule: Rule, machine: Machine) -> Found:
     for layer in d.layers:
         if layer.y is None and not layer.why_float and layer.op == "Conv":
-            what = f"nothing rounds the output of a layer with {d.share(layer):.1%} of all work"
+            what = f"nothing rounds the output of a layer with {100 * d.share(layer):.1f} % of all work"
             yield layer.node, what, "put QuantizeLinear behind it, or behind the Relu or Clip that alone reads it"
 
 

@@ -93,6 +93,18 @@ def share(hits: int, samples: int) -> Interval:
     return Interval(max((middle - half) / (1 + z), 0.0), min((middle + half) / (1 + z), 1.0))
 
 
+def guessed(hits: int, samples: int, classes: int) -> bool:
+    """Whether so many hits look like guesses among equally likely classes: by `share`, 1/C is not excluded, and half way
+    from there to all hits is.
+
+    Example:
+        >>> guessed(51, 500, 10), guessed(70, 500, 10), guessed(2, 4, 2)
+        (True, False, False)
+    """
+    low, high = share(hits, samples)
+    return low <= 1 / classes and high < (1 + 1 / classes) / 2
+
+
 def mean(values: Array) -> Interval | None:
     """The mean of `(N,)` values, real units: ± t·s/√N with Student's t of N − 1 degrees. None: fewer than two.
 

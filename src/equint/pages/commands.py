@@ -30,7 +30,7 @@ def spelled(command: str, *words: object, **given: Any) -> str:
         >>> spelled("golden", "a b.onnx", output="golden", input_range=(0.0, 1.0), images=64, recipe=None)
         "equint golden 'a b.onnx' -o golden --input-range 0 1"
     """
-    said = ["equint", command, *map(str, words)]
+    said = ["equint", command, *(f"./{w}" if str(w).startswith("-") else str(w) for w in words)]
     for name in filter(TAKES[command].__contains__, given):
         said += _option("-o" if name == "output" else f"--{name.replace('_', '-')}", given[name])
     return shlex.join(said)

@@ -64,7 +64,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     try:
         return _run(Path(path).stem, found)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UnusableData(f"{label}: {error!r} is missing, or of another type; {_GIVE}") from error
+        what = f"no {error}" if isinstance(error, KeyError) else f"something is of another kind ({error})"
+        raise UnusableData(f"{label}: {what}; {_GIVE}") from error
 
 
 def _whole(text: str) -> int:

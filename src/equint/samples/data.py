@@ -17,7 +17,7 @@ from ..errors import InvalidCard, UnusableData
 from ..files import MOST_TEXT, readable
 from ..ir.model import Array, Name
 from .card import Card
-from .folders import PICTURES, pictures, pixels, prepared, stacked
+from .folders import PICTURES, check_pictures, pictures, pixels, prepared, stacked
 from .images import BATCH, Feed, Samples, length, split
 from .presented import Shapes, inputs_alone, presented
 from .shards import count as entry_count
@@ -312,8 +312,7 @@ def most_label(path: Path, card: Card) -> int | None:
 def _sharded(
     path: Path, files: Sequence[Path], card: Card, size: int, limit: int | None, start: int
 ) -> Iterator[tuple[Array, Array | None]]:
-    if card.kind == "features":
-        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb or gray")
+    check_pictures(path, card)
     wanted = islice(entries(files, start), None if limit is None else max(0, limit - start))
     step, empty = size if card.size else 1, start == 0
     while held := list(islice(wanted, step)):
@@ -333,8 +332,7 @@ def is_labelled(path: Path) -> bool:
 
 def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) -> Iterator[tuple[Array, Array | None]]:
     found = listing(path)
-    if card.kind == "features":
-        raise UnusableData(f"{path}: holds pictures but the card says features; set kind to rgb, bgr or gray")
+    check_pictures(path, card)
     labels = found.numbers(card.labels)
     rows = list(enumerate(found.files[:limit]))[start:]
     for x, row in stacked(

@@ -132,12 +132,20 @@ def _resized(pixels: Array, size: tuple[int, int]) -> Array:
     return resized[..., None] if resized.ndim == 2 else resized
 
 
+def check_pictures(where: object, card: Card) -> None:
+    """Refuse a card that does not say how pictures become the input. Raises UnusableData."""
+    if card.kind == "features":
+        raise UnusableData(
+            f"{where}: holds pictures, but the card says features, which is also meant where there is none; set kind to "
+            "rgb, bgr or gray, or have `equint card` propose a card"
+        )
+
+
 def stacked(
     items: Sequence[Item], card: Card, size: int, load: Callable[[Item], tuple[Array, Truth]]
 ) -> Iterator[tuple[Array, list[Truth]]]:
     """Batches of (network input, truths); pictures that keep their own sizes come one by one. Raises EquintError."""
-    if card.kind == "features":
-        raise UnusableData("the data are pictures but the card says features; set kind to rgb, bgr or gray")
+    check_pictures("the data", card)
     step = size if card.size else 1
     for start in range(0, len(items), step):
         loaded = [load(item) for item in items[start : start + step]]

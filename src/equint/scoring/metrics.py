@@ -110,7 +110,8 @@ def both(
 
     Of the first, `chance` tells where figures lie on other samples, in 95 % of cases: the main measure's loss by its
     key (points, or dB), agreement (per cent) and sqnr_db; and `turned`, where classes are right or wrong: how many
-    samples became wrong and right, and how likely two equally good networks differ so (McNemar).
+    samples became wrong and right, and how likely two equally good networks differ so (McNemar); `guessed`, where the
+    float network hits labels no better than guessing would.
 
     Raises:
         EquintError: as `evaluate`.
@@ -188,6 +189,7 @@ def _chance(found: Part, task: str) -> dict[str, Any]:
         interval = lost_share(wrong, right, own.tally.labelled)
         told[main.key] = 100 * interval.low, 100 * interval.high
         told["turned"] = {"wrong": wrong, "right": right, "p": mcnemar(wrong, right)}
+        told |= {"guessed": True} if original.tally.guessed else {}
     elif main is not None and own.meter is not None and original.meter is not None:
         lost = own.meter.lost(original.meter)
         told |= {} if lost is None else {main.key: tuple(lost)}

@@ -29,6 +29,7 @@ class Tally:
 
     samples: int = 0
     labelled: int = 0
+    classes: int = 0
     top1: int = 0
     top5: int = 0
     decisions: int = 0
@@ -54,6 +55,7 @@ class Tally:
             )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         self.labelled += len(labels)
+        self.classes = scores.shape[1]
         self.right += bytes((best[:, 0] == labels).tolist())
         self.top1 += int(np.sum(best[:, 0] == labels))
         self.top5 += int(np.sum(best == labels[:, None]))
@@ -101,6 +103,7 @@ class Tally:
         """
         for counted in ("samples", "labelled", "top1", "top5", "decisions", "agreed", "right", "alike"):
             setattr(self, counted, getattr(self, counted) + getattr(other, counted))
+        self.classes = self.classes or other.classes
         for summed in ("signal", "noise", "dot", "energy"):
             mine: dict[Name, float] = getattr(self, summed)
             for name, value in getattr(other, summed).items():
@@ -138,6 +141,11 @@ class Tally:
             signal, noise = np.asarray(self.powers[worst]).reshape(-1, 2).T[:, :, None]
             found["sqnr_db"] = chance.sqnr(signal, noise) if len(signal) == self.samples else None
         return {key: interval for key, interval in found.items() if interval is not None}
+
+    @property
+    def guessed(self) -> bool:
+        """Whether it hits labels no better than guessing would."""
+        return self.labelled > 0 and chance.guessed(self.top1, self.labelled, self.classes)
 
     def turned(self, original: Tally) -> tuple[int, int]:
         """How many samples are wrong now and were right in the float network, and the other way round."""

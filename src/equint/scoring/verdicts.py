@@ -16,6 +16,11 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 Status = Literal["decided", "undecided", "unknown", "made up", "not measured"]
 ALONE = 0.05
 """Two equally good networks differ as far in one of so many trials: rarer differences are not taken for chance."""
+GUESSED = (
+    "; but the float network itself is right no more than by guessing: if the labels are numbered in another order, list "
+    "the classes in the card's `labels`, else correct how its input is prepared"
+)
+"""Said where the float network's hits are guesses: then losses tell nothing."""
 MOST = 1_000_000
 """More samples than these are not counted."""
 
@@ -175,7 +180,8 @@ def _of_loss(task: Task, main: Measure, before: float, after: float, known: Mapp
         facts += f"; {counted(samples, 'sample')}"
     likely = known.get(main.key)
     between = "" if likely is None else _between(likely, main, unit)
-    return _decided(main.key, lost, task.drops, likely, samples, f"{said} ({facts})", between, strict=True)
+    told = _decided(main.key, lost, task.drops, likely, samples, f"{said} ({facts})", between, strict=True)
+    return told.but(GUESSED) if known.get("guessed") else told
 
 
 def _above(

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EquintError, counted
+from ..errors import EquintError, UnusableData, counted
 from ..files import Facts, jsonable
+from ..graph.inputs import LARGEST
 from ..ir.model import Array, Model, Name
-from ..maths.chance import apart
+from ..maths.chance import guessed
 from ..planning.run import Progress
 from ..samples.card import Card
 from ..samples.data import images
@@ -141,8 +142,12 @@ def _ready(model: Model, found: Survey) -> Proposal | None:
     seen = images(found.calibration, Card(), None, 8, graph.inputs).first(64)
     values = [v for feed in seen for v in (feed.values() if isinstance(feed, Mapping) else [feed])]
     card = replace(as_it_is(_joined(values)), data=where)
+    low, high = card.range or (0.0, 0.0)
     if len(graph.inputs) > 1:
         card = replace(card, range=None)
+    elif not 0 < high - low < LARGEST:
+        shown = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        raise UnusableData(f"{found.calibration}: its first samples hold nothing but {shown}; check how they are made")
     card, of_task = _task(card, _outputs(model, seen))
     why = f"arrays of shape {found.shape} are the network's input as they are"
     reasons: tuple[Reason, ...] = (("kind", why), ("range", "what the first 64 samples hold"), ("task", of_task))
@@ -205,8 +210,7 @@ def _doubts(best: Way, clear: bool, why: str, card: Card, classes: int, found: S
     if not clear:
         told.append(f"how pixels are prepared is not clear: {why}")
     if best.score is not None and classes > 1 and card.task == "classification":
-        guess = 100 / classes
-        if best.score - guess <= 100 * apart(best.score / 100, guess / 100, best.samples):
+        if guessed(round(best.score * best.samples / 100), best.samples, classes):
             todo = "list the classes in `labels`, in the order of its outputs"
             told.append(
                 f"the float network is right in {best.score:.1f} % of {counted(best.samples, 'sample')}, "
