@@ -94,8 +94,7 @@ def share(hits: int, samples: int) -> Interval:
 
 
 def guessed(hits: int, samples: int, classes: int) -> bool:
-    """Whether so many hits look like guesses among equally likely classes: by `share`, 1/C is not excluded, and half way
-    from there to all hits is.
+    """Whether so many hits look like guesses among C classes: `share` reaches 1/C, and not half way from there to all.
 
     Example:
         >>> guessed(51, 500, 10), guessed(70, 500, 10), guessed(2, 4, 2)

@@ -136,8 +136,8 @@ def check_pictures(where: object, card: Card) -> None:
     """Refuse a card that does not say how pictures become the input. Raises UnusableData."""
     if card.kind == "features":
         raise UnusableData(
-            f"{where}: holds pictures, but the card says features, which is also meant where there is none; set kind to "
-            "rgb, bgr or gray, or have `equint card` propose a card"
+            f"{where}: holds pictures, but the card says features, which is also meant where there is none; "
+            "set kind to rgb, bgr or gray, or have `equint card` propose a card"
         )
 
 

@@ -17,8 +17,8 @@ Status = Literal["decided", "undecided", "unknown", "made up", "not measured"]
 ALONE = 0.05
 """Two equally good networks differ as far in one of so many trials: rarer differences are not taken for chance."""
 GUESSED = (
-    "; but the float network itself is right no more than by guessing: if the labels are numbered in another order, list "
-    "the classes in the card's `labels`, else correct how its input is prepared"
+    "; but the float network itself is right no more than by guessing: if the labels are numbered in another order, "
+    "list the classes in the card's `labels`, else correct how its input is prepared"
 )
 """Said where the float network's hits are guesses: then losses tell nothing."""
 MOST = 1_000_000

@@ -209,13 +209,14 @@ def _doubts(best: Way, clear: bool, why: str, card: Card, classes: int, found: S
     told = []
     if not clear:
         told.append(f"how pixels are prepared is not clear: {why}")
-    if best.score is not None and classes > 1 and card.task == "classification":
-        if guessed(round(best.score * best.samples / 100), best.samples, classes):
-            todo = "list the classes in `labels`, in the order of its outputs"
-            told.append(
-                f"the float network is right in {best.score:.1f} % of {counted(best.samples, 'sample')}, "
-                f"no more than by guessing among {classes} classes: if the labels are numbered in another order, {todo}"
-            )
+    hits = None if best.score is None else round(best.score * best.samples / 100)
+    named = classes > 1 and card.task == "classification"
+    if hits is not None and named and guessed(hits, best.samples, classes):
+        todo = "list the classes in `labels`, in the order of its outputs"
+        told.append(
+            f"the float network is right in {best.score:.1f} % of {counted(best.samples, 'sample')}, "
+            f"no more than by guessing among {classes} classes: if the labels are numbered in another order, {todo}"
+        )
     if found.labelled and found.classes and len(found.classes) != classes and classes:
         told.append(f"{len(found.classes)} class folders for {classes} outputs: they are numbered by name, from 0")
     return told
