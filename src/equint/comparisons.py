@@ -256,7 +256,7 @@ def _made_up(original: Any, quantized: Any, card: Card | None) -> Samples | None
         network = described(network, laid_out(card, [network.graph.shapes.get(n) for n in network.graph.inputs]))
     else:
         proto = load_proto(quantized) if isinstance(quantized, (str, os.PathLike)) else quantized
-        network = described_inputs(proto, network)
+        network = described_inputs(proto, network, quantized)
     known = [n for n in network.graph.inputs if n in network.moments and network.moments[n].origin == "given"]
     return made_up_samples(network) if known and len(network.graph.inputs) == 1 else None
 

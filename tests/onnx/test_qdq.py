@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import equint
 from equint.demo import model_path
+from equint.errors import UnreadableModel
 from equint.ir.model import QSpec
 from equint.onnx.qdq import views_of
 from equint.runtime.session import Session
@@ -377,6 +378,29 @@ def test_views_travel_in_the_metadata() -> None:
         np.testing.assert_allclose(found[name].scale, view.scale, rtol=1e-6)
         np.testing.assert_allclose(found[name].offset, view.offset, rtol=1e-6)
     assert views_of(proto) == {}
+
+
+NONE = (
+    '{"low": 0, "high": 1}',
+    '{"low": NaN, "high": 1, "mean": 0, "std": 1}',
+    '{"low": 2, "high": 1, "mean": 0, "std": 1}',
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("inputs", value) for value in ("{", "[]", '{"input": 1}', *(f'{{"input": {told}}}' for told in NONE))),
+        *(("views", value) for value in ("", "[]", '{"arrays": [], "views": {"pool": [[0, [1]], [0, [1]]]}}')),
+        ("views", '{"arrays": ["AA"], "views": {}}'),
+    ],
+)
+def test_metadata_that_equint_did_not_write_are_refused(tmp_path: Path, key: str, value: str) -> None:
+    proto = equint.quantize(model_path(), input=(0, 1), effort="fast").proto
+    next(p for p in proto.metadata_props if p.key == f"equint.{key}").value = value
+    onnx.save(proto, tmp_path / "q.onnx")
+    with pytest.raises(UnreadableModel, match=rf"q\.onnx: its metadata equint\.{key} are not as equint writes them"):
+        equint.compare(model_path(), tmp_path / "q.onnx")
 
 
 # After onnxruntime's optimizer

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, checker, helper, numpy_helper, shape_inference
 
+from ..errors import UnreadableModel
 from ..graph import clamps
 from ..graph.placement import grid_of, place
 from ..ir.model import Array, Graph, Model, Moments, Name, Node, QParams, Range, View
@@ -68,15 +71,43 @@ def qdq_graph(model: Model) -> Graph:
     return _Exporter(_at_opset(model) if wide else model).graph()
 
 
-def views_of(proto: ModelProto) -> dict[Name, View]:
-    """The views stored in an exported model; empty for models of other origin."""
+@contextmanager
+def _reading(key: str, source: object) -> Iterator[None]:
+    """Metadata that are not as equint writes them are refused; `source`: the file, where they come from one."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        where = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the quantized network"
+        why = f"its metadata equint.{key} are not as equint writes them ({type(error).__name__}: {error})"
+        raise UnreadableModel(f"{where}: {why}; quantize the float network again") from error
+
+
+def views_of(proto: ModelProto, source: object = None) -> dict[Name, View]:
+    """The views stored in an exported model, read from `source`; empty for models of other origin.
+
+    Raises:
+        UnreadableModel: they are not as `export` writes them.
+    """
     stored = said_of(proto, "views")
     if stored is None:
         return {}
-    table = json.loads(stored)
-    arrays = [np.frombuffer(base64.b64decode(a), np.float32) for a in table["arrays"]]
-    shaped = {name: [arrays[i].reshape(s) for i, s in pairs] for name, pairs in table["views"].items()}
-    return {name: View(scale, offset) for name, (scale, offset) in shaped.items()}
+    with _reading("views", source):
+        table = json.loads(stored)
+        arrays = [np.frombuffer(base64.b64decode(a), np.float32) for a in table["arrays"]]
+        shaped = {name: [arrays[i].reshape(s) for i, s in pairs] for name, pairs in table["views"].items()}
+        return {name: View(scale, offset) for name, (scale, offset) in shaped.items()}
+
+
+def _told_inputs(proto: ModelProto, source: object) -> dict[Name, dict[str, Array]]:
+    """What `_inputs` wrote. Raises UnreadableModel: it is something else."""
+    with _reading("inputs", source):
+        told = json.loads(said_of(proto, "inputs") or "{}")
+        keys = ("low", "high", "mean", "std")
+        found = {name: {key: np.asarray(about[key], np.float64) for key in keys} for name, about in told.items()}
+        for name, about in found.items():
+            if not all(np.isfinite(v).all() for v in about.values()) or np.any(about["low"] > about["high"]):
+                raise ValueError(f"no range and spread of {name}")
+        return found
 
 
 def _inputs(model: Model) -> dict[Name, dict[str, Any]]:
@@ -91,7 +122,7 @@ def _inputs(model: Model) -> dict[Name, dict[str, Any]]:
     return told
 
 
-def described_inputs(proto: ModelProto, model: Model) -> Model:
+def described_inputs(proto: ModelProto, model: Model, source: object = None) -> Model:
     """A float network whose inputs are known as an exported model's metadata describe them; as it is without.
 
     Example:
@@ -101,18 +132,21 @@ def described_inputs(proto: ModelProto, model: Model) -> Model:
         >>> read = described_inputs(export(known), Model(tiny_graph()))
         >>> read.ranges["x"].lo.item(), read.moments["x"].origin
         (-2.0, 'given')
+
+    Raises:
+        UnreadableModel: they are not as `export` writes them.
     """
-    told = json.loads(said_of(proto, "inputs") or "{}")
-    fields = {name: {k: np.asarray(v) for k, v in told[name].items()} for name in model.graph.inputs if name in told}
+    told = _told_inputs(proto, source)
+    fields = {name: told[name] for name in model.graph.inputs if name in told}
     moments = {name: Moments(f["mean"], f["std"], "given") for name, f in fields.items()}
     ranges = {name: Range(f["low"], f["high"]) for name, f in fields.items()}
     return replace(model, moments={**model.moments, **moments}, ranges={**model.ranges, **ranges})
 
 
-def input_spans(proto: ModelProto) -> dict[Name, tuple[float, float]]:
+def input_spans(proto: ModelProto, source: object = None) -> dict[Name, tuple[float, float]]:
     """The range that a quantized model's first quantizer gives each of its inputs, or else that its metadata tell."""
     consts = {t.name: t for t in proto.graph.initializer}
-    told = json.loads(said_of(proto, "inputs") or "{}")
+    told = _told_inputs(proto, source)
     spans = {name: (float(np.min(about["low"])), float(np.max(about["high"]))) for name, about in told.items()}
     for node in proto.graph.node:
         if node.op_type == "QuantizeLinear" and {*node.input[1:3]} <= consts.keys() and len(node.input) == 3:

@@ -106,12 +106,12 @@ def compare(
     if not shared:
         names = (str(s) if isinstance(s, (str, os.PathLike)) else "the model" for s in (quantized, original))
         raise UnusableData(f"{' shares no tensor with '.join(names)}; compare a network with its own original")
-    views = views_of(noisy_proto)
+    views = views_of(noisy_proto, quantized)
     clean, noisy = Session(original, taps=shared), Session(quantized, taps=shared)
     sums: dict[Name, list[float]] = {t: [0.0, 0.0, 0.0] for t in shared}
     odd, each, done = dict.fromkeys(shared, 0), dict[Name, list[Array]](), 0
     total = getattr(feeds, "total", None)
-    for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto))]:
+    for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto, quantized))]:
         if progress is not None:
             progress(done)
         done += (count := length(feed))
