@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from .errors import OutputRefused
-from .kinds import kind_of
+from .kinds import OWN, kind_of
 
 try:
     import fcntl
@@ -96,7 +96,7 @@ def check_kind(path: str | os.PathLike[str], written: str | None) -> None:
         there = kind_of(path)
     except FileNotFoundError:
         return
-    if there not in (None, written):
+    if there is not None and written not in (there, OWN.get(there)):
         raise OutputRefused(f"{path}: is {there} that would be lost; choose another output, or give --force")
 
 

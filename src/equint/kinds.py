@@ -9,22 +9,26 @@ from pathlib import Path
 
 LOOKED_AT = 1 << 20
 """Bytes of a file that are looked at."""
-_ARCHIVE, _TEXT, _TOML, _UNKNOWN = "a ZIP archive", "a text", "a TOML file", "a binary file"
+_ARCHIVE, _TEXT, _TOML, _JSON, _UNKNOWN = "a ZIP archive", "a text", "a TOML file", "a JSON file", "a binary file"
+_STATISTICS, _CARD, _RECIPE, _BUNDLE = "statistics", "a card", "a recipe", "a bundle"
+_SETTINGS = "a card or a recipe"
+OWN: Mapping[str, str] = {_CARD: _SETTINGS, _RECIPE: _SETTINGS, _BUNDLE: _JSON}
+"""Kinds that only equint writes: what their endings promise."""
 EXPECTED: Mapping[str, str] = {
     ".onnx": "a network",
     ".tflite": "a TFLite model",
-    ".npz": _ARCHIVE,
+    ".npz": _STATISTICS,
     ".npy": "an array",
     ".html": "a web page",
-    ".toml": _TOML,
-    ".json": "a JSON file",
+    ".toml": _SETTINGS,
+    ".json": _JSON,
     ".safetensors": "safetensors",
     ".png": "a PNG picture",
     ".pdf": "a PDF",
     ".svg": "an SVG picture",
     ".md": _TEXT,
 }
-"""Kinds that endings promise."""
+"""Kinds that endings of outputs promise."""
 _BEGINNINGS = (
     (b"\x89PNG\r\n", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -53,6 +57,8 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
         head = file.read(LOOKED_AT)
     if not head:
         return None
+    if head.startswith(b"PK\x03\x04") and head[30:40] == b"header.npy":
+        return _STATISTICS
     for beginning, kind in _BEGINNINGS:
         if head.startswith(beginning):
             return kind
@@ -78,10 +84,14 @@ def _kind_of_text(head: bytes) -> str | None:
         if begun.startswith(beginning) or (begun.startswith(b"<?xml") and beginning in begun):
             return kind
     try:
-        tomllib.loads(text)
+        keys = tomllib.loads(text).keys()
     except (tomllib.TOMLDecodeError, RecursionError):
-        return "a JSON file" if begun.startswith((b"{", b"[")) else _TEXT
-    return _TOML
+        if not begun.startswith((b"{", b"[")):
+            return _TEXT
+        return _BUNDLE if b'"equint.bundle"' in begun else _JSON
+    if not keys:  # comments alone, as headings of Markdown
+        return _TEXT
+    return _RECIPE if "passes" in keys else _CARD if keys & {"input", "task"} else _TOML
 
 
 def expected(path: Path) -> str | None:
