@@ -788,6 +788,13 @@ def test_who_stops_a_command_is_told_what_is_kept(run: Run, tmp_path: Path, monk
     assert err == f"equint: stopped; {told}\n"
 
 
+def test_closed_streams_cost_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "equint", "quantize", model_path(), "-o", tmp_path / "q.onnx", "--effort", "fast"]
+    found = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *map(str, command)], check=False)
+    assert found.returncode == 0
+    assert (tmp_path / "q.onnx").is_file()
+
+
 def test_an_encoding_that_lacks_signs_costs_nothing() -> None:
     command = [sys.executable, "-m", "equint", "sizes"]
     told = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=True)

@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -303,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if empty := _empty(arguments):
         _end(f"equint: {empty}: is empty; give a value, or leave it out")
     debug = "--debug" in arguments
+    sys.stdout, sys.stderr = sys.stdout or StringIO(), sys.stderr or StringIO()  # closed: nobody reads it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what an encoding has not is spelled out: the work is done
             stream.reconfigure(errors="backslashreplace")

@@ -64,7 +64,7 @@ def auto(
     asked, output = output, Path(f"{model.stem}.int8.onnx") if output is None else output
     if output.is_dir():
         output = output / f"{model.stem}.int8.onnx"
-    if output.suffix not in (".onnx", ".tflite"):
+    if output.suffix.lower() not in (".onnx", ".tflite"):
         raise InvalidOption(f"-o {output}: a model is an .onnx or a .tflite file, and a page is written beside it")
     options: dict[str, Any] = {"target": target}
     for_litert, page = cli.for_litert(output, io, options), _page_of(output)
@@ -154,7 +154,7 @@ def _page_of(output: Path) -> Path:
         >>> [_page_of(Path(name)).name for name in ("cls.onnx", "cls.int8.onnx", "cls.tflite")]
         ['cls.int8.html', 'cls.int8.html', 'cls.tflite.html']
     """
-    if output.suffix == ".tflite":
+    if output.suffix.lower() == ".tflite":
         return output.with_name(f"{output.name}.html")
     return output.with_name(f"{output.stem.removesuffix('.int8')}.int8.html")
 
@@ -208,7 +208,7 @@ def advice(found: Automatic, model: Path, output: Path, given: Mapping[str, Any]
         return more_samples(found.judged.samples, found.judged.needed, found.total)
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
-    if output.suffix == ".tflite":
+    if output.suffix.lower() == ".tflite":
         vectors = f"{first}{golden(str(model), result, alike)}"
         return f"run {output} in LiteRT; {vectors} writes vectors to compare a device with"
     return f"run {output} as the float network; {spelled('lint', output)} --target NAME for other hardware"
@@ -232,7 +232,7 @@ def _roomier(on: Target, output: Path) -> str | None:
 
     if on.weight.granularity == "channel":
         return None
-    return TARGET if output.suffix == ".tflite" else TARGETS[0].name
+    return TARGET if output.suffix.lower() == ".tflite" else TARGETS[0].name
 
 
 def more_samples(measured: int, needed: int, total: int | None) -> str:
