@@ -257,9 +257,10 @@ def executable(argument: str, source: Any) -> Any:
     """
     from .onnx.writer import to_proto
     from .tflite.content import content_of
+    from .tflite.reader import is_tflite
 
     given = runnable(argument, source)
-    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given).endswith(".tflite"):
+    if not isinstance(given, (str, os.PathLike)) or not is_tflite(given):
         return given
     try:
         return to_proto(load(given).graph)

@@ -146,14 +146,15 @@ def _help() -> str:
     return " ".join(option for p in get_command(app).params for option in p.opts)
 
 
-def test_a_tflite_file_is_for_litert_and_is_what_is_linted(run: Run, tmp_path: Path) -> None:
-    code, text, _ = run("auto", model_path(), "-o", tmp_path / "d.tflite")
+@pytest.mark.parametrize("name", ["d.tflite", "D.TFLITE"])
+def test_a_tflite_file_is_for_litert_and_is_what_is_linted(run: Run, tmp_path: Path, name: str) -> None:
+    code, text, _ = run("auto", model_path(), "-o", tmp_path / name)
     lines = text.splitlines()
     assert code == 0
     assert lines[1].partition("; page")[0].endswith("for tflite-int8")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.tflite", "d.tflite.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name, f"{name}.html"]
     assert lines[2] == "integers do 100.0 % of the multiply-accumulates; tflite-int8 takes all of it"
-    assert (tmp_path / "d.tflite").read_bytes()[4:8] == b"TFL3"
+    assert (tmp_path / name).read_bytes()[4:8] == b"TFL3"
 
 
 def test_data_that_a_card_names_and_that_are_gone_are_an_error(run: Run, tmp_path: Path) -> None:

@@ -169,11 +169,12 @@ def test_a_comparison_ends_with_a_verdict_that_knows_its_samples() -> None:
     assert "made-up sample" in random.words
 
 
-def test_quantized_tflite_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["q.tflite", "Q.TFLITE"])
+def test_quantized_tflite_files_are_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
     result = equint.quantize(model_path(), target="tflite-int8", input=(0, 1), effort="fast")
-    result.save(tmp_path / "q.tflite")
+    result.save(tmp_path / name)
     todo = r"only LiteRT runs that, .*; quantize to an \.onnx file for the same target, tflite-int8, which rounds as it"
     for refused in (equint.compare, lambda model, file: equint.evaluate(file, data_path(), against=model)):
         with pytest.raises(EquintError, match=todo):
-            refused(model_path(), tmp_path / "q.tflite")
-    assert equint.lint(tmp_path / "q.tflite").clean
+            refused(model_path(), tmp_path / name)
+    assert equint.lint(tmp_path / name).clean

@@ -219,7 +219,7 @@ def next_step(
     card, data = given.get("card"), give_data(result.job.original)
     if said.level in ("poor", "broken") and not (said.status in ("made up", "not measured") and card is None):
         return f"{spelled('diagnose', model, **given)} says which layers cost most, and what helps"
-    if output.endswith(".tflite"):
+    if output.lower().endswith(".tflite"):
         return f"run {output} in LiteRT; {golden(model, result, given)} writes vectors to compare a device with"
     if measured and not output:
         return f"{spelled('quantize', model, **{'output': f'{Path(model).stem}.int8.onnx', **given})} writes it"
