@@ -239,13 +239,13 @@ def test_quantize_says_whether_a_bound_is_held_on_labels(run: Run, tmp_path: Pat
 
 
 def test_more_samples_are_asked_of_data_that_hold_them() -> None:
-    assert more_samples(336, 92, 4000) == "the same command with --limit 428 would decide"
-    assert more_samples(336, 92, None) == "the same command with --limit 428 would decide"
-    assert more_samples(100, 7636, 100).startswith("add about 7,636 samples of your own")
+    assert more_samples(336, 92, 4000, "a") == "the same command with --limit 428 would decide"
+    assert more_samples(336, 92, None, "a") == "the same command with --limit 428 would decide"
+    assert more_samples(100, 7636, 100, "a") == "add about 7,636 samples of your own, which would decide: a holds 100"
 
 
 def test_auto_knows_how_many_samples_data_hold(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     run("card", model_path(), "--data", data_path(), "-o", path)
     text = run("auto", model_path(), "--card", path, "-o", tmp_path / "q.onnx")[1]
-    assert "the data hold 500" in text.splitlines()[-1]
+    assert f"{data_path()} holds 500" in text.splitlines()[-1]

@@ -205,7 +205,7 @@ def advice(found: Automatic, model: Path, output: Path, given: Mapping[str, Any]
     if found.judged.level in ("poor", "broken"):
         return f"{costs}, and what helps"
     if found.judged.status == "undecided" and found.judged.needed:
-        return more_samples(found.judged.samples, found.judged.needed, found.total)
+        return more_samples(found.judged.samples, found.judged.needed, found.total, found.evaluation.data)
     if found.evaluation.original is None and found.evaluation.task != "features":
         return "labels (class folders, or a labels.csv) tell what it loses, and --max-drop bounds it"
     if output.suffix.lower() == ".tflite":
@@ -235,21 +235,21 @@ def _roomier(on: Target, output: Path) -> str | None:
     return TARGET if output.suffix.lower() == ".tflite" else TARGETS[0].name
 
 
-def more_samples(measured: int, needed: int, total: int | None) -> str:
+def more_samples(measured: int, needed: int, total: int | None, data: str) -> str:
     """How to come by the samples that would decide.
 
     Args:
-        measured: on so many; needed: so many more would decide; total: those that the data hold, where that is known.
+        measured: on so many; needed: so many more would decide; total: those that `data` holds, where that is known.
 
     Example:
-        >>> more_samples(100, 300, 1000)
+        >>> more_samples(100, 300, 1000, "photos")
         'the same command with --limit 400 would decide'
-        >>> more_samples(336, 92, 400)
-        'add about 92 samples of your own, which would decide: the data hold 400'
+        >>> more_samples(336, 92, 400, "photos")
+        'add about 92 samples of your own, which would decide: photos holds 400'
     """
     from ..study.parts import LOOKED_AT
 
     room = needed if total is None else max(total - measured - LOOKED_AT, 0)
     if needed <= room:
         return f"the same command with --limit {measured + needed} would decide"
-    return f"add about {counted(needed - room, 'sample')} of your own, which would decide: the data hold {total:,}"
+    return f"add about {counted(needed - room, 'sample')} of your own, which would decide: {data} holds {total:,}"
