@@ -33,7 +33,7 @@ READERS = (
     Reader(
         "data", ("quantize", "net.onnx", "-o", "out.onnx", "--data", "arrays.npz", "--effort", "fast"), ("out.onnx",)
     ),
-    Reader("auto", ("auto", "net.onnx", "-o", "out.onnx"), ("out.onnx", "out.html"), "net.onnx"),
+    Reader("auto", ("auto", "net.onnx", "-o", "out.onnx"), ("out.onnx", "out.int8.html"), "net.onnx"),
     Reader("card", ("card", "net.onnx", "--data", "data.npz", "-o", "out.toml"), ("out.toml",), "net.onnx"),
 )
 STRICT = READERS[:11]
