@@ -11,7 +11,7 @@ from ..errors import EquintError, UnusableData
 from ..ir.events import Event, EventKind
 from ..ir.model import Array, Model, Name, Range
 from ..runtime.training import OFF, Apart, Training
-from ..samples.images import Samples
+from ..samples.images import Samples, split
 from ..samples.statistics import Statistics, TensorStatistics
 from .plan import Data
 from .search import made_up_samples
@@ -66,7 +66,7 @@ def _apart(network: Model, training: Training, images: Samples | None) -> list[A
     """How far the input lies from training; nothing where nothing tells."""
     shown = (images or made_up_samples(network)) if training.norms else None
     try:
-        return [] if shown is None else training.apart(shown.first(SHOWN))
+        return [] if shown is None else training.apart(split(shown.first(SHOWN), 1))
     except EquintError:  # what does not run is told by who needs it
         return []
 

@@ -287,6 +287,7 @@ def _measured(
             found = replace(found, left=(own, *ranked))
             judge.leave(set(names) - set(found.left))
     judge.leave(names)
+    give_back()
     return found
 
 
