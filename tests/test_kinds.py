@@ -14,7 +14,7 @@ from commands import Run
 from equint.demo import data_path, model_path
 from equint.drafts import drafted, overwriting
 from equint.errors import OutputRefused
-from equint.kinds import EXPECTED, OWN, kind_of
+from equint.kinds import EDITED, EXPECTED, OWN, kind_of
 
 WRITTEN: dict[str, Callable[[Path], object]] = {
     "a.onnx": lambda path: path.write_bytes(Path(model_path()).read_bytes()),
@@ -83,7 +83,13 @@ def test_no_file_of_another_kind_is_written_over(tmp_path: Path, name: str) -> N
     with overwriting(True):
         write()
     assert promised(path)
-    write()  # its own kind
+    if kind_of(path) not in EDITED:
+        return write()  # its own kind
+    before = path.read_bytes()
+    with pytest.raises(OutputRefused, match="a card that would be lost"):
+        write()
+    assert path.read_bytes() == before
+    return None
 
 
 def test_what_has_no_ending_is_known_when_it_is_written(tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_what_has_no_ending_is_known_when_it_is_written(tmp_path: Path) -> None:
         (["quantize", "{model}", "--recipe", "lwq", "--target", "tflite-int8", "-o", "{file}"], "a.tflite"),
         (["calibrate", "{model}", "--data", "{data}", "--images", "4", "-o", "{file}"], "a.npz"),
         (["export", "{model}", "--recipe", "wes", "--input-range", "0", "1", "-o", "{file}"], "a.json"),
-        (["table", "{model}", "--recipe", "lwq", "--cache", "{here}/kept", "-o", "{file}"], "a.html"),
+        (["table", "{model}", "--recipe", "lwq", "--cache", "{here}/kept", "-o", "{file}"], "a.md"),
         (["report", "{model}", "--recipe", "lwq", "--input-range", "0", "1", "-o", "{file}"], "a.html"),
         (["diagnose", "{model}", "--recipe", "lwq", "--input-range", "0", "1", "-o", "{file}"], "a.toml"),
     ],
@@ -120,6 +126,65 @@ def test_commands_say_what_would_be_lost_before_they_work(
     assert f"{path}: is a PNG picture that would be lost; choose another output, or give --force" in err
     assert path.read_bytes() == b"\x89PNG\r\n\x1a\n of mine"
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (["quantize", "net.onnx", "-o", "out.png"], "a network"),
+        (["quantize", "net.onnx", "-o", "out.onnx", "--report", "page.pdf"], "a web page"),
+        (["quantize", "net.onnx", "-o", "out.tflite", "--report", "page.json"], "a web page"),
+        (["export", "net.onnx", "--format", "integer", "-o", "out.html"], "a network"),
+        (["report", "net.onnx", "-o", "page.PDF"], "a web page"),
+        (["table", "net.onnx", "--recipe", "lwq", "-o", "table.html"], "a text"),
+        (["page", "a.json", "b.json", "-o", "both.md"], "a web page"),
+    ],
+)
+def test_endings_that_promise_another_kind_are_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: list[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(Path(model_path()).read_bytes())
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    told = f"would be {kind}, which {Path(command[-1]).suffix} does not promise; choose another name"
+    assert err.strip() == f"equint: {command[-1]}: {told}"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_results_are_not_saved_under_endings_of_another_kind(tmp_path: Path) -> None:
+    result = equint.quantize(model_path(), "lwq", target="tflite-int8", input=(0, 1))
+    with pytest.raises(OutputRefused, match=r"a\.png: would be a network"):
+        result.save(tmp_path / "a.png", force=True)
+    with pytest.raises(OutputRefused, match=r"a\.onnx: would be a TFLite model"):
+        result.save(tmp_path / "a.onnx", format="tflite")
+    result.save(tmp_path / "a.quantized")
+    assert kind_of(tmp_path / "a.quantized") == "a network"
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (["card", "net.onnx", "--data", "digits.npz", "-o", "card.toml"], "a card"),
+        (["diagnose", "net.onnx", "--recipe", "lwq", "--data", "none", "-o", "recipe.toml"], "a recipe"),
+    ],
+)
+def test_cards_and_recipes_that_people_edit_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: list[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(Path(model_path()).read_bytes())
+    Path("digits.npz").write_bytes(Path(data_path()).read_bytes())
+    Path("card.toml").write_text('# mine\n[input]\nkind = "gray"\n')
+    Path("recipe.toml").write_text('# mine\n[[passes]]\npass = "quantize"\n')
+    before = Path(command[-1]).read_bytes()
+    code, _, err = run(*command)
+    told = f"{command[-1]}: is {kind} that would be lost; choose another output, or give --force"
+    assert (code, err.strip()) == (2, f"equint: {told}")
+    assert Path(command[-1]).read_bytes() == before
+    if kind == "a card":
+        assert run(*command, "--force")[0] == 0
+        assert b"Proposed by equint" in Path(command[-1]).read_bytes()
 
 
 OTHERS: dict[str, tuple[list[str], str]] = {
@@ -145,6 +210,7 @@ def test_files_of_other_programs_are_of_another_kind(
     np.savez("samples.npz", x=np.ones(3))
     before = Path(name).read_bytes()
     command, kind = OTHERS[name]
+    monkeypatch.setattr(equint, command[0], None)  # not reached
     code, _, err = run(*command)
     assert code == 2
     assert f"{name}: is {kind} that would be lost" in err

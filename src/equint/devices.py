@@ -15,6 +15,7 @@ from .frontends.sources import present
 from .hardware.target import Target
 from .ir.model import Array, Model, Name
 from .job import Job, Options
+from .kinds import BUNDLE, JSON, NETWORK, TFLITE, WEIGHTS
 from .planning.recipe import ActivationBits, Recipe
 from .planning.recipe import recipe as built_in_recipe
 from .planning.run import Progress
@@ -146,15 +147,15 @@ def export(
     return Export(format, {str(file): file.stat().st_size for file in files}, result)
 
 
-def export_files(path: Named, format: Format) -> tuple[Path, ...]:
-    """The files that `export` writes.
+def export_files(path: Named, format: Format) -> Mapping[Path, str]:
+    """The files that `export` writes, and the kind of each.
 
     Raises:
         EquintError: a name that no file can have, or that asks for another format.
 
     Example:
-        >>> [file.name for file in export_files("out/net", "encodings")]
-        ['net.onnx', 'net.encodings']
+        >>> {file.name: kind for file, kind in export_files("out/net", "encodings").items()}
+        {'net.onnx': 'a network', 'net.encodings': 'a JSON file'}
     """
     from .litert.saving import is_tflite
 
@@ -165,12 +166,12 @@ def export_files(path: Named, format: Format) -> tuple[Path, ...]:
     if format == "npu":
         from .npu.bundle import bundle_files
 
-        return bundle_files(path)
+        return dict(zip(bundle_files(path), (BUNDLE, WEIGHTS), strict=True))
     if format == "onnx-float" or format == "encodings":
         from .onnx.encodings import float_files
 
-        return float_files(path, format)
-    return (Path(path),)
+        return dict(zip(float_files(path, format), (NETWORK, JSON), strict=True))
+    return {Path(path): TFLITE if format == "tflite" else NETWORK}
 
 
 @dataclass(frozen=True)

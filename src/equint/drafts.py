@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from .errors import OutputRefused
-from .kinds import OWN, kind_of
+from .kinds import kind_of, takes_place
 
 try:
     import fcntl
@@ -35,7 +35,7 @@ _APPEARED: ContextVar[list[Path] | None] = ContextVar("_APPEARED", default=None)
 
 @contextmanager
 def overwriting(force: bool) -> Iterator[None]:
-    """Whether outputs may take the place of files of another kind, as long as this lasts."""
+    """Whether outputs may take the place of any file, as long as this lasts."""
     before = _OVERWRITING.set(force or _OVERWRITING.get())
     try:
         yield
@@ -85,7 +85,7 @@ def writable(path: str | os.PathLike[str]) -> Path:
 
 
 def check_kind(path: str | os.PathLike[str], written: str | None) -> None:
-    """Refuse to write over a file of another kind; `written` is the kind that comes, where that is known.
+    """Refuse to write over a file of another kind, or one that people edit; `written` comes, where that is known.
 
     Raises:
         OutputRefused: naming the output, and what would be lost.
@@ -96,7 +96,7 @@ def check_kind(path: str | os.PathLike[str], written: str | None) -> None:
         there = kind_of(path)
     except FileNotFoundError:
         return
-    if there is not None and written not in (there, OWN.get(there)):
+    if there is not None and not takes_place(written, there):
         raise OutputRefused(f"{path}: is {there} that would be lost; choose another output, or give --force")
 
 

@@ -9,24 +9,26 @@ from pathlib import Path
 
 LOOKED_AT = 1 << 20
 """Bytes of a file that are looked at."""
-_ARCHIVE, _TEXT, _TOML, _JSON, _UNKNOWN = "a ZIP archive", "a text", "a TOML file", "a JSON file", "a binary file"
-_STATISTICS, _CARD, _RECIPE, _BUNDLE = "statistics", "a card", "a recipe", "a bundle"
-_SETTINGS = "a card or a recipe"
-OWN: Mapping[str, str] = {_CARD: _SETTINGS, _RECIPE: _SETTINGS, _BUNDLE: _JSON}
+NETWORK, TFLITE, WEIGHTS, PAGE, TEXT = "a network", "a TFLite model", "safetensors", "a web page", "a text"
+STATISTICS, CARD, RECIPE, BUNDLE, JSON = "statistics", "a card", "a recipe", "a bundle", "a JSON file"
+_ARCHIVE, _TOML, _UNKNOWN, _SETTINGS = "a ZIP archive", "a TOML file", "a binary file", "a card or a recipe"
+OWN: Mapping[str, str] = {CARD: _SETTINGS, RECIPE: _SETTINGS, BUNDLE: JSON}
 """Kinds that only equint writes: what their endings promise."""
+EDITED = frozenset((CARD, RECIPE))
+"""Kinds that people change by hand: none takes the place of another of its kind either."""
 EXPECTED: Mapping[str, str] = {
-    ".onnx": "a network",
-    ".tflite": "a TFLite model",
-    ".npz": _STATISTICS,
+    ".onnx": NETWORK,
+    ".tflite": TFLITE,
+    ".npz": STATISTICS,
     ".npy": "an array",
-    ".html": "a web page",
+    ".html": PAGE,
     ".toml": _SETTINGS,
-    ".json": _JSON,
-    ".safetensors": "safetensors",
+    ".json": JSON,
+    ".safetensors": WEIGHTS,
     ".png": "a PNG picture",
     ".pdf": "a PDF",
     ".svg": "an SVG picture",
-    ".md": _TEXT,
+    ".md": TEXT,
 }
 """Kinds that endings of outputs promise."""
 _BEGINNINGS = (
@@ -39,7 +41,7 @@ _BEGINNINGS = (
     (b"PK\x05\x06", _ARCHIVE),
     (b"\x1f\x8b", "a gzip file"),
 )
-_MARKUP = ((b"<!doctype html", "a web page"), (b"<html", "a web page"), (b"<svg", "an SVG picture"))
+_MARKUP = ((b"<!doctype html", PAGE), (b"<html", PAGE), (b"<svg", "an SVG picture"))
 
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:
@@ -58,15 +60,15 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
     if not head:
         return None
     if head.startswith(b"PK\x03\x04") and head[30:40] == b"header.npy":
-        return _STATISTICS
+        return STATISTICS
     for beginning, kind in _BEGINNINGS:
         if head.startswith(beginning):
             return kind
     if head[4:8] == b"TFL3":
-        return "a TFLite model"
+        return TFLITE
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return "safetensors"
-    return _kind_of_text(head) or ("a network" if head[:1] == b"\x08" else _UNKNOWN)  # ONNX: ir_version comes first
+        return WEIGHTS
+    return _kind_of_text(head) or (NETWORK if head[:1] == b"\x08" else _UNKNOWN)  # ONNX: ir_version comes first
 
 
 def _kind_of_text(head: bytes) -> str | None:
@@ -87,13 +89,30 @@ def _kind_of_text(head: bytes) -> str | None:
         keys = tomllib.loads(text).keys()
     except (tomllib.TOMLDecodeError, RecursionError):
         if not begun.startswith((b"{", b"[")):
-            return _TEXT
-        return _BUNDLE if b'"equint.bundle"' in begun else _JSON
+            return TEXT
+        return BUNDLE if b'"equint.bundle"' in begun else JSON
     if not keys:  # comments alone, as headings of Markdown
-        return _TEXT
-    return _RECIPE if "passes" in keys else _CARD if keys & {"input", "task"} else _TOML
+        return TEXT
+    return RECIPE if "passes" in keys else CARD if keys & {"input", "task"} else _TOML
 
 
-def expected(path: Path) -> str | None:
-    """The kind that a name's ending promises; None where it promises none."""
-    return EXPECTED.get(path.suffix.lower())
+def takes_place(written: str, kind: str) -> bool:
+    """Whether what is written may take the place of a file of some kind.
+
+    Example:
+        >>> takes_place(NETWORK, NETWORK), takes_place(NETWORK, PAGE), takes_place(BUNDLE, JSON)
+        (True, False, False)
+        >>> takes_place(CARD, CARD)
+        False
+    """
+    return written == kind and written not in EDITED
+
+
+def fits(written: str, path: str | os.PathLike[str]) -> bool:
+    """Whether a name's ending promises what is written, or nothing.
+
+    Example:
+        >>> fits(NETWORK, "q.onnx"), fits(NETWORK, "q.bin"), fits(NETWORK, "q.png"), fits(BUNDLE, "q.json")
+        (True, True, False, True)
+    """
+    return EXPECTED.get(Path(path).suffix.lower()) in (None, written, OWN.get(written))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from .hardware.target import Target, is_built_in
 from .ir.events import Event
 from .ir.model import Model
 from .job import NO_LAYERS, Job
+from .kinds import JSON, NETWORK, TFLITE
 from .markup import block
 from .planning.data import single, sized
 from .planning.spared import spare
@@ -121,8 +122,8 @@ class Result:
 
         Raises:
             EquintError: the output cannot be written, would overwrite what this was made of (the network and its
-                external data, card, data, recipe or target) or a file of another kind, or holds something that LiteRT
-                has no operator for.
+                external data, card, data, recipe or target) or a file of another kind, is called as one of another
+                kind, or holds something that LiteRT has no operator for.
         """
         check(path=path, io=io, force=force)
         if format is not None:
@@ -141,21 +142,24 @@ class Result:
             raise InvalidOption(f"io = {io!r}: only .tflite files have other inputs and outputs; leave it out")
         if format == "tflite":
             check_target(self.hardware)
-            self.spare((path,))
+            self.spare({path: TFLITE})
             about: dict[str, Any] = {"recipe": self.recipe, "target": self.target, "level": self.level}
             about |= {} if is_built_in(self.hardware) else {"own": True}
             program, on = self.program, self.hardware
             with self.job.naming_file():
                 save_tflite(program, path, io_of(io), about, on.litert_operators, on.litert_compiler)
             return
-        self.spare((path, beside(path)) if format == "qdq" else float_files(path, format))
+        if format == "qdq":
+            self.spare({path: NETWORK, beside(path): None})
+        else:
+            self.spare(dict(zip(float_files(path, format), (NETWORK, JSON), strict=True)))
         if format == "qdq":
             save_proto(self.proto, path)
         else:
             save_float(self.model, path, format, {"recipe": self.recipe, "target": self.target})
 
-    def spare(self, outputs: Collection[Named]) -> None:
-        """Refuse outputs that would overwrite what this was made of, or cannot be written.
+    def spare(self, outputs: Mapping[Any, str | None]) -> None:
+        """Refuse outputs, kinds by path, that would overwrite what this was made of, mislead, or cannot be written.
 
         Raises:
             OutputRefused: naming the output, and what would be lost.

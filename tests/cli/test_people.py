@@ -180,7 +180,7 @@ TWO_BITS = '[weight]\nbits = 2\ngranularity = "{}"\n'
     [
         (("auto", "--data", "d.npz", "--target", "my shift.toml", "--max-drop", 0.5), ["auto", "card", "diagnose"], []),
         (("auto", "--card", "c.toml", "--target", "my tensor.toml"), ["diagnose"], ["--card", "--images"]),
-        (("auto", "--data", "d.npz", "--target", "my tensor.toml", "--force"), ["card", "diagnose"], ["--force"]),
+        (("auto", "--data", "d.npz", "--target", "my tensor.toml", "--force"), ["card", "diagnose"], []),
         (("auto", "--data", "d.npz", "--target", "npu-shift"), ["card", "export"], ["--card", "--images"]),
         (("auto", "--input-range", 0, 1, "--target", "npu-shift"), ["export"], ["--input-range"]),
         (("auto", "--card", "alike.toml", "-o", "d q.tflite"), ["golden"], ["--card", "--target"]),
@@ -193,7 +193,8 @@ TWO_BITS = '[weight]\nbits = 2\ngranularity = "{}"\n'
             ["report"],
             ["--mean", "--data"],
         ),
-        (("quantize", "--target", "qnn", "--force", "-o", "q.onnx"), ["auto"], ["--target", "--force"]),
+        (("quantize", "--target", "qnn", "--force", "-o", "q.onnx"), ["auto"], ["--target"]),
+        (("auto", "--card", "far.toml", "--target", "my tensor.toml", "--force"), ["diagnose"], ["--force"]),
         (("quantize", "--recipe", "lwq", "-o", "q.onnx"), ["card"], ["--data"]),
     ],
     ids=lambda value: "-".join(map(str, value[:1])) if isinstance(value, tuple) else None,
@@ -212,11 +213,13 @@ def test_what_is_advised_runs_with_the_options_given(
     run("card", "my net.onnx", "--data", "d.npz", "-o", "c.toml")
     Path("alike.toml").write_text(Path("c.toml").read_text("utf-8").replace("classification", "features"), "utf-8")
     Path("bare.toml").write_text(Path("c.toml").read_text("utf-8").partition("[data]")[0], "utf-8")
+    Path("far.toml").write_text(Path("c.toml").read_text("utf-8").replace("std = [16.0]", "std = [0.05]"), "utf-8")
     for kind, recipe in (("shift", 'recipe = "wes"\nshift_bits = 4\n'), ("tensor", 'recipe = "optimal"\n')):
         Path(f"my {kind}.toml").write_text(recipe + TWO_BITS.format(kind), "utf-8")
     told = advised(run(asked[0], "my net.onnx", *asked[1:])[1])
     assert [words[0] for words in told] == commands
     assert set(options) <= {word for words in told for word in words}
+    assert ("--force" in options) is any("--force" in words for words in told)
     for words in told:
         given = ["d.npz" if word == "FOLDER" else word for word in words if word not in ("(of", "pictures)")]
         code, _, err = run(*given)

@@ -143,9 +143,9 @@ def test_files_that_a_pattern_fits_are_spared(tmp_path: Path) -> None:
         {"card": card},
         {"card": Card("rgb", data={"eval": f"{tmp_path}/*.tar"})},
     ):
-        spare([tmp_path / "2.tar"], given)
+        spare({tmp_path / "2.tar": None}, given)
         with pytest.raises(OutputRefused, match="would overwrite"):
-            spare([tmp_path / "1.tar"], given)
+            spare({tmp_path / "1.tar": None}, given)
 
 
 def test_an_output_may_join_the_images(files: Path) -> None:

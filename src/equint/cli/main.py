@@ -27,6 +27,7 @@ from ..errors import (
     in_a_line,
     meant,
 )
+from ..kinds import NETWORK, PAGE, STATISTICS, TFLITE
 from . import npu, people, study, terminal
 from . import options as cli
 
@@ -90,9 +91,9 @@ def quantize(
 
     options = {**formats.options(), **described.options(), **shown.options()}
     for_litert = cli.for_litert(output, io, options)
-    cli.check_output(output, formats, described, shown, model=model)
+    cli.check_output(output, TFLITE if for_litert else NETWORK, formats, described, shown, model=model)
     if report is not None:
-        cli.check_output(report, formats, described, shown, model=model, quantized_model=output)
+        cli.check_output(report, PAGE, formats, described, shown, model=model, quantized_model=output)
     with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         options["progress"], spent = step, None
         if for_litert:
@@ -169,7 +170,8 @@ def calibrate(
     cli.check_file(model)
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
-    cli.check_output(output, model=model, data=data, card=card, **{f"merge {k}": p for k, p in enumerate(merge or ())})
+    merged_files = {f"merge {k}": path for k, path in enumerate(merge or ())}
+    cli.check_output(output, STATISTICS, model=model, data=data, card=card, **merged_files)
     draft = output.with_name(f"{output.stem}{PART}")
     looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set, force).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]

@@ -59,9 +59,9 @@ def export(
     cli.check_file(model)
     if format != "npu" and sparse != "auto":
         raise InvalidOption(f"--sparse {sparse}: only bundles (--format npu) hold sparse weights; leave it out")
-    for file in export_files(output, chosen):
+    for file, kind in export_files(output, chosen).items():
         for kept_file in bundle_files(model) if is_bundle(model) else (model,):
-            cli.check_output(file, formats, described, shown, model=kept_file)
+            cli.check_output(file, kind, formats, described, shown, model=kept_file)
     options = {**formats.options(), **described.options(), **shown.options()}
     if not is_bundle(model):
         options["effort"] = cli.effort_of(effort)

@@ -71,10 +71,10 @@ Force = Annotated[
     Option(
         "--force",
         help="Go on with a warning where the input as described is not what the network was trained on; write over "
-        "files of another kind.",
+        "files of another kind, and over recipes.",
     ),
 ]
-Overwrite = Annotated[bool, Option("--force", help="Write over files of another kind.")]
+Overwrite = Annotated[bool, Option("--force", help="Write over files of another kind, and over cards.")]
 IoName = Annotated[
     str | None,
     Option(
@@ -218,7 +218,7 @@ Command = Callable[..., None]
 def expanded(command: Command) -> Command:
     """A command whose parameters that are dataclasses become one option for each of their fields.
 
-    With --force it writes over files of another kind.
+    With --force it writes over any file.
     """
     hints, groups, parameters = get_type_hints(command, include_extras=True), dict[str, Any](), []
     for name, parameter in inspect.signature(command).parameters.items():
@@ -345,12 +345,12 @@ def check_file(path: Path) -> None:
         )
 
 
-def check_output(path: Path, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
-    """Fail before the work and not after it; what was given, by what it is, must not be lost."""
+def check_output(path: Path, kind: str, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
+    """Fail before the work and not after it: of this kind is what is written, and what was given must not be lost."""
     from ..planning.spared import spare
 
     kept = {k: v for group in groups for k, v in vars(group).items() if k in ("recipe", "target", "card", "data")}
-    spare([path], {**inputs, **kept})
+    spare({path: kind}, {**inputs, **kept})
 
 
 def check_card_name(path: Path) -> None:

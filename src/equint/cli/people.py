@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option
 
 from ..errors import InvalidOption, counted
+from ..kinds import CARD, NETWORK, PAGE, TFLITE
 from . import options as cli
 from . import terminal
 
@@ -69,7 +70,8 @@ def auto(
     options: dict[str, Any] = {"target": target}
     for_litert, page = cli.for_litert(output, io, options), _page_of(output)
     hurry = None if effort is None else cli.effort_of(effort)
-    spare([output, page], {"model": model, "card": card, "data": data, "target": target})
+    written: dict[Path, str | None] = {output: TFLITE if for_litert else NETWORK, page: PAGE}
+    spare(written, {"model": model, "card": card, "data": data, "target": target})
     with cli.running_on(provider), terminal.progress_bar(not as_json) as step:
         found = equint.auto(
             model,
@@ -92,8 +94,8 @@ def auto(
         about = {"saved": output, "command": command_line(), "todo": advice(found, model, output, given)}
         cli.write_page(page, found.page(model.stem, **about))
     if as_json:
-        written = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
-        terminal.print_json({**found.facts(), **written}, "auto")
+        files = {"output": str(output), "page": str(page), "file_bytes": output.stat().st_size}
+        terminal.print_json({**found.facts(), **files}, "auto")
     else:
         for line in lines(found, output, page, model, given):
             terminal.say(line)
@@ -132,7 +134,7 @@ def card(
     cli.check_file(model)
     if output is not None:
         cli.check_card_name(output)
-        spare([output], {"model": model, "data": data})
+        spare({output: CARD}, {"model": model, "data": data})
     with terminal.progress_bar(not as_json) as step:
         found = equint.card(model, data, progress=step)
     text = found.toml("." if output is None else output.parent)
@@ -175,18 +177,18 @@ def lines(found: Automatic, output: Path, page: Path, model: Path, given: Mappin
 def advice(found: Automatic, model: Path, output: Path, given: Mapping[str, Any]) -> str:
     """What to do next: one thing; given: options by name, as the user gave them."""
     from ..pages.commands import spelled
-    from ..pages.story import CARD, give_data, golden
+    from ..pages.story import card_name, give_data, given_again, golden
 
-    result, card, data = found.result, given["card"], given["data"]
-    carded = spelled("card", model, output=CARD, data=data)
+    result, card, data, new = found.result, given["card"], given["data"], card_name()
+    given, carded = given_again(given, result.warnings), spelled("card", model, output=new, data=data)
     first, alike = "", {k: v for k, v in {**given, **_looked_at(found, given)}.items() if k != "output"}
     if found.proposal is not None:  # other commands want a card beside data
-        first, alike = f"{carded} && ", {**alike, "card": CARD, "data": None}
+        first, alike = f"{carded} && ", {**alike, "card": new, "data": None}
     costs = f"{first}{spelled('diagnose', model, **alike)} says which layers cost most"
     if not found.findings.clean:
         return "equint targets lists targets that take other formats; the same command with --target NAME"
     if found.proposal is not None and not found.proposal.clear:
-        return f"check how pictures are prepared: {carded}, then the same command with --card {CARD}"
+        return f"check how pictures are prepared: {carded}, then the same command with --card {new}"
     if found.held is False:
         other = _roomier(result.hardware, output)
         if other is None:

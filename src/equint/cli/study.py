@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option
 
 from ..errors import InvalidOption, counted
+from ..kinds import EXPECTED, PAGE, RECIPE, TEXT
 from . import options as cli
 from . import terminal
 
@@ -122,7 +123,7 @@ def sqnr(
 
     if plot is not None:
         page.check_plot(plot)
-        cli.check_output(plot, described, shown, model=model)
+        cli.check_output(plot, EXPECTED[plot.suffix.lower()], described, shown, model=model)
     with terminal.progress_bar(not as_json) as step:
         options = {**described.options(), **shown.options(), "fused_activations": fused_activations}
         found = equint.sqnr(model, target, **options, progress=step).facts()
@@ -249,9 +250,9 @@ def table(
 
     if output is not None:
         for path in networks:
-            cli.check_output(output, network=path)
+            cli.check_output(output, TEXT, network=path)
         for name in recipe:
-            cli.check_output(output, recipe=name)
+            cli.check_output(output, TEXT, recipe=name)
     if any(n < 0 for n in images or ()):
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
@@ -286,7 +287,7 @@ def report(
     from ..pages.provenance import command_line
     from ..pages.story import contradicted, onwards, searched
 
-    cli.check_output(output, formats, described, shown, model=model)
+    cli.check_output(output, PAGE, formats, described, shown, model=model)
     if limit is not None and described.card is None:
         raise InvalidOption("--limit needs a card that names what to judge on (eval in [data])")
     options = {**formats.options(), **described.options(), **shown.options()}
@@ -317,7 +318,7 @@ def page(
     import equint
 
     for path in results:
-        cli.check_output(output, result=path)
+        cli.check_output(output, PAGE, result=path)
     cli.write_page(output, equint.page(results, name=name))
     print(f"wrote {output}")
 
@@ -345,7 +346,7 @@ def diagnose(
     if output is not None:
         if output.suffix != ".toml":
             raise InvalidOption(f"{output}: recipes are .toml files; choose another name")
-        cli.check_output(output, formats, described, shown, model=model)
+        cli.check_output(output, RECIPE, formats, described, shown, model=model)
     options = {**formats.options(), **described.options(), **shown.options()}
     with terminal.progress_bar(not as_json) as step:
         found = equint.diagnose(model, labels=cli.labels_of(shown), ray=ray, **options, progress=step)

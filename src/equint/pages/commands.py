@@ -11,7 +11,7 @@ DESCRIBED = ("card", "input_range", "mean", "std", "layout", "set", "force")
 LOOKED_AT = ("data", "images")
 TAKES: Mapping[str, tuple[str, ...]] = {
     "auto": ("target", "card", "data", "input_range", "max_drop", "limit", "output", "io", "provider", "force"),
-    "card": ("data", "output", "force"),
+    "card": ("data", "output"),
     "diagnose": (*FORMATS, *DESCRIBED, *LOOKED_AT),
     "evaluate": ("card", "data", "against", "provider"),
     "export": (*FORMATS, *DESCRIBED, *LOOKED_AT, "output"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +135,24 @@ def contradicted(warnings: Sequence[Event]) -> str:
         >>> contradicted([Event(EventKind.INPUT_CONTRADICTED, "x")])
         '; but its input as described is not what it was trained on: correct that first'
     """
+    if not _is_contradicted(warnings):
+        return ""
+    return "; but its input as described is not what it was trained on: correct that first"
+
+
+def _is_contradicted(warnings: Sequence[Event]) -> bool:
     kinds = (EventKind.INPUT_CONTRADICTED, EventKind.STATISTICS_CONTRADICTED)
-    wrong = any(e.kind in kinds for e in warnings)
-    return "; but its input as described is not what it was trained on: correct that first" if wrong else ""
+    return any(e.kind in kinds for e in warnings)
+
+
+def given_again(given: Mapping[str, Any], warnings: Sequence[Event]) -> dict[str, Any]:
+    """Options for the next command: --force only where it went on with an input that is contradicted.
+
+    Example:
+        >>> given_again({"card": "c.toml", "force": True}, [])
+        {'card': 'c.toml', 'force': False}
+    """
+    return {**given, "force": bool(given.get("force")) and _is_contradicted(warnings)}
 
 
 def size_line(output: str, file_bytes: int, float_bytes: int, model: Model, target: str) -> str:
@@ -202,8 +218,10 @@ def give_data(model: Model) -> str:
     return f"--data SAMPLES.npz ({'an array' if len(shapes) == 1 else 'arrays'} {names})"
 
 
-CARD = "card.toml"
-"""What a card that is advised is called."""
+def card_name() -> str:
+    """What a card that is advised is called: a name that no file has here."""
+    others = (f"card-{k}.toml" for k in count(2))
+    return next(name for name in chain(("card.toml",), others) if not Path(name).exists())
 
 
 def next_step(
@@ -242,11 +260,13 @@ def golden(model: str, result: Result, given: Mapping[str, Any]) -> str:
 def _with_data(model: str, given: Mapping[str, Any], data: str) -> str:
     """How to quantize a network again and measure it on data: by `auto`, unless that lacks what was asked for."""
     given = {**given, "input_range": None, "data": None, "images": None, "output": None}
+    given["force"] = given.get("force") and given.get("card") is not None
     if not left_out("auto", given):
         return f"{spelled('auto', model, **given)} {data}"
     pictures = data.startswith("--data FOLDER") and given.get("card") is None and given.get("mean") is None
     if pictures:
-        return f"{spelled('card', model, output=CARD)} {data}, then the same command with --card {CARD} --images 64,"
+        card = card_name()
+        return f"{spelled('card', model, output=card)} {data}, then the same command with --card {card} --images 64,"
     return f"the same command with {data}"
 
 
@@ -261,7 +281,7 @@ def onwards(
 ) -> str:
     """`next_step` of a network that was quantized by a command; output: its file, if one was written."""
     seen = said is not None or (given.get("card") is None and (spent is not None or result.job.samples is not None))
-    verdict = _verdict(result, said, spent)
+    verdict, given = _verdict(result, said, spent), given_again(given, result.warnings)
     return next_step(verdict, result, str(model), "" if output is None else str(output), given, seen, paged)
 
 

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..drafts import check_kind, writable
 from ..errors import OutputRefused
 from ..files import is_bundle
-from ..kinds import expected
+from ..kinds import fits
 from ..samples.card import Card, named_files
 
 
-def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any]) -> None:
-    """Refuse outputs that cannot be written, that would overwrite what was given, or a file of another kind.
+def spare(outputs: Mapping[Any, str | None], given: Mapping[str, Any]) -> None:
+    """Refuse outputs that cannot be written, that would overwrite what must not be lost, or whose names mislead.
 
     Args:
+        outputs: what kind of file is written (`equint.kinds`), by path; None where that is not known.
         given: by what it is ("model", "network", "card", "data", "recipe", "target", …) a path, a `Card`, or anything
             else, which is no file. Also spared are a network's external data, both files of a bundle, what a card
             names, and files in folders of images.
 
     Raises:
-        OutputRefused: naming the output, and what would be lost.
+        OutputRefused: naming the output, and what would be lost or its ending promises.
 
     Example:
-        >>> spare(["int8.onnx"], {"model": "net.onnx", "target": "qnn"})
-        >>> spare(["net.onnx"], {"model": "./net.onnx"})
+        >>> spare({"int8.onnx": "a network"}, {"model": "net.onnx", "target": "qnn"})
+        >>> spare({"net.onnx": "a network"}, {"model": "./net.onnx"})
         Traceback (most recent call last):
         equint.errors.OutputRefused: net.onnx: would overwrite the model; choose another output
+        >>> spare({"int8.png": "a network"}, {"model": "net.onnx"})
+        Traceback (most recent call last):
+        equint.errors.OutputRefused: int8.png: would be a network, which .png does not promise; choose another name
     """
-    for output in outputs:
+    for output, written in outputs.items():
         target = writable(output)
         for what, file in _files(given, target.exists()):
             if (
@@ -40,7 +44,10 @@ def spare(outputs: Collection[str | os.PathLike[str]], given: Mapping[str, Any])
                 or (target.exists() and file in target.parents and file.is_dir())
             ):
                 raise OutputRefused(f"{output}: would overwrite {what}; choose another output")
-        check_kind(output, expected(target))
+        if written is not None and not fits(written, output):
+            ending = Path(output).suffix
+            raise OutputRefused(f"{output}: would be {written}, which {ending} does not promise; choose another name")
+        check_kind(output, written)
 
 
 def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
