@@ -268,7 +268,7 @@ def golden(
     ends = _io_of(io, ready)
     beside = (lambda values: beside_golden(ready, values, ends)) if is_for_litert(ready) else None
     steps = write_golden(ready, feeds, folder, raw=raw, beside=beside)
-    warnings = () if result is None else tuple(str(e) for e in result.warnings)
+    warnings = () if result is None else tuple(e.sentence for e in result.warnings)
     return Golden(os.fspath(folder), shown, tuple(steps), warnings, len(next(iter(feeds.values()))))
 
 

@@ -177,7 +177,7 @@ class Job:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes results doubtful before anything is quantized."""
-        return tuple(str(e) for e in self.network.log if e.warning)
+        return tuple(e.sentence for e in self.network.log if e.warning)
 
     @property
     def spelled(self) -> Recipe:

@@ -128,7 +128,7 @@ def test_sizes(run: Run, bundle: Path) -> None:
             ["export", "{model}", "-o", "{out}", "--recipe", "cwq"],
             "needs a weight scale per channel, which target npu-shift",
         ),
-        (["export", "{bundle}", "-o", "{out}", "--format", "qdq"], "a bundle holds no scales of layers"),
+        (["export", "{bundle}", "-o", "{out}.onnx", "--format", "qdq"], "a bundle holds no scales of layers"),
         (["export", "{bundle}", "-o", "{out}", "--format", "onnx-float"], "a bundle holds no scales of layers"),
         (["export", "{model}", "-o", "{model}", "--format", "encodings"], "would overwrite"),
         (["export", "{bundle}", "-o", "{out}", "--recipe", "wes"], "is quantized already"),

@@ -62,7 +62,7 @@ def test_a_bound_that_is_not_held_ends_with_1(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("auto", "none.onnx"), "none.onnx: no such file"),
-        (("auto", model_path(), "--max-drop", 0.5), "max_drop needs labels"),
+        (("auto", model_path(), "--max-drop", 0.5), "--max-drop needs labels"),
         (("auto", model_path(), "--data", "none"), "none: no such file or folder"),
         (("auto", model_path(), "--data", data_path(), "--target", "openvin"), "did you mean openvino?"),
         (("auto", model_path(), "-o", "out.html"), "-o out.html: a model is an .onnx or a .tflite file"),
@@ -194,7 +194,7 @@ TWO_BITS = '[weight]\nbits = 2\ngranularity = "{}"\n'
             ["--mean", "--data"],
         ),
         (("quantize", "--target", "qnn", "--force", "-o", "q.onnx"), ["auto"], ["--target"]),
-        (("auto", "--card", "far.toml", "--target", "my tensor.toml", "--force"), ["diagnose"], ["--force"]),
+        (("auto", "--input-range", 0, 255, "--target", "npu-shift", "--force"), ["export"], ["--force"]),
         (("quantize", "--recipe", "lwq", "-o", "q.onnx"), ["card"], ["--data"]),
     ],
     ids=lambda value: "-".join(map(str, value[:1])) if isinstance(value, tuple) else None,
@@ -213,7 +213,6 @@ def test_what_is_advised_runs_with_the_options_given(
     run("card", "my net.onnx", "--data", "d.npz", "-o", "c.toml")
     Path("alike.toml").write_text(Path("c.toml").read_text("utf-8").replace("classification", "features"), "utf-8")
     Path("bare.toml").write_text(Path("c.toml").read_text("utf-8").partition("[data]")[0], "utf-8")
-    Path("far.toml").write_text(Path("c.toml").read_text("utf-8").replace("std = [16.0]", "std = [0.05]"), "utf-8")
     for kind, recipe in (("shift", 'recipe = "wes"\nshift_bits = 4\n'), ("tensor", 'recipe = "optimal"\n')):
         Path(f"my {kind}.toml").write_text(recipe + TWO_BITS.format(kind), "utf-8")
     told = advised(run(asked[0], "my net.onnx", *asked[1:])[1])

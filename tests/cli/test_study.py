@@ -186,8 +186,11 @@ def test_bits_are_spent_until_the_bound_is_met(run: Run, card: Path, tmp_path: P
         (["table", "{card}", "--recipe", "lwq", "--bits", "8"], "--bits 8: give weights/activations"),
         (["table", "{card}", "--recipe", "lwq", "--limit", "x"], "--limit x: give one number"),
         (["diagnose", "{model}", "-o", "{out}"], "recipes are .toml files"),
-        (["quantize", "{model}", "-o", "{out}", "--max-drop", "-1"], "max_drop = -1.0: give points from 0 to 100"),
-        (["quantize", "{model}", "-o", "{out}", "--max-drop", "101"], "max_drop = 101.0: give points from 0 to 100"),
+        (["quantize", "{model}", "-o", "{out}.onnx", "--max-drop", "-1"], "--max-drop -1.0: give points from 0 to 100"),
+        (
+            ["quantize", "{model}", "-o", "{out}.onnx", "--max-drop", "101"],
+            "--max-drop 101.0: give points from 0 to 100",
+        ),
         (["report", "gone.onnx", "-o", "{out}"], "gone.onnx"),
         (["report", "{model}", "-o", "{model}"], "would overwrite"),
         (["report", "{model}", "-o", "{out}", "--limit", "5"], "--limit needs a card"),

@@ -49,7 +49,7 @@ READ: dict[str, tuple[str, ...]] = {
     "card": ("net.onnx", "data.npz"),
 }
 ENDS = {"calibrate": ".npz", "merge": ".npz", "diagnose": ".toml", "card": ".toml"}
-ENDS |= {"report": ".html", "table": ".md", "sqnr": ".png"}
+ENDS |= {"report": ".html", "page": ".html", "table": ".md", "sqnr": ".png"}
 
 
 def _spared() -> list[Case]:

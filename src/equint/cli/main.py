@@ -170,8 +170,7 @@ def calibrate(
     cli.check_file(model)
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
-    merged_files = {f"merge {k}": path for k, path in enumerate(merge or ())}
-    cli.check_output(output, STATISTICS, model=model, data=data, card=card, **merged_files)
+    cli.check_output(output, STATISTICS, model=model, data=data, card=card, merge=merge)
     draft = output.with_name(f"{output.stem}{PART}")
     looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set, force).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
@@ -392,8 +391,11 @@ def named(error: EquintError, arguments: Sequence[str]) -> str:
         >>> named(UnreadableModel("none.onnx: no such file"), ["evaluate", "none.onnx", "--card", "/usr"])
         'none.onnx: no such file'
     """
+    said, command = str(error), next((a for a in arguments if not a.startswith("-")), "")
+    if isinstance(error, InvalidOption | UnusableData):
+        said = as_options(said, command)
     arguments = arguments[1:]  # behind the command
-    said, files = str(error), [a for a in arguments if _is_file(a)]
+    files = [a for a in arguments if _is_file(a)]
     given = {"--data", "--merge", "--card"} if isinstance(error, UnusableData) else set()
     files = [a for a, before in zip(arguments[1:], arguments, strict=False) if before in given] or files
     head = said.partition(": ")[0]
@@ -405,6 +407,33 @@ def named(error: EquintError, arguments: Sequence[str]) -> str:
     if not isinstance(error, OF_FILES) or named_already or not files:
         return said
     return f"{files[0]}: {said}"
+
+
+_NAMED = re.compile(r"(?<![\w./'\"-])(\w+)(?![\w/'\"-])( = (?=\S))?")
+"""Words of a message, and whether a value is theirs."""
+
+
+def as_options(said: str, command: str) -> str:
+    """What the library says of its arguments, in the spelling of a command's options.
+
+    Example:
+        >>> as_options("max_drop = 200.0: give points from 0 to 100", "auto")
+        '--max-drop 200.0: give points from 0 to 100'
+        >>> as_options("max_drop: nothing to hold it against; leave it out", "auto")
+        '--max-drop: nothing to hold it against; leave it out'
+        >>> as_options("y.npz: no labels, which max_drop needs; images: none", "auto")
+        'y.npz: no labels, which --max-drop needs; images: none'
+    """
+    group: Any = typer.main.get_command(app)
+    params = group.commands[command].params if command in group.commands else ()
+    options = {p.name: p.opts[-1] for p in params if p.opts[-1].startswith("--")}
+
+    def spelled(found: re.Match[str]) -> str:
+        name, valued = found.groups()
+        meant = name in options and (valued or "_" in name)  # a single word may be one of English
+        return f"{options[name]}{' ' if valued else ''}" if meant else found[0]
+
+    return _NAMED.sub(spelled, said)
 
 
 def _is_file(argument: str) -> bool:

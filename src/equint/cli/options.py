@@ -189,10 +189,7 @@ def for_litert(output: Path, io: str | None, options: dict[str, Any]) -> bool:
         if io is not None:
             raise InvalidOption(f"--io {io}: only .tflite files have other inputs and outputs; leave it out")
         return False
-    try:
-        io_of(io)
-    except InvalidOption as error:
-        raise InvalidOption(f"--{error}".replace(" = ", " ", 1)) from error
+    io_of(io)
     if options["target"] is None:
         options["target"] = TARGET
     return True
@@ -345,7 +342,7 @@ def check_file(path: Path) -> None:
         )
 
 
-def check_output(path: Path, kind: str, *groups: Formats | Described | Shown, **inputs: Path | str | None) -> None:
+def check_output(path: Path, kind: str, *groups: Formats | Described | Shown, **inputs: Any) -> None:
     """Fail before the work and not after it: of this kind is what is written, and what was given must not be lost."""
     from ..planning.spared import spare
 

@@ -249,10 +249,7 @@ def table(
     from ..pages.results import jsonlines
 
     if output is not None:
-        for path in networks:
-            cli.check_output(output, TEXT, network=path)
-        for name in recipe:
-            cli.check_output(output, TEXT, recipe=name)
+        cli.check_output(output, TEXT, network=networks, recipe=recipe)
     if any(n < 0 for n in images or ()):
         raise InvalidOption(f"--images {min(images or ())}: give how many, or 0 for none")
     asked: dict[str, Any] = {"bits": [_widths(text) for text in bits or ["8/8"]], "limit": _limits(limit)}
@@ -317,8 +314,7 @@ def page(
     """
     import equint
 
-    for path in results:
-        cli.check_output(output, PAGE, result=path)
+    cli.check_output(output, PAGE, result=results)
     cli.write_page(output, equint.page(results, name=name))
     print(f"wrote {output}")
 

@@ -18,7 +18,7 @@ def gaps(model: Model, facet: str, source: str) -> Iterator[Event]:
         >>> node = Node("NonZero", ("x",), ("y",))
         >>> model = Model(Graph((node,), {}, ("x",), ("y",)))
         >>> [str(event) for event in gaps(model, "gain", "optimal")]
-        ['gain of NonZero is not known [y] (nodes=1, why=equint does not know NonZero)']
+        ['gain of NonZero is not known: equint does not know NonZero [y] (nodes=1)']
     """
     assert facet in FACETS
     said = {(e.facts["facet"], e.facts["op"]) for e in model.log if e.kind is EventKind.FACET_UNKNOWN}

@@ -120,6 +120,8 @@ class Event:
     Example:
         >>> print(Event(EventKind.RAN, "", {"pass": "quantize", "seconds": 0.25}))
         ran quantize (seconds=0.25)
+        >>> print(Event(EventKind.CLIP_LEFT, "relu", {"why": "no bound", "channels": 3}))
+        left a clip as it is: no bound [relu] (channels=3)
     """
 
     kind: EventKind
@@ -137,8 +139,19 @@ class Event:
     def details(self) -> dict[str, Any]:
         return {k: v for k, v in self.facts.items() if k not in self.kind.named}
 
+    @property
+    def words(self) -> str:
+        """What happened, and why."""
+        why = self.details.get("why")
+        return f"{self.text}: {why}" if why else self.text
+
+    @property
+    def sentence(self) -> str:
+        """What happened, why and where, without numbers."""
+        return described(self.words, self.at, {})
+
     def __str__(self) -> str:
-        return described(self.text, self.at, self.details)
+        return described(self.words, self.at, {k: v for k, v in self.details.items() if k != "why"})
 
 
 def described(text: str, at: str, facts: Mapping[str, Any]) -> str:

@@ -184,9 +184,7 @@ def limit_line(found: Explanation | None, warnings: Sequence[Event]) -> str:
     parts = []
     if warnings:
         more = f" (and {len(warnings) - 1} more, -v)" if len(warnings) > 1 else ""
-        at = f" [{warnings[0].at}]" if warnings[0].at else ""
-        why = warnings[0].facts.get("why")
-        parts.append(f"{warnings[0].text}{f': {why}' if why else ''}{at}{more}")
+        parts.append(f"{warnings[0].sentence}{more}")
     rows = [] if found is None else [(r["share"], r["name"], "rounding its weights") for r in found.layers]
     rows += [] if found is None else [(r["share"], r["name"], "rounding or clipping it") for r in found.tensors]
     share, name, why = max(rows, default=(0.0, "", ""), key=lambda row: row[0])

@@ -20,8 +20,8 @@ def spare(outputs: Mapping[Any, str | None], given: Mapping[str, Any]) -> None:
     Args:
         outputs: what kind of file is written (`equint.kinds`), by path; None where that is not known.
         given: by what it is ("model", "network", "card", "data", "recipe", "target", …) a path, a `Card`, or anything
-            else, which is no file. Also spared are a network's external data, both files of a bundle, what a card
-            names, and files in folders of images.
+            else, which is no file; or a list of them. Also spared are a network's external data, both files of a
+            bundle, what a card names, and files in folders of images.
 
     Raises:
         OutputRefused: naming the output, and what would be lost or its ending promises.
@@ -52,7 +52,8 @@ def spare(outputs: Mapping[Any, str | None], given: Mapping[str, Any]) -> None:
 
 def _files(given: Mapping[str, Any], there: bool) -> Iterator[tuple[str, Path]]:
     """What is at stake, links followed: (what it is, file or folder); weights only of outputs that are there."""
-    for what, value in given.items():
+    several = ((what, values if isinstance(values, list) else [values]) for what, values in given.items())
+    for what, value in ((what, value) for what, values in several for value in values):
         if isinstance(value, Card):
             named = {key: Path(at) for key, at in value.data.items() if isinstance(at, (str, os.PathLike))}
             yield from ((f"{key} of the card", _real(file)) for key, file in named.items())

@@ -64,13 +64,12 @@ def grouped(events: Iterable[Event], facts: bool = True) -> list[tuple[bool, str
         >>> grouped(Event(EventKind.CLIP_LEFT, at, {"why": "no bound"}) for at in "ab")
         [(False, 'left a clip as it is: no bound (2 times: a, b)')]
     """
-    table: dict[tuple[str, str], list[Event]] = defaultdict(list)
+    table: dict[str, list[Event]] = defaultdict(list)
     for e in events:
         if e.kind not in (EventKind.RAN, EventKind.READ):
-            table[e.text, str(e.facts.get("why", ""))].append(e)
+            table[e.words].append(e)
     lines = []
-    for (what, why), found in table.items():
-        line = f"{what}: {why}" if why else what
+    for line, found in table.items():
         if len(found) > 1:
             places = [e.at for e in found if e.at]
             line += f" ({len(found)} times: {', '.join(places[:3])}{', …' if len(places) > 3 else ''})"

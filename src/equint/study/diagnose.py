@@ -165,7 +165,7 @@ def diagnose(
         confirmed = replace(best, checked=checked)
         tried = [confirmed if r is best else r for r in tried]
         best = confirmed if checked >= WORTH else None
-    warnings = [str(e) for e in quantized.log if e.warning] + _doubts(seen, stages, every)
+    warnings = [e.sentence for e in quantized.log if e.warning] + _doubts(seen, stages, every)
     top1, tried, use = _float_top1(every), sorted(tried, key=lambda r: -r.gain), best.recipe if best else chosen
     where = (fit.images, check.images, seen, stages, top1, ranked, found)
     return Diagnosis(*where, tuple(tried), best, use, tuple(dict.fromkeys(warnings)))
