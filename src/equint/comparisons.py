@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Named, Providers, check, check_path, refused
 from .errors import InvalidOption, UnusableData
-from .files import jsonable
+from .files import is_bundle, jsonable
 from .hardware.target import Target
 from .ir.model import Name
 from .job import Job
@@ -21,6 +21,7 @@ from .planning.run import Progress
 from .result import executable, runnable
 from .samples.card import Card, Input, laid_out, read_card
 from .samples.images import Samples
+from .samples.outside import Outside
 
 if TYPE_CHECKING:
     from .runtime.judge import Judgement
@@ -95,7 +96,7 @@ class Evaluation:
         figures: samples, and what the task measures, in per cent or dB; agreement, SQNR and cosine against an original.
             `chance`: where these lie on other samples (`equint.scoring.metrics.both`).
         original: the same of the float original, where there are labels; verdict: where there is an original.
-        card: how the samples were prepared.
+        card: how the samples were prepared; warnings: what speaks against them.
     """
 
     model: str
@@ -105,6 +106,7 @@ class Evaluation:
     original: Mapping[str, Any] | None = None
     verdict: Verdict | None = None
     card: Card | None = field(default=None, compare=False)
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v:.4g}" for k, v in self.figures.items() if not isinstance(v, Mapping))
@@ -123,7 +125,8 @@ class Evaluation:
         """Everything, ready for JSON."""
         beside = {"float": self.original, "verdict": None if self.verdict is None else self.verdict.facts()}
         found = {"model": self.model, "data": self.data, **self.figures}
-        ready: dict[str, Any] = jsonable({**found, **{k: v for k, v in beside.items() if v is not None}})
+        found |= {k: v for k, v in beside.items() if v is not None}
+        ready: dict[str, Any] = jsonable({**found, "warnings": list(self.warnings)})
         return ready
 
 
@@ -172,14 +175,18 @@ def evaluate(
     if limit is not None and limit < 1:
         raise InvalidOption(f"limit = {limit}: give 1 or more")
     network = executable("source", source)
-    original = None if against is None else executable("against", against)
+    original = None if against is None else _float("against", against)
 
     tell = None if progress is None else lambda done, total: progress("evaluating", done, total)
     asked: dict[str, Any] = {"optimized": optimized, "limit": limit, "progress": tell}
     with hired(1, ray) as crew, on(machine(providers)):
-        figures, of_float = metrics.both(network, where, prepared, original, **asked, crew=crew)
+        asked |= {"crew": crew, "ranges": _ranges(network)}
+        figures, of_float = metrics.both(network, where, prepared, original, **asked)
+    doubts = tuple(figures.pop("warnings", ()))
     told = None if original is None else verdict(prepared.task, figures, of_float)
-    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told, prepared)
+    if told is not None and (why := metrics.unscored(where, prepared)):
+        told = told.but(f"; {why}")
+    return Evaluation(_name(source), os.fspath(where), prepared.task, figures, of_float, told, prepared, doubts)
 
 
 def compare(
@@ -226,7 +233,8 @@ def compare(
     tell = None if progress is None else lambda done: progress("comparing", done, limit)
     with on(machine(providers)):
         prepared = _card(card)
-        networks = executable("original", original), executable("quantized", quantized)
+        networks = _float("original", original), executable("quantized", quantized)
+        seen = Outside(_ranges(networks[1]))
         where: Any = prepared.data.get("calibration") if data is None else data
         feeds: Iterable[Any] | None = None
         inputs = inputs_of_both(*(Session(network).shapes for network in networks)) if where is not None else {}
@@ -239,8 +247,8 @@ def compare(
         else:
             feeds = _made_up(*networks, None if card is None else prepared)
             feeds = None if feeds is None else feeds.first(limit)
-        found = measure(*networks, feeds, where or "data", tell)
-    return Comparison(found, where or "", None if card is None else prepared.task)
+        found = measure(*networks, feeds, where or "data", tell, seen.add)
+    return Comparison(found, where or "", None if card is None else prepared.task, tuple(seen.warnings()))
 
 
 def _made_up(original: Any, quantized: Any, card: Card | None) -> Samples | None:
@@ -414,6 +422,26 @@ def _card(card: Card | Named | None) -> Card:
         return card or Card()
     check(card=card)
     return read_card(card)
+
+
+def _float(argument: str, source: Any) -> Any:
+    """A float network that can be run. Raises EquintError: as `executable`; it is quantized already."""
+    from .onnx.reader import check_float, load_proto
+
+    network = executable(argument, source)
+    proto = load_proto(network) if isinstance(network, (str, os.PathLike)) else network
+    if hasattr(proto, "graph"):
+        check_float(proto, _name(network))
+    return network
+
+
+def _ranges(network: Any) -> Mapping[Name, tuple[float, float]]:
+    """The ranges that inputs of a quantized network are quantized for, as far as its file tells."""
+    from .onnx.qdq import input_spans
+    from .onnx.reader import load_proto
+
+    proto = load_proto(network) if isinstance(network, (str, os.PathLike)) and not is_bundle(network) else network
+    return input_spans(proto, network) if hasattr(proto, "graph") else {}
 
 
 def _name(source: Any) -> str:

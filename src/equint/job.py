@@ -38,6 +38,8 @@ _FILES = (str, os.PathLike)
 Effort = Literal["full", "fast"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Whether a recipe's candidates are tried and measured, or the recipe is run alone, in its quick form."""
+MEASURES = "equint evaluate --against the float network, or equint compare, measures it"
+"""What to do where `quantize` does not."""
 NO_LAYERS = "the network has no convolution or matrix product with constant weights"
 
 
@@ -217,7 +219,8 @@ class Job:
     def searched(self) -> Model:
         """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
         if self.effort == "full" and not self.recipe.candidates:
-            return self.run()
+            why = f"recipe {self.recipe.name} names no candidates to choose among; {MEASURES}"
+            return self.run().noted(Event(EventKind.NOTHING_MEASURED, "", {"why": why}, "search"))
         from .planning.fusing import priced
         from .planning.search import measured, search
 

@@ -7,6 +7,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+import equint
+from equint.demo import data_path, model_path
 from equint.errors import EquintError
 from equint.samples.card import Card
 from equint.scoring.metrics import Tally, count, evaluate
@@ -115,3 +117,19 @@ def test_class_numbers_are_compared_as_they_are() -> None:
     tally = Tally()
     tally.add_reference({"y": np.array([[[0, 1], [2, 2]]])}, {"y": np.array([[[0, 1], [2, 3]]])})
     assert tally.results()["agreement"] == 75
+
+
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("detection", "; not scored as detection: the card has no boxes and heads or priors in [data]"),
+        ("features", "; not scored: labels of classes tell nothing of task features; correct the task in the card"),
+        ("classification", ""),
+    ],
+)
+def test_labels_that_are_not_used_are_told(task: str, why: str) -> None:
+    card = equint.Card("gray", (0.0,), (16.0,), task=task)
+    found = equint.evaluate(model_path(), data_path(), card, model_path(), limit=20).verdict
+    assert found is not None
+    assert why in found.words
+    assert ("not scored" in found.words) is bool(why)

@@ -182,6 +182,8 @@ def evaluate(
     terminal.print_table("", ("measure", ">value", *([] if of_float is None else [">float"])), rows)
     if found.verdict is not None:
         terminal.say(found.verdict.words)
+    for warning in found.warnings:
+        terminal.say(f"! {warning}")
 
 
 def compare(
@@ -203,6 +205,8 @@ def compare(
         found = equint.compare(original, quantized, data, card, limit=limit, progress=step)
     if as_json:
         terminal.print_json(found.facts())
+        for warning in found.warnings:  # of rows, one for each tensor, none can hold them
+            print(f"! {warning}", file=sys.stderr)
         return
     rows = []
     for row in found.tensors:
@@ -212,7 +216,8 @@ def compare(
         rows.append((row.tensor, row.op, f"{row.sqnr_db:.1f}", f"{row.peak:.3g}", bar))
     title = f"on {found.data}" if found.data else "on made-up inputs; --card or --data for real ones"
     terminal.print_table(title, ("tensor", "made by", ">SQNR dB", ">peak", ""), rows)
-    terminal.say(found.verdict.words)
+    for line in (found.verdict.words, *(f"! {warning}" for warning in found.warnings)):
+        terminal.say(line)
 
 
 def table(

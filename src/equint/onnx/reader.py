@@ -65,9 +65,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> Model:
     if not proto.graph.node:
         raise UnreadableModel(f"{label}: no operators in it; is it an ONNX model? Export it again")
     proto = _modern(proto, label)
-    for node in proto.graph.node:
-        if node.op_type in _ALREADY_INTEGER:
-            raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
+    check_float(proto, label)
     check_operators(proto, label)
     written = decode(proto, label)
     check_names(written, label)
@@ -198,6 +196,17 @@ def _filling(values: Array, wanted: Shape) -> Array:
     except ValueError as error:
         asked = ", ".join(str(n or "?") for n in wanted)
         raise ValueError(f"{values.size} numbers do not make one sample of shape ({asked})") from error
+
+
+def check_float(proto: ModelProto, label: str) -> None:
+    """Refuse a network that is quantized already.
+
+    Raises:
+        UnreadableModel: naming the node that tells.
+    """
+    for node in proto.graph.node:
+        if node.op_type in _ALREADY_INTEGER:
+            raise UnreadableModel(f"{label}: already quantized ({node.op_type} {node.name}); give the float model")
 
 
 def load_proto(path: str | os.PathLike[str]) -> ModelProto:

@@ -12,6 +12,7 @@ from ..errors import UnusableData
 from ..ir.model import Array, Name
 from ..maths.chance import Interval
 from ..samples.images import Feed, length
+from ..samples.outside import Outside
 from ..samples.presented import Shapes, checked
 from ..samples.spans import Continued, Span
 from .tally import Tally
@@ -74,10 +75,11 @@ class Score:
 
 @dataclass
 class Part:
-    """What was found in a span, or in all up to one: of the network, and of its original on the same samples."""
+    """What was found in a span, or in all up to one: of the network, of its original, and of the same samples."""
 
     own: Score = field(default_factory=Score)
     original: Score = field(default_factory=Score)
+    seen: Outside = field(default_factory=Outside)
 
     @property
     def samples(self) -> int:
@@ -87,6 +89,7 @@ class Part:
         """Take what was found in the next span."""
         self.own.merge(other.own)
         self.original.merge(other.original)
+        self.seen.merge(other.seen)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Bench:
         inspect: called with the outputs of every batch.
         alone: whether data without labels are refused.
         told: called with the number of samples done in a span, after each batch.
+        ranges: of inputs, which the network is quantized for.
     """
 
     run: Run
@@ -113,13 +117,14 @@ class Bench:
     inspect: Callable[[Mapping[Name, Array]], None] | None = None
     alone: bool = False
     told: Callable[[int], None] | None = None
+    ranges: Mapping[Name, tuple[float, float]] = field(default_factory=dict)
 
     def measuring(self) -> Callable[[Span], Part]:
         """What measures spans of the data; those in order are read in one go."""
         stream = Continued(self.source.since, lambda batch: length(batch[0]))
 
         def measured(span: Span) -> Part:
-            part = Part()
+            part = Part(seen=Outside(self.ranges))
             for x, truths in stream.span(span):
                 self._measure(part, x, truths)
                 if self.told is not None:
@@ -131,6 +136,7 @@ class Bench:
     def _measure(self, part: Part, x: Feed, truths: Any) -> None:
         if not all(np.isfinite(v).all() for v in (x.values() if isinstance(x, Mapping) else [x])):
             raise UnusableData(f"{self.label}: holds values that are not finite; check how the samples are prepared")
+        part.seen.add(x)
         outputs, own = self.run(checked(x, self.inputs, self.label)), part.own
         own.tally.samples += length(x)
         expected = None if self.reference is None else self.reference(x)

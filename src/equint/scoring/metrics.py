@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ class _Evaluation:
 
     Attributes:
         together: whether network and original take several samples at once, where that is known.
+        ranges: of inputs, which the network is quantized for.
     """
 
     model: Source | Program
@@ -53,6 +54,7 @@ class _Evaluation:
     limit: int | None
     machine: Machine
     together: tuple[bool | None, bool | None] = (None, None)
+    ranges: Mapping[Name, tuple[float, float]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -105,18 +107,21 @@ def both(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     crew: Crew = ALONE,
+    ranges: Mapping[Name, tuple[float, float]] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What `evaluate` finds, and, where there are labels, the float original's own figures on the same samples.
 
     Of the first, `chance` tells where figures lie on other samples, in 95 % of cases: the main measure's loss by its
     key (points, or dB), agreement (per cent) and sqnr_db; and `turned`, where classes are right or wrong: how many
     samples became wrong and right, and how likely two equally good networks differ so (McNemar); `guessed`, where the
-    float network hits labels no better than guessing would.
+    float network hits labels no better than guessing would. `warnings`, where samples lie outside `ranges`, which
+    the network is quantized for.
 
     Raises:
         EquintError: as `evaluate`.
     """
     asked = _Evaluation(model, os.fspath(data), card, against, optimized, limit, replace(here(), threads=crew.threads))
+    asked = replace(asked, ranges=ranges or {})
     alone, found = isinstance(crew, Alone), Part()
     bench, sessions = _benched(asked)
     every = None if alone and progress is None else count(data, card, limit, bench.known)
@@ -138,6 +143,8 @@ def both(
             break
     left_out = {"unlabelled": bench.source.unlabelled} if bench.source.unlabelled else {}
     figures = found.own.results() | left_out
+    if doubts := list(found.seen.warnings()):
+        figures["warnings"] = doubts
     if against is None:
         return figures, None
     figures["chance"] = _chance(found, card.task)
@@ -165,7 +172,18 @@ def _benched(asked: _Evaluation) -> tuple[Bench, Sequence[Any]]:
     every = inputs if original is None else inputs_of_both(inputs, original.shapes)
     source = source_of(Path(asked.data), card, results[0], asked.limit, original is None, every)
     reference = None if original is None else lambda x: original.run(checked(x, original.shapes, asked.data))
-    bench = Bench(run, results, inputs, source, asked.data, card.task, every, reference, alone=original is None)
+    bench = Bench(
+        run,
+        results,
+        inputs,
+        source,
+        asked.data,
+        card.task,
+        every,
+        reference,
+        alone=original is None,
+        ranges=asked.ranges,
+    )
     return bench, (getattr(run, "__self__", None), original)
 
 
@@ -225,6 +243,25 @@ def has_labels(data: str | os.PathLike[str], card: Card) -> bool:
     if card.task not in DECIDE or (card.task == "segmentation" and path.suffix not in ARRAYS):
         return False
     return is_labelled(path)
+
+
+def unscored(data: str | os.PathLike[str], card: Card) -> str:
+    """Why the task's measure is not taken on data that were read; empty where it is, or where nothing speaks for it.
+
+    Example:
+        >>> from equint.demo import data_path
+        >>> unscored(data_path(), Card(task="detection"))
+        'not scored as detection: the card has no boxes and heads or priors in [data], and labels of classes are none'
+        >>> unscored(data_path(), Card(task="features"))
+        'not scored: labels of classes tell nothing of task features; correct the task in the card'
+    """
+    if has_labels(data, card):
+        return ""
+    labelled, lacking = is_labelled(Path(data)), " and ".join(missing(card.task, card.data))
+    if lacking:
+        others = ", and labels of classes are none" if labelled else ""
+        return f"not scored as {card.task}: the card has no {lacking} in [data]{others}"
+    return f"not scored: labels of classes tell nothing of task {card.task}; correct the task in the card" * labelled
 
 
 def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> Labelled:

@@ -19,7 +19,7 @@ from ..onnx.reader import load_proto
 from ..runtime.first_run import ROWS
 from ..runtime.session import Session, Source, random_inputs
 from ..samples.generated import SIZES, tried_sizes
-from ..samples.images import length
+from ..samples.images import Feed, length
 from ..samples.presented import checked, inputs_alone
 from ..scoring.verdicts import Verdict, of_sqnr, on_made_up, verdict
 
@@ -48,11 +48,12 @@ class TensorNoise:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a quantized network's tensors lost, in its own order."""
+    """What a quantized network's tensors lost, in its own order; warnings: what speaks against the samples."""
 
     tensors: tuple[TensorNoise, ...]
     data: str = ""
     task: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -81,6 +82,7 @@ def compare(
     feeds: Iterable[Array | Mapping[Name, Array]] | None = None,
     label: str = "data",
     progress: Callable[[int], None] | None = None,
+    watch: Callable[[Feed], None] | None = None,
 ) -> tuple[TensorNoise, ...]:
     """SQNR of every tensor that both networks have, in the order of the quantized one.
 
@@ -91,7 +93,7 @@ def compare(
         feeds: batches of input; if left out, random ones within the range that the quantized network's grids take, of
             a size that the original runs on.
         label: how messages name them.
-        progress: called before each batch, with how many samples are done.
+        progress: called before each batch, with how many samples are done; watch: with each batch.
 
     Raises:
         EquintError: files that cannot be read, or that share no tensor; no range for made-up inputs.
@@ -114,6 +116,8 @@ def compare(
     for feed in feeds if feeds is not None else [_made_up(clean, input_spans(noisy_proto, quantized))]:
         if progress is not None:
             progress(done)
+        if watch is not None:
+            watch(feed)
         done += (count := length(feed))
         a, b = (session.run(checked(feed, session.shapes, label, total)) for session in (clean, noisy))
         for t in shared:
