@@ -36,7 +36,7 @@ def plain() -> ModelProto:
 
 def by_onnxruntime(folder: Path, form: str, **options: Any) -> ModelProto:
     """Quantized by onnxruntime's own tool: another exporter, whose files are none of ours."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization = pytest.importorskip("onnxruntime.quantization", exc_type=ImportError)
     before, after = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(plain(), before)
     quantization.quantize_static(before, after, Reader(), quant_format=quantization.QuantFormat[form], **options)
@@ -56,7 +56,7 @@ def run_in_integers(proto: ModelProto, folder: Path) -> Counter[str]:
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
 def test_files_of_another_tool(tmp_path: Path, form: str, per_channel: bool) -> None:
-    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization = pytest.importorskip("onnxruntime.quantization", exc_type=ImportError)
     kinds = {"weight_type": quantization.QuantType.QInt8, "activation_type": quantization.QuantType.QUInt8}
     proto = by_onnxruntime(tmp_path, form, per_channel=per_channel, **kinds)
     found = describe(proto)
@@ -167,7 +167,7 @@ def test_what_quantize_writes_is_clean_and_runs(name: str) -> None:
 @pytest.mark.parametrize("computed", [False, True])
 def test_other_operators_on_integers(tmp_path: Path, computed: bool) -> None:
     """Sums, curves and joins by onnxruntime's quantizer; its convolutions' weights may be computed when run."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization = pytest.importorskip("onnxruntime.quantization", exc_type=ImportError)
     made = "v = Mul(u, u)" if computed else "v = Identity(w)"
     proto = network(f"{made} h = Conv(x, v, b) s = Sigmoid(h) a = Add(h, s) y = Concat<axis = 1>(a, s)",
                     u=normal(4, 3, 1, 1), w=normal(4, 3, 1, 1), b=normal(4), output="float[N,8,8,8] y")  # fmt: skip

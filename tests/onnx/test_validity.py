@@ -32,6 +32,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "no kernel": ("y = MaxPool (x)", "kernel_shape"),
     "pool of stride none": ("y = MaxPool <kernel_shape = [2, 2], strides = [0, 2]> (x)", "strides"),
 }
+OLDER = ("stride of none", "dilation of none", "pads below 0", "pool of stride none")
+"""What 1.25 does not refuse, and 1.32 does."""
 
 
 def made(body: str) -> ModelProto:
@@ -42,12 +44,15 @@ def made(body: str) -> ModelProto:
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_is_refused_by_name(name: str) -> None:
     body, said = WRONG[name]
+    version = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
     proto = made(body)
     proto.graph.node[0].name = "first"
     with pytest.raises(UnreadableModel, match=said) as refusal:
         equint.load(proto)
     assert "first" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    if name in OLDER and version < (1, 32):
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} takes it, or divides by zero and is gone")
     with pytest.raises(Exception, match="ONNXRuntimeError"):
         execute(proto, np.zeros((1, 3, 8, 8), np.float32))
 

@@ -468,7 +468,7 @@ def _kept(arguments: Sequence[str], written: Sequence[Path]) -> str:
     return "nothing was written; give the command again"
 
 
-_GUESS = re.compile(r"\.? \(?(?:Did you mean|Possible options:) .*$")
+_GUESS = re.compile(r"\.? [('\"]*(?:Did you mean|Possible options:) .*$")
 """What the parser guesses, which is asked in our words."""
 
 
