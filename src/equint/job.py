@@ -219,7 +219,7 @@ class Job:
     def searched(self) -> Model:
         """The network after the passes of the best of the recipe's candidates, measured; of the recipe where fast."""
         if self.effort == "full" and not self.recipe.candidates:
-            why = f"recipe {self.recipe.name} names no candidates to choose among; {MEASURES}"
+            why = f"the recipe names no candidates to choose among; {MEASURES}"
             return self.run().noted(Event(EventKind.NOTHING_MEASURED, "", {"why": why}, "search"))
         from .planning.fusing import priced
         from .planning.search import measured, search

@@ -28,6 +28,7 @@ from .places import ENDS, WRITERS
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     **{name: (*command, f"out{ENDS.get(name, '.onnx')}") for name, command in WRITERS.items() if name != "sqnr"},
+    **{name: (*WRITERS[name], "out.toml", "--force") for name in ("card", "diagnose")},  # over what people edit
     "golden": (*WRITERS["golden"], "out"),
     "page": (*WRITERS["page"], "page.html"),
     "bundle": ("export", "net.onnx", "--recipe", "lwq", "--card", "net.toml", "-o", "out"),

@@ -26,7 +26,7 @@ def test_without_data_the_verdict_says_so() -> None:
     assert told.status == "made up"
     assert searched(equint.load(model_path())).words == "not measured"
     alone = searched(equint.quantize(model_path(), "lwq", input=(0, 1)).model).words
-    assert alone.startswith("not measured: recipe lwq names no candidates to choose among; equint evaluate --against")
+    assert alone.startswith("not measured: the recipe names no candidates to choose among; equint evaluate --against")
     nothing = Event(EventKind.NOTHING_MEASURED, "", {"why": "one sample alone tells nothing"})
     assert searched(equint.load(model_path()).noted(nothing)).words == "not measured: one sample alone tells nothing"
     judged = equint.judge(model_path(), {"own": result}, input=(0, 1))
