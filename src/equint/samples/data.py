@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import re
+import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..errors import InvalidCard, UnusableData
 from ..files import MOST_TEXT, readable
 from ..ir.model import Array, Name
 from .card import Card
-from .folders import PICTURES, check_pictures, pictures, pixels, prepared, stacked
+from .folders import Names, check_pictures, is_picture, picture_names, pixels, prepared, stacked
 from .images import BATCH, Feed, Samples, length, split
 from .presented import Shapes, inputs_alone, presented
 from .shards import count as entry_count
@@ -213,11 +214,11 @@ class Listing:
         table: the labels.csv that says so, if one does; lines: of it, where each picture stands.
     """
 
-    files: list[Path]
+    files: Sequence[Path]
     labels: list[str] | None = None
     classes: tuple[str, ...] = ()
     table: Path | None = None
-    lines: tuple[int, ...] = ()
+    lines: Sequence[int] = ()
 
     def numbers(self, known: Sequence[str]) -> Array | None:
         """Class numbers of the labels: those of their names among the known, or of the classes where none are known.
@@ -243,32 +244,54 @@ def listing(path: Path) -> Listing:
     if table.is_file():
         return _tabled(path, table)
     classes = sorted(p for p in path.iterdir() if p.is_dir())
-    held = ([(f, c.name) for f in sorted(c.iterdir()) if f.suffix.lower() in PICTURES] for c in classes)
-    labelled = [found for turn in zip_longest(*held) for found in turn if found is not None]
-    if labelled:
-        return Listing([f for f, _ in labelled], [name for _, name in labelled], tuple(c.name for c in classes))
-    return Listing(pictures(path))
+    held = [sorted(filter(is_picture, os.listdir(c))) for c in classes]
+
+    def in_turn() -> Iterator[tuple[str, str]]:
+        for turn in zip_longest(*held):
+            yield from ((c.name, name) for c, name in zip(classes, turn, strict=True) if name is not None)
+
+    if any(held):
+        names = Names(path, (f"{folder}/{name}" for folder, name in in_turn()))
+        return Listing(names, [folder for folder, _ in in_turn()], tuple(c.name for c in classes))
+    return Listing(Names(path, picture_names(path)))
 
 
 def _tabled(path: Path, table: Path) -> Listing:
     """The pictures that a labels.csv lists."""
-    rows, lines, seen = list[dict[str, str | None]](), list[int](), dict[str, int]()
+    labels, lines, hashes = list[str](), array("I"), array("q")
+    wanting = UnusableData(f"{table}: needs columns file and label, and both in every row")
+
+    def names(rows: csv.DictReader[str]) -> Iterator[str]:
+        for row in rows:
+            name = row.get("file")
+            if not name or "label" not in row:
+                raise wanting
+            labels.append(sys.intern(row["label"] or ""))
+            lines.append(rows.line_num)
+            hashes.append(hash(os.path.normpath(name)))
+            yield name
+
     try:
-        text = readable(table, UnusableData, "list of labels", MOST_TEXT).read_text("utf-8-sig")
-        reader = csv.DictReader(StringIO(text, newline=""))
-        for row in reader:
-            rows.append(row)
-            lines.append(reader.line_num)
+        readable(table, UnusableData, "list of labels", MOST_TEXT)
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            found = Names(path, names(csv.DictReader(file)))
     except (OSError, ValueError, csv.Error) as error:
         raise UnusableData(f"{table}: not a readable list of labels ({str(error)[:200]}); correct it") from error
-    if not rows or not {"file", "label"} <= rows[0].keys() or any(not r["file"] for r in rows):
-        raise UnusableData(f"{table}: needs columns file and label, and both in every row")
-    files = [str(r["file"]) for r in rows]
+    if not found:
+        raise wanting
+    if len(np.unique(hashes)) < len(found):
+        _check_once(table, found, lines)
+    return Listing(found, labels, (), table, lines)
+
+
+def _check_once(table: Path, files: Iterable[Path], lines: Sequence[int]) -> None:
+    """Refuse a picture that is listed twice."""
+    seen = dict[str, int]()
     for file, line in zip(files, lines, strict=True):
         first = seen.setdefault(os.path.normpath(file), line)
         if first != line:
-            raise UnusableData(f"{table}: row {line}: {file} is listed in row {first} already; remove one of them")
-    return Listing([path / file for file in files], [r["label"] or "" for r in rows], (), table, tuple(lines))
+            name = file.relative_to(table.parent) if file.is_relative_to(table.parent) else file
+            raise UnusableData(f"{table}: row {line}: {name} is listed in row {first} already; remove one of them")
 
 
 MOST_CLASSES = 1_000_000
@@ -334,8 +357,10 @@ def _pictures(path: Path, card: Card, size: int, limit: int | None, start: int) 
     found = listing(path)
     check_pictures(path, card)
     labels = found.numbers(card.labels)
-    rows = list(enumerate(found.files[:limit]))[start:]
-    for x, row in stacked(
-        rows, card, size, lambda item: (prepared(pixels(item[1], card.kind), card, item[1]), item[0])
-    ):
+    rows = range(len(found.files))[:limit][start:]
+
+    def loaded(row: int) -> tuple[Array, int]:
+        return prepared(pixels(found.files[row], card.kind), card, found.files[row]), row
+
+    for x, row in stacked(rows, card, size, loaded):
         yield x, None if labels is None else labels[row]

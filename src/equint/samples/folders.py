@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -19,19 +21,42 @@ Item = TypeVar("Item")
 Truth = TypeVar("Truth")
 
 
+class Names(Sequence[Path]):
+    """Files of a folder, by name: as many bytes each as its name has, where a path takes half a kilobyte.
+
+    Example:
+        >>> names = Names(Path("photos"), ["a.png", "cat/b.png"])
+        >>> len(names), names[-1].as_posix(), [path.name for path in names[:1]]
+        (2, 'photos/cat/b.png', ['a.png'])
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self.folder, self._text, self._ends = folder, bytearray(), array("I", [0])
+        for name in names:
+            self._text += os.fsencode(name)
+            self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, k: int) -> Path: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[Path]: ...
+    def __getitem__(self, k: int | slice) -> Path | list[Path]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(len(self)))]
+        start, stop = self._ends[range(len(self))[k]], self._ends[range(1, len(self) + 1)[k]]
+        return self.folder / os.fsdecode(bytes(self._text[start:stop]))
+
+
 def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
     """The pictures in a folder, by name; only those that a text file lists (one a line, as VOC's ImageSets), if given.
 
     Raises:
         EquintError: no folder, no pictures, or one that is listed but not there.
     """
-    if not folder.is_dir():
-        raise UnusableData(f"{folder}: no such folder; give a folder of pictures")
-    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
-    if not found:
-        raise UnusableData(
-            f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them; put some in it"
-        )
+    found = [folder / name for name in picture_names(folder)]
     if listed is None:
         return found
     try:
@@ -44,6 +69,28 @@ def pictures(folder: Path, listed: Path | None = None) -> list[Path]:
     if absent is not None or not names:
         raise UnusableData(f"{listed}: {f'{absent} is not in {folder}' if absent else 'lists no pictures'}")
     return [known[n] for n in names]
+
+
+def picture_names(folder: Path) -> list[str]:
+    """The names of the pictures in a folder, in order. Raises EquintError: no folder, or no pictures in it."""
+    if not folder.is_dir():
+        raise UnusableData(f"{folder}: no such folder; give a folder of pictures")
+    found = sorted(filter(is_picture, os.listdir(folder)))
+    if not found:
+        raise UnusableData(
+            f"{folder}: no pictures in it (.jpg, .png or .bmp), nor class folders of them; put some in it"
+        )
+    return found
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is called as pictures are.
+
+    Example:
+        >>> is_picture("a.JPG"), is_picture("a.txt")
+        (True, False)
+    """
+    return os.path.splitext(name)[1].lower() in PICTURES
 
 
 def beside(files: Sequence[Path], folder: Path, what: str) -> list[tuple[Path, Path]]:
