@@ -35,6 +35,11 @@ def reduced(graph: Graph, node: Node, rank: int) -> list[int] | None:
     return list(range(2, rank)) if node.op in POOLS else reduced_axes(graph, node, rank)
 
 
+def _together(node: Node, axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """The axes along which a field behind does not vary: those reduced, or the positions that windows take together."""
+    return tuple(range(2, rank)) if "kernel_shape" in node.attrs else tuple(axes)
+
+
 def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
     """A field behind a reduction: without the reduced axes, where it drops them."""
     left = [n for d, n in enumerate(field.shape) if d not in axes]
@@ -44,7 +49,9 @@ def _dropped(node: Node, field: Array, axes: Sequence[int]) -> Array:
 def fields(graph: Graph, node: Node, field: Array, fill: float = 0) -> list[Array] | None:
     """A field that does not vary along the axes taken together."""
     axes = reduced(graph, node, field.ndim)
-    return None if axes is None or any(field.shape[a] > 1 for a in axes) else [_dropped(node, field, axes)]
+    if axes is None or any(field.shape[a] > 1 for a in _together(node, axes, field.ndim)):
+        return None
+    return [_dropped(node, field, axes)]
 
 
 def _mixed(graph: Graph, node: Node, mean: Array, std: Array) -> tuple[Pair, list[int]] | None:
@@ -53,7 +60,7 @@ def _mixed(graph: Graph, node: Node, mean: Array, std: Array) -> tuple[Pair, lis
     if axes is None:
         return None
     mean, std = np.broadcast_arrays(mean, std)
-    over = tuple(axes)
+    over = _together(node, axes, mean.ndim)
     return (mean.mean(over, keepdims=True), np.sqrt(np.square(std).mean(over, keepdims=True))), axes
 
 
@@ -91,7 +98,7 @@ def _bound(factor: Callable[[float], float]) -> Callable[[Graph, Node, Sequence[
         axes = reduced(graph, node, lo.ndim)
         if axes is None:
             return None
-        over, times = tuple(axes), factor(window(graph, node))
+        over, times = _together(node, axes, lo.ndim), factor(window(graph, node))
         ends = lo.min(over, keepdims=True), hi.max(over, keepdims=True)
         return [Range(*(_dropped(node, times * end, axes) for end in ends))]
 

@@ -144,7 +144,8 @@ class _Sums:
             power = (rows != clean).astype(np.float64) if whole else np.square(rows64 - clean)
         self.powers += np.nan_to_num(power.sum(1), nan=np.inf, posinf=np.inf).tolist()
         self.values += rows.size
-        self.low, self.high = min(self.low, float(rows.min())), max(self.high, float(rows.max()))
+        if rows.size:
+            self.low, self.high = min(self.low, float(rows.min())), max(self.high, float(rows.max()))
 
 
 class Judge:
