@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -736,6 +736,15 @@ def test_hardware_that_fuses_activations(run: Run, tmp_path: Path) -> None:
             assert run(command, model, option, *told, "--json")[0] == 0
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C as at a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(
     ("function", "command"),
     [
@@ -762,6 +771,7 @@ def test_who_stops_a_command_is_told_that_nothing_was_written(
     assert sorted(os.listdir()) == ["net.onnx", "table"]
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_who_stops_a_command_is_told_what_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described = gray_card(tmp_path)
     monkeypatch.chdir(tmp_path)
