@@ -128,6 +128,14 @@ def test_commands_say_what_would_be_lost_before_they_work(
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder with the bundled network and its samples."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(Path(model_path()).read_bytes())
+    Path("digits.npz").write_bytes(Path(data_path()).read_bytes())
+
+
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
@@ -169,12 +177,8 @@ def test_results_are_not_saved_under_endings_of_another_kind(tmp_path: Path) -> 
         (["diagnose", "net.onnx", "--recipe", "lwq", "--data", "none", "-o", "recipe.toml"], "a recipe"),
     ],
 )
-def test_cards_and_recipes_that_people_edit_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: list[str], kind: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("net.onnx").write_bytes(Path(model_path()).read_bytes())
-    Path("digits.npz").write_bytes(Path(data_path()).read_bytes())
+@pytest.mark.usefixtures("bundled")
+def test_cards_and_recipes_that_people_edit_are_kept(run: Run, command: list[str], kind: str) -> None:
     Path("card.toml").write_text('# mine\n[input]\nkind = "gray"\n')
     Path("recipe.toml").write_text('# mine\n[[passes]]\npass = "quantize"\n')
     before = Path(command[-1]).read_bytes()
@@ -197,12 +201,8 @@ OTHERS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_files_of_other_programs_are_of_another_kind(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("net.onnx").write_bytes(Path(model_path()).read_bytes())
-    Path("digits.npz").write_bytes(Path(data_path()).read_bytes())
+@pytest.mark.usefixtures("bundled")
+def test_files_of_other_programs_are_of_another_kind(name: str, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     Path("pyproject.toml").write_text('[project]\nname = "mine"\n')
     Path("recipe.toml").write_text('target = "per-channel"\n[[passes]]\npass = "quantize"\n')
     Path("notes.toml").write_text("# what is to do\n")

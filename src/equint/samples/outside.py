@@ -18,10 +18,10 @@ OUTSIDE = 0.01
 """Share of values outside from which it is told: a few outliers saturate as they should."""
 NARROW = 1 / 16
 """Samples that fill less of a range are of another."""
-TODO = "prepare them as those it was quantized for (mean, std and kind in a card), or quantize it anew for these"
+ADVICE = "prepare them as those it was quantized for (mean, std and kind in a card), or quantize it anew for these"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """How one input's values lie to the range from `low` to `high`.
 
@@ -75,13 +75,8 @@ them as those it was quantized for (mean, std and kind in a card), or quantize i
             if not values.size:
                 continue
             margin = MARGIN * (high - low)
-            self._take(
-                name,
-                Seen(
-                    *(low, high, float(values.min()), float(values.max()), values.size),
-                    int(np.count_nonzero((values < low - margin) | (values > high + margin))),
-                ),
-            )
+            outside = int(np.count_nonzero((values < low - margin) | (values > high + margin)))
+            self._take(name, Seen(low, high, float(values.min()), float(values.max()), values.size, outside))
 
     def merge(self, other: Self) -> None:
         """Take what another has seen."""
@@ -97,4 +92,4 @@ them as those it was quantized for (mean, std and kind in a card), or quantize i
         """A sentence for each input whose samples are of another range."""
         for name, seen in self.seen.items():
             if doubt := seen.doubt:
-                yield f"{name}: {doubt}; {TODO}"
+                yield f"{name}: {doubt}; {ADVICE}"

@@ -13,7 +13,7 @@ from ..errors import UnusableData
 from ..files import readable
 from ..ir.model import Array, Name
 from .data import listing, open_arrays
-from .folders import PICTURES, pixels, unreadable
+from .folders import is_picture, pixels, unreadable
 from .shards import count, entries, shards
 
 LOOKED_AT = 64
@@ -125,7 +125,7 @@ def _of_shards(source: Path, files: Sequence[Path]) -> Survey:
 def _holds_pictures(folder: Path) -> bool:
     """Whether a folder holds pictures, or class folders of them."""
     found = (f for part in (folder, *(p for p in folder.iterdir() if p.is_dir())) for f in part.iterdir())
-    return any(f.suffix.lower() in PICTURES for f in found)
+    return any(is_picture(f.name) for f in found)
 
 
 def _sizes(files: Sequence[Path]) -> tuple[tuple[int, int], ...]:

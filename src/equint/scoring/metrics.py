@@ -261,7 +261,11 @@ def unscored(data: str | os.PathLike[str], card: Card) -> str:
     if lacking:
         others = ", and labels of classes are none" if labelled else ""
         return f"not scored as {card.task}: the card has no {lacking} in [data]{others}"
-    return f"not scored: labels of classes tell nothing of task {card.task}; correct the task in the card" * labelled
+    return (
+        f"not scored: labels of classes tell nothing of task {card.task}; correct the task in the card"
+        if labelled
+        else ""
+    )
 
 
 def source_of(data: Path, card: Card, output: Name, limit: int | None, alone: bool, inputs: Shapes) -> Labelled:
