@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from ..drafts import noted
-from ..errors import (
-    EquintError,
-    InvalidOption,
-    TargetMismatch,
-    UnreadableModel,
-    UnsupportedOperator,
-    UnusableData,
-    counted,
-    in_a_line,
-    meant,
-)
+from ..errors import EquintError, InvalidOption, counted
 from ..kinds import NETWORK, PAGE, STATISTICS, TFLITE
-from . import npu, people, study, terminal
+from . import failures, npu, people, study, terminal
 from . import options as cli
 
 Misused: Any = typer.BadParameter.__mro__[1]
@@ -131,10 +118,6 @@ def quantize(
             print(f"! {line}")
 
 
-PART = ".part.npz"
-"""How the file ends in which an interrupted calibration waits."""
-
-
 def calibrate(
     model: cli.ModelFile,
     output: Annotated[Path, Option("-o", "--output", help="Where to write the statistics (.npz).")],
@@ -171,7 +154,7 @@ def calibrate(
     if output.suffix != ".npz":
         raise InvalidOption(f"{output}: statistics are .npz files; choose another name")
     cli.check_output(output, STATISTICS, model=model, data=data, card=card, merge=merge)
-    draft = output.with_name(f"{output.stem}{PART}")
+    draft = output.with_name(f"{output.stem}{failures.PART}")
     looks: dict[str, Any] = {**cli.Described(card, None, mean, std, layout, set, force).options(), "images": images}
     network, parts = equint.load(model), [Statistics.load(path) for path in merge or ()]
     network = with_constants(network, looks.pop("set") or {})
@@ -301,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"equint {__version__}")
         return
-    if empty := _empty(arguments):
-        _end(f"equint: {empty}: is empty; give a value, or leave it out")
+    if empty := failures.empty(arguments):
+        failures.end(f"equint: {empty}: is empty; give a value, or leave it out")
     debug = "--debug" in arguments
     sys.stdout, sys.stderr = sys.stdout or StringIO(), sys.stderr or StringIO()  # closed: nobody reads it
     for stream in (sys.stdout, sys.stderr):
@@ -322,24 +305,24 @@ def _ran(arguments: list[str], debug: bool, written: Sequence[Path]) -> int:
         if code == STOPPED:  # as the parser tells Ctrl-C
             raise KeyboardInterrupt
     except Misused as error:
-        _end(_usage(error))
+        failures.end(failures.usage(error, [c.__name__.replace("_", "-") for c in COMMANDS]))
     except (KeyboardInterrupt, typer.Abort):
-        _end(f"equint: stopped; {_kept(arguments, written)}", STOPPED)
+        failures.end(f"equint: stopped; {failures.kept(arguments, written)}", STOPPED)
     except EquintError as error:
         if debug:
             raise
-        _end(f"equint: {named(error, arguments)}")
+        failures.end(f"equint: {failures.named(error, arguments, _spelling(arguments))}")
     except OSError as error:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _end(f"equint: {where}{error.strerror or error}; give another file, or make room for it")
+        failures.end(f"equint: {where}{error.strerror or error}; give another file, or make room for it")
     except Exception as error:
         if debug:
             raise
         said = " ".join(str(error).split())[:300]
         kind = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}: {said}"
-        _end(f"equint: {kind}; --debug shows where")
+        failures.end(f"equint: {kind}; --debug shows where")
     return int(code)
 
 
@@ -347,138 +330,9 @@ STOPPED = 130
 """Exit code of a command that was interrupted."""
 
 
-def _empty(arguments: Sequence[str]) -> str:
-    """What an empty text is given for, which would mean the current folder where a path is asked for; else nothing.
-
-    Example:
-        >>> _empty(["card", "net.onnx", "--data", ""]), _empty(["card", "net.onnx", "--data="]), _empty(["inspect", ""])
-        ("--data ''", "--data=''", "''")
-    """
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        if argument.startswith("--") and argument.endswith("="):
-            return f"{argument}''"
-        if not argument:
-            return f"{before} ''" if before.startswith("-") else "''"
-    return ""
-
-
-_ENDLESS = re.compile(r"(\S{60})\S{40,}(\S{20})")
-"""Words of which the middle is left out."""
-LONGEST = 690
-"""Characters of a message; of longer ones the middle is left out."""
-
-
-def _end(said: str, code: int = 2) -> NoReturn:
-    """Say it on standard error in a line of what terminals can be sent, and stop."""
-    line = said if said.startswith("Usage") else in_a_line(" ".join(said.split()))
-    line = line if line is said else _ENDLESS.sub(r"\1…\2", line)
-    if len(line) > LONGEST and line is not said:
-        line = f"{line[: LONGEST - 203]} … {line[-200:]}"
-    print(line, file=sys.stderr)
-    sys.exit(code)
-
-
-OF_FILES = (UnreadableModel, UnsupportedOperator, UnusableData, TargetMismatch)
-"""Kinds of errors that are about what a file holds."""
-
-
-def named(error: EquintError, arguments: Sequence[str]) -> str:
-    """What an error says, behind the first file on the command line where it is about one and names none.
-
-    Example:
-        >>> named(UnsupportedOperator("last: Einsum has no integer form"), ["export", "/usr"])
-        '/usr: last: Einsum has no integer form'
-        >>> named(UnreadableModel("none.onnx: no such file"), ["evaluate", "none.onnx", "--card", "/usr"])
-        'none.onnx: no such file'
-    """
-    said, command = str(error), next((a for a in arguments if not a.startswith("-")), "")
-    if isinstance(error, InvalidOption | UnusableData):
-        said = as_options(said, command)
-    arguments = arguments[1:]  # behind the command
-    files = [a for a in arguments if _is_file(a)]
-    given = {"--data", "--merge", "--card"} if isinstance(error, UnusableData) else set()
-    files = [a for a, before in zip(arguments[1:], arguments, strict=False) if before in given] or files
-    head = said.partition(": ")[0]
-    named_already = (
-        head in arguments
-        or _is_file(head)
-        or any(in_a_line(os.path.basename(a)) in said for a in arguments if _is_file(a))
-    )
-    if not isinstance(error, OF_FILES) or named_already or not files:
-        return said
-    return f"{files[0]}: {said}"
-
-
-_NAMED = re.compile(r"(?<![\w./'\"-])(\w+)(?![\w/'\"-])( = (?=\S))?")
-"""Words of a message, and whether a value is theirs."""
-
-
-def as_options(said: str, command: str) -> str:
-    """What the library says of its arguments, in the spelling of a command's options.
-
-    Example:
-        >>> as_options("max_drop = 200.0: give points from 0 to 100", "auto")
-        '--max-drop 200.0: give points from 0 to 100'
-        >>> as_options("max_drop: nothing to hold it against; leave it out", "auto")
-        '--max-drop: nothing to hold it against; leave it out'
-        >>> as_options("y.npz: no labels, which max_drop needs; images: none", "auto")
-        'y.npz: no labels, which --max-drop needs; images: none'
-    """
+def _spelling(arguments: Sequence[str]) -> dict[str, str]:
+    """How the options of the command that is run are spelled, by their names."""
     group: Any = typer.main.get_command(app)
-    params = group.commands[command].params if command in group.commands else ()
-    options = {p.name: p.opts[-1] for p in params if p.opts[-1].startswith("--")}
-
-    def spelled(found: re.Match[str]) -> str:
-        name, valued = found.groups()
-        meant = name in options and (valued or "_" in name)  # a single word may be one of English
-        return f"{options[name]}{' ' if valued else ''}" if meant else found[0]
-
-    return _NAMED.sub(spelled, said)
-
-
-def _is_file(argument: str) -> bool:
-    """Whether something lies there, on the disk or in a file that does; or what a pattern fits."""
-    try:
-        if argument in ("", "."):
-            return False
-        inside = any(parent.is_file() for parent in Path(argument).parents)
-        return os.path.exists(argument) or inside or (glob.has_magic(argument) and bool(glob.glob(argument)))
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _kept(arguments: Sequence[str], written: Sequence[Path]) -> str:
-    """What is left of a command that was interrupted.
-
-    Example:
-        >>> _kept(["quantize", "table", "-o", "q.onnx"], [])
-        'nothing was written; give the command again'
-        >>> _kept(["auto", "net.onnx"], [Path("/here/net.int8.onnx")])
-        'net.int8.onnx was written, and is whole; give the command again for the rest'
-    """
-    command, names = next((a for a in arguments if not a.startswith("-")), ""), [path.name for path in written]
-    if command == "table":
-        return "finished cells are kept in the cache, and the same command goes on from them"
-    if command == "calibrate" and names and names[-1].endswith(PART):
-        return f"what was measured is kept in {names[-1]}, and the same command goes on from it"
-    if names:
-        files = ", ".join(dict.fromkeys(names))
-        are = "was written, and is whole" if len(set(names)) == 1 else "were written, and are whole"
-        return f"{files} {are}; give the command again for the rest"
-    return "nothing was written; give the command again"
-
-
-_GUESS = re.compile(r"\.? [('\"]*(?:Did you mean|Possible options:) .*$")
-"""What the parser guesses, which is asked in our words."""
-
-
-def _usage(error: Any) -> str:
-    """What is wrong with the arguments, in a line, and where to look; help where there were none."""
-    said = str(error.format_message()).rstrip(".")
-    if "\n" in said:
-        return said
-    said = _GUESS.sub("", said)
-    wrong = getattr(error, "option_name", "") or said.partition("No such command ")[2].strip("'")
-    known = getattr(error, "possibilities", None) or [c.__name__.replace("_", "-") for c in COMMANDS]
-    command = error.ctx.command_path if error.ctx is not None else "equint"
-    return f"equint: {said[:1].lower()}{said[1:]}; {meant(wrong, known) if wrong else ''}{command} --help says more"
+    command = group.commands.get(next((a for a in arguments if not a.startswith("-")), ""))
+    params = () if command is None else command.params
+    return {p.name: p.opts[-1] for p in params if p.opts[-1].startswith("--")}
