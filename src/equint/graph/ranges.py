@@ -28,7 +28,7 @@ def tensor_ranges(
     for node in graph.nodes:
         if all(not o or o in table for o in node.outputs):
             continue
-        bounds = _bounds(graph, node, table) or []
+        bounds = bounds_of(graph, node, table) or []
         for position, name in enumerate(node.outputs):
             if not name or name in table:
                 continue
@@ -57,7 +57,7 @@ def _spread(m: Moments, n: float) -> Range:
     return Range(m.mean - n * m.std, m.mean + n * m.std)
 
 
-def _bounds(graph: Graph, node: Node, table: Mapping[Name, Range]) -> list[Range] | None:
+def bounds_of(graph: Graph, node: Node, table: Mapping[Name, Range]) -> list[Range] | None:
     facet = op_of(node).bound
     if isinstance(facet, Unknown):
         return None

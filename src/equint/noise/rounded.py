@@ -9,6 +9,7 @@ import numpy as np
 
 from ..graph.moments import heavy_tailed
 from ..graph.placement import grid_of, place
+from ..graph.ranges import bounds_of
 from ..ir.fields import channel_means
 from ..ir.model import Array, Graph, Model, Moments, Name, Node, Range
 from ..ir.weights import Layer
@@ -18,7 +19,8 @@ from ..ops.arithmetic import adds
 from ..ops.attributes import clip_bounds
 from ..ops.layers import as_layer, layer_coverage, layers
 from ..ops.listed import on_integers
-from ..ops.pools import POOLS
+from ..ops.moves import MOVES
+from ..ops.pools import POOLS, REDUCTIONS
 from .constants import MEASURED, NoiseModel
 from .gains import Gains, gains
 
@@ -165,11 +167,21 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
         return name, lo, hi, 1.0
     if maker is not None and adds(maker):  # a sum reaches as far as its moments say
         return name, np.zeros(1) if np.all(known.lo >= 0) else lo, hi, 1.0
-    if maker is not None and maker.op in POOLS:  # a mean or maximum reaches as far as what it looks at
-        seen = model.ranges.get(maker.inputs[0], known)
-        over = tuple(range(2, seen.lo.ndim))  # whose positions are others
-        known = Range(seen.lo.min(over, keepdims=True), seen.hi.max(over, keepdims=True))
-    return name, known.lo, known.hi, 1.0
+    furthest = _furthest(model, name, known)
+    return name, furthest.lo, furthest.hi, 1.0
+
+
+def _furthest(model: Model, name: Name, known: Range) -> Range:
+    """How far a tensor may reach: a mean or maximum as far as what it looks at, and what moves it no less."""
+    maker = model.graph.producer.get(name)
+    if maker is None or maker.op not in (*POOLS, *REDUCTIONS, *MOVES):
+        return known
+    seen = model.ranges.get(maker.inputs[0])
+    if seen is None or not seen.lo.ndim:  # by channels no longer
+        return known
+    source = _furthest(model, maker.inputs[0], seen) if maker.op in MOVES else seen
+    found = bounds_of(model.graph, maker, {**model.ranges, maker.inputs[0]: source})
+    return known if found is None else found[maker.outputs.index(name)]
 
 
 def _spreads(
