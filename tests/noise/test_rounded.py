@@ -175,12 +175,32 @@ def test_what_else_is_computed_reaches_as_far_as_its_range() -> None:
     says(tensors_of(model)["h"], model.moments["h"])
 
 
-@pytest.mark.parametrize("pool", ["AveragePool <kernel_shape = [2, 2]>", "GlobalAveragePool"])
+@pytest.mark.parametrize(
+    "pool", ["AveragePool <kernel_shape = [2, 2]> (r)", "GlobalAveragePool(r)", "ReduceMean(r, spatial)"]
+)
 def test_an_average_reaches_as_far_as_what_it_averages(pool: str) -> None:
-    model = model_of(f"r = Relu(a) h = {pool} (r)")
-    ranges = {"r": Range(np.zeros(1), field([1, 2, 3, 4])), "h": Range(np.zeros(1), field([0.1] * 4))}
+    model = model_of(f"r = Relu(a) h = {pool}", spatial=np.array([2, 3]))
+    ranges = {"r": Range(np.zeros((1, 1, 1, 1)), field([1, 2, 3, 4])), "h": Range(np.zeros(1), field([0.1] * 4))}
     h = tensors_of(replace(model, ranges=ranges))["h"]
     says(h, model.moments["h"], floor=0, cap=[1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        "m = ReduceMean <keepdims = 0> (r, spatial) h = Reshape(m, flat)",
+        "m = ReduceMean(r, spatial) h = Flatten(m)",
+        "m = ReduceMean(r, spatial) s = Squeeze(m, spatial) h = Reshape(s, flat)",
+    ],
+)
+def test_an_average_that_is_moved_reaches_as_far(moved: str) -> None:
+    """As torch writes it: x.mean((2, 3)) in front of a linear layer, whose grid stands behind the move."""
+    consts: dict[str, Any] = {"spatial": np.array([2, 3]), "flat": np.array([-1, 4]), "u": normal(4, 2)}
+    model = model_of(f"a = Conv(x, w, b) r = Relu(a) {moved} y = MatMul(h, u)", **consts)
+    low, near = np.zeros((1, 1, 1, 1)), field([0.1] * 4)
+    ranges = {"r": Range(low, field([1, 2, 3, 4])), "m": Range(low, near), "h": Range(low[..., 0, 0], near[..., 0, 0])}
+    (h,) = (t for t in tensors_of(replace(model, ranges=ranges)).values() if t.name in ("m", "s", "h"))
+    says(h, model.moments[h.name], floor=0, cap=[1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 import equint
 from equint.demo import model_path
 from equint.ir.events import Event, EventKind
+from equint.job import Job
+from equint.onnx.qdq import export
 from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml
 from equint.result import Result
 from equint.samples.images import Samples
@@ -89,6 +91,27 @@ def test_a_result_that_loses_much_is_a_warning(bits: int) -> None:
         assert float(event.facts["SQNR"]) == pytest.approx(decibels(found, fresh), abs=3)
         assert "equint diagnose" in event.facts["why"]
         assert "loses much: signal over noise is" in found.summary()
+
+
+def test_where_much_is_lost_candidates_are_made_whole_and_of_either_half() -> None:
+    """What they lose is what either half's network, biases corrected, loses on the other half."""
+    x = images(20, seed=5)
+    options: dict[str, Any] = {"input": (-1.5, 1.5), "weight_bits": 2}
+    late: Steps = (("correct_bias", {}), ("correct_bias_empirical", {}))
+    chosen = one_of(WIDE, NARROW)
+    found = equint.quantize(PROTO, replace(chosen, passes=(*chosen.passes, *late)), data=x, **options)
+    rows = {e.facts["candidate"]: e.facts for e in events(found, EventKind.CANDIDATE_MEASURED)}
+    assert {name: row["samples"] for name, row in rows.items()} == {"own": 20, "other": 20}
+    steps: Steps = (*chosen.passes[:2], ("headroom", {"doublings": 1.0}), *chosen.passes[2:], *late)
+    signal, noise = 0.0, 0.0
+    for half, rest in ((x[::2], x[1::2]), (x[1::2], x[::2])):
+        whole = Job.of(PROTO, replace(chosen, passes=steps, candidates=()), data=half, **options).run()
+        (clean,), (noisy,) = execute(PROTO, rest), execute(export(whole), rest)
+        signal, noise = signal + float(np.sum(clean**2)), noise + float(np.sum((noisy - clean) ** 2))
+    assert rows["own"]["SQNR"] == pytest.approx(10 * np.log10(signal / noise), abs=0.02)
+    assert rows["own"]["SQNR"] < 15
+    enough = equint.quantize(PROTO, replace(chosen, passes=(*chosen.passes, *late)), input=(-1.5, 1.5), data=x)
+    assert [e.facts["samples"] for e in events(enough, EventKind.CANDIDATE_MEASURED)] == [10, 10]
 
 
 def test_ranges_too_narrow_for_what_was_not_seen_show() -> None:
@@ -201,6 +224,9 @@ def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
             "no headroom",
             "unscaled",
             "cross-layer",
+            "nearest",
+            "unscaled, nearest",
+            "cross-layer, nearest",
             "made up beside",
             "unscaled, made up beside",
             "layers only",

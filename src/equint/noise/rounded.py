@@ -167,21 +167,21 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
         return name, lo, hi, 1.0
     if maker is not None and adds(maker):  # a sum reaches as far as its moments say
         return name, np.zeros(1) if np.all(known.lo >= 0) else lo, hi, 1.0
-    furthest = _furthest(model, name, known)
+    furthest = _furthest(model, name) or known
     return name, furthest.lo, furthest.hi, 1.0
 
 
-def _furthest(model: Model, name: Name, known: Range) -> Range:
-    """How far a tensor may reach: a mean or maximum as far as what it looks at, and what moves it no less."""
+def _furthest(model: Model, name: Name) -> Range | None:
+    """How far a mean or maximum may reach, moved or not: as far as what it looks at; None of what else is computed."""
     maker = model.graph.producer.get(name)
     if maker is None or maker.op not in (*POOLS, *REDUCTIONS, *MOVES):
-        return known
-    seen = model.ranges.get(maker.inputs[0])
-    if seen is None or not seen.lo.ndim:  # by channels no longer
-        return known
-    source = _furthest(model, maker.inputs[0], seen) if maker.op in MOVES else seen
-    found = bounds_of(model.graph, maker, {**model.ranges, maker.inputs[0]: source})
-    return known if found is None else found[maker.outputs.index(name)]
+        return None
+    x = maker.inputs[0]
+    source = _furthest(model, x) if maker.op in MOVES else model.ranges.get(x)
+    if source is None or not source.lo.ndim:  # by channels no longer
+        return None
+    found = bounds_of(model.graph, maker, {**model.ranges, x: source})
+    return None if found is None else found[maker.outputs.index(name)]
 
 
 def _spreads(

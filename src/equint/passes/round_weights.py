@@ -116,7 +116,7 @@ class RoundWeights:
             folds = [fold if self.images is not None else fold.about_zero() for fold in seen]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            fit, ridges = (regressed, RIDGES) if self.images is not None else (_made_up_fit(grid), RIDGES[1:])
+            fit, ridges = (regressed, RIDGES) if self.images is not None else (_made_up_fit(grid), RIDGES[2:])
             ridge = _ridge(rows, folds, ridges, fit)
             del folds  # which are large
             wanted = fit(rows, x.covariance, rows @ x.cross, ridge)

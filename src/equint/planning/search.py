@@ -7,11 +7,11 @@ halving (Jamieson and Talwalkar 2016) all candidates are measured on a few sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name
 from ..maths.paired import Gain, Powers, mixed_gain
 from ..onnx.qdq import export
+from ..ops.work import multiplications
 from ..passes import Pass
 from ..passes.calibrate import Calibrate
 from ..passes.headroom import Headroom
@@ -43,6 +44,8 @@ FIRST = 8
 """Samples on which all candidates are measured."""
 SHOWN, MADE_UP = 32, 16
 """Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
+CHEAP = 1e8
+"""Multiply-accumulates of half of the samples up to which candidates that lose much are made whole, and measured so."""
 LEFT = 2
 """Candidates that are left after the first samples, beside the recipe itself."""
 SURE, SURE_OF_MADE_UP = 0.6, 0.95
@@ -64,6 +67,8 @@ LOW_DB = 15.0
 """Signal over noise below which a result is worth a warning: classifiers say something else there."""
 
 Plans = Callable[[Samples | None], Mapping[str, Plan]]
+Round: TypeAlias = "tuple[Samples, dict[str, ModelProto]]"
+"""What is shown, and files of the candidates that it is shown to; in the next round they are made of other samples."""
 
 
 def search(network: Model, plans: Plans, images: Samples | None, progress: Progress | None = None) -> Model:
@@ -82,7 +87,11 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         EquintError: as `run`.
     """
     kinds = images is not None and _reads_pictures(network.graph)
-    finished = plans(images) if kinds else _told_apart(plans(images))
+
+    def offered(samples: Samples | None) -> dict[str, Plan]:
+        return _unlike(plans(samples) if kinds else _made_up_nowhere(plans(samples)))
+
+    finished = offered(images)
     own = next(iter(finished))
     if images is None:
         seen, shown, parts = None, made_up_samples(network), {}
@@ -95,30 +104,30 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
             "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
         }
         return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
-    if images is None:
+    if seen is None:
         early: dict[str, Plan] = {name: without_late_looks(plan) for name, plan in finished.items()}
-        early = {name: _in_few_steps(plan, early[own]) for name, plan in early.items()}
+        early = _unlike({name: _in_few_steps(plan, early[own]) for name, plan in early.items()})
     else:
-        early = {name: _of_half(plan) for name, plan in (plans(seen) if kinds else _told_apart(plans(seen))).items()}
-    making = Making(network, [*early.values(), *finished.values()], Collector(parts), progress)
-    models = dict[str, Model]()
-    for name, plan in early.items():
-        models[name] = making(plan)
-        making.go_on_from(models[own].views)
+        early = _unlike({name: _of_half(without_late_looks(plan)) for name, plan in offered(seen).items()})
+    collect = Collector(parts)
+    making = Making(network, [*early.values(), *finished.values()], collect, progress)
+    models = _candidates(making, early)
     if not models[own].qparams:
         return models[own]
     others = None
-    if images is not None and kinds and len(models) > 1:
+    if kinds and images is not None and len(models) > 1:
         others = fitting(network.graph, lambda size: beside(network, images))
-    protos, views = _exported(models), {name: model.views for name, model in models.items()}
+    protos = _exported(models)
     del models  # what follows needs the memory
     making.keep([one for plan in finished.values() for one in (plan, *simpler(plan).values())])
-    found = _measured(network, protos, shown, images is None, others)
-    making.go_on_from(views[found.kept])
+    found = _measured(network, [(shown, protos)], images is None, others)
+    if seen is not None and found.reached_db < LOW_DB and _is_cheap(network.graph, seen):
+        rounds = _made_whole(network, offered, (seen, shown.first(SHOWN)), collect, progress)
+        found = _measured(network, rounds, False, others)
     model = _made(network, making, finished[found.kept], found, shown).noted(*found.events())
     if images is not None:  # of which it is made by now: what was measured before that stands
         return model.noted(*found.warnings(OTHERS_TOLD))
-    last = _measured(network, _exported({"": model}), shown, True)
+    last = _measured(network, [(shown, _exported({"": model}))], True)
     return model.noted(
         Event(EventKind.MEASURED, "", {"on": MADE_UP_TOLD, **last.reached()}, "search"), *last.warnings(MADE_UP_TOLD)
     )
@@ -178,7 +187,7 @@ class Search:
         gains = {name: self.gain(name) for name in self.left if name != self.own and self._as_good(name)}
         if not gains:
             return self.own
-        best = max(gains, key=lambda name: gains[name].seen)
+        best = max(gains, key=lambda name: gains[name].expected)
         gain = gains[best]
         if gain.expected < WORTH_DB or (self.made_up and (gain.chance < SURE_OF_MADE_UP or self.doubts)):
             return self.own
@@ -189,6 +198,11 @@ class Search:
         most = 10 * np.log10(1 + OTHERS / self.given)
         lost = -self.judge.gain(self.own, name)[0]
         return self.made_up or lost < most or self.judge.sqnr_db(name) > ENOUGH_DB
+
+    @property
+    def reached_db(self) -> float:
+        """What is left of the signal with the candidate that is kept."""
+        return self.judge.sqnr_db(self.kept)
 
     def events(self) -> Iterator[Event]:
         """What was measured of each candidate, and which was kept."""
@@ -213,14 +227,14 @@ class Search:
         """What the candidate that is kept reaches, on how many samples, and where that lies on others."""
         likely = self.judge.likely_db(self.kept)
         between = {} if likely is None else {"SQNR from": likely.low, "SQNR to": likely.high}
-        return {"SQNR": self.judge.sqnr_db(self.kept), "samples": self.judge.shown(self.kept), **between}
+        return {"SQNR": self.reached_db, "samples": self.judge.shown(self.kept), **between}
 
     def warnings(self, on: str) -> Iterator[Event]:
         """Why what was measured is little to rely on, or low."""
         if self.doubts:
             told = {"why": "; ".join(self.doubts), "on": on}
             yield Event(EventKind.MEASURED_DOUBTFULLY, "", told, "search", warning=self.made_up)
-        if (reached := self.judge.sqnr_db(self.kept)) < LOW_DB:
+        if (reached := self.reached_db) < LOW_DB:
             give = "the input's range (--input-range, or a card) or samples" if self.assumed else "samples"
             todo = f"give {give} (--images or --data)" if self.made_up else "`equint diagnose` says what costs most"
             low = {"SQNR": f"{reached:.1f}", "on": on, "why": f"below {LOW_DB:.0f} results change; {todo}"}
@@ -242,14 +256,15 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
     shown = made_up_samples(network) if images is None else images
     if shown is None or not model.qparams:
         return model
-    found = _measured(network, _exported({"": model}), shown.first(FIRST), images is None)
+    first = shown.first(FIRST)
+    found = _measured(network, [(first, _exported({"": model}))], images is None)
     telling = images is not None or not found.doubts
-    if found.judge.sqnr_db("") < LOW_DB and telling:
+    if found.reached_db < LOW_DB and telling:
         others = simpler(plan, scaled=False)
         making = Making(network, list(others.values()), Collector({}), None)
-        less = least_loss(network, model, others, making, shown.first(FIRST), images is None)
+        less = least_loss(network, model, others, making, first, images is None)
         if less is not model:
-            model, found = less, _measured(network, _exported({"": less}), shown.first(FIRST), images is None)
+            model, found = less, _measured(network, [(first, _exported({"": less}))], images is None)
     on = MADE_UP_TOLD if images is None else "samples"
     reached = Event(EventKind.MEASURED, "", {"on": on, **found.reached()}, "search")
     return model.noted(reached, *found.warnings(on))
@@ -265,13 +280,14 @@ def _exported(models: Mapping[str, Model]) -> dict[str, ModelProto]:
     return protos
 
 
-def _measured(
-    network: Model, protos: dict[str, ModelProto], shown: Samples, made_up: bool, others: Samples | None = None
-) -> Search:
+def _measured(network: Model, rounds: Sequence[Round], made_up: bool, others: Samples | None = None) -> Search:
     """Candidates beside the float network, the first of them the recipe itself, by successive halving.
 
-    The files are dropped once sessions are made of them: they take memory.
+    Args:
+        rounds: the files are dropped once sessions are made of them: they take memory.
+        made_up: whether samples are; others: such that are shown beside those that were given.
     """
+    (shown, protos), *later = rounds
     names = own, *rest = tuple(protos)
     expected = expected_power(network)
     give_back()
@@ -283,9 +299,13 @@ def _measured(
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
         if len(found.left) == len(names) and judge.images >= FIRST:
-            ranked = sorted(rest, key=lambda name: found.gain(name)[0], reverse=True)[:LEFT]
+            ranked = sorted(rest, key=lambda name: found.gain(name).expected, reverse=True)[:LEFT]
             found = replace(found, left=(own, *ranked))
             judge.leave(set(names) - set(found.left))
+    for fresh, again in later:
+        judge.go_on_with({name: again[name] for name in found.left})
+        again.clear()
+        judge.show_all(fresh)
     judge.leave(names)
     give_back()
     return found
@@ -306,20 +326,61 @@ def _reads_pictures(graph: Graph) -> bool:
     return all(is_picture(graph.shapes.get(name)) for name in graph.inputs)
 
 
-def _told_apart(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Plans where nothing is made up to be shown beside samples: the first of those that then are the same."""
+def _made_up_nowhere(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """Plans where nothing is made up to be shown beside samples."""
+    return {
+        name: [replace(step, beside="nothing") if isinstance(step, Calibrate) else step for step in plan]
+        for name, plan in plans.items()
+    }
+
+
+def _unlike(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """Plans, the first of those that are the same."""
     found = dict[str, Plan]()
     for name, plan in plans.items():
-        steps = [replace(step, beside="nothing") if isinstance(step, Calibrate) else step for step in plan]
-        if steps not in found.values():
-            found[name] = steps
+        if list(plan) not in found.values():
+            found[name] = list(plan)
     return found
+
+
+def _candidates(making: Making, plans: Mapping[str, Plan]) -> dict[str, Model]:
+    """What plans make of a network; all search scales from those that the first found."""
+    models = dict[str, Model]()
+    for name, plan in plans.items():
+        models[name] = making(plan)
+        making.go_on_from(next(iter(models.values())).views)
+    making.go_on_from({})
+    return models
+
+
+def _is_cheap(graph: Graph, half: Samples) -> bool:
+    """Whether making all candidates whole takes seconds."""
+    each = sum(multiplications(graph, node) for node in graph.nodes)
+    return each < CHEAP and each * sum(1 for _ in split(half, 1)) < CHEAP
+
+
+def _made_whole(
+    network: Model,
+    offered: Plans,
+    halves: tuple[Samples, Samples],
+    collect: Collector,
+    progress: Progress | None,
+) -> list[Round]:
+    """Candidates with all that looks at samples, of either half, to be measured on the other."""
+    rounds = list[Round]()
+    for half, rest in (halves, halves[::-1]):
+        plans = _unlike({name: _of_half(plan) for name, plan in offered(half).items()})
+        if rounds:  # what one half showed to change nothing is no candidate
+            plans = {name: plans[name] for name in rounds[0][1]}
+        models = _candidates(Making(network, [*plans.values()], collect, progress), plans)
+        rounds.append((rest, {name: export(m) for name, m in models.items()} if rounds else _exported(models)))
+    return rounds
 
 
 def _of_half(plan: Plan) -> Plan:
     """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
     steps = list[Pass]()
-    for step in _in_few_steps(without_late_looks(plan)):
+    for step in _in_few_steps(plan):
         steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
     return steps
 

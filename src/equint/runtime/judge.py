@@ -186,11 +186,8 @@ class Judge:
         self._graph, self._expected, self._made_up = original, expected or {}, made_up
         self._places = tuple(_places(original, candidates.values()))
         taps = list(dict.fromkeys(place.tensor for place in self._places))
-        grouped = is_grouped(original)
         self._float = Session(to_proto(original), optimized=True, taps=taps, lean=True)
-        self._each = {name: Session(proto, taps=taps, lean=True, floats=grouped) for name, proto in candidates.items()}
-        self._views = {name: views_of(proto) for name, proto in candidates.items()}
-        self._ends = {name: held_ranges(proto) for name, proto in candidates.items()}
+        self.go_on_with(candidates)
         self._origins: dict[Name, Array] | None = None
         self._clean = defaultdict[Place, _Sums](_Sums)
         self._lost = {name: defaultdict[Place, _Sums](_Sums) for name in candidates}
@@ -203,6 +200,14 @@ class Judge:
         other._clean = defaultdict[Place, _Sums](_Sums)
         other._lost = {name: defaultdict[Place, _Sums](_Sums) for name in self.candidates}
         return other
+
+    def go_on_with(self, candidates: Mapping[str, ModelProto]) -> None:
+        """Show further samples to these, which stand for the candidates of the same names: what was seen adds up."""
+        taps = list(dict.fromkeys(place.tensor for place in self._places))
+        grouped = is_grouped(self._graph)
+        self._each = {name: Session(proto, taps=taps, lean=True, floats=grouped) for name, proto in candidates.items()}
+        self._views = {name: views_of(proto) for name, proto in candidates.items()}
+        self._ends = {name: held_ranges(proto) for name, proto in candidates.items()}
 
     def show(self, feed: Feed) -> None:
         """Run a batch through the float network and the candidates.
