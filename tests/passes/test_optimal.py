@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from equint import load, quantize
 from equint.demo import data_path, model_path
-from equint.graph.channels import rescale, solve
+from equint.graph.channels import solve
 from equint.graph.cross_layer import cross_layer
 from equint.graph.overrides import Override
 from equint.graph.placement import place
@@ -21,7 +21,7 @@ from equint.noise.rounded import rounded_layers, rounded_tensors
 from equint.onnx.qdq import export
 from equint.passes.activation_ranges import ActivationRanges
 from equint.passes.fold_batchnorm import FoldBatchnorm
-from equint.passes.optimal import UNSEEN, Optimal, _fixed, _scales
+from equint.passes.optimal import UNSEEN, Optimal, _fixed
 from equint.passes.quantize import Quantize
 from equint.planning.recipe import Recipe, recipe
 from equint.runtime.session import Session
@@ -64,34 +64,6 @@ def test_gradient_agrees_with_differences(weight: QSpec) -> None:
         d, step = rng.normal(size=x.size), 1e-6
         slope = (noise(x + step * d)[0].total - noise(x - step * d)[0].total) / (2 * step)
         assert float(gradient @ d) == pytest.approx(slope, rel=1e-4)
-
-
-def test_scales_are_read_off_views() -> None:
-    """Those that a network was divided by, whatever it was rewritten by before."""
-    model = prepared()
-    channels, rng = solve(model), np.random.default_rng(1)
-    before, then = (np.exp(rng.normal(size=channels.size)) for _ in range(2))
-    free = np.concatenate([group.classes for group in channels.groups])
-    first = rescale(model, channels, before)
-    found = _scales(first, channels, rescale(first, channels, then).views)
-    np.testing.assert_allclose(found[free], then[free], 1e-6)
-    np.testing.assert_array_equal(_scales(model, channels, {}), 1)
-
-
-def test_goes_on_from_what_was_found_before() -> None:
-    """Of a network whose ranges differ a little: in fewer steps to no more predicted noise, but for one per cent."""
-    model = prepared()
-    ranges = {name: replace(r, hi=r.hi * 1.1) for name, r in model.ranges.items() if name not in model.graph.inputs}
-    views = Optimal(CHANNEL)(replace(model, ranges={**model.ranges, **ranges})).views
-    cold, warm = (
-        next(e.facts for e in how(model).log if e.kind is EventKind.OPTIMIZED)
-        for how in (Optimal(CHANNEL), Optimal(CHANNEL, views=views))
-    )
-    assert warm["predicted SQNR before"] == cold["predicted SQNR before"]
-    assert warm["predicted SQNR"] > cold["predicted SQNR"] + 10 * np.log10(0.99)
-    assert warm["steps"] < cold["steps"]
-    short = Optimal(CHANNEL, iterations=5, views=views)(model)
-    assert [e.facts["steps"] for e in short.log if e.kind is EventKind.OPTIMIZED] == [5]
 
 
 @pytest.mark.slow

@@ -47,7 +47,6 @@ class Need(Enum):
     IMAGES = "what to show the network"
     STATISTICS = "what was measured on images before"
     COLLECT = "how images are measured, where some were before"
-    VIEWS = "how the network was rewritten for other samples"
     TEACHER = "the float network as it was read"
     PROGRESS = "called with what is done and how much there is"
 

@@ -14,7 +14,7 @@ from ..graph.gaps import gaps
 from ..graph.placement import place
 from ..ir.edit import Editor
 from ..ir.events import Event, EventKind
-from ..ir.model import Array, Graph, Model, Name, QSpec, Range, View
+from ..ir.model import Array, Graph, Model, Name, QSpec, Range
 from ..maths.affine import choose_qparams
 from ..maths.noise import to_db
 from ..noise.constants import MEASURED, NoiseModel
@@ -48,9 +48,6 @@ class Optimal:
     part of the noise. Where steps must be powers of two, ranges take theirs a few at a time when the descent is done,
     and the scales go on until they fit them (`noise/least.py`). Grids of the network's inputs and results are left
     alone, but that results take the better power of two; `activation` None leaves all float.
-
-    Attributes:
-        views: how the network was rewritten for other samples: the scales that were found then are the only start.
     """
 
     keeps: ClassVar[Keeps] = Keeps.NEARLY
@@ -60,7 +57,6 @@ class Optimal:
     activation: QSpec | None = needed(Need.ACTIVATION, QSpec(8, signed=False, symmetric=False))
     iterations: int = 200
     shift_bits: int = needed(Need.SHIFT_BITS, 0)
-    views: Mapping[Name, View] | None = needed(Need.VIEWS, None)
 
     def __post_init__(self) -> None:
         require("iterations", self.iterations, self.iterations >= 1, "1 or more")
@@ -80,8 +76,7 @@ class Optimal:
         objective = Objective(model, channels, tensors, rounded, formats, clips, _noise_model(self.activation, seen))
         first = objective.start(np.ones(channels.size))
         before = objective(first)[0]
-        found = None if self.views is None else [_scales(model, channels, self.views)]
-        x, after, steps = least(objective, found or _starts(model, channels), self.iterations)
+        x, after, steps = least(objective, _starts(model, channels), self.iterations)
         scales = objective.scales(x)
         facts = {
             "scales": int(objective.free.size),
@@ -166,16 +161,6 @@ def _starts(model: Model, channels: Channels) -> list[Array]:
             even[group.classes] = np.clip(own / np.median(own[own > 0]), 1 / 64, 64)
     starts = [np.ones(channels.size), cross_layer(model, channels), even]
     return [s for k, s in enumerate(starts) if not any(np.array_equal(s, t) for t in starts[:k])]
-
-
-def _scales(model: Model, channels: Channels, views: Mapping[Name, View]) -> Array:
-    """The scales that make the views of a network's tensors what they are elsewhere."""
-    scales, none = np.ones(channels.size), View(np.ones(()), np.zeros(()))
-    for name in channels.ids.keys() & views.keys():
-        scale = views[name].scale / model.views.get(name, none).scale
-        ids, scale = np.broadcast_arrays(channels.ids[name], scale)
-        scales[ids] = scale
-    return scales
 
 
 def _with_bounds(

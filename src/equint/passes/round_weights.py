@@ -116,7 +116,7 @@ class RoundWeights:
             folds = [fold if self.images is not None else fold.about_zero() for fold in seen]
             x, view = SecondMoments.mean_of(folds), layer.unpack(weight).astype(np.float64)
             rows = x.split(view)
-            fit, ridges = (regressed, RIDGES) if self.images is not None else (_made_up_fit(grid), RIDGES[2:])
+            fit, ridges = (regressed, RIDGES) if self.images is not None else _made_up_fit(grid)
             ridge = _ridge(rows, folds, ridges, fit)
             del folds  # which are large
             wanted = fit(rows, x.covariance, rows @ x.cross, ridge)
@@ -138,10 +138,12 @@ class RoundWeights:
 Fit = Callable[[Array, Array, Array, float], Array]
 
 
-def _made_up_fit(grid: QParams) -> Fit:
-    """A fit to made-up samples: how noisy inputs are is half trusted, half-way to where weights keep their strength.
+def _made_up_fit(grid: QParams) -> tuple[Fit, Sequence[float]]:
+    """A fit to made-up samples, and how firmly weights may be held.
 
-    All the way where grids are coarse: every layer takes a share of the strength, and the last has little left.
+    How noisy inputs are is half trusted, half-way to where weights keep their strength; all the way where grids are
+    coarse: every layer takes a share of the strength, and the last has little left. Where scales are powers of two a
+    layer that is held less firmly may cost the network 4 dB, or none, by how processors round.
     """
     trusted = 0.0 if grid.bits < 8 or grid.power_of_two else 0.5
 
@@ -149,7 +151,7 @@ def _made_up_fit(grid: QParams) -> Fit:
         fitted = regressed(weights, covariance, made, ridge)
         return trusted * fitted + (1 - trusted) * as_strong(fitted, weights, made)
 
-    return fit
+    return fit, RIDGES[2:] if grid.power_of_two else RIDGES[1:]
 
 
 def _ridge(rows: Array, folds: Sequence[SecondMoments], ridges: Sequence[float], fit: Fit) -> float:

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..ir.model import Graph, Model, Name, View
+from ..ir.model import Graph, Model
 from ..passes import Need, Pass, needs
 from ..runtime.collect import collect
 from ..samples.images import Samples
@@ -54,7 +54,7 @@ class Making:
     """Runs plans; what several of them begin with is run once."""
 
     def __init__(self, network: Model, plans: Sequence[Plan], collect: Collector, progress: Progress | None) -> None:
-        self.given: dict[Need, Any] = {Need.COLLECT: collect}
+        self.given: Mapping[Need, Any] = {Need.COLLECT: collect}
         self.progress, self.plans = progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 
@@ -67,10 +67,6 @@ class Making:
             if k + 1 == len(steps) or sum(other[: k + 1] == ahead for other in self.plans) > 1:
                 self.made.append((ahead, model))
         return model
-
-    def go_on_from(self, views: Mapping[Name, View]) -> None:
-        """Search scales from those of these `views` on, if there are any."""
-        self.given[Need.VIEWS] = views or None
 
     def _informed(self, step: Pass) -> Pass:
         """The pass with what the search knows and it needs; plans are compared without."""

@@ -111,7 +111,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         early = _unlike({name: _of_half(without_late_looks(plan)) for name, plan in offered(seen).items()})
     collect = Collector(parts)
     making = Making(network, [*early.values(), *finished.values()], collect, progress)
-    models = _candidates(making, early)
+    models = {name: making(plan) for name, plan in early.items()}
     if not models[own].qparams:
         return models[own]
     others = None
@@ -343,16 +343,6 @@ def _unlike(plans: Mapping[str, Plan]) -> dict[str, Plan]:
     return found
 
 
-def _candidates(making: Making, plans: Mapping[str, Plan]) -> dict[str, Model]:
-    """What plans make of a network; all search scales from those that the first found."""
-    models = dict[str, Model]()
-    for name, plan in plans.items():
-        models[name] = making(plan)
-        making.go_on_from(next(iter(models.values())).views)
-    making.go_on_from({})
-    return models
-
-
 def _is_cheap(graph: Graph, half: Samples) -> bool:
     """Whether making all candidates whole takes seconds."""
     each = sum(multiplications(graph, node) for node in graph.nodes)
@@ -372,7 +362,8 @@ def _made_whole(
         plans = _unlike({name: _of_half(plan) for name, plan in offered(half).items()})
         if rounds:  # what one half showed to change nothing is no candidate
             plans = {name: plans[name] for name in rounds[0][1]}
-        models = _candidates(Making(network, [*plans.values()], collect, progress), plans)
+        making = Making(network, [*plans.values()], collect, progress)
+        models = {name: making(plan) for name, plan in plans.items()}
         rounds.append((rest, {name: export(m) for name, m in models.items()} if rounds else _exported(models)))
     return rounds
 
@@ -386,7 +377,7 @@ def _of_half(plan: Plan) -> Plan:
 
 
 def _in_few_steps(plan: Plan, whole: Plan = ()) -> Plan:
-    """A plan that searches scales in few steps: the search goes on from there when the best is made.
+    """A plan that searches scales in few steps.
 
     Not where it begins as the `whole` plan does, with which it shares what was found.
     """
