@@ -54,13 +54,13 @@ class Descent:
 
     def _step(self) -> bool:
         direction = self._direction()
-        slope = float(direction @ self.gradient)
+        slope = _dot(direction, self.gradient)
         if not slope < 0:  # the curvature remembered is no curvature
             self.pairs.clear()
-            direction, slope = -self.gradient, -float(self.gradient @ self.gradient)
+            direction, slope = -self.gradient, -_dot(self.gradient, self.gradient)
         if slope == 0:
             return False
-        length = 1.0 if self.pairs else min(1.0, 1.0 / float(np.sqrt(self.gradient @ self.gradient)))
+        length = 1.0 if self.pairs else min(1.0, 1.0 / float(np.sqrt(_dot(self.gradient, self.gradient))))
         found = self._searched(direction, slope, length)
         if found is None:
             again = bool(self.pairs)  # once more along the gradient
@@ -68,8 +68,8 @@ class Descent:
             return again
         x, value, gradient = found
         moved, change = x - self.x, gradient - self.gradient
-        curvature = float(moved @ change)
-        if curvature > 1e-10 * float(change @ change):
+        curvature = _dot(moved, change)
+        if curvature > 1e-10 * _dot(change, change):
             self.pairs.append((moved, change, curvature))
         pays = self.value - value > LEAST * max(abs(self.value), abs(value), 1.0)
         self.x, self.value, self.gradient = x, value, gradient
@@ -79,13 +79,13 @@ class Descent:
         """−H·g, H being the inverse curvature that the last steps tell."""
         direction, shares = -self.gradient, list[float]()
         for moved, change, curvature in reversed(self.pairs):
-            shares.append(float(moved @ direction) / curvature)
+            shares.append(_dot(moved, direction) / curvature)
             direction -= shares[-1] * change
         if self.pairs:
             _, change, curvature = self.pairs[-1]
-            direction *= curvature / float(change @ change)
+            direction *= curvature / _dot(change, change)
         for (moved, change, curvature), share in zip(self.pairs, reversed(shares), strict=True):
-            direction += (share - float(change @ direction) / curvature) * moved
+            direction += (share - _dot(change, direction) / curvature) * moved
         return direction
 
     def _searched(self, direction: Array, slope: float, length: float) -> tuple[Array, float, Array] | None:
@@ -100,9 +100,14 @@ class Descent:
                 high = length
             else:
                 best = x, value, gradient
-                if float(gradient @ direction) >= SLOPE * slope:
+                if _dot(gradient, direction) >= SLOPE * slope:
                     return best
                 low, wanted = length, 2 * length
             room = 0.1 * (high - low)
             length = wanted if np.isinf(high) else min(max(wanted, low + room), high - room)
         return best
+
+
+def _dot(a: Array, b: Array) -> float:
+    """Σ a·b in an order that does not hang on the processor, as that of linear algebra's kernels does."""
+    return float(np.sum(a * b))
