@@ -49,14 +49,13 @@ def second_order(
         return np.asarray(np.clip(np.rint(weights), lo, hi))
     added = np.asarray(damping) * np.einsum("...kk->...k", moments).mean(-1)
     h = _raised(moments, np.where(added > 0, added, 1.0))
-    w = _columns(weights, np.float32)
+    w = _columns(weights)
     found, nearest = _successive(w, h, lo, hi), np.clip(np.rint(w), lo, hi)
-    h = h.astype(np.float32)
     slopes = [h @ (q - w) for q in (found, nearest)]
     errors = [np.sum(slope * (q - w), -2, keepdims=True) for slope, q in zip(slopes, (found, nearest), strict=True)]
     better = errors[0] < errors[1]
     q, slope = np.where(better, found, nearest), np.where(better, *slopes)
-    return _columns(_descended(q, slope, h, lo, hi, sweeps), np.float64)
+    return _columns(_descended(q, slope, h, lo, hi, sweeps))
 
 
 def uncertainty(moments: Array, rows: int) -> Array:
@@ -155,15 +154,15 @@ def fit_error(fitted: Array, covariance: Array, made: Array) -> float:
     return float(np.sum(fitted * (fitted @ covariance)) - 2 * np.sum(fitted * made))
 
 
-def _columns(weights: Array, dtype: type) -> Array:
+def _columns(weights: Array) -> Array:
     """`(…, O, n)` as `(…, n, O)`, or the other way round: what is done weight by weight then lies side by side."""
-    return np.ascontiguousarray(np.swapaxes(weights, -1, -2), dtype)
+    return np.ascontiguousarray(np.swapaxes(weights, -1, -2), np.float64)
 
 
 def _successive(w: Array, h: Array, lo: int, hi: int) -> Array:
     n = h.shape[-1]
     r = np.linalg.cholesky(h[..., ::-1, ::-1])[..., ::-1, ::-1]  # of the reversed matrix: upper triangular
-    r = (r / np.einsum("...kk->...k", r)[..., None, :]).astype(np.float32)
+    r /= np.einsum("...kk->...k", r)[..., None, :].copy()
     q, error = np.empty_like(w), np.zeros_like(w)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)

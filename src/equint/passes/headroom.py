@@ -24,6 +24,8 @@ HORIZON = 64
 """Ranges need not hold more than so many samples would show, where that costs something."""
 FREE = 0.05
 """Share of all activations' rounding noise that headroom may add beyond that: 0.2 dB."""
+DIGITS = 9
+"""Decimals of shares: what linear algebra's kernels add in another order is lost."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Headroom:
             shown = doubled * max(math.log2(HORIZON / (known[name].samples + 1)), 0.0)
             return min(share, max(shown, free.get(name, 0.0)))
 
-        return {n: (held(n, low, known[n].low), held(n, high, known[n].high)) for n, (low, high) in wanted.items()}
+        found = {n: (held(n, low, known[n].low), held(n, high, known[n].high)) for n, (low, high) in wanted.items()}
+        return {n: (round(low, DIGITS), round(high, DIGITS)) for n, (low, high) in found.items()}
 
     def _widened(self, graph: Graph, name: Name, known: Range, low: float, high: float) -> Range:
         lo, hi = known.lo * (1 + low), known.hi * (1 + high)

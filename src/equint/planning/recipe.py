@@ -209,12 +209,16 @@ def quick(chosen: Recipe) -> Recipe:
 def variants(chosen: Recipe) -> tuple[Recipe, ...]:
     """The recipe alone, and with each of its candidates' changes: what is measured to choose among them.
 
+    A candidate that leaves out nothing which the recipe has is none.
+
     Example:
         >>> [v.name for v in variants(recipe("optimal"))][:5]
         ['optimal', 'headroom', 'no headroom', 'unscaled', 'cross-layer']
     """
     alone = replace(chosen, candidates=())
-    return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in chosen.candidates))
+    own = {name for name, _ in chosen.passes}
+    changing = [c for c in chosen.candidates if own & set(c.without)]
+    return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in changing))
 
 
 def _changed(passes: Steps, candidate: Candidate) -> Steps:

@@ -217,10 +217,11 @@ def _blocks(graph: Graph, layer: Layer) -> tuple[int, int]:
 
 
 class _Sums:
-    """Sums over patches of both networks, float64 of float32 batches.
+    """Sums over patches of both networks.
 
-    They are about the means of the first batch (Chan, Golub and LeVeque 1983, shifted data): in products of values that
-    lie far from zero and close together, float32 would leave nothing of how they vary.
+    They are about the means of the first batch (Chan, Golub and LeVeque 1983, shifted data): of values that lie far
+    from zero and close together, products leave little of how they vary. In float64, like all of rounding: in float32
+    other kernels of linear algebra decide otherwise here and there, and all that stands behind sees other inputs.
     """
 
     def __init__(self, blocks: int, n: int) -> None:
@@ -243,7 +244,7 @@ class _Sums:
     def _multiply(self) -> None:
         both = list[Array]()  # (rows, blocks, n): sums over few inputs and taps that lie apart take five times as long
         for waiting in self.pending:
-            both.append(np.concatenate(waiting, dtype=np.float32).reshape(-1, *self.shape))
+            both.append(np.concatenate(waiting, dtype=np.float64).reshape(-1, *self.shape))
             waiting.clear()
         if self.about is None:
             self.about = np.stack([rows.mean(0, dtype=np.float64) for rows in both]).astype(np.float32)
@@ -255,7 +256,7 @@ class _Sums:
         for k, rows in enumerate(both):
             product = rows.transpose(1, 2, 0) @ seen
             if len(self.products) == k:
-                self.products.append(product.astype(np.float64))
+                self.products.append(product)
             else:
                 self.products[k] += product
 
