@@ -21,6 +21,8 @@ LEAST = 1e-200
 """No range of weights ends nearer to 0."""
 
 
+ALIKE = 1e-6
+"""Ranges whose noise differs by less are alike, as half a range is whose shifts are all one less: the first counts."""
 SURELY = 0.999
 """Weights this share of their range off are within it, whatever float32 rounds."""
 
@@ -217,7 +219,8 @@ class WeightTerms:
             unshifted = (row_gain[block.rows] * total[rows.group[block.rows]]).reshape(g, o)
             rounded = unshifted * rounding(sum(ends) / self.levels)
             tried = [_row_shifts(peaks, [e * f for e in ends], rounded * f**2, costs, most) for f in factors]
-            best = min(range(len(tried)), key=lambda k: tried[k][0])
+            least = min(cost for cost, _ in tried)
+            best = next(k for k, (cost, _) in enumerate(tried) if cost <= least * (1 + ALIKE))
             self.shift[block.rows] = tried[best][1].ravel()
             for v in variables:
                 x[v] = np.log(np.exp(x[v]) * factors[best])
@@ -298,4 +301,4 @@ def _cut_off(peaks: Array, end: Array, worth: Array) -> Array:
     over = peaks - end[..., None].astype(np.float32)
     np.maximum(over, 0.0, out=over)
     np.square(over, out=over)
-    return np.asarray(np.matmul(over, worth[..., None].astype(np.float32))[..., 0], np.float64)
+    return np.asarray(np.einsum("goi,gi->go", over, worth.astype(np.float32)), np.float64)
