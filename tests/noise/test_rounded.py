@@ -276,6 +276,21 @@ def test_measured_extremes_say_how_tails_fall_off(body: str, tensor: str, up: li
     np.testing.assert_allclose(before.down, down)
 
 
+@pytest.mark.parametrize(
+    ("pool", "origin", "spread"),
+    [
+        ("GlobalAveragePool(r)", "generated", NOISE.doubt),
+        ("GlobalAveragePool(r)", "calibration", 0.5),
+        ("AveragePool <kernel_shape = [2, 2]> (r)", "generated", 0.5),
+    ],
+)
+def test_what_made_up_pictures_are_in_the_mean_says_little_of_others(pool: str, origin: Any, spread: float) -> None:
+    """Measured extremes lie six spreads off, here three standard deviations; one mean a picture is doubted instead."""
+    model = model_of(f"r = Relu(a) h = {pool}", {"h": Moments(field([1.0] * 4), field([0.1] * 4), origin)})
+    ranges = {"r": Range(np.zeros((1, 1, 1, 1)), field([9] * 4)), "h": Range(field([0.7] * 4), field([1.3] * 4))}
+    np.testing.assert_allclose(tensors_of(replace(model, ranges=ranges))["h"].before.up, 0.1 * spread)
+
+
 def test_constants_are_those_that_are_passed() -> None:
     """Twice the doubt, half the extent, tails that end at three spreads and are never light."""
     noise = NoiseModel(doubt=6.0, extent=3.0, tail=3.0, light=1.0)

@@ -185,7 +185,7 @@ def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
     assert set(rows) == {"optimal", "unscaled", "cross-layer", "layers only"}
     assert rows["unscaled"]["gain"] < -5
     best = max(rows, key=lambda name: rows[name]["SQNR"])
-    plain = rows[best].get("gain", 0) >= 1 and rows[best].get("chance", 0) >= 0.95
+    plain = rows[best].get("gain", 0) >= 1 and rows[best].get("chance", 0) >= 0.9
     assert kept(found) == (best if plain else "optimal")
     assert f"kept {kept(found)} of 4 candidates measured on made-up samples" in found.summary()
 

@@ -184,14 +184,23 @@ def _furthest(model: Model, name: Name) -> Range | None:
     return None if found is None else found[maker.outputs.index(name)]
 
 
+def _pooled(graph: Graph, name: Name) -> bool:
+    """Whether a tensor holds a value of each channel for all positions, moved or not."""
+    maker = graph.producer.get(name)
+    if maker is None or maker.op not in (*POOLS, *REDUCTIONS, *MOVES) or "kernel_shape" in maker.attrs:
+        return False
+    return _pooled(graph, maker.inputs[0]) if maker.op in MOVES else True
+
+
 def _spreads(
     model: Model, name: Name, before: Name, m: Moments, floor: Array, cap: Array, doubtful: bool, noise: NoiseModel
 ) -> tuple[Array, Array]:
     """Spreads that say how a tensor's tails fall off above and below its mean."""
     measured = ("calibration", "generated")
-    known = model.moments[name].origin in measured and name in model.graph.producer
-    if not known or name not in model.ranges:
-        std = m.std * (noise.doubt if doubtful else 1.0)
+    origin = model.moments[name].origin
+    guessed = origin == "generated" and _pooled(model.graph, name)  # one value of each picture, and pictures differ
+    if origin not in measured or guessed or name not in model.graph.producer or name not in model.ranges:
+        std = m.std * (noise.doubt if doubtful or guessed else 1.0)
         return std, std
     below = before if before in model.ranges and model.moments[before].origin in measured else name
     hi, lo = model.ranges[name].hi, model.ranges[below].lo

@@ -48,7 +48,7 @@ CHEAP = 1e8
 """Multiply-accumulates of half of the samples up to which candidates that lose much are made whole, and measured so."""
 LEFT = 2
 """Candidates that are left after the first samples, beside the recipe itself."""
-SURE, SURE_OF_MADE_UP = 0.6, 0.95
+SURE, SURE_OF_MADE_UP = 0.6, 0.9
 """Another candidate than the recipe itself is kept only with such a chance that it is better on new samples."""
 WORTH_DB = 1.0
 """And only if it is expected to gain so much: what rounds and corrects by samples comes later, and makes up for it."""
@@ -212,9 +212,10 @@ class Search:
                 facts["SQNR of another kind"] = self.others.sqnr_db(name)
             if name != self.own:
                 gain = self.gain(name)
-                facts |= {"gain": gain.seen, "chance": gain.chance}
+                facts |= {"gain": gain.expected, "chance": gain.chance}
             if name not in self.left:
-                facts["why"] = "left out after the first samples"
+                own = self.judge.sqnr_db(self.own, slice(self.judge.shown(name)))
+                facts["why"] = f"left out after the first samples, on which {self.own} has {own:.1f} dB"
             yield Event(EventKind.CANDIDATE_MEASURED, "", {"candidate": name, **facts}, "search")
         on = MADE_UP_TOLD if self.made_up else OTHERS_TOLD
         about = {"candidate": self.kept, "count": len(self.judge.candidates), "on": on, **self.reached()}
@@ -298,12 +299,12 @@ def _measured(network: Model, rounds: Sequence[Round], made_up: bool, others: Sa
     found = Search(own, judge, names, made_up, tuple(assumed) if made_up else (), _seen(judge, network, others))
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
-        if len(found.left) == len(names) and judge.images >= FIRST:
+        if len(found.left) == len(names) and judge.images >= FIRST and not later:
             ranked = sorted(rest, key=lambda name: found.gain(name).expected, reverse=True)[:LEFT]
             found = replace(found, left=(own, *ranked))
             judge.leave(set(names) - set(found.left))
     for fresh, again in later:
-        judge.go_on_with({name: again[name] for name in found.left})
+        judge.go_on_with(again)
         again.clear()
         judge.show_all(fresh)
     judge.leave(names)
