@@ -1,5 +1,9 @@
 """Which nodes of a network are written in float, and what is said of it."""
 
+from pathlib import Path
+
+import pytest
+
 import equint
 from equint.integers.lower import lower
 from equint.litert.programs import refused
@@ -30,3 +34,15 @@ def test_sizes_that_are_not_known_make_nothing_float() -> None:
     result = equint.quantize(model, "lwq", "tflite-int8", input=(-2, 2), effort="fast")
     assert [step.op for step in result.program.steps] == ["Conv"]
     assert not [e for e in result.warnings if e.source == "litert"]
+
+
+def test_narrow_activations_are_refused_where_a_file_is_written(tmp_path: Path) -> None:
+    """Their grids end before their type does, so that layers need a clamp, in a summary too."""
+    model = network("c = Conv (x, w) r = Relu (c) y = Conv (r, v)", inputs="float[1,3,8,8] x", w=normal(4, 3, 3, 3),
+                    v=normal(4, 4, 1, 1))  # fmt: skip
+    for target in ("tflite-int8", "tflite-uint8"):
+        result = equint.quantize(model, "lwq", target, input=(-2, 2), effort="fast", activation_bits=4)
+        assert "activations 4 bits per tensor" in result.summary()
+        with pytest.raises(equint.EquintError, match="grid of 4 bits"):
+            result.save(tmp_path / "x.tflite")
+        assert not list(tmp_path.iterdir())

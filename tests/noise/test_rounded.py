@@ -13,7 +13,7 @@ from equint.graph.placement import place
 from equint.ir.model import Array, Graph, Model, Moments, Range
 from equint.noise.constants import NoiseModel
 from equint.noise.gains import Gains
-from equint.noise.rounded import RoundedLayer, RoundedTensor, rounded_layers, rounded_tensors
+from equint.noise.rounded import RoundedLayer, RoundedTensor, _furthest, rounded_layers, rounded_tensors
 from equint.onnx.reader import read
 from equint.runtime.session import Session
 from handwritten import network, normal
@@ -201,6 +201,17 @@ def test_an_average_that_is_moved_reaches_as_far(moved: str) -> None:
     ranges = {"r": Range(low, field([1, 2, 3, 4])), "m": Range(low, near), "h": Range(low[..., 0, 0], near[..., 0, 0])}
     (h,) = (t for t in tensors_of(replace(model, ranges=ranges)).values() if t.name in ("m", "s", "h"))
     says(h, model.moments[h.name], floor=0, cap=[1, 2, 3, 4])
+
+
+def test_a_long_way_of_moves_is_walked() -> None:
+    consts: dict[str, Any] = {"spatial": np.array([2, 3]), "shape": np.array([-1, 4, 1, 1]), "u": normal(4, 2)}
+    moves = " ".join(f"m{k + 1} = Reshape(m{k}, shape)" for k in range(1200))
+    body = f"a = Conv(x, w, b) r = Relu(a) m0 = ReduceMean(r, spatial) {moves} h = Flatten(m1200) y = MatMul(h, u)"
+    model = model_of(body, **consts)
+    model = replace(model, ranges={"r": Range(np.zeros((1, 1, 1, 1)), field([1, 2, 3, 4]))})
+    found = _furthest(model, "h")
+    assert found is not None
+    assert found.hi.tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Headroom: only what was measured moves, by what the samples' own order says, and never over a clip's bound."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from equint.ir.events import EventKind
 from equint.ir.model import Growth, Model, QSpec, Range
@@ -9,7 +12,7 @@ from equint.maths.affine import choose_qparams
 from equint.maths.ranges import least_noise_headroom
 from equint.onnx.reader import read
 from equint.passes.calibrate import Calibrate
-from equint.passes.headroom import Headroom
+from equint.passes.headroom import Headroom, _exceeding
 from equint.samples.images import Samples
 from handwritten import network
 
@@ -91,3 +94,14 @@ def test_what_grew_grows_less_by_as_much() -> None:
     grown = Headroom(2.0)(calibrated([1.0, 4.0])).growth["y"]
     assert grown.low == pytest.approx(1.5 / 7, rel=1e-3)
     assert grown.samples == 8
+
+
+@pytest.mark.parametrize(("end", "room"), [(1.0, 1.5), (1.0, 1.0), (1.0, 0.996)])
+@pytest.mark.parametrize("doubled", [0.2, 1e-6])
+def test_what_lies_beyond_a_grid_is_the_integral_over_an_exponential_tail(
+    end: float, room: float, doubled: float
+) -> None:
+    """The tail begins where the range ends, which may be beyond the grid: a saturated Sigmoid hardly goes further."""
+    scale = doubled * end / math.log(2)
+    wanted, _ = quad(lambda z: max(end + scale * z - room, 0.0) ** 2 * math.exp(-z), 0, 60, points=[0, 5], limit=500)
+    assert _exceeding(end, room, doubled) == pytest.approx(wanted, rel=1e-4, abs=1e-12)

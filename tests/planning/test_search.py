@@ -13,7 +13,7 @@ from equint.demo import model_path
 from equint.ir.events import Event, EventKind
 from equint.job import Job
 from equint.onnx.qdq import export
-from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml
+from equint.planning.recipe import Candidate, Recipe, Steps, parse, recipe, source, to_toml, variants
 from equint.result import Result
 from equint.samples.images import Samples
 from handwritten import Array, execute, network, normal
@@ -190,6 +190,25 @@ def test_made_up_samples_change_a_choice_only_where_it_is_plain() -> None:
     assert f"kept {kept(found)} of 4 candidates measured on made-up samples" in found.summary()
 
 
+def test_a_network_whose_outputs_are_not_finite_on_made_up_samples_is_not_measured() -> None:
+    proto = network("a = Conv(x, w) r = Relu(a) m = ReduceMean(r) y = Log(m)", w=-np.abs(normal(4, 3, 1, 1)))
+    for effort in ("full", "fast"):
+        found = equint.quantize(proto, input=(0, 1), effort=effort)
+        (event,) = events(found, EventKind.NOTHING_MEASURED)
+        assert "not finite; give samples" in event.facts["why"]
+        assert not events(found, EventKind.CANDIDATE_KEPT)
+
+
+def test_of_candidates_that_gain_alike_the_first_is_kept() -> None:
+    """Both hold what the recipe cuts off, the second a little more; a third holds far more."""
+    x = images(24, seed=5)
+    ways = {"wide": {}, "wider": {"rule": "n-sigma", "n": 40.0}}
+    offered = tuple(Candidate(name, ("calibrate",), (("calibrate", way),)) for name, way in ways.items())
+    own = one_of(NARROW, {})
+    for order in (offered, offered[::-1]):
+        assert kept(equint.quantize(PROTO, replace(own, candidates=order), input=(-1.5, 1.5), data=x)) == order[0].name
+
+
 def of_two_kinds(text: Array, scenes: Array) -> tuple[Any, Array]:
     """A network of two channels, and samples that excite one of them alone: what the other does, only scenes show."""
     weight = np.zeros((2, 3, 1, 1), np.float32)
@@ -233,6 +252,11 @@ def test_the_default_has_candidates_and_they_are_in_its_toml() -> None:
         ),
     ]
     assert parse(tomllib.loads(to_toml(chosen)), "again") == chosen
+    with pytest.raises(equint.InvalidRecipe, match="are called optimal; rename one"):
+        equint.quantize(model_path(), replace(chosen, candidates=(Candidate("optimal", ("optimal",)),)))
+    fewer = replace(chosen, passes=tuple(step for step in chosen.passes if step[0] not in ("optimal", "round_weights")))
+    assert [v.name for v in variants(fewer)][:3] == ["optimal", "headroom", "no headroom"]
+    assert "nearest" not in [v.name for v in variants(fewer)]
     for text, why in (
         ('without = ["optimal"]', "name = None"),
         ('name = "a"\nwithout = ["two_step"]', "name passes: fold_batchnorm"),

@@ -86,7 +86,6 @@ def _pretend(writer: Writer, step: Step) -> None:
     for name in step.outputs:
         order = tuple(range(len(writer.program.shapes.get(name, ()))))
         place = (0, order)
-        if name in writer.program.grids:
-            writer.places.setdefault(name, [place])
-        else:
-            writer.reals.setdefault(name, [place])
+        known = writer.places if name in writer.program.grids else writer.reals
+        if not known.get(name):
+            known[name] = [place]

@@ -165,9 +165,10 @@ class Writer:
         if kind in ("RELU", "RELU6", "RELU_N1_TO_1"):
             self.file.operator(kind, [x], [self.made(y, order)])
             return
+        stored_as = np.iinfo(storage(grid))  # which may be wider than the grid
         ends = [
             (op, end)
-            for op, end, free in (("MAXIMUM", low, grid.qmin), ("MINIMUM", high, grid.qmax))
+            for op, end, free in (("MAXIMUM", low, stored_as.min), ("MINIMUM", high, stored_as.max))
             if np.any(end != free)
         ]
         for k, (op, end) in enumerate(ends):

@@ -173,23 +173,27 @@ def _bounds(model: Model, name: Name) -> tuple[Name, Array, Array, float]:
 
 def _furthest(model: Model, name: Name) -> Range | None:
     """How far a mean or maximum may reach, moved or not: as far as what it looks at; None of what else is computed."""
-    maker = model.graph.producer.get(name)
-    if maker is None or maker.op not in (*POOLS, *REDUCTIONS, *MOVES):
+    way = _pooled_and_moved(model.graph, name)
+    reached = model.ranges.get(way[0].inputs[0]) if way else None
+    if reached is None or not reached.lo.ndim:  # by channels no longer
         return None
-    x = maker.inputs[0]
-    source = _furthest(model, x) if maker.op in MOVES else model.ranges.get(x)
-    if source is None or not source.lo.ndim:  # by channels no longer
-        return None
-    found = bounds_of(model.graph, maker, {**model.ranges, x: source})
-    return None if found is None else found[maker.outputs.index(name)]
+    for node, after in zip(way, [*(n.inputs[0] for n in way[1:]), name], strict=True):
+        found = bounds_of(model.graph, node, {node.inputs[0]: reached})
+        if found is None:
+            return None
+        reached = found[node.outputs.index(after)]
+    return reached
 
 
-def _pooled(graph: Graph, name: Name) -> bool:
-    """Whether a tensor holds a value of each channel for all positions, moved or not."""
-    maker = graph.producer.get(name)
-    if maker is None or maker.op not in (*POOLS, *REDUCTIONS, *MOVES) or "kernel_shape" in maker.attrs:
-        return False
-    return _pooled(graph, maker.inputs[0]) if maker.op in MOVES else True
+def _pooled_and_moved(graph: Graph, name: Name) -> list[Node]:
+    """The mean or maximum that a tensor holds, and what moves it since; nothing if something else makes it."""
+    way = list[Node]()
+    while (maker := graph.producer.get(name)) is not None and maker.op in (*POOLS, *REDUCTIONS, *MOVES):
+        way.insert(0, maker)
+        if maker.op not in MOVES:
+            return way
+        name = maker.inputs[0]
+    return []
 
 
 def _spreads(
@@ -198,7 +202,8 @@ def _spreads(
     """Spreads that say how a tensor's tails fall off above and below its mean."""
     measured = ("calibration", "generated")
     origin = model.moments[name].origin
-    guessed = origin == "generated" and _pooled(model.graph, name)  # one value of each picture, and pictures differ
+    pool = _pooled_and_moved(model.graph, name)[:1]
+    guessed = origin == "generated" and any("kernel_shape" not in node.attrs for node in pool)  # one value a picture
     if origin not in measured or guessed or name not in model.graph.producer or name not in model.ranges:
         std = m.std * (noise.doubt if doubtful or guessed else 1.0)
         return std, std

@@ -164,8 +164,10 @@ def _wanted_powers(known: Range, growth: Growth, spec: QSpec) -> tuple[float, fl
 
 def _exceeding(end: float, room: float, doubled: float) -> float:
     """Mean square of what new samples have beyond a grid's end, where they exceed `end` (`least_noise_headroom`)."""
-    scale = doubled * end / math.log(2)
-    return 2 * scale**2 * math.exp((end - room) / scale) if scale > 0 else 0.0
+    scale, over = doubled * end / math.log(2), end - room
+    if not scale > 0:
+        return 0.0
+    return over**2 + 2 * over * scale + 2 * scale**2 if over > 0 else 2 * scale**2 * math.exp(over / scale)
 
 
 def _free(model: Model, wanted: Collection[Name]) -> dict[Name, float]:

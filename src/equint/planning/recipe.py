@@ -211,6 +211,9 @@ def variants(chosen: Recipe) -> tuple[Recipe, ...]:
 
     A candidate that leaves out nothing which the recipe has is none.
 
+    Raises:
+        InvalidRecipe: two of them have one name.
+
     Example:
         >>> [v.name for v in variants(recipe("optimal"))][:5]
         ['optimal', 'headroom', 'no headroom', 'unscaled', 'cross-layer']
@@ -218,6 +221,10 @@ def variants(chosen: Recipe) -> tuple[Recipe, ...]:
     alone = replace(chosen, candidates=())
     own = {name for name, _ in chosen.passes}
     changing = [c for c in chosen.candidates if own & set(c.without)]
+    names = [chosen.name, *(c.name for c in changing)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRecipe(f"recipe {chosen.name}: two candidates, or it and one, are called {name}; rename one")
     return (alone, *(replace(alone, name=c.name, passes=_changed(chosen.passes, c)) for c in changing))
 
 

@@ -21,6 +21,7 @@ from ..ir.events import Event, EventKind
 from ..ir.model import Graph, Model, Name
 from ..maths.paired import Gain, Powers, mixed_gain
 from ..onnx.qdq import export
+from ..ops.layers import layers
 from ..ops.work import multiplications
 from ..passes import Pass
 from ..passes.calibrate import Calibrate
@@ -45,7 +46,7 @@ FIRST = 8
 SHOWN, MADE_UP = 32, 16
 """Samples on which those that are left are measured, and as many that they are made of; where they are made up."""
 CHEAP = 1e8
-"""Multiply-accumulates of half of the samples up to which candidates that lose much are made whole, and measured so."""
+"""Multiply-accumulates of half of the samples and of rounding up to which candidates that lose much are made whole."""
 LEFT = 2
 """Candidates that are left after the first samples, beside the recipe itself."""
 SURE, SURE_OF_MADE_UP = 0.6, 0.9
@@ -53,6 +54,8 @@ SURE, SURE_OF_MADE_UP = 0.6, 0.9
 WORTH_DB = 1.0
 """And only if it is expected to gain so much: what rounds and corrects by samples comes later, and makes up for it."""
 
+ALIKE_DB = 0.3
+"""Of candidates whose gains to be expected lie within this of the most, the first of the recipe's is kept."""
 OTHERS = 4
 """Samples of another kind, which made-up ones stand for, that count as seen beside those that are given: each candidate
 is measured on both, and what is better on all together may be so much worse on those that are given, as if these were
@@ -61,7 +64,9 @@ fewer by as many: 10·log10(1 + OTHERS/N) dB."""
 ENOUGH_DB = 40.0
 """Signal over noise above which it does not matter what those that are given lose."""
 
-MADE_UP_TOLD, OTHERS_TOLD = "made-up samples", "samples that it was not made of"
+MADE_UP_TOLD, OTHERS_TOLD = "made-up samples", "samples left out, made of the other half"
+
+NOT_FINITE = "on made-up samples the float network puts out values that are not finite; give samples"
 
 LOW_DB = 15.0
 """Signal over noise below which a result is worth a warning: classifiers say something else there."""
@@ -100,10 +105,8 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         seen, shown = images.every(2).first(SHOWN), images.every(2, 1) if several else None
         parts = {images: (seen, images.where(lambda number: number % 2 == 1 or number >= 2 * SHOWN))}
     if shown is None:
-        why = {
-            "why": "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
-        }
-        return run(network, finished[own], progress).noted(Event(EventKind.NOTHING_MEASURED, "", why, "search"))
+        why = "one sample alone tells nothing" if images else "no samples, and none that it runs on are made up"
+        return run(network, finished[own], progress).noted(_untold(why))
     if seen is None:
         early: dict[str, Plan] = {name: without_late_looks(plan) for name, plan in finished.items()}
         early = _unlike({name: _in_few_steps(plan, early[own]) for name, plan in early.items()})
@@ -121,6 +124,8 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     del models  # what follows needs the memory
     making.keep([one for plan in finished.values() for one in (plan, *simpler(plan).values())])
     found = _measured(network, [(shown, protos)], images is None, others)
+    if np.isnan(found.reached_db):  # infinite in the float network: of samples given that is refused
+        return run(network, finished[own], progress).noted(_untold(NOT_FINITE))
     if seen is not None and found.reached_db < LOW_DB and _is_cheap(network.graph, seen):
         rounds = _made_whole(network, offered, (seen, shown.first(SHOWN)), collect, progress)
         found = _measured(network, rounds, False, others)
@@ -150,6 +155,7 @@ class Search:
         own: the recipe itself, by name; left: those that were shown all samples.
         made_up: whether samples were; assumed: then, the inputs of which nothing tells how far they reach.
         others: what made-up samples show beside those that were given; None where they tell nothing.
+        crossed: whether candidates are made of either half of the samples, and so shown all.
     """
 
     own: str
@@ -158,6 +164,7 @@ class Search:
     made_up: bool
     assumed: tuple[Name, ...] = ()
     others: Judge | None = None
+    crossed: bool = False
 
     @cached_property
     def doubts(self) -> tuple[str, ...]:
@@ -167,7 +174,7 @@ class Search:
     @property
     def given(self) -> int:
         """How many samples there are to make candidates of and to measure them on, as far as they are shown."""
-        return 2 * self.judge.images
+        return self.judge.images if self.crossed else 2 * self.judge.images
 
     def gain(self, name: str) -> Gain:
         """How much less noise a candidate makes than the recipe itself, in dB, and how surely, on all kinds."""
@@ -184,11 +191,13 @@ class Search:
     @cached_property
     def kept(self) -> str:
         """The candidate that loses least, if it is surely enough better than the recipe itself."""
-        gains = {name: self.gain(name) for name in self.left if name != self.own and self._as_good(name)}
-        if not gains:
+        others = [name for name in self.judge.candidates if name in self.left and name != self.own]
+        gains = {name: self.gain(name) for name in others if self._as_good(name)}
+        most = max((gain.expected for gain in gains.values()), default=np.nan)
+        near = [name for name, gain in gains.items() if gain.expected > most - ALIKE_DB]
+        if not near:
             return self.own
-        best = max(gains, key=lambda name: gains[name].expected)
-        gain = gains[best]
+        best, gain = near[0], gains[near[0]]
         if gain.expected < WORTH_DB or (self.made_up and (gain.chance < SURE_OF_MADE_UP or self.doubts)):
             return self.own
         return best if gain.chance > SURE else self.own
@@ -259,6 +268,8 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
         return model
     first = shown.first(FIRST)
     found = _measured(network, [(first, _exported({"": model}))], images is None)
+    if np.isnan(found.reached_db):
+        return model.noted(_untold(NOT_FINITE))
     telling = images is not None or not found.doubts
     if found.reached_db < LOW_DB and telling:
         others = simpler(plan, scaled=False)
@@ -269,6 +280,10 @@ def measured(network: Model, plan: Plan, images: Samples | None, progress: Progr
     on = MADE_UP_TOLD if images is None else "samples"
     reached = Event(EventKind.MEASURED, "", {"on": on, **found.reached()}, "search")
     return model.noted(reached, *found.warnings(on))
+
+
+def _untold(why: str) -> Event:
+    return Event(EventKind.NOTHING_MEASURED, "", {"why": why}, "search")
 
 
 def _exported(models: Mapping[str, Model]) -> dict[str, ModelProto]:
@@ -296,7 +311,9 @@ def _measured(network: Model, rounds: Sequence[Round], made_up: bool, others: Sa
     judge = Judge(network.graph, protos, expected, made_up)
     protos.clear()
     give_back()
-    found = Search(own, judge, names, made_up, tuple(assumed) if made_up else (), _seen(judge, network, others))
+    found = Search(
+        own, judge, names, made_up, tuple(assumed) if made_up else (), _seen(judge, network, others), bool(later)
+    )
     for feed in split(shown.first(MADE_UP if made_up else SHOWN), judge.batch):
         judge.show(feed)
         if len(found.left) == len(names) and judge.images >= FIRST and not later:
@@ -345,9 +362,11 @@ def _unlike(plans: Mapping[str, Plan]) -> dict[str, Plan]:
 
 
 def _is_cheap(graph: Graph, half: Samples) -> bool:
-    """Whether making all candidates whole takes seconds."""
+    """Whether making all candidates whole takes seconds: what half of the samples takes, and what rounding does."""
     each = sum(multiplications(graph, node) for node in graph.nodes)
-    return each < CHEAP and each * sum(1 for _ in split(half, 1)) < CHEAP
+    shapes = [layer.unpack(graph.consts[layer.weight]).shape for layer in layers(graph)]
+    rounded = sum(g * o * (i * taps) ** 2 for g, o, i, taps in shapes)  # every row meets all second moments
+    return bool(each + rounded < CHEAP and each * sum(1 for _ in split(half, 1)) + rounded < CHEAP)
 
 
 def _made_whole(

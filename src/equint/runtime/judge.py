@@ -141,7 +141,8 @@ class _Sums:
         if clean is None:
             power = np.ones_like(rows64) if whole else np.square(rows64)
         else:
-            power = (rows != clean).astype(np.float64) if whole else np.square(rows64 - clean)
+            with np.errstate(invalid="ignore"):  # infinite in both
+                power = (rows != clean).astype(np.float64) if whole else np.square(rows64 - clean)
         self.powers += np.nan_to_num(power.sum(1), nan=np.inf, posinf=np.inf).tolist()
         self.values += rows.size
         if rows.size:
