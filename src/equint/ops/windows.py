@@ -130,7 +130,8 @@ class Windows:
             sums = x.reshape(*x.shape[:2], -1).sum(-1)
         else:
             for axis, times in reversed(list(enumerate(self.times, 2))):
-                sums = np.moveaxis(np.moveaxis(sums, axis, -1) @ times.T.astype(x.dtype), -1, axis)
+                rows = np.moveaxis(sums, axis, -1)  # einsum adds in one order, whatever kernels of matrices there are
+                sums = np.moveaxis(np.einsum("...s,ks->...k", rows, times.astype(x.dtype)), -1, axis)
         positions = len(x) * int(np.prod([len(t) for t in self.tables]))
         return np.asarray(sums.sum(0, np.float64).reshape(self.layer.groups, -1) / positions)
 
