@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SHARE = 0.05
 """What makes less of the noise limits nothing."""
 
+OF_HALF = "; so far as half of the samples makes it: the file is made of all, and may lose less"
+"""What stands behind a verdict on the candidate that was kept: samples that it was made of would flatter it."""
+
 
 def task_of_outputs(model: Model) -> str:
     """The task whose bounds on SQNR a network's first output is judged by, where nothing names one.
@@ -70,7 +73,8 @@ def searched(model: Model) -> Verdict:
     if "made-up" in kept.facts["on"]:
         return coarse(model, on_made_up(task, reached, samples))
     likely = (kept.facts["SQNR from"], kept.facts["SQNR to"]) if "SQNR from" in kept.facts else None
-    return of_sqnr(task, reached, likely, samples)
+    said = of_sqnr(task, reached, likely, samples)
+    return said.but(OF_HALF) if "left out" in kept.facts["on"] else said
 
 
 def bounded(spent: Mixed) -> Verdict:
