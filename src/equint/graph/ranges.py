@@ -58,6 +58,15 @@ def _spread(m: Moments, n: float) -> Range:
 
 
 def bounds_of(graph: Graph, node: Node, table: Mapping[Name, Range]) -> list[Range] | None:
+    """How far a node's outputs can reach, real units, for the ranges of what it reads; None where nothing tells.
+
+    Example:
+        >>> node = Node("Relu", ("x",), ("y",))
+        >>> graph = Graph((node,), {}, ("x",), ("y",), {"x": ("N", 2), "y": ("N", 2)})
+        >>> (found,) = bounds_of(graph, node, {"x": Range(np.full((1, 2), -3.0), np.array([[1.0, 2.0]]))})
+        >>> found.lo.tolist(), found.hi.tolist()
+        ([[0.0, 0.0]], [[1.0, 2.0]])
+    """
     facet = op_of(node).bound
     if isinstance(facet, Unknown):
         return None

@@ -74,7 +74,7 @@ def searched(model: Model) -> Verdict:
         return coarse(model, on_made_up(task, reached, samples))
     likely = (kept.facts["SQNR from"], kept.facts["SQNR to"]) if "SQNR from" in kept.facts else None
     said = of_sqnr(task, reached, likely, samples)
-    return said.but(OF_HALF) if "left out" in kept.facts["on"] else said
+    return said.but(OF_HALF) if kept.kind is EventKind.CANDIDATE_KEPT else said
 
 
 def bounded(spent: Mixed) -> Verdict:

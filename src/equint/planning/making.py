@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import partial
-from typing import Any
 
 from ..ir.model import Graph, Model
 from ..passes import Need, Pass, needs
@@ -54,8 +53,7 @@ class Making:
     """Runs plans; what several of them begin with is run once."""
 
     def __init__(self, network: Model, plans: Sequence[Plan], collect: Collector, progress: Progress | None) -> None:
-        self.given: Mapping[Need, Any] = {Need.COLLECT: collect}
-        self.progress, self.plans = progress, [list(plan) for plan in plans]
+        self.collect, self.progress, self.plans = collect, progress, [list(plan) for plan in plans]
         self.made: list[tuple[list[Pass], Model]] = [([], network)]
 
     def __call__(self, plan: Sequence[Pass]) -> Model:
@@ -69,10 +67,10 @@ class Making:
         return model
 
     def _informed(self, step: Pass) -> Pass:
-        """The pass with what the search knows and it needs; plans are compared without."""
+        """The pass with what measures samples, where it needs that; plans are compared without."""
         if not is_dataclass(step):
             return step
-        given = {key: self.given[need] for key, need in needs(step).items() if need in self.given}
+        given = {key: self.collect for key, need in needs(step).items() if need is Need.COLLECT}
         informed: Pass = replace(step, **given)
         return informed
 

@@ -23,18 +23,14 @@ from ..maths.paired import Gain, Powers, mixed_gain
 from ..onnx.qdq import export
 from ..ops.layers import layers
 from ..ops.work import multiplications
-from ..passes import Pass
-from ..passes.calibrate import Calibrate
-from ..passes.headroom import Headroom
-from ..passes.optimal import Optimal
 from ..runtime.first_run import fitting
 from ..runtime.judge import Judge
 from ..runtime.memory import give_back
 from ..samples.generated import beside, made_up
 from ..samples.images import Samples, split
 from .data import folded
+from .halves import in_few_steps, made_up_nowhere, of_half, unlike
 from .making import Collector, Making, Plan
-from .recipe import QUICK_STEPS
 from .run import Progress, run
 from .simpler import least_loss, simpler, without_late_looks
 
@@ -94,7 +90,7 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
     kinds = images is not None and _reads_pictures(network.graph)
 
     def offered(samples: Samples | None) -> dict[str, Plan]:
-        return _unlike(plans(samples) if kinds else _made_up_nowhere(plans(samples)))
+        return unlike(plans(samples) if kinds else made_up_nowhere(plans(samples)))
 
     finished = offered(images)
     own = next(iter(finished))
@@ -109,9 +105,9 @@ def search(network: Model, plans: Plans, images: Samples | None, progress: Progr
         return run(network, finished[own], progress).noted(_untold(why))
     if seen is None:
         early: dict[str, Plan] = {name: without_late_looks(plan) for name, plan in finished.items()}
-        early = _unlike({name: _in_few_steps(plan, early[own]) for name, plan in early.items()})
+        early = unlike({name: in_few_steps(plan, early[own]) for name, plan in early.items()})
     else:
-        early = _unlike({name: _of_half(without_late_looks(plan)) for name, plan in offered(seen).items()})
+        early = unlike({name: of_half(without_late_looks(plan)) for name, plan in offered(seen).items()})
     collect = Collector(parts)
     making = Making(network, [*early.values(), *finished.values()], collect, progress)
     models = {name: making(plan) for name, plan in early.items()}
@@ -344,23 +340,6 @@ def _reads_pictures(graph: Graph) -> bool:
     return all(is_picture(graph.shapes.get(name)) for name in graph.inputs)
 
 
-def _made_up_nowhere(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Plans where nothing is made up to be shown beside samples."""
-    return {
-        name: [replace(step, beside="nothing") if isinstance(step, Calibrate) else step for step in plan]
-        for name, plan in plans.items()
-    }
-
-
-def _unlike(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Plans, the first of those that are the same."""
-    found = dict[str, Plan]()
-    for name, plan in plans.items():
-        if list(plan) not in found.values():
-            found[name] = list(plan)
-    return found
-
-
 def _is_cheap(graph: Graph, half: Samples) -> bool:
     """Whether making all candidates whole takes seconds: what half of the samples takes, and what rounding does."""
     each = sum(multiplications(graph, node) for node in graph.nodes)
@@ -379,34 +358,13 @@ def _made_whole(
     """Candidates with all that looks at samples, of either half, to be measured on the other."""
     rounds = list[Round]()
     for half, rest in (halves, halves[::-1]):
-        plans = _unlike({name: _of_half(plan) for name, plan in offered(half).items()})
+        plans = unlike({name: of_half(plan) for name, plan in offered(half).items()})
         if rounds:  # what one half showed to change nothing is no candidate
             plans = {name: plans[name] for name in rounds[0][1]}
         making = Making(network, [*plans.values()], collect, progress)
         models = {name: making(plan) for name, plan in plans.items()}
         rounds.append((rest, {name: export(m) for name, m in models.items()} if rounds else _exported(models)))
     return rounds
-
-
-def _of_half(plan: Plan) -> Plan:
-    """A plan for half of the samples, as it would be for all: measured ranges are widened by what these would add."""
-    steps = list[Pass]()
-    for step in _in_few_steps(plan):
-        steps += [step, Headroom(1.0)] if isinstance(step, Calibrate) else [step]
-    return steps
-
-
-def _in_few_steps(plan: Plan, whole: Plan = ()) -> Plan:
-    """A plan that searches scales in few steps.
-
-    Not where it begins as the `whole` plan does, with which it shares what was found.
-    """
-    return [
-        replace(step, iterations=min(step.iterations, QUICK_STEPS))
-        if isinstance(step, Optimal) and plan[: k + 1] != whole[: k + 1]
-        else step
-        for k, step in enumerate(plan)
-    ]
 
 
 def made_up_samples(network: Model) -> Samples | None:
